@@ -1,0 +1,55 @@
+# Everything runs in an environment of its own (.venv); the first target that needs it makes it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export HF_HUB_OFFLINE := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
+# For instance: make repro OVERRIDES="arms.cfg.scale=4"
+OVERRIDES ?=
+PORT ?= 5000
+
+.PHONY: help setup params repro test lint mlflow train lock clean
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(READY) ## make the Python environment (.venv), once
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"guidedrift needs Python 3.11 or later; $(PYTHON) is {v[0]}.{v[1]}")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import uv' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+params: $(READY) ## compose conf/ into params.yaml (OVERRIDES="key=value ...")
+	@$(BIN)/python -m pipeline.compose $(OVERRIDES)
+
+repro: params ## draw, score, compare, report and track the study; what is done stays done
+	@$(BIN)/dvc repro
+	@echo "report: reports/index.html   numbers: dvc metrics show   runs: make mlflow"
+
+test: $(READY) ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+mlflow: $(READY) ## look at the runs on http://127.0.0.1:5000 (PORT=...)
+	$(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 --backend-store-uri sqlite:///mlflow.db --default-artifact-root mlartifacts
+
+train: $(READY) ## train the embedded networks again; resumes (see models/tinybooru/README.md)
+	$(BIN)/python -m models.tinybooru.train
+
+lock: $(READY) ## resolve pyproject.toml into requirements.lock anew
+	$(BIN)/python -m uv pip compile --quiet --upgrade --python-version 3.11 --no-emit-index-url --no-emit-find-links --extra dev pyproject.toml -o requirements.lock
+
+clean: ## delete what `make repro` made (not the environment, not mlflow.db)
+	rm -rf data plots reports .dvc/cache .dvc/tmp

@@ -1,0 +1,55 @@
+"""The aesthetic score: a linear head on CLIP image embeddings, as LAION's aesthetic predictor is one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from pipeline.errors import InputError
+
+
+@dataclass(frozen=True)
+class AestheticHead:
+    """`weight` [D], `bias` []: score = weight . (embedding / |embedding|) + bias."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __call__(self, image_embeddings: torch.Tensor) -> torch.Tensor:
+        """Scores [N] of image embeddings [N, D]; in tinybooru 0 is worst quality and 5 masterpiece.
+
+        Raises ValueError where the width does not fit.
+        """
+        if image_embeddings.shape[1] != len(self.weight):
+            raise ValueError(
+                f"the aesthetic head reads embeddings of width {len(self.weight)}, found {image_embeddings.shape[1]}"
+            )
+        unit = torch.nn.functional.normalize(image_embeddings.double(), dim=1)
+        return unit @ self.weight.double() + self.bias.double()
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"weight": self.weight.float().contiguous(), "bias": self.bias.float().reshape(1)}, path)
+
+
+def fit_aesthetic_head(image_embeddings: torch.Tensor, ranks: torch.Tensor, ridge: float = 1e-3) -> AestheticHead:
+    """Ridge regression of quality ranks [N] (0 worst) on normalised embeddings [N, D], in closed form."""
+    unit = torch.nn.functional.normalize(image_embeddings.double(), dim=1)
+    centre, mean = unit.mean(0), ranks.double().mean()
+    x, y = unit - centre, ranks.double() - mean
+    gram = x.T @ x / len(x) + ridge * torch.eye(x.shape[1], dtype=torch.float64) * x.square().mean()
+    weight = torch.linalg.solve(gram, x.T @ y / len(x))
+    return AestheticHead(weight, mean - centre @ weight)
+
+
+def load_aesthetic_head(path: Path) -> AestheticHead:
+    """Load a head from safetensors. Raises InputError."""
+    try:
+        tensors = load_file(path)
+        return AestheticHead(tensors["weight"], tensors["bias"].reshape(()))
+    except FileNotFoundError:
+        raise InputError(f"aesthetic head {path} is missing; `make train` makes the embedded one") from None
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise InputError(f"aesthetic head {path} cannot be read ({error}); restore it or train it anew") from None

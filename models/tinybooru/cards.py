@@ -1,0 +1,40 @@
+"""Model cards, written from the recipes, the measurements and the credits of the drawing styles."""
+
+import json
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from models.tinybooru.measure import MEASURED
+from pipeline.shards import write_atomically
+from pipeline.tinybooru.styles import credits
+
+TEMPLATE = "cards.md.j2"
+HISTORY = "history.json"
+
+
+def write_cards(models: Path, recipes: dict[str, dict[str, object]]) -> Path:
+    """Render the card of all shipped models to `models`/CARD.md and return its path."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 (Markdown, from our own numbers)
+    )
+    measured = _json(models / MEASURED)
+    histories = _json(models / HISTORY)
+    sizes = {
+        path.relative_to(models).as_posix(): path.stat().st_size / 1e6
+        for path in sorted(models.rglob("*.safetensors"))
+        if "checkpoints" not in path.parts
+    }
+    card = environment.get_template(TEMPLATE).render(
+        recipes=recipes, measured=measured, histories=histories, sizes=sizes, credits=credits()
+    )
+    write_atomically(models / "CARD.md", card.encode())
+    return models / "CARD.md"
+
+
+def _json(path: Path) -> dict[str, object]:
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}

@@ -1,0 +1,69 @@
+"""Training pictures and captions of tinybooru, in memory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.shards import decode_images, read_set
+from pipeline.tinybooru.flaws import FLAWS, QUALITIES
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """`pixels`: uint8 [N, 3, H, W]; `tags`: one tag list a picture; the rest: exact truth, one value a picture."""
+
+    pixels: torch.Tensor
+    tags: list[list[str]]
+    kind: list[str]
+    style: list[str]
+    quality: list[str]
+    malformed: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.tags)
+
+    def captions(self) -> list[str]:
+        """The full captions."""
+        return [", ".join(tags) for tags in self.tags]
+
+
+def load_corpus(folder: Path) -> Corpus:
+    """Load all shards of one split. Raises InputError where there are none."""
+    table = read_set(folder)
+    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in decode_images(table)]))
+    return Corpus(
+        pixels.permute(0, 3, 1, 2).contiguous(),
+        table.column("tags").to_pylist(),
+        table.column("kind").to_pylist(),
+        table.column("style").to_pylist(),
+        table.column("quality").to_pylist(),
+        torch.tensor(table.column("malformed").to_pylist()),
+    )
+
+
+# Chances per picture and step. Without the last two, a negative prompt of quality and flaw tags alone would be
+# a kind of text that the network has never seen.
+WHOLE_PROMPT_DROPOUT = 0.1
+TAG_DROPOUT = 0.1
+JUDGEMENT_DROPOUT = 0.25  # of the quality and flaw tags, together
+ONLY_JUDGEMENT = 0.04  # keep nothing but the quality and flaw tags
+SHUFFLED = 0.25
+
+
+def caption(tags: list[str], rng: np.random.Generator) -> str:
+    """A training caption: tags dropped at random, sometimes shuffled, sometimes empty."""
+    draw = rng.random(4)
+    if draw[0] < WHOLE_PROMPT_DROPOUT:
+        return ""
+    judgements = {*QUALITIES, *FLAWS}
+    if draw[1] < ONLY_JUDGEMENT:
+        kept = [tag for tag in tags if tag in judgements]
+    else:
+        judged = draw[2] >= JUDGEMENT_DROPOUT
+        keep = rng.random(len(tags)) >= TAG_DROPOUT
+        kept = [tag for tag, k in zip(tags, keep, strict=True) if (judged if tag in judgements else k)]
+    if draw[3] < SHUFFLED:
+        rng.shuffle(kept)
+    return ", ".join(kept)

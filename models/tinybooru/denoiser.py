@@ -1,0 +1,286 @@
+"""Training of tinybooru's text-to-image networks: the main network with its text encoder, and the guide.
+
+Pixel space, 4x4 patches as channels (`pixel_unshuffle`), x0 prediction: no autoencoder, and the UNet works on
+16x16 positions. The text encoder learns with the main network until `text_encoder_steps` and is frozen from
+there on, so that snapshots of the main network and the guide read the same text embeddings.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from tqdm import tqdm
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from models.tinybooru.checkpoint import load_checkpoint, save_checkpoint
+from models.tinybooru.corpus import Corpus, caption
+from models.tinybooru.muon import Muon
+from models.tinybooru.tokenizer import CONTEXT_LENGTH
+from pipeline.errors import InputError
+
+PATCH = 4
+TRAIN_TIMESTEPS = 1000
+
+
+@dataclass(frozen=True)
+class DenoiserRecipe:
+    """One training run. `channels`: widths at 16x16 and 8x8; rates are for the plateau."""
+
+    name: str
+    channels: tuple[int, int]
+    steps: int
+    batch: int = 64
+    optimiser: str = "muon"
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    decay: float = 0.3  # share of the steps over which the rate falls to zero at the end
+    ema: float = 0.998
+    text_width: int = 128
+    text_encoder_steps: int = 0  # 0: never trained here
+    seed: int = 0
+
+
+def build_unet(recipe: DenoiserRecipe) -> UNet2DConditionModel:
+    """diffusers' text-to-image UNet with attention at 8x8 only and the pooled text added to the time embedding."""
+    return UNet2DConditionModel(
+        sample_size=64 // PATCH,
+        in_channels=3 * PATCH**2,
+        out_channels=3 * PATCH**2,
+        layers_per_block=1,
+        block_out_channels=recipe.channels,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=4,
+        norm_num_groups=16,
+        cross_attention_dim=recipe.text_width,
+        resnet_time_scale_shift="scale_shift",
+        addition_embed_type="text",
+        addition_embed_type_num_heads=4,
+    )
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
+    """A two-layer CLIP text transformer."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=4 * width,
+            projection_dim=width,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=CONTEXT_LENGTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def build_scheduler() -> DDPMScheduler:
+    """The noise schedule of training: DDPM's linear betas, whose last step leaves nothing of the picture."""
+    return DDPMScheduler(
+        num_train_timesteps=TRAIN_TIMESTEPS,
+        beta_schedule="linear",
+        beta_start=1e-4,
+        beta_end=0.02,
+        prediction_type="sample",
+        clip_sample=False,
+    )
+
+
+class DenoiserTraining:
+    """One resumable run; every step's pictures, captions and noise come from (seed, step) alone."""
+
+    def __init__(
+        self,
+        recipe: DenoiserRecipe,
+        tokenizer: CLIPTokenizer,
+        corpus: Corpus,
+        held_out: Corpus,
+        text_encoder: CLIPTextModel | None,
+        checkpoint: Path,
+        device: torch.device,
+        compiled: bool,
+    ):
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.tokenizer, self.corpus, self.held_out = recipe, tokenizer, corpus, held_out
+        self.checkpoint, self.device = checkpoint, device
+        self.unet = build_unet(recipe).to(device, memory_format=torch.channels_last)
+        self.text_encoder = (text_encoder or build_text_encoder(tokenizer, recipe.text_width)).to(device)
+        self.text_encoder.requires_grad_(recipe.text_encoder_steps > 0)
+        self.alphas = build_scheduler().alphas_cumprod.to(device)
+        self.forward = torch.compile(self.unet) if compiled else self.unet
+        self.weights = {f"unet.{n}": p for n, p in self.unet.named_parameters()}
+        if recipe.text_encoder_steps:
+            self.weights |= {f"text_encoder.{n}": p for n, p in self.text_encoder.named_parameters()}
+        self.average = {name: p.detach().clone() for name, p in self.weights.items()}
+        self.optimisers = self._optimisers()
+        self.step = 0
+        self.history: list[dict[str, float]] = []
+
+    def _optimisers(self) -> list[torch.optim.Optimizer]:
+        # Embedding tables and the ends of the network are looked up or read out, not multiplied through.
+        ends = ("conv_in", "conv_out", "embed", "position")
+        matrices = {
+            n: p
+            for n, p in self.weights.items()
+            if self.recipe.optimiser == "muon" and p.ndim >= 2 and not any(end in n for end in ends)
+        }
+        rest = [p for n, p in self.weights.items() if n not in matrices]
+        lr = self.recipe.learning_rate
+        adam = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+        return [adam, *([Muon(list(matrices.values()), lr=lr)] if matrices else [])]
+
+    def embed(self, captions: list[str]) -> torch.Tensor:
+        """Text embeddings [B, CONTEXT_LENGTH, width]."""
+        ids = self.tokenizer(
+            captions, padding="max_length", truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"
+        ).input_ids
+        return self.text_encoder(ids.to(self.device)).last_hidden_state
+
+    def loss(self, pixels: torch.Tensor, captions: list[str], generator: torch.Generator) -> torch.Tensor:
+        """Weighted x0 error of a batch; `pixels` uint8 [B, 3, H, W].
+
+        The weight is that of v prediction, SNR + 1, cut at 5 (min-SNR, arXiv 2303.09556).
+        """
+        x0 = F.pixel_unshuffle(pixels.to(self.device).float() / 127.5 - 1, PATCH)
+        t = torch.randint(TRAIN_TIMESTEPS, (len(x0),), generator=generator)
+        noise = torch.randn(x0.shape, generator=generator).to(self.device)
+        alpha = self.alphas[t.to(self.device)].view(-1, 1, 1, 1)
+        noisy = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        predicted = self.forward(noisy, t.to(self.device), self.embed(captions)).sample
+        weight = (1 / (1 - alpha)).clamp(max=5.0)
+        return (weight * (predicted.float() - x0).square()).mean()
+
+    def train_step(self) -> float:
+        """One step; returns its loss."""
+        recipe = self.recipe
+        if self.step == recipe.text_encoder_steps and recipe.text_encoder_steps:
+            self._freeze_text_encoder()
+        rng = np.random.default_rng([recipe.seed, self.step])
+        chosen = rng.integers(len(self.corpus), size=recipe.batch)
+        captions = [caption(self.corpus.tags[i], rng) for i in chosen]
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        loss = self.loss(self.corpus.pixels[torch.from_numpy(chosen)], captions, generator)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_([p for p in self.weights.values() if p.grad is not None], 1.0)
+        rate = self.rate(self.step)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        # A long average over a short past would remember the initial weights.
+        keep = min(recipe.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, p in self.weights.items():
+                self.average[name].lerp_(p, 1 - keep)
+        self.step += 1
+        return loss.item()
+
+    def rate(self, step: int) -> float:
+        """Learning rate at a step: warm-up, plateau, linear fall to zero."""
+        r = self.recipe
+        falling = (r.steps - step) / max(1, r.decay * r.steps)
+        return r.learning_rate * min(1.0, (step + 1) / r.warmup, falling)
+
+    def _freeze_text_encoder(self) -> None:
+        """Continue with the averaged text encoder, unchanging."""
+        with torch.no_grad():
+            for name, p in self.text_encoder.named_parameters():
+                p.copy_(self.average[f"text_encoder.{name}"])
+        self.text_encoder.requires_grad_(False)
+
+    @torch.no_grad()
+    def held_out_loss(self, pictures: int = 256) -> float:
+        """Loss of the current weights on held-out pictures with full captions and fixed noise."""
+        generator = torch.Generator().manual_seed(0)
+        captions = self.held_out.captions()
+        losses = [
+            self.loss(self.held_out.pixels[i : i + 64], captions[i : i + 64], generator).item()
+            for i in range(0, min(pictures, len(self.held_out)), 64)
+        ]
+        return sum(losses) / len(losses)
+
+    def save(self) -> None:
+        """Write everything a resumed run needs."""
+        tensors = {f"weight.{n}": p for n, p in self.weights.items()}
+        tensors |= {f"average.{n}": p for n, p in self.average.items()}
+        names = {p: n for n, p in self.weights.items()}
+        for k, optimiser in enumerate(self.optimisers):
+            for p, state in optimiser.state.items():
+                tensors |= {f"optimiser.{k}.{names[p]}|{key}": value for key, value in state.items()}
+        state = {"recipe": _comparable(self.recipe), "step": self.step, "history": self.history}
+        save_checkpoint(self.checkpoint, tensors, state)
+
+    def resume(self) -> None:
+        """Continue from the checkpoint, if there is one. Raises InputError where it is of another recipe."""
+        if not self.checkpoint.exists():
+            return
+        tensors, state = load_checkpoint(self.checkpoint)
+        if state["recipe"] != _comparable(self.recipe):
+            raise InputError(
+                f"checkpoint {self.checkpoint} belongs to another recipe ({state['recipe']}); "
+                "delete it to train from the start"
+            )
+        with torch.no_grad():
+            for name, p in self.weights.items():
+                p.copy_(tensors[f"weight.{name}"])
+                self.average[name].copy_(tensors[f"average.{name}"])
+        for k, optimiser in enumerate(self.optimisers):
+            prefix = f"optimiser.{k}."
+            for key, value in tensors.items():
+                if key.startswith(prefix):
+                    name, slot = key.removeprefix(prefix).rsplit("|", 1)
+                    p = self.weights[name]
+                    optimiser.state[p][slot] = value.reshape(()) if slot == "step" else value.to(p.device)
+        self.step, self.history = state["step"], state["history"]
+        if 0 < self.recipe.text_encoder_steps < self.step:
+            self.text_encoder.requires_grad_(False)
+
+    def run(self, save_seconds: float = 120.0, until: int | None = None) -> None:
+        """Train to the end (or to step `until`), saving now and then; safe to kill at any time."""
+        self.resume()
+        end = self.recipe.steps if until is None else until
+        bar = tqdm(initial=self.step, total=end, desc=self.recipe.name, unit="step", disable=None)
+        saved, losses = time.monotonic(), []
+        while self.step < end:
+            losses.append(self.train_step())
+            bar.update()
+            if self.step % 50 == 0 or self.step == end:
+                entry = {"step": self.step, "loss": float(np.mean(losses)), "held_out": self.held_out_loss()}
+                self.history.append(entry)
+                losses = []
+                bar.set_postfix(loss=f"{entry['loss']:.4f}", held_out=f"{entry['held_out']:.4f}")
+                if bar.disable:
+                    print(f"{self.recipe.name} {json.dumps(entry)} {time.strftime('%H:%M:%S')}", flush=True)
+            if time.monotonic() - saved > save_seconds:
+                self.save()
+                saved = time.monotonic()
+        bar.close()
+        self.save()
+
+    def export(self, folder: Path) -> None:
+        """Write the averaged weights, half precision, in diffusers' folder layout."""
+        unet = build_unet(self.recipe)
+        unet.load_state_dict({n.removeprefix("unet."): t for n, t in self.average.items() if n.startswith("unet.")})
+        unet.half().save_pretrained(folder / "unet")
+        build_scheduler().save_pretrained(folder / "scheduler")
+        if self.recipe.text_encoder_steps:
+            encoder = build_text_encoder(self.tokenizer, self.recipe.text_width)
+            prefix = "text_encoder."
+            average = {n.removeprefix(prefix): t for n, t in self.average.items() if n.startswith(prefix)}
+            encoder.load_state_dict(average, strict=False)
+            encoder.half().save_pretrained(folder / "text_encoder")
+            self.tokenizer.save_pretrained(folder / "tokenizer")
+
+
+def _comparable(recipe: DenoiserRecipe) -> dict[str, object]:
+    return json.loads(json.dumps(asdict(recipe)))  # type: ignore[no-any-return]

@@ -1,0 +1,56 @@
+"""What the shipped scorers are worth, measured on held-out real pictures."""
+
+import json
+from pathlib import Path
+
+import torch
+from sklearn.metrics import roc_auc_score
+
+from eval.aesthetic import load_aesthetic_head
+from eval.bootstrap import wilson_interval
+from eval.clip import load_clip
+from eval.malformed import load_classifier
+from models.tinybooru.corpus import load_corpus
+from pipeline.shards import decode_images, read_set, write_atomically
+
+MEASURED = "measured.json"
+CANDIDATES = 100
+
+
+def first_of_candidates(images: torch.Tensor, texts: torch.Tensor, candidates: int = CANDIDATES) -> torch.Tensor:
+    """Whether each picture's own caption scores highest among `candidates` captions, bool [N].
+
+    Pictures are taken in groups of `candidates`; a rest that fills no group is left out.
+    """
+    images, texts = torch.nn.functional.normalize(images, dim=1), torch.nn.functional.normalize(texts, dim=1)
+    right = []
+    for start in range(0, len(images) - candidates + 1, candidates):
+        group = slice(start, start + candidates)
+        similarity = images[group] @ texts[group].T
+        right.append(similarity.argmax(1) == torch.arange(candidates))
+    return torch.cat(right)
+
+
+def measure_scorers(models: Path, held_out: Path, device: torch.device) -> dict[str, object]:
+    """Measure CLIP, aesthetic head and malformed classifier; writes and returns `measured.json`."""
+    corpus = load_corpus(held_out)
+    found: dict[str, object] = {"pictures": len(corpus)}
+    if (models / "aesthetic.safetensors").exists():
+        clip = load_clip(models / "clip", device)
+        images = clip.embed_images(decode_images(read_set(held_out, ["image"])))
+        right = first_of_candidates(images, clip.embed_texts(corpus.captions()))
+        interval = wilson_interval(int(right.sum()), len(right), 0.95)
+        found["clip_first_of_100"] = [round(x, 4) for x in (interval.value, interval.low, interval.high)]
+        scores = load_aesthetic_head(models / "aesthetic.safetensors")(images)
+        best = torch.tensor([q == "masterpiece" for q in corpus.quality])
+        worst = torch.tensor([q == "worst quality" for q in corpus.quality])
+        ends = best | worst
+        found["aesthetic_auc_masterpiece_worst"] = round(float(roc_auc_score(best[ends], scores[ends])), 4)
+    if (models / "malformed.safetensors").exists():
+        classifier = load_classifier(models / "malformed.safetensors", device)
+        chance = classifier(decode_images(read_set(held_out, ["image"])))
+        found["malformed_auc"] = round(float(roc_auc_score(corpus.malformed, chance)), 4)
+        person = torch.tensor([kind == "person" for kind in corpus.kind])
+        found["malformed_auc_people"] = round(float(roc_auc_score(corpus.malformed[person], chance[person])), 4)
+    write_atomically(models / MEASURED, (json.dumps(found, indent=2) + "\n").encode())
+    return found

@@ -1,0 +1,93 @@
+"""Train the networks of the embedded world: `make train`, or `python -m models.tinybooru.train --help`.
+
+Every part resumes from its checkpoint in models/tinybooru/checkpoints and is skipped where it is finished.
+"""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from eval.clip import load_clip
+from eval.malformed import save_classifier
+from models.tinybooru.cards import write_cards
+from models.tinybooru.corpus import load_corpus
+from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining
+from models.tinybooru.measure import measure_scorers
+from models.tinybooru.scorers import (
+    ClipTraining,
+    MalformedTraining,
+    ScorerRecipe,
+    export_clip,
+    train_aesthetic_head,
+)
+from models.tinybooru.tokenizer import train_tokenizer
+from pipeline.errors import run_stage
+from pipeline.presets import NEGATIVE_PROMPTS
+from pipeline.shards import decode_images, read_set
+from pipeline.tinybooru.build import build
+
+HERE = Path(__file__).parent
+CHECKPOINTS = HERE / "checkpoints"
+DATA = Path("data/tinybooru")
+WORLD_SEED, TRAINING_PICTURES, HELD_OUT_PICTURES = 0, 30000, 3072
+
+MAIN = DenoiserRecipe("main", channels=(48, 128), steps=2600, text_encoder_steps=800, learning_rate=1.5e-3)
+GUIDE = DenoiserRecipe("guide", channels=(32, 96), steps=700, learning_rate=1.5e-3, seed=1)
+CLIP = ScorerRecipe("clip", steps=900, batch=256, learning_rate=1e-3)
+MALFORMED = ScorerRecipe("malformed", steps=1500, batch=128, learning_rate=2e-3)
+
+PARTS = ("clip", "malformed", "main", "guide")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m models.tinybooru.train", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"which of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile (slower steps, no wait)")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    parts = arguments.parts or PARTS
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    for split, pictures in (("train", TRAINING_PICTURES), ("validation", HELD_OUT_PICTURES)):
+        build(DATA / split, split, pictures, WORLD_SEED)
+    corpus, held_out = load_corpus(DATA / "train"), load_corpus(DATA / "validation")
+    tokenizer = train_tokenizer([*corpus.captions(), *(list(NEGATIVE_PROMPTS.values()) * 50)])
+
+    if "clip" in parts:
+        clip = ClipTraining(CLIP, tokenizer, corpus, CHECKPOINTS / "clip.safetensors", device)
+        clip.run(len(corpus))
+        export_clip(clip.network, tokenizer, HERE / "clip")
+        pictures = decode_images(read_set(DATA / "train", ["image"]))
+        embeddings = load_clip(HERE / "clip", device).embed_images(pictures)
+        train_aesthetic_head(embeddings, corpus).save(HERE / "aesthetic.safetensors")
+    if "malformed" in parts:
+        malformed = MalformedTraining(MALFORMED, corpus, CHECKPOINTS / "malformed.safetensors", device)
+        malformed.run(len(corpus))
+        save_classifier(malformed.network, HERE / "malformed.safetensors")
+    if "clip" in parts or "malformed" in parts:
+        measure_scorers(HERE, DATA / "validation", device)
+    compiled = not arguments.no_compile
+    if "main" in parts:
+        checkpoint = CHECKPOINTS / "main.safetensors"
+        training = DenoiserTraining(MAIN, tokenizer, corpus, held_out, None, checkpoint, device, compiled)
+        training.run()
+        training.export(HERE / "main")
+    if "guide" in parts:
+        encoder = CLIPTextModel.from_pretrained(HERE / "main" / "text_encoder", torch_dtype=torch.float32)
+        shipped = CLIPTokenizer.from_pretrained(HERE / "main" / "tokenizer")
+        checkpoint = CHECKPOINTS / "guide.safetensors"
+        training = DenoiserTraining(GUIDE, shipped, corpus, held_out, encoder, checkpoint, device, compiled)
+        training.run()
+        training.export(HERE / "guide")
+    recipes = {r.name: asdict(r) for r in (MAIN, GUIDE, CLIP, MALFORMED)}
+    write_cards(HERE, recipes)
+    print(f"trained {', '.join(parts)} into {HERE}; next: make repro")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,50 @@
+"""Compose conf/ into params.yaml: `python -m pipeline.compose [group=choice] [key=value] ...`.
+
+The composed study is validated before params.yaml is touched, and params.yaml keeps its time stamp where nothing
+changed.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.errors import InputError, run_stage
+from pipeline.shards import write_atomically
+from pipeline.study import PARAMS, parse_study
+
+CONF = Path("conf")
+_OVERRIDES = "GUIDEDRIFT_OVERRIDES"
+
+
+def compose(conf: Path, overrides: list[str]) -> dict[str, object]:
+    """The composed configuration. Raises InputError for unknown groups, choices and keys."""
+    try:
+        with initialize_config_dir(str(conf.resolve()), version_base=None):
+            config = hydra_compose("config", overrides)
+        content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise InputError(f"{conf} cannot be composed: {' '.join(lines)[:600]}") from None
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def main() -> None:
+    overrides = [*os.environ.get(_OVERRIDES, "").split(), *sys.argv[1:]]
+    content = compose(CONF, overrides)
+    study = parse_study(content, "the composed study")
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    if not PARAMS.exists() or PARAMS.read_text("utf-8") != text:
+        write_atomically(PARAMS, text.encode())
+        print(f"{PARAMS}: study '{study.name}' with arms {', '.join(study.arms)}; next: dvc repro")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,171 @@
+"""Loading networks: a folder in diffusers' layout becomes something that predicts.
+
+A folder holds `unet/` and `scheduler/`, and for a main network `text_encoder/` and `tokenizer/`; a guide reads
+the main network's text embeddings. Weights load from safetensors only.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from pipeline.errors import InputError
+from pipeline.parametrisation import from_x0, to_x0
+
+_UNET_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+_TEXT_WEIGHTS = "text_encoder/model.safetensors"
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+@dataclass
+class TextEncoder:
+    """A CLIP text encoder with its tokenizer."""
+
+    model: CLIPTextModel
+    tokenizer: CLIPTokenizer
+
+    @torch.inference_mode()
+    def encode(self, texts: list[str]) -> torch.Tensor:
+        """Text embeddings [B, L, W]; texts longer than the context are cut."""
+        ids = self.tokenizer(
+            texts,
+            padding="max_length",
+            truncation=True,
+            max_length=self.tokenizer.model_max_length,
+            return_tensors="pt",
+        ).input_ids
+        return self.model(ids.to(self.model.device)).last_hidden_state
+
+
+@dataclass
+class DenoisingNetwork:
+    """A UNet with its training noise schedule, in pixel space with patches as channels.
+
+    `patch` is the side of the patches (`pixel_unshuffle`), 1 for none.
+    """
+
+    unet: UNet2DConditionModel
+    schedule: DDPMScheduler
+    patch: int
+
+    @property
+    def prediction_type(self) -> str:
+        return str(self.schedule.config.prediction_type)
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of what the sampler works on."""
+        config = self.unet.config
+        return (config.in_channels, config.sample_size, config.sample_size)
+
+    @torch.inference_mode()
+    def __call__(self, x: torch.Tensor, timestep: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        """The network's output [B, C, H, W] in its own prediction type, for noisy `x` of unit total variance."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        return self.unet(x, timestep, encoder_hidden_states=embeddings).sample
+
+    def signal_and_noise(self, timestep: torch.Tensor) -> tuple[float, float]:
+        """(a, b) of x = a x0 + b e at a timestep of the training schedule."""
+        alpha = float(self.schedule.alphas_cumprod[int(timestep)])
+        return alpha**0.5, (1 - alpha) ** 0.5
+
+    def converted(
+        self, output: torch.Tensor, x: torch.Tensor, timestep: torch.Tensor, other: "DenoisingNetwork"
+    ) -> torch.Tensor:
+        """This network's output in the prediction type of `other`."""
+        if self.prediction_type == other.prediction_type:
+            return output
+        a, b = self.signal_and_noise(timestep)
+        return from_x0(to_x0(output, self.prediction_type, x, a, b), other.prediction_type, x, a, b)
+
+    def to_pictures(self, x: torch.Tensor) -> torch.Tensor:
+        """uint8 pictures [B, 3, H, W] from finished samples."""
+        pixels = F.pixel_shuffle(x.float(), self.patch) if self.patch > 1 else x.float()
+        return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def _weights_file(folder: Path, name: str) -> Path:
+    """The path of a weight file. Raises InputError where it is missing or only a pickle is there."""
+    path = folder / name
+    if path.is_file():
+        return path
+    pickles = [p.name for p in path.parent.glob("*") if p.suffix in _PICKLES] if path.parent.is_dir() else []
+    if pickles:
+        raise InputError(
+            f"{path.parent} holds {pickles[0]}, a pickle, which can run code when it is read; "
+            f"convert it to safetensors as {path.name}"
+        )
+    raise InputError(f"weights {path} are missing; `make train` makes the embedded ones, or set model in conf/")
+
+
+def check_folder(folder: Path, with_text_encoder: bool) -> list[Path]:
+    """The files that determine a network's predictions, after a check that they are there.
+
+    Raises InputError that names what is missing, before anything is loaded.
+    """
+    names = [_UNET_WEIGHTS, "unet/config.json", "scheduler/scheduler_config.json"]
+    if with_text_encoder:
+        names += [_TEXT_WEIGHTS, "text_encoder/config.json", "tokenizer/tokenizer.json"]
+    paths = []
+    for name in names:
+        path = _weights_file(folder, name) if name.endswith(".safetensors") else folder / name
+        if not path.is_file():
+            raise InputError(f"{path} is missing; {folder} is no complete network folder")
+        paths.append(path)
+    return paths
+
+
+def network_digest(folder: Path, with_text_encoder: bool) -> str:
+    """Hex digest (16 characters) of a network's weights and configuration. Raises InputError."""
+    digest = hashlib.sha256()
+    for path in check_folder(folder, with_text_encoder):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def load_network(folder: Path, device: torch.device) -> DenoisingNetwork:
+    """Load a UNet and its noise schedule, in single precision. Raises InputError."""
+    check_folder(folder, with_text_encoder=False)
+    try:
+        unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True, torch_dtype=torch.float32)
+        schedule = DDPMScheduler.from_pretrained(folder / "scheduler")
+    except Exception as error:  # diffusers and safetensors raise many kinds for a damaged folder
+        raise InputError(f"{folder} cannot be loaded ({_one_line(error)}); restore it or train it anew") from None
+    unet = unet.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    patch = round((unet.config.in_channels / 3) ** 0.5)
+    if 3 * patch**2 != unet.config.in_channels:
+        raise InputError(f"{folder}/unet has {unet.config.in_channels} input channels; pixel patches have 3, 12, 48 ...")
+    return DenoisingNetwork(unet, schedule, patch)
+
+
+def load_text_encoder(folder: Path, device: torch.device) -> TextEncoder:
+    """Load a text encoder and its tokenizer, in single precision. Raises InputError."""
+    check_folder(folder, with_text_encoder=True)
+    try:
+        model = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True, torch_dtype=torch.float32)
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    except Exception as error:
+        raise InputError(f"{folder} cannot be loaded ({_one_line(error)}); restore it or train it anew") from None
+    return TextEncoder(model.to(device).eval().requires_grad_(False), tokenizer)
+
+
+def check_pair(main: DenoisingNetwork, guide: DenoisingNetwork) -> None:
+    """Raise InputError where the guide's predictions cannot be mixed with the main network's."""
+    for what, ours, theirs in (
+        ("samples of shape", main.sample_shape, guide.sample_shape),
+        ("text embeddings of width", main.unet.config.cross_attention_dim, guide.unet.config.cross_attention_dim),
+    ):
+        if ours != theirs:
+            raise InputError(f"the guide does not fit: main works on {what} {ours}, the guide on {theirs}")
+    if not torch.allclose(main.schedule.alphas_cumprod, guide.schedule.alphas_cumprod):
+        raise InputError("the guide does not fit: main and guide were trained with different noise schedules")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,103 @@
+"""The sampling loop: from seeds and texts to pictures, under any guidance, with a trace of every step.
+
+The schedulers are diffusers'. All random numbers of a picture come from its own seed, drawn on the CPU, so a
+picture does not depend on the batch it is drawn in.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+from pipeline.errors import InputError
+from pipeline.guidance import MAIN, Guidance, Network, Prediction, Text, by_network
+from pipeline.networks import DenoisingNetwork
+from pipeline.parametrisation import x0_per_output
+
+SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, object]]] = {
+    "ddim": (DDIMScheduler, {"set_alpha_to_one": True, "clip_sample": False, "timestep_spacing": "trailing"}),
+    "euler": (EulerDiscreteScheduler, {"timestep_spacing": "trailing"}),
+    "dpmsolver++": (
+        DPMSolverMultistepScheduler,
+        {"algorithm_type": "dpmsolver++", "solver_order": 2, "timestep_spacing": "trailing"},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class TraceStep:
+    """What guidance did at one step: `sigma` is the noise level b / a, `direction` the size of the guided minus
+    the main prediction, root mean square per value in x0, one number a picture."""
+
+    step: int
+    timestep: float
+    sigma: float
+    direction: tuple[float, ...]
+
+
+def build_scheduler(name: str, schedule: Mapping[str, object]) -> SchedulerMixin:
+    """A diffusers scheduler for a training noise schedule. Raises InputError for an unknown name."""
+    if name not in SCHEDULERS:
+        raise InputError(f"scheduler '{name}' is unknown; known schedulers: {', '.join(SCHEDULERS)}")
+    kind, options = SCHEDULERS[name]
+    return kind.from_config(schedule, **options)
+
+
+def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> tuple[torch.Tensor, list[torch.Generator]]:
+    """Unit noise [B, C, H, W] from one generator a seed, and the generators for whatever noise follows."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return torch.stack([torch.randn(shape, generator=g) for g in generators]), generators
+
+
+@torch.inference_mode()
+def sample(
+    networks: Mapping[Network, DenoisingNetwork],
+    embeddings: Mapping[Text, torch.Tensor],
+    guidance: Guidance,
+    scheduler: SchedulerMixin,
+    steps: int,
+    seeds: Sequence[int],
+) -> tuple[torch.Tensor, list[TraceStep]]:
+    """Draw one picture a seed.
+
+    `embeddings` hold [B, L, W] for every text that the guidance reads. Returns finished samples
+    [B, C, H, W] in the main network's sample space, and the trace.
+    """
+    main = networks["main"]
+    device = main.unet.device
+    noise, generators = initial_noise(seeds, main.sample_shape)
+    scheduler.set_timesteps(steps, device=device)
+    # Euler's start is sigma_max in its own convention; diffusers asks us to scale by init_noise_sigma.
+    x = noise.to(device) * scheduler.init_noise_sigma
+    groups = by_network(guidance.predictions())
+    trace = []
+    for step, timestep in enumerate(scheduler.timesteps):
+        scaled = scheduler.scale_model_input(x, timestep)
+        predicted: dict[Prediction, torch.Tensor] = {}
+        for name, wanted in groups.items():
+            network = networks[name]
+            outputs = network(
+                scaled.repeat(len(wanted), 1, 1, 1),
+                timestep,
+                torch.cat([embeddings[prediction.text] for prediction in wanted]),
+            ).chunk(len(wanted))
+            for prediction, output in zip(wanted, outputs, strict=True):
+                predicted[prediction] = network.converted(output, scaled, timestep, main)
+        guided = guidance.combine(predicted)
+        a, b = main.signal_and_noise(timestep)
+        size = (guided - predicted[MAIN]).square().mean(dim=(1, 2, 3)).sqrt() * x0_per_output(main.prediction_type, a, b)
+        trace.append(TraceStep(step, float(timestep), b / a, tuple(size.tolist())))
+        x = _step(scheduler, guided, timestep, x, generators)
+    return x, trace
+
+
+def _step(
+    scheduler: SchedulerMixin,
+    guided: torch.Tensor,
+    timestep: torch.Tensor,
+    x: torch.Tensor,
+    generators: list[torch.Generator],
+) -> torch.Tensor:
+    return scheduler.step(guided, timestep, x, generator=generators, return_dict=False)[0]  # type: ignore[no-any-return]

@@ -1,0 +1,216 @@
+"""The study: what `params.yaml` holds, typed and validated before anything heavy is loaded."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from pipeline.errors import InputError
+from pipeline.presets import NEGATIVE_PROMPTS
+
+PARAMS = Path("params.yaml")
+
+# Names become folder names, DVC stage names and MLflow keys.
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _inside_project(path: str) -> str:
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise ValueError("must be a path inside the project, without '..'")
+    return path
+
+
+class Model(_Section):
+    """The networks: `main` draws, `guide` is the weaker one of autoguidance; folders in diffusers' layout."""
+
+    name: Name
+    main: str
+    guide: str
+
+    _paths = field_validator("main", "guide")(_inside_project)
+
+
+class Prompts(_Section):
+    """Which prompts the arms share: tag lists of held-out tinybooru pictures of good quality."""
+
+    split: Literal["validation"]
+    world_seed: Seed
+
+
+class Reference(_Section):
+    """The reference set: real pictures of good quality from the `reference` split."""
+
+    pictures: Annotated[int, Field(ge=8)]
+    world_seed: Seed
+
+
+class Sampler(_Section):
+    """The sampler of an image set. `scheduler` is a name of pipeline.sampler.SCHEDULERS."""
+
+    scheduler: Literal["ddim", "euler", "dpmsolver++"]
+    steps: Annotated[int, Field(ge=1, le=1000)]
+
+
+class Generate(_Section):
+    """How many pictures an arm has and how the work is cut; `shard` and `batch` are part of the bytes."""
+
+    pictures: Annotated[int, Field(ge=8)]
+    first_seed: Seed
+    shard: Count
+    batch: Count
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> "Generate":
+        if self.shard % self.batch:
+            raise ValueError(f"shard ({self.shard}) must be a multiple of batch ({self.batch})")
+        return self
+
+
+class Arm(_Section):
+    """One way to generate.
+
+    `scale` is s of `reference + s (main - reference)`: 1 means no guidance (diffusers' and A1111's
+    convention; the papers' w is s - 1 in some and s in others).
+    """
+
+    method: Literal["unguided", "cfg", "negative", "autoguidance"]
+    scale: Annotated[float, Field(ge=0, le=100)]
+    prompt: Literal["positive", "empty"] = "positive"
+    negative_prompt: Annotated[str, StringConstraints(max_length=2000)] | None = None
+    negative_preset: str | None = None
+    description: str = ""
+
+    @field_validator("negative_preset")
+    @classmethod
+    def _known_preset(cls, preset: str | None) -> str | None:
+        if preset is not None and preset not in NEGATIVE_PROMPTS:
+            raise ValueError(f"is unknown; known presets: {', '.join(NEGATIVE_PROMPTS)}")
+        return preset
+
+    @model_validator(mode="after")
+    def _one_negative(self) -> "Arm":
+        given = [self.negative_prompt, self.negative_preset]
+        if self.method == "negative" and given.count(None) != 1:
+            raise ValueError("method negative needs exactly one of negative_prompt and negative_preset")
+        if self.method != "negative" and given.count(None) != 2:
+            raise ValueError(f"method {self.method} takes no negative_prompt and no negative_preset")
+        if self.method == "unguided" and self.scale != 1:
+            raise ValueError(f"method unguided has scale 1 by definition, not {self.scale:g}")
+        return self
+
+    @property
+    def negative(self) -> str:
+        """The text of the negative prompt; empty where the arm has none."""
+        return NEGATIVE_PROMPTS[self.negative_preset] if self.negative_preset else self.negative_prompt or ""
+
+
+class Features(_Section):
+    """The feature extractor: an open_clip folder with its configuration and weights."""
+
+    extractor: Name
+    clip: str
+
+    _paths = field_validator("clip")(_inside_project)
+
+
+class Metrics(_Section):
+    """Settings of the set metrics; `resamples` and `level` are of the bootstrap intervals."""
+
+    precision_recall_k: Count
+    density_coverage_k: Count
+    resamples: Annotated[int, Field(ge=100)]
+    level: Annotated[float, Field(gt=0.5, lt=1)]
+    seed: Seed
+    aesthetic_head: str
+    malformed_classifier: str
+
+    _paths = field_validator("aesthetic_head", "malformed_classifier")(_inside_project)
+
+
+class Tracking(_Section):
+    """MLflow: where runs go unless the environment variable MLFLOW_TRACKING_URI says otherwise."""
+
+    uri: str
+    experiment: str
+
+
+class Study(_Section):
+    """One composed configuration."""
+
+    name: Name
+    baseline: Name
+    model: Model
+    prompts: Prompts
+    reference: Reference
+    sampler: Sampler
+    generate: Generate
+    arms: dict[Name, Arm]
+    features: Features
+    metrics: Metrics
+    tracking: Tracking
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Study":
+        if self.baseline not in self.arms:
+            raise ValueError(f"baseline '{self.baseline}' is not one of the arms: {', '.join(self.arms)}")
+        needed = 2 * self.generate.pictures
+        if self.reference.pictures < needed:
+            raise ValueError(
+                f"reference.pictures is {self.reference.pictures}; two disjoint halves of an arm's "
+                f"generate.pictures ({self.generate.pictures}) need at least {needed}"
+            )
+        smallest = max(self.metrics.precision_recall_k, self.metrics.density_coverage_k) + 1
+        if self.generate.pictures < smallest:
+            raise ValueError(f"generate.pictures is {self.generate.pictures}; the neighbour metrics need {smallest}")
+        return self
+
+    def arm(self, name: str) -> Arm:
+        """The arm called `name`. Raises InputError where the study has none."""
+        if name not in self.arms:
+            raise InputError(f"arm '{name}' is unknown; known arms: {', '.join(self.arms)}")
+        return self.arms[name]
+
+
+def parse_study(content: Any, source: str) -> Study:
+    """Validate a composed configuration; `source` names it in errors.
+
+    Raises InputError with one line that lists every wrong key, the value seen and what is allowed.
+    """
+    if not isinstance(content, dict):
+        raise InputError(f"{source} holds no mapping; compose it with `python -m pipeline.compose`")
+    try:
+        return Study.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{source}: " + "; ".join(_explain(e) for e in error.errors())) from None
+
+
+def load_study(path: Path = PARAMS) -> Study:
+    """Read and validate `params.yaml`. Raises InputError."""
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; compose it with `python -m pipeline.compose`") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = re.sub(r"\s+", " ", str(error))
+        raise InputError(f"{path} is not YAML ({reason}); compose it with `python -m pipeline.compose`") from None
+    return parse_study(content, str(path))
+
+
+def _explain(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"] if part != "[key]") or "study"
+    if error["type"] == "extra_forbidden":
+        return f"{key} is no known key"
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error" and isinstance(error["input"], dict):
+        return f"{key}: {message}"
+    return f"{key} is {error['input']!r}: {message}"

@@ -1,0 +1,113 @@
+"""Plan and draw one tinybooru picture from (seed, index).
+
+Planning decides everything discrete (style, parts, colours, quality, flaws) and costs microseconds; drawing
+renders the plan and costs about 10 ms. The split of a picture is a hash of its discrete plan, so a
+combination of parts and colours that is in one split is in no other: held-out pictures show combinations
+that training never saw.
+"""
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import resvg_py
+from dicebear import Avatar
+from PIL import Image
+
+from pipeline.tinybooru import flaws as flaw
+from pipeline.tinybooru.styles import STYLES, Choice, Options, Style
+
+SPLITS = ("train", "validation", "reference")
+_SPLIT_OF_TENTH = ("train",) * 8 + ("validation", "reference")
+
+BAD_ANATOMY_SHARE = 0.2  # of people
+IMAGE_FLAW_SHARE = 0.15  # of all pictures
+# Chances of each quality, best to worst, for flawless and for flawed pictures.
+QUALITY_SHARES = (0.26, 0.24, 0.2, 0.14, 0.1, 0.06)
+FLAWED_QUALITY_SHARES = (0.0, 0.0, 0.1, 0.25, 0.35, 0.3)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything discrete about a picture; `tags` are in booru order, without quality and flaws."""
+
+    seed: int
+    index: int
+    style: str
+    kind: str
+    options: Options
+    deformations: tuple[tuple[str, str], ...]
+    subject_tags: tuple[str, ...]
+    quality: str
+    flaws: tuple[str, ...]
+    split: str
+
+    @property
+    def malformed(self) -> bool:
+        """Whether the drawing is of a person with moved, deformed or missing parts."""
+        return bool(self.deformations)
+
+    @property
+    def tags(self) -> list[str]:
+        """All tags: what it is, its quality, its style and looks, its flaws."""
+        head, looks = self.subject_tags[:2], self.subject_tags[2:]
+        return [*head, self.quality, f"style:{self.style}", *looks, *self.flaws]
+
+
+def plan(seed: int, index: int) -> Plan:
+    """Plan picture `index` of the world with this seed. Pure: the same arguments give the same plan."""
+    rng = np.random.default_rng([seed, index])
+    shares = np.array([style.share for style in STYLES])
+    style = STYLES[rng.choice(len(STYLES), p=shares / shares.sum())]
+
+    options: Options = dict(style.fixed)
+    tags = list(style.subject)
+    for choice in style.choices:
+        tag, chosen = _choose(choice, rng)
+        options.update(chosen)
+        if tag is not None:
+            tags.append(tag)
+
+    deformations = _deform(style, options, rng)
+    found = [flaw.BAD_ANATOMY] if deformations else []
+    if rng.random() < IMAGE_FLAW_SHARE:
+        found.append(str(rng.choice(flaw.IMAGE_FLAWS)))
+    quality = str(rng.choice(flaw.QUALITIES, p=FLAWED_QUALITY_SHARES if found else QUALITY_SHARES))
+
+    # Scenery and patterns have continuous freedom that the plan does not show; their index stands for it.
+    identity: list[Any] = [style.name, options, index if style.kind in ("scenery", "pattern") else None]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).digest()
+    split = _SPLIT_OF_TENTH[int.from_bytes(digest[:8], "big") % 10]
+    return Plan(seed, index, style.name, style.kind, options, deformations, tuple(tags), quality, tuple(found), split)
+
+
+def draw(plan: Plan, canvas: int) -> Image.Image:
+    """Draw a plan on a square RGB canvas of `canvas` pixels."""
+    style = flaw.deformed_style(plan.style, plan.deformations)
+    options = {"seed": f"{plan.seed}-{plan.index}", **plan.options}
+    svg = Avatar(style, options).to_string()
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=canvas, height=canvas)
+    image = flaw.finish(Image.open(io.BytesIO(bytes(png))).convert("RGB"), plan.quality)
+    return flaw.apply(image, plan.flaws, np.random.default_rng([plan.seed, plan.index, 1]))
+
+
+def _choose(choice: Choice, rng: np.random.Generator) -> tuple[str | None, Options]:
+    names = list(choice.named)
+    at = rng.choice(len(names), p=choice.weights) if choice.weights else rng.integers(len(names))
+    alternatives = choice.named[names[at]]
+    return names[at], alternatives[rng.integers(len(alternatives))]
+
+
+def _deform(style: Style, options: Options, rng: np.random.Generator) -> tuple[tuple[str, str], ...]:
+    if not style.movable or rng.random() >= BAD_ANATOMY_SHARE:
+        return ()
+    worn = {"glasses", "accessories"}
+    wears = any(options.get(f"{part}Probability") == 100 for part in worn)
+    # Eyes behind glasses can be moved unseen, and eyewear that is not worn cannot be moved at all.
+    parts = [p for p in style.movable if (p != "eyes" or not wears) and (p not in worn or wears)]
+    chosen = rng.choice(len(parts), size=2, replace=False) if len(parts) > 2 else range(len(parts))
+    picked = [(parts[i], str(rng.choice(flaw.DEFORMATIONS_OF_PART[parts[i]]))) for i in sorted(chosen)]
+    return tuple(picked)

@@ -1,0 +1,172 @@
+"""Precision, recall, density and coverage: against a loop over the definitions, and in known situations."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from eval.neighbours import neighbour_metrics
+
+
+def gaussian(n: int, d: int, seed: int) -> Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def four(generated: Tensor, reference: Tensor) -> dict[str, float]:
+    found = neighbour_metrics(generated, reference)
+    return {name: getattr(found, name) for name in ("precision", "recall", "density", "coverage")}
+
+
+def by_the_definitions(generated: Tensor, reference: Tensor, k: int, open_k: int) -> dict[str, float]:
+    """The papers' sums, written as loops over pictures."""
+    x, y = generated.numpy(), reference.numpy()
+
+    def distance(a: np.ndarray, b: np.ndarray) -> float:
+        return math.sqrt(sum((p - q) ** 2 for p, q in zip(a.tolist(), b.tolist(), strict=True)))
+
+    def radius(pictures: np.ndarray, i: int, k: int) -> float:
+        return sorted(distance(pictures[i], other) for j, other in enumerate(pictures) if j != i)[k - 1]
+
+    def inside(picture: np.ndarray, pictures: np.ndarray) -> bool:
+        return any(distance(picture, other) <= radius(pictures, j, k) for j, other in enumerate(pictures))
+
+    open_radius = [radius(y, j, open_k) for j in range(len(y))]
+    hits = [[distance(a, b) < open_radius[j] for j, b in enumerate(y)] for a in x]
+    return {
+        "precision": sum(inside(a, y) for a in x) / len(x),
+        "recall": sum(inside(b, x) for b in y) / len(y),
+        "density": sum(map(sum, hits)) / (open_k * len(x)),
+        "coverage": sum(any(column) for column in zip(*hits, strict=True)) / len(y),
+    }
+
+
+@pytest.mark.parametrize(("k", "open_k"), [(3, 5), (1, 2), (4, 1)])
+def test_the_metrics_are_those_of_the_papers(k: int, open_k: int) -> None:
+    generated, reference = 0.8 * gaussian(17, 3, 1) + 0.5, gaussian(23, 3, 2)
+    found = neighbour_metrics(generated, reference, k, open_k)
+    expected = by_the_definitions(generated, reference, k, open_k)
+    assert {name: getattr(found, name) for name in expected} == pytest.approx(expected)
+    assert 0 < expected["precision"] < 1 and 0 < expected["recall"] < 1 and 0 < expected["coverage"] < 1
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 40, 64])
+def test_the_chunk_size_changes_nothing(chunk: int) -> None:
+    generated, reference = 0.8 * gaussian(40, 5, 3), gaussian(50, 5, 4)
+    whole = dataclasses.asdict(neighbour_metrics(generated, reference))
+    parts = dataclasses.asdict(neighbour_metrics(generated, reference, chunk=chunk))
+    for name, value in whole.items():
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(parts[name])), name
+
+
+def test_the_metrics_are_means_of_the_pictures_terms() -> None:
+    found = neighbour_metrics(0.8 * gaussian(40, 5, 5), gaussian(50, 5, 6))
+    assert [len(t) for t in (found.inside, found.hits)] == [40, 40]
+    assert [len(t) for t in (found.reference_found, found.covered)] == [50, 50]
+    assert found.precision == pytest.approx(found.inside.double().mean())
+    assert found.recall == pytest.approx(found.reference_found.double().mean())
+    assert found.density == pytest.approx(found.hits.double().mean() / 5)
+    assert found.coverage == pytest.approx(found.covered.double().mean())
+
+
+def test_a_collapsed_set_keeps_precision_and_loses_recall() -> None:
+    # The guard against swapped conventions: torch-fidelity once had precision and recall the other way round.
+    reference = gaussian(400, 8, 7)
+    equal, collapsed = four(gaussian(400, 8, 8), reference), four(0.3 * gaussian(400, 8, 8), reference)
+    assert collapsed["precision"] == 1 > equal["precision"] > 0.7
+    assert collapsed["recall"] < 0.05 < 0.7 < equal["recall"]
+    assert collapsed["density"] > 3 > 1.3 > equal["density"] > 0.7
+
+
+def test_a_set_that_is_too_wide_keeps_recall_and_loses_precision() -> None:
+    wide = four(gaussian(400, 8, 9) / 0.3, gaussian(400, 8, 10))
+    assert wide["recall"] == 1 and wide["precision"] < 0.05 and wide["density"] < 0.05
+
+
+def test_one_missing_mode_is_missing_from_recall_and_coverage() -> None:
+    modes = torch.cat([gaussian(100, 4, 11), gaussian(100, 4, 12) + 50])
+    found = neighbour_metrics(gaussian(100, 4, 13), modes)
+    assert not found.reference_found[100:].any() and not found.covered[100:].any()
+    assert found.reference_found[:100].double().mean() > 0.7 and found.precision > 0.7
+
+
+def test_one_picture_over_and_over_has_no_recall() -> None:
+    reference = gaussian(60, 4, 14)
+    found = four(torch.zeros(60, 4), reference)
+    assert found["precision"] == 1 and found["recall"] == 0 and found["coverage"] < 0.5
+
+
+def test_copies_of_one_reference_picture_find_that_one() -> None:
+    # The copies' balls have radius 0 and are closed: 0 <= 0.
+    reference = gaussian(60, 64, 15).float() + 100
+    found = neighbour_metrics(reference[7].repeat(30, 1), reference)
+    assert found.precision == 1
+    assert found.reference_found.nonzero().flatten().tolist() == [7]
+
+
+def test_two_constant_sets_that_agree_are_inside_but_not_dense() -> None:
+    # Closed balls of radius 0 hold their centre, open ones hold nothing.
+    assert four(torch.ones(6, 4), torch.ones(8, 4)) == {"precision": 1, "recall": 1, "density": 0, "coverage": 0}
+
+
+def test_a_set_measured_against_itself_is_wholly_inside() -> None:
+    x = gaussian(40, 6, 16)
+    found = four(x, x)
+    assert found["precision"] == found["recall"] == found["coverage"] == 1
+
+
+def test_a_picture_is_not_its_own_neighbour() -> None:
+    line = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
+    # Radii to the first neighbour are 1, 1, 2, 4; with oneself counted they would all be 0.
+    found = neighbour_metrics(torch.tensor([[5.0], [-1.0], [-1.5], [11.5]]), line, 1, 1)
+    assert found.inside.tolist() == [True, True, False, False]
+    assert found.hits.tolist() == [1, 0, 0, 0]
+
+
+def test_near_pictures_far_from_the_origin_do_not_cancel() -> None:
+    # Shifts by powers of two are exact, so the answer must be the same to the last picture.
+    generated = (gaussian(40, 8, 17) * 1024).round() / 1024
+    reference = (gaussian(50, 8, 18) * 1024).round() / 1024
+    assert four(generated + 2.0**30, reference + 2.0**30) == four(generated, reference)
+
+
+@settings(deadline=None, max_examples=30)
+@given(n=st.integers(6, 20), m=st.integers(6, 20), d=st.integers(1, 6), seed=st.integers(0, 2**31 - 1))
+def test_exchanging_the_sets_exchanges_precision_and_recall(n: int, m: int, d: int, seed: int) -> None:
+    x, y = gaussian(n, d, seed), 0.5 * gaussian(m, d, seed + 1)
+    there, back = four(x, y), four(y, x)
+    assert (there["precision"], there["recall"]) == (back["recall"], back["precision"])
+    assert 0 <= there["coverage"] <= 1 and there["density"] >= 0
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**31 - 1), scale=st.sampled_from([0.25, 0.5, 2.0, 8.0]))
+def test_the_order_and_the_unit_of_the_features_change_nothing(seed: int, scale: float) -> None:
+    x, y = gaussian(15, 3, seed), gaussian(12, 3, seed + 1)
+    order = torch.randperm(15, generator=torch.Generator().manual_seed(seed))
+    before, after = neighbour_metrics(x, y), neighbour_metrics(scale * x[order], scale * y)
+    assert torch.equal(before.inside[order], after.inside) and torch.equal(before.hits[order], after.hits)
+    assert torch.equal(before.covered, after.covered)
+    assert torch.equal(before.reference_found, after.reference_found)
+
+
+def test_too_few_pictures_are_counted() -> None:
+    message = r"precision and recall with k = 3 need at least 4 pictures a set, found 2 .*2 and 9"
+    with pytest.raises(ValueError, match=message):
+        neighbour_metrics(gaussian(2, 4, 0), gaussian(9, 4, 1))
+    with pytest.raises(ValueError, match=r"density and coverage with k = 5 need at least 6 pictures a set, found 5"):
+        neighbour_metrics(gaussian(9, 4, 0), gaussian(5, 4, 1))
+    neighbour_metrics(gaussian(6, 4, 0), gaussian(6, 4, 1))
+
+
+def test_features_that_cannot_be_compared_are_refused() -> None:
+    with pytest.raises(ValueError, match="one dimension, found 4 and 5"):
+        neighbour_metrics(gaussian(9, 4, 0), gaussian(9, 5, 1))
+    with pytest.raises(ValueError, match="NaN or infinity in 9 of 9 and 0 of 9 pictures"):
+        neighbour_metrics(gaussian(9, 4, 0) * math.nan, gaussian(9, 4, 1))
+    with pytest.raises(ValueError, match="k of at least 1, found 0 for precision and recall and 5"):
+        neighbour_metrics(gaussian(9, 4, 0), gaussian(9, 4, 1), precision_recall_k=0)

@@ -1,0 +1,69 @@
+"""The sampling loop against diffusers' schedulers used directly, and against a case with a known answer."""
+
+import pytest
+import torch
+
+from models.tinybooru.denoiser import build_scheduler as training_schedule
+from pipeline.errors import InputError
+from pipeline.guidance import Guidance
+from pipeline.networks import DenoisingNetwork
+from pipeline.parametrisation import PREDICTION_TYPES, from_x0, to_x0, x0_per_output
+from pipeline.sampler import SCHEDULERS, build_scheduler, initial_noise, sample
+
+
+class _Config:
+    in_channels, sample_size, cross_attention_dim = 3, 8, 4
+
+
+class PointMass(torch.nn.Module):
+    """The exact denoiser of a distribution that is one picture: it predicts that picture from anything."""
+
+    config = _Config()
+    device = torch.device("cpu")
+
+    def __init__(self, picture, kind, schedule):
+        super().__init__()
+        self.picture, self.kind, self.schedule = picture, kind, schedule
+
+    def forward(self, x, timestep, encoder_hidden_states):
+        alpha = float(self.schedule.alphas_cumprod[int(timestep)])
+        output = from_x0(self.picture.expand_as(x), self.kind, x, alpha**0.5, (1 - alpha) ** 0.5)
+        return type("Output", (), {"sample": output})
+
+
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_point_mass_is_drawn_exactly(scheduler, kind):
+    schedule = training_schedule()
+    schedule.register_to_config(prediction_type=kind)
+    picture = torch.linspace(-1, 1, 3 * 64).reshape(1, 3, 8, 8)
+    network = DenoisingNetwork(PointMass(picture, kind, schedule), schedule, patch=1)
+    built = build_scheduler(scheduler, schedule.config)
+    drawn, trace = sample({"main": network}, {"prompt": torch.zeros(2, 1, 4)}, Guidance(), built, 20, [5, 6])
+    torch.testing.assert_close(drawn, picture.expand(2, -1, -1, -1), atol=2e-3, rtol=0)
+    assert [step.step for step in trace] == list(range(20))
+    assert all(a.sigma > b.sigma for a, b in zip(trace, trace[1:], strict=False)), "noise falls along the trace"
+
+
+def test_initial_noise_is_the_seeds_own():
+    together, _ = initial_noise([3, 4, 5], (3, 8, 8))
+    alone, _ = initial_noise([4], (3, 8, 8))
+    assert torch.equal(together[1], alone[0])
+    assert not torch.equal(together[0], together[1])
+
+
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+def test_parametrisations_convert_there_and_back(kind):
+    a, b = 0.6, 0.8
+    x0, noise = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    x = a * x0 + b * noise
+    output = {"sample": x0, "epsilon": noise, "v_prediction": a * noise - b * x0}[kind]
+    torch.testing.assert_close(to_x0(output, kind, x, a, b), x0)
+    torch.testing.assert_close(from_x0(x0, kind, x, a, b), output)
+    moved = to_x0(output + 1, kind, x, a, b) - x0
+    torch.testing.assert_close(moved.abs(), torch.full_like(moved, x0_per_output(kind, a, b)))
+
+
+def test_an_unknown_scheduler_is_named_with_the_known_ones():
+    with pytest.raises(InputError, match=r"scheduler 'ddpm' is unknown; known schedulers: ddim, euler, dpmsolver\+\+"):
+        build_scheduler("ddpm", {})
