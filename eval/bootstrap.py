@@ -1,7 +1,11 @@
-"""Confidence intervals: the bootstrap over images (Efron and Tibshirani, 1993), and Wilson's for rates."""
+"""Confidence intervals over images.
+
+The bootstrap (Efron and Tibshirani, 1993) for means of per-image values, random subsets for statistics of whole
+sets, which ties would bias, and Wilson's for rates.
+"""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -26,7 +30,10 @@ def mean_interval(values: Tensor, resamples: int, level: float, seed: int) -> In
     Raises ValueError for values that are no [N], fewer than 2, or not finite.
     """
     values = _finite_values(values, "means")
-    means = torch.stack([values[index].mean() for index in _index_sets(len(values), resamples, seed)])
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.stack(
+        [values[torch.randint(len(values), (len(values),), generator=generator)].mean() for _ in range(resamples)]
+    )
     low, high = _middle(means, level)
     return Interval(float(values.mean()), low, high, len(values))
 
@@ -46,24 +53,32 @@ def paired_difference_interval(a: Tensor, b: Tensor, resamples: int, level: floa
 def statistic_interval(
     statistic: Callable[[Tensor], float], n: int, resamples: int, level: float, seed: int
 ) -> Interval:
-    """Any statistic of n images with a percentile interval that is moved by the bootstrap's bias.
+    """Any statistic of n images, such as a Fréchet distance, with an interval from random subsets (Shao and Wu, 1989).
 
-    `statistic` takes image numbers (int64 [n], repeats allowed) and returns its value on those images.
-    The interval is for the statistic's expectation *at this n*, the sets that are not resampled held fixed; for
-    the Fréchet distance that is what arms of equal n are compared by, and more than its limit for many images.
-    Raises ValueError for n below 2.
+    `statistic` takes image numbers, int64, and returns its value on those images: all n once for the value, then
+    four fifths of them, without repeats, for each resample. The interval is for the statistic's expectation *at
+    this n*, with the sets that are not resampled held fixed; for the Fréchet distance that is what arms of equal n
+    are compared by, and more than its limit for many images.
+    Raises ValueError for n below 3.
     """
-    if n < 2:
-        raise ValueError(f"bootstrap intervals need at least 2 images, found {n}")
+    if n < 3:
+        raise ValueError(f"intervals of set statistics need at least 3 images, found {n}")
+    left_out = max(1, n // 5)
+    kept = n - left_out
     value = statistic(torch.arange(n))
-    replicates = torch.tensor([statistic(index) for index in _index_sets(n, resamples, seed)], dtype=torch.float64)
-    # Ties make a resample look like fewer images, and the Fréchet distance grows as c/n: the replicates lie above
-    # the value, often all of them. In simulation (Gaussians in 4 to 64 dimensions, n = 48 to 200, level 0.95) the
-    # plain percentile interval covered the expectation at this n in 0 to 94 % of cases and the bias-corrected one
-    # (BC) in 0 to 92 %; both, like the reflected one, may even miss the value itself. Moved so that the replicates'
-    # mean is the value, it covered in 93 to 100 %. (The reflected interval estimates the limit for many images
-    # instead.) Without bias the move is nothing but noise of the resampling.
-    low, high = _middle(replicates - replicates.mean() + value, level)
+    generator = torch.Generator().manual_seed(seed)
+    replicates = torch.tensor(
+        [statistic(torch.randperm(n, generator=generator)[:kept]) for _ in range(resamples)], dtype=torch.float64
+    )
+    # Not the bootstrap: its ties make a set look smaller and raise the Fréchet distance, which goes as c/n. In
+    # a simulation (Gaussians in 4 to 64 dimensions, n = 48 to 200, level 0.95) the percentile and the bias-corrected
+    # interval (BC) covered the expectation at this n in 0 to 94 % of cases and, like the reflected one, could miss
+    # the value itself; moved to the value, the percentile interval covered but was 3 times too wide for n < D.
+    # Subsets without ties (4 to 256 dimensions) were 0.96 to 1.22 times as wide as due and covered in 88 to 98 %.
+    # A subset's deviation has the variance (n - kept) / kept times that of a set of n images, and its own bias,
+    # which is the replicates' mean against the value: hence the factor and the move.
+    deviations = (replicates - replicates.mean()) * math.sqrt(kept / left_out)
+    low, high = _middle(deviations + value, level)
     return Interval(value, low, high, n)
 
 
@@ -82,13 +97,6 @@ def wilson_interval(successes: int, n: int, level: float) -> Interval:
     low = 0.0 if successes == 0 else centre - half_width
     high = 1.0 if successes == n else centre + half_width
     return Interval(rate, low, high, n)
-
-
-def _index_sets(n: int, resamples: int, seed: int) -> Iterator[Tensor]:
-    # One generator, drawn in order: intervals with one n and seed see the same resamples.
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(resamples):
-        yield torch.randint(n, (n,), generator=generator)
 
 
 def _middle(replicates: Tensor, level: float) -> tuple[float, float]:

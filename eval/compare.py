@@ -10,17 +10,16 @@ from pathlib import Path
 import torch
 
 from eval.bootstrap import Interval, paired_difference_interval, statistic_interval
-from eval.features import FEATURES, REFERENCE, load_features
+from eval.features import REFERENCE, load_features
 from eval.frechet import Shift, decompose, frechet_distance
-from eval.score import METRICS, SCORES
 from eval.shift import paired_displacement
 from pipeline.errors import InputError, run_stage
-from pipeline.generate import TRACES
-from pipeline.networks import network_digest
-from pipeline.shards import file_digest, fingerprint, read_set, read_table, write_atomically
+from pipeline.files import file_digest, fingerprint, write_atomically
+from pipeline.layout import FEATURES, METRICS, PLOTS, SCORES, TRACES
+from pipeline.shards import read_set, read_table
 from pipeline.study import Metrics, Study, load_study
+from pipeline.weights import network_digest
 
-PLOTS = Path("plots")
 PAIRED_SCORES = {"clip_score": "clip_score", "aesthetic": "aesthetic", "malformed": "p_malformed"}
 
 
@@ -138,7 +137,9 @@ def main() -> None:
     write_atomically(METRICS / "compare.json", (json.dumps(content, indent=2) + "\n").encode())
     for name, rows in {**plot_tables(content), "direction": direction_sizes(study)}.items():
         write_atomically(PLOTS / f"{name}.csv", _csv(rows))
-    print(f"compare: {len(study.arms)} arms against '{study.baseline}' in {METRICS / 'compare.json'}; plots in {PLOTS}/")
+    print(
+        f"compare: {len(study.arms)} arms against '{study.baseline}' in {METRICS / 'compare.json'}; plots in {PLOTS}/"
+    )
 
 
 def _csv(rows: list[dict[str, object]]) -> bytes:

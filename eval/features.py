@@ -13,12 +13,10 @@ from tqdm import tqdm
 
 from eval.clip import load_clip
 from pipeline.errors import InputError, run_stage
-from pipeline.generate import SETS
-from pipeline.reference import REFERENCE_SET
+from pipeline.layout import FEATURES, REFERENCE_SET, SETS
 from pipeline.shards import decode_images, read_table, set_fingerprint, shard_paths
 from pipeline.study import load_study
 
-FEATURES = Path("data/features")
 REFERENCE = "reference"
 
 

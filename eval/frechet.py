@@ -116,7 +116,8 @@ def _covariance_part(a: Tensor, b: Tensor, root_trace: Tensor) -> float:
 def _root_trace_of_samples(x: Tensor, y: Tensor) -> Tensor:
     # Tr sqrt(S1 S2) = |Xc Yc^T|_* / sqrt((n-1)(m-1)): the nonzero eigenvalues of S1 S2 are the squared singular
     # values of Xc Yc^T [N, M], but for the factor.
-    return torch.linalg.svdvals(x @ y.T).sum() / math.sqrt((len(x) - 1) * (len(y) - 1))
+    singular: Tensor = torch.linalg.svdvals(x @ y.T)
+    return singular.sum() / math.sqrt((len(x) - 1) * (len(y) - 1))
 
 
 def _root_trace_of_moments(a: Tensor, b: Tensor) -> Tensor:
@@ -124,4 +125,5 @@ def _root_trace_of_moments(a: Tensor, b: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(a)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     product = root @ b @ root
-    return torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt().sum()
+    eigenvalues: Tensor = torch.linalg.eigvalsh((product + product.T) / 2)
+    return eigenvalues.clamp(min=0).sqrt().sum()

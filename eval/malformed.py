@@ -36,7 +36,9 @@ class MalformedClassifier:
         remaining = iter(images)
         parts = []
         while chunk := list(islice(remaining, batch)):
-            arrays = [np.asarray(image.convert("RGB").resize((CANVAS, CANVAS), Image.Resampling.BICUBIC)) for image in chunk]
+            arrays = [
+                np.asarray(image.convert("RGB").resize((CANVAS, CANVAS), Image.Resampling.BICUBIC)) for image in chunk
+            ]
             pixels = torch.from_numpy(np.stack(arrays)).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
             parts.append(self.network(pixels).squeeze(1).double().sigmoid().cpu())
         return torch.cat(parts)
@@ -55,7 +57,9 @@ def load_classifier(path: Path, device: torch.device) -> MalformedClassifier:
     try:
         network.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in load_file(path).items()})
     except FileNotFoundError:
-        raise InputError(f"malformed-picture classifier {path} is missing; `make train` makes the embedded one") from None
+        raise InputError(
+            f"malformed-picture classifier {path} is missing; `make train` makes the embedded one"
+        ) from None
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"classifier {path} cannot be read ({reason}); restore it or train it anew") from None

@@ -20,15 +20,12 @@ from plotly.offline import get_plotlyjs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import InputError, run_stage
-from pipeline.shards import decode_images, encode_png, read_set, read_table, shard_paths, write_atomically
+from pipeline.files import write_atomically
+from pipeline.layout import METRICS, REPORT, SCORES, SETS, TRACES
+from pipeline.shards import decode_images, encode_png, read_set, read_table, shard_paths
 from pipeline.study import Name, Study, load_study
 
-COMPARISON = Path("metrics/compare.json")
-# The folders that pipeline.generate and eval.score write; importing those would load torch for a page of HTML.
-SETS = Path("data/sets")
-SCORES = Path("data/scores")
-TRACES = Path("data/trace")
-PAGE = Path("reports/index.html")
+COMPARISON = METRICS / "compare.json"
 
 UNDECIDED = "undecided"
 
@@ -119,7 +116,6 @@ class Provenance(_Record):
     guide: str
     reference: str
     code: str
-    commit: str
     libraries: dict[str, str]
     params: str
 
@@ -188,13 +184,13 @@ def number(value: float, places: int, signed: bool = False) -> str:
     """A number with a real minus sign; `signed` also shows the plus, for differences."""
     text = f"{value:{'+' if signed else ''}.{places}f}"
     # A rounded -0.00 is zero.
-    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 
 
 def span(interval: Interval, places: int, signed: bool = False) -> str:
-    """The interval's ends: `0.80–0.83`, or `−0.10 to +0.20` where a dash would look like a sign."""
+    """The interval's ends: `0.80` dash `0.83`, or `-0.10 to +0.20` where a dash would look like a sign."""
     low, high = number(interval.low, places, signed), number(interval.high, places, signed)
-    return f"{low}–{high}" if interval.low >= 0 and not signed else f"{low} to {high}"
+    return f"{low}\N{EN DASH}{high}" if interval.low >= 0 and not signed else f"{low} to {high}"
 
 
 def _quoted(interval: Interval, signed: bool = False) -> str:
@@ -376,11 +372,11 @@ def direction_figure(comparison: Comparison, directions: dict[str, list[tuple[fl
             "y": [size for _, size in steps],
             "line": {"color": look[arm].colour, "dash": look[arm].dash, "width": 2},
             "marker": _marker(look[arm], size=7),
-            "hovertemplate": "σ %{x:.3g}<br>direction %{y:.3g}",
+            "hovertemplate": "\N{GREEK SMALL LETTER SIGMA} %{x:.3g}<br>direction %{y:.3g}",
         }
         for arm, steps in directions.items()
     ]
-    layout = _layout("noise level σ", "mean direction size (RMS in x0)")
+    layout = _layout("noise level \N{GREEK SMALL LETTER SIGMA}", "mean direction size (RMS in x0)")
     # Sampling starts at the highest noise, so it reads from left to right.
     layout["xaxis"] |= {"type": "log", "autorange": "reversed", "dtick": 1, "exponentformat": "power"}
     layout["yaxis"]["rangemode"] = "tozero"
@@ -499,7 +495,8 @@ class Picture:
                 f"{self.arm}, seed {self.seed}",
                 f"prompt: {self.prompt or '(empty)'}",
                 *negative,
-                f"CLIP score {self.clip_score:.3f}, aesthetic {self.aesthetic:.2f}, P(malformed) {self.p_malformed:.3f}",
+                f"CLIP score {self.clip_score:.3f}, aesthetic {self.aesthetic:.2f}, "
+                f"P(malformed) {self.p_malformed:.3f}",
             ]
         )
 
@@ -610,8 +607,8 @@ def report(study: Study, comparison: Path, sets: Path, scores: Path, traces: Pat
 def main() -> None:
     argparse.ArgumentParser(prog="python -m eval.report", description=__doc__).parse_args()
     page = report(load_study(), COMPARISON, SETS, SCORES, TRACES).encode()
-    write_atomically(PAGE, page)
-    print(f"report: {PAGE} ({len(page) / 1e6:.1f} MB)")
+    write_atomically(REPORT, page)
+    print(f"report: {REPORT} ({len(page) / 1e6:.1f} MB)")
 
 
 if __name__ == "__main__":

@@ -11,17 +11,15 @@ from datasets import Features, Value
 from eval.aesthetic import load_aesthetic_head
 from eval.bootstrap import Interval, mean_interval, statistic_interval
 from eval.clip import clip_score
-from eval.features import FEATURES, REFERENCE, SetFeatures, load_features
+from eval.features import REFERENCE, SetFeatures, load_features
 from eval.frechet import frechet_distance
 from eval.malformed import load_classifier
 from eval.neighbours import NeighbourMetrics, neighbour_metrics
 from pipeline.errors import InputError, run_stage
-from pipeline.generate import SETS
-from pipeline.shards import decode_images, file_digest, read_set, write_atomically, write_shard
+from pipeline.files import file_digest, write_atomically
+from pipeline.layout import FEATURES, METRICS, SCORES, SETS
+from pipeline.shards import decode_images, read_set, write_shard
 from pipeline.study import Metrics, Study, load_study
-
-SCORES = Path("data/scores")
-METRICS = Path("metrics")
 
 SCORE_FEATURES = Features(
     {
@@ -54,12 +52,12 @@ def check_comparable(arm: SetFeatures, reference: SetFeatures) -> None:
 
 
 def set_metrics(arm: torch.Tensor, reference: torch.Tensor, settings: Metrics) -> dict[str, Interval]:
-    """Fréchet distance, precision, recall, density and coverage of image embeddings, with bootstrap intervals."""
+    """Fréchet distance, precision, recall, density and coverage of image embeddings, with their intervals."""
     n = len(arm)
-    ask = {"resamples": settings.resamples, "level": settings.level, "seed": settings.seed}
+    ask = (settings.resamples, settings.level, settings.seed)
     found = neighbour_metrics(arm, reference, settings.precision_recall_k, settings.density_coverage_k)
     return {
-        "fd": statistic_interval(lambda index: frechet_distance(arm[index], reference), n, **ask),
+        "fd": statistic_interval(lambda index: frechet_distance(arm[index], reference), n, *ask),
         **neighbour_intervals(found, settings),
     }
 

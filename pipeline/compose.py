@@ -16,10 +16,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.errors import InputError, run_stage
-from pipeline.shards import write_atomically
-from pipeline.study import PARAMS, parse_study
+from pipeline.files import write_atomically
+from pipeline.layout import CONF, PARAMS
+from pipeline.study import parse_study
 
-CONF = Path("conf")
 _OVERRIDES = "GUIDEDRIFT_OVERRIDES"
 
 

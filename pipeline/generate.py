@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Never
 
 import torch
 from datasets import Features, Image, Value
@@ -21,22 +22,15 @@ from pipeline import networks as networks_module
 from pipeline import parametrisation as parametrisation_module
 from pipeline import sampler as sampler_module
 from pipeline.errors import run_stage
+from pipeline.files import file_digest, fingerprint
 from pipeline.guidance import Guidance, Network, Text, guidance_of
-from pipeline.networks import (
-    DenoisingNetwork,
-    TextEncoder,
-    check_pair,
-    load_network,
-    load_text_encoder,
-    network_digest,
-)
+from pipeline.layout import SETS, TRACES
+from pipeline.networks import DenoisingNetwork, TextEncoder, check_pair, load_network, load_text_encoder
 from pipeline.prompts import arm_prompts, study_prompts
 from pipeline.sampler import build_scheduler, sample
-from pipeline.shards import encode_png, file_digest, fingerprint, shard_fingerprint, write_shard
+from pipeline.shards import encode_png, shard_fingerprint, write_shard
 from pipeline.study import Arm, Study, load_study
-
-SETS = Path("data/sets")
-TRACES = Path("data/trace")
+from pipeline.weights import network_digest
 
 FEATURES = Features(
     {
@@ -113,7 +107,9 @@ class ArmGenerator:
             self.networks["guide"] = load_network(Path(study.model.guide), device)
             check_pair(self.networks["main"], self.networks["guide"])
 
-    def draw(self, prompts: list[str], seeds: list[int]) -> tuple[list[PillowImage.Image], list[dict[str, list[float]]]]:
+    def draw(
+        self, prompts: list[str], seeds: list[int]
+    ) -> tuple[list[PillowImage.Image], list[dict[str, list[float]]]]:
         """One batch: pictures, and for each picture its trace as columns."""
         texts: dict[Text, list[str]] = {
             "prompt": prompts,
@@ -165,7 +161,7 @@ def _batches(shard: Shard, batch: int) -> Iterator[range]:
 
 
 def _write(
-    shard: Shard, generator: ArmGenerator, prompts: list[str], folder: Path, trace_folder: Path, bar: "tqdm[None]"
+    shard: Shard, generator: ArmGenerator, prompts: list[str], folder: Path, trace_folder: Path, bar: "tqdm[Never]"
 ) -> None:
     study, arm_name = generator.study, generator.arm_name
     columns: dict[str, list[object]] = {name: [] for name in FEATURES}

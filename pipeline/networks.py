@@ -4,8 +4,6 @@ A folder holds `unet/` and `scheduler/`, and for a main network `text_encoder/` 
 the main network's text embeddings. Weights load from safetensors only.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from pipeline.errors import InputError
 from pipeline.parametrisation import from_x0, to_x0
+from pipeline.weights import check_folder
 
-_UNET_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
-_TEXT_WEIGHTS = "text_encoder/model.safetensors"
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+# Loading takes no time worth a bar, and a bar would be the only noise of a quiet stage.
+transformers_logging.disable_progress_bar()
 
 
 @dataclass
@@ -39,7 +38,8 @@ class TextEncoder:
             max_length=self.tokenizer.model_max_length,
             return_tensors="pt",
         ).input_ids
-        return self.model(ids.to(self.model.device)).last_hidden_state
+        embeddings: torch.Tensor = self.model(ids.to(self.model.device)).last_hidden_state
+        return embeddings
 
 
 @dataclass
@@ -67,7 +67,8 @@ class DenoisingNetwork:
     def __call__(self, x: torch.Tensor, timestep: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
         """The network's output [B, C, H, W] in its own prediction type, for noisy `x` of unit total variance."""
         x = x.contiguous(memory_format=torch.channels_last)
-        return self.unet(x, timestep, encoder_hidden_states=embeddings).sample
+        output: torch.Tensor = self.unet(x, timestep, encoder_hidden_states=embeddings).sample
+        return output
 
     def signal_and_noise(self, timestep: torch.Tensor) -> tuple[float, float]:
         """(a, b) of x = a x0 + b e at a timestep of the training schedule."""
@@ -89,46 +90,6 @@ class DenoisingNetwork:
         return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-def _weights_file(folder: Path, name: str) -> Path:
-    """The path of a weight file. Raises InputError where it is missing or only a pickle is there."""
-    path = folder / name
-    if path.is_file():
-        return path
-    pickles = [p.name for p in path.parent.glob("*") if p.suffix in _PICKLES] if path.parent.is_dir() else []
-    if pickles:
-        raise InputError(
-            f"{path.parent} holds {pickles[0]}, a pickle, which can run code when it is read; "
-            f"convert it to safetensors as {path.name}"
-        )
-    raise InputError(f"weights {path} are missing; `make train` makes the embedded ones, or set model in conf/")
-
-
-def check_folder(folder: Path, with_text_encoder: bool) -> list[Path]:
-    """The files that determine a network's predictions, after a check that they are there.
-
-    Raises InputError that names what is missing, before anything is loaded.
-    """
-    names = [_UNET_WEIGHTS, "unet/config.json", "scheduler/scheduler_config.json"]
-    if with_text_encoder:
-        names += [_TEXT_WEIGHTS, "text_encoder/config.json", "tokenizer/tokenizer.json"]
-    paths = []
-    for name in names:
-        path = _weights_file(folder, name) if name.endswith(".safetensors") else folder / name
-        if not path.is_file():
-            raise InputError(f"{path} is missing; {folder} is no complete network folder")
-        paths.append(path)
-    return paths
-
-
-def network_digest(folder: Path, with_text_encoder: bool) -> str:
-    """Hex digest (16 characters) of a network's weights and configuration. Raises InputError."""
-    digest = hashlib.sha256()
-    for path in check_folder(folder, with_text_encoder):
-        digest.update(path.relative_to(folder).as_posix().encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:16]
-
-
 def load_network(folder: Path, device: torch.device) -> DenoisingNetwork:
     """Load a UNet and its noise schedule, in single precision. Raises InputError."""
     check_folder(folder, with_text_encoder=False)
@@ -140,7 +101,9 @@ def load_network(folder: Path, device: torch.device) -> DenoisingNetwork:
     unet = unet.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
     patch = round((unet.config.in_channels / 3) ** 0.5)
     if 3 * patch**2 != unet.config.in_channels:
-        raise InputError(f"{folder}/unet has {unet.config.in_channels} input channels; pixel patches have 3, 12, 48 ...")
+        raise InputError(
+            f"{folder}/unet has {unet.config.in_channels} input channels; pixel patches have 3, 12, 48 ..."
+        )
     return DenoisingNetwork(unet, schedule, patch)
 
 

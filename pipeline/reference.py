@@ -1,19 +1,14 @@
 """Stage `reference`: the real pictures that arms are compared with."""
 
-from pathlib import Path
-
 from pipeline.errors import run_stage
+from pipeline.layout import REFERENCE_SET
 from pipeline.study import load_study
 from pipeline.tinybooru.build import build
-
-REFERENCE_SET = Path("data/reference")
 
 
 def main() -> None:
     study = load_study()
-    paths = build(
-        REFERENCE_SET, "reference", study.reference.pictures, study.reference.world_seed, good_only=True
-    )
+    paths = build(REFERENCE_SET, "reference", study.reference.pictures, study.reference.world_seed, good_only=True)
     print(f"reference: {study.reference.pictures} real pictures in {len(paths)} shards under {REFERENCE_SET}")
 
 

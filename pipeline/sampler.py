@@ -87,7 +87,9 @@ def sample(
                 predicted[prediction] = network.converted(output, scaled, timestep, main)
         guided = guidance.combine(predicted)
         a, b = main.signal_and_noise(timestep)
-        size = (guided - predicted[MAIN]).square().mean(dim=(1, 2, 3)).sqrt() * x0_per_output(main.prediction_type, a, b)
+        size = (guided - predicted[MAIN]).square().mean(dim=(1, 2, 3)).sqrt() * x0_per_output(
+            main.prediction_type, a, b
+        )
         trace.append(TraceStep(step, float(timestep), b / a, tuple(size.tolist())))
         x = _step(scheduler, guided, timestep, x, generators)
     return x, trace

@@ -5,10 +5,7 @@ Its schema metadata carry the fingerprint of everything that determined its cont
 knows a finished shard from a stale one.
 """
 
-import hashlib
 import io
-import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,34 +16,9 @@ from datasets import Features
 from PIL import Image
 
 from pipeline.errors import InputError
+from pipeline.files import file_digest, fingerprint, write_atomically
 
 _FINGERPRINT = b"guidedrift.fingerprint"
-
-
-def fingerprint(content: Any) -> str:
-    """Hex digest (16 characters) of any JSON-serialisable content; key order does not matter."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def file_digest(path: Path) -> str:
-    """Hex digest (16 characters) of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` under a temporary name in the same folder and rename it to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def encode_table(columns: Mapping[str, Sequence[Any]], features: Features, mark: str) -> bytes:
@@ -84,9 +56,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; `dvc repro` makes it") from None
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-        raise InputError(
-            f"{path} is not a readable parquet shard ({error}); delete it and run `dvc repro`"
-        ) from None
+        raise InputError(f"{path} is not a readable parquet shard ({error}); delete it and run `dvc repro`") from None
     if _FINGERPRINT not in (table.schema.metadata or {}):
         raise InputError(f"{path} is a parquet file but not a guidedrift shard; delete it and run `dvc repro`")
     missing = set(columns or ()) - set(table.column_names)

@@ -8,9 +8,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from pipeline.errors import InputError
+from pipeline.layout import PARAMS
 from pipeline.presets import NEGATIVE_PROMPTS
-
-PARAMS = Path("params.yaml")
 
 # Names become folder names, DVC stage names and MLflow keys.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]

@@ -56,6 +56,6 @@ def study(params: dict[str, Any], networks_folder: Path, monkeypatch: pytest.Mon
 @pytest.fixture
 def project(tmp_path: Path, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty project folder with a params.yaml, as working directory."""
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     monkeypatch.chdir(tmp_path)
     return tmp_path

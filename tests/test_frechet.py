@@ -17,7 +17,8 @@ def gaussian(n: int, d: int, seed: int) -> Tensor:
 
 
 def rotation(d: int, seed: int) -> Tensor:
-    return torch.linalg.qr(gaussian(d, d, seed)).Q
+    turn: Tensor = torch.linalg.qr(gaussian(d, d, seed)).Q
+    return turn
 
 
 # Sizes on both sides of N = D, so that both forms are drawn.

@@ -52,7 +52,9 @@ def test_an_empty_negative_prompt_is_classifier_free_guidance(parts, scheduler):
 def test_autoguidance_by_itself_changes_nothing(parts, scale):
     networks, _ = parts
     plain, _ = draw(parts, Guidance())
-    guided, _ = draw(parts, Guidance((Term(GUIDE, scale),)), networks={"main": networks["main"], "guide": networks["main"]})
+    guided, _ = draw(
+        parts, Guidance((Term(GUIDE, scale),)), networks={"main": networks["main"], "guide": networks["main"]}
+    )
     torch.testing.assert_close(plain, guided, atol=1e-4, rtol=0)
 
 
@@ -81,7 +83,7 @@ def test_terms_of_scale_one_cost_no_evaluation():
 
 def test_predictions_of_one_network_go_through_it_in_one_call(parts):
     networks, _ = parts
-    calls = {name: 0 for name in networks}
+    calls = dict.fromkeys(networks, 0)
 
     def count(name):
         def hook(*_):

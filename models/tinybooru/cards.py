@@ -6,7 +6,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from models.tinybooru.measure import MEASURED
-from pipeline.shards import write_atomically
+from pipeline.files import write_atomically
 from pipeline.tinybooru.styles import credits
 
 TEMPLATE = "cards.md.j2"
@@ -20,7 +20,7 @@ def write_cards(models: Path, recipes: dict[str, dict[str, object]]) -> Path:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 (Markdown, from our own numbers)
+        autoescape=False,
     )
     measured = _json(models / MEASURED)
     histories = _json(models / HISTORY)

@@ -25,7 +25,10 @@ def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], state: dict[st
     """Write tensors and a JSON-serialisable state; an interrupted write leaves the earlier checkpoint."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Bytes can be viewed only through a dimension whose elements are adjacent: no 0-d, no channels-last.
-    tensors = {name: t.detach().reshape(-1) if t.ndim == 0 else t.detach().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    tensors = {
+        name: t.detach().reshape(-1) if t.ndim == 0 else t.detach().clone(memory_format=torch.contiguous_format)
+        for name, t in tensors.items()
+    }
     temporary = path.with_name(f".{path.name}.tmp")
     save_file(tensors, temporary, {"state": json.dumps(state), "digest": _digest(tensors)})
     os.replace(temporary, path)
@@ -43,3 +46,11 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     if "digest" not in metadata or _digest(tensors) != metadata["digest"]:
         raise InputError(f"checkpoint {path} is damaged (its digest does not match); {way_out}")
     return tensors, json.loads(metadata["state"])
+
+
+def laid_out_like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """`value` with the shape, device and memory layout of `parameter`.
+
+    Fused optimisers walk through parameter and state side by side: a state of another layout is silently wrong.
+    """
+    return torch.empty_like(parameter).copy_(value.reshape(parameter.shape))

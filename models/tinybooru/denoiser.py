@@ -7,8 +7,9 @@ there on, so that snapshots of the main network and the guide read the same text
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from models.tinybooru.checkpoint import load_checkpoint, save_checkpoint
+from models.tinybooru.checkpoint import laid_out_like, load_checkpoint, save_checkpoint
 from models.tinybooru.corpus import Corpus, caption
 from models.tinybooru.muon import Muon
 from models.tinybooru.tokenizer import CONTEXT_LENGTH
@@ -142,7 +143,8 @@ class DenoiserTraining:
         ids = self.tokenizer(
             captions, padding="max_length", truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"
         ).input_ids
-        return self.text_encoder(ids.to(self.device)).last_hidden_state
+        embeddings: torch.Tensor = self.text_encoder(ids.to(self.device)).last_hidden_state
+        return embeddings
 
     def loss(self, pixels: torch.Tensor, captions: list[str], generator: torch.Generator) -> torch.Tensor:
         """Weighted x0 error of a batch; `pixels` uint8 [B, 3, H, W].
@@ -157,7 +159,8 @@ class DenoiserTraining:
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         predicted = self.forward(noisy, t.to(self.device), self.embed(captions)).sample
         weight = (1 / (1 - alpha)).clamp(max=5.0)
-        return (weight * (predicted.float() - x0).square()).mean()
+        error: torch.Tensor = (weight * (predicted.float() - x0).square()).mean()
+        return error
 
     def train_step(self) -> float:
         """One step; returns its loss."""
@@ -217,7 +220,7 @@ class DenoiserTraining:
         for k, optimiser in enumerate(self.optimisers):
             for p, state in optimiser.state.items():
                 tensors |= {f"optimiser.{k}.{names[p]}|{key}": value for key, value in state.items()}
-        state = {"recipe": _comparable(self.recipe), "step": self.step, "history": self.history}
+        state = {"recipe": asdict(self.recipe), "step": self.step, "history": self.history}
         save_checkpoint(self.checkpoint, tensors, state)
 
     def resume(self) -> None:
@@ -225,7 +228,7 @@ class DenoiserTraining:
         if not self.checkpoint.exists():
             return
         tensors, state = load_checkpoint(self.checkpoint)
-        if state["recipe"] != _comparable(self.recipe):
+        if not self._continues(state):
             raise InputError(
                 f"checkpoint {self.checkpoint} belongs to another recipe ({state['recipe']}); "
                 "delete it to train from the start"
@@ -240,10 +243,16 @@ class DenoiserTraining:
                 if key.startswith(prefix):
                     name, slot = key.removeprefix(prefix).rsplit("|", 1)
                     p = self.weights[name]
-                    optimiser.state[p][slot] = value.reshape(()) if slot == "step" else value.to(p.device)
+                    optimiser.state[p][slot] = value.reshape(()) if slot == "step" else laid_out_like(p, value)
         self.step, self.history = state["step"], state["history"]
         if 0 < self.recipe.text_encoder_steps < self.step:
             self.text_encoder.requires_grad_(False)
+
+    def _continues(self, state: dict[str, Any]) -> bool:
+        """Whether this recipe can go on from there: the same, or with another end while on the plateau."""
+        then, now = DenoiserRecipe(**{**state["recipe"], "channels": tuple(state["recipe"]["channels"])}), self.recipe
+        on_plateau = all(state["step"] <= (1 - r.decay) * r.steps for r in (then, now))
+        return then == now or (on_plateau and replace(then, steps=now.steps) == now)
 
     def run(self, save_seconds: float = 120.0, until: int | None = None) -> None:
         """Train to the end (or to step `until`), saving now and then; safe to kill at any time."""
@@ -280,7 +289,3 @@ class DenoiserTraining:
             encoder.load_state_dict(average, strict=False)
             encoder.half().save_pretrained(folder / "text_encoder")
             self.tokenizer.save_pretrained(folder / "tokenizer")
-
-
-def _comparable(recipe: DenoiserRecipe) -> dict[str, object]:
-    return json.loads(json.dumps(asdict(recipe)))  # type: ignore[no-any-return]

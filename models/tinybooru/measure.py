@@ -11,7 +11,8 @@ from eval.bootstrap import wilson_interval
 from eval.clip import load_clip
 from eval.malformed import load_classifier
 from models.tinybooru.corpus import load_corpus
-from pipeline.shards import decode_images, read_set, write_atomically
+from pipeline.files import write_atomically
+from pipeline.shards import decode_images, read_set
 
 MEASURED = "measured.json"
 CANDIDATES = 100

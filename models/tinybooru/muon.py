@@ -15,12 +15,13 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315
 def orthogonalise(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """The orthogonal factor of `matrix` [m, n], approximately (singular values within 0.7 to 1.2)."""
     transpose = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if transpose else matrix
-    x = x / (x.norm() + 1e-7)
+    x: torch.Tensor = matrix.T if transpose else matrix
+    x = x / (torch.linalg.vector_norm(x) + 1e-7)
     for _ in range(steps):
         gram = x @ x.T
         x = _A * x + (_B * gram + _C * gram @ gram) @ x
-    return x.T if transpose else x
+    orthogonal: torch.Tensor = x.T if transpose else x
+    return orthogonal
 
 
 class Muon(torch.optim.Optimizer):

@@ -14,7 +14,7 @@ from transformers import CLIPTokenizer
 
 from eval.aesthetic import AestheticHead, fit_aesthetic_head
 from eval.malformed import build_classifier
-from models.tinybooru.checkpoint import load_checkpoint, save_checkpoint
+from models.tinybooru.checkpoint import laid_out_like, load_checkpoint, save_checkpoint
 from models.tinybooru.corpus import Corpus
 from models.tinybooru.tokenizer import CONTEXT_LENGTH
 from pipeline.errors import InputError
@@ -64,11 +64,12 @@ def clip_configuration(tokenizer: CLIPTokenizer) -> dict[str, object]:
 def build_clip(tokenizer: CLIPTokenizer) -> torch.nn.Module:
     """open_clip's CLIP in the configuration above."""
     configuration = clip_configuration(tokenizer)
-    return open_clip.CLIP(
-        configuration["embed_dim"],  # type: ignore[arg-type]
+    clip: torch.nn.Module = open_clip.CLIP(
+        configuration["embed_dim"],
         open_clip.CLIPVisionCfg(**configuration["vision_cfg"]),  # type: ignore[arg-type]
         open_clip.CLIPTextCfg(**configuration["text_cfg"]),  # type: ignore[arg-type]
     )
+    return clip
 
 
 def shifted(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -99,7 +100,9 @@ class ScorerTraining:
             return
         tensors, state = load_checkpoint(self.checkpoint)
         if state["recipe"] != asdict(self.recipe):
-            raise InputError(f"checkpoint {self.checkpoint} belongs to another recipe; delete it to train from the start")
+            raise InputError(
+                f"checkpoint {self.checkpoint} belongs to another recipe; delete it to train from the start"
+            )
         own = {n.removeprefix("weight."): t for n, t in tensors.items() if n.startswith("weight.")}
         shapes = self.network.state_dict()
         self.network.load_state_dict({n: t.reshape(shapes[n].shape) for n, t in own.items()})
@@ -107,7 +110,8 @@ class ScorerTraining:
         for key, value in tensors.items():
             if key.startswith("optimiser."):
                 name, slot = key.removeprefix("optimiser.").rsplit("|", 1)
-                self.optimiser.state[names[name]][slot] = value.reshape(()) if slot == "step" else value.to(self.device)
+                p = names[name]
+                self.optimiser.state[p][slot] = value.reshape(()) if slot == "step" else laid_out_like(p, value)
         self.step = state["step"]
 
     def save(self) -> None:
@@ -117,16 +121,19 @@ class ScorerTraining:
             tensors |= {f"optimiser.{name}|{slot}": t for slot, t in self.optimiser.state[p].items()}
         save_checkpoint(self.checkpoint, tensors, {"recipe": asdict(self.recipe), "step": self.step})
 
-    def run(self, pictures: int) -> None:
-        """Train to the end on a corpus of `pictures`, saving every 200 steps."""
+    def run(self, pictures: int, until: int | None = None) -> None:
+        """Train to the end (or to step `until`) on a corpus of `pictures`, saving every 200 steps."""
         self.resume()
         recipe = self.recipe
+        end = recipe.steps if until is None else until
         self.network.train()
-        bar = tqdm(initial=self.step, total=recipe.steps, desc=recipe.name, unit="step", disable=None)
+        bar = tqdm(initial=self.step, total=end, desc=recipe.name, unit="step", disable=None)
         losses = []
-        while self.step < recipe.steps:
+        while self.step < end:
             progress = self.step / recipe.steps
-            rate = recipe.learning_rate * min(1.0, (self.step + 1) / recipe.warmup) * 0.5 * (1 + np.cos(np.pi * progress))
+            rate = (
+                recipe.learning_rate * min(1.0, (self.step + 1) / recipe.warmup) * 0.5 * (1 + np.cos(np.pi * progress))
+            )
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
             generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.step)
@@ -139,7 +146,7 @@ class ScorerTraining:
             self.step += 1
             losses.append(loss.item())
             bar.update()
-            if self.step % 200 == 0 or self.step == recipe.steps:
+            if self.step % 200 == 0 or self.step == end:
                 bar.set_postfix(loss=f"{np.mean(losses):.4f}")
                 if bar.disable:
                     print(f"{recipe.name} step {self.step} loss {np.mean(losses):.4f}", flush=True)

@@ -49,7 +49,10 @@ def train_tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
 def _merges(tokenizer: Tokenizer) -> list[list[str]]:
     import json
 
-    return [pair if isinstance(pair, list) else pair.split(" ") for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
+    return [
+        pair if isinstance(pair, list) else pair.split(" ")
+        for pair in json.loads(tokenizer.to_str())["model"]["merges"]
+    ]
 
 
 def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:

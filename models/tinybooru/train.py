@@ -34,7 +34,7 @@ CHECKPOINTS = HERE / "checkpoints"
 DATA = Path("data/tinybooru")
 WORLD_SEED, TRAINING_PICTURES, HELD_OUT_PICTURES = 0, 30000, 3072
 
-MAIN = DenoiserRecipe("main", channels=(48, 128), steps=2600, text_encoder_steps=800, learning_rate=1.5e-3)
+MAIN = DenoiserRecipe("main", channels=(48, 128), steps=1600, text_encoder_steps=500, learning_rate=1.5e-3)
 GUIDE = DenoiserRecipe("guide", channels=(32, 96), steps=700, learning_rate=1.5e-3, seed=1)
 CLIP = ScorerRecipe("clip", steps=900, batch=256, learning_rate=1e-3)
 MALFORMED = ScorerRecipe("malformed", steps=1500, batch=128, learning_rate=2e-3)
@@ -62,8 +62,7 @@ def main() -> None:
         clip = ClipTraining(CLIP, tokenizer, corpus, CHECKPOINTS / "clip.safetensors", device)
         clip.run(len(corpus))
         export_clip(clip.network, tokenizer, HERE / "clip")
-        pictures = decode_images(read_set(DATA / "train", ["image"]))
-        embeddings = load_clip(HERE / "clip", device).embed_images(pictures)
+        embeddings = load_clip(HERE / "clip", device).embed_images(decode_images(read_set(DATA / "train", ["image"])))
         train_aesthetic_head(embeddings, corpus).save(HERE / "aesthetic.safetensors")
     if "malformed" in parts:
         malformed = MalformedTraining(MALFORMED, corpus, CHECKPOINTS / "malformed.safetensors", device)

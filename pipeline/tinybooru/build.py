@@ -13,12 +13,13 @@ from PIL import Image as PillowImage
 from tqdm import tqdm
 
 from pipeline.errors import InputError, run_stage
-from pipeline.shards import encode_png, fingerprint, shard_fingerprint, write_shard
+from pipeline.files import fingerprint
+from pipeline.shards import encode_png, shard_fingerprint, write_shard
 from pipeline.tinybooru.picture import SPLITS, Plan, draw, plan
 from pipeline.tinybooru.styles import HAIR_COLOURS
 
 # Raise it when a picture of some (seed, index) comes out differently than before.
-WORLD_VERSION = 1
+WORLD_VERSION = 2
 CANVAS = 64
 SHARD_PICTURES = 2048
 

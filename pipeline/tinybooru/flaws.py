@@ -133,5 +133,3 @@ def apply(image: Image.Image, flaws: tuple[str, ...], rng: np.random.Generator) 
         if flaw in flaws:
             image = _OPERATIONS[flaw](image, rng)
     return image
-
-

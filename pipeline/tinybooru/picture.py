@@ -77,8 +77,7 @@ def plan(seed: int, index: int) -> Plan:
         found.append(str(rng.choice(flaw.IMAGE_FLAWS)))
     quality = str(rng.choice(flaw.QUALITIES, p=FLAWED_QUALITY_SHARES if found else QUALITY_SHARES))
 
-    # Scenery and patterns have continuous freedom that the plan does not show; their index stands for it.
-    identity: list[Any] = [style.name, options, index if style.kind in ("scenery", "pattern") else None]
+    identity = [style.name, *_visible_identity(style, options, deformations, found, index)]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).digest()
     split = _SPLIT_OF_TENTH[int.from_bytes(digest[:8], "big") % 10]
     return Plan(seed, index, style.name, style.kind, options, deformations, tuple(tags), quality, tuple(found), split)
@@ -94,11 +93,24 @@ def draw(plan: Plan, canvas: int) -> Image.Image:
     return flaw.apply(image, plan.flaws, np.random.default_rng([plan.seed, plan.index, 1]))
 
 
+def _visible_identity(
+    style: Style, options: Options, deformations: tuple[tuple[str, str], ...], found: list[str], index: int
+) -> list[Any]:
+    """What two equal pictures of one style surely have in common, so that they fall into one split."""
+    if "cropped" in found:
+        # A corner may show nothing but skin and background.
+        return ["cropped", *(options.get(f"{part}Color") for part in ("background", "skin", "base"))]
+    if style.continuous:
+        return [options, index]
+    unseen = {f"{part}Variant" for part, deformation in deformations if deformation == "missing"}
+    return [{option: value for option, value in options.items() if option not in unseen}]
+
+
 def _choose(choice: Choice, rng: np.random.Generator) -> tuple[str | None, Options]:
     names = list(choice.named)
-    at = rng.choice(len(names), p=choice.weights) if choice.weights else rng.integers(len(names))
+    at = int(rng.choice(len(names), p=choice.weights) if choice.weights else rng.integers(len(names)))
     alternatives = choice.named[names[at]]
-    return names[at], alternatives[rng.integers(len(alternatives))]
+    return names[at], alternatives[int(rng.integers(len(alternatives)))]
 
 
 def _deform(style: Style, options: Options, rng: np.random.Generator) -> tuple[tuple[str, str], ...]:

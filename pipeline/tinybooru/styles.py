@@ -67,7 +67,8 @@ class Choice:
 class Style:
     """A dicebear style as tinybooru uses it.
 
-    `share` is its relative frequency in the world, `movable` the parts that bad anatomy may deform, and
+    `share` is its relative frequency in the world, `movable` the parts that bad anatomy may deform, `continuous`
+    says that the seed alone places parts freely, so that no two pictures are alike, and
     `redefined` changes the definition's components where an option cannot (ranges of free rotation).
     """
 
@@ -78,6 +79,7 @@ class Style:
     fixed: Options
     choices: tuple[Choice, ...]
     movable: tuple[str, ...] = ()
+    continuous: bool = False
     redefined: Mapping[str, Options] = field(default_factory=dict)
 
 
@@ -109,7 +111,9 @@ STYLES: tuple[Style, ...] = (
         ("1person", "solo"),
         {**_without("details", "earrings"), "eyebrowsVariant": ["variant01"]},
         (
-            _parts("hair", {"long hair": "long01 long04 long15 long22", "short hair": "short01 short04 short06 short16"}),
+            _parts(
+                "hair", {"long hair": "long01 long04 long15 long22", "short hair": "short01 short04 short06 short16"}
+            ),
             _colour("hairColor", HAIR_COLOURS, "hair"),
             _unnamed_colour("skinColor", SKINS),
             _parts("mouth", {"smile": "variant01 variant26", "frown": "variant10", "open mouth": "variant22"}),
@@ -138,7 +142,9 @@ STYLES: tuple[Style, ...] = (
         ("1person", "solo"),
         {},
         (
-            _parts("hair", {"long hair": "straightHair wavyBob bangs", "short hair": "shortHair curlyShortHair mohawk"}),
+            _parts(
+                "hair", {"long hair": "straightHair wavyBob bangs", "short hair": "shortHair curlyShortHair mohawk"}
+            ),
             _colour("hairColor", HAIR_COLOURS, "hair"),
             _unnamed_colour("skinColor", SKINS),
             _parts("mouth", {"smile": "teethSmile kawaii", "frown": "unimpressed", "open mouth": "openedSmile"}),
@@ -294,6 +300,7 @@ STYLES: tuple[Style, ...] = (
             *(_parts(f"hill{i}", {None: "gentle peak rolling"}) for i in (1, 2, 3, 4)),
             _BACKGROUND,
         ),
+        continuous=True,
     ),
     Style(
         "planets",
@@ -307,6 +314,7 @@ STYLES: tuple[Style, ...] = (
             _colour("planetColor", THING_COLOURS, "planet"),
             _BACKGROUND,
         ),
+        continuous=True,
     ),
     Style(
         "stripes",
@@ -316,6 +324,7 @@ STYLES: tuple[Style, ...] = (
         {},
         (_unnamed_colour("stripeColor", ("000000", "ffffff")), _BACKGROUND),
         redefined={"body": {"rotate": {"min": 0, "max": 135, "step": 45}}},
+        continuous=True,
     ),
     Style(
         "waves",
@@ -323,7 +332,12 @@ STYLES: tuple[Style, ...] = (
         0.035,
         ("pattern", "waves"),
         {"animationVariant": ["none"], "rotationVariant": ["none"], "bodyVariant": ["quartet"]},
-        (_parts("layer", {None: "calm rolling swell"}), _unnamed_colour("waveColor", ("000000", "ffffff")), _BACKGROUND),
+        (
+            _parts("layer", {None: "calm rolling swell"}),
+            _unnamed_colour("waveColor", ("000000", "ffffff")),
+            _BACKGROUND,
+        ),
+        continuous=True,
     ),
     Style(
         "patchwork",
@@ -331,7 +345,13 @@ STYLES: tuple[Style, ...] = (
         0.035,
         ("pattern", "patchwork"),
         {},
-        (_parts("block", {"pinwheels": "pinwheel", "circles": "rings", "hourglasses": "hourglass"}), _BACKGROUND),
+        (
+            _parts("block", {"pinwheels": "pinwheel", "circles": "rings", "hourglasses": "hourglass"}),
+            _unnamed_colour("fabricAColor", ("c65b47", "b0413e", "d9776b", "c97ba5")),
+            _unnamed_colour("fabricBColor", ("4a7a63", "33415c", "37718e", "6b8f5a")),
+            _unnamed_colour("fabricCColor", ("d9a441", "e0b653", "c98a3d")),
+            _BACKGROUND,
+        ),
     ),
 )
 

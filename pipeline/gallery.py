@@ -1,0 +1,70 @@
+"""Contact sheets: many small pictures in one."""
+
+import re
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+GAP = 2
+_BACKGROUND = (226, 226, 226)
+_INK = (32, 32, 32)
+_FONT_SIZE = 13
+_LINE_HEIGHT = 17
+
+
+def grid(pictures: Sequence[Image.Image], columns: int, scale: int = 1) -> Image.Image:
+    """A contact sheet, row by row, with a thin neutral gap between and around the pictures.
+
+    Each picture is enlarged `scale` times without interpolation, so that its own pixels stay visible.
+    Raises ValueError where there are no pictures or a number is below 1.
+    """
+    if not pictures or columns < 1 or scale < 1:
+        raise ValueError(f"a grid of {len(pictures)} pictures in {columns} columns at scale {scale} is empty")
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    width = max(picture.width for picture in pictures) * scale
+    height = max(picture.height for picture in pictures) * scale
+    sheet = Image.new("RGB", (columns * (width + GAP) + GAP, rows * (height + GAP) + GAP), _BACKGROUND)
+    for k, picture in enumerate(pictures):
+        row, column = divmod(k, columns)
+        enlarged = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+        sheet.paste(enlarged, (GAP + column * (width + GAP), GAP + row * (height + GAP)))
+    return sheet
+
+
+def same_seed_grid(rows: Sequence[Sequence[Image.Image]], labels: Sequence[str], scale: int = 1) -> Image.Image:
+    """A sheet with one column an arm, its name above, and one row a seed: what guidance did to the same noise.
+
+    `rows[seed][arm]`. Raises ValueError where a row has not one picture for each label.
+    """
+    if any(len(row) != len(labels) for row in rows):
+        raise ValueError(f"rows of {[len(row) for row in rows]} pictures do not fit {len(labels)} labels")
+    sheet = grid([picture for row in rows for picture in row], len(labels), scale)
+    font = ImageFont.load_default(_FONT_SIZE)
+    column = (sheet.width - GAP) // len(labels)
+    titles = [_wrap(label, font, column - GAP) for label in labels]
+    header = max(len(lines) for lines in titles) * _LINE_HEIGHT + GAP
+    labelled = Image.new("RGB", (sheet.width, header + sheet.height), _BACKGROUND)
+    labelled.paste(sheet, (0, header))
+    draw = ImageDraw.Draw(labelled)
+    for k, lines in enumerate(titles):
+        for number, line in enumerate(reversed(lines)):
+            # Names stand on their pictures: short ones leave the space above them empty.
+            top = header - (number + 1) * _LINE_HEIGHT
+            draw.text((GAP + k * column, top), line, fill=_INK, font=font)
+    return labelled
+
+
+def _wrap(label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    # After an underscore, hyphen or space where possible, within a word where one is wider than the column.
+    lines, line = [], ""
+    for piece in re.split(r"(?<=[_\s-])", " ".join(label.split())):
+        if line and font.getlength(line + piece) > width:
+            lines.append(line)
+            line = ""
+        for character in piece:
+            if line and font.getlength(line + character) > width:
+                lines.append(line)
+                line = ""
+            line += character
+    return [*lines, line]

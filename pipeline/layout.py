@@ -1,0 +1,14 @@
+"""Where the artefacts of a study lie, relative to the project's folder."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+CONF = Path("conf")
+REFERENCE_SET = Path("data/reference")
+SETS = Path("data/sets")
+TRACES = Path("data/trace")
+FEATURES = Path("data/features")
+SCORES = Path("data/scores")
+METRICS = Path("metrics")
+PLOTS = Path("plots")
+REPORT = Path("reports/index.html")

@@ -1,0 +1,125 @@
+"""`dvc repro` on a small study in a repository of its own: the real stages, the real DVC, the shipped networks."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+SMALL = [
+    "generate.pictures=16",
+    "generate.shard=8",
+    "generate.batch=8",
+    "reference.pictures=32",
+    "sampler.steps=3",
+    "metrics.resamples=100",
+    "~arms.negative",
+    "~arms.pure_negative",
+    "~arms.autoguidance",
+]
+
+
+def run(project, *command, ok=True):
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "DVC_NO_ANALYTICS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    assert not ok or done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done
+
+
+def would_run(project):
+    """The stages that `dvc repro` would run now."""
+    said = run(project, "dvc", "repro", "--dry").stdout
+    return {line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The tracked and new files of this repository in a git repository of their own, with a small study, run once."""
+    folder = tmp_path_factory.mktemp("clone")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    shutil.rmtree(folder / "metrics", ignore_errors=True)
+    run(folder, "git", "init", "-q")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "clone")
+    run(folder, sys.executable, "-m", "pipeline.compose", *SMALL)
+    run(folder, "dvc", "repro")
+    return folder
+
+
+def test_everything_is_made(project):
+    for name in (
+        "data/sets/unguided/part-00001.parquet",
+        "data/trace/cfg/part-00000.parquet",
+        "data/features/reference/clip.safetensors",
+        "data/scores/cfg.parquet",
+        "metrics/cfg.json",
+        "metrics/compare.json",
+        "plots/arms.csv",
+        "reports/index.html",
+        "mlflow.db",
+    ):
+        assert (project / name).is_file(), name
+    compare = json.loads((project / "metrics/compare.json").read_text())
+    assert [arm["arm"] for arm in compare["arms"]] == ["unguided", "cfg"]
+    assert compare["arms"][0]["against_baseline"] is None
+    assert compare["arms"][1]["scores"]["fd"]["n"] == 16
+    assert compare["provenance"]["extractor_digest"]
+
+
+def test_a_second_repro_does_nothing(project):
+    said = run(project, "dvc", "repro").stdout
+    assert "Running stage" not in said
+    assert "Data and pipelines are up to date." in said
+
+
+def test_metrics_and_plots_show(project):
+    shown = json.loads(run(project, "dvc", "metrics", "show", "--json").stdout)
+    values = shown[""]["data"]["metrics/cfg.json"]["data"]
+    assert {"fd", "precision", "recall", "density", "coverage", "clip_score", "n", "reference_n"} <= set(values)
+    page = run(project, "dvc", "plots", "show").stdout
+    assert "index.html" in page
+
+
+def test_another_scale_touches_that_arm_and_what_depends_on_it(project):
+    run(project, sys.executable, "-m", "pipeline.compose", *SMALL, "arms.cfg.scale=5")
+    stages = would_run(project)
+    assert {"generate@cfg", "features@cfg", "score@cfg", "compare", "report", "track"} <= stages
+    assert not {"generate@unguided", "features@unguided", "score@unguided", "reference", "features_reference"} & stages
+    run(project, sys.executable, "-m", "pipeline.compose", *SMALL)
+    assert would_run(project) == set()
+
+
+def test_another_metric_setting_regenerates_no_picture(project):
+    run(project, sys.executable, "-m", "pipeline.compose", *SMALL, "metrics.resamples=120")
+    stages = would_run(project)
+    assert {"score@cfg", "score@unguided", "compare"} <= stages
+    assert not {s for s in stages if s.startswith(("generate", "features"))}
+    run(project, sys.executable, "-m", "pipeline.compose", *SMALL)
+
+
+def test_exp_run_composes_conf(project):
+    """DVC's own composition of conf/ reaches the stages: a wrong value given with -S is refused by the study."""
+    done = run(project, "dvc", "exp", "run", "-S", "arms.cfg.scale=-1", "generate@cfg", ok=False)
+    assert done.returncode != 0
+    assert "arms.cfg.scale is -1" in done.stdout + done.stderr
+    run(project, sys.executable, "-m", "pipeline.compose", *SMALL)

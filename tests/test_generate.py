@@ -1,0 +1,221 @@
+"""Generation: paired seeds, shards that survive a kill, and bad input that touches nothing."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+
+from pipeline.errors import InputError, run_stage
+from pipeline.generate import generate, main
+from pipeline.shards import read_set, read_table, set_fingerprint, shard_fingerprint
+from pipeline.study import Arm, parse_study
+
+ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
+SETS, TRACES = Path("sets"), Path("traces")
+
+
+def run_generate(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline.generate", *arguments],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def fail_generate(monkeypatch, capsys, arm):
+    """What the stage says when it refuses; the stage itself, without the seconds of a new interpreter."""
+    monkeypatch.setattr(sys, "argv", ["generate", "--arm", arm])
+    with pytest.raises(SystemExit) as raised:
+        run_stage(main)
+    assert raised.value.code == 2
+    return capsys.readouterr().err.strip()
+
+
+@pytest.fixture
+def networks_project(project, params, networks_folder):
+    """A project folder whose model is the random networks."""
+    for name in ("main", "guide"):
+        shutil.copytree(networks_folder / name, project / "networks" / name)
+    params["model"] = {"name": "random", "main": "networks/main", "guide": "networks/guide"}
+    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    return project
+
+
+def test_arms_share_prompts_and_seeds(study, tmp_path):
+    for arm in ("unguided", "negative", "pure_negative"):
+        generate(study, arm, tmp_path / SETS, tmp_path / TRACES, CPU)
+    sets = {arm: read_set(tmp_path / SETS / arm) for arm in ("unguided", "negative", "pure_negative")}
+    for column in ("seed", "pair_id"):
+        assert sets["unguided"][column] == sets["negative"][column] == sets["pure_negative"][column]
+    assert sets["unguided"]["prompt"] == sets["negative"]["prompt"]
+    assert set(sets["pure_negative"]["prompt"].to_pylist()) == {""}
+    assert set(sets["negative"]["negative_prompt"].to_pylist()) == {study.arms["negative"].negative}
+    assert len(set(sets["unguided"]["prompt"].to_pylist())) == study.generate.pictures
+
+
+def test_sets_load_with_datasets(study, tmp_path):
+    from datasets import load_dataset
+
+    generate(study, "cfg", tmp_path / SETS, tmp_path / TRACES, CPU)
+    files = str(tmp_path / SETS / "cfg" / "*.parquet")
+    loaded = load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded[0]["image"].size == (64, 64)
+    assert len(loaded) == study.generate.pictures
+
+
+def test_the_trace_follows_every_picture_and_step(study, tmp_path):
+    generate(study, "cfg", tmp_path / SETS, tmp_path / TRACES, CPU)
+    trace = read_set(tmp_path / TRACES / "cfg")
+    assert len(trace) == study.generate.pictures * study.sampler.steps
+    assert min(trace["direction"].to_pylist()) > 0
+    assert (
+        trace["image_id"].to_pylist()[:: study.sampler.steps]
+        == read_set(tmp_path / SETS / "cfg")["image_id"].to_pylist()
+    )
+
+
+def test_a_second_run_draws_nothing_and_keeps_the_bytes(study, tmp_path):
+    assert generate(study, "cfg", tmp_path / SETS, tmp_path / TRACES, CPU) == (2, 2)
+    before = set_fingerprint(tmp_path / SETS / "cfg")
+    assert generate(study, "cfg", tmp_path / SETS, tmp_path / TRACES, CPU) == (0, 2)
+    assert set_fingerprint(tmp_path / SETS / "cfg") == before
+
+
+def test_another_scale_replaces_every_shard(study, tmp_path):
+    generate(study, "cfg", tmp_path / SETS, tmp_path / TRACES, CPU)
+    before = set_fingerprint(tmp_path / SETS / "cfg")
+    other = study.model_copy(update={"arms": {**study.arms, "cfg": Arm(method="cfg", scale=5)}})
+    assert generate(other, "cfg", tmp_path / SETS, tmp_path / TRACES, CPU) == (2, 2)
+    assert set_fingerprint(tmp_path / SETS / "cfg") != before
+
+
+def test_a_description_changes_no_picture(study, tmp_path):
+    generate(study, "cfg", tmp_path / SETS, tmp_path / TRACES, CPU)
+    reworded = study.arms["cfg"].model_copy(update={"description": "other words"})
+    other = study.model_copy(update={"arms": {**study.arms, "cfg": reworded}})
+    assert generate(other, "cfg", tmp_path / SETS, tmp_path / TRACES, CPU) == (0, 2)
+
+
+def test_a_truncated_shard_is_drawn_again_to_the_same_bytes(study, tmp_path):
+    generate(study, "cfg", tmp_path / SETS, tmp_path / TRACES, CPU)
+    path = tmp_path / SETS / "cfg" / "part-00001.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"part-00001.parquet is not a readable parquet shard"):
+        read_table(path)
+    assert generate(study, "cfg", tmp_path / SETS, tmp_path / TRACES, CPU) == (1, 2)
+    assert path.read_bytes() == whole
+
+
+def test_shards_beyond_the_study_are_deleted(study, tmp_path):
+    generate(study, "cfg", tmp_path / SETS, tmp_path / TRACES, CPU)
+    fewer = study.model_copy(update={"generate": study.generate.model_copy(update={"pictures": 8})})
+    assert generate(fewer, "cfg", tmp_path / SETS, tmp_path / TRACES, CPU) == (0, 1)
+    assert (
+        len(read_set(tmp_path / SETS / "cfg"))
+        == len(set(read_set(tmp_path / TRACES / "cfg")["image_id"].to_pylist()))
+        == 8
+    )
+
+
+def test_a_foreign_parquet_file_is_refused(tmp_path):
+    import pyarrow as pa
+
+    pq.write_table(pa.table({"image": [1]}), tmp_path / "part-00000.parquet")
+    with pytest.raises(InputError, match="not a guidedrift shard"):
+        read_set(tmp_path)
+
+
+def test_a_kill_loses_no_finished_shard_and_changes_no_byte(networks_project, params):
+    params["sampler"]["steps"] = 30
+    params["generate"]["pictures"] = 64
+    params["reference"]["pictures"] = 128
+    (networks_project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    shards = networks_project / "data/sets/cfg"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.generate", "--arm", "cfg"],
+        cwd=networks_project,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not (shards / "part-00001.parquet").exists():
+        assert process.poll() is None, "generate ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = {p.name: p.stat().st_mtime_ns for p in shards.glob("part-*.parquet") if shard_fingerprint(p)}
+    assert 2 <= len(finished) < 8
+
+    done = run_generate(networks_project, "--arm", "cfg")
+    assert done.returncode == 0, done.stderr
+    assert f"({8 - len(finished)} of 8 shards drawn, {len(finished)} kept)" in done.stdout
+    for name, stamp in finished.items():
+        assert (shards / name).stat().st_mtime_ns == stamp, f"{name} was drawn twice"
+    assert not list(shards.glob(".*")), "a temporary file was left"
+    disturbed = {p.name: p.read_bytes() for p in (*shards.iterdir(), *(networks_project / "data/trace/cfg").iterdir())}
+
+    shutil.rmtree(networks_project / "data")
+    assert run_generate(networks_project, "--arm", "cfg").returncode == 0
+    undisturbed = {
+        p.name: p.read_bytes() for p in (*shards.iterdir(), *(networks_project / "data/trace/cfg").iterdir())
+    }
+    assert disturbed == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: shutil.rmtree(p / "networks/main/unet"), "diffusion_pytorch_model.safetensors are missing"),
+        (
+            lambda p: (p / "networks/main/unet/diffusion_pytorch_model.safetensors").rename(
+                p / "networks/main/unet/diffusion_pytorch_model.bin"
+            ),
+            "a pickle, which can run code",
+        ),
+        (
+            lambda p: (p / "networks/main/unet/diffusion_pytorch_model.safetensors").write_bytes(b"\x08" + b"\0" * 20),
+            "cannot be loaded",
+        ),
+        (lambda p: (p / "params.yaml").unlink(), "params.yaml does not exist"),
+        (lambda p: (p / "params.yaml").write_text("arms: ["), "params.yaml is not YAML"),
+    ],
+    ids=["missing", "pickled", "damaged", "no params", "broken params"],
+)
+def test_bad_files_give_one_line_and_touch_nothing(networks_project, change, message, monkeypatch, capsys):
+    change(networks_project)
+    said = fail_generate(monkeypatch, capsys, "cfg")
+    assert message in said
+    assert said.splitlines()[-1].startswith("error: ")
+    assert not list(networks_project.rglob("*.parquet"))
+
+
+def test_an_unknown_arm_is_named_with_the_known_ones(networks_project, monkeypatch, capsys):
+    assert fail_generate(monkeypatch, capsys, "negativ") == (
+        "error: arm 'negativ' is unknown; known arms: unguided, cfg, negative, pure_negative, autoguidance"
+    )
+    assert not (networks_project / "data").exists()
+
+
+def test_a_guide_that_does_not_fit_is_refused_with_the_reason(study, params, tmp_path):
+    from models.tinybooru.denoiser import DenoiserRecipe, build_scheduler, build_unet
+
+    build_unet(DenoiserRecipe("other", (16, 16), steps=1, text_width=64)).save_pretrained("other/unet")
+    build_scheduler().save_pretrained("other/scheduler")
+    params["model"]["guide"] = "other"
+    other = parse_study(params, "test")
+    with pytest.raises(InputError, match="main works on text embeddings of width 32, the guide on 64"):
+        generate(other, "autoguidance", tmp_path / SETS, tmp_path / TRACES, CPU)
+    assert not (tmp_path / SETS).exists()

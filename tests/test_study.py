@@ -1,0 +1,103 @@
+"""The study: conf/ and params.yaml agree, and every wrong value is named before anything is loaded."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.compose import compose
+from pipeline.errors import InputError
+from pipeline.study import load_study, parse_study
+
+ROOT = Path(__file__).parent.parent
+
+
+def change(params, dotted, value):
+    *path, last = dotted.split(".")
+    for key in path:
+        params = params[key]
+    params[last] = value
+
+
+def test_the_committed_params_are_what_conf_composes():
+    committed = yaml.safe_load((ROOT / "params.yaml").read_text())
+    assert committed == compose(ROOT / "conf", [])
+    assert list(committed["arms"]) == list(compose(ROOT / "conf", [])["arms"])
+
+
+def test_dvc_composes_the_same_params(tmp_path):
+    from dvc.utils.hydra import compose_and_dump
+
+    compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", ["arms.cfg.scale=4"])
+    assert yaml.safe_load((tmp_path / "params.yaml").read_text()) == compose(ROOT / "conf", ["arms.cfg.scale=4"])
+
+
+def test_no_key_is_one_that_the_run_cache_ignores():
+    """DVC leaves keys named exactly size or nfiles out of its run cache's keys (treeverse/dvc 10296)."""
+
+    def keys(node):
+        if isinstance(node, dict):
+            for key, value in node.items():
+                yield key
+                yield from keys(value)
+
+    assert not {"size", "nfiles"} & set(keys(yaml.safe_load((ROOT / "params.yaml").read_text())))
+
+
+@pytest.mark.parametrize(
+    ("dotted", "value", "message"),
+    [
+        ("arms.cfg.method", "cgf", r"arms.cfg.method is 'cgf': .*'unguided', 'cfg', 'negative' or 'autoguidance'"),
+        ("arms.cfg.scale", -0.5, r"arms.cfg.scale is -0.5: .*greater than or equal to 0"),
+        ("arms.cfg.scale", 101, r"arms.cfg.scale is 101: .*less than or equal to 100"),
+        ("arms.cfg.scale", float("nan"), r"arms.cfg.scale is nan"),
+        ("arms.cfg.sclae", 2, r"arms.cfg.sclae is no known key"),
+        ("arms.unguided.scale", 2, r"arms.unguided: method unguided has scale 1 by definition, not 2"),
+        (
+            "arms.negative.negative_preset",
+            "heavy",
+            r"arms.negative.negative_preset is 'heavy': is unknown; known presets: tin",
+        ),
+        ("arms.negative.negative_prompt", "bad", r"arms.negative: method negative needs exactly one of"),
+        ("arms.cfg.negative_prompt", "bad", r"arms.cfg: method cfg takes no negative_prompt"),
+        ("sampler.scheduler", "ddpm", r"sampler.scheduler is 'ddpm': .*'ddim', 'euler' or 'dpmsolver\+\+'"),
+        ("sampler.steps", 0, r"sampler.steps is 0"),
+        ("model.main", "/etc/models", r"model.main is '/etc/models': must be a path inside the project"),
+        ("model.main", "../models", r"model.main is '../models': must be a path inside the project"),
+        ("generate.shard", 10, r"generate: shard \(10\) must be a multiple of batch \(4\)"),
+        ("reference.pictures", 31, r"reference.pictures is 31; two disjoint halves"),
+        ("baseline", "plain", r"baseline 'plain' is not one of the arms"),
+        ("extra", 1, r"extra is no known key"),
+    ],
+)
+def test_a_wrong_value_is_named_with_the_way_out(params, dotted, value, message):
+    change(params, dotted, value)
+    with pytest.raises(InputError, match=message) as raised:
+        parse_study(params, "params.yaml")
+    assert "\n" not in str(raised.value)
+
+
+def test_an_arm_name_that_is_no_folder_name_is_refused(params):
+    params["arms"]["../evil"] = params["arms"]["cfg"]
+    with pytest.raises(InputError, match="evil"):
+        parse_study(params, "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["study=nope"], r"Could not find 'study/nope' Available options in 'study': default"),
+        (["arms.nope.scale=2"], r"Could not override 'arms.nope.scale'"),
+        (["arms.cfg.scale=["], r"cannot be composed"),
+    ],
+)
+def test_conf_errors_are_one_line(overrides, message):
+    with pytest.raises(InputError, match=message) as raised:
+        compose(ROOT / "conf", overrides)
+    assert "\n" not in str(raised.value)
+
+
+def test_params_that_are_no_mapping_are_refused(tmp_path):
+    (tmp_path / "params.yaml").write_text("- 1\n")
+    with pytest.raises(InputError, match="holds no mapping"):
+        load_study(tmp_path / "params.yaml")

@@ -1,0 +1,436 @@
+"""MLflow holds each state of a study once, whole, and with the numbers of metrics/compare.json."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from datasets import Features, Value
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from PIL import Image
+
+from pipeline import track as track_module
+from pipeline.errors import InputError
+from pipeline.gallery import GAP
+from pipeline.generate import FEATURES
+from pipeline.shards import encode_png, write_shard
+from pipeline.study import Study, parse_study
+from pipeline.track import FINGERPRINT_TAG, masked, track
+
+URI = "sqlite:///mlflow.db"
+ARMS = ("unguided", "cfg", "negative")
+PICTURES = 16
+SHARD = 8
+HOSTILE = "worst quality | ![x](http://127.0.0.1/x.png) `code` <script>alert(1)</script>"
+
+PARAMS: dict[str, Any] = {
+    "name": "small",
+    "baseline": "unguided",
+    "model": {"name": "random", "main": "models/main", "guide": "models/guide"},
+    "prompts": {"split": "validation", "world_seed": 0},
+    "reference": {"pictures": 32, "world_seed": 0},
+    "sampler": {"scheduler": "ddim", "steps": 4},
+    "generate": {"pictures": PICTURES, "first_seed": 0, "shard": SHARD, "batch": 4},
+    "arms": {
+        "unguided": {"method": "unguided", "scale": 1.0, "description": "What the network draws by itself."},
+        "cfg": {"method": "cfg", "scale": 3.0, "description": "Away from the empty prompt."},
+        "negative": {"method": "negative", "scale": 3.0, "negative_prompt": HOSTILE},
+    },
+    "features": {"extractor": "clip", "clip": "models/clip"},
+    "metrics": {
+        "precision_recall_k": 3,
+        "density_coverage_k": 5,
+        "resamples": 100,
+        "level": 0.95,
+        "seed": 0,
+        "aesthetic_head": "models/aesthetic",
+        "malformed_classifier": "models/malformed",
+    },
+    "tracking": {"uri": URI, "experiment": "guidedrift"},
+}
+SCORES = ("fd", "precision", "recall", "density", "coverage", "clip_score", "aesthetic", "malformed")
+SHIFTS = ("fd", "drift", "contraction", "spread_ratio", "clip_score", "aesthetic", "malformed")
+
+
+def comparison(seed: int = 0) -> dict[str, Any]:
+    random = np.random.default_rng(seed)
+
+    def interval() -> dict[str, float]:
+        low, value, high = sorted(random.uniform(0, 1, 3))
+        return {"value": value, "low": low, "high": high, "n": PICTURES}
+
+    arms = [
+        {
+            "arm": arm,
+            **{key: PARAMS["arms"][arm].get(key, "") for key in ("method", "scale", "negative_prompt", "description")},
+            "prompt": "positive",
+            "n": PICTURES,
+            "scores": {name: interval() for name in SCORES},
+            "against_baseline": None
+            if arm == "unguided"
+            else {**{name: interval() for name in SHIFTS}, "mean_share": random.uniform()},
+        }
+        for arm in ARMS
+    ]
+    return {
+        "study": "small",
+        "baseline": "unguided",
+        "level": 0.95,
+        "arms": arms,
+        "floor": {"fd": interval()},
+        "reference_n": 32,
+        "provenance": {"extractor": "clip", "libraries": {"torch": "2.14.1"}},
+    }
+
+
+def write_comparison(root: Path, content: dict[str, Any]) -> None:
+    (root / "metrics").mkdir(exist_ok=True)
+    (root / "metrics/compare.json").write_text(json.dumps(content))
+
+
+def write_study(root: Path) -> None:
+    """Everything that `track` reads, as the stages before it leave it, under `root`."""
+    (root / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    (root / "reports").mkdir(parents=True)
+    (root / "reports/index.html").write_text("<!doctype html><title>report</title><h1>The report</h1>")
+    write_comparison(root, comparison())
+    score_features = Features({"image_id": Value("string"), "clip_score": Value("float32")})
+    for number, arm in enumerate(ARMS):
+        ids = [f"{arm}-{k:06d}" for k in range(PICTURES)]
+        for part in range(PICTURES // SHARD):
+            rows = range(part * SHARD, (part + 1) * SHARD)
+            columns: dict[str, list[Any]] = {
+                "image_id": [ids[k] for k in rows],
+                "image": [{"bytes": encode_png(picture(number, k)), "path": None} for k in rows],
+                "arm": [arm] * SHARD,
+                "pair_id": list(rows),
+                "prompt": ["1person, solo"] * SHARD,
+                "negative_prompt": [PARAMS["arms"][arm].get("negative_prompt", "")] * SHARD,
+                "seed": list(rows),
+            }
+            write_shard(root / f"data/sets/{arm}/part-{part:05d}.parquet", columns, FEATURES, "mark")
+        scores: dict[str, list[Any]] = {"image_id": ids, "clip_score": [0.5] * PICTURES}
+        write_shard(root / f"data/scores/{arm}.parquet", scores, score_features, "mark")
+
+
+def picture(arm: int, seed: int) -> Image.Image:
+    """Red says which arm, green which seed."""
+    return Image.new("RGB", (64, 64), (arm * 100, seed * 10, 128))
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sqlite store with MLflow's tables, which take seconds to make."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path, empty_store: Path) -> Path:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    write_study(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def study() -> Study:
+    return parse_study(PARAMS, "test")
+
+
+@pytest.fixture
+def client(root: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{root}/mlflow.db")
+
+
+def all_runs(client: MlflowClient) -> tuple[list[Run], list[Run]]:
+    """(parents, children) that are not deleted."""
+    experiment = client.get_experiment_by_name("guidedrift")
+    assert experiment is not None
+    runs = list(client.search_runs([experiment.experiment_id]))
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    return [run for run in runs if run not in children], children
+
+
+def artifacts(client: MlflowClient, run_id: str) -> set[str]:
+    paths: set[str] = set()
+    folders: list[str | None] = [None]
+    while folders:
+        for item in client.list_artifacts(run_id, folders.pop()):
+            if item.is_dir:
+                folders.append(item.path)
+            else:
+                paths.add(item.path)
+    return paths
+
+
+def test_tracking_twice_leaves_one_parent_one_child_an_arm_and_single_metric_histories(
+    study: Study, root: Path, client: MlflowClient
+) -> None:
+    first = track(study, root, URI)
+    assert track(study, root, URI) == first
+    (parent,), children = all_runs(client)
+    assert parent.info.run_id == first
+    assert sorted(child.info.run_name for child in children) == sorted(ARMS)
+    assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {first}
+    assert len(client.get_metric_history(first, "fd/cfg")) == 1
+    assert all(len(client.get_metric_history(child.info.run_id, "fd")) == 1 for child in children)
+
+
+def test_changed_metrics_and_changed_pictures_are_new_states(study: Study, root: Path, client: MlflowClient) -> None:
+    runs = {track(study, root, URI)}
+    write_comparison(root, comparison(seed=1))
+    runs.add(track(study, root, URI))
+    shard = root / "data/sets/cfg/part-00001.parquet"
+    shutil.copy(root / "data/sets/unguided/part-00001.parquet", shard)
+    runs.add(track(study, root, URI))
+    parents, children = all_runs(client)
+    assert {parent.info.run_id for parent in parents} == runs
+    assert (len(runs), len(children)) == (3, 3 * len(ARMS))
+
+
+def test_the_numbers_are_those_of_the_comparison(study: Study, root: Path, client: MlflowClient) -> None:
+    parent = client.get_run(track(study, root, URI))
+    content = comparison()
+    by_name = {child.info.run_name: child.data for child in all_runs(client)[1]}
+    headlines = {"fd_floor": content["floor"]["fd"]["value"]}
+    for entry in content["arms"]:
+        expected: dict[str, float] = {}
+        shifts = {f"shift_{name}": value for name, value in (entry["against_baseline"] or {}).items()}
+        for name, measured in {**entry["scores"], **shifts}.items():
+            if isinstance(measured, dict):
+                expected[name] = measured["value"]
+                expected[f"{name}_low"], expected[f"{name}_high"] = measured["low"], measured["high"]
+            else:
+                expected[name] = measured
+        assert by_name[entry["arm"]].metrics == expected
+        for name in ("fd", "precision", "recall", "clip_score", "aesthetic", "malformed"):
+            headlines[f"{name}/{entry['arm']}"] = entry["scores"][name]["value"]
+    assert parent.data.metrics == headlines
+
+
+def test_params_and_tags_say_what_an_arm_is(study: Study, root: Path, client: MlflowClient) -> None:
+    parent = client.get_run(track(study, root, URI))
+    negative = next(child.data for child in all_runs(client)[1] if child.info.run_name == "negative")
+    assert negative.params == {
+        "method": "negative",
+        "scale": "3.0",
+        "prompt": "positive",
+        "negative_prompt": HOSTILE,
+        "sampler.scheduler": "ddim",
+        "sampler.steps": "4",
+        "pictures": "16",
+        "model": "random",
+    }
+    assert (negative.tags["arm"], negative.tags["method"]) == ("negative", "negative")
+    assert parent.data.params["arms.cfg.scale"] == "3.0"
+    assert parent.data.params["provenance.libraries.torch"] == "2.14.1"
+    assert len(parent.data.tags[FINGERPRINT_TAG]) == 16
+
+
+def test_values_beyond_mlflows_limits_are_cut(root: Path, client: MlflowClient) -> None:
+    # Longer than a study may hold today, so it is set behind the validation.
+    study = parse_study(PARAMS, "test")
+    long = study.arms["negative"].model_copy(update={"negative_prompt": "lowres, " * 1000})
+    study = study.model_copy(update={"arms": {**study.arms, "negative": long}})
+    parent = client.get_run(track(study, root, URI))
+    assert len(parent.data.params["arms.negative.negative_prompt"]) == 6000
+
+
+def test_artifacts_are_at_the_database_and_complete(study: Study, root: Path, client: MlflowClient) -> None:
+    parent = track(study, root, URI)
+    assert artifacts(client, parent) == {
+        "params.yaml",
+        "metrics/compare.json",
+        "reports/index.html",
+        "gallery/same_seed.png",
+    }
+    for child in all_runs(client)[1]:
+        assert artifacts(client, child.info.run_id) == {
+            "gallery/samples.png",
+            f"scores/{child.info.run_name}.parquet",
+        }
+        assert child.info.artifact_uri.startswith((root / "mlartifacts").as_uri())
+
+
+def test_the_same_seed_sheet_has_a_column_an_arm_and_twelve_seeds(
+    study: Study, root: Path, client: MlflowClient, tmp_path: Path
+) -> None:
+    path = client.download_artifacts(track(study, root, URI), "gallery/same_seed.png", str(tmp_path))
+    sheet = np.asarray(Image.open(path).convert("RGB"))
+    cell = 2 * 64 + GAP
+    assert sheet.shape[1] == 3 * cell + GAP
+    centres = sheet[-12 * cell + 64 :: cell, 64::cell]
+    expected = [[np.asarray(picture(arm, seed))[0, 0] for arm in range(3)] for seed in range(12)]
+    assert np.array_equal(centres, np.array(expected))
+
+
+def test_untrusted_prompts_do_not_become_markup(study: Study, root: Path, client: MlflowClient) -> None:
+    note = client.get_run(track(study, root, URI)).data.tags["mlflow.note.content"]
+    row = next(line for line in note.splitlines() if line.startswith("| negative"))
+    assert row.count("|") == 5
+    assert row.count("`") == 2
+    assert row.index("`") < row.index("![x]") < row.rindex("`")
+
+
+def test_what_an_interrupted_run_left_is_replaced(study: Study, root: Path, client: MlflowClient) -> None:
+    leftover = track(study, root, URI)
+    for child in all_runs(client)[1]:
+        client.update_run(child.info.run_id, "RUNNING")
+    client.update_run(leftover, "RUNNING")
+    parent = track(study, root, URI)
+    parents, children = all_runs(client)
+    assert [run.info.run_id for run in parents] == [parent] != [leftover]
+    assert len(children) == len(ARMS)
+    assert len(client.get_metric_history(parent, "fd/cfg")) == 1
+
+
+def test_a_run_that_breaks_off_is_failed_and_the_next_one_replaces_it(
+    study: Study, root: Path, client: MlflowClient
+) -> None:
+    blocked = root / "mlartifacts"
+    blocked.write_text("a file where the folder should be")
+    with pytest.raises(InputError, match=r"MLflow at sqlite:///mlflow\.db refuses: .*mlartifacts"):
+        track(study, root, URI)
+    (parent,), children = all_runs(client)
+    assert {run.info.status for run in (parent, *children)} == {"FAILED"}
+    blocked.unlink()
+    again = track(study, root, URI)
+    assert [run.info.run_id for run in all_runs(client)[0]] == [again]
+
+
+def test_a_server_that_is_down_is_one_line_without_secrets_within_seconds(
+    study: Study, root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    began = time.monotonic()
+    with pytest.raises(InputError) as error:
+        track(study, root, "http://anna:s3cr@t@127.0.0.1:9")
+    assert time.monotonic() - began < 20
+    assert "MLflow at http://***@127.0.0.1:9 does not answer" in str(error.value)
+    assert "MLFLOW_TRACKING_URI" in str(error.value)
+    shown = str(error.value) + "".join(capfd.readouterr())
+    assert not any(secret in shown for secret in ("anna", "s3cr", "\n"))
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_error(403, "no entry")
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def refusing_server() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), _Refusing)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_server_that_refuses_is_one_line_with_its_reason(study: Study, root: Path, refusing_server: str) -> None:
+    with pytest.raises(InputError) as error:
+        track(study, root, f"http://anna:s3cret@{refusing_server}")
+    assert f"MLflow at http://***@{refusing_server} refuses: " in str(error.value)
+    assert "403" in str(error.value)
+    assert not any(secret in str(error.value) for secret in ("anna", "s3cret", "\n"))
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "nonsense://x", "postgresql://anna:s3cret@127.0.0.1:9/mlflow"])
+def test_an_address_that_mlflow_cannot_use_is_an_input_error(study: Study, root: Path, uri: str) -> None:
+    with pytest.raises(InputError, match="MLflow at") as error:
+        track(study, root, uri)
+    assert "s3cret" not in str(error.value)
+
+
+def test_a_damaged_database_is_named(study: Study, root: Path) -> None:
+    (root / "mlflow.db").write_text("no database " * 100)
+    with pytest.raises(InputError, match=r"mlflow\.db is no sqlite database"):
+        track(study, root, URI)
+
+
+def test_a_deleted_experiment_is_not_filled_again(study: Study, root: Path, client: MlflowClient) -> None:
+    track(study, root, URI)
+    experiment = client.get_experiment_by_name("guidedrift")
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+    with pytest.raises(InputError, match="'guidedrift' was deleted"):
+        track(study, root, URI)
+
+
+def test_a_moved_project_is_told_where_its_artifacts_were(study: Study, root: Path, tmp_path: Path) -> None:
+    track(study, root, URI)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for item in [item for item in root.iterdir() if item != moved]:
+        item.rename(moved / item.name)
+    with pytest.raises(InputError, match="no folder any more"):
+        track(study, moved, URI)
+
+
+@pytest.mark.parametrize(
+    "missing", ["metrics/compare.json", "reports/index.html", "params.yaml", "data/scores/cfg.parquet"]
+)
+def test_a_missing_input_is_named_before_anything_is_logged(
+    study: Study, root: Path, client: MlflowClient, missing: str
+) -> None:
+    (root / missing).unlink()
+    with pytest.raises(InputError, match=missing):
+        track(study, root, URI)
+    assert client.get_experiment_by_name("guidedrift") is None
+
+
+def test_damaged_and_foreign_inputs_are_named_and_leave_no_run(study: Study, root: Path, client: MlflowClient) -> None:
+    content = comparison()
+    write_comparison(root, {**content, "arms": content["arms"][:2]})
+    with pytest.raises(InputError, match="compares the arms unguided, cfg, the study has unguided, cfg, negative"):
+        track(study, root, URI)
+    content["arms"][0]["scores"]["fd"]["value"] = float("nan")
+    write_comparison(root, content)
+    with pytest.raises(InputError, match=r"compare\.json: arms\.0\.scores\.fd\.value"):
+        track(study, root, URI)
+    write_comparison(root, comparison())
+    shard = root / "data/sets/negative/part-00000.parquet"
+    shard.write_bytes(shard.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"negative/part-00000\.parquet is not a readable"):
+        track(study, root, URI)
+    assert all_runs(client) == ([], [])
+
+
+def test_the_environment_overrides_the_studys_address(
+    root: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
+    shutil.copy(root / "mlflow.db", root / "elsewhere.db")
+    track_module.main()
+    assert client.get_experiment_by_name("guidedrift") is None
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    track_module.main()
+    assert len(all_runs(client)[0]) == 1
+    output = capfd.readouterr()
+    assert output.err == ""
+    first, second = output.out.splitlines()
+    assert "sqlite:///elsewhere.db" in first
+    assert "3 arms" in second
+    assert "`make mlflow`" in second
+
+
+def test_credentials_are_masked_wherever_they_stand() -> None:
+    assert masked("https://anna:a/b?c@host/x") == "https://***@host/x"
+    assert masked("postgresql://host/db?password=s3cret") == "postgresql://host/db?***"
+    assert masked("sqlite:///mlflow.db") == "sqlite:///mlflow.db"

@@ -1,0 +1,165 @@
+"""The training recipe: resumable to the last bit, damaged checkpoints refused, captions that leave things out."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from models.tinybooru.checkpoint import load_checkpoint, save_checkpoint
+from models.tinybooru.corpus import caption, load_corpus
+from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining
+from models.tinybooru.muon import orthogonalise
+from models.tinybooru.scorers import ClipTraining, MalformedTraining, ScorerRecipe, export_clip
+from models.tinybooru.tokenizer import CONTEXT_LENGTH, train_tokenizer
+from pipeline.errors import InputError
+from pipeline.tinybooru.build import build
+from pipeline.tinybooru.flaws import FLAWS, QUALITIES
+
+CPU = torch.device("cpu")
+TINY = DenoiserRecipe("tiny", (16, 16), steps=8, batch=4, warmup=2, text_width=32, text_encoder_steps=3)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    build(folder, "train", 64, seed=0)
+    return load_corpus(folder)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(corpus):
+    return train_tokenizer(corpus.captions())
+
+
+def training(corpus, tokenizer, checkpoint, recipe=TINY):
+    return DenoiserTraining(recipe, tokenizer, corpus, corpus, None, checkpoint, CPU, compiled=False)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(corpus, tokenizer, tmp_path):
+    straight = training(corpus, tokenizer, tmp_path / "straight.safetensors")
+    straight.run()
+    # Stopped before and after the step at which the text encoder is frozen.
+    for stop in (2, 3, 5):
+        training(corpus, tokenizer, tmp_path / f"{stop}.safetensors").run(until=stop)
+        resumed = training(corpus, tokenizer, tmp_path / f"{stop}.safetensors")
+        resumed.run()
+        for name, weight in straight.weights.items():
+            assert torch.equal(weight, resumed.weights[name]), f"{name} differs after a stop at {stop}"
+        for name, weight in straight.average.items():
+            assert torch.equal(weight, resumed.average[name])
+
+
+def test_the_text_encoder_is_frozen_on_the_way(corpus, tokenizer, tmp_path):
+    run = training(corpus, tokenizer, tmp_path / "a.safetensors")
+    run.run(until=4)
+    frozen = {n: p.detach().clone() for n, p in run.text_encoder.named_parameters()}
+    run.run()
+    assert all(torch.equal(p, frozen[n]) for n, p in run.text_encoder.named_parameters())
+
+
+def test_a_damaged_checkpoint_is_refused(corpus, tokenizer, tmp_path):
+    path = tmp_path / "a.safetensors"
+    training(corpus, tokenizer, path).run(until=1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="cannot be read"):
+        training(corpus, tokenizer, path).resume()
+    flipped = bytearray(whole)
+    flipped[-5] ^= 1
+    path.write_bytes(flipped)
+    with pytest.raises(InputError, match="is damaged"):
+        training(corpus, tokenizer, path).resume()
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(corpus, tokenizer, tmp_path):
+    path = tmp_path / "a.safetensors"
+    training(corpus, tokenizer, path).run(until=1)
+    with pytest.raises(InputError, match="belongs to another recipe"):
+        training(corpus, tokenizer, path, replace(TINY, learning_rate=1.0)).resume()
+
+
+def test_the_plateau_may_be_prolonged_but_not_the_fall(corpus, tokenizer, tmp_path):
+    path = tmp_path / "a.safetensors"
+    training(corpus, tokenizer, path).run(until=4)
+    longer = training(corpus, tokenizer, path, replace(TINY, steps=40))
+    longer.resume()
+    assert longer.step == 4
+    training(corpus, tokenizer, path).run(until=7)
+    with pytest.raises(InputError, match="belongs to another recipe"):
+        training(corpus, tokenizer, path, replace(TINY, steps=40)).resume()
+
+
+def test_checkpoints_keep_every_shape_and_layout(tmp_path):
+    tensors = {"a": torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last), "b": torch.tensor(3.0)}
+    save_checkpoint(tmp_path / "c.safetensors", tensors, {"step": 1})
+    back, state = load_checkpoint(tmp_path / "c.safetensors")
+    assert torch.equal(back["a"], tensors["a"])
+    assert back["b"].tolist() == [3.0]
+    assert state == {"step": 1}
+
+
+def test_orthogonalised_matrices_have_singular_values_near_one():
+    torch.manual_seed(0)
+    for shape in ((8, 40), (40, 8), (16, 16)):
+        values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
+        assert values.max() < 1.3
+        assert values.median() > 0.6
+
+
+def test_captions_leave_out_what_the_recipe_says():
+    tags = ["1person", "solo", "worst quality", "style:dylan", "red hair", "bad anatomy"]
+    rng = np.random.default_rng(0)
+    captions = [caption(tags, rng) for _ in range(4000)]
+    count = Counter(tag for c in captions for tag in c.split(", "))
+    assert 0.07 < count[""] / 4000 < 0.13
+    assert 0.7 < count["red hair"] / 4000 < 0.85
+    only = [c for c in captions if c and all(tag in {*QUALITIES, *FLAWS} for tag in c.split(", "))]
+    assert 0.02 < len(only) / 4000 < 0.06
+    assert all(set(c.split(", ")) <= {*tags, ""} for c in captions)
+
+
+def test_the_tokenizer_gives_words_of_tags_one_token_each(tokenizer):
+    ids = tokenizer("1person, solo, style:dylan").input_ids
+    assert tokenizer.convert_ids_to_tokens(ids)[1:-1] == [
+        *("1</w>", "person</w>", ",</w>", "solo</w>", ",</w>", "style</w>", ":</w>", "dylan</w>")
+    ]
+    assert ids[-1] == max(tokenizer.get_vocab().values()), "CLIP finds the end of a text by the highest id"
+
+
+def test_the_tokenizer_reads_any_text(tokenizer):
+    for text in ("", "zebra é 漢字 (x:1.2) 🦓", "a" * 500):
+        ids = tokenizer(text, padding="max_length", truncation=True, max_length=CONTEXT_LENGTH).input_ids
+        assert len(ids) == CONTEXT_LENGTH
+        assert ids[0] == tokenizer.bos_token_id
+
+
+@pytest.mark.parametrize("kind", ["clip", "malformed"])
+def test_scorers_resume_to_the_same_weights(kind, corpus, tokenizer, tmp_path):
+    recipe = ScorerRecipe(kind, steps=4, batch=8, learning_rate=1e-3, warmup=1)
+
+    def make(name):
+        path = tmp_path / f"{name}.safetensors"
+        if kind == "clip":
+            return ClipTraining(recipe, tokenizer, corpus, path, CPU)
+        return MalformedTraining(recipe, corpus, path, CPU)
+
+    straight = make("straight")
+    straight.run(len(corpus))
+    stopped = make("stopped")
+    stopped.run(len(corpus), until=2)
+    resumed = make("stopped")
+    resumed.run(len(corpus))
+    for name, weight in straight.network.state_dict().items():
+        assert torch.equal(weight, resumed.network.state_dict()[name])
+
+
+def test_the_exported_clip_loads_in_open_clip_and_embeds_alike(corpus, tokenizer, tmp_path):
+    from eval.clip import load_clip
+
+    clip = ClipTraining(ScorerRecipe("clip", 1, 8, 1e-3), tokenizer, corpus, tmp_path / "c.safetensors", CPU)
+    export_clip(clip.network, tokenizer, tmp_path / "clip")
+    loaded = load_clip(tmp_path / "clip", CPU)
+    ours = clip.network.eval().encode_text(clip.tokens[:3])
+    torch.testing.assert_close(loaded.embed_texts(corpus.captions()[:3]), ours.detach(), atol=2e-2, rtol=2e-2)
