@@ -43,6 +43,7 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/mypy
 
 mlflow: $(READY) ## look at the runs on http://127.0.0.1:5000 (PORT=...)
+	@echo 'runs: http://127.0.0.1:$(PORT)/#/experiments/1?workflowType=machine_learning   (Ctrl-C ends the server)'
 	$(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 --backend-store-uri sqlite:///mlflow.db --default-artifact-root mlartifacts
 
 train: $(READY) ## train the embedded networks again; resumes (see models/tinybooru/README.md)

@@ -24,7 +24,7 @@ PAIRED_SCORES = {"clip_score": "clip_score", "aesthetic": "aesthetic", "malforme
 
 
 def shift_intervals(arm: torch.Tensor, baseline: torch.Tensor, settings: Metrics) -> dict[str, Interval]:
-    """The shift of one arm from another, features [N, D] paired by seed, with paired bootstrap intervals."""
+    """The shift of one arm from another, features [N, D] paired by seed, with intervals over pairs."""
 
     def part(name: str) -> Interval:
         def statistic(index: torch.Tensor) -> float:

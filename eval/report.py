@@ -52,7 +52,7 @@ class _Record(BaseModel):
 
 
 class Interval(_Record):
-    """A number with its bootstrap interval, over `n` pictures."""
+    """A number with its interval, over `n` pictures."""
 
     value: Finite
     low: Finite

@@ -113,7 +113,7 @@ def score_arm(study: Study, arm: str) -> tuple[ImageScores, dict[str, Interval],
         "reference_n": len(reference.ids),
         "precision_recall_k": settings.precision_recall_k,
         "density_coverage_k": settings.density_coverage_k,
-        "bootstrap": {"resamples": settings.resamples, "level": settings.level, "seed": settings.seed},
+        "intervals": {"resamples": settings.resamples, "level": settings.level, "seed": settings.seed},
         "aesthetic_head": file_digest(Path(settings.aesthetic_head)),
         "malformed_classifier": file_digest(Path(settings.malformed_classifier)),
     }

@@ -121,7 +121,7 @@ class Features(_Section):
 
 
 class Metrics(_Section):
-    """Settings of the set metrics; `resamples` and `level` are of the bootstrap intervals."""
+    """Settings of the set metrics; `resamples` and `level` are of the intervals."""
 
     precision_recall_k: Count
     density_coverage_k: Count

@@ -72,7 +72,7 @@ class _Record(BaseModel):
 
 
 class Interval(_Record):
-    """A number with its bootstrap interval."""
+    """A number with its interval."""
 
     value: Finite
     low: Finite

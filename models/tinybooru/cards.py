@@ -36,5 +36,12 @@ def write_cards(models: Path, recipes: dict[str, dict[str, object]]) -> Path:
     return models / "CARD.md"
 
 
+def keep_history(models: Path, name: str, history: list[dict[str, float]]) -> None:
+    """Keep a run's losses for the card, thinned to ten entries and the last."""
+    thinned = [*history[:: max(1, len(history) // 10)], *history[-1:]]
+    content = {**_json(models / HISTORY), name: list({entry["step"]: entry for entry in thinned}.values())}
+    write_atomically(models / HISTORY, (json.dumps(content, indent=1) + "\n").encode())
+
+
 def _json(path: Path) -> dict[str, object]:
     return json.loads(path.read_text("utf-8")) if path.exists() else {}

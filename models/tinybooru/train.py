@@ -12,7 +12,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from eval.clip import load_clip
 from eval.malformed import save_classifier
-from models.tinybooru.cards import write_cards
+from models.tinybooru.cards import keep_history, write_cards
 from models.tinybooru.corpus import load_corpus
 from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining
 from models.tinybooru.measure import measure_scorers
@@ -34,8 +34,8 @@ CHECKPOINTS = HERE / "checkpoints"
 DATA = Path("data/tinybooru")
 WORLD_SEED, TRAINING_PICTURES, HELD_OUT_PICTURES = 0, 30000, 3072
 
-MAIN = DenoiserRecipe("main", channels=(48, 128), steps=1600, text_encoder_steps=500, learning_rate=1.5e-3)
-GUIDE = DenoiserRecipe("guide", channels=(32, 96), steps=700, learning_rate=1.5e-3, seed=1)
+MAIN = DenoiserRecipe("main", channels=(48, 128), steps=1250, text_encoder_steps=500, learning_rate=1.5e-3)
+GUIDE = DenoiserRecipe("guide", channels=(32, 96), steps=300, learning_rate=1.5e-3, seed=1)
 CLIP = ScorerRecipe("clip", steps=900, batch=256, learning_rate=1e-3)
 MALFORMED = ScorerRecipe("malformed", steps=1500, batch=128, learning_rate=2e-3)
 
@@ -76,6 +76,7 @@ def main() -> None:
         training = DenoiserTraining(MAIN, tokenizer, corpus, held_out, None, checkpoint, device, compiled)
         training.run()
         training.export(HERE / "main")
+        keep_history(HERE, "main", training.history)
     if "guide" in parts:
         encoder = CLIPTextModel.from_pretrained(HERE / "main" / "text_encoder", torch_dtype=torch.float32)
         shipped = CLIPTokenizer.from_pretrained(HERE / "main" / "tokenizer")
@@ -83,6 +84,7 @@ def main() -> None:
         training = DenoiserTraining(GUIDE, shipped, corpus, held_out, encoder, checkpoint, device, compiled)
         training.run()
         training.export(HERE / "guide")
+        keep_history(HERE, "guide", training.history)
     recipes = {r.name: asdict(r) for r in (MAIN, GUIDE, CLIP, MALFORMED)}
     write_cards(HERE, recipes)
     print(f"trained {', '.join(parts)} into {HERE}; next: make repro")

@@ -10,17 +10,34 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-SMALL = [
-    "generate.pictures=16",
-    "generate.shard=8",
-    "generate.batch=8",
-    "reference.pictures=32",
-    "sampler.steps=3",
-    "metrics.resamples=100",
-    "~arms.negative",
-    "~arms.pure_negative",
-    "~arms.autoguidance",
-]
+SMALL = """# @package _global_
+defaults:
+  - /model: tinybooru
+  - /prompts: tinybooru
+  - /sampler: ddim
+  - /features: clip
+  - /metrics: default
+  - /tracking: local
+  - /arm:
+      - unguided
+      - cfg
+  - _self_
+
+name: small
+baseline: unguided
+reference:
+  pictures: 32
+  world_seed: 0
+generate:
+  pictures: 16
+  first_seed: 0
+  shard: 8
+  batch: 8
+sampler:
+  steps: 3
+metrics:
+  resamples: 100
+"""
 
 
 def run(project, *command, ok=True):
@@ -58,10 +75,15 @@ def project(tmp_path_factory):
             shutil.copy2(ROOT / name, folder / name)
     (folder / "dvc.lock").unlink(missing_ok=True)
     shutil.rmtree(folder / "metrics", ignore_errors=True)
+    (folder / "conf/study/small.yaml").write_text(SMALL)
+    config = folder / "conf/config.yaml"
+    config.write_text(config.read_text().replace("study: default", "study: small"))
+    run(folder, sys.executable, "-m", "pipeline.compose")
     run(folder, "git", "init", "-q")
+    run(folder, "git", "config", "user.name", "test")
+    run(folder, "git", "config", "user.email", "test@localhost")
     run(folder, "git", "add", "-A")
-    run(folder, "git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "clone")
-    run(folder, sys.executable, "-m", "pipeline.compose", *SMALL)
+    run(folder, "git", "commit", "-qm", "clone")
     run(folder, "dvc", "repro")
     return folder
 
@@ -101,25 +123,40 @@ def test_metrics_and_plots_show(project):
 
 
 def test_another_scale_touches_that_arm_and_what_depends_on_it(project):
-    run(project, sys.executable, "-m", "pipeline.compose", *SMALL, "arms.cfg.scale=5")
+    run(project, sys.executable, "-m", "pipeline.compose", "arms.cfg.scale=5")
     stages = would_run(project)
     assert {"generate@cfg", "features@cfg", "score@cfg", "compare", "report", "track"} <= stages
     assert not {"generate@unguided", "features@unguided", "score@unguided", "reference", "features_reference"} & stages
-    run(project, sys.executable, "-m", "pipeline.compose", *SMALL)
+    run(project, sys.executable, "-m", "pipeline.compose")
     assert would_run(project) == set()
 
 
 def test_another_metric_setting_regenerates_no_picture(project):
-    run(project, sys.executable, "-m", "pipeline.compose", *SMALL, "metrics.resamples=120")
+    run(project, sys.executable, "-m", "pipeline.compose", "metrics.resamples=120")
     stages = would_run(project)
     assert {"score@cfg", "score@unguided", "compare"} <= stages
     assert not {s for s in stages if s.startswith(("generate", "features"))}
-    run(project, sys.executable, "-m", "pipeline.compose", *SMALL)
+    run(project, sys.executable, "-m", "pipeline.compose")
 
 
-def test_exp_run_composes_conf(project):
-    """DVC's own composition of conf/ reaches the stages: a wrong value given with -S is refused by the study."""
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_experiment_with_another_scale_draws_that_arm_alone(project):
+    kept, changed = project / "data/sets/unguided", project / "data/sets/cfg"
+    before, stamps = contents(changed), {p: p.stat().st_mtime_ns for p in kept.iterdir()}
+    done = run(project, "dvc", "exp", "run", "-S", "arms.cfg.scale=5")
+    assert "generate cfg: 16 pictures" in done.stdout
+    assert "generate unguided" not in done.stdout
+    assert {p: p.stat().st_mtime_ns for p in kept.iterdir()} == stamps
+    assert contents(changed).keys() == before.keys()
+    assert contents(changed) != before
+    arms = json.loads((project / "metrics/compare.json").read_text())["arms"]
+    assert [arm["scale"] for arm in arms] == [1.0, 5.0]
+
+
+def test_an_experiment_with_a_wrong_value_is_refused_by_the_study(project):
     done = run(project, "dvc", "exp", "run", "-S", "arms.cfg.scale=-1", "generate@cfg", ok=False)
     assert done.returncode != 0
     assert "arms.cfg.scale is -1" in done.stdout + done.stderr
-    run(project, sys.executable, "-m", "pipeline.compose", *SMALL)
