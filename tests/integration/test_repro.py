@@ -122,11 +122,10 @@ def test_metrics_and_plots_show(project):
     assert "index.html" in page
 
 
-def test_another_scale_touches_that_arm_and_what_depends_on_it(project):
+def test_another_scale_redraws_no_other_arm(project):
     run(project, sys.executable, "-m", "pipeline.compose", "arms.cfg.scale=5")
     stages = would_run(project)
-    assert {"generate@cfg", "features@cfg", "score@cfg", "compare", "report", "track"} <= stages
-    assert not {"generate@unguided", "features@unguided", "score@unguided", "reference", "features_reference"} & stages
+    assert {s for s in stages if s.startswith(("reference", "generate", "features", "score"))} == {"generate@cfg"}
     run(project, sys.executable, "-m", "pipeline.compose")
     assert would_run(project) == set()
 
@@ -147,8 +146,8 @@ def test_an_experiment_with_another_scale_draws_that_arm_alone(project):
     kept, changed = project / "data/sets/unguided", project / "data/sets/cfg"
     before, stamps = contents(changed), {p: p.stat().st_mtime_ns for p in kept.iterdir()}
     done = run(project, "dvc", "exp", "run", "-S", "arms.cfg.scale=5")
-    assert "generate cfg: 16 pictures" in done.stdout
-    assert "generate unguided" not in done.stdout
+    ran = {line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")}
+    assert ran == {"generate@cfg", "features@cfg", "score@cfg", "compare", "report", "track"}
     assert {p: p.stat().st_mtime_ns for p in kept.iterdir()} == stamps
     assert contents(changed).keys() == before.keys()
     assert contents(changed) != before
