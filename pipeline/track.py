@@ -22,9 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.errors import InputError, run_stage
-from pipeline.files import file_digest, fingerprint
+from pipeline.files import file_digest, fingerprint, write_atomically
 from pipeline.gallery import grid, same_seed_grid
-from pipeline.layout import METRICS, PARAMS, REPORT, SCORES, SETS
+from pipeline.layout import METRICS, PARAMS, REPORT, SCORES, SETS, TRACKED
 from pipeline.shards import decode_images, read_table, set_fingerprint, shard_paths
 from pipeline.study import Arm, Name, Study, load_study
 
@@ -395,6 +395,8 @@ def main() -> None:
     study = load_study()
     uri = os.environ.get("MLFLOW_TRACKING_URI") or study.tracking.uri
     run_id = track(study, Path(), uri)
+    # Without an output of its own the stage would count as done on a fresh clone, where dvc.lock is all there is.
+    write_atomically(TRACKED, f"{file_digest(COMPARISON)}\n".encode())
     where = "`make mlflow` shows it, under Model training" if uri.startswith("sqlite:") else "look there"
     print(
         f"track: study '{study.name}' with {len(study.arms)} arms is run {run_id} of experiment "
