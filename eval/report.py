@@ -22,8 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pipeline.errors import InputError, run_stage
 from pipeline.files import write_atomically
 from pipeline.layout import METRICS, REPORT, SCORES, SETS, TRACES
+from pipeline.section import Name
 from pipeline.shards import decode_images, encode_png, read_set, read_table, shard_paths
-from pipeline.study import Name, Study, load_study
+from pipeline.study import Study, load_study
 
 COMPARISON = METRICS / "compare.json"
 

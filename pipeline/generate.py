@@ -17,10 +17,12 @@ from datasets import Features, Image, Value
 from PIL import Image as PillowImage
 from tqdm import tqdm
 
+from pipeline import conditioning as conditioning_module
 from pipeline import guidance as guidance_module
 from pipeline import networks as networks_module
 from pipeline import parametrisation as parametrisation_module
 from pipeline import sampler as sampler_module
+from pipeline.arm import Arm
 from pipeline.errors import run_stage
 from pipeline.files import file_digest, fingerprint
 from pipeline.guidance import Guidance, Network, Text, guidance_of
@@ -29,7 +31,7 @@ from pipeline.networks import DenoisingNetwork, TextEncoder, check_pair, load_ne
 from pipeline.prompts import arm_prompts, study_prompts
 from pipeline.sampler import build_scheduler, sample
 from pipeline.shards import encode_png, shard_fingerprint, write_shard
-from pipeline.study import Arm, Study, load_study
+from pipeline.study import Study, load_study
 from pipeline.weights import network_digest
 
 FEATURES = Features(
@@ -53,7 +55,7 @@ TRACE_FEATURES = Features(
     }
 )
 # What decides a pixel besides weights and settings: our own algebra and loop, and the libraries that compute.
-_CODE = (guidance_module, networks_module, parametrisation_module, sampler_module)
+_CODE = (conditioning_module, guidance_module, networks_module, parametrisation_module, sampler_module)
 _LIBRARIES = ("torch", "diffusers", "transformers")
 
 
@@ -117,10 +119,10 @@ class ArmGenerator:
             "negative": [self.arm.negative] * len(prompts),
         }
         needed = {prediction.text for prediction in self.guidance.predictions()}
-        embeddings = {text: self.text_encoder.encode(texts[text]) for text in needed}
+        conditioning = {text: self.text_encoder.encode(texts[text]) for text in needed}
         sampler = self.study.sampler
         scheduler = build_scheduler(sampler.scheduler, self.networks["main"].schedule.config)
-        samples, trace = sample(self.networks, embeddings, self.guidance, scheduler, sampler.steps, seeds)
+        samples, trace = sample(self.networks, conditioning, self.guidance, scheduler, sampler.steps, seeds)
         pictures = self.networks["main"].to_pictures(samples).permute(0, 2, 3, 1).cpu().numpy()
         traces: list[dict[str, list[float]]] = []
         for k in range(len(seeds)):

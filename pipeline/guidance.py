@@ -19,7 +19,7 @@ from typing import Literal
 
 import torch
 
-from pipeline.study import Arm
+from pipeline.arm import Arm
 
 Network = Literal["main", "guide"]
 Text = Literal["prompt", "empty", "negative"]

@@ -13,6 +13,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from pipeline.conditioning import Conditioning
 from pipeline.errors import InputError
 from pipeline.parametrisation import from_x0, to_x0
 from pipeline.weights import check_folder
@@ -29,8 +30,8 @@ class TextEncoder:
     tokenizer: CLIPTokenizer
 
     @torch.inference_mode()
-    def encode(self, texts: list[str]) -> torch.Tensor:
-        """Text embeddings [B, L, W]; texts longer than the context are cut."""
+    def encode(self, texts: list[str]) -> Conditioning:
+        """What the networks are told of these texts; texts longer than the context are cut."""
         ids = self.tokenizer(
             texts,
             padding="max_length",
@@ -38,8 +39,7 @@ class TextEncoder:
             max_length=self.tokenizer.model_max_length,
             return_tensors="pt",
         ).input_ids
-        embeddings: torch.Tensor = self.model(ids.to(self.model.device)).last_hidden_state
-        return embeddings
+        return Conditioning(self.model(ids.to(self.model.device)).last_hidden_state)
 
 
 @dataclass
@@ -64,10 +64,10 @@ class DenoisingNetwork:
         return (config.in_channels, config.sample_size, config.sample_size)
 
     @torch.inference_mode()
-    def __call__(self, x: torch.Tensor, timestep: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """The network's output [B, C, H, W] in its own prediction type, for noisy `x` of unit total variance."""
         x = x.contiguous(memory_format=torch.channels_last)
-        output: torch.Tensor = self.unet(x, timestep, encoder_hidden_states=embeddings).sample
+        output: torch.Tensor = self.unet(x, timestep, encoder_hidden_states=conditioning.tokens).sample
         return output
 
     def signal_and_noise(self, timestep: torch.Tensor) -> tuple[float, float]:

@@ -2,7 +2,8 @@
 
 from itertools import islice
 
-from pipeline.study import Arm, Study
+from pipeline.arm import Arm
+from pipeline.study import Study
 from pipeline.tinybooru.build import plans
 
 

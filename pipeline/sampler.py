@@ -11,6 +11,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
+from pipeline.conditioning import Conditioning, joined
 from pipeline.errors import InputError
 from pipeline.guidance import MAIN, Guidance, Network, Prediction, Text, by_network
 from pipeline.networks import DenoisingNetwork
@@ -54,7 +55,7 @@ def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> tuple[to
 @torch.inference_mode()
 def sample(
     networks: Mapping[Network, DenoisingNetwork],
-    embeddings: Mapping[Text, torch.Tensor],
+    conditioning: Mapping[Text, Conditioning],
     guidance: Guidance,
     scheduler: SchedulerMixin,
     steps: int,
@@ -62,7 +63,7 @@ def sample(
 ) -> tuple[torch.Tensor, list[TraceStep]]:
     """Draw one picture a seed.
 
-    `embeddings` hold [B, L, W] for every text that the guidance reads. Returns finished samples
+    `conditioning` holds every text that the guidance reads. Returns finished samples
     [B, C, H, W] in the main network's sample space, and the trace.
     """
     main = networks["main"]
@@ -81,7 +82,7 @@ def sample(
             outputs = network(
                 scaled.repeat(len(wanted), 1, 1, 1),
                 timestep,
-                torch.cat([embeddings[prediction.text] for prediction in wanted]),
+                joined([conditioning[prediction.text] for prediction in wanted]),
             ).chunk(len(wanted))
             for prediction, output in zip(wanted, outputs, strict=True):
                 predicted[prediction] = network.converted(output, scaled, timestep, main)

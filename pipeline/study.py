@@ -5,60 +5,46 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from pipeline.arm import Arm
 from pipeline.errors import InputError
 from pipeline.layout import PARAMS
-from pipeline.presets import NEGATIVE_PROMPTS
-
-# Names become folder names, DVC stage names and MLflow keys.
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+from pipeline.section import Count, Name, Section, Seed, inside_project
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _inside_project(path: str) -> str:
-    if Path(path).is_absolute() or ".." in Path(path).parts:
-        raise ValueError("must be a path inside the project, without '..'")
-    return path
-
-
-class Model(_Section):
+class Model(Section):
     """The networks: `main` draws, `guide` is the weaker one of autoguidance; folders in diffusers' layout."""
 
     name: Name
     main: str
     guide: str
 
-    _paths = field_validator("main", "guide")(_inside_project)
+    _paths = field_validator("main", "guide")(inside_project)
 
 
-class Prompts(_Section):
+class Prompts(Section):
     """Which prompts the arms share: tag lists of held-out tinybooru pictures of good quality."""
 
     split: Literal["validation"]
     world_seed: Seed
 
 
-class Reference(_Section):
+class Reference(Section):
     """The reference set: real pictures of good quality from the `reference` split."""
 
     pictures: Annotated[int, Field(ge=8)]
     world_seed: Seed
 
 
-class Sampler(_Section):
+class Sampler(Section):
     """The sampler of an image set. `scheduler` is a name of pipeline.sampler.SCHEDULERS."""
 
     scheduler: Literal["ddim", "euler", "dpmsolver++"]
     steps: Annotated[int, Field(ge=1, le=1000)]
 
 
-class Generate(_Section):
+class Generate(Section):
     """How many pictures an arm has and how the work is cut; `shard` and `batch` are part of the bytes."""
 
     pictures: Annotated[int, Field(ge=8)]
@@ -73,54 +59,16 @@ class Generate(_Section):
         return self
 
 
-class Arm(_Section):
-    """One way to generate.
-
-    `scale` is s of `reference + s (main - reference)`: 1 means no guidance (diffusers' and A1111's
-    convention; the papers' w is s - 1 in some and s in others).
-    """
-
-    method: Literal["unguided", "cfg", "negative", "autoguidance"]
-    scale: Annotated[float, Field(ge=0, le=100)]
-    prompt: Literal["positive", "empty"] = "positive"
-    negative_prompt: Annotated[str, StringConstraints(max_length=2000)] | None = None
-    negative_preset: str | None = None
-    description: str = ""
-
-    @field_validator("negative_preset")
-    @classmethod
-    def _known_preset(cls, preset: str | None) -> str | None:
-        if preset is not None and preset not in NEGATIVE_PROMPTS:
-            raise ValueError(f"is unknown; known presets: {', '.join(NEGATIVE_PROMPTS)}")
-        return preset
-
-    @model_validator(mode="after")
-    def _one_negative(self) -> "Arm":
-        given = [self.negative_prompt, self.negative_preset]
-        if self.method == "negative" and given.count(None) != 1:
-            raise ValueError("method negative needs exactly one of negative_prompt and negative_preset")
-        if self.method != "negative" and given.count(None) != 2:
-            raise ValueError(f"method {self.method} takes no negative_prompt and no negative_preset")
-        if self.method == "unguided" and self.scale != 1:
-            raise ValueError(f"method unguided has scale 1 by definition, not {self.scale:g}")
-        return self
-
-    @property
-    def negative(self) -> str:
-        """The text of the negative prompt; empty where the arm has none."""
-        return NEGATIVE_PROMPTS[self.negative_preset] if self.negative_preset else self.negative_prompt or ""
-
-
-class Features(_Section):
+class Features(Section):
     """The feature extractor: an open_clip folder with its configuration and weights."""
 
     extractor: Name
     clip: str
 
-    _paths = field_validator("clip")(_inside_project)
+    _paths = field_validator("clip")(inside_project)
 
 
-class Metrics(_Section):
+class Metrics(Section):
     """Settings of the set metrics; `resamples` and `level` are of the intervals."""
 
     precision_recall_k: Count
@@ -131,17 +79,17 @@ class Metrics(_Section):
     aesthetic_head: str
     malformed_classifier: str
 
-    _paths = field_validator("aesthetic_head", "malformed_classifier")(_inside_project)
+    _paths = field_validator("aesthetic_head", "malformed_classifier")(inside_project)
 
 
-class Tracking(_Section):
+class Tracking(Section):
     """MLflow: where runs go unless the environment variable MLFLOW_TRACKING_URI says otherwise."""
 
     uri: str
     experiment: str
 
 
-class Study(_Section):
+class Study(Section):
     """One composed configuration."""
 
     name: Name

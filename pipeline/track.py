@@ -21,12 +21,14 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
+from pipeline.arm import Arm
 from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, fingerprint, write_atomically
 from pipeline.gallery import grid, same_seed_grid
 from pipeline.layout import METRICS, PARAMS, REPORT, SCORES, SETS, TRACKED
+from pipeline.section import Name
 from pipeline.shards import decode_images, read_table, set_fingerprint, shard_paths
-from pipeline.study import Arm, Name, Study, load_study
+from pipeline.study import Study, load_study
 
 # MLflow reads its settings when it is imported. Its own patience with a server that is down is four minutes, and
 # the address it prints at the end of a run shows the password in it.

@@ -13,10 +13,11 @@ import pytest
 import torch
 import yaml
 
+from pipeline.arm import Arm
 from pipeline.errors import InputError, run_stage
 from pipeline.generate import generate, main
 from pipeline.shards import read_set, read_table, set_fingerprint, shard_fingerprint
-from pipeline.study import Arm, parse_study
+from pipeline.study import parse_study
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.arm import Arm
 from pipeline.guidance import EMPTY, GUIDE, MAIN, NEGATIVE, Guidance, Term, by_network, guidance_of
 from pipeline.networks import load_network, load_text_encoder
 from pipeline.sampler import SCHEDULERS, build_scheduler, sample
-from pipeline.study import Arm
 
 PROMPTS = ["1person, solo, blue hair", "object, stones, white background", "scenery, hills, sun", "pattern, waves"]
 SEEDS = [0, 1, 2, 3]

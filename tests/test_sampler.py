@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from models.tinybooru.denoiser import build_scheduler as training_schedule
+from pipeline.conditioning import Conditioning
 from pipeline.errors import InputError
 from pipeline.guidance import Guidance
 from pipeline.networks import DenoisingNetwork
@@ -41,7 +42,9 @@ def test_a_point_mass_is_drawn_exactly(scheduler, kind):
     picture = torch.linspace(-1, 1, 3 * 64).reshape(1, 3, 8, 8)
     network = DenoisingNetwork(PointMass(picture, kind, schedule), schedule, patch=1)
     built = build_scheduler(scheduler, schedule.config)
-    drawn, trace = sample({"main": network}, {"prompt": torch.zeros(2, 1, 4)}, Guidance(), built, 20, [5, 6])
+    drawn, trace = sample(
+        {"main": network}, {"prompt": Conditioning(torch.zeros(2, 1, 4))}, Guidance(), built, 20, [5, 6]
+    )
     torch.testing.assert_close(drawn, picture.expand(2, -1, -1, -1), atol=2e-3, rtol=0)
     assert [step.step for step in trace] == list(range(20))
     assert all(a.sigma > b.sigma for a, b in itertools.pairwise(trace)), "noise falls along the trace"
