@@ -22,6 +22,7 @@ from pipeline import guidance as guidance_module
 from pipeline import networks as networks_module
 from pipeline import parametrisation as parametrisation_module
 from pipeline import sampler as sampler_module
+from pipeline import schedulers as schedulers_module
 from pipeline.arm import Arm
 from pipeline.errors import run_stage
 from pipeline.files import file_digest, fingerprint
@@ -29,7 +30,8 @@ from pipeline.guidance import Guidance, Network, Text, guidance_of
 from pipeline.layout import SETS, TRACES
 from pipeline.networks import DenoisingNetwork, TextEncoder, check_pair, load_network, load_text_encoder
 from pipeline.prompts import arm_prompts, study_prompts
-from pipeline.sampler import build_scheduler, sample
+from pipeline.sampler import sample
+from pipeline.schedulers import build_scheduler
 from pipeline.shards import encode_png, shard_fingerprint, write_shard
 from pipeline.study import Study, load_study
 from pipeline.weights import network_digest
@@ -55,7 +57,14 @@ TRACE_FEATURES = Features(
     }
 )
 # What decides a pixel besides weights and settings: our own algebra and loop, and the libraries that compute.
-_CODE = (conditioning_module, guidance_module, networks_module, parametrisation_module, sampler_module)
+_CODE = (
+    conditioning_module,
+    guidance_module,
+    networks_module,
+    parametrisation_module,
+    sampler_module,
+    schedulers_module,
+)
 _LIBRARIES = ("torch", "diffusers", "transformers")
 
 

@@ -38,7 +38,7 @@ class Reference(Section):
 
 
 class Sampler(Section):
-    """The sampler of an image set. `scheduler` is a name of pipeline.sampler.SCHEDULERS."""
+    """The sampler of an image set. `scheduler` is a name of pipeline.schedulers.SCHEDULERS."""
 
     scheduler: Literal["ddim", "euler", "dpmsolver++"]
     steps: Annotated[int, Field(ge=1, le=1000)]

@@ -7,11 +7,11 @@ import torch
 
 from models.tinybooru.denoiser import build_scheduler as training_schedule
 from pipeline.conditioning import Conditioning
-from pipeline.errors import InputError
 from pipeline.guidance import Guidance
 from pipeline.networks import DenoisingNetwork
 from pipeline.parametrisation import PREDICTION_TYPES, from_x0, to_x0, x0_per_output
-from pipeline.sampler import SCHEDULERS, build_scheduler, initial_noise, sample
+from pipeline.sampler import sample
+from pipeline.schedulers import SCHEDULERS, build_scheduler
 
 
 class _Config:
@@ -50,13 +50,6 @@ def test_a_point_mass_is_drawn_exactly(scheduler, kind):
     assert all(a.sigma > b.sigma for a, b in itertools.pairwise(trace)), "noise falls along the trace"
 
 
-def test_initial_noise_is_the_seeds_own():
-    together, _ = initial_noise([3, 4, 5], (3, 8, 8))
-    alone, _ = initial_noise([4], (3, 8, 8))
-    assert torch.equal(together[1], alone[0])
-    assert not torch.equal(together[0], together[1])
-
-
 @pytest.mark.parametrize("kind", PREDICTION_TYPES)
 def test_parametrisations_convert_there_and_back(kind):
     a, b = 0.6, 0.8
@@ -67,8 +60,3 @@ def test_parametrisations_convert_there_and_back(kind):
     torch.testing.assert_close(from_x0(x0, kind, x, a, b), output)
     moved = to_x0(output + 1, kind, x, a, b) - x0
     torch.testing.assert_close(moved.abs(), torch.full_like(moved, x0_per_output(kind, a, b)))
-
-
-def test_an_unknown_scheduler_is_named_with_the_known_ones():
-    with pytest.raises(InputError, match=r"scheduler 'ddpm' is unknown; known schedulers: ddim, euler, dpmsolver\+\+"):
-        build_scheduler("ddpm", {})
