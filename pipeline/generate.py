@@ -23,17 +23,19 @@ from pipeline import networks as networks_module
 from pipeline import parametrisation as parametrisation_module
 from pipeline import sampler as sampler_module
 from pipeline import schedulers as schedulers_module
+from pipeline import text_encoder as text_encoder_module
 from pipeline.arm import Arm
 from pipeline.errors import run_stage
 from pipeline.files import file_digest, fingerprint
 from pipeline.guidance import Guidance, Network, Text, guidance_of
 from pipeline.layout import SETS, TRACES
-from pipeline.networks import DenoisingNetwork, TextEncoder, check_pair, load_network, load_text_encoder
+from pipeline.networks import DenoisingNetwork, check_pair, load_network
 from pipeline.prompts import arm_prompts, study_prompts
 from pipeline.sampler import sample
 from pipeline.schedulers import build_scheduler
 from pipeline.shards import encode_png, shard_fingerprint, write_shard
 from pipeline.study import Study, load_study
+from pipeline.text_encoder import TextEncoder, load_text_encoder
 from pipeline.weights import network_digest
 
 FEATURES = Features(
@@ -64,6 +66,7 @@ _CODE = (
     parametrisation_module,
     sampler_module,
     schedulers_module,
+    text_encoder_module,
 )
 _LIBRARIES = ("torch", "diffusers", "transformers")
 

@@ -1,7 +1,7 @@
 """Loading networks: a folder in diffusers' layout becomes something that predicts.
 
-A folder holds `unet/` and `scheduler/`, and for a main network `text_encoder/` and `tokenizer/`; a guide reads
-the main network's text embeddings. Weights load from safetensors only.
+A folder holds `unet/` and `scheduler/`; a guide reads the main network's text embeddings (pipeline/text_encoder.py).
+Weights load from safetensors only.
 """
 
 from dataclasses import dataclass
@@ -10,36 +10,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
 from pipeline.conditioning import Conditioning
 from pipeline.errors import InputError
 from pipeline.parametrisation import from_x0, to_x0
 from pipeline.weights import check_folder
-
-# Loading takes no time worth a bar, and a bar would be the only noise of a quiet stage.
-transformers_logging.disable_progress_bar()
-
-
-@dataclass
-class TextEncoder:
-    """A CLIP text encoder with its tokenizer."""
-
-    model: CLIPTextModel
-    tokenizer: CLIPTokenizer
-
-    @torch.inference_mode()
-    def encode(self, texts: list[str]) -> Conditioning:
-        """What the networks are told of these texts; texts longer than the context are cut."""
-        ids = self.tokenizer(
-            texts,
-            padding="max_length",
-            truncation=True,
-            max_length=self.tokenizer.model_max_length,
-            return_tensors="pt",
-        ).input_ids
-        return Conditioning(self.model(ids.to(self.model.device)).last_hidden_state)
 
 
 @dataclass
@@ -105,17 +80,6 @@ def load_network(folder: Path, device: torch.device) -> DenoisingNetwork:
             f"{folder}/unet has {unet.config.in_channels} input channels; pixel patches have 3, 12, 48 ..."
         )
     return DenoisingNetwork(unet, schedule, patch)
-
-
-def load_text_encoder(folder: Path, device: torch.device) -> TextEncoder:
-    """Load a text encoder and its tokenizer, in single precision. Raises InputError."""
-    check_folder(folder, with_text_encoder=True)
-    try:
-        model = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True, torch_dtype=torch.float32)
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    except Exception as error:
-        raise InputError(f"{folder} cannot be loaded ({_one_line(error)}); restore it or train it anew") from None
-    return TextEncoder(model.to(device).eval().requires_grad_(False), tokenizer)
 
 
 def check_pair(main: DenoisingNetwork, guide: DenoisingNetwork) -> None:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from pipeline.arm import Arm
 from pipeline.guidance import EMPTY, GUIDE, MAIN, NEGATIVE, Guidance, Term, by_network, guidance_of
-from pipeline.networks import load_network, load_text_encoder
+from pipeline.networks import load_network
 from pipeline.sampler import SCHEDULERS, build_scheduler, sample
+from pipeline.text_encoder import load_text_encoder
 
 PROMPTS = ["1person, solo, blue hair", "object, stones, white background", "scenery, hills, sun", "pattern, waves"]
 SEEDS = [0, 1, 2, 3]
