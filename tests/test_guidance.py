@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pipeline.arm import Arm
 from pipeline.guidance import EMPTY, GUIDE, MAIN, NEGATIVE, Guidance, Term, by_network, guidance_of
 from pipeline.networks import load_network
-from pipeline.sampler import SCHEDULERS, build_scheduler, sample
+from pipeline.sampler import sample
+from pipeline.schedulers import SCHEDULERS, build_scheduler
 from pipeline.text_encoder import load_text_encoder
 
 PROMPTS = ["1person, solo, blue hair", "object, stones, white background", "scenery, hills, sun", "pattern, waves"]
