@@ -14,19 +14,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import requests
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.arm import Arm
+from pipeline.comparison import COMPARISON, ComparedArm, Comparison, load_comparison
 from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, fingerprint, write_atomically
 from pipeline.gallery import grid, same_seed_grid
-from pipeline.layout import METRICS, PARAMS, REPORT, SCORES, SETS, TRACKED
-from pipeline.section import Name
+from pipeline.layout import PARAMS, REPORT, SCORES, SETS, TRACKED
 from pipeline.shards import decode_images, read_table, set_fingerprint, shard_paths
 from pipeline.study import Study, load_study
 
@@ -47,8 +46,6 @@ from mlflow.entities import Metric, Param  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.tracking.context.registry import resolve_tags  # noqa: E402
 
-COMPARISON = METRICS / "compare.json"
-
 FINGERPRINT_TAG = "guidedrift.fingerprint"
 # Child runs are collapsed in MLflow's list, so the parent carries these of every arm, as `fd/<arm>`.
 HEADLINES = ("fd", "precision", "recall", "clip_score", "aesthetic", "malformed")
@@ -64,59 +61,6 @@ _LARGEST_SIDE = 256
 
 _NOTE = "mlflow.note.content"
 _PARENT = "mlflow.parentRunId"
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class _Record(BaseModel):
-    # What is not logged is none of this stage's business, so unknown keys are let through.
-    model_config = ConfigDict(frozen=True)
-
-
-class Interval(_Record):
-    """A number with its interval."""
-
-    value: Finite
-    low: Finite
-    high: Finite
-
-
-class ArmResult(_Record):
-    """What `compare` found of one arm; `against_baseline` is None for the baseline itself."""
-
-    arm: Name
-    n: int
-    scores: dict[str, Interval]
-    against_baseline: dict[str, Interval | Finite] | None
-
-
-class Comparison(_Record):
-    """The part of metrics/compare.json that is logged."""
-
-    level: float
-    arms: list[ArmResult]
-    floor: dict[str, Interval]
-    reference_n: int
-    provenance: dict[str, Any]
-
-
-def load_comparison(path: Path, study: Study) -> Comparison:
-    """Read metrics/compare.json. Raises InputError where it is missing, damaged or of other arms than the study's."""
-    try:
-        comparison = Comparison.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; `dvc repro compare` makes it") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "its content"
-        raise InputError(f"{path}: {key}: {first['msg']}; `dvc repro compare` makes it anew") from None
-    compared = [result.arm for result in comparison.arms]
-    if sorted(compared) != sorted(study.arms):
-        raise InputError(
-            f"{path} compares the arms {', '.join(compared)}, the study has {', '.join(study.arms)}; "
-            "`dvc repro compare` makes it anew"
-        )
-    return comparison
 
 
 def track(study: Study, root: Path, uri: str) -> str:
@@ -156,15 +100,13 @@ def track(study: Study, root: Path, uri: str) -> str:
     return parent
 
 
-def arm_metrics(result: ArmResult) -> dict[str, float]:
+def arm_metrics(result: ComparedArm) -> dict[str, float]:
     """An arm's numbers under MLflow's keys: `fd`, `fd_low`, `fd_high`; `shift_...` are those against the baseline."""
-    shifts = {f"shift_{name}": measured for name, measured in (result.against_baseline or {}).items()}
-    metrics: dict[str, float] = {}
-    for name, measured in {**result.scores, **shifts}.items():
-        if isinstance(measured, Interval):
-            metrics |= {name: measured.value, f"{name}_low": measured.low, f"{name}_high": measured.high}
-        else:
-            metrics[name] = measured
+    against = result.against_baseline
+    shifts = {f"shift_{name}": interval for name, interval in against.intervals.items()} if against else {}
+    metrics = {"shift_mean_share": against.mean_share} if against else {}
+    for name, interval in {**result.scores, **shifts}.items():
+        metrics |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
     return metrics
 
 
@@ -176,7 +118,7 @@ def headline_metrics(comparison: Comparison) -> dict[str, float]:
         for result in comparison.arms
         if name in result.scores
     }
-    return {**metrics, **{f"{name}_floor": interval.value for name, interval in comparison.floor.items()}}
+    return {**metrics, "fd_floor": comparison.floor.fd.value}
 
 
 def masked(text: str) -> str:
@@ -196,7 +138,7 @@ def _log_study(
     # The text of a preset belongs to what was compared; the study holds only its name.
     for name, arm in study.arms.items():
         settings["arms"][name] |= {"negative_prompt": arm.negative}
-    provenance = {**comparison.provenance, "reference_n": comparison.reference_n}
+    provenance = {**comparison.provenance.model_dump(), "reference_n": comparison.reference_n}
     _log(client, run_id, headline_metrics(comparison), _flat({**settings, "provenance": provenance}))
     for path in (REPORT, COMPARISON, PARAMS):
         folder = path.parent.as_posix()
@@ -207,7 +149,7 @@ def _log_study(
 
 
 def _log_arm(
-    client: MlflowClient, run_id: str, study: Study, result: ArmResult, root: Path, pictures: list[Image.Image]
+    client: MlflowClient, run_id: str, study: Study, result: ComparedArm, root: Path, pictures: list[Image.Image]
 ) -> None:
     arm = study.arms[result.arm]
     settings = {

@@ -12,24 +12,13 @@ from datasets import Features, Image, Value
 from PIL import Image as PillowImage
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
-from eval.report import (
-    SCORE_COLUMNS,
-    Comparison,
-    Interval,
-    decimals,
-    direction_by_noise,
-    direction_figure,
-    findings,
-    gallery,
-    load_comparison,
-    number,
-    precision_recall_figure,
-    report,
-    shift_figure,
-    span,
-    table,
-    verdict,
-)
+from eval.report.figures import direction_by_noise, direction_figure, precision_recall_figure, shift_figure
+from eval.report.findings import findings, verdict
+from eval.report.gallery import gallery
+from eval.report.notation import decimals, number, span
+from eval.report.page import report
+from eval.report.tables import SCORE_COLUMNS, table
+from pipeline.comparison import Comparison, Interval, load_comparison
 from pipeline.errors import InputError
 from pipeline.shards import encode_png, write_shard
 from pipeline.study import Study, parse_study
@@ -533,8 +522,8 @@ def test_missing_input_is_named_with_the_command(own_inputs: Inputs, tmp_path: P
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"study": "other"}, "study other, but params.yaml has smoke"),
-        ({"arms": comparison()["arms"][:2]}, "arms cfg_3, unguided, but params.yaml has"),
+        ({"study": "other"}, "study other, the study has smoke"),
+        ({"arms": comparison()["arms"][:2]}, "arms cfg_3, unguided, the study has"),
         ({"baseline": "cfg_3"}, "against_baseline must be null"),
         ({"reference_n": None}, "reference_n"),
         ({"floor": {"fd": interval(float("nan"), 0, 0)}}, "floor.fd.value"),

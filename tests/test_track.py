@@ -87,7 +87,11 @@ def comparison(seed: int = 0) -> dict[str, Any]:
         "arms": arms,
         "floor": {"fd": interval()},
         "reference_n": 32,
-        "provenance": {"extractor": "clip", "libraries": {"torch": "2.14.1"}},
+        "provenance": {
+            **dict.fromkeys(("extractor_digest", "resize", "main", "guide", "reference", "code", "params"), "abc"),
+            "extractor": "clip",
+            "libraries": {"torch": "2.14.1"},
+        },
     }
 
 
@@ -397,7 +401,7 @@ def test_a_missing_input_is_named_before_anything_is_logged(
 def test_damaged_and_foreign_inputs_are_named_and_leave_no_run(study: Study, root: Path, client: MlflowClient) -> None:
     content = comparison()
     write_comparison(root, {**content, "arms": content["arms"][:2]})
-    with pytest.raises(InputError, match="compares the arms unguided, cfg, the study has unguided, cfg, negative"):
+    with pytest.raises(InputError, match="has arms cfg, unguided, the study has cfg, negative, unguided"):
         track(study, root, URI)
     content["arms"][0]["scores"]["fd"]["value"] = float("nan")
     write_comparison(root, content)

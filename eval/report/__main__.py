@@ -1,0 +1,21 @@
+"""Stage `report`: the comparison becomes one self-contained HTML page with tables, plots and a gallery."""
+
+import argparse
+
+from eval.report.page import report
+from pipeline.comparison import COMPARISON
+from pipeline.errors import run_stage
+from pipeline.files import write_atomically
+from pipeline.layout import REPORT, SCORES, SETS, TRACES
+from pipeline.study import load_study
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m eval.report", description=__doc__).parse_args()
+    page = report(load_study(), COMPARISON, SETS, SCORES, TRACES).encode()
+    write_atomically(REPORT, page)
+    print(f"report: {REPORT} ({len(page) / 1e6:.1f} MB)")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,166 @@
+"""The plots of the report, as plotly figures; an arm is never told by its colour alone."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.comparison import ComparedArm, Comparison, Interval
+from pipeline.shards import read_set
+
+# Okabe & Ito, "Color universal design" (2008), without black: the baseline takes a grey that both themes show.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+_BASELINE_COLOUR = "#8A8A8A"
+# As many as are coprime with the colours, so a pair of both comes back only after 7 x 12 arms.
+_SYMBOLS = (
+    *("square", "diamond", "triangle-up", "cross", "x", "star"),
+    *("triangle-down", "pentagon", "hexagram", "hourglass", "bowtie", "star-square"),
+)
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How an arm is drawn: never by colour alone."""
+
+    colour: str
+    symbol: str
+    dash: str
+
+
+def looks(comparison: Comparison) -> dict[str, Look]:
+    """One look an arm, the same in every plot."""
+    result = {comparison.baseline: Look(_BASELINE_COLOUR, "circle", "solid")}
+    for k, (arm, _) in enumerate(comparison.guided):
+        result[arm.arm] = Look(_COLOURS[k % len(_COLOURS)], _SYMBOLS[k % len(_SYMBOLS)], _DASHES[k % len(_DASHES)])
+    return result
+
+
+def precision_recall_figure(comparison: Comparison) -> dict[str, Any]:
+    """Plotly figure: recall along x, precision along y, one marker with error bars an arm."""
+    points = [(arm, arm.scores["recall"], arm.scores["precision"]) for arm in comparison.arms]
+    return _scatter(points, looks(comparison), "recall", "precision")
+
+
+def shift_figure(comparison: Comparison) -> dict[str, Any]:
+    """Plotly figure: drift along x, contraction along y, one marker with error bars a guided arm."""
+    points = [(arm, against.drift, against.contraction) for arm, against in comparison.guided]
+    figure = _scatter(points, looks(comparison), "drift (means)", "contraction (spread)")
+    for axis in ("xaxis", "yaxis"):
+        figure["layout"][axis]["rangemode"] = "tozero"
+    return figure
+
+
+def direction_figure(comparison: Comparison, directions: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
+    """Plotly figure: mean direction size over noise level, one line an arm of `directions`."""
+    look = looks(comparison)
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": arm,
+            "x": [sigma for sigma, _ in steps],
+            "y": [size for _, size in steps],
+            "line": {"color": look[arm].colour, "dash": look[arm].dash, "width": 2},
+            "marker": _marker(look[arm], size=7),
+            "hovertemplate": "\N{GREEK SMALL LETTER SIGMA} %{x:.3g}<br>direction %{y:.3g}",
+        }
+        for arm, steps in directions.items()
+    ]
+    layout = _layout("noise level \N{GREEK SMALL LETTER SIGMA}", "mean direction size (RMS in x0)")
+    # Sampling starts at the highest noise, so it reads from left to right.
+    layout["xaxis"] |= {"type": "log", "autorange": "reversed", "dtick": 1, "exponentformat": "power"}
+    layout["yaxis"]["rangemode"] = "tozero"
+    return {"data": data, "layout": layout}
+
+
+def _scatter(
+    points: Sequence[tuple[ComparedArm, Interval, Interval]], look: dict[str, Look], x_title: str, y_title: str
+) -> dict[str, Any]:
+    data = [*_sweeps(points)]
+    for arm, x, y in points:
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": arm.arm,
+                "x": [x.value],
+                "y": [y.value],
+                "error_x": _error_bar(x, look[arm.arm]),
+                "error_y": _error_bar(y, look[arm.arm]),
+                "marker": _marker(look[arm.arm], size=12),
+                "hovertemplate": f"{x_title} %{{x:.4g}} ({x.low:.4g} to {x.high:.4g})<br>"
+                f"{y_title} %{{y:.4g}} ({y.low:.4g} to {y.high:.4g})",
+            }
+        )
+    return {"data": data, "layout": _layout(x_title, y_title)}
+
+
+def _sweeps(points: Sequence[tuple[ComparedArm, Interval, Interval]]) -> list[dict[str, Any]]:
+    """Thin lines through arms that differ in nothing but the scale: the method's frontier."""
+    groups: dict[tuple[str, str, str], list[tuple[ComparedArm, Interval, Interval]]] = {}
+    for point in points:
+        arm = point[0]
+        groups.setdefault((arm.method, arm.prompt, arm.negative_prompt), []).append(point)
+    return [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": [x.value for _, x, _ in group],
+            "y": [y.value for _, _, y in group],
+            "line": {"color": _BASELINE_COLOUR, "dash": "dot", "width": 1},
+            "showlegend": False,
+            "hoverinfo": "skip",
+        }
+        for group in (sorted(points, key=lambda point: point[0].scale) for points in groups.values())
+        if len(group) > 1
+    ]
+
+
+def _error_bar(interval: Interval, look: Look) -> dict[str, Any]:
+    # A percentile interval may lie beside its value; plotly knows no negative lengths.
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [max(0.0, interval.high - interval.value)],
+        "arrayminus": [max(0.0, interval.value - interval.low)],
+        "color": look.colour,
+        "thickness": 1.5,
+        "width": 4,
+    }
+
+
+def _marker(look: Look, size: int) -> dict[str, Any]:
+    # The grey rim keeps yellow and light blue visible on white.
+    return {"color": look.colour, "symbol": look.symbol, "size": size, "line": {"color": "#6B6B6B", "width": 1}}
+
+
+def _layout(x_title: str, y_title: str) -> dict[str, Any]:
+    grid = {"gridcolor": "rgba(128,128,128,0.22)", "linecolor": "#808080", "zeroline": False, "showline": True}
+    return {
+        "xaxis": {**grid, "title": {"text": x_title, "standoff": 8}, "automargin": True},
+        "yaxis": {**grid, "title": {"text": y_title, "standoff": 8}, "automargin": True},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        # The template's stylesheet replaces this grey by the theme's own.
+        "font": {"color": "#808080", "family": "system-ui, sans-serif", "size": 13},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "margin": {"l": 56, "r": 16, "t": 16, "b": 48},
+        "showlegend": True,
+        "hovermode": "closest",
+    }
+
+
+def direction_by_noise(traces: Path, arms: Iterable[str]) -> dict[str, list[tuple[float, float]]]:
+    """For each arm, (sigma, direction averaged over its pictures) at every step, from high noise to low.
+
+    Steps whose sigma has no logarithm are left out. Raises InputError where a trace is missing or unreadable.
+    """
+    result = {}
+    for arm in arms:
+        trace = read_set(traces / arm, ["step", "sigma", "direction"])
+        means = trace.group_by("step").aggregate([("sigma", "mean"), ("direction", "mean")]).sort_by("step")
+        steps = zip(means["sigma_mean"].to_pylist(), means["direction_mean"].to_pylist(), strict=True)
+        result[arm] = [(s, size) for s, size in steps if s > 0 and math.isfinite(s) and math.isfinite(size)]
+    return result

@@ -1,0 +1,33 @@
+"""How the report writes numbers and intervals."""
+
+import math
+from collections.abc import Iterable
+
+from pipeline.comparison import Interval
+
+
+def decimals(values: Iterable[float]) -> int:
+    """How many decimals, at most 4, show 3 digits of the largest value and 2 of the smallest."""
+    sizes = [abs(value) for value in values if value]
+    if not sizes:
+        return 2
+    largest, smallest = (math.floor(math.log10(size)) for size in (max(sizes), min(sizes)))
+    return min(4, max(0, 2 - largest, 1 - smallest))
+
+
+def number(value: float, places: int, signed: bool = False) -> str:
+    """A number with a real minus sign; `signed` also shows the plus, for differences."""
+    text = f"{value:{'+' if signed else ''}.{places}f}"
+    # A rounded -0.00 is zero.
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+
+
+def span(interval: Interval, places: int, signed: bool = False) -> str:
+    """The interval's ends: `0.80` dash `0.83`, or `-0.10 to +0.20` where a dash would look like a sign."""
+    low, high = number(interval.low, places, signed), number(interval.high, places, signed)
+    return f"{low}\N{EN DASH}{high}" if interval.low >= 0 and not signed else f"{low} to {high}"
+
+
+def quoted(interval: Interval, signed: bool = False) -> str:
+    places = decimals([max(abs(interval.value), abs(interval.low), abs(interval.high))])
+    return f"{number(interval.value, places, signed)} ({span(interval, places, signed)})"

@@ -1,0 +1,79 @@
+"""The report page: sections rendered from templates into one self-contained HTML file.
+
+The page needs no network: plotly.js and the pictures are inside it. Prompts and descriptions are untrusted text,
+so the templates escape everything; only plotly.js itself is inserted as it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from eval.report.figures import direction_by_noise, direction_figure, precision_recall_figure, shift_figure
+from eval.report.findings import findings
+from eval.report.gallery import GalleryRow, gallery
+from eval.report.notation import quoted
+from eval.report.tables import SHIFT_COLUMNS, score_columns, table
+from pipeline.comparison import Comparison, load_comparison
+from pipeline.study import Study
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page: `templates/sections/<anchor>.html.j2`, and its title in the navigation."""
+
+    anchor: str
+    title: str
+
+
+# In the order of the page. A section that shows something new gets its own template here, its own module beside this
+# one, and its own argument in `render`.
+SECTIONS = (
+    Section("findings", "Findings"),
+    Section("arms", "Arms"),
+    Section("plots", "Plots"),
+    Section("against-baseline", "Against the baseline"),
+    Section("gallery", "Gallery"),
+)
+
+
+def render(comparison: Comparison, rows: Sequence[GalleryRow], directions: dict[str, list[tuple[float, float]]]) -> str:
+    """The page as HTML; the same input gives the same page."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    columns = score_columns(comparison.by_name(comparison.baseline).scores)
+    # A baseline alone has nothing to be compared with.
+    hidden = set() if comparison.guided else {"against-baseline"}
+    # Jinja's tojson writes <, >, & and ' as \uXXXX, so no text can end the script element.
+    return environment.get_template("page.html.j2").render(
+        comparison=comparison,
+        sections=[section for section in SECTIONS if section.anchor not in hidden],
+        findings=findings(comparison),
+        score_columns=columns,
+        score_rows=table([(arm, arm.scores) for arm in comparison.arms], columns),
+        shift_columns=SHIFT_COLUMNS,
+        shift_rows=table([(arm, against.intervals) for arm, against in comparison.guided], SHIFT_COLUMNS),
+        figures={
+            "precision-recall": precision_recall_figure(comparison),
+            "shift": shift_figure(comparison),
+            "direction": direction_figure(comparison, directions),
+        },
+        floor=quoted(comparison.floor.fd),
+        gallery=rows,
+        plotlyjs=Markup(get_plotlyjs()),
+    )
+
+
+def report(study: Study, comparison: Path, sets: Path, scores: Path, traces: Path) -> str:
+    """The report of a study as one self-contained HTML page. Raises InputError."""
+    compared = load_comparison(comparison, study)
+    directions = direction_by_noise(traces, [arm.arm for arm, _ in compared.guided])
+    return render(compared, gallery(compared, sets, scores), directions)
