@@ -7,10 +7,11 @@ sets, which ties would bias, and Wilson's for rates.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import torch
 from torch import Tensor
+
+from eval.wilson import wilson_bounds
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,8 @@ def wilson_interval(successes: int, n: int, level: float) -> Interval:
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"rates need at least 1 trial and 0 to n successes, found {successes} of {n}")
-    z = NormalDist().inv_cdf((1 + level) / 2)
     rate = successes / n
-    centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
-    half_width = z / (1 + z**2 / n) * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
-    # At 0 and n successes one end is the rate itself, but for rounding.
-    low = 0.0 if successes == 0 else centre - half_width
-    high = 1.0 if successes == n else centre + half_width
+    low, high = wilson_bounds(rate, n, level)
     return Interval(rate, low, high, n)
 
 

@@ -4,10 +4,17 @@ A task is one picture for one verdict, a pair is two pictures of one prompt and 
 hashes (labeling.sample): they are all that a labeller's browser learns of a picture, and they change with its pixels.
 """
 
+import json
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from datasets import Features, Value
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import InputError
+from pipeline.files import fingerprint, write_atomically
+from pipeline.shards import read_table, write_shard
 
 SAMPLED_TASKS = Path("data/sample/tasks.parquet")
 SAMPLED_PAIRS = Path("data/sample/pairs.parquet")
@@ -87,3 +94,126 @@ class PairLabel(_Record):
     choice: Choice
     created_at: AwareDatetime
     simulated: bool
+
+
+TASK_FEATURES = Features(
+    {
+        "task_id": Value("string"),
+        "image_id": Value("string"),
+        "arm": Value("string"),
+        "pair_id": Value("int64"),
+        "stratum": Value("string"),
+        "inclusion_probability": Value("float64"),
+        "batch": Value("string"),
+        "repeat_of": Value("string"),
+        "overlap": Value("int64"),
+        "position": Value("int64"),
+    }
+)
+PAIR_FEATURES = Features(
+    {
+        "task_id": Value("string"),
+        "pair_id": Value("int64"),
+        "prompt": Value("string"),
+        "left_arm": Value("string"),
+        "right_arm": Value("string"),
+        "left_image_id": Value("string"),
+        "right_image_id": Value("string"),
+        "position": Value("int64"),
+    }
+)
+
+_Sampled = TypeVar("_Sampled", SampledTask, SampledPair)
+_Given = TypeVar("_Given", Label, PairLabel)
+
+
+def write_tasks(path: Path, tasks: Sequence[SampledTask]) -> None:
+    """Write the sampled tasks, in their order."""
+    _write_sample(path, tasks, TASK_FEATURES)
+
+
+def write_pairs(path: Path, pairs: Sequence[SampledPair]) -> None:
+    """Write the sampled pairs, in their order."""
+    _write_sample(path, pairs, PAIR_FEATURES)
+
+
+def read_tasks(path: Path = SAMPLED_TASKS) -> list[SampledTask]:
+    """The sampled tasks. Raises InputError where the file is missing or damaged."""
+    return _read_sample(path, SampledTask)
+
+
+def read_pairs(path: Path = SAMPLED_PAIRS) -> list[SampledPair]:
+    """The sampled pairs; none where the study asks for none. Raises InputError where the file is damaged."""
+    return _read_sample(path, SampledPair) if path.exists() else []
+
+
+def read_labels(path: Path, tasks: Collection[str]) -> list[Label]:
+    """The labels of the task ids `tasks`; none where nobody has labelled yet.
+
+    Raises InputError, with the file and the line, for a line that is no label, a task id that is not in `tasks`, and
+    a second label of one task by one labeller.
+    """
+    return _read_lines(path, Label, tasks)
+
+
+def read_pair_labels(path: Path, tasks: Collection[str]) -> list[PairLabel]:
+    """The choices between the pairs with the task ids `tasks`, with the errors of `read_labels`."""
+    return _read_lines(path, PairLabel, tasks)
+
+
+def write_labels(path: Path, labels: Iterable[Label] | Iterable[PairLabel]) -> None:
+    """Write labels as JSON lines, ordered by task and labeller, so that git shows what changed."""
+    ordered = sorted(labels, key=lambda label: (label.task_id, label.labeller))
+    write_atomically(path, "".join(label.model_dump_json() + "\n" for label in ordered).encode())
+
+
+def _write_sample(path: Path, records: Sequence[SampledTask] | Sequence[SampledPair], features: Features) -> None:
+    rows = [record.model_dump() for record in records]
+    write_shard(path, {name: [row[name] for row in rows] for name in features}, features, fingerprint(rows))
+
+
+def _read_sample(path: Path, record: type[_Sampled]) -> list[_Sampled]:
+    try:
+        return [record.model_validate(row) for row in read_table(path, list(record.model_fields)).to_pylist()]
+    except ValidationError as error:
+        raise InputError(f"{path}: {_first_fault(error)}; delete it and run `dvc repro sample`") from None
+
+
+def _read_lines(path: Path, record: type[_Given], tasks: Collection[str]) -> list[_Given]:
+    if not path.exists():
+        return []
+    first_line: dict[tuple[str, str], int] = {}
+    labels = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            label = record.model_validate(json.loads(line))
+        except ValidationError as error:
+            raise InputError(f"{where}: {_first_fault(error)}; mend the line or pull the labels again") from None
+        except ValueError:
+            raise InputError(f"{where} is no JSON: {line[:80]!r}; mend the line or pull the labels again") from None
+        if label.task_id not in tasks:
+            raise InputError(
+                f"{where}: task_id {label.task_id[:80]!r} is not in the sample (its picture was drawn anew, or the "
+                "line is damaged); pull the labels again or delete the line"
+            )
+        key = label.task_id, label.labeller
+        if key in first_line:
+            raise InputError(
+                f"{where}: labeller {label.labeller[:80]!r} labelled task_id '{label.task_id}' on line "
+                f"{first_line[key]} already; keep one of the two lines"
+            )
+        first_line[key] = number
+        labels.append(label)
+    return labels
+
+
+def _first_fault(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    message = first["msg"].removeprefix("Value error, ")
+    if not key:
+        return message
+    return f"{key} is missing" if first["type"] == "missing" else f"{key} is {str(first['input'])[:80]!r}: {message}"

@@ -82,6 +82,23 @@ class Metrics(Section):
     _paths = field_validator("aesthetic_head", "malformed_classifier")(inside_project)
 
 
+class Labeling(Section):
+    """What people are shown: how many pictures an arm, how many of them twice, and what beside the random batch.
+
+    `interval_width` is high minus low of the rate that is wanted at `expected_rate`; `repeats` and `overlap` are
+    shares of the random batch; `triage` is pictures an arm, `pairs` pairs of pictures for every two arms.
+    """
+
+    interval_width: Annotated[float, Field(gt=0, lt=1)]
+    expected_rate: Annotated[float, Field(gt=0, lt=1)]
+    repeats: Annotated[float, Field(ge=0, le=0.5)]
+    overlap: Annotated[float, Field(ge=0, le=1)]
+    labellers: Annotated[int, Field(ge=2)]
+    triage: Annotated[int, Field(ge=0)]
+    pairs: Annotated[int, Field(ge=0)]
+    seed: Seed
+
+
 class Tracking(Section):
     """MLflow: where runs go unless the environment variable MLFLOW_TRACKING_URI says otherwise."""
 
@@ -102,6 +119,7 @@ class Study(Section):
     arms: dict[Name, Arm]
     features: Features
     metrics: Metrics
+    labeling: Labeling
     tracking: Tracking
 
     @model_validator(mode="after")

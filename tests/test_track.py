@@ -54,6 +54,16 @@ PARAMS: dict[str, Any] = {
         "aesthetic_head": "models/aesthetic",
         "malformed_classifier": "models/malformed",
     },
+    "labeling": {
+        "interval_width": 0.2,
+        "expected_rate": 0.2,
+        "repeats": 0.1,
+        "overlap": 0.2,
+        "labellers": 2,
+        "triage": 0,
+        "pairs": 0,
+        "seed": 0,
+    },
     "tracking": {"uri": URI, "experiment": "guidedrift"},
 }
 SCORES = ("fd", "precision", "recall", "density", "coverage", "clip_score", "aesthetic", "malformed")

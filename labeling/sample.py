@@ -1,0 +1,238 @@
+"""Stage `sample`: which pictures people shall see, in which order, under which ids.
+
+Every choice is a keyed hash of the thing chosen, so it depends neither on the order of files nor on the number of
+other pictures: a larger sample contains the smaller one, and labels given before stay valid. The same pairs are drawn
+in every arm ("permanent random numbers": Ohlsson, Coordination of samples, in Business Survey Methods, 1995), so
+that arms are compared on the same prompts and seeds.
+"""
+
+import hashlib
+import hmac
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from statistics import fmean
+
+from labeling.records import SAMPLED_PAIRS, SAMPLED_TASKS, SampledPair, SampledTask, write_pairs, write_tasks
+from labeling.sample_size import labels_needed, labels_needed_with_scores
+from pipeline.errors import InputError, run_stage
+from pipeline.layout import SCORES, SETS
+from pipeline.shards import read_table, shard_paths
+from pipeline.study import Labeling, Study, load_study
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A picture that may be sampled; `digest` is of its bytes, `p_malformed` in [0, 1] the automatic score."""
+
+    image_id: str
+    arm: str
+    pair_id: int
+    prompt: str
+    digest: str
+    p_malformed: float
+
+
+class Lot:
+    """Draws by keyed hash: `number` for the order of a draw, `task_id` for ids that tell nothing of what they hide."""
+
+    def __init__(self, seed: int):
+        self._key = hashlib.sha256(f"guidedrift.labeling.{seed}".encode()).digest()
+
+    def number(self, *of: object) -> float:
+        """A number in [0, 1), the same for the same `of` and as good as independent for another."""
+        return int(self._digest("number", *of)[:13], 16) / 16**13
+
+    def task_id(self, *of: object) -> str:
+        """16 hex digits."""
+        return self._digest("task", *of)[:16]
+
+    def _digest(self, *of: object) -> str:
+        return hmac.new(self._key, repr(of).encode(), hashlib.sha256).hexdigest()
+
+
+def strata(candidates: Sequence[Candidate], labels: int) -> dict[str, list[Candidate]]:
+    """The pictures of one arm by stratum: its prompts where `labels` gives each two or more, else the arm itself.
+
+    A stratum without a label would stay unseen, and one with a single label has no variance.
+    """
+    prompts = list(dict.fromkeys(candidate.prompt for candidate in candidates))
+    arm = candidates[0].arm
+    if len(prompts) == 1 or labels < 2 * len(prompts):
+        return {arm: list(candidates)}
+    names = {prompt: f"{arm}/{k}" for k, prompt in enumerate(prompts)}
+    groups: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in candidates:
+        groups[names[candidate.prompt]].append(candidate)
+    return dict(groups)
+
+
+def draw_random(candidates: Sequence[Candidate], labels: int, lot: Lot) -> list[tuple[Candidate, str, float]]:
+    """About `labels` pictures of one arm with their stratum and inclusion probability, in proportion to the strata."""
+    drawn = []
+    for name, members in strata(candidates, labels).items():
+        wanted = round(labels * len(members) / len(candidates))
+        taken = min(len(members), max(2, wanted))
+        first = sorted(members, key=lambda candidate: lot.number("draw", candidate.pair_id))[:taken]
+        drawn += [(candidate, name, taken / len(members)) for candidate in first]
+    return drawn
+
+
+def draw_tasks(arms: Mapping[str, Sequence[Candidate]], labels: int, settings: Labeling) -> list[SampledTask]:
+    """The queue of all arms: the random batch with its repeats, shuffled, and behind it the triage batch."""
+    lot = Lot(settings.seed)
+    drawn = [found for candidates in arms.values() for found in draw_random(candidates, labels, lot)]
+    shown = {
+        lot.task_id("random", candidate.arm, candidate.image_id, candidate.digest): (candidate, stratum, probability)
+        for candidate, stratum, probability in drawn
+    }
+    queue = sorted(shown, key=lambda task: lot.number("queue", task))
+    # Twice in the second half what stood in the first: later, but not at once, and a random part of the batch.
+    half = math.ceil(len(queue) / 2)
+    again = {
+        lot.task_id("repeat", task): task
+        for task in sorted(queue[:half], key=lambda task: lot.number("repeat", task))[
+            : round(settings.repeats * len(queue))
+        ]
+    }
+    shared = set(sorted(queue, key=lambda task: lot.number("overlap", task))[: round(settings.overlap * len(queue))])
+    order = queue[:half] + sorted([*queue[half:], *again], key=lambda task: lot.number("queue", task))
+    tasks = [
+        _task(
+            task,
+            *shown[again.get(task, task)],
+            "random",
+            position,
+            again.get(task),
+            settings.labellers if task in shared else 1,
+        )
+        for position, task in enumerate(order)
+    ]
+    seen = {candidate.image_id for candidate, _, _ in drawn}
+    doubtful = [
+        candidate
+        for candidates in arms.values()
+        for candidate in sorted(
+            (candidate for candidate in candidates if candidate.image_id not in seen),
+            key=lambda candidate: (abs(candidate.p_malformed - 0.5), candidate.pair_id),
+        )[: settings.triage]
+    ]
+    chosen = {lot.task_id("triage", c.arm, c.image_id, c.digest): c for c in doubtful}
+    for position, task in enumerate(sorted(chosen, key=lambda task: lot.number("queue", task)), start=len(tasks)):
+        tasks.append(_task(task, chosen[task], chosen[task].arm, 1.0, "triage", position, None, 1))
+    return tasks
+
+
+def draw_pairs(arms: Mapping[str, Sequence[Candidate]], settings: Labeling) -> list[SampledPair]:
+    """For every two arms `settings.pairs` pictures of the same prompt and seed, sides and order drawn at random."""
+    lot = Lot(settings.seed)
+    pairs: dict[str, tuple[Candidate, Candidate]] = {}
+    for one, other in combinations(sorted(arms), 2):
+        partners = {candidate.pair_id: candidate for candidate in arms[other]}
+        both = [candidate for candidate in arms[one] if candidate.pair_id in partners]
+        for left in sorted(both, key=lambda c: lot.number("pair", one, other, c.pair_id))[: settings.pairs]:
+            right = partners[left.pair_id]
+            task = lot.task_id("pair", left.image_id, left.digest, right.image_id, right.digest)
+            pairs[task] = (right, left) if lot.number("side", task) < 0.5 else (left, right)
+    return [
+        SampledPair(
+            task_id=task,
+            pair_id=pairs[task][0].pair_id,
+            # An arm with an empty prompt is judged by what the other one was asked for.
+            prompt=pairs[task][0].prompt or pairs[task][1].prompt,
+            left_arm=pairs[task][0].arm,
+            right_arm=pairs[task][1].arm,
+            left_image_id=pairs[task][0].image_id,
+            right_image_id=pairs[task][1].image_id,
+            position=position,
+        )
+        for position, task in enumerate(sorted(pairs, key=lambda task: lot.number("queue", task)))
+    ]
+
+
+def candidates_of(arm: str, sets: Path, scores: Path) -> list[Candidate]:
+    """The pictures of an arm. Raises InputError where the set or its scores are missing or of other pictures."""
+    path = scores / f"{arm}.parquet"
+    score = {row["image_id"]: row["p_malformed"] for row in read_table(path, ["image_id", "p_malformed"]).to_pylist()}
+    candidates = []
+    for shard in shard_paths(sets / arm):
+        for row in read_table(shard, ["image_id", "pair_id", "prompt", "image"]).to_pylist():
+            if row["image_id"] not in score:
+                raise InputError(f"{path} has no row for '{row['image_id']}'; delete it and run `dvc repro`")
+            digest = hashlib.sha256(row["image"]["bytes"]).hexdigest()
+            score_of = score[row["image_id"]]
+            candidates.append(Candidate(row["image_id"], arm, row["pair_id"], row["prompt"], digest, score_of))
+    return candidates
+
+
+def size_line(study: Study, arms: Mapping[str, Sequence[Candidate]], labels: int) -> str:
+    """How many labels the wanted interval takes, without and with the automatic score."""
+    settings = study.labeling
+    pictures = min(len(candidates) for candidates in arms.values())
+    scores = [candidate.p_malformed for candidates in arms.values() for candidate in candidates]
+    mean = fmean(scores)
+    # Of a calibrated score Cov(Y, f) = Var(f), so r² = Var(f) / Var(Y).
+    spread = fmean((score - mean) ** 2 for score in scores)
+    correlation = math.sqrt(spread / (mean * (1 - mean))) if 0 < mean < 1 else 0.0
+    powered = labels_needed_with_scores(labels, pictures, correlation)
+    short = f"; an arm has only {pictures} pictures" if pictures < labels else ""
+    return (
+        f"a {study.metrics.level:.0%} interval {settings.interval_width:g} wide at the rate {settings.expected_rate:g} "
+        f"takes {labels} labels an arm, {powered} if P(malformed) is calibrated (then it correlates with the labels by "
+        f"{correlation:.2f}){short}"
+    )
+
+
+def sample(study: Study, sets: Path, scores: Path) -> tuple[list[SampledTask], list[SampledPair], str]:
+    """The tasks and pairs of a study, and a line on their number. Raises InputError."""
+    arms = {arm: candidates_of(arm, sets, scores) for arm in study.arms}
+    settings = study.labeling
+    labels = labels_needed(settings.interval_width, settings.expected_rate, study.metrics.level)
+    return draw_tasks(arms, labels, settings), draw_pairs(arms, settings), size_line(study, arms, labels)
+
+
+def _task(
+    task: str,
+    candidate: Candidate,
+    stratum: str,
+    probability: float,
+    batch: str,
+    position: int,
+    repeat_of: str | None,
+    overlap: int,
+) -> SampledTask:
+    return SampledTask(
+        task_id=task,
+        image_id=candidate.image_id,
+        arm=candidate.arm,
+        pair_id=candidate.pair_id,
+        stratum=stratum,
+        inclusion_probability=probability,
+        batch=batch,  # type: ignore[arg-type]
+        repeat_of=repeat_of,
+        overlap=overlap,
+        position=position,
+    )
+
+
+def main() -> None:
+    study = load_study()
+    tasks, pairs, size = sample(study, SETS, SCORES)
+    write_tasks(SAMPLED_TASKS, tasks)
+    if pairs:
+        write_pairs(SAMPLED_PAIRS, pairs)
+    else:
+        SAMPLED_PAIRS.unlink(missing_ok=True)
+    triage = sum(task.batch == "triage" for task in tasks)
+    repeats = sum(task.repeat_of is not None for task in tasks)
+    print(
+        f"sample: {len(tasks)} tasks of {len(study.arms)} arms ({repeats} repeats, {triage} for triage) and "
+        f"{len(pairs)} pairs in {SAMPLED_TASKS.parent}/; {size}"
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,192 @@
+"""The sample: random within strata at known probabilities, blind, and stable while the study grows."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval.score import SCORE_FEATURES
+from labeling.records import read_pairs, read_tasks, write_pairs, write_tasks
+from labeling.sample import Candidate, Lot, draw_pairs, draw_random, draw_tasks, sample
+from labeling.sample_size import labels_needed, labels_needed_with_scores
+from pipeline.errors import InputError
+from pipeline.generate import FEATURES
+from pipeline.shards import encode_png, write_shard
+from pipeline.study import Labeling, parse_study
+
+SETTINGS = Labeling(
+    interval_width=0.2, expected_rate=0.2, repeats=0.1, overlap=0.2, labellers=2, triage=5, pairs=6, seed=0
+)
+ARMS = ("unguided", "cfg", "negative")
+
+
+def candidates(arm, count=100, prompts=100):
+    random = np.random.default_rng(sum(map(ord, arm)))
+    return [
+        Candidate(f"{arm}-{k:06d}", arm, k, f"prompt {k % prompts}", f"pixels of {arm} {k}", float(random.uniform()))
+        for k in range(count)
+    ]
+
+
+def population(**kwargs):
+    return {arm: candidates(arm, **kwargs) for arm in ARMS}
+
+
+def test_every_picture_is_drawn_with_the_probability_that_its_task_says():
+    """Also where prompts have unequally many pictures, so that strata round to unequal probabilities."""
+    pictures = [p for p in candidates("cfg", 60, 7) if p.pair_id % 7 or p.pair_id < 30]
+    drawn, said = Counter(), {}
+    seeds = 4000
+    for seed in range(seeds):
+        for picture, _, probability in draw_random(pictures, 20, Lot(seed)):
+            drawn[picture.image_id] += 1
+            said[picture.image_id] = probability
+    assert set(said) == {picture.image_id for picture in pictures}
+    assert len(set(said.values())) > 1
+    for image_id, probability in said.items():
+        error = (drawn[image_id] / seeds - probability) / np.sqrt(probability * (1 - probability) / seeds)
+        assert abs(error) < 4.5, image_id
+
+
+def test_every_prompt_is_seen_where_the_labels_allow_it():
+    drawn = draw_random(candidates("cfg", 100, 10), 25, Lot(0))
+    assert min(Counter(picture.prompt for picture, _, _ in drawn).values()) >= 2
+    assert {stratum for _, stratum, _ in draw_random(candidates("cfg", 100, 100), 25, Lot(0))} == {"cfg"}
+
+
+def test_all_arms_show_the_same_pairs():
+    tasks = [t for t in draw_tasks(population(), 20, SETTINGS) if t.batch == "random" and t.repeat_of is None]
+    pairs = {arm: {task.pair_id for task in tasks if task.arm == arm} for arm in ARMS}
+    assert len(pairs["cfg"]) == 20
+    assert pairs["cfg"] == pairs["unguided"] == pairs["negative"]
+
+
+def test_a_larger_sample_keeps_the_tasks_of_the_smaller_one():
+    small, large = (
+        {t.task_id for t in draw_tasks(population(), n, SETTINGS) if t.batch == "random" and t.repeat_of is None}
+        for n in (20, 40)
+    )
+    assert small < large
+
+
+def test_a_picture_drawn_anew_is_another_task_and_the_rest_stay():
+    before = draw_tasks(population(), 20, SETTINGS)
+    arms = population()
+    arms["cfg"] = [Candidate(p.image_id, p.arm, p.pair_id, p.prompt, "other pixels", 0.5) for p in arms["cfg"]]
+    after = draw_tasks(arms, 20, SETTINGS)
+    random = [{t.task_id for t in tasks if t.batch == "random" and not t.repeat_of} for tasks in (before, after)]
+    kept = {t.task_id for t in before if t.arm != "cfg" and t.batch == "random" and not t.repeat_of}
+    assert random[0] & random[1] == kept
+
+
+def test_neither_id_nor_position_tells_the_arm():
+    """Ids of one arm are spread over all ids, and its positions over the queue, like a fair shuffle's."""
+    tasks = [t for t in draw_tasks(population(count=400, prompts=400), 300, SETTINGS) if t.batch == "random"]
+    assert all(set(t.task_id) <= set("0123456789abcdef") and len(t.task_id) == 16 for t in tasks)
+    for rank in (lambda t: t.task_id, lambda t: t.position):
+        order = [t.arm for t in sorted(tasks, key=rank)]
+        for arm in ARMS:
+            places = [k for k, name in enumerate(order) if name == arm]
+            spread = len(order) / np.sqrt(12 * len(places))
+            assert abs(np.mean(places) - (len(order) - 1) / 2) < 4 * spread
+
+
+def test_repeats_come_later_and_show_the_same_picture():
+    tasks = {t.task_id: t for t in draw_tasks(population(), 40, SETTINGS)}
+    repeats = [t for t in tasks.values() if t.repeat_of]
+    assert len(repeats) == 12
+    for again in repeats:
+        first = tasks[again.repeat_of]
+        assert (first.image_id, first.repeat_of) == (again.image_id, None)
+        assert again.position > first.position
+    assert sorted(t.position for t in tasks.values()) == list(range(len(tasks)))
+    assert sum(t.overlap == 2 for t in tasks.values() if not t.repeat_of and t.batch == "random") == 24
+
+
+def test_triage_takes_the_least_certain_pictures_and_none_of_the_random_batch():
+    arms = population()
+    tasks = draw_tasks(arms, 40, SETTINGS)
+    drawn = {t.image_id for t in tasks if t.batch == "random"}
+    for arm in ARMS:
+        chosen = {t.image_id for t in tasks if t.batch == "triage" and t.arm == arm}
+        rest = {p.image_id: abs(p.p_malformed - 0.5) for p in arms[arm] if p.image_id not in drawn}
+        assert chosen == set(sorted(rest, key=rest.get)[: SETTINGS.triage])
+    assert max(t.position for t in tasks if t.batch == "random") < min(t.position for t in tasks if t.batch == "triage")
+
+
+def test_pairs_share_prompt_and_seed_and_their_sides_are_shuffled():
+    settings = SETTINGS.model_copy(update={"pairs": 50})
+    pairs = draw_pairs(population(), settings)
+    assert len(pairs) == 150
+    assert len({pair.task_id for pair in pairs}) == 150
+    for pair in pairs:
+        assert {pair.left_image_id, pair.right_image_id} == {
+            f"{pair.left_arm}-{pair.pair_id:06d}",
+            f"{pair.right_arm}-{pair.pair_id:06d}",
+        }
+    left = Counter(pair.left_arm for pair in pairs if {pair.left_arm, pair.right_arm} == {"cfg", "negative"})
+    assert 10 < left["cfg"] < 40
+
+
+def test_the_number_of_labels_is_the_fewest_that_reach_the_width():
+    from eval.wilson import wilson_bounds
+
+    for width, rate in ((0.2, 0.2), (0.1, 0.5), (0.05, 0.02)):
+        n = labels_needed(width, rate, 0.95)
+        low, high = wilson_bounds(rate, n, 0.95)
+        fewer_low, fewer_high = wilson_bounds(rate, n - 1, 0.95)
+        assert high - low <= width < fewer_high - fewer_low
+
+
+def test_good_scores_save_labels_and_useless_ones_none():
+    assert labels_needed_with_scores(100, 2000, 0.0) == 100
+    assert labels_needed_with_scores(100, 2000, 0.9) < 30
+    # With 100 labels and r = 0.8 among 2,000: Var = 0.36 (1/n - 1/2000) + 1/2000 of Var(Y), equal to 1/100.
+    n = labels_needed_with_scores(100, 2000, 0.8)
+    assert 0.36 * (1 / n - 1 / 2000) + 1 / 2000 <= 1 / 100 < 0.36 * (1 / (n - 1) - 1 / 2000) + 1 / 2000
+
+
+def _write(root: Path, arm: str, count: int) -> None:
+    ids = [f"{arm}-{k:06d}" for k in range(count)]
+    pictures = [encode_png(Image.new("RGB", (4, 4), (k, len(arm), 0))) for k in range(count)]
+    columns = {
+        "image_id": ids,
+        "image": [{"bytes": png, "path": None} for png in pictures],
+        "arm": [arm] * count,
+        "pair_id": list(range(count)),
+        "prompt": [f"prompt {k}" for k in range(count)],
+        "negative_prompt": [""] * count,
+        "seed": list(range(count)),
+    }
+    write_shard(root / "sets" / arm / "part-00000.parquet", columns, FEATURES, "mark")
+    scores = {name: [0.25] * count for name in SCORE_FEATURES if name not in ("image_id", "pair_id")}
+    scores |= {"image_id": ids, "pair_id": list(range(count)), "inside_reference": [True] * count}
+    write_shard(root / "scores" / f"{arm}.parquet", scores, SCORE_FEATURES, "mark")
+
+
+def test_the_sample_of_a_study_comes_back_from_its_files(tmp_path, params):
+    params["labeling"]["pairs"] = 3
+    study = parse_study(params, "test")
+    for arm in study.arms:
+        _write(tmp_path, arm, 16)
+    tasks, pairs, size = sample(study, tmp_path / "sets", tmp_path / "scores")
+    write_tasks(tmp_path / "tasks.parquet", tasks)
+    write_pairs(tmp_path / "pairs.parquet", pairs)
+    assert read_tasks(tmp_path / "tasks.parquet") == tasks
+    assert read_pairs(tmp_path / "pairs.parquet") == pairs
+    assert read_pairs(tmp_path / "none.parquet") == []
+    assert (tasks, pairs, size) == sample(study, tmp_path / "sets", tmp_path / "scores")
+    assert size.startswith("a 95% interval 0.2 wide at the rate 0.2 takes 60 labels an arm")
+    assert size.endswith("; an arm has only 16 pictures")
+
+
+def test_scores_of_other_pictures_are_refused(tmp_path, params):
+    study = parse_study(params, "test")
+    for arm in study.arms:
+        _write(tmp_path, arm, 16)
+    _write(tmp_path / "fewer", "cfg", 12)
+    (tmp_path / "fewer/scores/cfg.parquet").replace(tmp_path / "scores/cfg.parquet")
+    with pytest.raises(InputError, match=r"cfg.parquet has no row for 'cfg-000012'"):
+        sample(study, tmp_path / "sets", tmp_path / "scores")
