@@ -1,0 +1,180 @@
+r"""Emphasis: the parses that A1111 documents, NovelAI's rules, and laws for any text."""
+
+import re
+import time
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.emphasis import LARGEST, Span, check_emphasis, parse, write
+
+SYNTAXES = ["plain", "a1111", "novelai"]
+# Texts in which brackets, weights and breaks are frequent, beside any text at all.
+PIECES = st.sampled_from(
+    [*r"()[]{}\:|,. _", "BREAK", "a", "B", ":1.3)", ":0.0001)", ":-2)", ":abc)", ":1.2.3)", " ", "\n", ":(", "^_^", "é"]
+)
+TEXTS = st.one_of(st.text(), st.lists(PIECES, max_size=30).map("".join))
+
+
+def spans(text, syntax="a1111"):
+    """The spans of a prompt of one section, as plain tuples."""
+    (section,) = parse(text, syntax)
+    return [tuple(span) for span in section]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("normal text", [("normal text", 1.0)]),
+        ("an (important) word", [("an ", 1.0), ("important", 1.1), (" word", 1.0)]),
+        ("(unbalanced", [("unbalanced", 1.1)]),
+        (r"\(literal\]", [("(literal]", 1.0)]),
+        ("(unnecessary)(parens)", [("unnecessaryparens", 1.1)]),
+        (
+            "a (((house:1.3)) [on] a (hill:0.5), sun, (((sky))).",
+            [
+                ("a ", 1.0),
+                ("house", 1.5730000000000004),
+                (" ", 1.1),
+                ("on", 1.0),
+                (" a ", 1.1),
+                ("hill", 0.55),
+                (", sun, ", 1.1),
+                ("sky", 1.4641000000000006),
+                (".", 1.1),
+            ],
+        ),
+    ],
+)
+def test_the_parses_that_a1111_documents(text, expected):
+    assert spans(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[x]", [("x", 1 / 1.1)]),
+        ("(bad:0.0001), (comic:0.0001)", [("bad", 0.0001), (", ", 1.0), ("comic", 0.0001)]),
+        ("( x : 1.3 )", [(" x ", 1.3)]),
+        ("(x:.5)(y:-1)", [("x", 0.5), ("y", -1.0)]),
+        ("x) y]", [("x) y]", 1.0)]),
+        ("x:1.3)", [("x:1.3)", 1.0)]),
+        ("(x:abc)", [("x:abc", 1.1)]),
+        ("(x:1.2.3)", [("x:1.2.3", 1.1)]),
+        (r"a\\b \n", [(r"a\b n", 1.0)]),
+        (":|", [(":|", 1.0)]),
+        # As in A1111, an emoticon's bracket is a bracket; a backslash makes it a character.
+        (":(, rain", [(":", 1.0), (", rain", 1.1)]),
+        (r":\(, rain", [(":(, rain", 1.0)]),
+        ("", []),
+    ],
+)
+def test_a1111_syntax_as_its_users_know_it(text, expected):
+    assert spans(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{x}", [("x", 1.05)]),
+        ("{{x}}, y", [("x", 1.05**2), (", y", 1.0)]),
+        ("[x], y", [("x", 1 / 1.05), (", y", 1.0)]),
+        ("{x", [("x", 1.05)]),
+        ("x}, y", [("x", 1.0), (", y", 1 / 1.05)]),
+        ("x], y", [("x", 1.0), (", y", 1.05)]),
+        ("{a [b] c}", [("a ", 1.05), ("b", 1.0), (" c", 1.05)]),
+        ("(x:1.3), :(, :|", [("(x:1.3), :(, :|", 1.0)]),
+        (r"\{x", [("\\", 1.0), ("x", 1.05)]),
+        ("a BREAK b", [("a BREAK b", 1.0)]),
+    ],
+)
+def test_novelai_syntax_as_its_users_know_it(text, expected):
+    assert [(t, pytest.approx(w)) for t, w in expected] == spans(text, "novelai")
+
+
+def test_break_separates_sections_also_within_brackets():
+    assert parse("a BREAK b", "a1111") == ((Span("a", 1.0),), (Span("b", 1.0),))
+    assert parse("(a BREAK b:1.2)", "a1111") == ((Span("a", 1.2),), (Span("b", 1.2),))
+    assert parse("BREAK", "a1111") == ((), ())
+    assert parse("OUTBREAK, breaks", "a1111") == ((Span("OUTBREAK, breaks", 1.0),),)
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@given(text=TEXTS)
+@settings(max_examples=400)
+def test_any_text_has_a_reading_and_writing_it_down_gives_the_same_one(syntax, text):
+    prompt = parse(text, syntax)
+    assert parse(write(prompt, syntax), syntax) == prompt
+    for section in prompt:
+        assert all(span.text and abs(span.weight) <= LARGEST for span in section)
+        assert all(a.weight != b.weight for a, b in pairwise(section))
+
+
+@given(text=TEXTS)
+def test_a1111_can_write_what_novelai_says(text):
+    prompt = parse(text, "novelai")
+    assert parse(write(prompt, "a1111"), "a1111") == prompt
+
+
+def test_a_novelai_preset_reads_in_a1111_as_people_translate_it():
+    assert write(parse("nsfw, {bad}, {{error}}", "novelai"), "a1111") == "nsfw, (bad:1.05), (error:1.1025)"
+    assert write(parse("nsfw, (bad), text", "a1111"), "novelai") == "nsfw, {{bad[[, text"
+
+
+@given(text=st.text(alphabet="ab :(),.[]123", max_size=40))
+def test_weights_of_one_change_nothing(text):
+    """Brackets of weight 1 around a plain text read as the text."""
+    plain = re.sub(r"[()\[\]:]", "", text)
+    assert parse(f"({plain}:1)", "a1111") == parse(f"({plain}:1.0)", "a1111") == parse(plain, "plain")
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize("piece", ["(x", "[x", "{x", "x)", "(x:9)", "(((", "a, ", "😀", "((x:99999)"])
+def test_ten_thousand_characters_are_read_at_once(syntax, piece):
+    text = (piece * 10_000)[:10_000]
+    start = time.perf_counter()
+    (section,) = parse(text, syntax)
+    assert time.perf_counter() - start < 2
+    assert all(abs(span.weight) <= LARGEST for span in section)
+
+
+@pytest.mark.parametrize(
+    ("text", "syntax", "message"),
+    [
+        ("(x:abc)", "a1111", r"'\(x:abc\)' has the weight 'abc', which is no number; write \(x:1.3\)"),
+        ("y, (a (b) c: abc)", "a1111", "has the weight 'abc'"),
+        ("(x:1.2.3)", "a1111", "has the weight '1.2.3'"),
+        ("(x:1,3)", "a1111", "has the weight '1,3'"),
+        ("(x:)", "a1111", "has the weight ''"),
+        ("(x:1e3)", "a1111", "has the weight '1e3'"),
+        ("(x:5000)", "a1111", "weight beyond 1000"),
+        ("[cat:dog:0.5]", "a1111", r"'\[cat:dog:0.5\]' is prompt editing, which is not offered here"),
+        ("[cat|dog]", "a1111", "is prompt editing"),
+        ("a cat AND a dog", "a1111", "'AND' is composition"),
+        ("<lora:style:0.8>", "a1111", "is an extra network"),
+        ("1.5::cat::", "novelai", "'1.5::' is the numeric emphasis of V4"),
+    ],
+)
+def test_a_configured_prompt_that_would_not_get_what_it_asks_for_is_refused(text, syntax, message):
+    with pytest.raises(ValueError, match=message):
+        check_emphasis(text, syntax)
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize(
+    "text", ["", "(unbalanced", "x)", "style:adventurer, 12:30", ":|", ":(", r"\(x:abc\)", "(a:b:1.2)", "{[x", "^_^"]
+)
+def test_configured_prompts_may_be_unbalanced_and_hold_colons(text, syntax):
+    check_emphasis(text, syntax)
+
+
+@given(text=TEXTS)
+def test_a_written_prompt_passes_the_strict_check(text):
+    """What is written by `write` has well-formed weights, whatever characters were in it."""
+    written = write(parse(text.replace("|", "").replace("AND", ""), "a1111"), "a1111")
+    try:
+        check_emphasis(written, "a1111")
+    except ValueError as error:
+        assert "weight" not in str(error)  # noqa: PT017
