@@ -34,6 +34,11 @@ class Clip:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device  # type: ignore[no-any-return]
 
+    @property
+    def logit_scale(self) -> float:
+        """What CLIP's training multiplies cosines with before a softmax over them."""
+        return float(self.model.logit_scale.exp())
+
     @torch.inference_mode()
     def embed_images(self, images: Iterable[Image.Image], batch: int = 256) -> torch.Tensor:
         """Image embeddings [N, D] float32, not normalised."""

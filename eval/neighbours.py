@@ -58,13 +58,13 @@ def neighbour_metrics(
     generated, reference = comparable(
         generated, reference, density_coverage_k + 1, f"density and coverage with k = {density_coverage_k}"
     )
-    (generated_radius,) = _radii(generated, [precision_recall_k], chunk)
-    reference_radius, reference_open_radius = _radii(reference, [precision_recall_k, density_coverage_k], chunk)
+    (generated_radius,) = radii(generated, [precision_recall_k], chunk)
+    reference_radius, reference_open_radius = radii(reference, [precision_recall_k, density_coverage_k], chunk)
 
     reference_found = torch.zeros(len(reference), dtype=torch.bool, device=reference.device)
     covered = torch.zeros_like(reference_found)
     insides, hit_counts = [], []
-    for rows, distance in _distances(generated, reference, chunk):  # [chunk, M]
+    for rows, distance in distances(generated, reference, chunk):  # [chunk, M]
         insides.append((distance <= reference_radius).any(1))
         reference_found |= (distance <= generated_radius[rows, None]).any(0)
         in_ball = distance < reference_open_radius
@@ -83,7 +83,7 @@ def neighbour_metrics(
     )
 
 
-def _distances(x: Tensor, y: Tensor, chunk: int) -> Iterator[tuple[slice, Tensor]]:
+def distances(x: Tensor, y: Tensor, chunk: int) -> Iterator[tuple[slice, Tensor]]:
     """Slices of x and their distances to y, [chunk, M]."""
     for start in range(0, len(x), chunk):
         rows = slice(start, min(start + chunk, len(x)))
@@ -92,10 +92,10 @@ def _distances(x: Tensor, y: Tensor, chunk: int) -> Iterator[tuple[slice, Tensor
         yield rows, torch.cdist(x[rows], y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _radii(x: Tensor, ks: Sequence[int], chunk: int) -> list[Tensor]:
+def radii(x: Tensor, ks: Sequence[int], chunk: int) -> list[Tensor]:
     """For each k, the distance [N] from each picture to its k-th neighbour among the others."""
     nearest = []
-    for rows, distance in _distances(x, x, chunk):
+    for rows, distance in distances(x, x, chunk):
         # The picture itself is left out by its place, not by its distance: a duplicate is a neighbour.
         distance.diagonal(rows.start).fill_(torch.inf)
         nearest.append(distance.topk(max(ks), largest=False).values)

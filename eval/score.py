@@ -10,11 +10,14 @@ from datasets import Features, Value
 
 from eval.aesthetic import load_aesthetic_head
 from eval.bootstrap import Interval, mean_interval, statistic_interval
-from eval.clip import clip_score
+from eval.clip import clip_score, load_clip
 from eval.features import REFERENCE, SetFeatures, load_features
+from eval.finish import finish
 from eval.frechet import frechet_distance
+from eval.kinds import KINDS, kind_probabilities, load_kind_prompts
 from eval.malformed import load_classifier
 from eval.neighbours import NeighbourMetrics, neighbour_metrics
+from eval.realism import realism
 from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, write_atomically
 from pipeline.layout import FEATURES, METRICS, SCORES, SETS
@@ -28,18 +31,31 @@ SCORE_FEATURES = Features(
         "clip_score": Value("float64"),
         "aesthetic": Value("float64"),
         "p_malformed": Value("float64"),
+        **{f"kind_{kind}": Value("float64") for kind in KINDS},
+        "realism": Value("float64"),
+        "saturation": Value("float64"),
+        "contrast": Value("float64"),
+        "sharpness": Value("float64"),
         "inside_reference": Value("bool"),
     }
 )
 
 
-@dataclass(frozen=True)
-class ImageScores:
-    """Per-image scores [N] of one arm."""
+# Per-image columns whose means are shown as set scores.
+MEANS = ("clip_score", "aesthetic", *(f"kind_{kind}" for kind in KINDS), "saturation", "contrast", "sharpness")
 
-    clip_score: torch.Tensor
-    aesthetic: torch.Tensor
-    p_malformed: torch.Tensor
+
+@dataclass(frozen=True)
+class ArmScores:
+    """What is measured on one arm.
+
+    `images` holds the per-image columns [N] of data/scores/<arm>.parquet, `sets` the set metrics and means over
+    images with their intervals, `provenance` what they were measured with.
+    """
+
+    images: dict[str, torch.Tensor]
+    sets: dict[str, Interval]
+    provenance: dict[str, object]
 
 
 def check_comparable(arm: SetFeatures, reference: SetFeatures) -> None:
@@ -79,7 +95,14 @@ def neighbour_intervals(found: NeighbourMetrics, settings: Metrics) -> dict[str,
     }
 
 
-def score_arm(study: Study, arm: str) -> tuple[ImageScores, dict[str, Interval], NeighbourMetrics, dict[str, object]]:
+def median_interval(values: torch.Tensor, settings: Metrics) -> Interval:
+    """The median of per-image values [N] with its interval."""
+    return statistic_interval(
+        lambda index: float(values[index].median()), len(values), settings.resamples, settings.level, settings.seed
+    )
+
+
+def score_arm(study: Study, arm: str) -> ArmScores:
     """All scores of one arm from its features, its pictures and the reference's features. Raises InputError."""
     study.arm(arm)
     settings = study.metrics
@@ -89,23 +112,32 @@ def score_arm(study: Study, arm: str) -> tuple[ImageScores, dict[str, Interval],
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier = load_classifier(Path(settings.malformed_classifier), device)
     head = load_aesthetic_head(Path(settings.aesthetic_head))
+    prompts = load_kind_prompts(Path(settings.kind_prompts))
     pictures = read_set(SETS / arm, ["image_id", "image", "prompt"])
     if pictures.column("image_id").to_pylist() != features.ids:
         raise InputError(f"features of '{arm}' belong to other pictures than {SETS / arm} holds; run `dvc repro`")
-    scores = ImageScores(
-        clip_score(features.images, features.texts),
-        head(features.images),
-        classifier(decode_images(pictures)),
+    clip = load_clip(Path(study.features.clip), device)
+    kinds = kind_probabilities(
+        features.images, {kind: clip.embed_texts(texts) for kind, texts in prompts.items()}, clip.logit_scale
     )
-    neighbours = neighbour_metrics(
-        features.images, reference.images, settings.precision_recall_k, settings.density_coverage_k
-    )
-    ask = (settings.resamples, settings.level, settings.seed)
-    intervals = {
+    k = settings.precision_recall_k
+    images = {
+        "clip_score": clip_score(features.images, features.texts),
+        "aesthetic": head(features.images),
+        "p_malformed": classifier(decode_images(pictures)),
+        **{f"kind_{kind}": kinds[:, column] for column, kind in enumerate(KINDS)},
+        "realism": realism(features.images, reference.images, k),
+        **vars(finish(decode_images(pictures))),
+        "inside_reference": neighbour_metrics(features.images, reference.images, k, settings.density_coverage_k).inside,
+    }
+    means = {**{name: name for name in MEANS}, "malformed": "p_malformed"}
+    sets = {
         **set_metrics(features.images, reference.images, settings),
-        "clip_score": mean_interval(scores.clip_score, *ask),
-        "aesthetic": mean_interval(scores.aesthetic, *ask),
-        "malformed": mean_interval(scores.p_malformed, *ask),
+        **{
+            name: mean_interval(images[column], settings.resamples, settings.level, settings.seed)
+            for name, column in means.items()
+        },
+        "realism": median_interval(images["realism"], settings),
     }
     provenance: dict[str, object] = {
         **features.provenance,
@@ -116,27 +148,26 @@ def score_arm(study: Study, arm: str) -> tuple[ImageScores, dict[str, Interval],
         "intervals": {"resamples": settings.resamples, "level": settings.level, "seed": settings.seed},
         "aesthetic_head": file_digest(Path(settings.aesthetic_head)),
         "malformed_classifier": file_digest(Path(settings.malformed_classifier)),
+        "kind_prompts": file_digest(Path(settings.kind_prompts)),
     }
-    return scores, intervals, neighbours, provenance
+    return ArmScores(images, sets, provenance)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m eval.score", description=__doc__)
     parser.add_argument("--arm", required=True, help="an arm of params.yaml")
     arm = parser.parse_args().arm
-    study = load_study()
-    scores, intervals, neighbours, provenance = score_arm(study, arm)
+    found = score_arm(load_study(), arm)
     table = read_set(SETS / arm, ["image_id", "pair_id"])
     columns: dict[str, list[object]] = {
         **table.to_pydict(),
-        **{name: values.tolist() for name, values in asdict(scores).items()},
-        "inside_reference": neighbours.inside.tolist(),
+        **{name: values.tolist() for name, values in found.images.items()},
     }
-    write_shard(SCORES / f"{arm}.parquet", columns, SCORE_FEATURES, str(provenance["set"]))
+    write_shard(SCORES / f"{arm}.parquet", columns, SCORE_FEATURES, str(found.provenance["set"]))
     # Short and flat for `dvc metrics show`; the intervals and the provenance are in the file beside it.
-    short = {name: round(interval.value, 4) for name, interval in intervals.items()}
-    n = {"n": intervals["fd"].n, "reference_n": provenance["reference_n"]}
-    detail = {"arm": arm, "scores": {k: asdict(v) for k, v in intervals.items()}, "provenance": provenance}
+    short = {name: round(interval.value, 4) for name, interval in found.sets.items()}
+    n = {"n": found.sets["fd"].n, "reference_n": found.provenance["reference_n"]}
+    detail = {"arm": arm, "scores": {k: asdict(v) for k, v in found.sets.items()}, "provenance": found.provenance}
     _write_json(METRICS / f"{arm}.json", {**short, **n})
     _write_json(METRICS / "detail" / f"{arm}.json", detail)
     print(

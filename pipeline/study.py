@@ -78,8 +78,9 @@ class Metrics(Section):
     seed: Seed
     aesthetic_head: str
     malformed_classifier: str
+    kind_prompts: str
 
-    _paths = field_validator("aesthetic_head", "malformed_classifier")(inside_project)
+    _paths = field_validator("aesthetic_head", "malformed_classifier", "kind_prompts")(inside_project)
 
 
 class Labeling(Section):

@@ -173,6 +173,7 @@ def study() -> Study:
                 "seed": 0,
                 "aesthetic_head": "models/aesthetic",
                 "malformed_classifier": "models/malformed",
+                "kind_prompts": "models/kinds.json",
             },
             "labeling": {
                 "interval_width": 0.2,

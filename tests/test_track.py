@@ -53,6 +53,7 @@ PARAMS: dict[str, Any] = {
         "seed": 0,
         "aesthetic_head": "models/aesthetic",
         "malformed_classifier": "models/malformed",
+        "kind_prompts": "models/kinds.json",
     },
     "labeling": {
         "interval_width": 0.2,
