@@ -17,13 +17,16 @@ from datasets import Features, Image, Value
 from PIL import Image as PillowImage
 from tqdm import tqdm
 
+from pipeline import chunks as chunks_module
 from pipeline import conditioning as conditioning_module
+from pipeline import emphasis as emphasis_module
 from pipeline import guidance as guidance_module
 from pipeline import networks as networks_module
 from pipeline import parametrisation as parametrisation_module
 from pipeline import sampler as sampler_module
 from pipeline import schedulers as schedulers_module
 from pipeline import text_encoder as text_encoder_module
+from pipeline import underscores as underscores_module
 from pipeline.arm import Arm
 from pipeline.errors import run_stage
 from pipeline.files import file_digest, fingerprint
@@ -60,13 +63,16 @@ TRACE_FEATURES = Features(
 )
 # What decides a pixel besides weights and settings: our own algebra and loop, and the libraries that compute.
 _CODE = (
+    chunks_module,
     conditioning_module,
+    emphasis_module,
     guidance_module,
     networks_module,
     parametrisation_module,
     sampler_module,
     schedulers_module,
     text_encoder_module,
+    underscores_module,
 )
 _LIBRARIES = ("torch", "diffusers", "transformers")
 
@@ -93,6 +99,7 @@ def plan_shards(study: Study, arm_name: str, prompts: list[str]) -> list[Shard]:
     common = {
         "arm": {**arm.model_dump(exclude={"description", "negative_preset"}), "negative_prompt": arm.negative},
         "sampler": study.sampler.model_dump(),
+        "text": study.text.model_dump(),
         "batch": study.generate.batch,
         "main": network_digest(Path(study.model.main), with_text_encoder=True),
         "guide": network_digest(Path(study.model.guide), with_text_encoder=False) if "guide" in used else None,
@@ -115,7 +122,7 @@ class ArmGenerator:
         self.study, self.arm_name, self.device = study, arm_name, device
         self.arm: Arm = study.arm(arm_name)
         self.guidance: Guidance = guidance_of(self.arm)
-        self.text_encoder: TextEncoder = load_text_encoder(Path(study.model.main), device)
+        self.text_encoder: TextEncoder = load_text_encoder(Path(study.model.main), device, study.text)
         self.networks: dict[Network, DenoisingNetwork] = {"main": load_network(Path(study.model.main), device)}
         if any(prediction.network == "guide" for prediction in self.guidance.predictions()):
             self.networks["guide"] = load_network(Path(study.model.guide), device)
@@ -125,13 +132,14 @@ class ArmGenerator:
         self, prompts: list[str], seeds: list[int]
     ) -> tuple[list[PillowImage.Image], list[dict[str, list[float]]]]:
         """One batch: pictures, and for each picture its trace as columns."""
-        texts: dict[Text, list[str]] = {
+        needed = {prediction.text for prediction in self.guidance.predictions()}
+        every: dict[Text, list[str]] = {
             "prompt": prompts,
             "empty": [""] * len(prompts),
             "negative": [self.arm.negative] * len(prompts),
         }
-        needed = {prediction.text for prediction in self.guidance.predictions()}
-        conditioning = {text: self.text_encoder.encode(texts[text]) for text in needed}
+        texts: dict[Text, list[str]] = {text: values for text, values in every.items() if text in needed}
+        conditioning = self.text_encoder.encode_together(texts, references=("empty", "negative"))
         sampler = self.study.sampler
         scheduler = build_scheduler(sampler.scheduler, self.networks["main"].schedule.config)
         samples, trace = sample(self.networks, conditioning, self.guidance, scheduler, sampler.steps, seeds)

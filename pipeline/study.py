@@ -11,6 +11,7 @@ from pipeline.arm import Arm
 from pipeline.errors import InputError
 from pipeline.layout import PARAMS
 from pipeline.section import Count, Name, Section, Seed, inside_project
+from pipeline.text_settings import TextSettings
 
 
 class Model(Section):
@@ -114,6 +115,7 @@ class Study(Section):
     baseline: Name
     model: Model
     prompts: Prompts
+    text: TextSettings
     reference: Reference
     sampler: Sampler
     generate: Generate

@@ -1,41 +1,173 @@
-"""The text side: a CLIP text encoder turns prompts into what the denoising networks read."""
+"""The text side: CLIP text encoders turn prompts into what the denoising networks read.
 
-from dataclasses import dataclass
+Emphasis is applied as A1111 does: the embedding of each token is multiplied by its weight, and then the whole chunk
+by one number that restores its mean. Texts of several chunks join the embeddings of their chunks; texts that are
+used together are filled up with empty chunks to one length.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from pipeline.chunks import Chunk, WeightedToken, cut
 from pipeline.conditioning import Conditioning
+from pipeline.emphasis import parse
 from pipeline.errors import InputError
+from pipeline.text_settings import TextSettings
+from pipeline.underscores import spaced
 from pipeline.weights import check_folder
 
 # Loading takes no time worth a bar, and a bar would be the only noise of a quiet stage.
 transformers_logging.disable_progress_bar()
 
+Key = TypeVar("Key")
 
-@dataclass
-class TextEncoder:
-    """A CLIP text encoder with its tokenizer."""
 
-    model: CLIPTextModel
+@dataclass(frozen=True)
+class ClipTower:
+    """One CLIP text transformer with its tokenizer."""
+
+    model: CLIPTextModel | CLIPTextModelWithProjection
     tokenizer: CLIPTokenizer
 
+    @property
+    def context(self) -> int:
+        """Tokens that it reads at once, its begin and end marks included: 77 for CLIP."""
+        return min(int(self.tokenizer.model_max_length), int(self.model.config.max_position_embeddings))
+
+    @cached_property
+    def comma(self) -> int | None:
+        """The comma's token, where the vocabulary has one."""
+        token: int | None = self.tokenizer.get_vocab().get(",</w>")
+        return token
+
+    def chunks(self, text: str, settings: TextSettings) -> list[Chunk]:
+        """The chunks of a text, without begin and end marks."""
+        prompt = parse(text, settings.syntax)
+        spans = [span for section in prompt for span in section]
+        words = [spaced(span.text) if settings.underscores == "spaces" else span.text for span in spans]
+        # verbose=False: that a text is longer than the context is no news here.
+        tokens = iter(self.tokenizer(words, add_special_tokens=False, verbose=False).input_ids if words else [])
+        sections = [
+            [WeightedToken(token, span.weight) for span in section for token in next(tokens)] for section in prompt
+        ]
+        return cut(sections, self.context - 2, self.comma)
+
+    def padded(self, chunk: Chunk) -> tuple[list[int], list[float]]:
+        """Tokens and weights of a chunk with its marks, filled up to the context; padding has weight 1."""
+        padding = self.context - 2 - len(chunk)
+        begin, end, pad = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
+        tokens = [begin, *(item.token for item in chunk), end, *[pad] * padding]
+        return tokens, [1.0, *(item.weight for item in chunk), 1.0, *[1.0] * padding]
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """One CLIP text transformer (SD 1.x, SD 2.x, the embedded model) or SDXL's two, and how they read.
+
+    A single one gives its last layer that is not skipped, through the final layer norm. Of two, each gives the layer
+    before that, without the norm, side by side, and the second one's projection of the first chunk is the pooled
+    embedding (diffusers' conventions). `zero_empty`: an empty reference text reads as zeros, as SDXL was trained.
+    """
+
+    towers: tuple[ClipTower, ...]
+    settings: TextSettings = field(default_factory=TextSettings)
+    zero_empty: bool = False
+
+    def __post_init__(self) -> None:
+        for tower in self.towers:
+            layers = int(tower.model.config.num_hidden_layers)
+            left_out = self.settings.clip_skip + len(self.towers) - 1
+            if left_out >= layers:
+                raise InputError(
+                    f"text.clip_skip is {self.settings.clip_skip}; the text encoder has {layers} layers, so at most "
+                    f"{layers - len(self.towers)} can be skipped (A1111's CLIP skip 2 is 1 here)"
+                )
+
+    def encode(self, texts: Sequence[str]) -> Conditioning:
+        """What the networks are told of these texts: tokens [B, chunks * context, W]; any text can be read."""
+        return self.encode_together({"texts": texts})["texts"]
+
     @torch.inference_mode()
-    def encode(self, texts: list[str]) -> Conditioning:
-        """What the networks are told of these texts; texts longer than the context are cut."""
-        ids = self.tokenizer(
-            texts,
-            padding="max_length",
-            truncation=True,
-            max_length=self.tokenizer.model_max_length,
-            return_tensors="pt",
-        ).input_ids
-        return Conditioning(self.model(ids.to(self.model.device)).last_hidden_state)
+    def encode_together(
+        self, groups: Mapping[Key, Sequence[str]], references: Collection[object] = ()
+    ) -> dict[Key, Conditioning]:
+        """Several groups of texts for one call of a network: all get the number of chunks of the longest.
+
+        `references` names the groups to move away from; only their empty texts can read as zeros.
+        """
+        chunked = {
+            key: [[tower.chunks(text, self.settings) for tower in self.towers] for text in texts]
+            for key, texts in groups.items()
+        }
+        number = max([self.settings.chunks, *(len(c) for texts in chunked.values() for text in texts for c in text)])
+        conditioning = {}
+        for key, texts in groups.items():
+            encoded = self._embed(chunked[key], number)
+            if self.zero_empty and key in references:
+                encoded = _zeroed(encoded, [not text.strip() for text in texts])
+            conditioning[key] = encoded
+        return conditioning
+
+    def _embed(self, texts: list[list[list[Chunk]]], number: int) -> Conditioning:
+        embeddings, pooled = [], None
+        for k, tower in enumerate(self.towers):
+            filled = [tower.padded(chunk) for text in texts for chunk in [*text[k], *[()] * (number - len(text[k]))]]
+            tokens = torch.tensor([tokens for tokens, _ in filled], device=tower.model.device)
+            output = tower.model(tokens, output_hidden_states=self.settings.clip_skip > 0 or len(self.towers) == 2)
+            embedding = weighted(
+                self._layer(tower, output), torch.tensor([w for _, w in filled]), self.settings.restore_mean
+            )
+            embeddings.append(embedding.reshape(len(texts), number * tower.context, -1))
+            if isinstance(tower.model, CLIPTextModelWithProjection):
+                # A1111's and sgm's choice: the first chunk speaks for the text.
+                pooled = output.text_embeds[::number]
+        return Conditioning(embeddings[0] if len(embeddings) == 1 else torch.cat(embeddings, dim=-1), pooled)
+
+    def _layer(self, tower: ClipTower, output: Any) -> torch.Tensor:
+        skip = self.settings.clip_skip
+        layer: torch.Tensor
+        if len(self.towers) == 2:
+            layer = output.hidden_states[-(skip + 2)]
+        elif skip == 0:
+            layer = output.last_hidden_state
+        else:
+            # transformers 5 has the norm on the model itself, before it was in `text_model`.
+            transformer = getattr(tower.model, "text_model", tower.model)
+            layer = transformer.final_layer_norm(output.hidden_states[-(skip + 1)])
+        return layer
 
 
-def load_text_encoder(folder: Path, device: torch.device) -> TextEncoder:
+def weighted(embedding: torch.Tensor, weights: torch.Tensor, restore_mean: bool) -> torch.Tensor:
+    """Embeddings [B, L, W] with each token's multiplied by its weight [B, L], as A1111 does.
+
+    `restore_mean` then multiplies every text by (mean before) / (mean after), over its tokens and channels alike.
+    Weights of 1 change no bit.
+    """
+    result = embedding * weights.to(embedding)[..., None]
+    if restore_mean:
+        before, after = (x.float().mean(dim=(1, 2), keepdim=True) for x in (embedding, result))
+        ratio = before / after
+        result = result * torch.where(ratio.isfinite(), ratio, 1.0).to(result)
+    return result
+
+
+def _zeroed(conditioning: Conditioning, empty: Sequence[bool]) -> Conditioning:
+    keep = (~torch.tensor(empty, device=conditioning.tokens.device)).to(conditioning.tokens)
+    return Conditioning(
+        conditioning.tokens * keep[:, None, None],
+        None if conditioning.pooled is None else conditioning.pooled * keep[:, None],
+        conditioning.time_ids,
+    )
+
+
+def load_text_encoder(folder: Path, device: torch.device, settings: TextSettings | None = None) -> TextEncoder:
     """Load a text encoder and its tokenizer, in single precision. Raises InputError."""
     check_folder(folder, with_text_encoder=True)
     try:
@@ -44,4 +176,5 @@ def load_text_encoder(folder: Path, device: torch.device) -> TextEncoder:
     except Exception as error:  # transformers and safetensors raise many kinds for a damaged folder
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{folder} cannot be loaded ({reason}); restore it or train it anew") from None
-    return TextEncoder(model.to(device).eval().requires_grad_(False), tokenizer)
+    tower = ClipTower(model.to(device).eval().requires_grad_(False), tokenizer)
+    return TextEncoder((tower,), settings or TextSettings())

@@ -1,0 +1,24 @@
+"""How the texts of a study are read."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.emphasis import Syntax
+from pipeline.section import Count, Section
+
+
+class TextSettings(Section):
+    """How every text of a study, prompt or negative prompt, becomes embeddings.
+
+    `clip_skip` counts the text encoder's last layers that are left out, as diffusers does: 0 leaves out none, and
+    the "CLIP skip 2" of A1111 and NovelAI is 1. `restore_mean` is A1111's correction after weighting. `underscores`
+    become spaces except in emoticons such as ^_^, or are kept. `chunks` is the number of chunks (75 tokens of CLIP)
+    that every text is filled up to; longer texts take more. The defaults are diffusers' reading.
+    """
+
+    syntax: Syntax = "plain"
+    clip_skip: Annotated[int, Field(ge=0)] = 0
+    restore_mean: bool = True
+    underscores: Literal["spaces", "kept"] = "kept"
+    chunks: Count = 1
