@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pipeline.errors import InputError, run_stage
 from pipeline.files import write_atomically
 from pipeline.layout import CONF, PARAMS
+from pipeline.prompts import study_prompts
 from pipeline.study import parse_study
 
 _OVERRIDES = "GUIDEDRIFT_OVERRIDES"
@@ -40,6 +41,8 @@ def main() -> None:
     overrides = [*os.environ.get(_OVERRIDES, "").split(), *sys.argv[1:]]
     content = compose(CONF, overrides)
     study = parse_study(content, "the composed study")
+    # A prompt file that is missing or malformed is better known now than after the reference set is drawn.
+    study_prompts(study)
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     if not PARAMS.exists() or PARAMS.read_text("utf-8") != text:
         write_atomically(PARAMS, text.encode())

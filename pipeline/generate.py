@@ -33,7 +33,7 @@ from pipeline.files import file_digest, fingerprint
 from pipeline.guidance import Guidance, Network, Text, guidance_of
 from pipeline.layout import SETS, TRACES
 from pipeline.networks import DenoisingNetwork, check_pair, load_network
-from pipeline.prompts import arm_prompts, study_prompts
+from pipeline.prompts import arm_negatives, arm_prompts, study_prompts
 from pipeline.sampler import sample
 from pipeline.schedulers import build_scheduler
 from pipeline.shards import encode_png, shard_fingerprint, write_shard
@@ -97,7 +97,7 @@ def plan_shards(study: Study, arm_name: str, prompts: list[str]) -> list[Shard]:
     guidance = guidance_of(arm)
     used = {prediction.network for prediction in guidance.predictions()}
     common = {
-        "arm": {**arm.model_dump(exclude={"description", "negative_preset"}), "negative_prompt": arm.negative},
+        "arm": arm.model_dump(exclude={"description", "negative_preset", "negative_prompt"}),
         "sampler": study.sampler.model_dump(),
         "text": study.text.model_dump(),
         "batch": study.generate.batch,
@@ -110,7 +110,11 @@ def plan_shards(study: Study, arm_name: str, prompts: list[str]) -> list[Shard]:
     shards = []
     for part, start in enumerate(range(0, study.generate.pictures, study.generate.shard)):
         stop = min(start + study.generate.shard, study.generate.pictures)
-        own = {"prompts": prompts[start:stop], "seeds": [study.generate.first_seed + start, stop - start]}
+        own = {
+            "prompts": prompts[start:stop],
+            "negatives": arm_negatives(arm, prompts[start:stop], study.text.syntax),
+            "seeds": [study.generate.first_seed + start, stop - start],
+        }
         shards.append(Shard(part, start, stop, fingerprint([arm_name, common, own])))
     return shards
 
@@ -136,7 +140,7 @@ class ArmGenerator:
         every: dict[Text, list[str]] = {
             "prompt": prompts,
             "empty": [""] * len(prompts),
-            "negative": [self.arm.negative] * len(prompts),
+            "negative": arm_negatives(self.arm, prompts, self.study.text.syntax),
         }
         texts: dict[Text, list[str]] = {text: values for text, values in every.items() if text in needed}
         conditioning = self.text_encoder.encode_together(texts, references=("empty", "negative"))
@@ -188,6 +192,7 @@ def _write(
     study, arm_name = generator.study, generator.arm_name
     columns: dict[str, list[object]] = {name: [] for name in FEATURES}
     trace: dict[str, list[object]] = {name: [] for name in TRACE_FEATURES}
+    negatives = arm_negatives(generator.arm, prompts, study.text.syntax)
     for batch in _batches(shard, study.generate.batch):
         seeds = [study.generate.first_seed + k for k in batch]
         pictures, traces = generator.draw([prompts[k] for k in batch], seeds)
@@ -199,7 +204,7 @@ def _write(
                 arm_name,
                 k,
                 prompts[k],
-                generator.arm.negative,
+                negatives[k],
                 seed,
             )
             for name, value in zip(columns, row, strict=True):

@@ -1,23 +1,110 @@
-"""Negative prompts that people use, by name."""
+"""Texts that people add to every prompt, by name: unwanted content, quality tags, ladders of quality.
 
-# tinybooru: every flaw and the two lowest qualities of the embedded world.
-# novelai-*: the "undesired content" presets of the NovelAI image models (V3), animagine: Animagine XL 3.1's card.
-NEGATIVE_PROMPTS = {
-    "tinybooru": ("worst quality, low quality, bad anatomy, lowres, blurry, jpeg artifacts, cropped, watermark, text"),
-    "novelai-light": "nsfw, lowres, jpeg artifacts, worst quality, watermark, blurry, very displeasing",
-    "novelai-heavy": (
-        "nsfw, lowres, {bad}, error, fewer, extra, missing, worst quality, jpeg artifacts, bad quality, watermark, "
-        "unfinished, displeasing, chromatic aberration, signature, extra digits, artistic error, username, scan, "
-        "[abstract]"
+They are written in the syntax of the tool they come from; pipeline/prompts.py translates them into the study's.
+"""
+
+from typing import Literal, NamedTuple
+
+from pipeline.emphasis import Syntax
+
+
+class NegativePreset(NamedTuple):
+    """A list of unwanted content in the syntax of its tool."""
+
+    text: str
+    syntax: Syntax
+
+
+class QualityTags(NamedTuple):
+    """Tags that ask for quality, and where their tool puts them."""
+
+    text: str
+    place: Literal["prefix", "suffix"]
+
+
+_HEAVY = (
+    "lowres, {bad}, error, fewer, extra, missing, worst quality, jpeg artifacts, bad quality, watermark, unfinished, "
+    "displeasing, chromatic aberration, signature, extra digits, artistic error, username, scan, [abstract]"
+)
+_TINYBOORU_HEAVY = (
+    "worst quality, low quality, normal quality, lowres, blurry, jpeg artifacts, cropped, watermark, text"
+)
+
+# tinybooru: every flaw and the two lowest qualities of the embedded world. Its light, heavy and human-focus presets
+# differ as NovelAI's do: few flaws; all but the malformed people; those as well.
+# novelai-v1-*: "Low Quality" and "Low Quality + Bad Anatomy" of the first model. novelai-*, novelai-furry-light: the
+# "undesired content" of V3. animagine: the card of Animagine XL 3.1. field-note-*: the pure negative prompts of two
+# field notes, on a NovelAI-type model and on anything-v3, where a weight may be tiny but not zero.
+NEGATIVE_PRESETS = {
+    "tinybooru": NegativePreset(
+        "worst quality, low quality, bad anatomy, lowres, blurry, jpeg artifacts, cropped, watermark, text", "plain"
     ),
-    "novelai-human-focus": (
-        "lowres, {bad}, error, fewer, extra, missing, worst quality, jpeg artifacts, bad quality, watermark, "
-        "unfinished, displeasing, chromatic aberration, signature, extra digits, artistic error, username, scan, "
-        "[abstract], bad anatomy, bad hands, @_@, mismatched pupils, heart-shaped pupils, glowing eyes"
+    "tinybooru-light": NegativePreset("lowres, jpeg artifacts, worst quality, watermark, blurry", "plain"),
+    "tinybooru-heavy": NegativePreset(_TINYBOORU_HEAVY, "plain"),
+    "tinybooru-human-focus": NegativePreset(f"{_TINYBOORU_HEAVY}, bad anatomy", "plain"),
+    "novelai-v1-low-quality": NegativePreset(
+        "lowres, text, cropped, worst quality, low quality, normal quality, jpeg artifacts, signature, watermark, "
+        "username, blurry",
+        "novelai",
     ),
-    "animagine": (
+    "novelai-v1-bad-anatomy": NegativePreset(
+        "lowres, bad anatomy, bad hands, text, error, missing fingers, extra digit, fewer digits, cropped, "
+        "worst quality, low quality, normal quality, jpeg artifacts, signature, watermark, username, blurry",
+        "novelai",
+    ),
+    "novelai-light": NegativePreset(
+        "nsfw, lowres, jpeg artifacts, worst quality, watermark, blurry, very displeasing", "novelai"
+    ),
+    "novelai-heavy": NegativePreset(f"nsfw, {_HEAVY}", "novelai"),
+    "novelai-human-focus": NegativePreset(
+        f"{_HEAVY}, bad anatomy, bad hands, @_@, mismatched pupils, heart-shaped pupils, glowing eyes", "novelai"
+    ),
+    "novelai-furry-light": NegativePreset(
+        "nsfw, {worst quality}, guide lines, unfinished, bad, url, tall image, widescreen, compression artifacts, "
+        "unknown text",
+        "novelai",
+    ),
+    "animagine": NegativePreset(
         "nsfw, lowres, (bad), text, error, fewer, extra, missing, worst quality, jpeg artifacts, low quality, "
         "watermark, unfinished, displeasing, oldest, early, chromatic aberration, signature, extra digits, "
-        "artistic error, username, scan"
+        "artistic error, username, scan",
+        "a1111",
     ),
+    "field-note-novelai": NegativePreset(
+        "lowres, bad anatomy, bad hands, text, error, missing fingers, extra digit, fewer digits, cropped, "
+        "worst quality, low quality, normal quality, jpeg artifacts, signature, watermark, username, blurry, "
+        "artist name",
+        "novelai",
+    ),
+    "field-note-anything": NegativePreset(
+        "(bad:0.0001), (comic:0.0001), (cropped:0.0001), (error:0.0001), (extra:0.0001), (low:0.0001), "
+        "(lowres:0.0001), (speech:0.0001), (worst:0.0001)",
+        "a1111",
+    ),
+}
+
+# What "add quality tags" adds in NovelAI, and what the card of Animagine XL 3.1 recommends.
+QUALITY_TAGS = {
+    "tinybooru": QualityTags("masterpiece", "suffix"),
+    "novelai-v1": QualityTags("masterpiece, best quality", "prefix"),
+    "novelai-v2": QualityTags("very aesthetic, best quality, absurdres", "prefix"),
+    "novelai-v3": QualityTags("best quality, amazing quality, very aesthetic, absurdres", "suffix"),
+    "animagine": QualityTags("masterpiece, best quality, very aesthetic, absurdres", "suffix"),
+}
+
+# Quality in words, best to worst, as the models were trained with them: axes of tag grids.
+LADDERS = {
+    "tinybooru": (
+        *("masterpiece", "best quality", "high quality"),
+        *("normal quality", "low quality", "worst quality"),
+    ),
+    "novelai-v1": (
+        *("masterpiece", "best quality", "high quality"),
+        *("normal quality", "low quality", "worst quality"),
+    ),
+    "novelai-v2": (
+        *("best quality", "amazing quality", "great quality"),
+        *("normal quality", "bad quality", "worst quality"),
+    ),
+    "aesthetic": ("very aesthetic", "aesthetic", "displeasing", "very displeasing"),
 }

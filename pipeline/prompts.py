@@ -1,18 +1,36 @@
-"""The prompts of a study: tag lists of held-out tinybooru pictures of good quality."""
-
-from itertools import islice
+"""The prompts and negative prompts of an arm, picture by picture."""
 
 from pipeline.arm import Arm
+from pipeline.emphasis import Syntax, parse, write
+from pipeline.presets import NEGATIVE_PRESETS, QUALITY_TAGS
+from pipeline.prompt_sets import read_prompts
 from pipeline.study import Study
-from pipeline.tinybooru.build import plans
 
 
 def study_prompts(study: Study) -> list[str]:
-    """One prompt a picture, the same for every arm that does not ask for empty ones."""
-    held_out = plans(study.prompts.split, study.prompts.world_seed, good_only=True)
-    return [", ".join(planned.tags) for planned in islice(held_out, study.generate.pictures)]
+    """One prompt a picture, the same for every arm that does not ask for empty ones. Raises InputError."""
+    return read_prompts(study.prompts, study.generate.pictures, study.text.syntax)
 
 
 def arm_prompts(arm: Arm, prompts: list[str]) -> list[str]:
-    """The prompts of an arm, given those of the study."""
-    return [""] * len(prompts) if arm.prompt == "empty" else prompts
+    """The prompts of an arm, given those of the study: as they are, or empty; with its quality tags."""
+    chosen = [""] * len(prompts) if arm.prompt == "empty" else prompts
+    if arm.quality_preset is None:
+        return chosen
+    tags, place = QUALITY_TAGS[arm.quality_preset]
+    pairs = [(tags, prompt) if place == "prefix" else (prompt, tags) for prompt in chosen]
+    return [", ".join(part for part in pair if part) for pair in pairs]
+
+
+def arm_negatives(arm: Arm, prompts: list[str], syntax: Syntax) -> list[str]:
+    """The negative prompts of an arm, given its own prompts; empty ones where it has none.
+
+    A preset is translated from the syntax of its tool into the study's, so that its weights act and its brackets are
+    not read as text.
+    """
+    if arm.negative_from_prompt:
+        return prompts
+    if arm.negative_preset is None:
+        return [arm.negative_prompt or ""] * len(prompts)
+    preset = NEGATIVE_PRESETS[arm.negative_preset]
+    return [write(parse(preset.text, preset.syntax), syntax)] * len(prompts)

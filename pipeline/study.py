@@ -8,8 +8,10 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.arm import Arm
+from pipeline.emphasis import check_emphasis
 from pipeline.errors import InputError
 from pipeline.layout import PARAMS
+from pipeline.prompt_sets import PromptSet
 from pipeline.section import Count, Name, Section, Seed, inside_project
 from pipeline.text_settings import TextSettings
 
@@ -22,13 +24,6 @@ class Model(Section):
     guide: str
 
     _paths = field_validator("main", "guide")(inside_project)
-
-
-class Prompts(Section):
-    """Which prompts the arms share: tag lists of held-out tinybooru pictures of good quality."""
-
-    split: Literal["validation"]
-    world_seed: Seed
 
 
 class Reference(Section):
@@ -114,7 +109,7 @@ class Study(Section):
     name: Name
     baseline: Name
     model: Model
-    prompts: Prompts
+    prompts: PromptSet
     text: TextSettings
     reference: Reference
     sampler: Sampler
@@ -138,6 +133,15 @@ class Study(Section):
         smallest = max(self.metrics.precision_recall_k, self.metrics.density_coverage_k) + 1
         if self.generate.pictures < smallest:
             raise ValueError(f"generate.pictures is {self.generate.pictures}; the neighbour metrics need {smallest}")
+        return self
+
+    @model_validator(mode="after")
+    def _well_formed_emphasis(self) -> "Study":
+        for name, arm in self.arms.items():
+            try:
+                check_emphasis(arm.negative_prompt or "", self.text.syntax)
+            except ValueError as error:
+                raise ValueError(f"arms.{name}.negative_prompt: {error}") from None
         return self
 
     def arm(self, name: str) -> Arm:

@@ -59,7 +59,7 @@ def test_no_key_is_one_that_the_run_cache_ignores():
             r"arms.negative.negative_preset is 'heavy': is unknown; known presets: tin",
         ),
         ("arms.negative.negative_prompt", "bad", r"arms.negative: method negative needs exactly one of"),
-        ("arms.cfg.negative_prompt", "bad", r"arms.cfg: method cfg takes no negative_prompt"),
+        ("arms.cfg.negative_prompt", "bad", r"arms.cfg: method cfg takes none of negative_prompt"),
         ("sampler.scheduler", "ddpm", r"sampler.scheduler is 'ddpm': .*'ddim', 'euler' or 'dpmsolver\+\+'"),
         ("sampler.steps", 0, r"sampler.steps is 0"),
         ("model.main", "/etc/models", r"model.main is '/etc/models': must be a path inside the project"),

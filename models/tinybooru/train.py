@@ -25,7 +25,7 @@ from models.tinybooru.scorers import (
 )
 from models.tinybooru.tokenizer import train_tokenizer
 from pipeline.errors import run_stage
-from pipeline.presets import NEGATIVE_PROMPTS
+from pipeline.presets import NEGATIVE_PRESETS
 from pipeline.shards import decode_images, read_set
 from pipeline.tinybooru.build import build
 
@@ -40,6 +40,8 @@ CLIP = ScorerRecipe("clip", steps=900, batch=256, learning_rate=1e-3)
 MALFORMED = ScorerRecipe("malformed", steps=1500, batch=128, learning_rate=2e-3)
 
 PARTS = ("clip", "malformed", "main", "guide")
+# The shipped tokenizer was trained with these; more of them would make another vocabulary.
+PRESETS_IN_VOCABULARY = ("tinybooru", "novelai-light", "novelai-heavy", "novelai-human-focus", "animagine")
 
 
 def main() -> None:
@@ -56,7 +58,9 @@ def main() -> None:
     for split, pictures in (("train", TRAINING_PICTURES), ("validation", HELD_OUT_PICTURES)):
         build(DATA / split, split, pictures, WORLD_SEED)
     corpus, held_out = load_corpus(DATA / "train"), load_corpus(DATA / "validation")
-    tokenizer = train_tokenizer([*corpus.captions(), *(list(NEGATIVE_PROMPTS.values()) * 50)])
+    tokenizer = train_tokenizer(
+        [*corpus.captions(), *([NEGATIVE_PRESETS[name].text for name in PRESETS_IN_VOCABULARY] * 50)]
+    )
 
     if "clip" in parts:
         clip = ClipTraining(CLIP, tokenizer, corpus, CHECKPOINTS / "clip.safetensors", device)

@@ -1,0 +1,207 @@
+"""Prompt sets: where the prompts of a study come from.
+
+Files and datasets lie in the folder prompts/, which DVC watches. What a person wrote for the study (files, grids) is
+checked strictly; captions of a dataset are taken as they are.
+"""
+
+import random
+from collections.abc import Sequence
+from itertools import islice
+from math import prod
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from pipeline.emphasis import Syntax, check_emphasis
+from pipeline.errors import InputError
+from pipeline.presets import LADDERS
+from pipeline.section import Count, Section, Seed, inside_project
+
+PROMPTS_FOLDER = "prompts"
+
+Tag = Annotated[str, StringConstraints(max_length=1000)]
+
+
+def _watched(path: str) -> str:
+    if not path.startswith(f"{PROMPTS_FOLDER}/"):
+        raise ValueError(f"must lie in {PROMPTS_FOLDER}/, the folder that DVC watches")
+    return inside_project(path)
+
+
+class TinybooruPrompts(Section):
+    """Tag lists of held-out tinybooru pictures of good quality; as many as there are pictures."""
+
+    source: Literal["tinybooru"]
+    split: Literal["validation"]
+    world_seed: Seed
+
+
+class FilePrompts(Section):
+    """A text file, one prompt a line; blank lines are skipped."""
+
+    source: Literal["file"]
+    path: str
+
+    _path = field_validator("path")(_watched)
+
+
+class GridPrompts(Section):
+    """Every combination of one tag from each axis, or a seeded sample of them.
+
+    An axis is a list of tags (an empty one adds nothing) or the name of a ladder of quality (presets.LADDERS). The
+    last axis varies fastest; a sample is without repeats and in random order.
+    """
+
+    source: Literal["grid"]
+    axes: Annotated[list[list[Tag] | str], Field(min_length=1)]
+    sample: Count | None = None
+    seed: Seed = 0
+
+    @field_validator("axes")
+    @classmethod
+    def _whole_axes(cls, axes: list[list[str] | str]) -> list[list[str] | str]:
+        for axis in axes:
+            if isinstance(axis, str) and axis not in LADDERS:
+                raise ValueError(f"has the axis {axis!r}; an axis is a list of tags or one of {', '.join(LADDERS)}")
+            if not axis:
+                raise ValueError("has an axis without tags")
+        return axes
+
+    @model_validator(mode="after")
+    def _enough_to_sample(self) -> "GridPrompts":
+        combinations = prod(len(tags) for tags in self.tags)
+        if self.sample is not None and self.sample > combinations:
+            raise ValueError(f"sample is {self.sample}; the axes have {combinations} combinations")
+        if self.sample is None and combinations > 100_000:
+            raise ValueError(f"the axes have {combinations} combinations; set sample to the number you want")
+        return self
+
+    @property
+    def tags(self) -> list[Sequence[str]]:
+        """The axes as tags."""
+        return [LADDERS[axis] if isinstance(axis, str) else axis for axis in self.axes]
+
+
+class DatasetPrompts(Section):
+    """A text column of a dataset on this machine: a parquet file, a folder of them, or what `save_to_disk` wrote."""
+
+    source: Literal["dataset"]
+    path: str
+    column: str
+
+    _path = field_validator("path")(_watched)
+
+
+class EmptyPrompts(Section):
+    """The empty prompt for every picture."""
+
+    source: Literal["empty"]
+
+
+PromptSet = Annotated[
+    TinybooruPrompts | FilePrompts | GridPrompts | DatasetPrompts | EmptyPrompts, Field(discriminator="source")
+]
+
+
+def read_prompts(prompt_set: PromptSet, count: int, syntax: Syntax) -> list[str]:
+    """`count` prompts; a set of fewer starts again, so that its prompts repeat (with other seeds).
+
+    Deterministic. Raises InputError where a file is missing, empty or damaged, a column is unknown, or a prompt that
+    somebody wrote for the study has malformed weights.
+    """
+    match prompt_set:
+        case TinybooruPrompts():
+            # As below, an import of a second.
+            from pipeline.tinybooru.build import plans
+
+            held_out = plans(prompt_set.split, prompt_set.world_seed, good_only=True)
+            return [", ".join(planned.tags) for planned in islice(held_out, count)]
+        case FilePrompts():
+            prompts = _lines(Path(prompt_set.path), syntax)
+        case GridPrompts():
+            prompts = _combinations(prompt_set, syntax)
+        case DatasetPrompts():
+            prompts = _captions(Path(prompt_set.path), prompt_set.column)
+        case EmptyPrompts():
+            prompts = [""]
+    return [prompts[k % len(prompts)] for k in range(count)]
+
+
+def _lines(path: Path, syntax: Syntax) -> list[str]:
+    try:
+        text = path.read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"prompts.path {path} does not exist; put one prompt a line into it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"prompts.path {path} is no readable UTF-8 text ({error}); save it as such") from None
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if not lines:
+        raise InputError(f"prompts.path {path} holds no prompt; put one a line into it, or choose prompts=empty")
+    for number, line in lines:
+        _check(line, syntax, f"{path}:{number}")
+    return [line for _, line in lines]
+
+
+def _combinations(grid: GridPrompts, syntax: Syntax) -> list[str]:
+    axes = grid.tags
+    for axis in axes:
+        for tag in axis:
+            _check(tag, syntax, "prompts.axes")
+    total = prod(len(axis) for axis in axes)
+    chosen = range(total) if grid.sample is None else random.Random(grid.seed).sample(range(total), grid.sample)
+    return [_combination(axes, number) for number in chosen]
+
+
+def _combination(axes: Sequence[Sequence[str]], number: int) -> str:
+    tags: list[str] = []
+    for axis in reversed(axes):
+        number, k = divmod(number, len(axis))
+        tags.insert(0, axis[k])
+    return ", ".join(tag for tag in tags if tag)
+
+
+def _captions(path: Path, column: str) -> list[str]:
+    if not path.exists():
+        raise InputError(f"prompts.path {path} does not exist; put a parquet file or a saved dataset there")
+    try:
+        captions = _column(path, column)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"prompts.path {path} cannot be read as a dataset ({reason})") from None
+    if not captions:
+        raise InputError(f"prompts.path {path} holds no rows; choose another dataset, or prompts=empty")
+    return captions
+
+
+def _column(path: Path, column: str) -> list[str]:
+    # Every stage reads the study, and only this set is worth the second that the import takes.
+    from datasets import Dataset, load_from_disk
+
+    if path.is_dir() and (path / "state.json").is_file():
+        dataset = load_from_disk(str(path))
+    else:
+        files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+        if not files:
+            raise ValueError("the folder holds neither parquet files nor a saved dataset")
+        _check_column(pq.read_schema(files[0]), column, path)
+        dataset = Dataset(pa.concat_tables([pq.read_table(file, columns=[column]) for file in files]))
+    _check_column(dataset.features.arrow_schema, column, path)
+    return [caption or "" for caption in dataset[column]]
+
+
+def _check_column(schema: pa.Schema, column: str, path: Path) -> None:
+    if column not in schema.names:
+        raise InputError(f"prompts.column '{column}' is unknown in {path}; its columns: {', '.join(schema.names)}")
+    kind = schema.field(column).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise InputError(f"prompts.column '{column}' of {path} holds {kind}, not text; choose a text column")
+
+
+def _check(prompt: str, syntax: Syntax, where: str) -> None:
+    try:
+        check_emphasis(prompt, syntax)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from None

@@ -1,0 +1,200 @@
+"""Prompt sets, presets, and what an arm makes of them."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset
+
+from pipeline.arm import Arm
+from pipeline.compose import compose
+from pipeline.emphasis import check_emphasis, parse
+from pipeline.errors import InputError
+from pipeline.generate import plan_shards
+from pipeline.presets import LADDERS, NEGATIVE_PRESETS
+from pipeline.prompt_sets import DatasetPrompts, EmptyPrompts, FilePrompts, GridPrompts, TinybooruPrompts, read_prompts
+from pipeline.prompts import arm_negatives, arm_prompts, study_prompts
+from pipeline.study import parse_study
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder prompts/ of an empty project."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts").mkdir()
+    return tmp_path / "prompts"
+
+
+def grid(**changes):
+    return GridPrompts(**{"source": "grid", "axes": [["a", "b"], ["x", "", "z"]], **changes})
+
+
+def test_a_file_gives_one_prompt_a_line_and_starts_again(folder):
+    (folder / "tags.txt").write_text("\ufeff(a:1.2), b\r\n\n  c  \n")
+    prompts = read_prompts(FilePrompts(source="file", path="prompts/tags.txt"), 5, "a1111")
+    assert prompts == ["(a:1.2), b", "c", "(a:1.2), b", "c", "(a:1.2), b"]
+
+
+def test_a_grid_is_every_combination_the_last_axis_fastest():
+    assert read_prompts(grid(), 6, "a1111") == ["a, x", "a", "a, z", "b, x", "b", "b, z"]
+
+
+def test_a_grid_takes_a_ladder_of_quality_by_name():
+    prompts = read_prompts(grid(axes=[["1girl"], "novelai-v1"]), 6, "novelai")
+    assert prompts == [f"1girl, {quality}" for quality in LADDERS["novelai-v1"]]
+
+
+def test_a_sample_of_a_grid_is_of_its_seed_and_without_repeats():
+    axes = [[f"{axis}{k}" for k in range(30)] for axis in "abcde"]
+    prompts = read_prompts(grid(axes=axes, sample=50, seed=1), 50, "plain")
+    assert prompts == read_prompts(grid(axes=axes, sample=50, seed=1), 50, "plain")
+    assert len(set(prompts)) == 50
+    assert prompts != read_prompts(grid(axes=axes, sample=50, seed=2), 50, "plain")
+
+
+@pytest.mark.parametrize("form", ["file", "folder", "saved"])
+def test_captions_of_a_dataset_are_taken_as_they_are(folder, form):
+    captions = ["(x:abc), 😀", None, "a BREAK b", ""]
+    dataset = Dataset.from_dict({"caption": captions, "number": [1, 2, 3, 4]})
+    path = folder / {"file": "captions.parquet", "folder": "captions", "saved": "captions"}[form]
+    if form == "saved":
+        dataset.save_to_disk(path)
+    elif form == "folder":
+        path.mkdir()
+        dataset.select([0, 1]).to_parquet(path / "0.parquet")
+        dataset.select([2, 3]).to_parquet(path / "1.parquet")
+    else:
+        dataset.to_parquet(path)
+    prompt_set = DatasetPrompts(source="dataset", path=f"prompts/{path.name}", column="caption")
+    assert read_prompts(prompt_set, 5, "a1111") == ["(x:abc), 😀", "", "a BREAK b", "", "(x:abc), 😀"]
+
+
+def test_held_out_prompts_do_not_depend_on_how_many_are_asked_for():
+    held_out = TinybooruPrompts(source="tinybooru", split="validation", world_seed=0)
+    assert read_prompts(held_out, 8, "a1111") == read_prompts(held_out, 20, "a1111")[:8]
+    assert read_prompts(EmptyPrompts(source="empty"), 3, "a1111") == ["", "", ""]
+
+
+def test_bad_prompt_files_are_named_with_the_way_out(folder):
+    def read(path, column=None, syntax="a1111"):
+        if column is None:
+            return read_prompts(FilePrompts(source="file", path=path), 2, syntax)
+        return read_prompts(DatasetPrompts(source="dataset", path=path, column=column), 2, syntax)
+
+    (folder / "empty.txt").write_text("\n \n")
+    (folder / "malformed.txt").write_text("fine\n(x:abc)\n")
+    (folder / "latin.txt").write_bytes(b"caf\xe9")
+    (folder / "broken.parquet").write_bytes(b"PAR1 no")
+    (folder / "nothing").mkdir()
+    pq.write_table(pa.table({"caption": ["a"], "number": [1]}), folder / "captions.parquet")
+    pq.write_table(pa.table({"caption": pa.array([], pa.string())}), folder / "rowless.parquet")
+    for arguments, message in (
+        (("prompts/missing.txt",), "prompts.path prompts/missing.txt does not exist"),
+        (("prompts/empty.txt",), "prompts/empty.txt holds no prompt"),
+        (("prompts/malformed.txt",), r"prompts/malformed.txt:2: '\(x:abc\)' has the weight 'abc'"),
+        (("prompts/latin.txt",), "is no readable UTF-8 text"),
+        (("prompts/missing.parquet", "caption"), "prompts/missing.parquet does not exist"),
+        (("prompts/broken.parquet", "caption"), "cannot be read as a dataset"),
+        (("prompts/nothing", "caption"), "the folder holds neither parquet files nor a saved dataset"),
+        (("prompts/captions.parquet", "tags"), "'tags' is unknown in .*; its columns: caption, number"),
+        (("prompts/captions.parquet", "number"), "'number' of .* holds int64, not text"),
+        (("prompts/rowless.parquet", "caption"), "holds no rows"),
+    ):
+        with pytest.raises(InputError, match=message) as raised:
+            read(*arguments)
+        assert "\n" not in str(raised.value)
+    assert read("prompts/malformed.txt", syntax="novelai") == ["fine", "(x:abc)"]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ({"source": "grid", "axes": [["a"], []]}, "has an axis without tags"),
+        ({"source": "grid", "axes": [["a"], "novelai-v9"]}, "has the axis 'novelai-v9'; .* one of tinybooru"),
+        ({"source": "grid", "axes": [["a", "b"]], "sample": 3}, "sample is 3; the axes have 2 combinations"),
+        ({"source": "grid", "axes": [["x"] * 1000] * 2}, "have 1000000 combinations; set sample"),
+        ({"source": "file", "path": "/etc/passwd"}, "must lie in prompts/"),
+        ({"source": "file", "path": "prompts/../params.yaml"}, "inside the project, without '..'"),
+        ({"source": "web"}, "'tinybooru', 'file', 'grid', 'dataset', 'empty'"),
+    ],
+)
+def test_a_wrong_prompt_set_is_named_with_the_way_out(params, prompts, message):
+    params["prompts"] = prompts
+    with pytest.raises(InputError, match=message) as raised:
+        parse_study(params, "test")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_malformed_weight_of_a_configured_prompt_is_refused_before_anything_is_loaded(params):
+    params["arms"]["negative"].update(negative_preset=None, negative_prompt="(x:abc)")
+    with pytest.raises(InputError, match=r"arms.negative.negative_prompt: '\(x:abc\)' has the weight 'abc'"):
+        parse_study(params, "test")
+    params["text"]["syntax"] = "plain"
+    assert parse_study(params, "test").arms["negative"].negative == "(x:abc)"
+
+
+@pytest.mark.parametrize("choice", ["tinybooru", "empty", "file", "grid"])
+def test_the_prompt_sets_of_conf_are_whole(choice, params, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    params["prompts"] = compose(ROOT / "conf", [f"prompts={choice}"])["prompts"]
+    assert len(study_prompts(parse_study(params, "test"))) == params["generate"]["pictures"]
+
+
+@pytest.mark.parametrize("name", NEGATIVE_PRESETS)
+def test_a_preset_keeps_its_weights_in_the_other_syntax(name):
+    preset = NEGATIVE_PRESETS[name]
+    check_emphasis(preset.text, preset.syntax)
+    arm = Arm(method="negative", scale=2, negative_preset=name)
+    (translated,) = arm_negatives(arm, ["a"], "a1111")
+    assert parse(translated, "a1111") == parse(preset.text, preset.syntax)
+    assert not set("{}()[]") & set(arm_negatives(arm, ["a"], "plain")[0])
+
+
+def test_quality_tags_stand_where_their_tool_puts_them():
+    def drawn(**changes):
+        return arm_prompts(Arm(method="cfg", scale=2, **changes), ["1girl"])
+
+    assert drawn() == ["1girl"]
+    assert drawn(quality_preset="novelai-v1") == ["masterpiece, best quality, 1girl"]
+    assert drawn(quality_preset="novelai-v3") == ["1girl, best quality, amazing quality, very aesthetic, absurdres"]
+    assert drawn(quality_preset="tinybooru", prompt="empty") == ["masterpiece"]
+
+
+def test_the_prompt_can_be_its_own_negative():
+    arm = Arm(method="negative", scale=2, negative_from_prompt=True, quality_preset="tinybooru")
+    prompts = arm_prompts(arm, ["1girl", "1boy"])
+    assert arm_negatives(arm, prompts, "a1111") == prompts == ["1girl, masterpiece", "1boy, masterpiece"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"negative_preset": "tinybooru", "negative_from_prompt": True}, "needs exactly one of"),
+        ({}, "needs exactly one of negative_prompt, negative_preset and negative_from_prompt"),
+        ({"negative_preset": "hevy"}, "is unknown; known presets: tinybooru, "),
+        (
+            {"negative_preset": "tinybooru", "quality_preset": "best"},
+            "is unknown; known presets: tinybooru, novelai-v1",
+        ),
+    ],
+)
+def test_an_arm_has_one_negative_prompt_and_known_presets(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Arm(method="negative", scale=2, **changes)
+
+
+def test_the_negative_prompt_and_the_reading_belong_to_a_shards_fingerprint(study):
+    def marks(arm_changes=None, **changes):
+        arm = study.arms["negative"].model_copy(update=arm_changes or {})
+        other = study.model_copy(update={"arms": {**study.arms, "negative": arm}, **changes})
+        return [shard.fingerprint for shard in plan_shards(other, "negative", study_prompts(other))]
+
+    assert marks() == marks({"description": "other words"})
+    text = arm_negatives(study.arms["negative"], [""], "a1111")[0]
+    assert marks() == marks({"negative_preset": None, "negative_prompt": text}), "a preset is its text"
+    assert marks() != marks({"negative_preset": "tinybooru-light"})
+    assert marks() != marks({"negative_preset": None, "negative_from_prompt": True})
+    assert marks() != marks(text=study.text.model_copy(update={"clip_skip": 1}))
