@@ -145,7 +145,7 @@ class ArmGenerator:
         texts: dict[Text, list[str]] = {text: values for text, values in every.items() if text in needed}
         conditioning = self.text_encoder.encode_together(texts, references=("empty", "negative"))
         sampler = self.study.sampler
-        scheduler = build_scheduler(sampler.scheduler, self.networks["main"].schedule.config)
+        scheduler = build_scheduler(sampler, self.networks["main"].schedule.config)
         samples, trace = sample(self.networks, conditioning, self.guidance, scheduler, sampler.steps, seeds)
         pictures = self.networks["main"].to_pictures(samples).permute(0, 2, 3, 1).cpu().numpy()
         traces: list[dict[str, list[float]]] = []

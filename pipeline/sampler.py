@@ -14,7 +14,7 @@ from pipeline.conditioning import Conditioning, joined
 from pipeline.guidance import MAIN, Guidance, Network, Prediction, Text, by_network
 from pipeline.networks import DenoisingNetwork
 from pipeline.parametrisation import x0_per_output
-from pipeline.schedulers import initial_noise
+from pipeline.schedulers import Start, begin
 
 
 @dataclass(frozen=True)
@@ -36,21 +36,22 @@ def sample(
     scheduler: SchedulerMixin,
     steps: int,
     seeds: Sequence[int],
+    shape: tuple[int, int, int] | None = None,
+    start: Start | None = None,
 ) -> tuple[torch.Tensor, list[TraceStep]]:
     """Draw one picture a seed.
 
-    `conditioning` holds every text that the guidance reads. Returns finished samples
+    `conditioning` holds every text that the guidance reads; `shape` is (channels, height, width) of a sample, the main
+    network's own unless given; with `start` pictures are drawn over others. Returns finished samples
     [B, C, H, W] in the main network's sample space, and the trace.
     """
     main = networks["main"]
     device = main.unet.device
-    noise, generators = initial_noise(seeds, main.sample_shape)
-    scheduler.set_timesteps(steps, device=device)
-    # Euler's start is sigma_max in its own convention; diffusers asks us to scale by init_noise_sigma.
-    x = noise.to(device) * scheduler.init_noise_sigma
+    beginning = begin(scheduler, steps, seeds, shape or main.sample_shape, device, start)
+    x, generators = beginning.x, beginning.generators
     groups = by_network(guidance.predictions())
     trace = []
-    for step, timestep in enumerate(scheduler.timesteps):
+    for step, timestep in enumerate(scheduler.timesteps[beginning.skipped :]):
         scaled = scheduler.scale_model_input(x, timestep)
         predicted: dict[Prediction, torch.Tensor] = {}
         for name, wanted in groups.items():

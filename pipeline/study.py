@@ -8,6 +8,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.arm import Arm
+from pipeline.drawing import Sampler
 from pipeline.emphasis import check_emphasis
 from pipeline.errors import InputError
 from pipeline.layout import PARAMS
@@ -31,13 +32,6 @@ class Reference(Section):
 
     pictures: Annotated[int, Field(ge=8)]
     world_seed: Seed
-
-
-class Sampler(Section):
-    """The sampler of an image set. `scheduler` is a name of pipeline.schedulers.SCHEDULERS."""
-
-    scheduler: Literal["ddim", "euler", "dpmsolver++"]
-    steps: Annotated[int, Field(ge=1, le=1000)]
 
 
 class Generate(Section):

@@ -7,11 +7,12 @@ import torch
 
 from models.tinybooru.denoiser import build_scheduler as training_schedule
 from pipeline.conditioning import Conditioning
+from pipeline.drawing import Sampler
 from pipeline.guidance import Guidance
 from pipeline.networks import DenoisingNetwork
 from pipeline.parametrisation import PREDICTION_TYPES, from_x0, to_x0, x0_per_output
 from pipeline.sampler import sample
-from pipeline.schedulers import SCHEDULERS, build_scheduler
+from pipeline.schedulers import build_scheduler
 
 
 class _Config:
@@ -35,13 +36,13 @@ class PointMass(torch.nn.Module):
 
 
 @pytest.mark.parametrize("kind", PREDICTION_TYPES)
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpmsolver++"])
 def test_a_point_mass_is_drawn_exactly(scheduler, kind):
     schedule = training_schedule()
     schedule.register_to_config(prediction_type=kind)
     picture = torch.linspace(-1, 1, 3 * 64).reshape(1, 3, 8, 8)
     network = DenoisingNetwork(PointMass(picture, kind, schedule), schedule, patch=1)
-    built = build_scheduler(scheduler, schedule.config)
+    built = build_scheduler(Sampler(scheduler=scheduler, steps=20), schedule.config)
     drawn, trace = sample(
         {"main": network}, {"prompt": Conditioning(torch.zeros(2, 1, 4))}, Guidance(), built, 20, [5, 6]
     )

@@ -1,19 +1,173 @@
-"""The table of schedulers, and the noise that pictures start from."""
+"""The schedulers: their noise levels, whose random numbers they use, and exactness on a case with a known answer."""
+
+import math
 
 import pytest
 import torch
+from pydantic import ValidationError
 
+from models.tinybooru.denoiser import build_scheduler as training_schedule
+from pipeline.drawing import LEVELS, Sampler
 from pipeline.errors import InputError
-from pipeline.schedulers import build_scheduler, initial_noise
+from pipeline.schedulers import SCHEDULERS, Start, begin, build_scheduler, initial_noise, noise_levels
+
+CPU = torch.device("cpu")
+SHAPE = (3, 8, 8)
+EVERY = [(scheduler, levels) for scheduler, fitting in LEVELS.items() for levels in fitting]
+
+
+def sampler(scheduler, levels="native", steps=12, **more):
+    rho = {"rho": 2.0} if levels == "polyexponential" else {}
+    return Sampler(scheduler=scheduler, steps=steps, levels=levels, **rho, **more)
+
+
+def draw(setting, denoiser, seeds, start=None):
+    """The loop in its shortest form, for a `denoiser` that predicts x0."""
+    scheduler = build_scheduler(setting, training_schedule().config)
+    beginning = begin(scheduler, setting.steps, seeds, SHAPE, CPU, start)
+    x = beginning.x
+    for timestep in scheduler.timesteps[beginning.skipped :]:
+        x0 = denoiser(scheduler.scale_model_input(x, timestep))
+        x = scheduler.step(x0, timestep, x, generator=beginning.generators, return_dict=False)[0]
+    return x
+
+
+def squeeze(x):
+    """Some denoiser that depends on its input."""
+    return torch.tanh(x)
 
 
 def test_initial_noise_is_the_seeds_own():
-    together, _ = initial_noise([3, 4, 5], (3, 8, 8))
-    alone, _ = initial_noise([4], (3, 8, 8))
+    together, _ = initial_noise([3, 4, 5], SHAPE)
+    alone, _ = initial_noise([4], SHAPE)
     assert torch.equal(together[1], alone[0])
     assert not torch.equal(together[0], together[1])
 
 
-def test_an_unknown_scheduler_is_named_with_the_known_ones():
-    with pytest.raises(InputError, match=r"scheduler 'ddpm' is unknown; known schedulers: ddim, euler, dpmsolver\+\+"):
-        build_scheduler("ddpm", {})
+@pytest.mark.parametrize(("scheduler", "levels"), EVERY)
+def test_a_point_mass_is_drawn_exactly_from_x0_predictions(scheduler, levels):
+    picture = torch.linspace(-1, 1, 3 * 64).reshape(1, *SHAPE)
+    drawn = draw(sampler(scheduler, levels), lambda x: picture.expand_as(x), [5, 6])
+    torch.testing.assert_close(drawn, picture.expand(2, -1, -1, -1), atol=3e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("scheduler", "levels"), EVERY)
+def test_a_picture_does_not_depend_on_its_batch(scheduler, levels):
+    together = draw(sampler(scheduler, levels), squeeze, [3, 4, 5])
+    alone = draw(sampler(scheduler, levels), squeeze, [4])
+    torch.testing.assert_close(together[1], alone[0], atol=1e-6, rtol=0)
+    assert not torch.allclose(together[0], together[1])
+
+
+@pytest.mark.parametrize("scheduler", LEVELS)
+def test_schedulers_that_add_noise_use_the_pictures_own_generator(scheduler):
+    """The same start with other random numbers after it: only a stochastic sampler ends elsewhere."""
+
+    def end(seeds):
+        setting = sampler(scheduler)
+        built = build_scheduler(setting, training_schedule().config)
+        beginning = begin(built, setting.steps, seeds, SHAPE, CPU)
+        x = torch.ones_like(beginning.x) * built.init_noise_sigma
+        for timestep in built.timesteps:
+            x0 = squeeze(built.scale_model_input(x, timestep))
+            x = built.step(x0, timestep, x, generator=beginning.generators, return_dict=False)[0]
+        return x
+
+    stochastic = scheduler in ("euler_ancestral", "smea_like", "dpmsolver++_2m_sde", "dpmsolver++_sde")
+    assert torch.equal(end([1]), end([2])) is not stochastic
+    assert torch.equal(end([1]), end([1]))
+
+
+@pytest.mark.parametrize("scheduler", [name for name, fitting in LEVELS.items() if len(fitting) > 1])
+@pytest.mark.parametrize("levels", ["karras", "exponential", "polyexponential"])
+def test_noise_levels_are_those_of_k_diffusion(scheduler, levels):
+    schedule = training_schedule()
+    alphas = schedule.alphas_cumprod.double()
+    trained = ((1 - alphas) / alphas).sqrt()
+    low, high = float(trained[0]), float(trained[-1])
+    ramp = torch.linspace(0, 1, 12, dtype=torch.float64)
+    if levels == "karras":
+        expected = (high ** (1 / 7) + ramp * (low ** (1 / 7) - high ** (1 / 7))) ** 7
+    else:
+        rho = 2.0 if levels == "polyexponential" else 1.0
+        expected = ((1 - ramp) ** rho * (math.log(high) - math.log(low)) + math.log(low)).exp()
+    built = build_scheduler(sampler(scheduler, levels), schedule.config)
+    built.set_timesteps(12)
+    visited = torch.tensor(sorted({float(s) for s in built.sigmas if s > 0}, reverse=True), dtype=torch.float64)
+    torch.testing.assert_close(visited, expected, rtol=2e-4, atol=1e-6)
+
+
+def test_polyexponential_with_exponent_one_is_exponential():
+    torch.testing.assert_close(
+        torch.from_numpy(noise_levels("polyexponential", 0.03, 14.6, 10, 1.0)),
+        torch.from_numpy(noise_levels("exponential", 0.03, 14.6, 10)),
+    )
+
+
+def test_the_smea_like_sampler_goes_over_the_middle_twice_and_never_up_in_between():
+    built = build_scheduler(sampler("smea_like"), training_schedule().config)
+    built.set_timesteps(12)
+    plain = build_scheduler(sampler("euler_ancestral"), training_schedule().config)
+    plain.set_timesteps(12)
+    counts = [built.sigmas.tolist().count(level) for level in plain.sigmas.tolist()]
+    assert counts == [1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1]
+    assert (built.sigmas.diff() <= 0).all()
+
+
+def test_a_second_pass_keeps_the_noise_level():
+    """Of a picture that is all noise the first pass leaves the noise's size, at the level it had."""
+    setting = sampler("smea_like", steps=40)
+    built = build_scheduler(setting, training_schedule().config)
+    beginning = begin(built, 40, [0], (3, 64, 64), CPU)
+    x = beginning.x
+    for index, timestep in enumerate(built.timesteps[:-1]):
+        built.scale_model_input(x, timestep)
+        x = built.step(torch.zeros_like(x), timestep, x, generator=beginning.generators, return_dict=False)[0]
+        assert float(x.std()) == pytest.approx(float(built.sigmas[index + 1]), rel=0.03)
+
+
+@pytest.mark.parametrize(("scheduler", "levels"), EVERY)
+def test_image_to_image_starts_from_the_picture_with_the_noise_of_its_first_step(scheduler, levels):
+    source = torch.linspace(-1, 1, 2 * 3 * 64).reshape(2, *SHAPE)
+    built = build_scheduler(sampler(scheduler, levels), training_schedule().config)
+    beginning = begin(built, 12, [1, 2], SHAPE, CPU, Start(source, 0.5))
+    left = built.timesteps[beginning.skipped :]
+    assert len(left) == pytest.approx(len(built.timesteps) / 2, abs=1)
+    sigma = float(built.sigmas[beginning.skipped]) if hasattr(built, "sigmas") else None
+    if sigma is None:
+        alpha = float(built.alphas_cumprod[left[0]])
+        sigma = ((1 - alpha) / alpha) ** 0.5
+    noise, _ = initial_noise([1, 2], SHAPE)
+    seen = built.scale_model_input(beginning.x, left[0])  # what the network reads: of unit total variance
+    torch.testing.assert_close(seen, (source + sigma * noise) / (1 + sigma**2) ** 0.5, atol=1e-5, rtol=1e-4)
+
+
+def test_noise_on_the_start_is_added_to_it():
+    source = torch.zeros(2, *SHAPE)
+    still = draw(sampler("euler", steps=4), lambda x: x, [1, 2], Start(source, 0.5))
+    moved = draw(sampler("euler", steps=4), lambda x: x, [1, 2], Start(source, 0.5, noise=0.2))
+    assert not torch.allclose(still, moved)
+
+
+def test_image_to_image_without_a_step_is_refused():
+    with pytest.raises(InputError, match=r"image_to_image.strength 0.05 of 12 steps is none"):
+        draw(sampler("euler"), squeeze, [1], Start(torch.zeros(1, *SHAPE), 0.05))
+
+
+def test_every_scheduler_has_its_levels():
+    assert set(SCHEDULERS) == set(LEVELS)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"scheduler": "ddpm"}, "is unknown; known schedulers: ddim, euler"),
+        ({"scheduler": "ddim", "levels": "karras"}, "scheduler ddim has no levels karras; it takes native"),
+        ({"scheduler": "euler", "levels": "polyexponential"}, "rho is the exponent"),
+        ({"scheduler": "euler", "levels": "karras", "rho": 7}, "rho is the exponent"),
+        ({"scheduler": "euler", "levels": "karras", "spacing": "leading"}, "spacing is for levels native"),
+    ],
+)
+def test_an_unfit_sampler_is_refused_with_what_fits(setting, message):
+    with pytest.raises(ValidationError, match=message):
+        Sampler(steps=10, **setting)

@@ -1,0 +1,89 @@
+"""How a picture is drawn, as conf/ describes it: the sampler, the canvas, and the picture it starts from."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.section import Section, inside_project
+
+Levels = Literal["native", "karras", "exponential", "polyexponential"]
+Spacing = Literal["trailing", "leading", "linspace"]
+
+_ALL_LEVELS: tuple[Levels, ...] = ("native", "karras", "exponential", "polyexponential")
+# Which noise levels fit which sampler: DDIM steps through the training schedule's own timesteps.
+LEVELS: dict[str, tuple[Levels, ...]] = {
+    "ddim": ("native",),
+    "euler": _ALL_LEVELS,
+    "euler_ancestral": _ALL_LEVELS,
+    "smea_like": _ALL_LEVELS,
+    "heun": _ALL_LEVELS,
+    "dpmsolver++": _ALL_LEVELS,
+    "dpmsolver++_2m_sde": _ALL_LEVELS,
+    "dpmsolver++_sde": _ALL_LEVELS,
+    "unipc": _ALL_LEVELS,
+}
+
+
+class Sampler(Section):
+    """The sampler of an image set.
+
+    `levels` are the noise levels it visits: native are the training schedule's, at timesteps laid out by `spacing`
+    (Table 2 of arXiv 2305.08891; `trailing` unless given); the others run from the largest to the smallest noise
+    level of training: karras (arXiv 2206.00364, equation 5, rho 7), exponential (equal steps of log sigma) and
+    polyexponential (steps of log sigma by a power `rho` of the position; 1 is exponential).
+    """
+
+    scheduler: str
+    steps: Annotated[int, Field(ge=1, le=1000)]
+    levels: Levels = "native"
+    spacing: Spacing | None = None
+    rho: Annotated[float, Field(gt=0, le=20)] | None = None
+
+    @field_validator("scheduler")
+    @classmethod
+    def _known_scheduler(cls, scheduler: str) -> str:
+        if scheduler not in LEVELS:
+            raise ValueError(f"is unknown; known schedulers: {', '.join(LEVELS)}")
+        return scheduler
+
+    @model_validator(mode="after")
+    def _levels_fit(self) -> "Sampler":
+        fitting = LEVELS[self.scheduler]
+        if self.levels not in fitting:
+            others = [name for name, levels in LEVELS.items() if self.levels in levels]
+            raise ValueError(
+                f"scheduler {self.scheduler} has no levels {self.levels}; it takes {', '.join(fitting)}; "
+                f"schedulers with {self.levels}: {', '.join(others)}"
+            )
+        if (self.levels == "polyexponential") != (self.rho is not None):
+            raise ValueError("rho is the exponent of levels polyexponential: those need it and others have none")
+        if self.levels != "native" and self.spacing is not None:
+            raise ValueError(f"spacing is for levels native; {self.levels} run over all noise levels of training")
+        return self
+
+
+class Canvas(Section):
+    """The size of an arm's pictures in pixels; a multiple of the model's factor (8 for Stable Diffusion)."""
+
+    width: Annotated[int, Field(ge=8, le=4096)]
+    height: Annotated[int, Field(ge=8, le=4096)]
+
+
+class ImageToImage(Section):
+    """Picture k starts from picture k of another image set instead of from noise alone (arXiv 2108.01073).
+
+    `start` is a folder of shards, for an arm data/sets/<arm>. `strength` is the share of the steps that are taken, 1
+    is all of them; `noise` is the standard deviation of noise that is added to the start picture itself.
+    """
+
+    start: str = Field(alias="from")
+    strength: Annotated[float, Field(gt=0, le=1)]
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    _inside = field_validator("start")(inside_project)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of shards that pictures start from."""
+        return Path(self.start)
