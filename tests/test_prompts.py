@@ -2,19 +2,22 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from datasets import Dataset
 
 from pipeline.arm import Arm
 from pipeline.compose import compose
 from pipeline.emphasis import check_emphasis, parse
 from pipeline.errors import InputError
-from pipeline.generate import plan_shards
+from pipeline.generate import generate, plan_shards
 from pipeline.presets import LADDERS, NEGATIVE_PRESETS
 from pipeline.prompt_sets import DatasetPrompts, EmptyPrompts, FilePrompts, GridPrompts, TinybooruPrompts, read_prompts
 from pipeline.prompts import arm_negatives, arm_prompts, study_prompts
+from pipeline.shards import decode_images, read_set
 from pipeline.study import parse_study
 
 ROOT = Path(__file__).parent.parent
@@ -198,3 +201,32 @@ def test_the_negative_prompt_and_the_reading_belong_to_a_shards_fingerprint(stud
     assert marks() != marks({"negative_preset": "tinybooru-light"})
     assert marks() != marks({"negative_preset": None, "negative_from_prompt": True})
     assert marks() != marks(text=study.text.model_copy(update={"clip_skip": 1}))
+
+
+def test_a_prompt_as_its_own_negative_draws_what_the_prompt_draws(study, tmp_path):
+    """Any scale: both predictions are one, so their difference is nothing but rounding."""
+    arms = {
+        "unguided": study.arms["unguided"],
+        "repeated": Arm(method="negative", scale=7.5, negative_from_prompt=True),
+        "negative": study.arms["negative"],
+    }
+    small = study.model_copy(update={"arms": arms, "baseline": "unguided"})
+    for name in arms:
+        generate(small, name, tmp_path / "sets", tmp_path / "traces", torch.device("cpu"))
+    tables = {name: read_set(tmp_path / "sets" / name) for name in arms}
+    pictures = {
+        name: np.stack([np.asarray(p, dtype=np.int16) for p in decode_images(table)]) for name, table in tables.items()
+    }
+    assert np.abs(pictures["repeated"] - pictures["unguided"]).max() <= 1
+    assert np.abs(pictures["negative"] - pictures["unguided"]).max() > 1
+    assert tables["repeated"]["negative_prompt"].to_pylist() == tables["repeated"]["prompt"].to_pylist()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf/study").glob("*.yaml")))
+def test_every_study_of_conf_composes_with_its_prompts(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    study = parse_study(compose(ROOT / "conf", [f"study={name}"]), name)
+    assert study.name == name
+    prompts = study_prompts(study)
+    for arm in study.arms.values():
+        assert len(arm_negatives(arm, arm_prompts(arm, prompts), study.text.syntax)) == study.generate.pictures
