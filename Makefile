@@ -12,10 +12,10 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 OVERRIDES ?=
 PORT ?= 5000
 
-.PHONY: help setup params repro test lint mlflow train lock clean
+.PHONY: help setup params repro test test-slow lint mlflow train lock clean
 
 help: ## list the commands
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 setup: $(READY) ## make the Python environment (.venv), once
 
@@ -35,7 +35,10 @@ repro: params ## draw, score, compare, report and track the study; what is done 
 	@echo "report: reports/index.html   numbers: dvc metrics show   runs: make mlflow"
 
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(READY) ## run the simulations behind docs/labeling-statistics.md; they take minutes
+	$(BIN)/python -m pytest -m slow -s
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff format --check .

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from pipeline.errors import InputError
 from pipeline.files import fingerprint, write_atomically
+from pipeline.rates import Verdict
 from pipeline.shards import read_table, write_shard
 
 SAMPLED_TASKS = Path("data/sample/tasks.parquet")
@@ -21,7 +22,6 @@ SAMPLED_PAIRS = Path("data/sample/pairs.parquet")
 TASK_LABELS = Path("labels/tasks.jsonl")
 PAIR_LABELS = Path("labels/pairs.jsonl")
 
-Verdict = Literal["legit_human", "malformed_human", "object_or_scenery", "pattern"]
 BodyShape = Literal["normal", "other"]
 MalformedPart = Literal["face", "hands", "limbs", "count", "other"]
 Choice = Literal["left", "right", "tie"]
@@ -33,7 +33,7 @@ class _Record(BaseModel):
 
 
 class SampledTask(_Record):
-    """One picture that people shall judge.
+    """One picture that people shall judge; `canvas` is its width x height in pixels.
 
     `inclusion_probability` in (0, 1] is that of its picture in its batch, by design; `repeat_of` names the task
     that shows the same picture to the same person earlier; `overlap` is how many people shall label it;
@@ -44,6 +44,7 @@ class SampledTask(_Record):
     image_id: str
     arm: str
     pair_id: int
+    canvas: str
     stratum: str
     inclusion_probability: Annotated[float, Field(gt=0, le=1)]
     batch: Batch
@@ -102,6 +103,7 @@ TASK_FEATURES = Features(
         "image_id": Value("string"),
         "arm": Value("string"),
         "pair_id": Value("int64"),
+        "canvas": Value("string"),
         "stratum": Value("string"),
         "inclusion_probability": Value("float64"),
         "batch": Value("string"),

@@ -8,6 +8,7 @@ that arms are compared on the same prompts and seeds.
 
 import hashlib
 import hmac
+import io
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
+
+from PIL import Image
 
 from labeling.records import SAMPLED_PAIRS, SAMPLED_TASKS, SampledPair, SampledTask, write_pairs, write_tasks
 from labeling.sample_size import labels_needed, labels_needed_with_scores
@@ -32,6 +35,7 @@ class Candidate:
     arm: str
     pair_id: int
     prompt: str
+    canvas: str
     digest: str
     p_malformed: float
 
@@ -54,41 +58,59 @@ class Lot:
         return hmac.new(self._key, repr(of).encode(), hashlib.sha256).hexdigest()
 
 
-def strata(candidates: Sequence[Candidate], labels: int) -> dict[str, list[Candidate]]:
-    """The pictures of one arm by stratum: its prompts where `labels` gives each two or more, else the arm itself.
+@dataclass(frozen=True)
+class DrawnPair:
+    """A pair of the random batch: `stratum` is empty where the prompts are not told apart."""
 
-    A stratum without a label would stay unseen, and one with a single label has no variance.
+    pair_id: int
+    stratum: str
+    inclusion_probability: float
+
+
+def draw_random(prompts: Mapping[int, str], labels: int, lot: Lot) -> list[DrawnPair]:
+    """About `labels` of the pairs (pair_id to prompt), from every prompt in proportion to its pairs.
+
+    Where `labels` does not reach two a prompt, the prompts together are one stratum: a stratum without a label would
+    stay unseen, and one with a single label has no variance.
     """
-    prompts = list(dict.fromkeys(candidate.prompt for candidate in candidates))
-    arm = candidates[0].arm
-    if len(prompts) == 1 or labels < 2 * len(prompts):
-        return {arm: list(candidates)}
-    names = {prompt: f"{arm}/{k}" for k, prompt in enumerate(prompts)}
-    groups: dict[str, list[Candidate]] = defaultdict(list)
-    for candidate in candidates:
-        groups[names[candidate.prompt]].append(candidate)
-    return dict(groups)
-
-
-def draw_random(candidates: Sequence[Candidate], labels: int, lot: Lot) -> list[tuple[Candidate, str, float]]:
-    """About `labels` pictures of one arm with their stratum and inclusion probability, in proportion to the strata."""
+    strata: dict[str, list[int]] = defaultdict(list)
+    for pair, prompt in prompts.items():
+        strata[prompt].append(pair)
+    if labels < 2 * len(strata) or len(strata) == 1:
+        strata = {"": list(prompts)}
     drawn = []
-    for name, members in strata(candidates, labels).items():
-        wanted = round(labels * len(members) / len(candidates))
-        taken = min(len(members), max(2, wanted))
-        first = sorted(members, key=lambda candidate: lot.number("draw", candidate.pair_id))[:taken]
-        drawn += [(candidate, name, taken / len(members)) for candidate in first]
+    for k, members in enumerate(strata.values()):
+        taken = min(len(members), max(2, round(labels * len(members) / len(prompts))))
+        stratum = f"prompt {k}" if len(strata) > 1 else ""
+        first = sorted(members, key=lambda pair: lot.number("draw", pair))[:taken]
+        drawn += [DrawnPair(pair, stratum, taken / len(members)) for pair in first]
     return drawn
+
+
+def prompts_of_pairs(arms: Mapping[str, Sequence[Candidate]]) -> dict[int, str]:
+    """The prompt of every pair; arms that are drawn with the empty prompt share it. Raises InputError."""
+    first, *others = arms
+    prompts = {candidate.pair_id: candidate.prompt for candidate in arms[first]}
+    for arm in others:
+        if {candidate.pair_id for candidate in arms[arm]} != set(prompts):
+            raise InputError(f"arms '{arm}' and '{first}' do not share their pairs; run `dvc repro`")
+        for candidate in arms[arm]:
+            prompts[candidate.pair_id] = prompts[candidate.pair_id] or candidate.prompt
+    return prompts
 
 
 def draw_tasks(arms: Mapping[str, Sequence[Candidate]], labels: int, settings: Labeling) -> list[SampledTask]:
     """The queue of all arms: the random batch with its repeats, shuffled, and behind it the triage batch."""
     lot = Lot(settings.seed)
-    drawn = [found for candidates in arms.values() for found in draw_random(candidates, labels, lot)]
-    shown = {
-        lot.task_id("random", candidate.arm, candidate.image_id, candidate.digest): (candidate, stratum, probability)
-        for candidate, stratum, probability in drawn
-    }
+    drawn = draw_random(prompts_of_pairs(arms), labels, lot)
+    shown: dict[str, tuple[Candidate, str, float]] = {}
+    for arm, candidates in arms.items():
+        by_pair = {candidate.pair_id: candidate for candidate in candidates}
+        for pair in drawn:
+            candidate = by_pair[pair.pair_id]
+            stratum = f"{arm}/{pair.stratum}" if pair.stratum else arm
+            task = lot.task_id("random", arm, candidate.image_id, candidate.digest)
+            shown[task] = candidate, stratum, pair.inclusion_probability
     queue = sorted(shown, key=lambda task: lot.number("queue", task))
     # Twice in the second half what stood in the first: later, but not at once, and a random part of the batch.
     half = math.ceil(len(queue) / 2)
@@ -111,7 +133,7 @@ def draw_tasks(arms: Mapping[str, Sequence[Candidate]], labels: int, settings: L
         )
         for position, task in enumerate(order)
     ]
-    seen = {candidate.image_id for candidate, _, _ in drawn}
+    seen = {candidate.image_id for candidate, _, _ in shown.values()}
     doubtful = [
         candidate
         for candidates in arms.values()
@@ -132,8 +154,7 @@ def draw_pairs(arms: Mapping[str, Sequence[Candidate]], settings: Labeling) -> l
     pairs: dict[str, tuple[Candidate, Candidate]] = {}
     for one, other in combinations(sorted(arms), 2):
         partners = {candidate.pair_id: candidate for candidate in arms[other]}
-        both = [candidate for candidate in arms[one] if candidate.pair_id in partners]
-        for left in sorted(both, key=lambda c: lot.number("pair", one, other, c.pair_id))[: settings.pairs]:
+        for left in sorted(arms[one], key=lambda c: lot.number("pair", one, other, c.pair_id))[: settings.pairs]:
             right = partners[left.pair_id]
             task = lot.task_id("pair", left.image_id, left.digest, right.image_id, right.digest)
             pairs[task] = (right, left) if lot.number("side", task) < 0.5 else (left, right)
@@ -162,9 +183,23 @@ def candidates_of(arm: str, sets: Path, scores: Path) -> list[Candidate]:
         for row in read_table(shard, ["image_id", "pair_id", "prompt", "image"]).to_pylist():
             if row["image_id"] not in score:
                 raise InputError(f"{path} has no row for '{row['image_id']}'; delete it and run `dvc repro`")
-            digest = hashlib.sha256(row["image"]["bytes"]).hexdigest()
-            score_of = score[row["image_id"]]
-            candidates.append(Candidate(row["image_id"], arm, row["pair_id"], row["prompt"], digest, score_of))
+            try:
+                width, height = Image.open(io.BytesIO(row["image"]["bytes"])).size
+            except OSError as error:
+                raise InputError(
+                    f"{shard} holds an unreadable picture ({error}); delete it and run `dvc repro`"
+                ) from None
+            candidates.append(
+                Candidate(
+                    image_id=row["image_id"],
+                    arm=arm,
+                    pair_id=row["pair_id"],
+                    prompt=row["prompt"],
+                    canvas=f"{width}x{height}",
+                    digest=hashlib.sha256(row["image"]["bytes"]).hexdigest(),
+                    p_malformed=score[row["image_id"]],
+                )
+            )
     return candidates
 
 
@@ -209,6 +244,7 @@ def _task(
         image_id=candidate.image_id,
         arm=candidate.arm,
         pair_id=candidate.pair_id,
+        canvas=candidate.canvas,
         stratum=stratum,
         inclusion_probability=probability,
         batch=batch,  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """The sample: random within strata at known probabilities, blind, and stable while the study grows."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,9 @@ ARMS = ("unguided", "cfg", "negative")
 def candidates(arm, count=100, prompts=100):
     random = np.random.default_rng(sum(map(ord, arm)))
     return [
-        Candidate(f"{arm}-{k:06d}", arm, k, f"prompt {k % prompts}", f"pixels of {arm} {k}", float(random.uniform()))
+        Candidate(
+            f"{arm}-{k:06d}", arm, k, f"prompt {k % prompts}", "64x64", f"pixels of {arm} {k}", float(random.uniform())
+        )
         for k in range(count)
     ]
 
@@ -34,26 +37,27 @@ def population(**kwargs):
     return {arm: candidates(arm, **kwargs) for arm in ARMS}
 
 
-def test_every_picture_is_drawn_with_the_probability_that_its_task_says():
-    """Also where prompts have unequally many pictures, so that strata round to unequal probabilities."""
-    pictures = [p for p in candidates("cfg", 60, 7) if p.pair_id % 7 or p.pair_id < 30]
+def test_every_pair_is_drawn_with_the_probability_that_its_task_says():
+    """Also where prompts have unequally many pairs, so that strata round to unequal probabilities."""
+    prompts = {k: f"prompt {k % 7}" for k in range(60) if k % 7 or k < 30}
     drawn, said = Counter(), {}
     seeds = 4000
     for seed in range(seeds):
-        for picture, _, probability in draw_random(pictures, 20, Lot(seed)):
-            drawn[picture.image_id] += 1
-            said[picture.image_id] = probability
-    assert set(said) == {picture.image_id for picture in pictures}
+        for pair in draw_random(prompts, 20, Lot(seed)):
+            drawn[pair.pair_id] += 1
+            said[pair.pair_id] = pair.inclusion_probability
+    assert set(said) == set(prompts)
     assert len(set(said.values())) > 1
-    for image_id, probability in said.items():
-        error = (drawn[image_id] / seeds - probability) / np.sqrt(probability * (1 - probability) / seeds)
-        assert abs(error) < 4.5, image_id
+    for pair, probability in said.items():
+        error = (drawn[pair] / seeds - probability) / np.sqrt(probability * (1 - probability) / seeds)
+        assert abs(error) < 4.5, pair
 
 
 def test_every_prompt_is_seen_where_the_labels_allow_it():
-    drawn = draw_random(candidates("cfg", 100, 10), 25, Lot(0))
-    assert min(Counter(picture.prompt for picture, _, _ in drawn).values()) >= 2
-    assert {stratum for _, stratum, _ in draw_random(candidates("cfg", 100, 100), 25, Lot(0))} == {"cfg"}
+    ten = {k: f"prompt {k % 10}" for k in range(100)}
+    assert min(Counter(ten[pair.pair_id] for pair in draw_random(ten, 25, Lot(0))).values()) >= 2
+    each_its_own = {k: f"prompt {k}" for k in range(100)}
+    assert {pair.stratum for pair in draw_random(each_its_own, 25, Lot(0))} == {""}
 
 
 def test_all_arms_show_the_same_pairs():
@@ -61,6 +65,15 @@ def test_all_arms_show_the_same_pairs():
     pairs = {arm: {task.pair_id for task in tasks if task.arm == arm} for arm in ARMS}
     assert len(pairs["cfg"]) == 20
     assert pairs["cfg"] == pairs["unguided"] == pairs["negative"]
+
+
+def test_an_arm_with_the_empty_prompt_shares_the_strata_of_the_others():
+    arms = population(count=60, prompts=5)
+    arms["negative"] = [replace(picture, prompt="") for picture in arms["negative"]]
+    tasks = [t for t in draw_tasks(arms, 20, SETTINGS) if t.batch == "random" and t.repeat_of is None]
+    drawn = {arm: {(t.pair_id, t.stratum.removeprefix(arm)) for t in tasks if t.arm == arm} for arm in ARMS}
+    assert drawn["negative"] == drawn["cfg"] == drawn["unguided"]
+    assert len({stratum for _, stratum in drawn["negative"]}) == 5
 
 
 def test_a_larger_sample_keeps_the_tasks_of_the_smaller_one():
@@ -74,7 +87,9 @@ def test_a_larger_sample_keeps_the_tasks_of_the_smaller_one():
 def test_a_picture_drawn_anew_is_another_task_and_the_rest_stay():
     before = draw_tasks(population(), 20, SETTINGS)
     arms = population()
-    arms["cfg"] = [Candidate(p.image_id, p.arm, p.pair_id, p.prompt, "other pixels", 0.5) for p in arms["cfg"]]
+    arms["cfg"] = [
+        Candidate(p.image_id, p.arm, p.pair_id, p.prompt, p.canvas, "other pixels", 0.5) for p in arms["cfg"]
+    ]
     after = draw_tasks(arms, 20, SETTINGS)
     random = [{t.task_id for t in tasks if t.batch == "random" and not t.repeat_of} for tasks in (before, after)]
     kept = {t.task_id for t in before if t.arm != "cfg" and t.batch == "random" and not t.repeat_of}

@@ -1,0 +1,365 @@
+"""Stage `rates`: people's labels become rates with intervals, agreement, and strengths of arms.
+
+A picture counts once: its share of a verdict is the mean over the people who labelled it, first showings only. Repeats
+tell how far people agree with themselves. The triage batch was chosen by the score, so no rate uses it.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from eval.wilson import wilson_bounds
+from labeling import bradley_terry, ppi
+from labeling.agreement import alpha_interval, repeat_agreement
+from labeling.calibration import calibrate
+from labeling.ppi import Vector
+from labeling.records import (
+    PAIR_LABELS,
+    TASK_LABELS,
+    Label,
+    PairLabel,
+    SampledPair,
+    SampledTask,
+    read_labels,
+    read_pair_labels,
+    read_pairs,
+    read_tasks,
+)
+from pipeline.comparison import Interval
+from pipeline.errors import InputError, run_stage
+from pipeline.files import write_atomically
+from pipeline.layout import SCORES
+from pipeline.rates import (
+    RATES,
+    VERDICTS,
+    Agreement,
+    Calibration,
+    CalibrationBin,
+    Difference,
+    LabelledPictures,
+    Rate,
+    Rates,
+    SelfAgreement,
+    Strength,
+    Verdict,
+)
+from pipeline.shards import read_table
+from pipeline.study import Metrics, Study, load_study
+
+# The automatic score of each verdict; malformed people have a trained classifier, the others CLIP's zero-shot kinds.
+SCORE_OF: dict[Verdict, str] = {
+    "malformed_human": "p_malformed",
+    "legit_human": "kind_legit_human",
+    "object_or_scenery": "kind_object_or_scenery",
+    "pattern": "kind_pattern",
+}
+
+
+@dataclass(frozen=True)
+class ArmScores:
+    """The automatic scores [N] of all pictures of an arm, by column, and where each pair stands in them."""
+
+    columns: Mapping[str, Vector]
+    row_of_pair: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A labelled picture of the random batch: the share of its labels that gave each verdict.
+
+    `body_normal` is the share of normal among the body shapes that people gave it, None where nobody gave one.
+    """
+
+    pair_id: int
+    canvas: str
+    inclusion_probability: float
+    shares: Mapping[Verdict, float]
+    body_normal: float | None
+    simulated: bool
+
+
+def judged_pictures(tasks: Sequence[SampledTask], labels: Sequence[Label]) -> dict[str, list[Judged]]:
+    """The labelled pictures of every arm: of the random batch, first showings only, in the order of the tasks."""
+    given: dict[str, list[Label]] = defaultdict(list)
+    for label in labels:
+        given[label.task_id].append(label)
+    arms: dict[str, list[Judged]] = defaultdict(list)
+    for task in sorted(tasks, key=lambda task: task.position):
+        own = given.get(task.task_id, [])
+        if not own or task.batch != "random" or task.repeat_of is not None:
+            continue
+        shapes = [label.body_shape == "normal" for label in own if label.body_shape is not None]
+        arms[task.arm].append(
+            Judged(
+                pair_id=task.pair_id,
+                canvas=task.canvas,
+                inclusion_probability=task.inclusion_probability,
+                shares={verdict: sum(label.verdict == verdict for label in own) / len(own) for verdict in VERDICTS},
+                body_normal=sum(shapes) / len(shapes) if shapes else None,
+                simulated=any(label.simulated for label in own),
+            )
+        )
+    return dict(arms)
+
+
+def arm_rates(name: str, judged: Sequence[Judged], scores: ArmScores, level: float) -> LabelledPictures:
+    """The rates of one arm from its labelled pictures (at least one) and the scores of all."""
+    rows = [scores.row_of_pair[picture.pair_id] for picture in judged]
+    inclusion = [picture.inclusion_probability for picture in judged]
+    verdicts: dict[Verdict, Rate] = {}
+    for verdict in VERDICTS:
+        shares = [picture.shares[verdict] for picture in judged]
+        classical = ppi.rate(shares, inclusion, level, len(scores.row_of_pair))
+        powered = None
+        if (column := scores.columns.get(SCORE_OF[verdict])) is not None:
+            powered = ppi.rate(shares, inclusion, level, len(column), column[rows], column)
+        verdicts[verdict] = _rate(classical, powered)
+    shaped = [picture for picture in judged if picture.body_normal is not None]
+    body = None
+    if shaped:
+        normal = [picture.body_normal or 0.0 for picture in shaped]
+        # How many of the arm's pictures show a person is not known, so theirs are no finite population.
+        body = _interval(ppi.rate(normal, [p.inclusion_probability for p in shaped], level, len(shaped)))
+    return LabelledPictures(
+        name=name,
+        canvas=judged[0].canvas,
+        pictures=len(judged),
+        simulated=any(picture.simulated for picture in judged),
+        verdicts=verdicts,
+        body_normal=body,
+    )
+
+
+def arm_difference(
+    arm: str, ours: Sequence[Judged], base: Sequence[Judged], scores: tuple[ArmScores, ArmScores], level: float
+) -> Difference | None:
+    """Rates of an arm minus the baseline's over the pairs that are labelled in both; None where there is none.
+
+    The sample draws whole pairs, so a pair's inclusion probability is that of either picture.
+    """
+    partner = {picture.pair_id: picture for picture in base}
+    both = [(picture, partner[picture.pair_id]) for picture in ours if picture.pair_id in partner]
+    if not both:
+        return None
+    inclusion = [picture.inclusion_probability for picture, _ in both]
+    own, other = scores
+    pairs = list(own.row_of_pair)
+    place = {pair: k for k, pair in enumerate(pairs)}
+    verdicts: dict[Verdict, Rate] = {}
+    for verdict in VERDICTS:
+        differences = [picture.shares[verdict] - of_base.shares[verdict] for picture, of_base in both]
+        classical = ppi.difference(differences, inclusion, level, len(pairs))
+        powered = None
+        column = SCORE_OF[verdict]
+        if column in own.columns and column in other.columns:
+            lead = own.columns[column] - other.columns[column][[other.row_of_pair[pair] for pair in pairs]]
+            rows = [place[picture.pair_id] for picture, _ in both]
+            powered = ppi.difference(differences, inclusion, level, len(pairs), lead[rows], lead)
+        verdicts[verdict] = _rate(classical, powered)
+    simulated = any(picture.simulated or of_base.simulated for picture, of_base in both)
+    return Difference(arm=arm, pairs=len(both), simulated=simulated, verdicts=verdicts)
+
+
+def pooled(arms: Sequence[Sequence[Judged]], scores: Sequence[ArmScores]) -> tuple[list[Judged], ArmScores]:
+    """Several arms as one, over the pairs that are labelled in all of them: means over the arms, pair by pair.
+
+    Pictures of one seed resemble each other, so pairs are what is independent, not pictures.
+    """
+    by_pair = [{picture.pair_id: picture for picture in arm} for arm in arms]
+    judged = []
+    for pair in by_pair[0]:
+        if not all(pair in arm for arm in by_pair):
+            continue
+        pictures = [arm[pair] for arm in by_pair]
+        shapes = [picture.body_normal for picture in pictures if picture.body_normal is not None]
+        judged.append(
+            Judged(
+                pair_id=pair,
+                canvas=pictures[0].canvas,
+                inclusion_probability=pictures[0].inclusion_probability,
+                shares={v: sum(picture.shares[v] for picture in pictures) / len(pictures) for v in VERDICTS},
+                body_normal=sum(shapes) / len(shapes) if shapes else None,
+                simulated=any(picture.simulated for picture in pictures),
+            )
+        )
+    pairs = list(scores[0].row_of_pair)
+    shared = set.intersection(*(set(arm.columns) for arm in scores))
+    columns = {
+        name: np.mean([arm.columns[name][[arm.row_of_pair[pair] for pair in pairs]] for arm in scores], axis=0)
+        for name in shared
+    }
+    return judged, ArmScores(columns, {pair: k for k, pair in enumerate(pairs)})
+
+
+def agreement(tasks: Sequence[SampledTask], labels: Sequence[Label], settings: Metrics) -> Agreement | None:
+    """Krippendorff's alpha over the random batch; None where it is not defined."""
+    shown = {task.task_id for task in tasks if task.batch == "random" and task.repeat_of is None}
+    units: dict[str, list[Label]] = defaultdict(list)
+    for label in labels:
+        if label.task_id in shown:
+            units[label.task_id].append(label)
+    several = {task: unit for task, unit in sorted(units.items()) if len(unit) > 1}
+    verdicts = [[label.verdict for label in unit] for unit in several.values()]
+    found = alpha_interval(verdicts, settings.resamples, settings.level, settings.seed)
+    if found is None:
+        return None
+    alpha, low, high = found
+    simulated = any(label.simulated for unit in several.values() for label in unit)
+    return Agreement(alpha=Interval(value=alpha, low=low, high=high, n=len(several)), simulated=simulated)
+
+
+def self_agreement(tasks: Sequence[SampledTask], labels: Sequence[Label], level: float) -> list[SelfAgreement]:
+    """How often each labeller who saw pictures twice said the same twice, with Wilson's interval."""
+    verdicts = {(label.task_id, label.labeller): str(label.verdict) for label in labels}
+    repeats = {task.task_id: task.repeat_of for task in tasks if task.repeat_of is not None}
+    simulated = {label.labeller for label in labels if label.simulated}
+    found = []
+    for labeller, (same, shown) in repeat_agreement(verdicts, repeats).items():
+        low, high = wilson_bounds(same / shown, shown, level)
+        interval = Interval(value=same / shown, low=low, high=high, n=shown)
+        found.append(SelfAgreement(labeller=labeller, same=interval, simulated=labeller in simulated))
+    return found
+
+
+def calibration(
+    judged: Mapping[str, Sequence[Judged]], scores: Mapping[str, ArmScores], settings: Metrics
+) -> Calibration | None:
+    """P(malformed) against the labels of all arms; None where there are none."""
+    pictures = [(arm, picture) for arm in sorted(judged) for picture in judged[arm]]
+    if not pictures:
+        return None
+    found = calibrate(
+        labels=[picture.shares["malformed_human"] for _, picture in pictures],
+        scores=[scores[arm].columns["p_malformed"][scores[arm].row_of_pair[p.pair_id]] for arm, p in pictures],
+        inclusion=[picture.inclusion_probability for _, picture in pictures],
+        clusters=[picture.pair_id for _, picture in pictures],
+        resamples=settings.resamples,
+        level=settings.level,
+        seed=settings.seed,
+    )
+    n = len(pictures)
+    return Calibration(
+        pictures=n,
+        brier=_bounds(found.brier, n),
+        auc=_bounds(found.auc, n) if found.auc else None,
+        bins=[CalibrationBin(low=b.low, high=b.high, score=b.score, rate=_interval(b.rate)) for b in found.bins],
+        simulated=any(picture.simulated for _, picture in pictures),
+    )
+
+
+def strengths(
+    arms: Sequence[str], pairs: Sequence[SampledPair], labels: Sequence[PairLabel], settings: Metrics
+) -> list[Strength]:
+    """Bradley-Terry strengths of the arms; empty where the choices do not connect the arms that they name."""
+    shown = {pair.task_id: pair for pair in pairs}
+    share = {"left": 1.0, "right": 0.0, "tie": 0.5}
+    choices = [(shown[lb.task_id].left_arm, shown[lb.task_id].right_arm, share[lb.choice]) for lb in labels]
+    named = [arm for arm in arms if any(arm in choice[:2] for choice in choices)]
+    if not bradley_terry.connected(choices, named):
+        return []
+    found = bradley_terry.strengths(
+        choices,
+        [shown[label.task_id].pair_id for label in labels],
+        named,
+        settings.resamples,
+        settings.level,
+        settings.seed,
+    )
+    simulated = {
+        arm
+        for label in labels
+        if label.simulated
+        for arm in (shown[label.task_id].left_arm, shown[label.task_id].right_arm)
+    }
+    return [
+        Strength(arm=arm, strength=Interval(value=s.value, low=s.low, high=s.high, n=s.n), simulated=arm in simulated)
+        for arm, s in found.items()
+    ]
+
+
+def estimate(
+    study: Study,
+    tasks: Sequence[SampledTask],
+    labels: Sequence[Label],
+    pairs: Sequence[SampledPair],
+    pair_labels: Sequence[PairLabel],
+    scores: Mapping[str, ArmScores],
+) -> Rates:
+    """The content of metrics/labels.json. Raises InputError where the sample names pictures that have no scores."""
+    settings = study.metrics
+    for task in tasks:
+        if task.arm not in scores or task.pair_id not in scores[task.arm].row_of_pair:
+            raise InputError(f"the sample holds '{task.image_id}', which has no scores; run `dvc repro`")
+    judged = judged_pictures(tasks, labels)
+    arms = [arm_rates(arm, judged[arm], scores[arm], settings.level) for arm in study.arms if arm in judged]
+    differences = [
+        arm_difference(arm, judged[arm], judged[study.baseline], (scores[arm], scores[study.baseline]), settings.level)
+        for arm in study.arms
+        if arm != study.baseline and arm in judged and study.baseline in judged
+    ]
+    canvases = []
+    for canvas in dict.fromkeys(arm.canvas for arm in arms):
+        members = [arm.name for arm in arms if arm.canvas == canvas]
+        together, all_scores = pooled([judged[arm] for arm in members], [scores[arm] for arm in members])
+        if together:
+            canvases.append(arm_rates(canvas, together, all_scores, settings.level))
+    return Rates(
+        baseline=study.baseline,
+        level=settings.level,
+        labels=len(labels),
+        pair_labels=len(pair_labels),
+        labellers=len({label.labeller for label in labels} | {label.labeller for label in pair_labels}),
+        simulated_labels=sum(label.simulated for label in labels) + sum(label.simulated for label in pair_labels),
+        arms=arms,
+        canvases=canvases,
+        differences=[difference for difference in differences if difference is not None],
+        agreement=agreement(tasks, labels, settings),
+        self_agreement=self_agreement(tasks, labels, settings.level),
+        calibration=calibration(judged, scores, settings),
+        strengths=strengths(list(study.arms), pairs, pair_labels, settings),
+    )
+
+
+def load_scores(folder: Path, arm: str) -> ArmScores:
+    """The automatic scores of an arm's pictures. Raises InputError."""
+    table = read_table(folder / f"{arm}.parquet")
+    wanted = [name for name in SCORE_OF.values() if name in table.column_names]
+    columns = {name: np.asarray(table.column(name).to_pylist(), dtype=np.float64) for name in wanted}
+    return ArmScores(columns, {pair: row for row, pair in enumerate(table.column("pair_id").to_pylist())})
+
+
+def _rate(classical: ppi.Powered, powered: ppi.Powered | None) -> Rate:
+    return Rate(classical=_interval(classical), powered=_interval(powered) if powered else None)
+
+
+def _interval(found: ppi.Powered) -> Interval:
+    return Interval(value=found.value, low=found.low, high=found.high, n=found.n)
+
+
+def _bounds(found: tuple[float, float, float], n: int) -> Interval:
+    value, low, high = found
+    return Interval(value=value, low=low, high=high, n=n)
+
+
+def main() -> None:
+    study = load_study()
+    tasks, pairs = read_tasks(), read_pairs()
+    labels = read_labels(TASK_LABELS, {task.task_id for task in tasks})
+    pair_labels = read_pair_labels(PAIR_LABELS, {pair.task_id for pair in pairs})
+    scores = {arm: load_scores(SCORES, arm) for arm in study.arms}
+    rates = estimate(study, tasks, labels, pairs, pair_labels, scores)
+    write_atomically(RATES, (rates.model_dump_json(indent=2) + "\n").encode())
+    total = rates.labels + rates.pair_labels
+    simulated = f", {rates.simulated_labels} of them SIMULATED" if rates.simulated_labels else ""
+    print(
+        f"rates: {total} labels by {rates.labellers} labellers{simulated} in {RATES}"
+        if total
+        else f"rates: nobody has labelled yet; {RATES} is empty (`make label-studio` starts the server)"
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

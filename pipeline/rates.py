@@ -1,0 +1,135 @@
+"""What `metrics/labels.json` holds: labeling.estimates writes it, the report and the tracking read it.
+
+Everything in it that rests on simulated labels says so, so that nothing shows them as people's.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.comparison import Finite, Interval
+from pipeline.errors import InputError
+from pipeline.layout import METRICS
+from pipeline.section import Name
+
+RATES = METRICS / "labels.json"
+
+Verdict = Literal["legit_human", "malformed_human", "object_or_scenery", "pattern"]
+VERDICTS: tuple[Verdict, ...] = ("pattern", "object_or_scenery", "malformed_human", "legit_human")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Rate(_Record):
+    """A rate, or a difference of rates, from labels alone, and from labels with the scores of all pictures."""
+
+    classical: Interval
+    powered: Interval | None
+
+    @property
+    def best(self) -> Interval:
+        """The prediction-powered interval where there is one."""
+        return self.powered or self.classical
+
+
+class LabelledPictures(_Record):
+    """The rates of the pictures of one arm, or of all arms with one canvas size (`name`).
+
+    `canvas` is width x height in pixels; `pictures` of the random batch are labelled; `body_normal` is the share of
+    normal body shapes among the people whose shape somebody judged.
+    """
+
+    name: str
+    canvas: str
+    pictures: Annotated[int, Field(ge=1)]
+    simulated: bool
+    verdicts: dict[Verdict, Rate]
+    body_normal: Interval | None
+
+
+class Difference(_Record):
+    """Rates of an arm minus those of the baseline, over `pairs` of the same prompt and seed."""
+
+    arm: Name
+    pairs: Annotated[int, Field(ge=1)]
+    simulated: bool
+    verdicts: dict[Verdict, Rate]
+
+
+class Agreement(_Record):
+    """Krippendorff's alpha of the verdicts, over the pictures that several people labelled."""
+
+    alpha: Interval
+    simulated: bool
+
+
+class SelfAgreement(_Record):
+    """The share of repeated pictures to which one labeller gave the same verdict twice."""
+
+    labeller: str
+    same: Interval
+    simulated: bool
+
+
+class CalibrationBin(_Record):
+    """Pictures with P(malformed) in [low, high): their mean score, and the rate of malformed people among them."""
+
+    low: Finite
+    high: Finite
+    score: Finite
+    rate: Interval
+
+
+class Calibration(_Record):
+    """P(malformed) against the labels."""
+
+    pictures: int
+    brier: Interval
+    auc: Interval | None
+    bins: list[CalibrationBin]
+    simulated: bool
+
+
+class Strength(_Record):
+    """The Bradley-Terry strength of an arm: the log odds that its picture is preferred to the average arm's."""
+
+    arm: Name
+    strength: Interval
+    simulated: bool
+
+
+class Rates(_Record):
+    """What people's labels say of a study; empty lists where there are no labels yet."""
+
+    baseline: Name
+    level: Finite
+    labels: int
+    pair_labels: int
+    labellers: int
+    simulated_labels: int
+    arms: list[LabelledPictures]
+    canvases: list[LabelledPictures]
+    differences: list[Difference]
+    agreement: Agreement | None
+    self_agreement: list[SelfAgreement]
+    calibration: Calibration | None
+    strengths: list[Strength]
+
+    def of_arm(self, name: str) -> LabelledPictures | None:
+        """The rates of an arm; None where nobody labelled it."""
+        return next((arm for arm in self.arms if arm.name == name), None)
+
+
+def load_rates(path: Path) -> Rates:
+    """Read and validate `metrics/labels.json`. Raises InputError where it is missing or damaged."""
+    try:
+        return Rates.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; `dvc repro rates` makes it") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "its content"
+        raise InputError(f"{path}: {key}: {first['msg']}; `dvc repro rates` makes it anew") from None
