@@ -1,9 +1,7 @@
-"""CLIP for scoring: an open_clip folder becomes image and text embeddings."""
+"""CLIP: an open_clip folder becomes image and text embeddings."""
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +9,11 @@ import open_clip
 import torch
 from PIL import Image
 
+from eval.extractor import forward_precision, weights_digest
 from pipeline.errors import InputError
 
 _FILES = ("open_clip_config.json", "open_clip_model.safetensors", "tokenizer.json")
+_TRAIN = "make train"
 
 
 @dataclass
@@ -24,6 +24,7 @@ class Clip:
     preprocess: Any
     tokenizer: Any
     digest: str
+    device: torch.device
 
     @property
     def resize(self) -> str:
@@ -31,23 +32,24 @@ class Clip:
         return " ".join(str(self.preprocess).split())
 
     @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device  # type: ignore[no-any-return]
+    def precision(self) -> str:
+        """The arithmetic of the forward pass; weights stay in single precision."""
+        return str(forward_precision(self.device)).removeprefix("torch.")
 
     @property
     def logit_scale(self) -> float:
         """What CLIP's training multiplies cosines with before a softmax over them."""
         return float(self.model.logit_scale.exp())
 
+    def prepare(self, image: Image.Image) -> torch.Tensor:
+        """One picture resized and normalised, [3, H, W] float32."""
+        return self.preprocess(image)  # type: ignore[no-any-return]
+
     @torch.inference_mode()
-    def embed_images(self, images: Iterable[Image.Image], batch: int = 256) -> torch.Tensor:
-        """Image embeddings [N, D] float32, not normalised."""
-        remaining = iter(images)
-        parts = []
-        while chunk := list(islice(remaining, batch)):
-            pixels = torch.stack([self.preprocess(image) for image in chunk]).to(self.device)
-            parts.append(self.model.encode_image(pixels).float().cpu())
-        return torch.cat(parts)
+    def embed(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Image embeddings [B, D], not normalised, of prepared pictures [B, 3, H, W]."""
+        with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
+            return self.model.encode_image(pixels)  # type: ignore[no-any-return]
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str], batch: int = 256) -> torch.Tensor:
@@ -59,27 +61,17 @@ class Clip:
         return torch.cat(parts)
 
 
-def clip_digest(folder: Path) -> str:
-    """Hex digest (16 characters) of a CLIP folder's files. Raises InputError where one is missing."""
-    digest = hashlib.sha256()
-    for name in _FILES:
-        if not (folder / name).is_file():
-            raise InputError(f"{folder / name} is missing; `make train` makes the embedded CLIP")
-        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
-    return digest.hexdigest()[:16]
-
-
-def load_clip(folder: Path, device: torch.device) -> Clip:
-    """Load an open_clip folder (configuration, safetensors, tokenizer). Raises InputError."""
-    digest = clip_digest(folder)
+def load_clip(folder: Path, device: torch.device, fetch: str = _TRAIN) -> Clip:
+    """Load an open_clip folder (configuration, safetensors, tokenizer); `fetch` gets its files. Raises InputError."""
+    digest = weights_digest([folder / name for name in _FILES], fetch)
     name = f"local-dir:{folder}"
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(name, device=device)
         tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:  # open_clip raises many kinds for a damaged folder
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder} cannot be loaded ({reason}); restore it or train it anew") from None
-    return Clip(model.eval().requires_grad_(False), preprocess, tokenizer, digest)
+        raise InputError(f"{folder} cannot be loaded ({reason}); restore it with `{fetch}`") from None
+    return Clip(model.eval().requires_grad_(False), preprocess, tokenizer, digest, device)
 
 
 def clip_score(image_embeddings: torch.Tensor, text_embeddings: torch.Tensor) -> torch.Tensor:

@@ -50,7 +50,7 @@ def reference_floor(reference: torch.Tensor, n: int, settings: Metrics) -> Inter
 
 def compare(study: Study) -> dict[str, object]:
     """The content of metrics/compare.json. Raises InputError where an arm's numbers are missing or do not fit."""
-    extractor = f"{study.features.extractor}.safetensors"
+    extractor = f"{study.features.primary}.safetensors"
     settings = study.metrics
     features = {arm: load_features(FEATURES / arm / extractor) for arm in study.arms}
     columns = ["image_id", "pair_id", *PAIRED_SCORES.values()]

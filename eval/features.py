@@ -1,28 +1,46 @@
-"""Stage `features@<set>`: an image set becomes embeddings, kept with their ids and provenance."""
+"""Stage `features@<set>`: an image set becomes one file of vectors an extractor, with their ids and provenance."""
 
 import argparse
+import io
 import json
-import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import torch
+from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tqdm import tqdm
 
-from eval.clip import load_clip
+from eval import clip as clip_module
+from eval import dinov2 as dinov2_module
+from eval import extractor as extractor_module
+from eval import inception as inception_module
+from eval import pyramid as pyramid_module
+from eval.clip import Clip, load_clip
+from eval.dinov2 import load_dinov2
+from eval.extractor import Extractor, embed_images
+from eval.inception import load_inception
+from eval.pyramid import Pyramid
 from pipeline.errors import InputError, run_stage
+from pipeline.files import file_digest, fingerprint, write_atomically
 from pipeline.layout import FEATURES, REFERENCE_SET, SETS
-from pipeline.shards import decode_images, read_table, set_fingerprint, shard_paths
+from pipeline.shards import read_table, set_fingerprint, shard_paths
+from pipeline.study import Extractor as ExtractorSettings
 from pipeline.study import load_study
 
 REFERENCE = "reference"
+_CODE = (clip_module, dinov2_module, extractor_module, inception_module, pyramid_module)
 
 
 @dataclass(frozen=True)
 class SetFeatures:
-    """Image embeddings [N, D] of a set, text embeddings [N, D] of its prompts, and where they come from."""
+    """Image vectors [N, D] of a set, text embeddings [N, D] of its prompts, and where they come from.
+
+    Extractors that read no prompts have texts of [N, 0].
+    """
 
     ids: list[str]
     images: torch.Tensor
@@ -30,34 +48,51 @@ class SetFeatures:
     provenance: dict[str, str]
 
 
-def extract(folder: Path, clip_folder: Path, extractor: str, device: torch.device) -> SetFeatures:
-    """Embed the pictures and prompts of an image set. Raises InputError."""
-    clip = load_clip(clip_folder, device)
+def load_extractor(settings: ExtractorSettings, device: torch.device) -> Extractor:
+    """The extractor that a study describes. Raises InputError, with the command that fetches missing weights."""
+    path = Path(settings.weights)
+    fetch = f"hf download {settings.hub} --local-dir {path}" if settings.hub else "make train"
+    if settings.model == "open_clip":
+        return load_clip(path, device, fetch)
+    if settings.model == "dinov2":
+        return load_dinov2(path, device, fetch)
+    if settings.model == "inception":
+        return load_inception(path, device)
+    return Pyramid(device)
+
+
+def provenance_of(folder: Path, name: str, extractor: Extractor) -> dict[str, str]:
+    """What determines the vectors of an image set: equal provenance, equal vectors."""
+    return {
+        "extractor": name,
+        "extractor_digest": extractor.digest,
+        "resize": extractor.resize,
+        "precision": extractor.precision,
+        "code": fingerprint([file_digest(Path(str(module.__file__))) for module in _CODE]),
+        "set": set_fingerprint(folder),
+    }
+
+
+def extract(folder: Path, name: str, extractor: Extractor) -> SetFeatures:
+    """Vectors of the pictures (and prompts, where the extractor reads them) of an image set. Raises InputError."""
     ids: list[str] = []
     images, texts = [], []
-    with tqdm(desc=f"features {folder.name}", unit="picture", disable=None) as bar:
+    with tqdm(desc=f"features {folder.name} {name}", unit="picture", disable=None) as bar:
         for path in shard_paths(folder):
             table = read_table(path, ["image_id", "image", "prompt"])
             ids += table.column("image_id").to_pylist()
-            images.append(clip.embed_images(decode_images(table)))
-            texts.append(clip.embed_texts(table.column("prompt").to_pylist()))
+            images.append(embed_images(extractor, _opened(table)))
+            prompts = table.column("prompt").to_pylist()
+            texts.append(extractor.embed_texts(prompts) if isinstance(extractor, Clip) else torch.zeros(len(table), 0))
             bar.update(len(table))
-    provenance = {
-        "extractor": extractor,
-        "extractor_digest": clip.digest,
-        "resize": clip.resize,
-        "set": set_fingerprint(folder),
-    }
-    return SetFeatures(ids, torch.cat(images), torch.cat(texts), provenance)
+    return SetFeatures(ids, torch.cat(images), torch.cat(texts), provenance_of(folder, name, extractor))
 
 
 def save_features(path: Path, features: SetFeatures) -> None:
-    """Write features atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    metadata = {"ids": json.dumps(features.ids), "provenance": json.dumps(features.provenance)}
-    save_file({"images": features.images, "texts": features.texts}, temporary, metadata)
-    os.replace(temporary, path)
+    """Write features atomically; equal features give equal bytes."""
+    # One key: safetensors writes several in random order.
+    metadata = {"guidedrift": json.dumps({"ids": features.ids, "provenance": features.provenance}, sort_keys=True)}
+    write_atomically(path, save({"images": features.images, "texts": features.texts}, metadata))
 
 
 def load_features(path: Path) -> SetFeatures:
@@ -66,26 +101,47 @@ def load_features(path: Path) -> SetFeatures:
         raise InputError(f"{path} does not exist; `dvc repro` makes it")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            ids, provenance = json.loads(metadata["ids"]), json.loads(metadata["provenance"])
+            content = json.loads(file.metadata()["guidedrift"])
+            ids, provenance = list(content["ids"]), dict(content["provenance"])
             return SetFeatures(ids, file.get_tensor("images"), file.get_tensor("texts"), provenance)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is no readable feature file ({error}); delete it and run `dvc repro`") from None
 
 
+def refresh(folder: Path, name: str, settings: ExtractorSettings, device: torch.device, path: Path) -> bool:
+    """Bring one feature file up to date; False where it was. Raises InputError."""
+    extractor = load_extractor(settings, device)
+    try:
+        fresh = load_features(path).provenance == provenance_of(folder, name, extractor)
+    except InputError:
+        fresh = False
+    if not fresh:
+        save_features(path, extract(folder, name, extractor))
+    return not fresh
+
+
+def _opened(table: pa.Table) -> Iterator[Image.Image]:
+    """The pictures of a table, opened but not decoded."""
+    for cell in table.column("image"):
+        yield Image.open(io.BytesIO(cell["bytes"].as_py()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m eval.features", description=__doc__)
     parser.add_argument("--set", required=True, help="an arm of params.yaml, or reference")
-    name = parser.parse_args().set
+    chosen = parser.parse_args().set
     study = load_study()
-    if name != REFERENCE:
-        study.arm(name)
-    folder = REFERENCE_SET if name == REFERENCE else SETS / name
+    if chosen != REFERENCE:
+        study.arm(chosen)
+    folder = REFERENCE_SET if chosen == REFERENCE else SETS / chosen
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    features = extract(folder, Path(study.features.clip), study.features.extractor, device)
-    path = FEATURES / name / f"{study.features.extractor}.safetensors"
-    save_features(path, features)
-    print(f"features {name}: {len(features.ids)} x {features.images.shape[1]} in {path}")
+    paths = {name: FEATURES / chosen / f"{name}.safetensors" for name in study.features.extractors}
+    # The folder is persisted, so that another extractor does not cost those that are done.
+    for stale in set((FEATURES / chosen).glob("*.safetensors")) - set(paths.values()):
+        stale.unlink()
+    for name, settings in study.features.extractors.items():
+        made = refresh(folder, name, settings, device, paths[name])
+        print(f"features {chosen}: {paths[name]} {'written' if made else 'is up to date'}")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class ArmScores:
 
 def check_comparable(arm: SetFeatures, reference: SetFeatures) -> None:
     """Raise InputError where two feature files were not made by the same extractor."""
-    for key in ("extractor", "extractor_digest", "resize"):
+    for key in ("extractor", "extractor_digest", "resize", "precision"):
         if arm.provenance[key] != reference.provenance[key]:
             raise InputError(
                 f"features differ in {key}: {arm.provenance[key]} and {reference.provenance[key]}; run `dvc repro`"
@@ -106,8 +106,8 @@ def score_arm(study: Study, arm: str) -> ArmScores:
     """All scores of one arm from its features, its pictures and the reference's features. Raises InputError."""
     study.arm(arm)
     settings = study.metrics
-    features = load_features(FEATURES / arm / f"{study.features.extractor}.safetensors")
-    reference = load_features(FEATURES / REFERENCE / f"{study.features.extractor}.safetensors")
+    features = load_features(FEATURES / arm / f"{study.features.primary}.safetensors")
+    reference = load_features(FEATURES / REFERENCE / f"{study.features.primary}.safetensors")
     check_comparable(features, reference)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier = load_classifier(Path(settings.malformed_classifier), device)
@@ -116,7 +116,7 @@ def score_arm(study: Study, arm: str) -> ArmScores:
     pictures = read_set(SETS / arm, ["image_id", "image", "prompt"])
     if pictures.column("image_id").to_pylist() != features.ids:
         raise InputError(f"features of '{arm}' belong to other pictures than {SETS / arm} holds; run `dvc repro`")
-    clip = load_clip(Path(study.features.clip), device)
+    clip = load_clip(Path(study.features.extractors[study.features.primary].weights), device)
     kinds = kind_probabilities(
         features.images, {kind: clip.embed_texts(texts) for kind, texts in prompts.items()}, clip.logit_scale
     )

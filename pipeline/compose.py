@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -30,6 +30,10 @@ def compose(conf: Path, overrides: list[str]) -> dict[str, object]:
         with initialize_config_dir(str(conf.resolve()), version_base=None):
             config = hydra_compose("config", overrides)
         content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingConfigException as error:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        known = ", ".join(sorted(path.stem for path in (conf / group).glob("*.yaml")))
+        raise InputError(f"{conf} has no {group} '{choice}'; known choices: {known or 'none'}") from None
     except (HydraException, OmegaConfBaseException) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise InputError(f"{conf} cannot be composed: {' '.join(lines)[:600]}") from None

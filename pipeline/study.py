@@ -49,13 +49,39 @@ class Generate(Section):
         return self
 
 
+class Extractor(Section):
+    """One feature extractor: what kind of network, and where its weights lie.
+
+    `weights` is a folder (open_clip, dinov2) or a safetensors file (inception), and empty for the pyramid, which has
+    none. `hub` is the Hub's name of the folder, for the command that fetches it.
+    """
+
+    model: Literal["open_clip", "dinov2", "inception", "pyramid"]
+    weights: str = ""
+    hub: str = ""
+
+    _paths = field_validator("weights")(inside_project)
+
+    @model_validator(mode="after")
+    def _weights_where_needed(self) -> "Extractor":
+        if (self.model == "pyramid") != (not self.weights):
+            raise ValueError(f"model {self.model} {'has no' if self.weights else 'needs'} weights")
+        return self
+
+
 class Features(Section):
-    """The feature extractor: an open_clip folder with its configuration and weights."""
+    """The feature extractors by name. `primary` is the one whose numbers carry no prefix, and that shifts are in."""
 
-    extractor: Name
-    clip: str
+    primary: Name
+    extractors: dict[Name, Extractor]
 
-    _paths = field_validator("clip")(inside_project)
+    @model_validator(mode="after")
+    def _primary_reads_prompts(self) -> "Features":
+        if self.primary not in self.extractors:
+            raise ValueError(f"primary '{self.primary}' is not one of the extractors: {', '.join(self.extractors)}")
+        if self.extractors[self.primary].model != "open_clip":
+            raise ValueError(f"primary '{self.primary}' reads no prompts; the CLIP score needs an open_clip extractor")
+        return self
 
 
 class Metrics(Section):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from eval.clip import load_clip
+from eval.extractor import embed_images
 from eval.kinds import KINDS, kind_probabilities, load_kind_prompts
 from models.tinybooru.kinds import KIND_PROMPTS, kind_of, kind_prompts
 from pipeline.errors import InputError
@@ -51,7 +52,7 @@ def test_the_committed_prompts_are_those_of_the_recipe() -> None:
 def test_the_embedded_clip_tells_the_kinds_of_held_out_pictures() -> None:
     clip = load_clip(ROOT / "models/tinybooru/clip", torch.device("cpu"))
     held_out = list(islice(plans("validation", 1), 96))
-    images = clip.embed_images(draw(planned, 64) for planned in held_out)
+    images = embed_images(clip, (draw(planned, 64) for planned in held_out))
     prompts = {kind: clip.embed_texts(texts) for kind, texts in load_kind_prompts(ROOT / KIND_PROMPTS).items()}
     named = [KINDS[k] for k in kind_probabilities(images, prompts, clip.logit_scale).argmax(1).tolist()]
     right = sum(name == kind_of(planned) for name, planned in zip(named, held_out, strict=True))

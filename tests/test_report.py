@@ -164,7 +164,7 @@ def study() -> Study:
                 "cfg_3": {"method": "cfg", "scale": 3},
                 "negative_long": {"method": "negative", "scale": 3, "negative_prompt": "lowres"},
             },
-            "features": {"extractor": "clip", "clip": "models/clip"},
+            "features": {"primary": "clip", "extractors": {"clip": {"model": "open_clip", "weights": "models/clip"}}},
             "metrics": {
                 "precision_recall_k": 3,
                 "density_coverage_k": 5,

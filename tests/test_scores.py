@@ -84,7 +84,7 @@ def test_features_keep_ids_and_provenance(tmp_path):
 
 
 def test_features_of_two_extractors_are_never_compared():
-    one = {"extractor": "clip", "extractor_digest": "a", "resize": "r"}
+    one = {"extractor": "clip", "extractor_digest": "a", "resize": "r", "precision": "float32"}
     ours = SetFeatures([], torch.zeros(0, 1), torch.zeros(0, 1), one)
     other = SetFeatures([], torch.zeros(0, 1), torch.zeros(0, 1), {**one, "extractor_digest": "b"})
     check_comparable(ours, ours)

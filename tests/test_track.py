@@ -44,7 +44,7 @@ PARAMS: dict[str, Any] = {
         "cfg": {"method": "cfg", "scale": 3.0, "description": "Away from the empty prompt."},
         "negative": {"method": "negative", "scale": 3.0, "negative_prompt": HOSTILE},
     },
-    "features": {"extractor": "clip", "clip": "models/clip"},
+    "features": {"primary": "clip", "extractors": {"clip": {"model": "open_clip", "weights": "models/clip"}}},
     "metrics": {
         "precision_recall_k": 3,
         "density_coverage_k": 5,

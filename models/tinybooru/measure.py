@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 from eval.aesthetic import load_aesthetic_head
 from eval.bootstrap import wilson_interval
 from eval.clip import load_clip
+from eval.extractor import embed_images
 from eval.malformed import load_classifier
 from models.tinybooru.corpus import load_corpus
 from pipeline.files import write_atomically
@@ -38,7 +39,7 @@ def measure_scorers(models: Path, held_out: Path, device: torch.device) -> dict[
     found: dict[str, object] = {"pictures": len(corpus)}
     if (models / "aesthetic.safetensors").exists():
         clip = load_clip(models / "clip", device)
-        images = clip.embed_images(decode_images(read_set(held_out, ["image"])))
+        images = embed_images(clip, decode_images(read_set(held_out, ["image"])))
         right = first_of_candidates(images, clip.embed_texts(corpus.captions()))
         interval = wilson_interval(int(right.sum()), len(right), 0.95)
         found["clip_first_of_100"] = [round(x, 4) for x in (interval.value, interval.low, interval.high)]

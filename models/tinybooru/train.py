@@ -11,6 +11,7 @@ import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from eval.clip import load_clip
+from eval.extractor import embed_images
 from eval.malformed import save_classifier
 from models.tinybooru.cards import keep_history, write_cards
 from models.tinybooru.corpus import load_corpus
@@ -66,7 +67,7 @@ def main() -> None:
         clip = ClipTraining(CLIP, tokenizer, corpus, CHECKPOINTS / "clip.safetensors", device)
         clip.run(len(corpus))
         export_clip(clip.network, tokenizer, HERE / "clip")
-        embeddings = load_clip(HERE / "clip", device).embed_images(decode_images(read_set(DATA / "train", ["image"])))
+        embeddings = embed_images(load_clip(HERE / "clip", device), decode_images(read_set(DATA / "train", ["image"])))
         train_aesthetic_head(embeddings, corpus).save(HERE / "aesthetic.safetensors")
     if "malformed" in parts:
         malformed = MalformedTraining(MALFORMED, corpus, CHECKPOINTS / "malformed.safetensors", device)

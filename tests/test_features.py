@@ -1,0 +1,253 @@
+"""Feature extractors: real classes (the large ones with few random weights), their files, and what spoils a picture."""
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image, ImageFilter
+from safetensors.torch import save_file
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from eval.clip import load_clip
+from eval.dinov2 import load_dinov2
+from eval.extractor import Extractor, embed_images
+from eval.features import SetFeatures, extract, load_extractor, load_features, refresh, save_features
+from eval.frechet import frechet_distance
+from eval.inception import load_inception
+from eval.pyramid import Pyramid
+from pipeline.compose import compose
+from pipeline.errors import InputError
+from pipeline.study import Extractor as ExtractorSettings
+from pipeline.study import parse_study
+from pipeline.tinybooru.build import build
+from pipeline.tinybooru.picture import draw, plan
+
+ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Image.Image]:
+    return [draw(plan(0, k), 64) for k in range(40)]
+
+
+@pytest.fixture(scope="module")
+def picture_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("set")
+    build(folder, "validation", 12, 0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dinov2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DINOv2 of two narrow layers with random weights at its native 518 pixels, as a timm folder."""
+    folder = tmp_path_factory.mktemp("dinov2")
+    arguments = {"embed_dim": 48, "depth": 2, "num_heads": 3}
+    torch.manual_seed(0)
+    model = timm.create_model("vit_small_patch14_dinov2", num_classes=0, **arguments)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    configuration = {
+        "architecture": "vit_small_patch14_dinov2",
+        "num_classes": 0,
+        "model_args": arguments,
+        "pretrained_cfg": {"input_size": [3, 518, 518], "fixed_input_size": True, "num_classes": 0},
+    }
+    (folder / "config.json").write_text(json.dumps(configuration))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Inception v3 of torch-fidelity with random weights."""
+
+    class Blank(FeatureExtractorInceptionV3):  # type: ignore[misc]
+        def load_state_dict(self, *_: Any, **__: Any) -> None: ...
+
+    folder = tmp_path_factory.mktemp("inception")
+    torch.save({}, folder / "empty.pth")
+    torch.manual_seed(0)
+    blank = Blank("blank", ["2048"], feature_extractor_weights_path=str(folder / "empty.pth"))
+    save_file(blank.state_dict(), folder / "inception.safetensors")
+    return folder / "inception.safetensors"
+
+
+def test_the_embedded_clip_and_the_pyramid_are_what_the_default_study_extracts() -> None:
+    study = parse_study(compose(ROOT / "conf", []), "conf")
+    assert study.features.primary == "clip"
+    assert {name: e.model for name, e in study.features.extractors.items()} == {
+        "clip": "open_clip",
+        "pyramid": "pyramid",
+    }
+
+
+@pytest.mark.parametrize("load", ["clip", "dinov2", "pyramid"])
+def test_the_batch_size_changes_nothing(load: str, dinov2_folder: Path, pictures: list[Image.Image]) -> None:
+    extractors: dict[str, Callable[[], Extractor]] = {
+        "clip": lambda: load_clip(ROOT / "models/tinybooru/clip", CPU),
+        "dinov2": lambda: load_dinov2(dinov2_folder, CPU, "hf download"),
+        "pyramid": lambda: Pyramid(CPU),
+    }
+    extractor = extractors[load]()
+    together, alone = embed_images(extractor, pictures[:9]), embed_images(extractor, pictures[:9], batch=2)
+    assert together.dtype == torch.float32
+    assert together.shape[0] == 9
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_dinov2_sees_224_pixels_and_gives_its_class_token(dinov2_folder: Path, pictures: list[Image.Image]) -> None:
+    extractor = load_dinov2(dinov2_folder, CPU, "hf download")
+    assert extractor.prepare(pictures[0]).shape == (3, 224, 224)
+    pixels = torch.stack([extractor.prepare(picture) for picture in pictures[:2]])
+    torch.testing.assert_close(extractor.embed(pixels), extractor.model.forward_features(pixels)[:, 0])
+
+
+def test_inception_gives_the_features_of_torch_fidelity(inception_file: Path, pictures: list[Image.Image]) -> None:
+    extractor = load_inception(inception_file, CPU)
+    features = embed_images(extractor, pictures[:2])
+    assert features.shape == (2, 2048)
+    theirs = extractor.model(torch.stack([torch.from_numpy(np.array(p)).permute(2, 0, 1) for p in pictures[:2]]))[0]
+    torch.testing.assert_close(features, theirs)
+
+
+def test_the_pyramid_sees_a_blur_that_clip_hardly_sees(pictures: list[Image.Image]) -> None:
+    clip = load_clip(ROOT / "models/tinybooru/clip", CPU)
+    blurred = [picture.filter(ImageFilter.GaussianBlur(0.7)) for picture in pictures[:20]]
+
+    def share_of_the_floor(extractor: Extractor) -> float:
+        real, other = embed_images(extractor, pictures[:20]), embed_images(extractor, pictures[20:])
+        return frechet_distance(embed_images(extractor, blurred), other) / frechet_distance(real, other)
+
+    assert share_of_the_floor(Pyramid(CPU)) > 1.5 * share_of_the_floor(clip)
+
+
+def test_the_pyramid_of_a_flat_picture_has_no_detail_and_its_colour() -> None:
+    found = embed_images(Pyramid(CPU), [Image.new("RGB", (32, 32), (255, 0, 0))])[0].reshape(5, 3, 4)
+    torch.testing.assert_close(found[:4].exp(), torch.full((4, 3, 4), 1e-4))
+    torch.testing.assert_close(found[4], torch.tensor([0.299, -0.168736, 0.5])[:, None].expand(3, 4))
+    with pytest.raises(ValueError, match="at least 24x24, found 20x40"):
+        embed_images(Pyramid(CPU), [Image.new("RGB", (20, 40))])
+
+
+def test_decoding_and_the_forward_pass_overlap(pictures: list[Image.Image]) -> None:
+    @dataclass
+    class Waiting:
+        """Its forward pass over the first picture ends only once the second picture has been prepared."""
+
+        device: torch.device = CPU
+        digest: str = ""
+        resize: str = ""
+        precision: str = ""
+        prepared: list[Image.Image] = field(default_factory=list)
+        second: threading.Event = field(default_factory=threading.Event)
+
+        def prepare(self, image: Image.Image) -> torch.Tensor:
+            self.prepared.append(image)
+            if len(self.prepared) == 2:
+                self.second.set()
+            return torch.zeros(1)
+
+        def embed(self, pixels: torch.Tensor) -> torch.Tensor:
+            assert self.second.wait(timeout=10), "the next picture was not begun"
+            return pixels
+
+    assert embed_images(Waiting(), pictures[:4], batch=1).shape == (4, 1)
+
+
+def test_features_have_ids_provenance_and_always_the_same_bytes(picture_set: Path, tmp_path: Path) -> None:
+    clip = load_clip(ROOT / "models/tinybooru/clip", CPU)
+    features = extract(picture_set, "clip", clip)
+    assert features.images.shape == (12, 128)
+    assert features.texts.shape == (12, 128)
+    contents = []
+    for k in range(8):
+        save_features(tmp_path / f"{k}.safetensors", features)
+        contents.append((tmp_path / f"{k}.safetensors").read_bytes())
+    assert len(set(contents)) == 1
+    back = load_features(tmp_path / "0.safetensors")
+    assert (back.ids, back.provenance) == (features.ids, features.provenance)
+    assert torch.equal(back.images, features.images)
+    assert {"extractor", "extractor_digest", "resize", "precision", "set", "code"} == set(back.provenance)
+
+
+def test_the_order_of_the_pictures_changes_nothing(pictures: list[Image.Image]) -> None:
+    clip = load_clip(ROOT / "models/tinybooru/clip", CPU)
+    forward, backward = embed_images(clip, pictures), embed_images(clip, pictures[::-1], batch=7)
+    torch.testing.assert_close(forward, backward.flip(0), atol=1e-5, rtol=1e-4)
+
+
+def test_a_file_that_is_up_to_date_is_kept_and_another_is_replaced(picture_set: Path, tmp_path: Path) -> None:
+    path, settings = tmp_path / "pyramid.safetensors", ExtractorSettings(model="pyramid")
+    assert refresh(picture_set, "pyramid", settings, CPU, path)
+    assert not refresh(picture_set, "pyramid", settings, CPU, path)
+    path.write_bytes(path.read_bytes()[:100])
+    assert refresh(picture_set, "pyramid", settings, CPU, path)
+    assert load_features(path).texts.shape == (12, 0)
+    features = load_features(path)
+    save_features(path, SetFeatures(features.ids, features.images, features.texts, {**features.provenance, "set": "x"}))
+    assert refresh(picture_set, "pyramid", settings, CPU, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("clip_vit_l_14", "hf download timm/vit_large_patch14_clip_224.openai --local-dir models/extractors/clip_vit"),
+        ("clip_vit_h_14", "hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K --local-dir models/extractors/clip_vit_h"),
+        ("dinov2", "hf download timm/vit_large_patch14_dinov2.lvd142m --local-dir models/extractors/dinov2"),
+        ("inception", "python -m eval.inception models/extractors/inception.safetensors"),
+    ],
+)
+def test_weights_that_are_missing_fail_with_the_command_that_fetches_them(
+    name: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = parse_study(compose(ROOT / "conf", [f"features=[clip,{name}]"]), "conf")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=rf"is missing; get it with `{command}"):
+        load_extractor(study.features.extractors[name], CPU)
+
+
+@pytest.mark.parametrize("model", ["open_clip", "dinov2", "inception"])
+def test_damaged_weights_are_named(model: str, dinov2_folder: Path, tmp_path: Path) -> None:
+    if model == "inception":
+        (tmp_path / "x").write_bytes(b"\x10\0\0\0\0\0\0\0not json")
+    else:
+        (tmp_path / "x").mkdir()
+        source = ROOT / "models/tinybooru/clip" if model == "open_clip" else dinov2_folder
+        for file in source.iterdir():
+            content = file.read_bytes()
+            (tmp_path / "x" / file.name).write_bytes(content[:1000] if file.suffix == ".safetensors" else content)
+    settings = ExtractorSettings.model_construct(model=model, weights=str(tmp_path / "x"), hub="")
+    with pytest.raises(InputError, match=r"/x (cannot be loaded|is no Inception)"):
+        load_extractor(settings, CPU)
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ({"primary": "dino", "extractors": {}}, r"primary 'dino' is not one of the extractors"),
+        (
+            {"primary": "p", "extractors": {"p": {"model": "pyramid"}}},
+            r"primary 'p' reads no prompts; the CLIP score needs an open_clip extractor",
+        ),
+        (
+            {"primary": "r", "extractors": {"r": {"model": "resnet", "weights": "x"}}},
+            r"'resnet': Input should be 'open_clip', 'dinov2', 'inception' or 'pyramid'",
+        ),
+        ({"primary": "c", "extractors": {"c": {"model": "open_clip"}}}, "model open_clip needs weights"),
+        ({"primary": "c", "extractors": {"c": {"model": "open_clip", "weights": "../x"}}}, "path inside the project"),
+    ],
+)
+def test_wrong_extractors_are_answered_before_anything_is_loaded(features: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_study({**compose(ROOT / "conf", []), "features": features}, "test")
+
+
+def test_an_unknown_extractor_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"clip.*clip_vit_h_14.*clip_vit_l_14.*dinov2.*inception.*pyramid"):
+        compose(ROOT / "conf", ["features=[resnet]"])
