@@ -33,7 +33,7 @@ def compose(conf: Path, overrides: list[str]) -> dict[str, object]:
     except MissingConfigException as error:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         known = ", ".join(sorted(path.stem for path in (conf / group).glob("*.yaml")))
-        raise InputError(f"{conf} has no {group} '{choice}'; known choices: {known or 'none'}") from None
+        raise InputError(f"{conf.name}/ has no {group} '{choice}'; known choices: {known or 'none'}") from None
     except (HydraException, OmegaConfBaseException) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise InputError(f"{conf} cannot be composed: {' '.join(lines)[:600]}") from None

@@ -97,7 +97,7 @@ def test_an_arm_name_that_is_no_folder_name_is_refused(params):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["study=nope"], r"Could not find 'study/nope' Available options in 'study': default"),
+        (["study=nope"], r"conf/ has no study 'nope'; known choices: default"),
         (["arms.nope.scale=2"], r"Could not override 'arms.nope.scale'"),
         (["arms.cfg.scale=["], r"cannot be composed"),
     ],
