@@ -6,26 +6,31 @@ what is finished is kept, whatever happened to the run that made it.
 
 import argparse
 import platform
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Never
 
 import torch
-from datasets import Features, Image, Value
+from datasets import Features, Image, List, Value
 from PIL import Image as PillowImage
 from tqdm import tqdm
 
 from pipeline import chunks as chunks_module
 from pipeline import conditioning as conditioning_module
+from pipeline import dynamic_negative as dynamic_negative_module
 from pipeline import emphasis as emphasis_module
 from pipeline import guidance as guidance_module
 from pipeline import networks as networks_module
 from pipeline import parametrisation as parametrisation_module
+from pipeline import perturbation as perturbation_module
+from pipeline import postprocess as postprocess_module
 from pipeline import sampler as sampler_module
+from pipeline import scale as scale_module
 from pipeline import schedulers as schedulers_module
 from pipeline import text_encoder as text_encoder_module
+from pipeline import trace as trace_module
 from pipeline import underscores as underscores_module
 from pipeline.arm import Arm
 from pipeline.errors import run_stage
@@ -33,12 +38,13 @@ from pipeline.files import file_digest, fingerprint
 from pipeline.guidance import Guidance, Network, Text, guidance_of
 from pipeline.layout import SETS, TRACES
 from pipeline.networks import DenoisingNetwork, check_pair, load_network
-from pipeline.prompts import arm_negatives, arm_prompts, study_prompts
+from pipeline.prompts import arm_negatives, arm_prompts, study_prompts, unrelated_prompts
 from pipeline.sampler import sample
 from pipeline.schedulers import build_scheduler
 from pipeline.shards import encode_png, shard_fingerprint, write_shard
 from pipeline.study import Study, load_study
 from pipeline.text_encoder import TextEncoder, load_text_encoder
+from pipeline.trace import trace_rows
 from pipeline.weights import network_digest
 
 FEATURES = Features(
@@ -59,19 +65,27 @@ TRACE_FEATURES = Features(
         "timestep": Value("float32"),
         "sigma": Value("float32"),
         "direction": Value("float32"),
+        "references": List(Value("string")),
+        "relative_norms": List(Value("float32")),
+        "cosines": List(Value("float32")),
     }
 )
 # What decides a pixel besides weights and settings: our own algebra and loop, and the libraries that compute.
 _CODE = (
     chunks_module,
     conditioning_module,
+    dynamic_negative_module,
     emphasis_module,
     guidance_module,
     networks_module,
     parametrisation_module,
+    perturbation_module,
+    postprocess_module,
     sampler_module,
+    scale_module,
     schedulers_module,
     text_encoder_module,
+    trace_module,
     underscores_module,
 )
 _LIBRARIES = ("torch", "diffusers", "transformers")
@@ -91,7 +105,22 @@ class Shard:
         return f"part-{self.part:05d}.parquet"
 
 
-def plan_shards(study: Study, arm_name: str, prompts: list[str]) -> list[Shard]:
+def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
+    """The texts that an arm's networks read, one a picture of the study each. Raises InputError."""
+    arm, prompts = study.arm(arm_name), study_prompts(study)
+    own = arm_prompts(arm, prompts)
+    needed = {prediction.text for prediction in guidance_of(arm).predictions()}
+    texts: dict[Text, list[str]] = {"prompt": own}
+    if "empty" in needed:
+        texts["empty"] = [""] * len(own)
+    if "negative" in needed:
+        texts["negative"] = arm_negatives(arm, own, study.text.syntax)
+    if "unrelated" in needed:
+        texts["unrelated"] = unrelated_prompts(own, prompts)
+    return texts
+
+
+def plan_shards(study: Study, arm_name: str, texts: Mapping[Text, list[str]]) -> list[Shard]:
     """Cut an arm into shards. Raises InputError where a network is missing."""
     arm = study.arm(arm_name)
     guidance = guidance_of(arm)
@@ -111,8 +140,7 @@ def plan_shards(study: Study, arm_name: str, prompts: list[str]) -> list[Shard]:
     for part, start in enumerate(range(0, study.generate.pictures, study.generate.shard)):
         stop = min(start + study.generate.shard, study.generate.pictures)
         own = {
-            "prompts": prompts[start:stop],
-            "negatives": arm_negatives(arm, prompts[start:stop], study.text.syntax),
+            "texts": {text: values[start:stop] for text, values in texts.items()},
             "seeds": [study.generate.first_seed + start, stop - start],
         }
         shards.append(Shard(part, start, stop, fingerprint([arm_name, common, own])))
@@ -133,25 +161,15 @@ class ArmGenerator:
             check_pair(self.networks["main"], self.networks["guide"])
 
     def draw(
-        self, prompts: list[str], seeds: list[int]
-    ) -> tuple[list[PillowImage.Image], list[dict[str, list[float]]]]:
+        self, texts: Mapping[Text, list[str]], seeds: list[int]
+    ) -> tuple[list[PillowImage.Image], list[dict[str, list[object]]]]:
         """One batch: pictures, and for each picture its trace as columns."""
-        needed = {prediction.text for prediction in self.guidance.predictions()}
-        every: dict[Text, list[str]] = {
-            "prompt": prompts,
-            "empty": [""] * len(prompts),
-            "negative": arm_negatives(self.arm, prompts, self.study.text.syntax),
-        }
-        texts: dict[Text, list[str]] = {text: values for text, values in every.items() if text in needed}
-        conditioning = self.text_encoder.encode_together(texts, references=("empty", "negative"))
+        conditioning = self.text_encoder.encode_together(texts, references=("empty", "negative", "unrelated"))
         sampler = self.study.sampler
         scheduler = build_scheduler(sampler, self.networks["main"].schedule.config)
         samples, trace = sample(self.networks, conditioning, self.guidance, scheduler, sampler.steps, seeds)
         pictures = self.networks["main"].to_pictures(samples).permute(0, 2, 3, 1).cpu().numpy()
-        traces: list[dict[str, list[float]]] = []
-        for k in range(len(seeds)):
-            rows = [{**asdict(step), "direction": step.direction[k]} for step in trace]
-            traces.append({name: [row[name] for row in rows] for name in rows[0]})
+        traces = [trace_rows(trace, k) for k in range(len(seeds))]
         return [PillowImage.fromarray(picture) for picture in pictures], traces
 
 
@@ -160,8 +178,8 @@ def generate(study: Study, arm_name: str, sets: Path, traces: Path, device: torc
 
     Shards of other fingerprints are replaced and shards beyond the study's number are deleted. Raises InputError.
     """
-    prompts = arm_prompts(study.arm(arm_name), study_prompts(study))
-    shards = plan_shards(study, arm_name, prompts)
+    texts = arm_texts(study, arm_name)
+    shards = plan_shards(study, arm_name, texts)
     folder, trace_folder = sets / arm_name, traces / arm_name
     names = {shard.name for shard in shards}
     for stale in (*folder.glob("*"), *folder.glob(".*.tmp"), *trace_folder.glob("*"), *trace_folder.glob(".*.tmp")):
@@ -173,7 +191,7 @@ def generate(study: Study, arm_name: str, sets: Path, traces: Path, device: torc
         total = sum(shard.stop - shard.start for shard in missing)
         with tqdm(total=total, desc=f"generate {arm_name}", unit="picture", disable=None) as bar:
             for shard in missing:
-                _write(shard, generator, prompts, folder, trace_folder, bar)
+                _write(shard, generator, texts, folder, trace_folder, bar)
     return len(missing), len(shards)
 
 
@@ -187,15 +205,22 @@ def _batches(shard: Shard, batch: int) -> Iterator[range]:
 
 
 def _write(
-    shard: Shard, generator: ArmGenerator, prompts: list[str], folder: Path, trace_folder: Path, bar: "tqdm[Never]"
+    shard: Shard,
+    generator: ArmGenerator,
+    texts: Mapping[Text, list[str]],
+    folder: Path,
+    trace_folder: Path,
+    bar: "tqdm[Never]",
 ) -> None:
     study, arm_name = generator.study, generator.arm_name
     columns: dict[str, list[object]] = {name: [] for name in FEATURES}
     trace: dict[str, list[object]] = {name: [] for name in TRACE_FEATURES}
-    negatives = arm_negatives(generator.arm, prompts, study.text.syntax)
+    # A negative prompt that is only probed has not made the picture.
+    used = any(term.reference.text == "negative" for term in generator.guidance.terms)
+    negatives = texts["negative"] if used and "negative" in texts else [""] * len(texts["prompt"])
     for batch in _batches(shard, study.generate.batch):
         seeds = [study.generate.first_seed + k for k in batch]
-        pictures, traces = generator.draw([prompts[k] for k in batch], seeds)
+        pictures, traces = generator.draw({text: [values[k] for k in batch] for text, values in texts.items()}, seeds)
         for k, seed, picture, steps in zip(batch, seeds, pictures, traces, strict=True):
             image_id = f"{arm_name}-{k:06d}"
             row = (
@@ -203,7 +228,7 @@ def _write(
                 {"bytes": encode_png(picture), "path": None},
                 arm_name,
                 k,
-                prompts[k],
+                texts["prompt"][k],
                 negatives[k],
                 seed,
             )

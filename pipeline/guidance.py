@@ -11,6 +11,11 @@ familiar `reference + s (main - reference)`. Which reference makes which method:
     classifier-free guidance (arXiv 2207.12598)   main network, empty prompt
     negative prompt                               main network, negative prompt
     autoguidance (arXiv 2406.02507)               a weaker network, the same prompt
+    PAG, SEG, skipped layers                      the damaged main network, the same prompt (pipeline/perturbation.py)
+    independent condition (arXiv 2407.02687)      main network, an unrelated prompt
+
+A scale may change along the chain (pipeline/scale.py, pipeline/dynamic_negative.py), and directions or result may be
+changed before the sampler steps (pipeline/postprocess.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,70 +23,166 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from diffusers.guiders import BaseGuidance
 
-from pipeline.arm import Arm
+from pipeline.arm import Arm, ReferenceName
+from pipeline.dynamic_negative import Dynamic
+from pipeline.perturbation import Perturbation
+from pipeline.postprocess import APG, Guider, Rescale, place_guider
+from pipeline.scale import Constant, Interval, Moment, Ramp, Window
 
 Network = Literal["main", "guide"]
-Text = Literal["prompt", "empty", "negative"]
+Text = Literal["prompt", "empty", "negative", "unrelated"]
+CONSTANT = Constant()
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What to evaluate: which network, given which text."""
+    """What to evaluate: which network, given which text, damaged or not; `name` is what the trace calls it."""
 
+    name: str
     network: Network
     text: Text
+    perturbation: Perturbation | None = None
 
 
-MAIN = Prediction("main", "prompt")
-EMPTY = Prediction("main", "empty")
-NEGATIVE = Prediction("main", "negative")
-GUIDE = Prediction("guide", "prompt")
-
-REFERENCES = {"cfg": EMPTY, "negative": NEGATIVE, "autoguidance": GUIDE}
+MAIN = Prediction("main", "main", "prompt")
+EMPTY = Prediction("empty", "main", "empty")
+NEGATIVE = Prediction("negative", "main", "negative")
+GUIDE = Prediction("guide", "guide", "prompt")
+UNRELATED = Prediction("unrelated", "main", "unrelated")
 
 
 @dataclass(frozen=True)
 class Term:
-    """A reference to move away from, and how far: scale 1 is not at all."""
+    """A reference to move away from, and how far: scale 1 is not at all. The schedule weighs scale - 1."""
 
     reference: Prediction
     scale: float
+    schedule: Constant | Interval | Window | Ramp | Dynamic = CONSTANT
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """A list of terms; without any (or with scales of 1 only) the main prediction stands as it is."""
+    """A list of terms; without any (or with scales of 1 only) the main prediction stands as it is.
+
+    `probes` are evaluated at every step and recorded in the trace, but not used.
+    """
 
     terms: tuple[Term, ...] = ()
-
-    @property
-    def active(self) -> tuple[Term, ...]:
-        """The terms that change anything; the others cost no evaluation."""
-        return tuple(term for term in self.terms if term.scale != 1)
+    post: Rescale | APG | Guider | None = None
+    probes: tuple[Prediction, ...] = ()
 
     def predictions(self) -> tuple[Prediction, ...]:
-        """What has to be evaluated, the main prediction first, each once."""
-        return tuple(dict.fromkeys((MAIN, *(term.reference for term in self.active))))
+        """What has to be evaluated at one step or another, the main prediction first, each once."""
+        # A guider says step by step what it needs; some use references at scale 1.
+        guider = isinstance(self.post, Guider)
+        used = (term.reference for term in self.terms if guider or term.scale != 1)
+        return tuple(dict.fromkeys((MAIN, *used, *self.probes)))
 
-    def combine(self, predicted: Mapping[Prediction, torch.Tensor]) -> torch.Tensor:
-        """The guided prediction from the predictions named by `predictions()`, all of one shape [B, C, H, W]."""
-        main = predicted[MAIN]
+
+class Walk:
+    """A guidance on its way down the noise levels with one batch.
+
+    It keeps what momentum, guiders and dynamic scales remember from step to step.
+    """
+
+    def __init__(self, guidance: Guidance):
+        self.guidance = guidance
+        self._averages: dict[Term, torch.Tensor] = {}
+        self._posteriors: dict[Term, torch.Tensor] = {}
+        self._guider: BaseGuidance | None = None
+        post = guidance.post
+        if isinstance(post, Guider):
+            # All terms of a guider have the arm's scale, see Arm.
+            self._guider = post.build(guidance.terms[0].scale)
+
+    def active(self, at: Moment) -> tuple[Term, ...]:
+        """The terms that change anything at this step; the others cost no evaluation."""
+        if self._guider is not None:
+            return self.guidance.terms if place_guider(self._guider, at) else ()
+        return tuple(
+            term
+            for term in self.guidance.terms
+            if term.scale != 1 and (isinstance(term.schedule, Dynamic) or term.schedule.factor(at) != 0)
+        )
+
+    def predictions(self, at: Moment) -> tuple[Prediction, ...]:
+        """What has to be evaluated at this step, the main prediction first, each once."""
+        used = (term.reference for term in self.active(at))
+        return tuple(dict.fromkeys((MAIN, *used, *self.guidance.probes)))
+
+    def combine(self, predicted: Mapping[Prediction, torch.Tensor], at: Moment) -> torch.Tensor:
+        """The guided prediction from the predictions named by `predictions(at)`, all of one shape [B, C, H, W]."""
+        main, post, active = predicted[MAIN], self.guidance.post, self.active(at)
+        if isinstance(post, Guider) and self._guider is not None:
+            inputs = dict(zip(post.inputs, (predicted[term.reference] for term in active), strict=False))
+            output: torch.Tensor = self._guider.forward(pred_cond=main, **inputs).pred
+            return output
         guided = main
-        for term in self.active:
-            guided = guided + (term.scale - 1) * (main - predicted[term.reference])
-        return guided
+        for term in active:
+            direction = main - predicted[term.reference]
+            if isinstance(post, APG):
+                direction = self._averages[term] = post.averaged(direction, self._averages.get(term))
+                direction = post.projected(direction, main)
+            guided = guided + self._weight(term, main, at) * direction
+        return post.rescaled(guided, main) if isinstance(post, Rescale) and active else guided
+
+    @property
+    def follows_steps(self) -> bool:
+        """Whether `follow` has to be told of every step."""
+        return any(isinstance(term.schedule, Dynamic) for term in self.guidance.terms)
+
+    def follow(self, at: Moment, x: torch.Tensor, after: torch.Tensor, x0: Mapping[Prediction, torch.Tensor]) -> None:
+        """Update what depends on where the ancestral step went, from `x` to `after`, both as x0 + sigma e."""
+        for term in self.active(at):
+            if isinstance(term.schedule, Dynamic):
+                p = self._posterior(term, term.schedule, x)
+                self._posteriors[term] = term.schedule.updated(p, at, x, after, x0[MAIN], x0[term.reference])
+
+    def _posterior(self, term: Term, schedule: Dynamic, like: torch.Tensor) -> torch.Tensor:
+        known = self._posteriors.get(term)
+        return like.new_full((len(like),), schedule.prior) if known is None else known
+
+    def _weight(self, term: Term, main: torch.Tensor, at: Moment) -> float | torch.Tensor:
+        """s_i - 1 at this step; [B, 1, 1, 1] where it differs between pictures."""
+        if isinstance(term.schedule, Dynamic):
+            p = self._posterior(term, term.schedule, main)
+            return (term.scale - 1) * (p / (1 - p)).view(-1, *(1,) * (main.ndim - 1))
+        return (term.scale - 1) * term.schedule.factor(at)
+
+
+def prediction_of(reference: ReferenceName, arm: Arm) -> Prediction:
+    """The prediction that a reference's name stands for in an arm."""
+    plain: dict[ReferenceName, Prediction] = {
+        "empty": EMPTY,
+        "negative": NEGATIVE,
+        "guide": GUIDE,
+        "unrelated": UNRELATED,
+    }
+    if reference in plain:
+        return plain[reference]
+    assert reference == "pag" or reference == "seg" or reference == "skip_layers"
+    damage = Perturbation(reference, arm.perturb.layers, arm.perturb.blur if reference == "seg" else None)
+    return Prediction(reference, "main", "prompt", damage)
 
 
 def guidance_of(arm: Arm) -> Guidance:
-    """The guidance that an arm's method and scale stand for."""
-    reference = REFERENCES.get(arm.method)
-    return Guidance(() if reference is None else (Term(reference, arm.scale),))
+    """The guidance that an arm stands for: its method's terms, or those it lists, with their share of the scale."""
+    terms = tuple(
+        Term(
+            prediction_of(term.reference, arm),
+            1 + term.share * (arm.scale - 1),
+            term.schedule or arm.schedule or CONSTANT,
+        )
+        for term in arm.all_terms
+    )
+    return Guidance(terms, arm.post, tuple(prediction_of(name, arm) for name in arm.probes))
 
 
-def by_network(predictions: Sequence[Prediction]) -> dict[Network, list[Prediction]]:
-    """Group predictions by network: those of one network go through it in one call."""
-    groups: dict[Network, list[Prediction]] = {}
+def by_network(predictions: Sequence[Prediction]) -> dict[tuple[Network, Perturbation | None], list[Prediction]]:
+    """Group predictions by network, undamaged or damaged in one way: those of a group go through it in one call."""
+    groups: dict[tuple[Network, Perturbation | None], list[Prediction]] = {}
     for prediction in predictions:
-        groups.setdefault(prediction.network, []).append(prediction)
+        groups.setdefault((prediction.network, prediction.perturbation), []).append(prediction)
     return groups

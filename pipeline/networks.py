@@ -13,7 +13,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 
 from pipeline.conditioning import Conditioning
 from pipeline.errors import InputError
-from pipeline.parametrisation import from_x0, to_x0
+from pipeline.parametrisation import from_x0, signal_and_noise, timestep_at, to_x0
 from pipeline.weights import check_folder
 
 
@@ -45,18 +45,20 @@ class DenoisingNetwork:
         output: torch.Tensor = self.unet(x, timestep, encoder_hidden_states=conditioning.tokens).sample
         return output
 
-    def signal_and_noise(self, timestep: torch.Tensor) -> tuple[float, float]:
-        """(a, b) of x = a x0 + b e at a timestep of the training schedule."""
-        alpha = float(self.schedule.alphas_cumprod[int(timestep)])
-        return alpha**0.5, (1 - alpha) ** 0.5
+    def timestep_at(self, sigma: float) -> float:
+        """The timestep of the training schedule, fractional as a rule, with the noise level sigma = b / a."""
+        return timestep_at(sigma, self.schedule.alphas_cumprod)
 
-    def converted(
-        self, output: torch.Tensor, x: torch.Tensor, timestep: torch.Tensor, other: "DenoisingNetwork"
-    ) -> torch.Tensor:
-        """This network's output in the prediction type of `other`."""
+    def same_schedule(self, other: "DenoisingNetwork") -> bool:
+        """Whether a timestep means the same noise level to both."""
+        ours, theirs = self.schedule.alphas_cumprod, other.schedule.alphas_cumprod
+        return ours.shape == theirs.shape and torch.allclose(ours, theirs)
+
+    def converted(self, output: torch.Tensor, x: torch.Tensor, sigma: float, other: "DenoisingNetwork") -> torch.Tensor:
+        """This network's output, for `x` of unit total variance at noise level `sigma`, in the type of `other`."""
         if self.prediction_type == other.prediction_type:
             return output
-        a, b = self.signal_and_noise(timestep)
+        a, b = signal_and_noise(sigma)
         return from_x0(to_x0(output, self.prediction_type, x, a, b), other.prediction_type, x, a, b)
 
     def to_pictures(self, x: torch.Tensor) -> torch.Tensor:
@@ -90,8 +92,6 @@ def check_pair(main: DenoisingNetwork, guide: DenoisingNetwork) -> None:
     ):
         if ours != theirs:
             raise InputError(f"the guide does not fit: main works on {what} {ours}, the guide on {theirs}")
-    if not torch.allclose(main.schedule.alphas_cumprod, guide.schedule.alphas_cumprod):
-        raise InputError("the guide does not fit: main and guide were trained with different noise schedules")
 
 
 def _one_line(error: Exception) -> str:

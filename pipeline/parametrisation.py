@@ -2,6 +2,8 @@
 
 At signal level a and noise level b (a^2 + b^2 = 1) the noisy picture is x = a x0 + b e, and v = a e - b x0
 (arXiv 2202.00512, appendix D). diffusers calls them "sample" (x0), "epsilon" (e) and "v_prediction" (v).
+
+The noise level sigma = b / a is what two training noise schedules have in common: the same sigma is another timestep.
 """
 
 import torch
@@ -37,3 +39,27 @@ def from_x0(x0: torch.Tensor, kind: str, x: torch.Tensor, a: float, b: float) ->
 def x0_per_output(kind: str, a: float, b: float) -> float:
     """|d x0 / d output|: turns the size of a difference of outputs into a size in x0."""
     return {"sample": 1.0, "epsilon": b / a, "v_prediction": b}[kind]
+
+
+def signal_and_noise(sigma: float) -> tuple[float, float]:
+    """(a, b) of x = a x0 + b e with a^2 + b^2 = 1 at the noise level sigma = b / a."""
+    a = 1 / (1 + sigma**2) ** 0.5
+    return a, sigma * a
+
+
+def timestep_at(sigma: float, alphas_cumprod: torch.Tensor) -> float:
+    """The timestep, fractional as a rule, at which a training schedule has the noise level `sigma`.
+
+    `alphas_cumprod` [T] is the schedule's a^2. log sigma is interpolated linearly over the timesteps, as diffusers and
+    k-diffusion do; below the first and above the last level it is the first and the last timestep.
+    """
+    alphas = alphas_cumprod.double().cpu()
+    levels = ((1 - alphas) / alphas).log() / 2
+    wanted = torch.tensor(sigma, dtype=torch.float64).log()
+    if wanted <= levels[0]:
+        return 0.0
+    if wanted >= levels[-1]:
+        return float(len(levels) - 1)
+    above = int(torch.searchsorted(levels, wanted))
+    below = above - 1
+    return below + float((wanted - levels[below]) / (levels[above] - levels[below]))

@@ -2,6 +2,7 @@
 
 from pipeline.arm import Arm
 from pipeline.emphasis import Syntax, parse, write
+from pipeline.errors import InputError
 from pipeline.presets import NEGATIVE_PRESETS, QUALITY_TAGS
 from pipeline.prompt_sets import read_prompts
 from pipeline.study import Study
@@ -34,3 +35,19 @@ def arm_negatives(arm: Arm, prompts: list[str], syntax: Syntax) -> list[str]:
         return [arm.negative_prompt or ""] * len(prompts)
     preset = NEGATIVE_PRESETS[arm.negative_preset]
     return [write(parse(preset.text, preset.syntax), syntax)] * len(prompts)
+
+
+def unrelated_prompts(own: list[str], prompts: list[str]) -> list[str]:
+    """For each picture, whose prompt is in `own`, the next of the study's `prompts`, in a circle, with another text.
+
+    The condition of independent-condition guidance (arXiv 2407.02687). Raises InputError where there is none.
+    """
+    n = len(prompts)
+
+    def next_other(k: int) -> str:
+        for step in range(1, n):
+            if (other := prompts[(k + step) % n]) != own[k]:
+                return other
+        raise InputError(f"an unrelated prompt needs a study of two prompts at least; all {n} are {own[k]!r}")
+
+    return [next_other(k) for k in range(n)]

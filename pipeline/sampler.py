@@ -5,27 +5,20 @@ picture does not depend on the batch it is drawn in.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
 
 import torch
+from diffusers import DPMSolverSDEScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from pipeline.conditioning import Conditioning, joined
-from pipeline.guidance import MAIN, Guidance, Network, Prediction, Text, by_network
+from pipeline.guidance import MAIN, Guidance, Network, Prediction, Text, Walk, by_network
 from pipeline.networks import DenoisingNetwork
-from pipeline.parametrisation import x0_per_output
+from pipeline.parametrisation import signal_and_noise, to_x0, x0_per_output
+from pipeline.perturbation import perturbed
+from pipeline.scale import Moment
 from pipeline.schedulers import Start, begin
-
-
-@dataclass(frozen=True)
-class TraceStep:
-    """What guidance did at one step: `sigma` is the noise level b / a, `direction` the size of the guided minus
-    the main prediction, root mean square per value in x0, one number a picture."""
-
-    step: int
-    timestep: float
-    sigma: float
-    direction: tuple[float, ...]
+from pipeline.trace import TraceStep, trace_step
 
 
 @torch.inference_mode()
@@ -49,28 +42,75 @@ def sample(
     device = main.unet.device
     beginning = begin(scheduler, steps, seeds, shape or main.sample_shape, device, start)
     x, generators = beginning.x, beginning.generators
-    groups = by_network(guidance.predictions())
+    evaluate = _Evaluation(networks, conditioning)
+    walk = Walk(guidance)
     trace = []
-    for step, timestep in enumerate(scheduler.timesteps[beginning.skipped :]):
-        scaled = scheduler.scale_model_input(x, timestep)
-        predicted: dict[Prediction, torch.Tensor] = {}
-        for name, wanted in groups.items():
-            network = networks[name]
-            outputs = network(
-                scaled.repeat(len(wanted), 1, 1, 1),
-                timestep,
-                joined([conditioning[prediction.text] for prediction in wanted]),
-            ).chunk(len(wanted))
-            for prediction, output in zip(wanted, outputs, strict=True):
-                predicted[prediction] = network.converted(output, scaled, timestep, main)
-        guided = guidance.combine(predicted)
-        a, b = main.signal_and_noise(timestep)
-        size = (guided - predicted[MAIN]).square().mean(dim=(1, 2, 3)).sqrt() * x0_per_output(
-            main.prediction_type, a, b
-        )
-        trace.append(TraceStep(step, float(timestep), b / a, tuple(size.tolist())))
-        x = _step(scheduler, guided, timestep, x, generators)
-    return x, trace
+    for timestep, at in zip(
+        scheduler.timesteps[beginning.skipped :], moments(scheduler, beginning.skipped), strict=True
+    ):
+        scaled = scheduler.scale_model_input(x, timestep)  # [B, C, H, W] of unit total variance
+        predicted = evaluate(walk.predictions(at), scaled, timestep, at.sigma)
+        guided = walk.combine(predicted, at)
+        a, b = signal_and_noise(at.sigma)
+        main_x0 = to_x0(predicted[MAIN], main.prediction_type, scaled, a, b)
+        per_output = x0_per_output(main.prediction_type, a, b)
+        trace.append(trace_step(at.index, at.timestep, at.sigma, guided, predicted, main_x0, per_output))
+        after = _step(scheduler, guided, timestep, x, generators)
+        if walk.follows_steps:
+            x0 = {p: to_x0(output, main.prediction_type, scaled, a, b) for p, output in predicted.items()}
+            walk.follow(at, scaled / a, after, x0)
+        x = after
+    return x, [step.cpu() for step in trace]
+
+
+def moments(scheduler: SchedulerMixin, skipped: int) -> list[Moment]:
+    """The steps of a scheduler that has them set, without the first `skipped`, and the noise levels sigma = b / a.
+
+    Schedulers of second order evaluate the network twice a step; each evaluation is a moment of its own.
+    """
+    timesteps = scheduler.timesteps.tolist()
+    if hasattr(scheduler, "sigmas"):
+        levels = scheduler.sigmas.tolist()[: len(timesteps)]
+    else:
+        alphas = scheduler.alphas_cumprod[scheduler.timesteps.cpu()]
+        levels = ((1 - alphas) / alphas).sqrt().tolist()
+    if isinstance(scheduler, DPMSolverSDEScheduler):
+        # Its second evaluation is half way between two levels (in log sigma), which its list of levels leaves out.
+        levels[1::2] = [(a * b) ** 0.5 for a, b in zip(levels[::2], levels[1::2], strict=False)]
+    timesteps, levels = timesteps[skipped:], levels[skipped:]
+    ends = [*levels[1:], 0.0]
+    return [Moment(k, len(levels), t, s, e) for k, (t, s, e) in enumerate(zip(timesteps, levels, ends, strict=True))]
+
+
+class _Evaluation:
+    """Evaluates predictions, those of one network in one call, as outputs of the main network's type."""
+
+    def __init__(self, networks: Mapping[Network, DenoisingNetwork], conditioning: Mapping[Text, Conditioning]):
+        self.networks, self.conditioning = networks, conditioning
+        self._same_schedule = {name: network.same_schedule(networks["main"]) for name, network in networks.items()}
+        self._joined: dict[tuple[Text, ...], Conditioning] = {}
+
+    def __call__(
+        self, predictions: Sequence[Prediction], x: torch.Tensor, timestep: torch.Tensor, sigma: float
+    ) -> dict[Prediction, torch.Tensor]:
+        main = self.networks["main"]
+        outputs: dict[Prediction, torch.Tensor] = {}
+        for (name, perturbation), wanted in by_network(predictions).items():
+            network, own = self.networks[name], timestep
+            if not self._same_schedule[name]:  # there the same noise level is another timestep
+                own = torch.tensor(network.timestep_at(sigma), device=x.device)
+            batch = x.repeat(len(wanted), 1, 1, 1)
+            with nullcontext() if perturbation is None else perturbed(network.unet, perturbation):
+                output = network(batch, own, self._texts(tuple(prediction.text for prediction in wanted)))
+            for prediction, part in zip(wanted, output.chunk(len(wanted)), strict=True):
+                outputs[prediction] = network.converted(part, x, sigma, main)
+        # In the order asked for: the trace names references in it.
+        return {prediction: outputs[prediction] for prediction in predictions}
+
+    def _texts(self, texts: tuple[Text, ...]) -> Conditioning:
+        if texts not in self._joined:
+            self._joined[texts] = joined([self.conditioning[text] for text in texts])
+        return self._joined[texts]
 
 
 def _step(

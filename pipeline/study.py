@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from pipeline import dynamic_negative
 from pipeline.arm import Arm
 from pipeline.drawing import Sampler
 from pipeline.emphasis import check_emphasis
@@ -162,6 +163,12 @@ class Study(Section):
                 check_emphasis(arm.negative_prompt or "", self.text.syntax)
             except ValueError as error:
                 raise ValueError(f"arms.{name}.negative_prompt: {error}") from None
+        for name, arm in self.arms.items():
+            if arm.is_dynamic and self.sampler.scheduler not in dynamic_negative.SAMPLERS:
+                raise ValueError(
+                    f"arms.{name}.schedule dynamic needs the ancestral posterior of each step, which sampler.scheduler "
+                    f"{self.sampler.scheduler} has not; take {', '.join(dynamic_negative.SAMPLERS)}"
+                )
         return self
 
     def arm(self, name: str) -> Arm:

@@ -234,6 +234,9 @@ class Inputs:
             "timestep": [1000.0 - 200 * step for _ in ids for step in range(STEPS)],
             "sigma": sigmas * len(ids),
             "direction": [0.1 * (step + k) for k in pairs for step in range(STEPS)],
+            "references": [["empty"]] * STEPS * len(ids),
+            "relative_norms": [[0.5]] * STEPS * len(ids),
+            "cosines": [[]] * STEPS * len(ids),
         }
         write_shard(self.traces / arm / f"part-{part:05d}.parquet", trace, TRACE_FEATURES, "mark")
 

@@ -47,8 +47,13 @@ def test_no_key_is_one_that_the_run_cache_ignores():
 @pytest.mark.parametrize(
     ("dotted", "value", "message"),
     [
-        ("arms.cfg.method", "cgf", r"arms.cfg.method is 'cgf': .*'unguided', 'cfg', 'negative' or 'autoguidance'"),
-        ("arms.cfg.scale", -0.5, r"arms.cfg.scale is -0.5: .*greater than or equal to 0"),
+        (
+            "arms.cfg.method",
+            "cgf",
+            r"arms.cfg.method is 'cgf': .*'unguided', 'cfg', 'negative', 'autoguidance', 'independent', .* or 'mix'",
+        ),
+        ("arms.cfg.scale", -0.5, r"arms.cfg.scale is -0.5: .*greater than 0"),
+        ("arms.cfg.scale", 0, r"arms.cfg.scale is 0: .*greater than 0"),
         ("arms.cfg.scale", 101, r"arms.cfg.scale is 101: .*less than or equal to 100"),
         ("arms.cfg.scale", float("nan"), r"arms.cfg.scale is nan"),
         ("arms.cfg.sclae", 2, r"arms.cfg.sclae is no known key"),
@@ -79,6 +84,31 @@ def test_no_key_is_one_that_the_run_cache_ignores():
         ("reference.pictures", 31, r"reference.pictures is 31; two disjoint halves"),
         ("baseline", "plain", r"baseline 'plain' is not one of the arms"),
         ("extra", 1, r"extra is no known key"),
+        ("arms.cfg.schedule", {"name": "interval", "lo": 3, "hi": 3}, r"lo \(3\) must be below hi \(3\)"),
+        ("arms.cfg.schedule", {"name": "window", "start": 0.5, "stop": 0.2}, r"start \(0.5\) must be below stop"),
+        ("arms.cfg.schedule", {"name": "sine"}, r"'sine' .*'constant', 'interval', 'window', 'linear', 'cosine', 'dyn"),
+        ("arms.cfg.schedule", {"name": "dynamic"}, r"schedule dynamic is for reference negative, not empty"),
+        (
+            "arms.negative.schedule",
+            {"name": "dynamic"},
+            r"arms.negative.schedule dynamic needs the ancestral posterior .* scheduler ddim has not; take euler_anc",
+        ),
+        ("arms.cfg.post", {"name": "agp"}, r"'agp' .*'rescale', 'apg', 'guider'"),
+        ("arms.cfg.post", {"name": "guider", "guider": "CFG"}, r"guider 'CFG' is unknown; known guiders: Adaptive.*"),
+        (
+            "arms.cfg.post",
+            {"name": "guider", "guider": "AutoGuidance", "arguments": {"layers": 1}},
+            r"guider AutoGuidance takes no layers; it takes auto_guidance_layers",
+        ),
+        ("arms.unguided.post", {"name": "apg"}, r"method unguided has no terms for a schedule or post to act on"),
+        ("arms.cfg.terms", [{"reference": "guide"}], r"arms.cfg: method cfg takes no terms"),
+        ("arms.cfg.method", "mix", r"arms.cfg: method mix needs terms"),
+        (
+            "arms.cfg.probes",
+            ["empt"],
+            r"arms.cfg.probes.0 is 'empt': .*'empty', 'negative', 'guide', 'unrelated', 'pag'",
+        ),
+        ("arms.cfg.probes", ["negative"], r"arms.cfg: reference negative needs exactly one of negative_prompt"),
     ],
 )
 def test_a_wrong_value_is_named_with_the_way_out(params, dotted, value, message):

@@ -1,0 +1,75 @@
+"""Dynamic negative guidance (arXiv 2410.14398): a scale that follows how probable the negative prompt is.
+
+Along the chain p estimates the probability that the picture belongs to the negative prompt N, and
+
+    guided = main + lam0 p / (1 - p) (main - negative),    lam0 = scale - 1.
+
+p starts at a prior and is updated after each ancestral step with Bayes' rule over the two Gaussian posteriors of
+that step, tempered and shifted as the authors' code does it (algorithm 1 and `compute_posterior_DNG`):
+
+    p <- clamp(p exp((-T d + offset) / (2 v)), p_min, p_max),   d = |x' - mu_N|^2 - |x' - mu_main|^2
+
+with v the variance of the step. p fixed at 1/2 is the static negative prompt, p -> 0 no guidance.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.scale import Moment
+from pipeline.section import Section
+
+if TYPE_CHECKING:  # a study is composed without torch
+    import torch
+
+# The samplers whose steps are draws from the ancestral posterior that Bayes' rule is applied to.
+SAMPLERS = ("euler_ancestral",)
+
+Probability = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Dynamic(Section):
+    """Settings of the recursion; the defaults are the authors' for CIFAR-10 (prior and p_max there: 0.01 and 0.8).
+
+    `offset` is in the units of squared distances of samples of unit total variance.
+    """
+
+    name: Literal["dynamic"]
+    prior: Probability = 0.01
+    temperature: Annotated[float, Field(ge=0)] = 0.2
+    offset: float = 2e-4
+    p_min: Probability = 1e-6
+    p_max: Probability = 0.8
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Dynamic":
+        if not self.p_min <= self.prior <= self.p_max:
+            raise ValueError(f"needs p_min <= prior <= p_max, not {self.p_min:g}, {self.prior:g}, {self.p_max:g}")
+        return self
+
+    def updated(
+        self,
+        p: "torch.Tensor",
+        at: Moment,
+        x: "torch.Tensor",
+        after: "torch.Tensor",
+        main_x0: "torch.Tensor",
+        negative_x0: "torch.Tensor",
+    ) -> "torch.Tensor":
+        """p [B] after the step from `x` to `after`, [B, C, H, W] as x0 + sigma e (variance-exploding form).
+
+        There the ancestral posterior from sigma to sigma' given x0 is a Gaussian of mean r x + (1 - r) x0 with
+        r = sigma'^2 / sigma^2 and variance sigma'^2 (1 - r), exactly DDPM's. The last step (sigma' = 0) has no
+        variance and leaves p as it is.
+        """
+        if at.next_sigma == 0:
+            return p
+        ratio = (at.next_sigma / at.sigma) ** 2
+        variance = at.next_sigma**2 * (1 - ratio)
+        from_main = after - ratio * x - (1 - ratio) * main_x0
+        from_negative = after - ratio * x - (1 - ratio) * negative_x0
+        d = (from_negative.square() - from_main.square()).flatten(1).sum(1)
+        # The authors add their offset to distances of samples of unit total variance: shrink by a'^2 = 1 / (1 + s'^2).
+        unit = 1 / (1 + at.next_sigma**2)
+        exponent = (-self.temperature * unit * d + self.offset) / (2 * unit * variance)
+        return (p * exponent.exp()).clamp(self.p_min, self.p_max)
