@@ -91,7 +91,7 @@ def test_no_key_is_one_that_the_run_cache_ignores():
         (
             "arms.negative.schedule",
             {"name": "dynamic"},
-            r"arms.negative.schedule dynamic needs the ancestral posterior .* scheduler ddim has not; take euler_anc",
+            r"arms.negative.schedule dynamic needs the ancestral .*scheduler ddim has not; take euler_anc",
         ),
         ("arms.cfg.post", {"name": "agp"}, r"'agp' .*'rescale', 'apg', 'guider'"),
         ("arms.cfg.post", {"name": "guider", "guider": "CFG"}, r"guider 'CFG' is unknown; known guiders: Adaptive.*"),
