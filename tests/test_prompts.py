@@ -13,7 +13,7 @@ from pipeline.arm import Arm
 from pipeline.compose import compose
 from pipeline.emphasis import check_emphasis, parse
 from pipeline.errors import InputError
-from pipeline.generate import generate, plan_shards
+from pipeline.generate import arm_texts, generate, plan_shards
 from pipeline.presets import LADDERS, NEGATIVE_PRESETS
 from pipeline.prompt_sets import DatasetPrompts, EmptyPrompts, FilePrompts, GridPrompts, TinybooruPrompts, read_prompts
 from pipeline.prompts import arm_negatives, arm_prompts, study_prompts
@@ -193,7 +193,7 @@ def test_the_negative_prompt_and_the_reading_belong_to_a_shards_fingerprint(stud
     def marks(arm_changes=None, **changes):
         arm = study.arms["negative"].model_copy(update=arm_changes or {})
         other = study.model_copy(update={"arms": {**study.arms, "negative": arm}, **changes})
-        return [shard.fingerprint for shard in plan_shards(other, "negative", study_prompts(other))]
+        return [shard.fingerprint for shard in plan_shards(other, "negative", arm_texts(other, "negative"))]
 
     assert marks() == marks({"description": "other words"})
     text = arm_negatives(study.arms["negative"], [""], "a1111")[0]
