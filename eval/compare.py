@@ -13,6 +13,7 @@ from eval.bootstrap import Interval, paired_difference_interval, statistic_inter
 from eval.features import REFERENCE, load_features
 from eval.frechet import Shift, decompose, frechet_distance
 from eval.shift import paired_displacement
+from pipeline.checkpoints import locate
 from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, fingerprint, write_atomically
 from pipeline.layout import FEATURES, METRICS, PLOTS, SCORES, TRACES
@@ -95,8 +96,8 @@ def compare(study: Study) -> dict[str, object]:
             "extractor": provenance["extractor"],
             "extractor_digest": provenance["extractor_digest"],
             "resize": provenance["resize"],
-            "main": network_digest(Path(study.model.main), with_text_encoder=True),
-            "guide": network_digest(Path(study.model.guide), with_text_encoder=False),
+            "main": network_digest(locate(study.model.main, study.model.config), with_text_encoder=True),
+            "guide": network_digest(locate(study.model.guide, study.model.config), with_text_encoder=False),
             "reference": reference.provenance["set"],
             "code": fingerprint({str(path): file_digest(path) for path in sorted(_sources())}),
             "libraries": {name: version(name) for name in ("torch", "diffusers", "open_clip_torch", "transformers")},

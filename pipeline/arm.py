@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from pipeline.drawing import Canvas, ImageToImage, Sampler
 from pipeline.dynamic_negative import Dynamic
 from pipeline.postprocess import APG, Guider, Rescale
 from pipeline.presets import NEGATIVE_PRESETS, QUALITY_TAGS
@@ -48,7 +49,8 @@ class Arm(Section):
     convention; the papers' w is s - 1 in some and s in others). Method `mix` lists its `terms`, each with a share of
     the scale; the other methods are one term by name. `schedule` is for the terms that have none of their own.
     `probes` are references that the trace records without using them. `quality_preset` adds quality tags to the
-    prompt. The negative prompt is a text, a preset, or (`negative_from_prompt`) each picture's own prompt.
+    prompt. The negative prompt is a text, a preset, or (`negative_from_prompt`) each picture's own prompt. `canvas` is
+    the model's and `sampler` the study's unless given; `image_to_image` starts from another set's pictures.
     """
 
     method: Literal["unguided", "cfg", "negative", "autoguidance", "independent", "pag", "seg", "skip_layers", "mix"]
@@ -63,6 +65,9 @@ class Arm(Section):
     negative_prompt: Annotated[str, StringConstraints(max_length=20_000)] | None = None
     negative_preset: str | None = None
     negative_from_prompt: bool = False
+    canvas: Canvas | None = None
+    sampler: Sampler | None = None
+    image_to_image: ImageToImage | None = None
     description: str = ""
 
     @field_validator("negative_preset")

@@ -1,7 +1,6 @@
 """How a picture is drawn, as conf/ describes it: the sampler, the canvas, and the picture it starts from."""
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -73,17 +72,19 @@ class Canvas(Section):
 class ImageToImage(Section):
     """Picture k starts from picture k of another image set instead of from noise alone (arXiv 2108.01073).
 
-    `start` is a folder of shards, for an arm data/sets/<arm>. `strength` is the share of the steps that are taken, 1
-    is all of them; `noise` is the standard deviation of noise that is added to the start picture itself.
+    `from` is an arm of the study or a folder of shards. For an arm, `source` repeats its configuration
+    (`source: ${arms.<name>}` in conf/), so that DVC sees when it changes. `strength` is the share of the steps that are
+    taken, 1 is all of them; `noise` is the standard deviation of noise added to the start picture itself.
     """
 
     start: str = Field(alias="from")
+    source: dict[str, Any] | None = None
     strength: Annotated[float, Field(gt=0, le=1)]
     noise: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     _inside = field_validator("start")(inside_project)
 
     @property
-    def folder(self) -> Path:
-        """The folder of shards that pictures start from."""
-        return Path(self.start)
+    def is_folder(self) -> bool:
+        """Whether the start is a folder of shards rather than an arm."""
+        return "/" in self.start

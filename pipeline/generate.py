@@ -6,12 +6,14 @@ what is finished is kept, whatever happened to the run that made it.
 
 import argparse
 import platform
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Never
 
+import numpy as np
+import pyarrow.parquet as pq
 import torch
 from datasets import Features, Image, List, Value
 from PIL import Image as PillowImage
@@ -33,19 +35,30 @@ from pipeline import text_encoder as text_encoder_module
 from pipeline import trace as trace_module
 from pipeline import underscores as underscores_module
 from pipeline.arm import Arm
-from pipeline.errors import run_stage
+from pipeline.checkpoints import check_fit, locate
+from pipeline.drawing import Canvas, ImageToImage
+from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, fingerprint
 from pipeline.guidance import Guidance, Network, Text, guidance_of
 from pipeline.layout import SETS, TRACES
-from pipeline.networks import DenoisingNetwork, check_pair, load_network
+from pipeline.networks import DTYPES, DenoisingNetwork, check_pair, load_network
 from pipeline.prompts import arm_negatives, arm_prompts, study_prompts, unrelated_prompts
 from pipeline.sampler import sample
-from pipeline.schedulers import build_scheduler
-from pipeline.shards import encode_png, shard_fingerprint, write_shard
-from pipeline.study import Study, load_study
+from pipeline.schedulers import Start, build_scheduler, steps_taken
+from pipeline.shards import (
+    decode_images,
+    encode_png,
+    read_set,
+    read_table,
+    set_fingerprint,
+    shard_fingerprint,
+    shard_paths,
+    write_shard,
+)
+from pipeline.study import Model, Study, load_study
 from pipeline.text_encoder import TextEncoder, load_text_encoder
 from pipeline.trace import trace_rows
-from pipeline.weights import network_digest
+from pipeline.weights import digest_of, network_digest
 
 FEATURES = Features(
     {
@@ -120,31 +133,64 @@ def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
     return texts
 
 
+# Of an arm: what changes no pixel, and what enters a fingerprint as what it stands for.
+_SAID_ELSEWHERE = {"description", "negative_preset", "negative_prompt", "image_to_image", "sampler"}
+
+
 def plan_shards(study: Study, arm_name: str, texts: Mapping[Text, list[str]]) -> list[Shard]:
-    """Cut an arm into shards. Raises InputError where a network is missing."""
+    """Cut an arm into shards. Raises InputError where a network is missing or the arm does not fit it."""
     arm = study.arm(arm_name)
     guidance = guidance_of(arm)
-    used = {prediction.network for prediction in guidance.predictions()}
+    model = study.model
+    with_guide = "guide" in {prediction.network for prediction in guidance.predictions()}
+    main = locate(model.main, model.config)
+    replaced = {part: locate(source, model.config) for part, source in _replaced(model).items()}
+    if arm.canvas is not None:
+        check_canvas(arm_name, arm.canvas, main.factor)
+    if arm.image_to_image is not None:
+        steps_taken(study.sampler_of(arm).steps, arm.image_to_image.strength)
     common = {
-        "arm": arm.model_dump(exclude={"description", "negative_preset", "negative_prompt"}),
-        "sampler": study.sampler.model_dump(),
+        "arm": arm.model_dump(exclude=_SAID_ELSEWHERE),
+        "sampler": study.sampler_of(arm).model_dump(),
         "text": study.text.model_dump(),
         "batch": study.generate.batch,
-        "main": network_digest(Path(study.model.main), with_text_encoder=True),
-        "guide": network_digest(Path(study.model.guide), with_text_encoder=False) if "guide" in used else None,
+        "loading": model.loading.model_dump(),
+        "main": network_digest(main, with_text_encoder=True),
+        "replaced": {part: digest_of(checkpoint, (part,)) for part, checkpoint in replaced.items()},
         "code": [file_digest(Path(module.__file__ or "")) for module in _CODE],
         "libraries": {name: version(name) for name in _LIBRARIES},
         "machine": platform.machine(),
     }
+    if with_guide:
+        guide = locate(model.guide, model.config)
+        check_fit(main, guide)
+        common["guide"] = network_digest(guide, with_text_encoder=False)
     shards = []
+    starts = None if arm.image_to_image is None else start_fingerprints(study, arm.image_to_image)
     for part, start in enumerate(range(0, study.generate.pictures, study.generate.shard)):
         stop = min(start + study.generate.shard, study.generate.pictures)
-        own = {
+        own: dict[str, object] = {
             "texts": {text: values[start:stop] for text, values in texts.items()},
             "seeds": [study.generate.first_seed + start, stop - start],
         }
+        if arm.image_to_image is not None and starts is not None:
+            own["start"] = [starts[part], arm.image_to_image.strength, arm.image_to_image.noise]
         shards.append(Shard(part, start, stop, fingerprint([arm_name, common, own])))
     return shards
+
+
+def _replaced(model: Model) -> dict[str, str]:
+    return {part: s for part, s in (("vae", model.vae), ("text_encoder", model.text_encoder)) if s is not None}
+
+
+def check_canvas(arm_name: str, canvas: Canvas, factor: int) -> None:
+    """Raise InputError where a canvas is no whole number of the model's positions."""
+    if canvas.width % factor or canvas.height % factor:
+        down = [max(factor, side // factor * factor) for side in (canvas.width, canvas.height)]
+        raise InputError(
+            f"arms.{arm_name}.canvas is {canvas.width}x{canvas.height}; width and height must be multiples of {factor} "
+            f"for this model, for instance {down[0]}x{down[1]}"
+        )
 
 
 class ArmGenerator:
@@ -154,23 +200,109 @@ class ArmGenerator:
         self.study, self.arm_name, self.device = study, arm_name, device
         self.arm: Arm = study.arm(arm_name)
         self.guidance: Guidance = guidance_of(self.arm)
-        self.text_encoder: TextEncoder = load_text_encoder(Path(study.model.main), device, study.text)
-        self.networks: dict[Network, DenoisingNetwork] = {"main": load_network(Path(study.model.main), device)}
+        model, loading = study.model, study.model.loading
+        main = locate(model.main, model.config)
+        replaced = {part: locate(source, model.config) for part, source in _replaced(model).items()}
+        self.text_encoder: TextEncoder = load_text_encoder(
+            main, device, study.text, DTYPES[loading.dtype], replaced.get("text_encoder")
+        )
+        self.networks: dict[Network, DenoisingNetwork] = {
+            "main": load_network(main, device, loading, replaced.get("vae"))
+        }
         if any(prediction.network == "guide" for prediction in self.guidance.predictions()):
-            self.networks["guide"] = load_network(Path(study.model.guide), device)
+            guide = locate(model.guide, model.config)
+            self.networks["guide"] = load_network(guide, device, loading, latents=self.networks["main"].latents)
             check_pair(self.networks["main"], self.networks["guide"])
 
     def draw(
-        self, texts: Mapping[Text, list[str]], seeds: list[int]
+        self, texts: Mapping[Text, list[str]], seeds: list[int], starts: Sequence[PillowImage.Image] | None = None
     ) -> tuple[list[PillowImage.Image], list[dict[str, list[object]]]]:
-        """One batch: pictures, and for each picture its trace as columns."""
+        """One batch: pictures, and for each picture its trace as columns; `starts` are image-to-image's pictures."""
         conditioning = self.text_encoder.encode_together(texts, references=("empty", "negative", "unrelated"))
-        sampler = self.study.sampler
-        scheduler = build_scheduler(sampler, self.networks["main"].schedule.config)
-        samples, trace = sample(self.networks, conditioning, self.guidance, scheduler, sampler.steps, seeds)
-        pictures = self.networks["main"].to_pictures(samples).permute(0, 2, 3, 1).cpu().numpy()
+        main, sampler, canvas = self.networks["main"], self.study.sampler_of(self.arm), self.arm.canvas
+        time_ids = main.time_ids(len(seeds), canvas)
+        if time_ids is not None:
+            conditioning = {text: replace(c, time_ids=time_ids.to(self.device)) for text, c in conditioning.items()}
+        scheduler = build_scheduler(sampler, main.schedule.config)
+        samples, trace = sample(
+            self.networks,
+            conditioning,
+            self.guidance,
+            scheduler,
+            sampler.steps,
+            seeds,
+            main.shape_of(canvas),
+            self._start(starts),
+        )
+        pictures = main.to_pictures(samples).permute(0, 2, 3, 1).cpu().numpy()
         traces = [trace_rows(trace, k) for k in range(len(seeds))]
         return [PillowImage.fromarray(picture) for picture in pictures], traces
+
+    def _start(self, starts: Sequence[PillowImage.Image] | None) -> Start | None:
+        # Pictures of another size are resized to the canvas, as diffusers' image-to-image does (Lanczos).
+        setting, main = self.arm.image_to_image, self.networks["main"]
+        if setting is None or starts is None:
+            return None
+        _, rows, columns = main.shape_of(self.arm.canvas)
+        extent = (columns * main.factor, rows * main.factor)
+        fitted = [p if p.size == extent else p.resize(extent, PillowImage.Resampling.LANCZOS) for p in starts]
+        pixels = torch.stack([torch.from_numpy(np.array(p.convert("RGB"))).permute(2, 0, 1) for p in fitted])
+        return Start(main.to_samples(pixels), setting.strength, setting.noise)
+
+
+class StartPictures:
+    """The pictures that image-to-image starts from: those on disk where they are the right ones, else drawn here.
+
+    Drawing an arm's pictures again gives the same bytes, so the result does not depend on which of the two it was.
+    """
+
+    def __init__(self, study: Study, start: ImageToImage, sets: Path, device: torch.device):
+        self.study, self.start, self.sets, self.device = study, start, sets, device
+        self._drawn: dict[int, list[PillowImage.Image]] = {}
+        self._generator: ArmGenerator | None = None
+
+    def __call__(self, part: int, batch: range) -> list[PillowImage.Image]:
+        """The start pictures of a batch of shard `part`. Raises InputError where there are too few."""
+        if part not in self._drawn:
+            self._drawn = {part: self._of_shard(part)}
+        first = part * self.study.generate.shard
+        return [self._drawn[part][k - first] for k in batch]
+
+    def _of_shard(self, part: int) -> list[PillowImage.Image]:
+        count = self.study.generate.shard
+        if self.start.is_folder:
+            table = read_set(Path(self.start.start), ["image"])
+            return list(decode_images(table.slice(part * count, count)))
+        texts = arm_texts(self.study, self.start.start)
+        shard = plan_shards(self.study, self.start.start, texts)[part]
+        path = self.sets / self.start.start / shard.name
+        if shard_fingerprint(path) == shard.fingerprint:
+            return list(decode_images(read_table(path, ["image"])))
+        if self._generator is None:
+            self._generator = ArmGenerator(self.study, self.start.start, self.device)
+        pictures: list[PillowImage.Image] = []
+        for batch in _batches(shard, self.study.generate.batch):
+            seeds = [self.study.generate.first_seed + k for k in batch]
+            pictures += self._generator.draw(_rows(texts, batch), seeds)[0]
+        return pictures
+
+
+def _rows(texts: Mapping[Text, list[str]], batch: range) -> dict[Text, list[str]]:
+    return {text: [values[k] for k in batch] for text, values in texts.items()}
+
+
+def start_fingerprints(study: Study, start: ImageToImage) -> list[str]:
+    """What determines the start pictures of each shard. Raises InputError where a folder has too few pictures."""
+    if not start.is_folder:
+        return [shard.fingerprint for shard in plan_shards(study, start.start, arm_texts(study, start.start))]
+    folder = Path(start.start)
+    count = sum(pq.read_metadata(path).num_rows for path in shard_paths(folder))
+    if count < study.generate.pictures:
+        raise InputError(
+            f"image_to_image.from {folder} holds {count} pictures, generate.pictures is {study.generate.pictures}; "
+            "each picture needs one to start from"
+        )
+    return [set_fingerprint(folder)] * -(-study.generate.pictures // study.generate.shard)
 
 
 def generate(study: Study, arm_name: str, sets: Path, traces: Path, device: torch.device) -> tuple[int, int]:
@@ -190,8 +322,10 @@ def generate(study: Study, arm_name: str, sets: Path, traces: Path, device: torc
         generator = ArmGenerator(study, arm_name, device)
         total = sum(shard.stop - shard.start for shard in missing)
         with tqdm(total=total, desc=f"generate {arm_name}", unit="picture", disable=None) as bar:
+            setting = study.arm(arm_name).image_to_image
+            starts = None if setting is None else StartPictures(study, setting, sets, device)
             for shard in missing:
-                _write(shard, generator, texts, folder, trace_folder, bar)
+                _write(shard, generator, texts, folder, trace_folder, bar, starts)
     return len(missing), len(shards)
 
 
@@ -211,6 +345,7 @@ def _write(
     folder: Path,
     trace_folder: Path,
     bar: "tqdm[Never]",
+    starts: StartPictures | None,
 ) -> None:
     study, arm_name = generator.study, generator.arm_name
     columns: dict[str, list[object]] = {name: [] for name in FEATURES}
@@ -220,7 +355,9 @@ def _write(
     negatives = texts["negative"] if used and "negative" in texts else [""] * len(texts["prompt"])
     for batch in _batches(shard, study.generate.batch):
         seeds = [study.generate.first_seed + k for k in batch]
-        pictures, traces = generator.draw({text: [values[k] for k in batch] for text, values in texts.items()}, seeds)
+        pictures, traces = generator.draw(
+            _rows(texts, batch), seeds, None if starts is None else starts(shard.part, batch)
+        )
         for k, seed, picture, steps in zip(batch, seeds, pictures, traces, strict=True):
             image_id = f"{arm_name}-{k:06d}"
             row = (

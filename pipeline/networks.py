@@ -1,49 +1,130 @@
-"""Loading networks: a folder in diffusers' layout becomes something that predicts.
+"""Loading networks: a checkpoint becomes something that predicts and something that shows what was predicted.
 
-A folder holds `unet/` and `scheduler/`; a guide reads the main network's text embeddings (pipeline/text_encoder.py).
-Weights load from safetensors only.
+A checkpoint holds `unet/` and `scheduler/`, for latents `vae/`, and for a main network its text encoders; a guide reads
+the main network's text embeddings. Weights load from safetensors only, and no code of a repository is ever run.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler, UNet2DConditionModel
+from accelerate import cpu_offload
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
 
+from pipeline.checkpoints import Checkpoint, pixel_patch
 from pipeline.conditioning import Conditioning
+from pipeline.drawing import Canvas
 from pipeline.errors import InputError
+from pipeline.loading import Loading
 from pipeline.parametrisation import from_x0, signal_and_noise, timestep_at, to_x0
-from pipeline.weights import check_folder
+from pipeline.weights import check_files, weights_variant
+
+# Reading another scheduler's configuration as the training schedule is what happens here on purpose.
+diffusers_logging.set_verbosity_error()
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass
+class Latents:
+    """A variational autoencoder: pictures to latents of about unit variance and back."""
+
+    vae: AutoencoderKL
+
+    @property
+    def factor(self) -> int:
+        """Pixels for each position of a latent, in each direction."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    def _mean_and_scale(self, like: torch.Tensor) -> tuple[torch.Tensor | float, torch.Tensor | float]:
+        config = self.vae.config
+        scale = float(config.scaling_factor)
+        if config.latents_mean is None or config.latents_std is None:
+            return float(config.shift_factor or 0.0), scale
+        mean, std = (torch.tensor(v).to(like).view(1, -1, 1, 1) for v in (config.latents_mean, config.latents_std))
+        return mean, scale / std
+
+    @torch.inference_mode()
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Pictures [B, 3, H, W], about in [-1, 1], of latents [B, C, H / factor, W / factor]."""
+        mean, scale = self._mean_and_scale(latents)
+        pixels: torch.Tensor = self.vae.decode((latents / scale + mean).to(self.vae.dtype)).sample
+        return pixels.float()
+
+    @torch.inference_mode()
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Latents of pictures [B, 3, H, W] in [-1, 1]: the mean of the posterior, which needs no random numbers."""
+        latents: torch.Tensor = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode().float()
+        mean, scale = self._mean_and_scale(latents)
+        return (latents - mean) * scale
 
 
 @dataclass
 class DenoisingNetwork:
-    """A UNet with its training noise schedule, in pixel space with patches as channels.
+    """A UNet with its training noise schedule; it works on latents or, without any, on pixels.
 
-    `patch` is the side of the patches (`pixel_unshuffle`), 1 for none.
+    `patch` is the side of the patches that are a pixel network's channels (`pixel_unshuffle`), 1 for none. Weights of
+    half precision read and predict in half precision; everything between two calls is single precision.
+    `execution` is the device of a network whose weights stay on the CPU until they are needed.
     """
 
     unet: UNet2DConditionModel
     schedule: DDPMScheduler
     patch: int
+    latents: Latents | None = None
+    dtype: torch.dtype = torch.float32
+    execution: torch.device | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.execution or self.unet.device
 
     @property
     def prediction_type(self) -> str:
         return str(self.schedule.config.prediction_type)
 
     @property
+    def factor(self) -> int:
+        """Pixels of a picture for each position of a sample, in each direction."""
+        return self.latents.factor if self.latents else self.patch
+
+    @property
     def sample_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of what the sampler works on."""
+        """(channels, height, width) of what the sampler works on, at the canvas of training."""
         config = self.unet.config
-        return (config.in_channels, config.sample_size, config.sample_size)
+        side = config.sample_size
+        height, width = (side, side) if isinstance(side, int) else side
+        return (config.in_channels, height, width)
+
+    def shape_of(self, canvas: Canvas | None) -> tuple[int, int, int]:
+        """(channels, height, width) of a sample whose picture fills `canvas`."""
+        if canvas is None:
+            return self.sample_shape
+        return (self.unet.config.in_channels, canvas.height // self.factor, canvas.width // self.factor)
+
+    def time_ids(self, pictures: int, canvas: Canvas | None) -> torch.Tensor | None:
+        """SDXL's micro-conditioning [B, 6] of whole pictures of that size (arXiv 2307.01952); None for the others."""
+        if getattr(self.unet.config, "addition_embed_type", None) != "text_time":
+            return None
+        _, rows, columns = self.shape_of(canvas)
+        height, width = rows * self.factor, columns * self.factor
+        return torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32).repeat(pictures, 1)
 
     @torch.inference_mode()
     def __call__(self, x: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """The network's output [B, C, H, W] in its own prediction type, for noisy `x` of unit total variance."""
-        x = x.contiguous(memory_format=torch.channels_last)
-        output: torch.Tensor = self.unet(x, timestep, encoder_hidden_states=conditioning.tokens).sample
-        return output
+        x = x.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        more: dict[str, Any] = {}
+        if conditioning.time_ids is not None and conditioning.pooled is not None:
+            pooled = conditioning.pooled.to(x)
+            more["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": conditioning.time_ids.to(x)}
+        tokens = conditioning.tokens.to(x)
+        output: torch.Tensor = self.unet(x, timestep, encoder_hidden_states=tokens, **more).sample
+        return output.float()
 
     def timestep_at(self, sigma: float) -> float:
         """The timestep of the training schedule, fractional as a rule, with the noise level sigma = b / a."""
@@ -61,27 +142,92 @@ class DenoisingNetwork:
         a, b = signal_and_noise(sigma)
         return from_x0(to_x0(output, self.prediction_type, x, a, b), other.prediction_type, x, a, b)
 
+    @torch.inference_mode()
     def to_pictures(self, x: torch.Tensor) -> torch.Tensor:
         """uint8 pictures [B, 3, H, W] from finished samples."""
-        pixels = F.pixel_shuffle(x.float(), self.patch) if self.patch > 1 else x.float()
+        if self.latents:
+            pixels = self.latents.decode(x)
+        else:
+            pixels = F.pixel_shuffle(x.float(), self.patch) if self.patch > 1 else x.float()
         return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
+    @torch.inference_mode()
+    def to_samples(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Finished samples from uint8 pictures [B, 3, H, W]: the way back from `to_pictures`."""
+        pixels = pictures.to(self.device).float() / 127.5 - 1
+        if self.latents:
+            return self.latents.encode(pixels)
+        return F.pixel_unshuffle(pixels, self.patch) if self.patch > 1 else pixels
 
-def load_network(folder: Path, device: torch.device) -> DenoisingNetwork:
-    """Load a UNet and its noise schedule, in single precision. Raises InputError."""
-    check_folder(folder, with_text_encoder=False)
+
+def load_network(
+    source: Checkpoint | Path,
+    device: torch.device,
+    loading: Loading | None = None,
+    vae: Checkpoint | None = None,
+    latents: Latents | None = None,
+) -> DenoisingNetwork:
+    """Load a UNet with its noise schedule, and its autoencoder where it has one (or that of `vae` instead).
+
+    A guide shares the main network's `latents`, and none of its own are loaded.
+    Raises InputError for missing, pickled or damaged weights.
+    """
+    checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(source, source)
+    loading = loading or Loading()
+    dtype = DTYPES[loading.dtype]
+    check_files(checkpoint, ("unet",))
+    autoencoder = vae or checkpoint
     try:
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True, torch_dtype=torch.float32)
-        schedule = DDPMScheduler.from_pretrained(folder / "scheduler")
+        unet = _part(UNet2DConditionModel, checkpoint, "unet", dtype)
+        schedule = DDPMScheduler.from_pretrained(checkpoint.config / "scheduler")
+        if latents is None and autoencoder.settings("vae") is not None:
+            check_files(autoencoder, ("vae",))
+            latents = Latents(_load_vae(autoencoder, dtype, loading, device))
+    except InputError:
+        raise
     except Exception as error:  # diffusers and safetensors raise many kinds for a damaged folder
-        raise InputError(f"{folder} cannot be loaded ({_one_line(error)}); restore it or train it anew") from None
-    unet = unet.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-    patch = round((unet.config.in_channels / 3) ** 0.5)
-    if 3 * patch**2 != unet.config.in_channels:
-        raise InputError(
-            f"{folder}/unet has {unet.config.in_channels} input channels; pixel patches have 3, 12, 48 ..."
+        raise InputError(f"{checkpoint.path} cannot be loaded ({_one_line(error)}); fetch or train it anew") from None
+    if loading.attention_slicing:
+        unet.set_attention_slice("auto")
+    execution = None
+    if loading.offload:
+        execution = device
+        cpu_offload(unet, execution_device=device)
+    else:
+        unet = unet.to(device, memory_format=torch.channels_last)
+    unet = unet.eval().requires_grad_(False)
+    patch = 1 if latents else pixel_patch(unet.config.in_channels, checkpoint.path)
+    return DenoisingNetwork(unet, schedule, patch, latents, dtype, execution)
+
+
+def _part(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> Any:
+    if checkpoint.is_file:
+        return kind.from_single_file(
+            str(checkpoint.path),
+            config=str(checkpoint.config),
+            subfolder=part,
+            torch_dtype=dtype,
+            local_files_only=True,
         )
-    return DenoisingNetwork(unet, schedule, patch)
+    return kind.from_pretrained(
+        checkpoint.path / part,
+        use_safetensors=True,
+        variant=weights_variant(checkpoint.path, part),
+        torch_dtype=dtype,
+        local_files_only=True,
+    )
+
+
+def _load_vae(checkpoint: Checkpoint, dtype: torch.dtype, loading: Loading, device: torch.device) -> AutoencoderKL:
+    # SDXL's first autoencoder overflows in float16, which its configuration says (diffusers' force_upcast).
+    settings = checkpoint.settings("vae") or {}
+    upcast = dtype == torch.float16 and settings.get("force_upcast", True)
+    vae = _part(AutoencoderKL, checkpoint, "vae", torch.float32 if upcast else dtype)
+    if loading.vae_slicing:
+        vae.enable_slicing()
+    if loading.vae_tiling:
+        vae.enable_tiling()
+    return vae.to(device).eval().requires_grad_(False)
 
 
 def check_pair(main: DenoisingNetwork, guide: DenoisingNetwork) -> None:

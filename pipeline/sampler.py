@@ -39,7 +39,7 @@ def sample(
     [B, C, H, W] in the main network's sample space, and the trace.
     """
     main = networks["main"]
-    device = main.unet.device
+    device = main.device
     beginning = begin(scheduler, steps, seeds, shape or main.sample_shape, device, start)
     x, generators = beginning.x, beginning.generators
     evaluate = _Evaluation(networks, conditioning)

@@ -9,23 +9,38 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline import dynamic_negative
 from pipeline.arm import Arm
+from pipeline.checkpoints import known_source
 from pipeline.drawing import Sampler
 from pipeline.emphasis import check_emphasis
 from pipeline.errors import InputError
 from pipeline.layout import PARAMS
+from pipeline.loading import Loading
 from pipeline.prompt_sets import PromptSet
 from pipeline.section import Count, Name, Section, Seed, inside_project
 from pipeline.text_settings import TextSettings
 
 
+def _known_source(source: str | None) -> str | None:
+    return None if source is None else known_source(source)
+
+
 class Model(Section):
-    """The networks: `main` draws, `guide` is the weaker one of autoguidance; folders in diffusers' layout."""
+    """The networks: `main` draws, `guide` is the weaker one of autoguidance.
+
+    Each is a folder in diffusers' layout, hub:<owner>/<name>[@<revision>], or a single .safetensors file, for which
+    `config` is a folder with the configurations and tokenizers of its kind. `vae` and `text_encoder` name checkpoints
+    whose autoencoder and first text encoder take the place of the main one's.
+    """
 
     name: Name
     main: str
     guide: str
+    config: str | None = None
+    vae: str | None = None
+    text_encoder: str | None = None
+    loading: Loading = Loading()
 
-    _paths = field_validator("main", "guide")(inside_project)
+    _sources = field_validator("main", "guide", "config", "vae", "text_encoder")(_known_source)
 
 
 class Reference(Section):
@@ -170,6 +185,30 @@ class Study(Section):
                     f"{self.sampler.scheduler} has not; take {', '.join(dynamic_negative.SAMPLERS)}"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _starts_are_there(self) -> "Study":
+        for name, arm in self.arms.items():
+            start = arm.image_to_image
+            if start is None or start.is_folder:
+                continue
+            key = f"arms.{name}.image_to_image"
+            if start.start not in self.arms:
+                raise ValueError(
+                    f"{key}.from '{start.start}' is no arm and no folder of shards; arms: {', '.join(self.arms)}"
+                )
+            other = self.arms[start.start]
+            if other.image_to_image is not None:
+                raise ValueError(f"{key}.from '{start.start}' starts from pictures itself; name one that does not")
+            if start.source is None or Arm.model_validate(start.source) != other:
+                raise ValueError(
+                    f"{key}.source must repeat the arm it starts from; write source: ${{arms.{start.start}}} in conf/"
+                )
+        return self
+
+    def sampler_of(self, arm: Arm) -> Sampler:
+        """The sampler of an arm: its own, or the study's."""
+        return arm.sampler or self.sampler
 
     def arm(self, name: str) -> Arm:
         """The arm called `name`. Raises InputError where the study has none."""

@@ -5,6 +5,7 @@ by one number that restores its mean. Texts of several chunks join the embedding
 used together are filled up with empty chunks to one length.
 """
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,16 +13,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from pipeline.checkpoints import Checkpoint
 from pipeline.chunks import Chunk, WeightedToken, cut
 from pipeline.conditioning import Conditioning
 from pipeline.emphasis import parse
 from pipeline.errors import InputError
 from pipeline.text_settings import TextSettings
 from pipeline.underscores import spaced
-from pipeline.weights import check_folder
+from pipeline.weights import check_files, text_parts, weights_variant
 
 # Loading takes no time worth a bar, and a bar would be the only noise of a quiet stage.
 transformers_logging.disable_progress_bar()
@@ -167,14 +171,69 @@ def _zeroed(conditioning: Conditioning, empty: Sequence[bool]) -> Conditioning:
     )
 
 
-def load_text_encoder(folder: Path, device: torch.device, settings: TextSettings | None = None) -> TextEncoder:
-    """Load a text encoder and its tokenizer, in single precision. Raises InputError."""
-    check_folder(folder, with_text_encoder=True)
+def load_text_encoder(
+    source: Checkpoint | Path,
+    device: torch.device,
+    settings: TextSettings | None = None,
+    dtype: torch.dtype = torch.float32,
+    swapped: Checkpoint | None = None,
+) -> TextEncoder:
+    """Load the text encoders of a checkpoint, SDXL's two where it has two, and their tokenizers.
+
+    `swapped` is another checkpoint whose first text encoder takes the place of this one's (an improved CLIP-L).
+    Raises InputError for missing, pickled or damaged files, and where the swapped encoder has another width.
+    """
+    checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(source, source)
+    parts = text_parts(checkpoint)
+    check_files(checkpoint, parts)
+    first = swapped or checkpoint
+    if swapped is not None:
+        check_files(swapped, ("text_encoder",))
+        widths = [(c.settings("text_encoder") or {}).get("hidden_size") for c in (checkpoint, swapped)]
+        if widths[0] != widths[1]:
+            raise InputError(
+                f"the text encoder of {swapped.path} has width {widths[1]}, that of {checkpoint.path} {widths[0]}; "
+                "only one of the same width can take its place"
+            )
     try:
-        model = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True, torch_dtype=torch.float32)
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        towers = tuple(
+            _load_tower(first if part == "text_encoder" else checkpoint, part, dtype, device) for part in parts
+        )
     except Exception as error:  # transformers and safetensors raise many kinds for a damaged folder
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder} cannot be loaded ({reason}); restore it or train it anew") from None
-    tower = ClipTower(model.to(device).eval().requires_grad_(False), tokenizer)
-    return TextEncoder((tower,), settings or TextSettings())
+        raise InputError(f"{checkpoint.path} cannot be loaded ({reason}); fetch or train it anew") from None
+    # SDXL's pipelines read this from model_index.json; where there is none (single files), SDXL's own value counts.
+    zero_empty = len(towers) == 2 and bool(_model_index(checkpoint).get("force_zeros_for_empty_prompt", True))
+    return TextEncoder(towers, settings or TextSettings(), zero_empty)
+
+
+def _load_tower(checkpoint: Checkpoint, part: str, dtype: torch.dtype, device: torch.device) -> ClipTower:
+    kind = CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel
+    if checkpoint.is_file:
+        tensors = load_file(checkpoint.path)
+        model = create_diffusers_clip_model_from_ldm(
+            kind,
+            tensors,
+            subfolder=part,
+            config=str(checkpoint.config),
+            torch_dtype=dtype,
+            local_files_only=True,
+        )
+    else:
+        model = kind.from_pretrained(
+            checkpoint.path / part,
+            use_safetensors=True,
+            variant=weights_variant(checkpoint.path, part),
+            torch_dtype=dtype,
+            local_files_only=True,
+        )
+    tokenizer = CLIPTokenizer.from_pretrained(
+        checkpoint.config / part.replace("text_encoder", "tokenizer"), local_files_only=True
+    )
+    return ClipTower(model.to(device).eval().requires_grad_(False), tokenizer)
+
+
+def _model_index(checkpoint: Checkpoint) -> dict[str, Any]:
+    path = checkpoint.config / "model_index.json"
+    content: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return content

@@ -59,3 +59,91 @@ def project(tmp_path: Path, params: dict[str, Any], monkeypatch: pytest.MonkeyPa
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def _save_pipeline(folder: Path, kind: str, seed: int, channels: tuple[int, ...] = (16, 32)) -> None:
+    """A Stable Diffusion pipeline ("sd" or "sdxl") with small random weights, in the layout of the real ones."""
+    from diffusers import (
+        AutoencoderKL,
+        PNDMScheduler,
+        StableDiffusionPipeline,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    held_out = plans("validation", 0)
+    tokenizer = train_tokenizer([", ".join(next(held_out).tags) for _ in range(50)])
+    torch.manual_seed(seed)
+    width = {"sd": 32, "sdxl": 64}[kind]
+    more: dict[str, Any] = {"use_linear_projection": True} if kind == "sdxl" else {}
+    if kind == "sdxl":
+        more |= {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 8,
+            # The pooled text and six numbers of eight channels each.
+            "projection_class_embeddings_input_dim": 32 + 6 * 8,
+        }
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        layers_per_block=1,
+        block_out_channels=channels,
+        norm_num_groups=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=width,
+        attention_head_dim=4,
+        **more,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        scaling_factor=0.13025 if kind == "sdxl" else 0.18215,
+    )
+    texts = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=37,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        max_position_embeddings=tokenizer.model_max_length,
+        projection_dim=32,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    schedule = PNDMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1, skip_prk_steps=True
+    )
+    parts: dict[str, Any] = {"vae": vae, "unet": unet, "tokenizer": tokenizer, "scheduler": schedule}
+    parts["text_encoder"] = CLIPTextModel(texts).eval()
+    if kind == "sd":
+        pipeline: Any = StableDiffusionPipeline(
+            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        )
+    else:
+        second = CLIPTextModelWithProjection(texts).eval()
+        pipeline = StableDiffusionXLPipeline(**parts, text_encoder_2=second, tokenizer_2=tokenizer)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+
+
+@pytest.fixture(scope="session")
+def pipelines_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders `sd`, `sd_guide`, `sdxl` and `sdxl_guide`: pipelines of diffusers with small random weights.
+
+    A canvas of 32x32 is what their 16x16 latents decode to.
+    """
+    folder = tmp_path_factory.mktemp("pipelines")
+    for seed, (name, kind, channels) in enumerate(
+        (
+            ("sd", "sd", (16, 32)),
+            ("sd_guide", "sd", (8, 16)),
+            ("sdxl", "sdxl", (16, 32)),
+            ("sdxl_guide", "sdxl", (8, 16)),
+        )
+    ):
+        _save_pipeline(folder / name, kind, seed, channels)
+    return folder

@@ -217,6 +217,6 @@ def test_a_guide_that_does_not_fit_is_refused_with_the_reason(study, params, tmp
     build_scheduler().save_pretrained("other/scheduler")
     params["model"]["guide"] = "other"
     other = parse_study(params, "test")
-    with pytest.raises(InputError, match="main works on text embeddings of width 32, the guide on 64"):
+    with pytest.raises(InputError, match="width of the text embeddings is 32 in the main network and 64 in the guide"):
         generate(other, "autoguidance", tmp_path / SETS, tmp_path / TRACES, CPU)
     assert not (tmp_path / SETS).exists()

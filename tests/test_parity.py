@@ -1,0 +1,150 @@
+"""The project's pictures are those of diffusers' own pipelines with the same weights, seeds and settings."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    DPMSolverSDEScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UniPCMultistepScheduler,
+)
+
+from pipeline.checkpoints import locate
+from pipeline.drawing import Canvas, Sampler
+from pipeline.guidance import EMPTY, NEGATIVE, Guidance, Term
+from pipeline.networks import load_network
+from pipeline.sampler import sample
+from pipeline.schedulers import Start, build_scheduler
+from pipeline.text_encoder import load_text_encoder
+from pipeline.text_settings import TextSettings
+
+CPU = torch.device("cpu")
+STEPS = 4
+PROMPT, WORSE = "1person, blue hair, smile", "worst quality, lowres"
+SEEDS = [3, 4]
+# What a user of diffusers would write for each sampler of this project.
+THEIRS = {
+    "ddim": (DDIMScheduler, {"set_alpha_to_one": True, "clip_sample": False}),
+    "euler": (EulerDiscreteScheduler, {}),
+    "euler_ancestral": (EulerAncestralDiscreteScheduler, {}),
+    "heun": (HeunDiscreteScheduler, {}),
+    "dpmsolver++": (DPMSolverMultistepScheduler, {}),
+    "dpmsolver++_2m_sde": (DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++"}),
+    "dpmsolver++_sde": (DPMSolverSDEScheduler, {"noise_sampler_seed": SEEDS}),
+    "unipc": (UniPCMultistepScheduler, {}),
+}
+FLAGS = {"native": {}, "karras": {"use_karras_sigmas": True}, "exponential": {"use_exponential_sigmas": True}}
+CASES = [
+    *((name, "native", spacing) for name in THEIRS for spacing in ("leading", "trailing")),
+    *(
+        (name, levels, None)
+        for name in ("euler", "heun", "dpmsolver++", "dpmsolver++_2m_sde", "dpmsolver++_sde", "unipc")
+        for levels in ("karras", "exponential")
+    ),
+]
+
+
+@pytest.fixture(scope="module", params=["sd", "sdxl"])
+def pair(request, pipelines_folder):
+    """diffusers' pipeline and this project's parts, of the same folder."""
+    kind = {"sd": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}[request.param]
+    theirs = kind.from_pretrained(pipelines_folder / request.param, use_safetensors=True)
+    theirs.set_progress_bar_config(disable=True)
+    checkpoint = locate(str(pipelines_folder / request.param))
+    network = load_network(checkpoint, CPU)
+    return theirs, network, load_text_encoder(checkpoint, CPU, TextSettings(syntax="plain", underscores="kept"))
+
+
+def ours(pair, setting, scale, negative, canvas=None, start=None):
+    _, network, encoder = pair
+    texts = {"prompt": [PROMPT] * len(SEEDS), "empty": [""] * len(SEEDS), "negative": [negative or ""] * len(SEEDS)}
+    reference, unused = (NEGATIVE, "empty") if negative else (EMPTY, "negative")
+    texts.pop(unused)
+    conditioning = encoder.encode_together(texts, references=("empty", "negative"))
+    time_ids = network.time_ids(len(SEEDS), canvas)
+    if time_ids is not None:
+        conditioning = {text: replace(c, time_ids=time_ids) for text, c in conditioning.items()}
+    scheduler = build_scheduler(setting, network.schedule.config)
+    shape = network.shape_of(canvas)
+    samples, _ = sample(
+        {"main": network}, conditioning, Guidance((Term(reference, scale),)), scheduler, STEPS, SEEDS, shape, start
+    )
+    return samples, network.to_pictures(samples)
+
+
+def theirs(pair, setting, scale, negative, canvas=None):
+    pipeline = pair[0]
+    kind, options = THEIRS[setting.scheduler]
+    flags = FLAGS[setting.levels] if setting.scheduler != "ddim" else {}
+    spacing = setting.spacing or "linspace"
+    pipeline.scheduler = kind.from_config(pair[1].schedule.config, timestep_spacing=spacing, **options, **flags)
+    extent = {} if canvas is None else {"height": canvas.height, "width": canvas.width}
+    drawn = {}
+    for output in ("latent", "np"):
+        drawn[output] = pipeline(
+            [PROMPT] * len(SEEDS),
+            negative_prompt=None if negative is None else [negative] * len(SEEDS),
+            guidance_scale=scale,
+            num_inference_steps=STEPS,
+            generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
+            output_type=output,
+            **extent,
+        ).images
+    return drawn["latent"], torch.from_numpy(drawn["np"]).permute(0, 3, 1, 2)
+
+
+def assert_equal(mine, other):
+    torch.testing.assert_close(mine[0], other[0], atol=1e-4, rtol=1e-4)
+    # uint8 against float: half a level of rounding.
+    assert float((mine[1] / 255 - other[1]).abs().max()) < 0.5 / 255 + 1e-4
+
+
+@pytest.mark.parametrize(("scheduler", "levels", "spacing"), CASES)
+def test_pictures_are_those_of_the_pipeline(pair, scheduler, levels, spacing):
+    setting = Sampler(scheduler=scheduler, steps=STEPS, levels=levels, spacing=spacing)
+    assert_equal(ours(pair, setting, 5.0, WORSE), theirs(pair, setting, 5.0, WORSE))
+
+
+def test_classifier_free_guidance_is_that_of_the_pipeline(pair):
+    setting = Sampler(scheduler="euler", steps=STEPS, spacing="leading")
+    assert_equal(ours(pair, setting, 7.5, None), theirs(pair, setting, 7.5, None))
+
+
+def test_a_wide_canvas_is_that_of_the_pipeline(pair):
+    setting = Sampler(scheduler="ddim", steps=STEPS, spacing="leading")
+    canvas = Canvas(width=48, height=24)
+    mine = ours(pair, setting, 5.0, WORSE, canvas)
+    assert mine[1].shape[-2:] == (24, 48)
+    assert_equal(mine, theirs(pair, setting, 5.0, WORSE, canvas))
+
+
+def test_image_to_image_is_that_of_the_pipeline(pipelines_folder):
+    checkpoint = locate(str(pipelines_folder / "sd"))
+    network = load_network(checkpoint, CPU)
+    encoder = load_text_encoder(checkpoint, CPU, TextSettings(syntax="plain", underscores="kept"))
+    setting = Sampler(scheduler="ddim", steps=STEPS, spacing="leading")
+    latents = network.to_samples(torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0)))
+    mine = ours((None, network, encoder), setting, 5.0, WORSE, start=Start(latents, 0.5))
+    pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(pipelines_folder / "sd", use_safetensors=True)
+    pipeline.set_progress_bar_config(disable=True)
+    kind, options = THEIRS["ddim"]
+    pipeline.scheduler = kind.from_config(network.schedule.config, timestep_spacing="leading", **options)
+    other = pipeline(
+        [PROMPT] * 2,
+        image=latents,  # with the channels of latents it is taken as such
+        strength=0.5,
+        negative_prompt=[WORSE] * 2,
+        guidance_scale=5.0,
+        num_inference_steps=STEPS,
+        generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
+        output_type="latent",
+    ).images
+    torch.testing.assert_close(mine[0], other, atol=1e-4, rtol=1e-4)
