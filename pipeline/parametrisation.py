@@ -11,7 +11,9 @@ import torch
 PREDICTION_TYPES = ("sample", "epsilon", "v_prediction")
 
 
-def to_x0(output: torch.Tensor, kind: str, x: torch.Tensor, a: float, b: float) -> torch.Tensor:
+def to_x0(
+    output: torch.Tensor, kind: str, x: torch.Tensor, a: float | torch.Tensor, b: float | torch.Tensor
+) -> torch.Tensor:
     """x0 from a network's output of type `kind`; `x` is the noisy picture, all [B, C, H, W].
 
     Raises ValueError for a kind that is not in PREDICTION_TYPES.
@@ -25,7 +27,9 @@ def to_x0(output: torch.Tensor, kind: str, x: torch.Tensor, a: float, b: float) 
     raise ValueError(f"prediction type '{kind}' is unknown; known types: {', '.join(PREDICTION_TYPES)}")
 
 
-def from_x0(x0: torch.Tensor, kind: str, x: torch.Tensor, a: float, b: float) -> torch.Tensor:
+def from_x0(
+    x0: torch.Tensor, kind: str, x: torch.Tensor, a: float | torch.Tensor, b: float | torch.Tensor
+) -> torch.Tensor:
     """The inverse of `to_x0`."""
     if kind == "sample":
         return x0

@@ -111,7 +111,7 @@ def test_orthogonalised_matrices_have_singular_values_near_one():
 def test_captions_leave_out_what_the_recipe_says():
     tags = ["1person", "solo", "worst quality", "style:dylan", "red hair", "bad anatomy"]
     rng = np.random.default_rng(0)
-    captions = [caption(tags, rng) for _ in range(4000)]
+    captions = [caption(tags, rng, 0.1, 0.1) for _ in range(4000)]
     count = Counter(tag for c in captions for tag in c.split(", "))
     assert 0.07 < count[""] / 4000 < 0.13
     assert 0.7 < count["red hair"] / 4000 < 0.85

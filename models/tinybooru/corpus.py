@@ -12,13 +12,19 @@ from pipeline.tinybooru.flaws import FLAWS, QUALITIES
 
 @dataclass(frozen=True)
 class Corpus:
-    """`pixels`: uint8 [N, 3, H, W]; `tags`: one tag list a picture; the rest: exact truth, one value a picture."""
+    """`pixels`: uint8 [N, 3, H, W]; `tags`: one tag list a picture; the rest: exact truth, one value a picture.
+
+    `hair` and `background` are colours, empty where the picture has none to name.
+    """
 
     pixels: torch.Tensor
     tags: list[list[str]]
     kind: list[str]
     style: list[str]
     quality: list[str]
+    hair: list[str]
+    background: list[str]
+    glasses: torch.Tensor
     malformed: torch.Tensor
 
     def __len__(self) -> int:
@@ -39,30 +45,34 @@ def load_corpus(folder: Path) -> Corpus:
         table.column("kind").to_pylist(),
         table.column("style").to_pylist(),
         table.column("quality").to_pylist(),
+        table.column("hair").to_pylist(),
+        table.column("background").to_pylist(),
+        torch.tensor(table.column("glasses").to_pylist()),
         torch.tensor(table.column("malformed").to_pylist()),
     )
 
 
-# Chances per picture and step. Without the last two, a negative prompt of quality and flaw tags alone would be
-# a kind of text that the network has never seen.
-WHOLE_PROMPT_DROPOUT = 0.1
-TAG_DROPOUT = 0.1
+# Chances per picture and step. Without these, a negative prompt of quality and flaw tags alone would be a kind of
+# text that the network has never seen.
 JUDGEMENT_DROPOUT = 0.25  # of the quality and flaw tags, together
 ONLY_JUDGEMENT = 0.04  # keep nothing but the quality and flaw tags
 SHUFFLED = 0.25
 
 
-def caption(tags: list[str], rng: np.random.Generator) -> str:
-    """A training caption: tags dropped at random, sometimes shuffled, sometimes empty."""
+def caption(tags: list[str], rng: np.random.Generator, whole_prompt_dropout: float, tag_dropout: float) -> str:
+    """A training caption: tags dropped at random, sometimes shuffled, sometimes empty.
+
+    `whole_prompt_dropout` and `tag_dropout` are chances in [0, 1], of a picture and of each tag.
+    """
     draw = rng.random(4)
-    if draw[0] < WHOLE_PROMPT_DROPOUT:
+    if draw[0] < whole_prompt_dropout:
         return ""
     judgements = {*QUALITIES, *FLAWS}
     if draw[1] < ONLY_JUDGEMENT:
         kept = [tag for tag in tags if tag in judgements]
     else:
         judged = draw[2] >= JUDGEMENT_DROPOUT
-        keep = rng.random(len(tags)) >= TAG_DROPOUT
+        keep = rng.random(len(tags)) >= tag_dropout
         kept = [tag for tag, k in zip(tags, keep, strict=True) if (judged if tag in judgements else k)]
     if draw[3] < SHUFFLED:
         rng.shuffle(kept)

@@ -1,12 +1,13 @@
 """Training of tinybooru's text-to-image networks: the main network with its text encoder, and the guide.
 
-Pixel space, 4x4 patches as channels (`pixel_unshuffle`), x0 prediction: no autoencoder, and the UNet works on
-16x16 positions. The text encoder learns with the main network until `text_encoder_steps` and is frozen from
+Pixel space, patches as channels (`pixel_unshuffle`): no autoencoder, and with 4x4 patches the UNet works on 16x16
+positions. The text encoder learns with the main network until `text_encoder_steps` and is frozen from
 there on, so that snapshots of the main network and the guide read the same text embeddings.
 """
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,18 +24,30 @@ from models.tinybooru.corpus import Corpus, caption
 from models.tinybooru.muon import Muon
 from models.tinybooru.tokenizer import CONTEXT_LENGTH
 from pipeline.errors import InputError
+from pipeline.parametrisation import from_x0
 
-PATCH = 4
+CANVAS = 64
 TRAIN_TIMESTEPS = 1000
+
+# Weights of the squared x0 error as functions of the signal-to-noise ratio. "min_snr" at prediction of noise is the
+# plain noise loss cut at SNR 5 (arXiv 2303.09556); "v" is the loss of v prediction, SNR + 1, cut alike.
+WEIGHTINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "v": lambda snr: (snr + 1).clamp(max=5.0),
+    "min_snr": lambda snr: snr.clamp(max=5.0),
+    "x0": torch.ones_like,
+}
 
 
 @dataclass(frozen=True)
 class DenoiserRecipe:
-    """One training run. `channels`: widths at 16x16 and 8x8; rates are for the plateau."""
+    """One training run. `channels`: widths from the finest level to 8x8; rates are for the plateau."""
 
     name: str
-    channels: tuple[int, int]
+    channels: tuple[int, ...]
     steps: int
+    patch: int = 4
+    prediction: str = "sample"
+    weighting: str = "v"
     batch: int = 64
     optimiser: str = "muon"
     learning_rate: float = 1e-3
@@ -42,20 +55,24 @@ class DenoiserRecipe:
     decay: float = 0.3  # share of the steps over which the rate falls to zero at the end
     ema: float = 0.998
     text_width: int = 128
+    text_layers: int = 2
     text_encoder_steps: int = 0  # 0: never trained here
+    whole_prompt_dropout: float = 0.1
+    tag_dropout: float = 0.1
     seed: int = 0
 
 
 def build_unet(recipe: DenoiserRecipe) -> UNet2DConditionModel:
-    """diffusers' text-to-image UNet with attention at 8x8 only and the pooled text added to the time embedding."""
+    """diffusers' text-to-image UNet, attention at its coarsest level, the pooled text added to the time embedding."""
+    fine = len(recipe.channels) - 1
     return UNet2DConditionModel(
-        sample_size=64 // PATCH,
-        in_channels=3 * PATCH**2,
-        out_channels=3 * PATCH**2,
+        sample_size=CANVAS // recipe.patch,
+        in_channels=3 * recipe.patch**2,
+        out_channels=3 * recipe.patch**2,
         layers_per_block=1,
         block_out_channels=recipe.channels,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        down_block_types=(*["DownBlock2D"] * fine, "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", *["UpBlock2D"] * fine),
         attention_head_dim=4,
         norm_num_groups=16,
         cross_attention_dim=recipe.text_width,
@@ -65,15 +82,15 @@ def build_unet(recipe: DenoiserRecipe) -> UNet2DConditionModel:
     )
 
 
-def build_text_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
-    """A two-layer CLIP text transformer."""
+def build_text_encoder(tokenizer: CLIPTokenizer, width: int, layers: int = 2) -> CLIPTextModel:
+    """A small CLIP text transformer; without layers it is a table of token and position embeddings."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=width,
             intermediate_size=4 * width,
             projection_dim=width,
-            num_hidden_layers=2,
+            num_hidden_layers=layers,
             num_attention_heads=4,
             max_position_embeddings=CONTEXT_LENGTH,
             bos_token_id=tokenizer.bos_token_id,
@@ -83,14 +100,14 @@ def build_text_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
     )
 
 
-def build_scheduler() -> DDPMScheduler:
+def build_scheduler(prediction: str = "sample") -> DDPMScheduler:
     """The noise schedule of training: DDPM's linear betas, whose last step leaves nothing of the picture."""
     return DDPMScheduler(
         num_train_timesteps=TRAIN_TIMESTEPS,
         beta_schedule="linear",
         beta_start=1e-4,
         beta_end=0.02,
-        prediction_type="sample",
+        prediction_type=prediction,
         clip_sample=False,
     )
 
@@ -113,7 +130,9 @@ class DenoiserTraining:
         self.recipe, self.tokenizer, self.corpus, self.held_out = recipe, tokenizer, corpus, held_out
         self.checkpoint, self.device = checkpoint, device
         self.unet = build_unet(recipe).to(device, memory_format=torch.channels_last)
-        self.text_encoder = (text_encoder or build_text_encoder(tokenizer, recipe.text_width)).to(device)
+        self.text_encoder = (text_encoder or build_text_encoder(tokenizer, recipe.text_width, recipe.text_layers)).to(
+            device
+        )
         self.text_encoder.requires_grad_(recipe.text_encoder_steps > 0)
         self.alphas = build_scheduler().alphas_cumprod.to(device)
         self.forward = torch.compile(self.unet) if compiled else self.unet
@@ -146,20 +165,26 @@ class DenoiserTraining:
         embeddings: torch.Tensor = self.text_encoder(ids.to(self.device)).last_hidden_state
         return embeddings
 
-    def loss(self, pixels: torch.Tensor, captions: list[str], generator: torch.Generator) -> torch.Tensor:
-        """Weighted x0 error of a batch; `pixels` uint8 [B, 3, H, W].
-
-        The weight is that of v prediction, SNR + 1, cut at 5 (min-SNR, arXiv 2303.09556).
-        """
-        x0 = F.pixel_unshuffle(pixels.to(self.device).float() / 127.5 - 1, PATCH)
+    def loss(
+        self, pixels: torch.Tensor, captions: list[str], generator: torch.Generator, weighting: str | None = None
+    ) -> torch.Tensor:
+        """Weighted x0 error of a batch, whatever the network predicts; `pixels` uint8 [B, 3, H, W]."""
+        x0 = F.pixel_unshuffle(pixels.to(self.device).float() / 127.5 - 1, self.recipe.patch)
         t = torch.randint(TRAIN_TIMESTEPS, (len(x0),), generator=generator)
         noise = torch.randn(x0.shape, generator=generator).to(self.device)
         alpha = self.alphas[t.to(self.device)].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
         noisy = noisy.contiguous(memory_format=torch.channels_last)
-        predicted = self.forward(noisy, t.to(self.device), self.embed(captions)).sample
-        weight = (1 / (1 - alpha)).clamp(max=5.0)
-        error: torch.Tensor = (weight * (predicted.float() - x0).square()).mean()
+        output = self.forward(noisy, t.to(self.device), self.embed(captions)).sample.float()
+        snr = alpha / (1 - alpha)
+        kind = self.recipe.prediction
+        # In the network's own terms: an x0 made of a noise prediction is that prediction's error, much enlarged,
+        # minus itself, which single precision does not survive.
+        target = from_x0(x0, kind, noisy, alpha.sqrt(), (1 - alpha).sqrt())
+        in_x0 = {"sample": torch.ones_like(snr), "epsilon": 1 / snr, "v_prediction": 1 - alpha}[kind]
+        error: torch.Tensor = (
+            WEIGHTINGS[weighting or self.recipe.weighting](snr) * in_x0 * (output - target).square()
+        ).mean()
         return error
 
     def train_step(self) -> float:
@@ -169,7 +194,7 @@ class DenoiserTraining:
             self._freeze_text_encoder()
         rng = np.random.default_rng([recipe.seed, self.step])
         chosen = rng.integers(len(self.corpus), size=recipe.batch)
-        captions = [caption(self.corpus.tags[i], rng) for i in chosen]
+        captions = [caption(self.corpus.tags[i], rng, recipe.whole_prompt_dropout, recipe.tag_dropout) for i in chosen]
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         loss = self.loss(self.corpus.pixels[torch.from_numpy(chosen)], captions, generator)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -202,12 +227,15 @@ class DenoiserTraining:
         self.text_encoder.requires_grad_(False)
 
     @torch.no_grad()
-    def held_out_loss(self, pictures: int = 256) -> float:
-        """Loss of the current weights on held-out pictures with full captions and fixed noise."""
+    def held_out_loss(self, pictures: int = 256, captioned: bool = True) -> float:
+        """Loss of the current weights on held-out pictures with full captions (or none) and fixed noise.
+
+        Always with the weighting "v", so that recipes of other weightings can be compared.
+        """
         generator = torch.Generator().manual_seed(0)
-        captions = self.held_out.captions()
+        captions = self.held_out.captions() if captioned else [""] * len(self.held_out)
         losses = [
-            self.loss(self.held_out.pixels[i : i + 64], captions[i : i + 64], generator).item()
+            self.loss(self.held_out.pixels[i : i + 64], captions[i : i + 64], generator, "v").item()
             for i in range(0, min(pictures, len(self.held_out)), 64)
         ]
         return sum(losses) / len(losses)
@@ -281,9 +309,9 @@ class DenoiserTraining:
         unet = build_unet(self.recipe)
         unet.load_state_dict({n.removeprefix("unet."): t for n, t in self.average.items() if n.startswith("unet.")})
         unet.half().save_pretrained(folder / "unet")
-        build_scheduler().save_pretrained(folder / "scheduler")
+        build_scheduler(self.recipe.prediction).save_pretrained(folder / "scheduler")
         if self.recipe.text_encoder_steps:
-            encoder = build_text_encoder(self.tokenizer, self.recipe.text_width)
+            encoder = build_text_encoder(self.tokenizer, self.recipe.text_width, self.recipe.text_layers)
             prefix = "text_encoder."
             average = {n.removeprefix(prefix): t for n, t in self.average.items() if n.startswith(prefix)}
             encoder.load_state_dict(average, strict=False)

@@ -11,7 +11,8 @@ from eval.bootstrap import wilson_interval
 from eval.clip import load_clip
 from eval.extractor import embed_images
 from eval.malformed import load_classifier
-from models.tinybooru.corpus import load_corpus
+from models.tinybooru.corpus import Corpus, load_corpus
+from models.tinybooru.judge import NO_ANSWER, QUESTIONS, Judgements, load_judge, truths
 from pipeline.files import write_atomically
 from pipeline.shards import decode_images, read_set
 
@@ -33,8 +34,28 @@ def first_of_candidates(images: torch.Tensor, texts: torch.Tensor, candidates: i
     return torch.cat(right)
 
 
+def judge_accuracy(judged: Judgements, corpus: Corpus) -> dict[str, list[float]]:
+    """Share of right answers to every question on real pictures that have one: value, low, high, pictures."""
+    given = {
+        "kind": judged.kind,
+        "style": judged.style,
+        "hair": judged.hair,
+        "background": judged.background,
+        "quality": judged.quality,
+        "glasses": ["yes" if worn else "no" for worn in judged.glasses],
+        "malformed": ["yes" if bad else "no" for bad in judged.malformed],
+    }
+    found = {}
+    for question, right in truths(corpus).items():
+        asked = right != NO_ANSWER
+        answers = torch.tensor([QUESTIONS[question].index(answer) for answer in given[question]])
+        interval = wilson_interval(int((answers == right)[asked].sum()), int(asked.sum()), 0.95)
+        found[question] = [*(round(x, 4) for x in (interval.value, interval.low, interval.high)), interval.n]
+    return found
+
+
 def measure_scorers(models: Path, held_out: Path, device: torch.device) -> dict[str, object]:
-    """Measure CLIP, aesthetic head and malformed classifier; writes and returns `measured.json`."""
+    """Measure CLIP, aesthetic head, malformed classifier and judge; writes and returns `measured.json`."""
     corpus = load_corpus(held_out)
     found: dict[str, object] = {"pictures": len(corpus)}
     if (models / "aesthetic.safetensors").exists():
@@ -54,5 +75,8 @@ def measure_scorers(models: Path, held_out: Path, device: torch.device) -> dict[
         found["malformed_auc"] = round(float(roc_auc_score(corpus.malformed, chance)), 4)
         person = torch.tensor([kind == "person" for kind in corpus.kind])
         found["malformed_auc_people"] = round(float(roc_auc_score(corpus.malformed[person], chance[person])), 4)
+    if (models / "judge.safetensors").exists():
+        judge = load_judge(models / "judge.safetensors", device)
+        found["judge"] = judge_accuracy(judge(decode_images(read_set(held_out, ["image"]))), corpus)
     write_atomically(models / MEASURED, (json.dumps(found, indent=2) + "\n").encode())
     return found

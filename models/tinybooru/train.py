@@ -16,6 +16,7 @@ from eval.malformed import save_classifier
 from models.tinybooru.cards import keep_history, write_cards
 from models.tinybooru.corpus import load_corpus
 from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining
+from models.tinybooru.judge import JudgeTraining, save_judge
 from models.tinybooru.measure import measure_scorers
 from models.tinybooru.scorers import (
     ClipTraining,
@@ -39,8 +40,9 @@ MAIN = DenoiserRecipe("main", channels=(48, 128), steps=1250, text_encoder_steps
 GUIDE = DenoiserRecipe("guide", channels=(32, 96), steps=300, learning_rate=1.5e-3, seed=1)
 CLIP = ScorerRecipe("clip", steps=900, batch=256, learning_rate=1e-3)
 MALFORMED = ScorerRecipe("malformed", steps=1500, batch=128, learning_rate=2e-3)
+JUDGE = ScorerRecipe("judge", steps=2000, batch=128, learning_rate=2e-3, seed=2)
 
-PARTS = ("clip", "malformed", "main", "guide")
+PARTS = ("clip", "malformed", "judge", "main", "guide")
 # The shipped tokenizer was trained with these; more of them would make another vocabulary.
 PRESETS_IN_VOCABULARY = ("tinybooru", "novelai-light", "novelai-heavy", "novelai-human-focus", "animagine")
 
@@ -73,7 +75,11 @@ def main() -> None:
         malformed = MalformedTraining(MALFORMED, corpus, CHECKPOINTS / "malformed.safetensors", device)
         malformed.run(len(corpus))
         save_classifier(malformed.network, HERE / "malformed.safetensors")
-    if "clip" in parts or "malformed" in parts:
+    if "judge" in parts:
+        judge = JudgeTraining(JUDGE, corpus, CHECKPOINTS / "judge.safetensors", device)
+        judge.run(len(corpus))
+        save_judge(judge.network, HERE / "judge.safetensors")
+    if {"clip", "malformed", "judge"} & set(parts):
         measure_scorers(HERE, DATA / "validation", device)
     compiled = not arguments.no_compile
     if "main" in parts:
@@ -90,7 +96,7 @@ def main() -> None:
         training.run()
         training.export(HERE / "guide")
         keep_history(HERE, "guide", training.history)
-    recipes = {r.name: asdict(r) for r in (MAIN, GUIDE, CLIP, MALFORMED)}
+    recipes = {r.name: asdict(r) for r in (MAIN, GUIDE, CLIP, MALFORMED, JUDGE)}
     write_cards(HERE, recipes)
     print(f"trained {', '.join(parts)} into {HERE}; next: make repro")
 
