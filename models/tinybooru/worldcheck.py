@@ -1,0 +1,355 @@
+"""Is the embedded world good enough to do science on? `make worldcheck` draws pictures and lets the judge say.
+
+Pictures are drawn from held-out prompts with the shipped weights and kept in data/worldcheck, so a stopped check goes
+on where it was. The figures go to worldcheck.json, each with its interval, its number of pictures and the bar it is
+held against; the same seeds under each guidance go to contact.png.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+from tqdm import tqdm
+
+from eval.bootstrap import Interval, statistic_interval, wilson_interval
+from eval.clip import load_clip
+from eval.frechet import frechet_distance
+from eval.malformed import load_classifier
+from eval.neighbours import neighbour_metrics
+from models.tinybooru.judge import QUESTIONS, Judgements, load_judge
+from models.tinybooru.measure import MEASURED
+from pipeline.compose import compose
+from pipeline.errors import InputError, run_stage
+from pipeline.files import fingerprint, write_atomically
+from pipeline.generate import FEATURES, ArmGenerator, plan_shards
+from pipeline.layout import CONF
+from pipeline.shards import decode_images, encode_png, read_set, shard_fingerprint, write_shard
+from pipeline.study import Study, parse_study
+from pipeline.tinybooru.build import CANVAS, build, plans
+from pipeline.tinybooru.flaws import BAD_ANATOMY
+from pipeline.tinybooru.picture import Plan, draw
+
+HERE = Path(__file__).parent
+SETS = Path("data/worldcheck")
+SHARD = 256
+LEVEL, RESAMPLES = 0.95, 200
+NEGATIVE = "bad anatomy, worst quality"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One set to draw: an arm (keys of conf/arm) and the prompts it gets."""
+
+    prompts: str
+    arm: dict[str, Any]
+
+
+def _cfg(scale: float) -> dict[str, Any]:
+    return {"method": "cfg", "scale": scale}
+
+
+def _auto(scale: float) -> dict[str, Any]:
+    return {"method": "autoguidance", "scale": scale}
+
+
+UNGUIDED: dict[str, Any] = {"method": "unguided", "scale": 1.0}
+NEGATIVE_SCALE = 2.0
+SETS_DRAWN = {
+    "unguided": Drawn("good", UNGUIDED),
+    "cfg_2": Drawn("good", _cfg(2.0)),
+    "cfg_3": Drawn("good", _cfg(3.0)),
+    "autoguidance_125": Drawn("good", _auto(1.25)),
+    "autoguidance_15": Drawn("good", _auto(1.5)),
+    "autoguidance_2": Drawn("good", _auto(2.0)),
+    "negative": Drawn("good", {"method": "negative", "scale": 1.5, "negative_preset": "tinybooru"}),
+    "bad_anatomy": Drawn("bad anatomy", _cfg(3.0)),
+    "no_quality_cfg": Drawn("no quality", _cfg(NEGATIVE_SCALE)),
+    "no_quality_negative": Drawn(
+        "no quality", {"method": "negative", "scale": NEGATIVE_SCALE, "negative_prompt": NEGATIVE}
+    ),
+    "empty": Drawn("empty", UNGUIDED),
+    "empty_negative": Drawn("empty", {"method": "negative", "scale": 2.0, "negative_preset": "tinybooru"}),
+}
+GUIDED = ("cfg_2", "cfg_3", "autoguidance_125", "autoguidance_15", "autoguidance_2")
+AUTOGUIDED = GUIDED[2:]
+
+
+def held_out(which: str, pictures: int) -> list[Plan]:
+    """The plans behind a kind of prompts: held-out combinations, in index order."""
+    wanted: dict[str, Callable[[Plan], bool]] = {
+        "good": lambda plan: True,
+        "empty": lambda plan: True,
+        "bad anatomy": lambda plan: plan.malformed and plan.flaws == (BAD_ANATOMY,),
+        "no quality": lambda plan: plan.kind == "person" and not plan.flaws,
+    }
+    chosen = (plan for plan in plans("validation", 0, which in ("good", "empty")) if wanted[which](plan))
+    return list(islice(chosen, pictures))
+
+
+def prompt_of(which: str, plan: Plan) -> str:
+    """The prompt of a plan: its tags, without the quality tag where the figure asks for that, or nothing."""
+    if which == "empty":
+        return ""
+    return ", ".join(tag for tag in plan.tags if which != "no quality" or tag != plan.quality)
+
+
+def study_of(sets: dict[str, Drawn], pictures: int) -> Study:
+    """The default study's networks and sampler with these arms."""
+    content = compose(CONF, [])
+    content["arms"] = {name: drawn.arm for name, drawn in sets.items()}
+    content["baseline"] = "unguided"
+    content["generate"] = {**content["generate"], "pictures": pictures}  # type: ignore[dict-item]
+    content["reference"] = {**content["reference"], "pictures": 2 * pictures}  # type: ignore[dict-item]
+    return parse_study(content, "the world check's study")
+
+
+def draw_sets(study: Study, folder: Path, device: torch.device) -> None:
+    """Draw every set that is not there yet, shard by shard."""
+    pictures = study.generate.pictures
+    for name, drawn in SETS_DRAWN.items():
+        prompts = [prompt_of(drawn.prompts, plan) for plan in held_out(drawn.prompts, pictures)]
+        mark = fingerprint([[shard.fingerprint for shard in plan_shards(study, name, prompts)], prompts])
+        missing = [
+            start
+            for start in range(0, pictures, SHARD)
+            if shard_fingerprint(folder / name / f"part-{start // SHARD:05d}.parquet") != mark
+        ]
+        generator = ArmGenerator(study, name, device) if missing else None
+        for start in tqdm(missing, desc=f"worldcheck {name}", unit="shard", disable=None):
+            assert generator is not None
+            columns: dict[str, list[object]] = {column: [] for column in FEATURES}
+            for first in range(start, min(start + SHARD, pictures), study.generate.batch):
+                ids = range(first, min(first + study.generate.batch, pictures))
+                images, _ = generator.draw([prompts[k] for k in ids], list(ids))
+                for k, image in zip(ids, images, strict=True):
+                    row = {
+                        "image_id": f"{name}-{k:06d}", "image": {"bytes": encode_png(image), "path": None},
+                        "arm": name, "pair_id": k, "prompt": prompts[k], "seed": k,
+                    }  # fmt: skip
+                    for column, values in columns.items():
+                        values.append(row.get(column, ""))
+            write_shard(folder / name / f"part-{start // SHARD:05d}.parquet", columns, FEATURES, mark)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A drawn set as the figures need it: verdicts, P(malformed) of the shipped classifier, embeddings [N, D]."""
+
+    plans: list[Plan]
+    judged: Judgements
+    p_malformed: torch.Tensor
+    embeddings: torch.Tensor
+
+
+def look(folder: Path, models: Path, pictures: int, device: torch.device) -> dict[str, Looked]:
+    """Judge, classify and embed every drawn set."""
+    judge = load_judge(models / "judge.safetensors", device)
+    classifier = load_classifier(models / "malformed.safetensors", device)
+    clip = load_clip(models / "clip", device)
+    found = {}
+    for name, drawn in tqdm(SETS_DRAWN.items(), desc="worldcheck judged", unit="set", disable=None):
+        images = list(decode_images(read_set(folder / name, ["image"])))
+        plans_of_set = held_out(drawn.prompts, pictures)
+        found[name] = Looked(plans_of_set, judge(images), classifier(images), clip.embed_images(images))
+    return found
+
+
+def figure(name: str, interval: Interval, bar: str = "reported", holds: bool | None = None) -> dict[str, Any]:
+    """One figure of worldcheck.json; `holds` is None where it is only reported."""
+    rounded = {key: round(float(getattr(interval, key)), 4) for key in ("value", "low", "high")}
+    return {"name": name, **rounded, "n": interval.n, "bar": bar, "holds": holds}
+
+
+def rate(right: torch.Tensor, asked: torch.Tensor | None = None) -> Interval:
+    """A share of pictures, bool [N], among those `asked`, with Wilson's interval."""
+    right = right if asked is None else right[asked]
+    return wilson_interval(int(right.sum()), len(right), LEVEL)
+
+
+def at_least(name: str, interval: Interval, bar: float) -> dict[str, Any]:
+    """A figure that holds where its value reaches the bar."""
+    return figure(name, interval, f">= {bar:g}", interval.value >= bar)
+
+
+def as_prompted(looked: Looked) -> dict[str, Interval]:
+    """Shares of pictures that show what their prompt says, of those whose prompt says it."""
+    plans_, judged = looked.plans, looked.judged
+    said: dict[str, list[str | None]] = {
+        "kind": [plan.kind for plan in plans_],
+        "style": [plan.style for plan in plans_],
+        "hair": [_named(plan, " hair", QUESTIONS["hair"]) for plan in plans_],
+        "background": [_named(plan, " background", QUESTIONS["background"]) for plan in plans_],
+    }
+    shares = {}
+    for question, wanted in said.items():
+        asked = torch.tensor([want is not None for want in wanted])
+        given = getattr(judged, question)
+        shares[question] = rate(torch.tensor([g == w for g, w in zip(given, wanted, strict=True)]), asked)
+    worn = torch.tensor([bool({"glasses", "sunglasses"} & set(plan.tags)) for plan in plans_])
+    shares["glasses"] = rate(judged.glasses, worn)
+    bare = torch.tensor([plan.kind == "person" for plan in plans_]) & ~worn
+    shares["no glasses"] = rate(~judged.glasses, bare)
+    return shares
+
+
+def _named(plan: Plan, suffix: str, names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if f"{name}{suffix}" in plan.tags), None)
+
+
+def legit(looked: Looked) -> Interval:
+    """Share of prompted people that are judged people and not malformed."""
+    person = torch.tensor([plan.kind == "person" for plan in looked.plans])
+    seen = torch.tensor([kind == "person" for kind in looked.judged.kind])
+    return rate(seen & ~looked.judged.malformed, person)
+
+
+def composition(looked: Looked) -> dict[str, Interval]:
+    """Share of each kind."""
+    return {kind: rate(torch.tensor([given == kind for given in looked.judged.kind])) for kind in QUESTIONS["kind"]}
+
+
+def fd_to(reference: torch.Tensor, embeddings: torch.Tensor) -> Interval:
+    """Fréchet distance of a set from a reference, with its interval over the set's pictures."""
+    return statistic_interval(
+        lambda index: frechet_distance(embeddings[index], reference), len(embeddings), RESAMPLES, LEVEL, 0
+    )
+
+
+def ratio_of_fds(ours: torch.Tensor, others: torch.Tensor, reference: torch.Tensor) -> Interval:
+    """Ratio of two sets' Fréchet distances from a reference, with its interval over pairs of pictures."""
+    return statistic_interval(
+        lambda index: frechet_distance(ours[index], reference) / frechet_distance(others[index], reference),
+        len(ours), RESAMPLES, LEVEL, 0,
+    )  # fmt: skip
+
+
+def figures(looked: dict[str, Looked], reference: torch.Tensor, real: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every figure of the check.
+
+    `reference` [2N, D] are embeddings of real pictures of good quality; its halves are each as large as a set.
+    `real` is measured.json: what the scorers and the judge reach on real held-out pictures.
+    """
+    first, second = reference.chunk(2)
+    found = [
+        *(at_least(f"judge, real pictures: {q}", Interval(*real["judge"][q]), bar)
+          for q, bar in (("kind", 0.99), ("malformed", 0.97))),
+        *(figure(f"judge, real pictures: {q}", Interval(*real["judge"][q]))
+          for q in ("style", "hair", "background", "glasses")),
+    ]  # fmt: skip
+    obeyed = {name: as_prompted(looked[name]) for name in ("unguided", *GUIDED)}
+    best = max(GUIDED, key=lambda name: sum(interval.value for interval in obeyed[name].values()))
+    bars = {"kind": 0.97, "style": 0.9, "hair": 0.85, "background": 0.9, "glasses": 0.8}
+    for question, interval in obeyed[best].items():
+        name = f"{question} as prompted, {best}"
+        found.append(at_least(name, interval, bars[question]) if question in bars else figure(name, interval))
+    found += [figure(f"{q} as prompted, unguided", interval) for q, interval in obeyed["unguided"].items()]
+
+    guided, plain = legit(looked[best]), legit(looked["unguided"])
+    found.append(
+        figure(f"people with good quality tags judged legit, {best}", guided, ">= 0.9 and clearly above unguided",
+               guided.value >= 0.9 and guided.low > plain.high)
+    )  # fmt: skip
+    found.append(figure("people with good quality tags judged legit, unguided", plain))
+    malformed = {name: looked[name].judged.malformed for name in SETS_DRAWN}
+    found.append(at_least("people prompted with bad anatomy judged malformed", rate(malformed["bad_anatomy"]), 0.8))
+    with_empty, with_negative = rate(malformed["no_quality_cfg"]), rate(malformed["no_quality_negative"])
+    found.append(
+        figure(f"no quality tags: malformed with the negative prompt at {NEGATIVE_SCALE:g}", with_negative,
+               "<= half of the empty prompt's", with_negative.value <= with_empty.value / 2)
+    )  # fmt: skip
+    found.append(figure(f"no quality tags: malformed with the empty prompt at {NEGATIVE_SCALE:g}", with_empty))
+
+    embeddings = {name: looked[name].embeddings for name in ("unguided", *GUIDED)}
+    fds = {name: fd_to(first, e) for name, e in embeddings.items()}
+    found += [figure(f"FD to real pictures, {name}", interval) for name, interval in fds.items()]
+    autoguided = min(AUTOGUIDED, key=lambda name: fds[name].value)
+    ratio = ratio_of_fds(embeddings[autoguided], embeddings["unguided"], first)
+    found.append(figure(f"FD of {autoguided} against unguided", ratio, "<= 0.6", ratio.value <= 0.6))
+    recalls = {
+        name: rate(neighbour_metrics(embeddings[name], first).reference_found) for name in ("unguided", autoguided)
+    }
+    loss = recalls[autoguided].value - recalls["unguided"].value
+    found.append(figure(f"recall, {autoguided}", recalls[autoguided], ">= unguided - 0.02", loss >= -0.02))
+    found.append(figure("recall, unguided", recalls["unguided"]))
+    floor = fd_to(first, second)
+    found.append(figure("FD between two real halves", floor))
+    closest = min(fds, key=lambda name: fds[name].value)
+    against_floor = fds[closest].value / floor.value
+    interval = Interval(against_floor, fds[closest].low / floor.value, fds[closest].high / floor.value, len(first))
+    found.append(
+        figure(f"FD of the best arm ({closest}) against the real halves", interval, "<= 6", against_floor <= 6)
+    )
+
+    for name, words in (("empty", "unguided"), ("empty_negative", "pure negative prompt")):
+        found += [figure(f"empty prompt, {words}: {kind}", share) for kind, share in composition(looked[name]).items()]
+    auc = malformed_auc(looked)
+    found.append(
+        figure("malformed classifier against the judge on generated people, ROC AUC", auc, ">= 0.9", auc.value >= 0.9)
+    )
+    found.append(
+        at_least("CLIP: own caption first of 100", Interval(*real["clip_first_of_100"], real["pictures"]), 0.6)
+    )
+    return found
+
+
+def malformed_auc(looked: dict[str, Looked]) -> Interval:
+    """ROC AUC of the shipped malformed classifier against the judge's verdicts on generated people."""
+    people = [x for name, x in looked.items() if SETS_DRAWN[name].prompts != "empty"]
+    seen = torch.cat([torch.tensor([kind == "person" for kind in x.judged.kind]) for x in people])
+    verdicts = torch.cat([x.judged.malformed for x in people])[seen]
+    chances = torch.cat([x.p_malformed for x in people])[seen]
+    return statistic_interval(
+        lambda index: float(roc_auc_score(verdicts[index], chances[index])), len(verdicts), RESAMPLES, LEVEL, 0
+    )
+
+
+CONTACT_COLUMNS = 16
+CONTACT = ("unguided", "cfg_3", "negative", "autoguidance_15")
+
+
+def contact_sheet(real: list[Image.Image], rows: list[list[Image.Image]]) -> Image.Image:
+    """Pictures of one row side by side, `real` on top; every row shows the same prompts and seeds."""
+    width, height = real[0].size
+    sheet = Image.new("RGB", (width * len(real), height * (1 + len(rows))))
+    for y, row in enumerate([real, *rows]):
+        for x, image in enumerate(row):
+            sheet.paste(image, (x * width, y * height))
+    return sheet
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m models.tinybooru.worldcheck", description=__doc__)
+    parser.add_argument("--pictures", type=int, default=2048, help="pictures a set (default: 2048)")
+    parser.add_argument("--output", type=Path, default=HERE / "worldcheck.json", help="where the figures go")
+    pictures, output = (arguments := parser.parse_args()).pictures, arguments.output
+    real_path = HERE / MEASURED
+    if not real_path.exists() or "judge" not in (real := json.loads(real_path.read_text("utf-8"))):
+        raise InputError(f"{real_path} holds no figures of the judge; `make train` makes them")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    study = study_of(SETS_DRAWN, pictures)
+    draw_sets(study, SETS, device)
+    build(SETS / "real", "reference", 2 * pictures, study.reference.world_seed, good_only=True)
+    looked = look(SETS, HERE, pictures, device)
+    clip = load_clip(HERE / "clip", device)
+    reference = clip.embed_images(decode_images(read_set(SETS / "real", ["image"])))
+    found = figures(looked, reference, real)
+    write_atomically(output, (json.dumps(found, indent=1) + "\n").encode())
+    prompted = [draw(plan, CANVAS) for plan in held_out("good", CONTACT_COLUMNS)]
+    rows = [list(islice(decode_images(read_set(SETS / name, ["image"])), CONTACT_COLUMNS)) for name in CONTACT]
+    contact_sheet(prompted, rows).save(output.with_name("contact.png"), optimize=True)
+    missed = [str(entry["name"]) for entry in found if entry["holds"] is False]
+    print(
+        f"worldcheck: {len(found)} figures in {output}; "
+        + (f"out of reach: {', '.join(missed)}" if missed else "all bars hold")
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)
