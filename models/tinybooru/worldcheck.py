@@ -293,9 +293,8 @@ def figures(looked: dict[str, Looked], reference: torch.Tensor, real: dict[str, 
     found.append(
         figure("malformed classifier against the judge on generated people, ROC AUC", auc, ">= 0.9", auc.value >= 0.9)
     )
-    found.append(
-        at_least("CLIP: own caption first of 100", Interval(*real["clip_first_of_100"], real["pictures"]), 0.6)
-    )
+    value, low, high = real["clip_first_of_100"]
+    found.append(at_least("CLIP: own caption first of 100", Interval(value, low, high, real["pictures"]), 0.6))
     return found
 
 
