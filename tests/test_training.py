@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from models.tinybooru.muon import orthogonalise
 from models.tinybooru.scorers import ClipTraining, MalformedTraining, ScorerRecipe, export_clip
 from models.tinybooru.tokenizer import CONTEXT_LENGTH, train_tokenizer
 from pipeline.errors import InputError
+from pipeline.parametrisation import from_x0
 from pipeline.tinybooru.build import build
 from pipeline.tinybooru.flaws import FLAWS, QUALITIES
 
@@ -89,6 +91,31 @@ def test_the_plateau_may_be_prolonged_but_not_the_fall(corpus, tokenizer, tmp_pa
     training(corpus, tokenizer, path).run(until=7)
     with pytest.raises(InputError, match="belongs to another recipe"):
         training(corpus, tokenizer, path, replace(TINY, steps=40)).resume()
+
+
+@pytest.mark.parametrize("prediction", ["sample", "epsilon", "v_prediction"])
+def test_the_loss_is_the_weighted_x0_error_whatever_is_predicted(prediction, corpus, tokenizer, tmp_path):
+    run = training(corpus, tokenizer, tmp_path / "a.safetensors", replace(TINY, prediction=prediction, weighting="x0"))
+    wrong_by = 0.3
+
+    def network(noisy, t, _):
+        alpha = run.alphas[t].view(-1, 1, 1, 1)
+        x0 = torch.nn.functional.pixel_unshuffle(corpus.pixels[: len(t)].float() / 127.5 - 1, TINY.patch)
+        output = from_x0(x0 + wrong_by, prediction, noisy, alpha.sqrt(), (1 - alpha).sqrt())
+        return SimpleNamespace(sample=output)
+
+    run.forward = network
+    loss = run.loss(corpus.pixels[:4], corpus.captions()[:4], torch.Generator().manual_seed(0))
+    assert loss.item() == pytest.approx(wrong_by**2, rel=1e-3)
+
+
+def test_snapshots_are_the_averages_of_their_step(corpus, tokenizer, tmp_path):
+    training(corpus, tokenizer, tmp_path / "a.safetensors").run(snapshots=(5,))
+    until = training(corpus, tokenizer, tmp_path / "b.safetensors")
+    until.run(until=5)
+    until.export(tmp_path / "b")
+    name = "unet/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "tiny-5" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_checkpoints_keep_every_shape_and_layout(tmp_path):

@@ -7,7 +7,7 @@ there on, so that snapshots of the main network and the guide read the same text
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -282,8 +282,12 @@ class DenoiserTraining:
         on_plateau = all(state["step"] <= (1 - r.decay) * r.steps for r in (then, now))
         return then == now or (on_plateau and replace(then, steps=now.steps) == now)
 
-    def run(self, save_seconds: float = 120.0, until: int | None = None) -> None:
-        """Train to the end (or to step `until`), saving now and then; safe to kill at any time."""
+    def run(self, save_seconds: float = 120.0, until: int | None = None, snapshots: Sequence[int] = ()) -> None:
+        """Train to the end (or to step `until`), saving now and then; safe to kill at any time.
+
+        After each step in `snapshots` the averaged weights are exported beside the checkpoint: less trained
+        networks of the same run, to choose a guide from.
+        """
         self.resume()
         end = self.recipe.steps if until is None else until
         bar = tqdm(initial=self.step, total=end, desc=self.recipe.name, unit="step", disable=None)
@@ -291,6 +295,8 @@ class DenoiserTraining:
         while self.step < end:
             losses.append(self.train_step())
             bar.update()
+            if self.step in snapshots:
+                self.export(self.checkpoint.with_name(f"{self.recipe.name}-{self.step}"))
             if self.step % 50 == 0 or self.step == end:
                 entry = {"step": self.step, "loss": float(np.mean(losses)), "held_out": self.held_out_loss()}
                 self.history.append(entry)

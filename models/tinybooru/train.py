@@ -38,6 +38,8 @@ WORLD_SEED, TRAINING_PICTURES, HELD_OUT_PICTURES = 0, 30000, 3072
 
 MAIN = DenoiserRecipe("main", channels=(48, 128), steps=1250, text_encoder_steps=500, learning_rate=1.5e-3)
 GUIDE = DenoiserRecipe("guide", channels=(32, 96), steps=300, learning_rate=1.5e-3, seed=1)
+# Less trained main networks to choose a guide from (guides.py).
+SNAPSHOTS = (1000, 1500, 2000, 3000)
 CLIP = ScorerRecipe("clip", steps=900, batch=256, learning_rate=1e-3)
 MALFORMED = ScorerRecipe("malformed", steps=1500, batch=128, learning_rate=2e-3)
 JUDGE = ScorerRecipe("judge", steps=2000, batch=128, learning_rate=2e-3, seed=2)
@@ -85,7 +87,7 @@ def main() -> None:
     if "main" in parts:
         checkpoint = CHECKPOINTS / "main.safetensors"
         training = DenoiserTraining(MAIN, tokenizer, corpus, held_out, None, checkpoint, device, compiled)
-        training.run()
+        training.run(snapshots=SNAPSHOTS)
         training.export(HERE / "main")
         keep_history(HERE, "main", training.history)
     if "guide" in parts:

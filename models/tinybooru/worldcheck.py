@@ -9,6 +9,7 @@ import argparse
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ GUIDED = ("cfg_2", "cfg_3", "autoguidance_125", "autoguidance_15", "autoguidance
 AUTOGUIDED = GUIDED[2:]
 
 
+@cache
 def held_out(which: str, pictures: int) -> list[Plan]:
     """The plans behind a kind of prompts: held-out combinations, in index order."""
     wanted: dict[str, Callable[[Plan], bool]] = {

@@ -1,0 +1,174 @@
+"""The judge answers only what can be asked, and the world check counts what the judge says."""
+
+import pytest
+import torch
+from PIL import Image
+
+from eval.bootstrap import Interval
+from models.tinybooru.corpus import load_corpus
+from models.tinybooru.judge import (
+    NO_ANSWER,
+    QUESTIONS,
+    Judge,
+    Judgements,
+    JudgeTraining,
+    build_judge,
+    disturbed,
+    load_judge,
+    save_judge,
+    truths,
+)
+from models.tinybooru.scorers import ScorerRecipe
+from models.tinybooru.worldcheck import (
+    GUIDED,
+    SETS_DRAWN,
+    Looked,
+    as_prompted,
+    composition,
+    contact_sheet,
+    figures,
+    held_out,
+    legit,
+    prompt_of,
+)
+from pipeline.errors import InputError
+from pipeline.tinybooru.build import build
+from pipeline.tinybooru.flaws import QUALITIES
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    build(folder, "train", 96, seed=0)
+    return load_corpus(folder)
+
+
+def test_only_people_are_asked_for_glasses_and_anatomy(corpus):
+    found = truths(corpus)
+    person = torch.tensor([kind == "person" for kind in corpus.kind])
+    for question in ("glasses", "malformed"):
+        assert torch.equal(found[question] != NO_ANSWER, person)
+    assert torch.equal(found["malformed"] == 1, corpus.malformed)
+    named = [QUESTIONS["hair"][k] if k != NO_ANSWER else "" for k in found["hair"].tolist()]
+    assert named == corpus.hair
+
+
+def test_a_saved_judge_says_what_the_trained_network_says(corpus, tmp_path):
+    recipe = ScorerRecipe("judge", steps=2, batch=16, learning_rate=3e-3, warmup=1)
+    training = JudgeTraining(recipe, corpus, tmp_path / "judge-checkpoint.safetensors", CPU)
+    training.run(len(corpus))
+    save_judge(training.network, tmp_path / "judge.safetensors")
+    images = [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in corpus.pixels[:24]]
+    judged = load_judge(tmp_path / "judge.safetensors", CPU)(images)
+    fresh = Judge(training.network, CPU)(images)
+    torch.testing.assert_close(judged.p_malformed, fresh.p_malformed, atol=5e-3, rtol=0)
+    assert all(p == 0 for p, kind in zip(judged.p_malformed, judged.kind, strict=True) if kind != "person")
+    alone = Judge(training.network, CPU)(images[5:6])
+    assert alone.style == fresh.style[5:6]
+    torch.testing.assert_close(alone.p_malformed, fresh.p_malformed[5:6], atol=1e-5, rtol=1e-4)
+
+
+def test_disturbed_pictures_stay_near_and_half_stay_as_they_are():
+    pixels = torch.rand(400, 3, 16, 16) * 2 - 1
+    found = disturbed(pixels, torch.Generator().manual_seed(0))
+    untouched = (found == pixels).flatten(1).all(1).float().mean()
+    assert 0.4 < untouched < 0.6
+    assert (found - pixels).abs().mean() < 0.2
+
+
+def test_a_missing_or_damaged_judge_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"judge .*judge\.safetensors is missing; `make train` makes it"):
+        load_judge(tmp_path / "judge.safetensors", CPU)
+    save_judge(build_judge(), tmp_path / "judge.safetensors")
+    whole = (tmp_path / "judge.safetensors").read_bytes()
+    (tmp_path / "judge.safetensors").write_bytes(whole[:1000])
+    with pytest.raises(InputError, match="cannot be read"):
+        load_judge(tmp_path / "judge.safetensors", CPU)
+
+
+def test_prompts_of_the_check_are_what_their_names_say():
+    assert all(
+        plan.malformed and "bad anatomy" in prompt_of("bad anatomy", plan) for plan in held_out("bad anatomy", 8)
+    )
+    for plan in held_out("no quality", 8):
+        tags = prompt_of("no quality", plan).split(", ")
+        assert plan.kind == "person"
+        assert not set(tags) & set(QUALITIES)
+    assert {prompt_of("empty", plan) for plan in held_out("empty", 3)} == {""}
+    assert all(not plan.flaws for plan in held_out("good", 8))
+
+
+def judgements_of(plans_, malformed):
+    """What a judge would say that reads the plans themselves."""
+    first = {question: QUESTIONS[question][0] for question in ("hair", "background")}
+    named = {
+        question: [
+            next((name for name in QUESTIONS[question] if f"{name} {question}" in plan.tags), first[question])
+            for plan in plans_
+        ]
+        for question in ("hair", "background")
+    }
+    return Judgements(
+        kind=[plan.kind for plan in plans_],
+        style=[plan.style for plan in plans_],
+        quality=[plan.quality for plan in plans_],
+        glasses=torch.tensor([bool({"glasses", "sunglasses"} & set(plan.tags)) for plan in plans_]),
+        p_malformed=malformed.double(),
+        **named,
+    )
+
+
+def test_a_perfect_artist_gets_full_marks():
+    plans_ = held_out("good", 200)
+    looked = Looked(plans_, judgements_of(plans_, torch.zeros(200)), torch.zeros(200), torch.zeros(200, 2))
+    assert all(interval.value == 1 for interval in as_prompted(looked).values())
+    assert legit(looked).value == 1
+    assert sum(share.value for share in composition(looked).values()) == pytest.approx(1)
+
+
+def test_figures_hold_where_they_reach_their_bars():
+    torch.manual_seed(0)
+    n = 80
+    real = {
+        "judge": {question: [0.995, 0.99, 1.0, n] for question in QUESTIONS},
+        "clip_first_of_100": [0.5, 0.4, 0.6],
+        "pictures": n,
+    }
+    sets = {}
+    for name, drawn in SETS_DRAWN.items():
+        plans_ = held_out(drawn.prompts, n)
+        rates = {"bad_anatomy": 0.9, "no_quality_cfg": 0.4, "no_quality_negative": 0.1, "unguided": 0.5}
+        malformed = torch.rand(n) < rates.get(name, 0.02)
+        spread = 3.0 if name == "unguided" else 1.0
+        judged = judgements_of(plans_, malformed)
+        sets[name] = Looked(plans_, judged, malformed * 0.8 + 0.1 * torch.rand(n), spread * torch.randn(n, 4))
+    found = {entry["name"]: entry for entry in figures(sets, torch.randn(2 * n, 4), real)}
+    assert found["CLIP: own caption first of 100"]["holds"] is False
+    assert found["people prompted with bad anatomy judged malformed"]["holds"] is True
+    assert found["no quality tags: malformed with the negative prompt at 2"]["holds"] is True
+    assert found["judge, real pictures: kind"] == {
+        "name": "judge, real pictures: kind", "value": 0.995, "low": 0.99, "high": 1.0, "n": n, "bar": ">= 0.99",
+        "holds": True,
+    }  # fmt: skip
+    assert found["malformed classifier against the judge on generated people, ROC AUC"]["holds"] is True
+    ratio = next(entry for name, entry in found.items() if name.startswith("FD of autoguidance"))
+    assert ratio["holds"] is True, "the unguided set was made three times as wide as the real one"
+    assert {entry["holds"] for entry in found.values()} == {True, False, None}
+    assert any(name.endswith(GUIDED) for name in found)
+
+
+def test_the_contact_sheet_has_a_row_for_each_guidance():
+    tile = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green")]
+    sheet = contact_sheet(tile, [tile[::-1]])
+    assert sheet.size == (16, 16)
+    assert sheet.getpixel((0, 0)) == sheet.getpixel((8, 8)) == (255, 0, 0)
+
+
+def test_intervals_of_the_check_come_with_their_n():
+    plans_ = held_out("good", 50)
+    looked = Looked(plans_, judgements_of(plans_, torch.ones(50)), torch.ones(50), torch.zeros(50, 2))
+    assert isinstance(legit(looked), Interval)
+    assert legit(looked).n == sum(plan.kind == "person" for plan in plans_)
+    assert legit(looked).value == 0
