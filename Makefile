@@ -12,7 +12,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 OVERRIDES ?=
 PORT ?= 5000
 
-.PHONY: help setup params repro test test-slow lint mlflow train lock clean
+.PHONY: help setup params repro test test-slow lint mlflow train worldcheck lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ mlflow: $(READY) ## look at the runs on http://127.0.0.1:5000 (PORT=...)
 
 train: $(READY) ## train the embedded networks again; resumes (see models/tinybooru/README.md)
 	$(BIN)/python -m models.tinybooru.train
+
+worldcheck: $(READY) ## draw with the shipped networks and let the judge measure them (resumes; over an hour on two cores)
+	$(BIN)/python -m models.tinybooru.worldcheck
 
 lock: $(READY) ## resolve pyproject.toml into requirements.lock anew
 	$(BIN)/python -m uv pip compile --quiet --upgrade --python-version 3.11 --no-emit-index-url --no-emit-find-links --extra dev pyproject.toml -o requirements.lock

@@ -49,6 +49,11 @@ PARTS = ("clip", "malformed", "judge", "main", "guide")
 PRESETS_IN_VOCABULARY = ("tinybooru", "novelai-light", "novelai-heavy", "novelai-human-focus", "animagine")
 
 
+def preset_texts() -> list[str]:
+    """Texts of presets, often enough for their words to become tokens."""
+    return [NEGATIVE_PRESETS[name].text for name in PRESETS_IN_VOCABULARY] * 50
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.tinybooru.train", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"which of {', '.join(PARTS)} (default: all)")
@@ -63,9 +68,7 @@ def main() -> None:
     for split, pictures in (("train", TRAINING_PICTURES), ("validation", HELD_OUT_PICTURES)):
         build(DATA / split, split, pictures, WORLD_SEED)
     corpus, held_out = load_corpus(DATA / "train"), load_corpus(DATA / "validation")
-    tokenizer = train_tokenizer(
-        [*corpus.captions(), *([NEGATIVE_PRESETS[name].text for name in PRESETS_IN_VOCABULARY] * 50)]
-    )
+    tokenizer = train_tokenizer([*corpus.captions(), *preset_texts()])
 
     if "clip" in parts:
         clip = ClipTraining(CLIP, tokenizer, corpus, CHECKPOINTS / "clip.safetensors", device)

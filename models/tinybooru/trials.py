@@ -18,10 +18,9 @@ from tqdm import tqdm
 from models.tinybooru.corpus import Corpus, load_corpus
 from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining
 from models.tinybooru.tokenizer import train_tokenizer
-from models.tinybooru.train import DATA, MAIN
+from models.tinybooru.train import DATA, MAIN, preset_texts
 from pipeline.errors import run_stage
 from pipeline.files import write_atomically
-from pipeline.presets import NEGATIVE_PROMPTS
 
 RESULTS = Path(__file__).parent / "trials.json"
 STEPS = 80
@@ -83,7 +82,7 @@ class Trial(DenoiserTraining):
 
 def run_trial(recipe: DenoiserRecipe, corpus: Corpus, held_out: Corpus) -> dict[str, Any]:
     """Train for STEPS batches' worth of pictures and measure."""
-    tokenizer = train_tokenizer([*corpus.captions(), *(list(NEGATIVE_PROMPTS.values()) * 50)])
+    tokenizer = train_tokenizer([*corpus.captions(), *preset_texts()])
     device = torch.device("cpu")
     trial = Trial(recipe, tokenizer, corpus, held_out, None, Path("unused"), device, compiled=False)
     trial.prepare()

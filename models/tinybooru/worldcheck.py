@@ -21,16 +21,20 @@ from tqdm import tqdm
 
 from eval.bootstrap import Interval, statistic_interval, wilson_interval
 from eval.clip import load_clip
+from eval.extractor import embed_images
 from eval.frechet import frechet_distance
 from eval.malformed import load_classifier
 from eval.neighbours import neighbour_metrics
 from models.tinybooru.judge import QUESTIONS, Judgements, load_judge
 from models.tinybooru.measure import MEASURED
+from pipeline.arm import Arm
 from pipeline.compose import compose
 from pipeline.errors import InputError, run_stage
 from pipeline.files import fingerprint, write_atomically
 from pipeline.generate import FEATURES, ArmGenerator, plan_shards
+from pipeline.guidance import Text, guidance_of
 from pipeline.layout import CONF
+from pipeline.prompts import arm_negatives
 from pipeline.shards import decode_images, encode_png, read_set, shard_fingerprint, write_shard
 from pipeline.study import Study, parse_study
 from pipeline.tinybooru.build import CANVAS, build, plans
@@ -112,12 +116,24 @@ def study_of(sets: dict[str, Drawn], pictures: int) -> Study:
     return parse_study(content, "the world check's study")
 
 
+def texts_of(arm: Arm, prompts: list[str]) -> dict[Text, list[str]]:
+    """The texts that an arm's networks read, one a picture each."""
+    given: dict[Text, list[str]] = {
+        "prompt": prompts,
+        "empty": [""] * len(prompts),
+        "negative": arm_negatives(arm, prompts, "plain"),
+    }
+    needed = {prediction.text for prediction in guidance_of(arm).predictions()}
+    return {text: values for text, values in given.items() if text in needed}
+
+
 def draw_sets(study: Study, folder: Path, device: torch.device) -> None:
     """Draw every set that is not there yet, shard by shard."""
     pictures = study.generate.pictures
     for name, drawn in SETS_DRAWN.items():
         prompts = [prompt_of(drawn.prompts, plan) for plan in held_out(drawn.prompts, pictures)]
-        mark = fingerprint([[shard.fingerprint for shard in plan_shards(study, name, prompts)], prompts])
+        texts = texts_of(study.arm(name), prompts)
+        mark = fingerprint([shard.fingerprint for shard in plan_shards(study, name, texts)])
         missing = [
             start
             for start in range(0, pictures, SHARD)
@@ -129,7 +145,8 @@ def draw_sets(study: Study, folder: Path, device: torch.device) -> None:
             columns: dict[str, list[object]] = {column: [] for column in FEATURES}
             for first in range(start, min(start + SHARD, pictures), study.generate.batch):
                 ids = range(first, min(first + study.generate.batch, pictures))
-                images, _ = generator.draw([prompts[k] for k in ids], list(ids))
+                read = {text: [values[k] for k in ids] for text, values in texts.items()}
+                images, _ = generator.draw(read, list(ids))
                 for k, image in zip(ids, images, strict=True):
                     row = {
                         "image_id": f"{name}-{k:06d}", "image": {"bytes": encode_png(image), "path": None},
@@ -159,7 +176,7 @@ def look(folder: Path, models: Path, pictures: int, device: torch.device) -> dic
     for name, drawn in tqdm(SETS_DRAWN.items(), desc="worldcheck judged", unit="set", disable=None):
         images = list(decode_images(read_set(folder / name, ["image"])))
         plans_of_set = held_out(drawn.prompts, pictures)
-        found[name] = Looked(plans_of_set, judge(images), classifier(images), clip.embed_images(images))
+        found[name] = Looked(plans_of_set, judge(images), classifier(images), embed_images(clip, images))
     return found
 
 
@@ -339,7 +356,7 @@ def main() -> None:
     build(SETS / "real", "reference", 2 * pictures, study.reference.world_seed, good_only=True)
     looked = look(SETS, HERE, pictures, device)
     clip = load_clip(HERE / "clip", device)
-    reference = clip.embed_images(decode_images(read_set(SETS / "real", ["image"])))
+    reference = embed_images(clip, decode_images(read_set(SETS / "real", ["image"])))
     found = figures(looked, reference, real)
     write_atomically(output, (json.dumps(found, indent=1) + "\n").encode())
     prompted = [draw(plan, CANVAS) for plan in held_out("good", CONTACT_COLUMNS)]
