@@ -18,6 +18,11 @@ class Conditioning:
     pooled: torch.Tensor | None = None
     time_ids: torch.Tensor | None = None
 
+    def first(self) -> "Conditioning":
+        """What the network is told of the first picture of the batch alone."""
+        rest = (None if part is None else part[:1] for part in (self.pooled, self.time_ids))
+        return Conditioning(self.tokens[:1], *rest)
+
 
 def joined(parts: Sequence[Conditioning]) -> Conditioning:
     """The batches one after the other. Raises ValueError where their texts have different lengths."""

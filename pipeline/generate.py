@@ -6,6 +6,7 @@ what is finished is kept, whatever happened to the run that made it.
 
 import argparse
 import platform
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -36,11 +37,13 @@ from pipeline import trace as trace_module
 from pipeline import underscores as underscores_module
 from pipeline.arm import Arm
 from pipeline.checkpoints import check_fit, locate
+from pipeline.conditioning import Conditioning
+from pipeline.cost import Cost, ShardCost, device_name, evaluations, prediction_flops, total_cost
 from pipeline.drawing import Canvas, ImageToImage
 from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, fingerprint
 from pipeline.guidance import Guidance, Network, Text, guidance_of
-from pipeline.layout import SETS, TRACES
+from pipeline.layout import COSTS, SETS, TRACES
 from pipeline.networks import DTYPES, DenoisingNetwork, check_pair, load_network
 from pipeline.prompts import arm_negatives, arm_prompts, study_prompts, unrelated_prompts
 from pipeline.sampler import sample
@@ -214,10 +217,16 @@ class ArmGenerator:
             self.networks["guide"] = load_network(guide, device, loading, latents=self.networks["main"].latents)
             check_pair(self.networks["main"], self.networks["guide"])
 
+        self._flops: dict[str, int] = {}
+
     def draw(
         self, texts: Mapping[Text, list[str]], seeds: list[int], starts: Sequence[PillowImage.Image] | None = None
-    ) -> tuple[list[PillowImage.Image], list[dict[str, list[object]]]]:
-        """One batch: pictures, and for each picture its trace as columns; `starts` are image-to-image's pictures."""
+    ) -> tuple[list[PillowImage.Image], list[dict[str, list[object]]], ShardCost]:
+        """One batch: pictures, for each picture its trace as columns, and what the batch cost.
+
+        `starts` are the pictures that image-to-image starts from.
+        """
+        started = time.perf_counter()
         conditioning = self.text_encoder.encode_together(texts, references=("empty", "negative", "unrelated"))
         main, sampler, canvas = self.networks["main"], self.study.sampler_of(self.arm), self.arm.canvas
         time_ids = main.time_ids(len(seeds), canvas)
@@ -235,8 +244,20 @@ class ArmGenerator:
             self._start(starts),
         )
         pictures = main.to_pictures(samples).permute(0, 2, 3, 1).cpu().numpy()
-        traces = [trace_rows(trace, k) for k in range(len(seeds))]
-        return [PillowImage.fromarray(picture) for picture in pictures], traces
+        seconds = time.perf_counter() - started
+        counts, n = evaluations(trace), len(seeds)
+        flops = sum(count * self._flops_of(name, samples, conditioning) for name, count in counts.items())
+        cost = ShardCost("", n, n * counts.total(), n * flops, seconds, device_name(self.device))
+        traces = [trace_rows(trace, k) for k in range(n)]
+        return [PillowImage.fromarray(picture) for picture in pictures], traces, cost
+
+    def _flops_of(self, name: str, samples: torch.Tensor, conditioning: Mapping[Text, Conditioning]) -> int:
+        """FLOPs of one evaluation of the prediction called `name`, counted once."""
+        if name not in self._flops:
+            prediction = next(p for p in self.guidance.predictions() if p.name == name)
+            text = conditioning[prediction.text].first()
+            self._flops[name] = prediction_flops(self.networks[prediction.network], prediction, samples[:1], text)
+        return self._flops[name]
 
     def _start(self, starts: Sequence[PillowImage.Image] | None) -> Start | None:
         # Pictures of another size are resized to the canvas, as diffusers' image-to-image does (Lanczos).
@@ -282,8 +303,7 @@ class StartPictures:
             self._generator = ArmGenerator(self.study, self.start.start, self.device)
         pictures: list[PillowImage.Image] = []
         for batch in _batches(shard, self.study.generate.batch):
-            seeds = [self.study.generate.first_seed + k for k in batch]
-            pictures += self._generator.draw(_rows(texts, batch), seeds)[0]
+            pictures += self._generator.draw(_rows(texts, batch), _seeds(self.study, batch))[0]
         return pictures
 
 
@@ -305,10 +325,13 @@ def start_fingerprints(study: Study, start: ImageToImage) -> list[str]:
     return [set_fingerprint(folder)] * -(-study.generate.pictures // study.generate.shard)
 
 
-def generate(study: Study, arm_name: str, sets: Path, traces: Path, device: torch.device) -> tuple[int, int]:
+def generate(
+    study: Study, arm_name: str, sets: Path, traces: Path, device: torch.device, costs: Path = COSTS
+) -> tuple[int, int]:
     """Draw what is missing of an arm; returns (shards drawn, shards in all).
 
-    Shards of other fingerprints are replaced and shards beyond the study's number are deleted. Raises InputError.
+    Shards of other fingerprints are replaced and shards beyond the study's number are deleted. What the drawing cost
+    goes to `<costs>/<arm>.json`. Raises InputError.
     """
     texts = arm_texts(study, arm_name)
     shards = plan_shards(study, arm_name, texts)
@@ -317,16 +340,28 @@ def generate(study: Study, arm_name: str, sets: Path, traces: Path, device: torc
     for stale in (*folder.glob("*"), *folder.glob(".*.tmp"), *trace_folder.glob("*"), *trace_folder.glob(".*.tmp")):
         if stale.name not in names:
             stale.unlink()
+    cost = Cost(costs / f"{arm_name}.json", {shard.name: shard.fingerprint for shard in shards})
     missing = [s for s in shards if not _finished(s, folder, trace_folder)]
-    if missing:
+    if missing or not cost.shards:
         generator = ArmGenerator(study, arm_name, device)
         total = sum(shard.stop - shard.start for shard in missing)
         with tqdm(total=total, desc=f"generate {arm_name}", unit="picture", disable=None) as bar:
             setting = study.arm(arm_name).image_to_image
             starts = None if setting is None else StartPictures(study, setting, sets, device)
             for shard in missing:
-                _write(shard, generator, texts, folder, trace_folder, bar, starts)
+                _write(shard, generator, texts, folder, trace_folder, cost, bar, starts)
+        if not missing:
+            # Every picture is there but no record of its cost: one batch is drawn again to measure it.
+            batch = next(_batches(shards[0], study.generate.batch))
+            again = None if starts is None else starts(shards[0].part, batch)
+            measured = generator.draw(_rows(texts, batch), _seeds(study, batch), again)[2]
+            cost.add(shards[0].name, replace(measured, fingerprint=shards[0].fingerprint))
+    cost.write()
     return len(missing), len(shards)
+
+
+def _seeds(study: Study, batch: range) -> list[int]:
+    return [study.generate.first_seed + k for k in batch]
 
 
 def _finished(shard: Shard, folder: Path, trace_folder: Path) -> bool:
@@ -344,6 +379,7 @@ def _write(
     texts: Mapping[Text, list[str]],
     folder: Path,
     trace_folder: Path,
+    cost: Cost,
     bar: "tqdm[Never]",
     starts: StartPictures | None,
 ) -> None:
@@ -353,11 +389,11 @@ def _write(
     # A negative prompt that is only probed has not made the picture.
     used = any(term.reference.text == "negative" for term in generator.guidance.terms)
     negatives = texts["negative"] if used and "negative" in texts else [""] * len(texts["prompt"])
+    costs: list[ShardCost] = []
     for batch in _batches(shard, study.generate.batch):
-        seeds = [study.generate.first_seed + k for k in batch]
-        pictures, traces = generator.draw(
-            _rows(texts, batch), seeds, None if starts is None else starts(shard.part, batch)
-        )
+        seeds, start = _seeds(study, batch), None if starts is None else starts(shard.part, batch)
+        pictures, traces, spent = generator.draw(_rows(texts, batch), seeds, start)
+        costs.append(spent)
         for k, seed, picture, steps in zip(batch, seeds, pictures, traces, strict=True):
             image_id = f"{arm_name}-{k:06d}"
             row = (
@@ -375,7 +411,8 @@ def _write(
             for name, values in steps.items():
                 trace[name] += values
         bar.update(len(batch))
-    # The set's shard is the sign that the trace is there as well, so it is written last.
+    cost.add(shard.name, total_cost(costs, shard.fingerprint))
+    # The set's shard is the sign that the trace and the cost are there as well, so it is written last.
     write_shard(trace_folder / shard.name, trace, TRACE_FEATURES, shard.fingerprint)
     write_shard(folder / shard.name, columns, FEATURES, shard.fingerprint)
 

@@ -179,10 +179,11 @@ class Study(Section):
             except ValueError as error:
                 raise ValueError(f"arms.{name}.negative_prompt: {error}") from None
         for name, arm in self.arms.items():
-            if arm.is_dynamic and self.sampler.scheduler not in dynamic_negative.SAMPLERS:
+            scheduler = self.sampler_of(arm).scheduler
+            if arm.is_dynamic and scheduler not in dynamic_negative.SAMPLERS:
                 raise ValueError(
                     f"arms.{name}.schedule dynamic needs the ancestral posterior of each step, which sampler.scheduler "
-                    f"{self.sampler.scheduler} has not; take {', '.join(dynamic_negative.SAMPLERS)}"
+                    f"{scheduler} has not; take {', '.join(dynamic_negative.SAMPLERS)}"
                 )
         return self
 

@@ -1,5 +1,6 @@
 """Generation: paired seeds, shards that survive a kill, and bad input that touches nothing."""
 
+import json
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -16,7 +18,7 @@ import yaml
 from pipeline.arm import Arm
 from pipeline.errors import InputError, run_stage
 from pipeline.generate import generate, main
-from pipeline.shards import read_set, read_table, set_fingerprint, shard_fingerprint
+from pipeline.shards import decode_images, read_set, read_table, set_fingerprint, shard_fingerprint
 from pipeline.study import parse_study
 
 ROOT = Path(__file__).parent.parent
@@ -220,3 +222,51 @@ def test_a_guide_that_does_not_fit_is_refused_with_the_reason(study, params, tmp
     with pytest.raises(InputError, match="width of the text embeddings is 32 in the main network and 64 in the guide"):
         generate(other, "autoguidance", tmp_path / SETS, tmp_path / TRACES, CPU)
     assert not (tmp_path / SETS).exists()
+
+
+def test_the_cost_counts_evaluations_and_survives_an_interruption(study, tmp_path):
+    """Unguided is one evaluation a step, guidance two; seconds of finished shards are kept."""
+    places = (tmp_path / SETS, tmp_path / TRACES, CPU, tmp_path / "cost")
+
+    def cost(arm):
+        return json.loads((tmp_path / "cost" / f"{arm}.json").read_text())
+
+    for arm in ("unguided", "autoguidance"):
+        generate(study, arm, *places)
+    steps, pictures = study.sampler.steps, study.generate.pictures
+    assert (cost("unguided")["nfe_per_image"], cost("autoguidance")["nfe_per_image"]) == (steps, 2 * steps)
+    main = cost("unguided")["flops_per_image"]
+    assert main < cost("autoguidance")["flops_per_image"] < 2 * main, "the guide is smaller than the main network"
+    assert cost("unguided")["pictures"] == pictures
+    assert cost("unguided")["seconds_per_image"] > 0
+
+    whole = cost("unguided")
+    (tmp_path / SETS / "unguided" / "part-00001.parquet").unlink()
+    generate(study, "unguided", *places)
+    again = cost("unguided")
+    assert again["shards"]["part-00000.parquet"] == whole["shards"]["part-00000.parquet"], "kept, not measured anew"
+    assert again["shards"]["part-00001.parquet"]["seconds"] != whole["shards"]["part-00001.parquet"]["seconds"]
+
+    before = set_fingerprint(tmp_path / SETS / "unguided")
+    (tmp_path / "cost" / "unguided.json").unlink()
+    assert generate(study, "unguided", *places) == (0, 2)
+    assert cost("unguided")["nfe_per_image"] == steps, "measured on a batch where the record is lost"
+    assert set_fingerprint(tmp_path / SETS / "unguided") == before
+
+
+def test_probes_stand_in_the_trace_for_every_picture_and_step(study, params, tmp_path):
+    params["arms"]["unguided"] |= {"probes": ["negative", "empty", "guide"], "negative_prompt": "bad anatomy"}
+    params["model"] = {"name": "random", "main": "main", "guide": "guide"}
+    probed = parse_study(params, "test")
+    generate(study, "unguided", tmp_path / "plain", tmp_path / "plain_traces", CPU)
+    generate(probed, "unguided", tmp_path / SETS, tmp_path / TRACES, CPU)
+    trace = read_set(tmp_path / TRACES / "unguided").to_pylist()
+    assert len(trace) == study.generate.pictures * study.sampler.steps
+    for row in trace:
+        assert row["references"] == ["negative", "empty", "guide"]
+        assert len(row["relative_norms"]) == len(row["cosines"]) == 3
+        assert row["direction"] == 0, "nothing of it is used"
+    plain, ours = read_set(tmp_path / "plain" / "unguided"), read_set(tmp_path / SETS / "unguided")
+    assert set(ours["negative_prompt"].to_pylist()) == {""}, "a probed prompt has not made the picture"
+    for a, b in zip(decode_images(plain), decode_images(ours), strict=True):
+        assert np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 1

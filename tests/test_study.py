@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.arm import Arm
 from pipeline.compose import compose
 from pipeline.errors import InputError
+from pipeline.guidance import MAIN, guidance_of
 from pipeline.study import load_study, parse_study
 
 ROOT = Path(__file__).parent.parent
@@ -142,3 +144,16 @@ def test_params_that_are_no_mapping_are_refused(tmp_path):
     (tmp_path / "params.yaml").write_text("- 1\n")
     with pytest.raises(InputError, match="holds no mapping"):
         load_study(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf/arm").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_arm_of_conf_is_a_valid_arm_of_its_own_name(path):
+    assert f"@package arms.{path.stem}\n" in path.read_text()
+    guidance = guidance_of(Arm.model_validate(yaml.safe_load(path.read_text())))
+    assert guidance.predictions()[0] == MAIN
+
+
+def test_the_alignment_study_probes_all_three_references_in_every_arm():
+    study = parse_study(compose(ROOT / "conf", ["study=alignment"]), "alignment")
+    assert all(arm.probes == ("negative", "empty", "guide") for arm in study.arms.values())
+    assert {arm.method for arm in study.arms.values()} == {"unguided", "cfg", "negative", "autoguidance"}

@@ -1,0 +1,108 @@
+"""What an arm cost: network evaluations, FLOPs and seconds a picture.
+
+Kept beside the image set, never in it: seconds differ from run to run, shards must not. Each finished shard leaves its
+entry at once, so an interrupted run loses none.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.conditioning import Conditioning
+from pipeline.files import write_atomically
+from pipeline.guidance import MAIN, Prediction
+from pipeline.networks import DenoisingNetwork
+from pipeline.perturbation import perturbed
+from pipeline.trace import TraceStep
+
+
+@dataclass(frozen=True)
+class ShardCost:
+    """What the pictures of one shard cost; `fingerprint` is the shard's, `nfe` and `flops` are sums over them."""
+
+    fingerprint: str
+    pictures: int
+    nfe: int
+    flops: int
+    seconds: float
+    device: str
+
+
+def total_cost(parts: Sequence[ShardCost], fingerprint: str) -> ShardCost:
+    """The cost of a shard from those of its batches."""
+    return ShardCost(
+        fingerprint,
+        sum(part.pictures for part in parts),
+        sum(part.nfe for part in parts),
+        sum(part.flops for part in parts),
+        sum(part.seconds for part in parts),
+        parts[0].device,
+    )
+
+
+class Cost:
+    """The costs of an arm's shards, in a JSON file."""
+
+    def __init__(self, path: Path, fingerprints: Mapping[str, str]):
+        """`fingerprints` of the arm's shards by file name; entries of other shards are forgotten."""
+        self.path = path
+        try:
+            kept = {name: ShardCost(**e) for name, e in json.loads(path.read_text("utf-8"))["shards"].items()}
+        except (FileNotFoundError, ValueError, KeyError, AttributeError, TypeError):
+            kept = {}  # a lost or damaged file costs the record of the past, no pictures
+        self.shards = {name: e for name, e in kept.items() if fingerprints.get(name) == e.fingerprint}
+
+    def add(self, name: str, cost: ShardCost) -> None:
+        """Record a shard, and write the file."""
+        self.shards[name] = cost
+        self.write()
+
+    def write(self) -> None:
+        """Write totals over the recorded shards, and the shards themselves."""
+        entries = [self.shards[name] for name in sorted(self.shards)]
+        pictures = sum(entry.pictures for entry in entries)
+        content = {
+            "nfe_per_image": sum(entry.nfe for entry in entries) / pictures,
+            "flops_per_image": sum(entry.flops for entry in entries) / pictures,
+            "seconds_per_image": sum(entry.seconds for entry in entries) / pictures,
+            "pictures": pictures,
+            "device": ", ".join(sorted({entry.device for entry in entries})),
+            "shards": {name: asdict(self.shards[name]) for name in sorted(self.shards)},
+        }
+        write_atomically(self.path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def evaluations(trace: Sequence[TraceStep]) -> Counter[str]:
+    """How often each prediction was evaluated for one picture, by name; probes count like any other."""
+    return Counter(name for step in trace for name in (MAIN.name, *step.references))
+
+
+def prediction_flops(
+    network: DenoisingNetwork, prediction: Prediction, like: torch.Tensor, conditioning: Conditioning
+) -> int:
+    """FLOPs of one evaluation for one picture like `like` [1, C, H, W]; a multiply-add is two.
+
+    `conditioning` is of one text. torch's counter knows attention only as matrix products on a CPU, so it is computed
+    that way here.
+    """
+    x, timestep = torch.zeros_like(like), torch.tensor(1, device=like.device)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        if prediction.perturbation is None:
+            network(x, timestep, conditioning)
+        else:
+            with perturbed(network.unet, prediction.perturbation):
+                network(x, timestep, conditioning)
+    return int(counter.get_total_flops())
+
+
+def device_name(device: torch.device) -> str:
+    """How results name a device: the model of a GPU, or the CPU with its number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
