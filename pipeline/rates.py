@@ -18,6 +18,9 @@ RATES = METRICS / "labels.json"
 Verdict = Literal["legit_human", "malformed_human", "object_or_scenery", "pattern"]
 VERDICTS: tuple[Verdict, ...] = ("pattern", "object_or_scenery", "malformed_human", "legit_human")
 
+# How everything that rests on labels that no person gave is marked.
+SIMULATED = "simulated"
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -26,6 +26,7 @@ from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, fingerprint, write_atomically
 from pipeline.gallery import grid, same_seed_grid
 from pipeline.layout import PARAMS, REPORT, SCORES, SETS, TRACKED
+from pipeline.rates import RATES, SIMULATED, LabelledPictures, Rates, load_rates
 from pipeline.shards import decode_images, read_table, set_fingerprint, shard_paths
 from pipeline.study import Study, load_study
 
@@ -70,11 +71,12 @@ def track(study: Study, root: Path, uri: str) -> str:
     or refuses; a run that could not be logged to its end is FAILED.
     """
     comparison = load_comparison(root / COMPARISON, study)
+    rates = load_rates(root / RATES)
     for path in (root / REPORT, root / PARAMS, *(root / SCORES / f"{arm}.parquet" for arm in study.arms)):
         if not path.is_file():
             raise InputError(f"{path} does not exist; `dvc repro` makes it")
     sets = {arm: set_fingerprint(root / SETS / arm) for arm in study.arms}
-    mark = fingerprint([study.model_dump(mode="json"), sets, file_digest(root / COMPARISON)])
+    mark = fingerprint([study.model_dump(mode="json"), sets, file_digest(root / COMPARISON), file_digest(root / RATES)])
     with _explained(uri):
         database = _local_database(uri, root)
         client = MlflowClient(f"sqlite:///{database}" if database else uri)
@@ -91,12 +93,12 @@ def track(study: Study, root: Path, uri: str) -> str:
         client.set_experiment_tag(experiment, _NOTE, _experiment_note(study))
         tags = {FINGERPRINT_TAG: mark, "study": study.name, _NOTE: _study_note(study, comparison)}
         with _run(client, experiment, f"{study.name} {mark[:6]}", tags) as parent:
-            _log_study(client, parent, study, comparison, root, pictures)
+            _log_study(client, parent, study, comparison, rates, root, pictures)
             for result in comparison.arms:
                 arm = study.arms[result.arm]
                 tags = {_PARENT: parent, "arm": result.arm, "method": arm.method, _NOTE: _arm_note(arm)}
                 with _run(client, experiment, result.arm, tags) as child:
-                    _log_arm(client, child, study, result, root, list(pictures[result.arm].values()))
+                    _log_arm(client, child, study, result, rates, root, list(pictures[result.arm].values()))
     return parent
 
 
@@ -107,6 +109,33 @@ def arm_metrics(result: ComparedArm) -> dict[str, float]:
     metrics = {"shift_mean_share": against.mean_share} if against else {}
     for name, interval in {**result.scores, **shifts}.items():
         metrics |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return metrics
+
+
+def label_metrics(labelled: LabelledPictures) -> dict[str, float]:
+    """An arm's rates by labels: `human_malformed_human` with `_low` and `_high`, prediction-powered where scores exist.
+
+    Rates that rest on simulated labels are `simulated_...`: nothing in MLflow shall pass for people's word.
+    """
+    source = SIMULATED if labelled.simulated else "human"
+    metrics = {f"{source}_pictures": float(labelled.pictures)}
+    for verdict, rate in labelled.verdicts.items():
+        name, interval = f"{source}_{verdict}", rate.best
+        metrics |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return metrics
+
+
+def label_headlines(rates: Rates) -> dict[str, float]:
+    """The parent's part of it: `<rate>/<arm>`, and Krippendorff's alpha."""
+    metrics = {
+        f"{name}/{labelled.name}": value
+        for labelled in rates.arms
+        for name, value in label_metrics(labelled).items()
+        if not name.endswith(("_low", "_high", "_pictures"))
+    }
+    if rates.agreement:
+        source = SIMULATED if rates.agreement.simulated else "human"
+        metrics[f"{source}_krippendorff_alpha"] = rates.agreement.alpha.value
     return metrics
 
 
@@ -131,6 +160,7 @@ def _log_study(
     run_id: str,
     study: Study,
     comparison: Comparison,
+    rates: Rates,
     root: Path,
     pictures: dict[str, dict[int, Image.Image]],
 ) -> None:
@@ -139,8 +169,13 @@ def _log_study(
     for name, arm in study.arms.items():
         settings["arms"][name] |= {"negative_prompt": arm.negative}
     provenance = {**comparison.provenance.model_dump(), "reference_n": comparison.reference_n}
-    _log(client, run_id, headline_metrics(comparison), _flat({**settings, "provenance": provenance}))
-    for path in (REPORT, COMPARISON, PARAMS):
+    _log(
+        client,
+        run_id,
+        {**headline_metrics(comparison), **label_headlines(rates)},
+        _flat({**settings, "provenance": provenance}),
+    )
+    for path in (REPORT, COMPARISON, RATES, PARAMS):
         folder = path.parent.as_posix()
         client.log_artifact(run_id, str(root / path), None if folder == "." else folder)
     arms = sorted(pictures, key=lambda arm: arm != study.baseline)  # the baseline first, the others in their order
@@ -149,7 +184,13 @@ def _log_study(
 
 
 def _log_arm(
-    client: MlflowClient, run_id: str, study: Study, result: ComparedArm, root: Path, pictures: list[Image.Image]
+    client: MlflowClient,
+    run_id: str,
+    study: Study,
+    result: ComparedArm,
+    rates: Rates,
+    root: Path,
+    pictures: list[Image.Image],
 ) -> None:
     arm = study.arms[result.arm]
     settings = {
@@ -159,7 +200,9 @@ def _log_arm(
         "pictures": result.n,
         "model": study.model.name,
     }
-    _log(client, run_id, arm_metrics(result), _flat(settings))
+    labelled = rates.of_arm(result.arm)
+    metrics = {**arm_metrics(result), **(label_metrics(labelled) if labelled else {})}
+    _log(client, run_id, metrics, _flat(settings))
     client.log_image(run_id, grid(pictures, columns=8, scale=_scale(pictures)), "gallery/samples.png")
     client.log_artifact(run_id, str(root / SCORES / f"{result.arm}.parquet"), "scores")
 

@@ -12,7 +12,12 @@ from datasets import Features, Image, Value
 from PIL import Image as PillowImage
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
-from eval.report.figures import direction_by_noise, direction_figure, precision_recall_figure, shift_figure
+from eval.report.figures import (
+    direction_by_noise,
+    direction_figure,
+    precision_recall_figure,
+    shift_figure,
+)
 from eval.report.findings import findings, verdict
 from eval.report.gallery import gallery
 from eval.report.notation import decimals, number, span
@@ -20,6 +25,17 @@ from eval.report.page import report
 from eval.report.tables import SCORE_COLUMNS, table
 from pipeline.comparison import Comparison, Interval, load_comparison
 from pipeline.errors import InputError
+from pipeline.rates import (
+    Agreement,
+    Calibration,
+    CalibrationBin,
+    Difference,
+    LabelledPictures,
+    Rate,
+    Rates,
+    SelfAgreement,
+    Strength,
+)
 from pipeline.shards import encode_png, write_shard
 from pipeline.study import Study, parse_study
 
@@ -191,13 +207,69 @@ def study() -> Study:
     )
 
 
+def labelled() -> Rates:
+    """What 20 simulated labels an arm said, the last arm's pictures without any."""
+
+    def rate(value: float) -> Rate:
+        classical = Interval(value=value, low=max(0, value - 0.1), high=min(1, value + 0.2), n=20)
+        return Rate(classical=classical, powered=classical.model_copy(update={"high": min(1, value + 0.1)}))
+
+    shares = {"pattern": rate(0.05), "object_or_scenery": rate(0.1), "malformed_human": rate(0.35)}
+    shares["legit_human"] = rate(0.5)
+    arms = [
+        LabelledPictures(
+            name=arm,
+            canvas="64x64",
+            pictures=20,
+            simulated=arm != "unguided",
+            verdicts=shares,
+            body_normal=Interval(value=0.75, low=0.5, high=0.9, n=8),
+        )
+        for arm in ARMS[:2]
+    ]
+    some = Interval(value=0.5, low=0.25, high=0.75, n=12)
+    return Rates(
+        baseline="unguided",
+        level=0.95,
+        labels=40,
+        pair_labels=12,
+        labellers=2,
+        simulated_labels=20,
+        arms=arms,
+        canvases=arms[:1],
+        differences=[
+            Difference(
+                arm=ARMS[1],
+                pairs=20,
+                simulated=True,
+                verdicts={
+                    verdict: Rate(classical=Interval(value=-0.1, low=-0.3, high=0.1, n=20), powered=None)
+                    for verdict in shares
+                },
+            )
+        ],
+        agreement=Agreement(alpha=some, simulated=True),
+        self_agreement=[SelfAgreement(labeller="<b>p1</b>", same=some, simulated=False)],
+        calibration=Calibration(
+            pictures=40,
+            brier=some,
+            auc=some,
+            bins=[CalibrationBin(low=0.4, high=0.5, score=0.45, rate=some)],
+            simulated=True,
+        ),
+        strengths=[Strength(arm=arm, strength=some, simulated=False) for arm in ARMS[:2]],
+    )
+
+
 class Inputs:
     """A project folder with everything that the report reads; two shards a set, in scrambled pair order."""
 
     def __init__(self, root: Path):
         self.comparison = root / "metrics/compare.json"
         self.sets, self.scores, self.traces = root / "data/sets", root / "data/scores", root / "data/trace"
+        self.rates = root / "metrics/labels.json"
         self.comparison.parent.mkdir(parents=True)
+        self.rates.write_text(labelled().model_dump_json())
         self.comparison.write_text(json.dumps(comparison()))
         random = np.random.default_rng(0)
         for arm in ARMS:
@@ -241,7 +313,7 @@ class Inputs:
         write_shard(self.traces / arm / f"part-{part:05d}.parquet", trace, TRACE_FEATURES, "mark")
 
     def report(self) -> str:
-        return report(study(), self.comparison, self.sets, self.scores, self.traces)
+        return report(study(), self.comparison, self.sets, self.scores, self.traces, self.rates)
 
 
 @pytest.fixture(scope="module")
@@ -439,6 +511,36 @@ def test_dark_theme_has_light_text_in_page_and_plots(browser: Browser, page_file
 def test_page_is_below_15_megabytes_and_repeats_to_the_byte(inputs: Inputs, page_file: Path) -> None:
     assert page_file.stat().st_size < 15_000_000
     assert inputs.report() == page_file.read_text("utf-8")
+
+
+def test_rates_of_labels_stand_with_their_intervals_and_simulated_ones_say_so(visit: Visit) -> None:
+    cells = visit.page.locator("#labels-table tbody tr").first.locator("th, td").all_inner_texts()
+    assert [text.split("\n")[0] for text in cells[:4]] == ["unguided", "64x64", "20", "5.0"]
+    assert cells[5].split("\n") == ["35.0", "25.0 to 55.0", "with scores 35.0 (25.0 to 45.0)"]
+    assert cells[-1] == "75.0 % (50.0 to 90.0)"
+    names = visit.page.locator("#labels-table tbody th").all_inner_texts()
+    assert names == ["unguided", "cfg_3 simulated"]
+    assert visit.page.locator("#labels p.simulated").inner_text().startswith("20 of the 52 labels are simulated")
+    assert "\N{MINUS SIGN}10.0" in visit.page.locator("#label-differences-table tbody").inner_text()
+    section = visit.page.locator("#labels").inner_text()
+    assert "<b>p1</b> with themselves" in section
+    assert "Krippendorff\N{RIGHT SINGLE QUOTATION MARK}s alpha (simulated)" in section
+    assert visit.page.locator("#plot-calibration .scatterlayer .trace").count() == 2
+
+
+def test_without_labels_the_section_says_what_to_run(own_inputs: Inputs) -> None:
+    empty = labelled().model_copy(
+        update={
+            "labels": 0, "pair_labels": 0, "labellers": 0, "simulated_labels": 0,
+            "arms": [], "canvases": [], "differences": [], "self_agreement": [], "strengths": [],
+            "agreement": None, "calibration": None,
+        }
+    )
+    own_inputs.rates.write_text(empty.model_dump_json())
+    page = own_inputs.report()
+    assert "Nobody has labelled pictures of this study yet" in page
+    assert "make label-studio" in page
+    assert 'id="labels-table"' not in page
 
 
 def test_findings_decide_only_where_the_interval_does() -> None:

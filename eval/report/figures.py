@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.comparison import ComparedArm, Comparison, Interval
+from pipeline.rates import SIMULATED, Rates
 from pipeline.shards import read_set
 
 # Okabe & Ito, "Color universal design" (2008), without black: the baseline takes a grey that both themes show.
@@ -73,6 +74,41 @@ def direction_figure(comparison: Comparison, directions: dict[str, list[tuple[fl
     layout["xaxis"] |= {"type": "log", "autorange": "reversed", "dtick": 1, "exponentformat": "power"}
     layout["yaxis"]["rangemode"] = "tozero"
     return {"data": data, "layout": layout}
+
+
+def calibration_figure(rates: Rates) -> dict[str, Any] | None:
+    """Plotly figure: mean P(malformed) of a bin along x, the rate that people saw along y; None without labels."""
+    if rates.calibration is None:
+        return None
+    look = Look("#0072B2", "circle", "solid")
+    mark = f" ({SIMULATED})" if rates.calibration.simulated else ""
+    data: list[dict[str, Any]] = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": "perfect calibration",
+            "x": [0, 1],
+            "y": [0, 1],
+            "line": {"color": "#8A8A8A", "dash": "dot", "width": 1},
+            "hoverinfo": "skip",
+        }
+    ]
+    for k, found in enumerate(rates.calibration.bins):
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": f"labels{mark}",
+                "showlegend": k == 0,
+                "x": [found.score],
+                "y": [found.rate.value],
+                "error_y": _error_bar(found.rate, look),
+                "marker": _marker(look, size=10),
+                "hovertemplate": f"P(malformed) %{{x:.3f}}<br>people: %{{y:.3f}} ({found.rate.low:.3f} to "
+                f"{found.rate.high:.3f}), {found.rate.n} pictures<extra></extra>",
+            }
+        )
+    return {"data": data, "layout": _layout("mean P(malformed)", f"rate of malformed humans{mark}")}
 
 
 def _scatter(

@@ -12,12 +12,20 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from eval.report.figures import direction_by_noise, direction_figure, precision_recall_figure, shift_figure
+from eval.report.figures import (
+    calibration_figure,
+    direction_by_noise,
+    direction_figure,
+    precision_recall_figure,
+    shift_figure,
+)
 from eval.report.findings import findings
 from eval.report.gallery import GalleryRow, gallery
+from eval.report.labels import VERDICT_LABELS, agreement_lines, difference_rows, rate_rows, strength_lines
 from eval.report.notation import quoted
 from eval.report.tables import SHIFT_COLUMNS, score_columns, table
 from pipeline.comparison import Comparison, load_comparison
+from pipeline.rates import VERDICTS, Rates, load_rates
 from pipeline.study import Study
 
 
@@ -36,11 +44,14 @@ SECTIONS = (
     Section("arms", "Arms"),
     Section("plots", "Plots"),
     Section("against-baseline", "Against the baseline"),
+    Section("labels", "What people see"),
     Section("gallery", "Gallery"),
 )
 
 
-def render(comparison: Comparison, rows: Sequence[GalleryRow], directions: dict[str, list[tuple[float, float]]]) -> str:
+def render(
+    comparison: Comparison, rows: Sequence[GalleryRow], directions: dict[str, list[tuple[float, float]]], rates: Rates
+) -> str:
     """The page as HTML; the same input gives the same page."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -65,15 +76,23 @@ def render(comparison: Comparison, rows: Sequence[GalleryRow], directions: dict[
             "precision-recall": precision_recall_figure(comparison),
             "shift": shift_figure(comparison),
             "direction": direction_figure(comparison, directions),
+            "calibration": calibration_figure(rates),
         },
+        rates=rates,
+        verdict_labels=[VERDICT_LABELS[verdict] for verdict in VERDICTS],
+        label_rows=rate_rows(rates.arms),
+        canvas_rows=rate_rows(rates.canvases),
+        label_difference_rows=difference_rows(rates),
+        agreement_lines=agreement_lines(rates),
+        strength_lines=strength_lines(rates),
         floor=quoted(comparison.floor.fd),
         gallery=rows,
         plotlyjs=Markup(get_plotlyjs()),
     )
 
 
-def report(study: Study, comparison: Path, sets: Path, scores: Path, traces: Path) -> str:
+def report(study: Study, comparison: Path, sets: Path, scores: Path, traces: Path, rates: Path) -> str:
     """The report of a study as one self-contained HTML page. Raises InputError."""
     compared = load_comparison(comparison, study)
     directions = direction_by_noise(traces, [arm.arm for arm, _ in compared.guided])
-    return render(compared, gallery(compared, sets, scores), directions)
+    return render(compared, gallery(compared, sets, scores), directions, load_rates(rates))

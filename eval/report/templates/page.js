@@ -2,7 +2,7 @@
 const figures = JSON.parse(document.getElementById("figures").textContent);
 for (const [name, figure] of Object.entries(figures)) {
   const place = document.getElementById(`plot-${name}`);
-  if (place) Plotly.newPlot(place, figure.data, figure.layout, {responsive: true, displaylogo: false, displayModeBar: false});
+  if (place && figure) Plotly.newPlot(place, figure.data, figure.layout, {responsive: true, displaylogo: false, displayModeBar: false});
 }
 const resizePlots = () => document.querySelectorAll(".plot").forEach((place) => Plotly.Plots.resize(place));
 addEventListener("beforeprint", resizePlots);

@@ -1,0 +1,116 @@
+"""The report's section on people's labels: the table of rates, differences, agreement, calibration, strengths."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eval.report.notation import quoted
+from pipeline.comparison import Interval
+from pipeline.rates import SIMULATED, VERDICTS, LabelledPictures, Rate, Rates, Verdict
+
+VERDICT_LABELS: dict[Verdict, str] = {
+    "pattern": "Pattern",
+    "object_or_scenery": "Object or scenery",
+    "malformed_human": "Malformed human",
+    "legit_human": "Legit human",
+}
+
+
+@dataclass(frozen=True)
+class RateCell:
+    """A rate in per cent, from labels alone and, where it exists, with the scores; `value` is what sorting uses."""
+
+    value: float
+    text: str
+    span: str
+    powered: str
+
+
+@dataclass(frozen=True)
+class RateRow:
+    """A row of the field notes' table."""
+
+    name: str
+    canvas: str
+    n: int
+    simulated: bool
+    cells: list[RateCell]
+    body: str
+
+
+def percent(interval: Interval, signed: bool = False) -> tuple[str, str]:
+    """A rate and its interval in per cent, or in percentage points where it is a difference (`signed`)."""
+    value, low, high = (
+        f"{100 * x:{'+' if signed else ''}.1f}".replace("-", "\N{MINUS SIGN}")
+        for x in (interval.value, interval.low, interval.high)
+    )
+    return value, f"{low} to {high}"
+
+
+def rate_rows(pictures: Sequence[LabelledPictures]) -> list[RateRow]:
+    """A row an arm or canvas size, in their order."""
+    return [
+        RateRow(
+            name=own.name,
+            canvas=own.canvas,
+            n=own.pictures,
+            simulated=own.simulated,
+            cells=[_cell(own.verdicts[verdict]) for verdict in VERDICTS],
+            body="{} % ({})".format(*percent(own.body_normal)) if own.body_normal else "",
+        )
+        for own in pictures
+    ]
+
+
+def difference_rows(rates: Rates) -> list[RateRow]:
+    """A row an arm: its rates minus the baseline's, over shared pairs."""
+    return [
+        RateRow(
+            name=own.arm,
+            canvas="",
+            n=own.pairs,
+            simulated=own.simulated,
+            cells=[_cell(own.verdicts[verdict], signed=True) for verdict in VERDICTS],
+            body="",
+        )
+        for own in rates.differences
+    ]
+
+
+def agreement_lines(rates: Rates) -> list[tuple[str, str]]:
+    """Who agrees with whom, as (what, numbers)."""
+    lines = []
+    if rates.agreement:
+        alpha = rates.agreement.alpha
+        mark = f" ({SIMULATED})" if rates.agreement.simulated else ""
+        lines.append(
+            (f"Krippendorff\N{RIGHT SINGLE QUOTATION MARK}s alpha{mark}", f"{quoted(alpha)} over {alpha.n} pictures")
+        )
+    for own in rates.self_agreement:
+        value, span = percent(own.same)
+        mark = f" ({SIMULATED})" if own.simulated else ""
+        lines.append((f"{own.labeller} with themselves{mark}", f"{value} % ({span}) of {own.same.n} repeats"))
+    if rates.calibration:
+        found = rates.calibration
+        mark = f" ({SIMULATED})" if found.simulated else ""
+        lines.append((f"Brier score of P(malformed){mark}", f"{quoted(found.brier)} over {found.pictures} pictures"))
+        if found.auc:
+            lines.append((f"AUC of P(malformed){mark}", quoted(found.auc)))
+    return lines
+
+
+def strength_lines(rates: Rates) -> list[tuple[str, str]]:
+    """The arms by strength, strongest first, as (arm, numbers)."""
+    ordered = sorted(rates.strengths, key=lambda own: -own.strength.value)
+    return [
+        (
+            f"{own.arm} ({SIMULATED})" if own.simulated else own.arm,
+            f"{quoted(own.strength, signed=True)} over {own.strength.n} choices",
+        )
+        for own in ordered
+    ]
+
+
+def _cell(rate: Rate, signed: bool = False) -> RateCell:
+    value, span = percent(rate.classical, signed)
+    powered = "{} ({})".format(*percent(rate.powered, signed)) if rate.powered else ""
+    return RateCell(rate.classical.value, value, span, powered)
