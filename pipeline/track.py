@@ -91,7 +91,7 @@ def track(study: Study, root: Path, uri: str) -> str:
             if list(own) != list(pictures[study.baseline]):
                 raise InputError(f"arms '{arm_name}' and '{study.baseline}' do not share their pairs; run `dvc repro`")
         client.set_experiment_tag(experiment, _NOTE, _experiment_note(study))
-        tags = {FINGERPRINT_TAG: mark, "study": study.name, _NOTE: _study_note(study, comparison)}
+        tags = {FINGERPRINT_TAG: mark, "study": study.name, _NOTE: _study_note(study, comparison, rates)}
         with _run(client, experiment, f"{study.name} {mark[:6]}", tags) as parent:
             _log_study(client, parent, study, comparison, rates, root, pictures)
             for result in comparison.arms:
@@ -348,7 +348,7 @@ def _arm_note(arm: Arm) -> str:
     return "\n\n".join(f"{title}: {_code(text)}" for title, text in texts.items() if text)
 
 
-def _study_note(study: Study, comparison: Comparison) -> str:
+def _study_note(study: Study, comparison: Comparison, rates: Rates) -> str:
     # MLflow folds all but the first lines away, so where to look comes first.
     lines = [
         f"Study **{study.name}**: the same prompts and seeds drawn in {len(study.arms)} ways (arms). "
@@ -363,6 +363,14 @@ def _study_note(study: Study, comparison: Comparison) -> str:
         f"and with the arm **{study.baseline}**. `_low` and `_high` bound {comparison.level:.0%} intervals. "
         "Select child runs and press Compare to plot one metric against another.",
     ]
+    labels = rates.labels + rates.pair_labels
+    if labels:
+        lines += ["", f"`human_...` are rates by {labels} labels, with the automatic scores where that narrows them."]
+    if rates.simulated_labels:
+        lines += [
+            "",
+            f"{rates.simulated_labels} of the {labels} labels are **simulated**, not people's: `simulated_...`.",
+        ]
     return "\n".join(lines)
 
 

@@ -24,6 +24,7 @@ from eval.report.notation import decimals, number, span
 from eval.report.page import report
 from eval.report.tables import SCORE_COLUMNS, table
 from pipeline.comparison import Comparison, Interval, load_comparison
+from pipeline.compose import compose
 from pipeline.errors import InputError
 from pipeline.rates import (
     Agreement,
@@ -168,40 +169,16 @@ def comparison() -> dict[str, Any]:
 def study() -> Study:
     return parse_study(
         {
+            **compose(Path(__file__).parent.parent / "conf", []),
             "name": "smoke",
-            "baseline": "unguided",
-            "model": {"name": "tinybooru", "main": "models/main", "guide": "models/guide"},
-            "prompts": {"split": "validation", "world_seed": 0},
-            "reference": {"pictures": 16, "world_seed": 0},
             "sampler": {"scheduler": "ddim", "steps": STEPS},
+            "reference": {"pictures": 16, "world_seed": 0},
             "generate": {"pictures": 8, "first_seed": 100, "shard": 8, "batch": 4},
             "arms": {
                 "unguided": {"method": "unguided", "scale": 1},
                 "cfg_3": {"method": "cfg", "scale": 3},
                 "negative_long": {"method": "negative", "scale": 3, "negative_prompt": "lowres"},
             },
-            "features": {"primary": "clip", "extractors": {"clip": {"model": "open_clip", "weights": "models/clip"}}},
-            "metrics": {
-                "precision_recall_k": 3,
-                "density_coverage_k": 5,
-                "resamples": 100,
-                "level": 0.95,
-                "seed": 0,
-                "aesthetic_head": "models/aesthetic",
-                "malformed_classifier": "models/malformed",
-                "kind_prompts": "models/kinds.json",
-            },
-            "labeling": {
-                "interval_width": 0.2,
-                "expected_rate": 0.2,
-                "repeats": 0.1,
-                "overlap": 0.2,
-                "labellers": 2,
-                "triage": 0,
-                "pairs": 0,
-                "seed": 0,
-            },
-            "tracking": {"uri": "sqlite:///mlflow.db", "experiment": "smoke"},
         },
         "the test's study",
     )
@@ -531,9 +508,17 @@ def test_rates_of_labels_stand_with_their_intervals_and_simulated_ones_say_so(vi
 def test_without_labels_the_section_says_what_to_run(own_inputs: Inputs) -> None:
     empty = labelled().model_copy(
         update={
-            "labels": 0, "pair_labels": 0, "labellers": 0, "simulated_labels": 0,
-            "arms": [], "canvases": [], "differences": [], "self_agreement": [], "strengths": [],
-            "agreement": None, "calibration": None,
+            "labels": 0,
+            "pair_labels": 0,
+            "labellers": 0,
+            "simulated_labels": 0,
+            "arms": [],
+            "canvases": [],
+            "differences": [],
+            "self_agreement": [],
+            "strengths": [],
+            "agreement": None,
+            "calibration": None,
         }
     )
     own_inputs.rates.write_text(empty.model_dump_json())

@@ -18,9 +18,12 @@ from mlflow.entities import Run
 from PIL import Image
 
 from pipeline import track as track_module
+from pipeline.comparison import Interval
+from pipeline.compose import compose
 from pipeline.errors import InputError
 from pipeline.gallery import GAP
 from pipeline.generate import FEATURES
+from pipeline.rates import LabelledPictures, Rate, Rates
 from pipeline.shards import encode_png, write_shard
 from pipeline.study import Study, parse_study
 from pipeline.track import FINGERPRINT_TAG, masked, track
@@ -32,10 +35,11 @@ SHARD = 8
 HOSTILE = "worst quality | ![x](http://127.0.0.1/x.png) `code` <script>alert(1)</script>"
 
 PARAMS: dict[str, Any] = {
+    **compose(Path(__file__).parent.parent / "conf", []),
     "name": "small",
-    "baseline": "unguided",
     "model": {"name": "random", "main": "models/main", "guide": "models/guide"},
-    "prompts": {"split": "validation", "world_seed": 0},
+    # The hostile prompt is no valid emphasis, and plain text may be anything.
+    "text": {"syntax": "plain"},
     "reference": {"pictures": 32, "world_seed": 0},
     "sampler": {"scheduler": "ddim", "steps": 4},
     "generate": {"pictures": PICTURES, "first_seed": 0, "shard": SHARD, "batch": 4},
@@ -43,27 +47,6 @@ PARAMS: dict[str, Any] = {
         "unguided": {"method": "unguided", "scale": 1.0, "description": "What the network draws by itself."},
         "cfg": {"method": "cfg", "scale": 3.0, "description": "Away from the empty prompt."},
         "negative": {"method": "negative", "scale": 3.0, "negative_prompt": HOSTILE},
-    },
-    "features": {"primary": "clip", "extractors": {"clip": {"model": "open_clip", "weights": "models/clip"}}},
-    "metrics": {
-        "precision_recall_k": 3,
-        "density_coverage_k": 5,
-        "resamples": 100,
-        "level": 0.95,
-        "seed": 0,
-        "aesthetic_head": "models/aesthetic",
-        "malformed_classifier": "models/malformed",
-        "kind_prompts": "models/kinds.json",
-    },
-    "labeling": {
-        "interval_width": 0.2,
-        "expected_rate": 0.2,
-        "repeats": 0.1,
-        "overlap": 0.2,
-        "labellers": 2,
-        "triage": 0,
-        "pairs": 0,
-        "seed": 0,
     },
     "tracking": {"uri": URI, "experiment": "guidedrift"},
 }
@@ -111,12 +94,52 @@ def write_comparison(root: Path, content: dict[str, Any]) -> None:
     (root / "metrics/compare.json").write_text(json.dumps(content))
 
 
+def write_rates(root: Path, rates: Rates) -> None:
+    (root / "metrics/labels.json").write_text(rates.model_dump_json())
+
+
+def rates_of(simulated: bool) -> Rates:
+    """What 20 labels of the arm cfg said: 35 % malformed people."""
+    shares = {"pattern": 0.05, "object_or_scenery": 0.1, "malformed_human": 0.35, "legit_human": 0.5}
+    verdicts = {
+        verdict: Rate(
+            classical=Interval(value=value, low=0, high=1, n=20),
+            powered=Interval(value=value + 0.01, low=value - 0.02, high=value + 0.03, n=20),
+        )
+        for verdict, value in shares.items()
+    }
+    cfg = LabelledPictures(
+        name="cfg", canvas="64x64", pictures=20, simulated=simulated, verdicts=verdicts, body_normal=None
+    )
+    return NO_LABELS.model_copy(
+        update={"labels": 20, "labellers": 1, "simulated_labels": 20 * simulated, "arms": [cfg], "canvases": [cfg]}
+    )
+
+
+NO_LABELS = Rates(
+    baseline="unguided",
+    level=0.95,
+    labels=0,
+    pair_labels=0,
+    labellers=0,
+    simulated_labels=0,
+    arms=[],
+    canvases=[],
+    differences=[],
+    agreement=None,
+    self_agreement=[],
+    calibration=None,
+    strengths=[],
+)
+
+
 def write_study(root: Path) -> None:
     """Everything that `track` reads, as the stages before it leave it, under `root`."""
     (root / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     (root / "reports").mkdir(parents=True)
     (root / "reports/index.html").write_text("<!doctype html><title>report</title><h1>The report</h1>")
     write_comparison(root, comparison())
+    write_rates(root, NO_LABELS)
     score_features = Features({"image_id": Value("string"), "clip_score": Value("float32")})
     for number, arm in enumerate(ARMS):
         ids = [f"{arm}-{k:06d}" for k in range(PICTURES)]
@@ -233,6 +256,34 @@ def test_the_numbers_are_those_of_the_comparison(study: Study, root: Path, clien
     assert parent.data.metrics == headlines
 
 
+@pytest.mark.parametrize("simulated", [False, True])
+def test_rates_by_labels_are_metrics_and_simulated_ones_are_named_so(
+    study: Study, root: Path, client: MlflowClient, simulated: bool
+) -> None:
+    before = track(study, root, URI)
+    write_rates(root, rates_of(simulated))
+    parent = client.get_run(track(study, root, URI))
+    assert parent.info.run_id != before
+    source = "simulated" if simulated else "human"
+    assert parent.data.metrics[f"{source}_malformed_human/cfg"] == pytest.approx(0.36)
+    cfg = next(
+        run.data.metrics
+        for run in all_runs(client)[1]
+        if run.info.run_name == "cfg" and run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    )
+    found = {key: value for key, value in cfg.items() if "malformed_human" in key and "kind" not in key}
+    assert found == pytest.approx(
+        {
+            f"{source}_malformed_human": 0.36,
+            f"{source}_malformed_human_low": 0.33,
+            f"{source}_malformed_human_high": 0.38,
+        }
+    )
+    assert cfg[f"{source}_pictures"] == 20
+    note = parent.data.tags["mlflow.note.content"]
+    assert ("20 of the 20 labels are **simulated**" in note) == simulated
+
+
 def test_params_and_tags_say_what_an_arm_is(study: Study, root: Path, client: MlflowClient) -> None:
     parent = client.get_run(track(study, root, URI))
     negative = next(child.data for child in all_runs(client)[1] if child.info.run_name == "negative")
@@ -266,6 +317,7 @@ def test_artifacts_are_at_the_database_and_complete(study: Study, root: Path, cl
     assert artifacts(client, parent) == {
         "params.yaml",
         "metrics/compare.json",
+        "metrics/labels.json",
         "reports/index.html",
         "gallery/same_seed.png",
     }
@@ -398,7 +450,8 @@ def test_a_moved_project_is_told_where_its_artifacts_were(study: Study, root: Pa
 
 
 @pytest.mark.parametrize(
-    "missing", ["metrics/compare.json", "reports/index.html", "params.yaml", "data/scores/cfg.parquet"]
+    "missing",
+    ["metrics/compare.json", "metrics/labels.json", "reports/index.html", "params.yaml", "data/scores/cfg.parquet"],
 )
 def test_a_missing_input_is_named_before_anything_is_logged(
     study: Study, root: Path, client: MlflowClient, missing: str
