@@ -140,7 +140,7 @@ def test_intervals_cover_as_they_say(name, rate, ratio, shipped):
     covered, classical, width = simulate_rates(scores, rate, 100, 2000, ratio, REPETITIONS)
     print(f"| {name} | {rate} | {ratio} | {covered:.1%} | {classical:.1%} | {width:.2f} |")
     # Weights that differ by a factor of 4 leave a rate to a handful of labels; docs/labeling-statistics.md has what
-    # that costs. The samples of labeling/sample.py differ by less than 2.
+    # that costs.
     lowest, highest = (0.93, 0.97) if ratio < 4 else (0.92, 0.985)
     assert lowest <= covered <= highest
     assert width <= (1.05 if name == "useless" else 0.8)

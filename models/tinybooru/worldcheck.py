@@ -146,7 +146,7 @@ def draw_sets(study: Study, folder: Path, device: torch.device) -> None:
             for first in range(start, min(start + SHARD, pictures), study.generate.batch):
                 ids = range(first, min(first + study.generate.batch, pictures))
                 read = {text: [values[k] for k in ids] for text, values in texts.items()}
-                images, _ = generator.draw(read, list(ids))
+                images, *_ = generator.draw(read, list(ids))
                 for k, image in zip(ids, images, strict=True):
                     row = {
                         "image_id": f"{name}-{k:06d}", "image": {"bytes": encode_png(image), "path": None},
