@@ -1,4 +1,4 @@
-"""What an arm cost: network evaluations, FLOPs and seconds a picture.
+"""What an arm cost: network evaluations, FLOPs and seconds a picture, and NovelAI's price of it.
 
 Kept beside the image set, never in it: seconds differ from run to run, shards must not. Each finished shard leaves its
 entry at once, so an interrupted run loses none.
@@ -49,9 +49,9 @@ def total_cost(parts: Sequence[ShardCost], fingerprint: str) -> ShardCost:
 class Cost:
     """The costs of an arm's shards, in a JSON file."""
 
-    def __init__(self, path: Path, fingerprints: Mapping[str, str]):
+    def __init__(self, path: Path, fingerprints: Mapping[str, str], anlas_per_image: int):
         """`fingerprints` of the arm's shards by file name; entries of other shards are forgotten."""
-        self.path = path
+        self.path, self.anlas_per_image = path, anlas_per_image
         try:
             kept = {name: ShardCost(**e) for name, e in json.loads(path.read_text("utf-8"))["shards"].items()}
         except (FileNotFoundError, ValueError, KeyError, AttributeError, TypeError):
@@ -71,6 +71,7 @@ class Cost:
             "nfe_per_image": sum(entry.nfe for entry in entries) / pictures,
             "flops_per_image": sum(entry.flops for entry in entries) / pictures,
             "seconds_per_image": sum(entry.seconds for entry in entries) / pictures,
+            "anlas_per_image": self.anlas_per_image,
             "pictures": pictures,
             "device": ", ".join(sorted({entry.device for entry in entries})),
             "shards": {name: asdict(self.shards[name]) for name in sorted(self.shards)},

@@ -35,6 +35,7 @@ from pipeline import schedulers as schedulers_module
 from pipeline import text_encoder as text_encoder_module
 from pipeline import trace as trace_module
 from pipeline import underscores as underscores_module
+from pipeline.anlas import anlas
 from pipeline.arm import Arm
 from pipeline.checkpoints import check_fit, locate
 from pipeline.conditioning import Conditioning
@@ -184,6 +185,21 @@ def plan_shards(study: Study, arm_name: str, texts: Mapping[Text, list[str]]) ->
 
 def _replaced(model: Model) -> dict[str, str]:
     return {part: s for part, s in (("vae", model.vae), ("text_encoder", model.text_encoder)) if s is not None}
+
+
+def arm_anlas(study: Study, arm_name: str) -> int:
+    """What NovelAI would ask for a picture like the arm's, by the prices of V3 for every model. Raises InputError."""
+    arm = study.arm(arm_name)
+    sampler = study.sampler_of(arm)
+    trained = locate(study.model.main, study.model.config).canvas
+    width, height = trained if arm.canvas is None else (arm.canvas.width, arm.canvas.height)
+    return anlas(
+        width,
+        height,
+        sampler.steps,
+        smea="smea" if sampler.scheduler == "smea_like" else "none",
+        strength=1.0 if arm.image_to_image is None else arm.image_to_image.strength,
+    )
 
 
 def check_canvas(arm_name: str, canvas: Canvas, factor: int) -> None:
@@ -340,7 +356,9 @@ def generate(
     for stale in (*folder.glob("*"), *folder.glob(".*.tmp"), *trace_folder.glob("*"), *trace_folder.glob(".*.tmp")):
         if stale.name not in names:
             stale.unlink()
-    cost = Cost(costs / f"{arm_name}.json", {shard.name: shard.fingerprint for shard in shards})
+    cost = Cost(
+        costs / f"{arm_name}.json", {shard.name: shard.fingerprint for shard in shards}, arm_anlas(study, arm_name)
+    )
     missing = [s for s in shards if not _finished(s, folder, trace_folder)]
     if missing or not cost.shards:
         generator = ArmGenerator(study, arm_name, device)

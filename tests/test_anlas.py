@@ -3,6 +3,8 @@
 import pytest
 
 from pipeline.anlas import anlas
+from pipeline.arm import Arm
+from pipeline.generate import arm_anlas
 
 
 @pytest.mark.parametrize(
@@ -41,3 +43,14 @@ def test_the_price_is_what_the_formula_gives_by_hand(arguments, price):
 def test_what_the_old_formula_does_not_cover_is_refused(changes):
     with pytest.raises(ValueError, match="is unknown for v1"):
         anlas(**{"width": 1024, "height": 1024, "steps": 28, "generation": "v1", **changes})
+
+
+def test_an_arms_price_is_of_its_own_canvas_steps_and_sampler(study):
+    def price(**changes):
+        arm = Arm.model_validate({"method": "cfg", "scale": 3, **changes})
+        return arm_anlas(study.model_copy(update={"arms": {"priced": arm}}), "priced")
+
+    canvas = {"width": 832, "height": 1216}
+    assert price() == 2, "the networks of the tests draw 64x64"
+    assert price(canvas=canvas, sampler={"scheduler": "euler", "steps": 28}) == 20
+    assert price(canvas=canvas, sampler={"scheduler": "smea_like", "steps": 28}) == 24
