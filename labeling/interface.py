@@ -1,23 +1,63 @@
-"""The labelling interface: one picture, one verdict, and what follows from it."""
+"""The labelling interfaces: one picture and one verdict, or two pictures and one choice."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from label_studio_sdk.label_interface.interface import LabelInterface
 
-INTERFACE = Path(__file__).parent / "interface.xml"
+_FOLDER = Path(__file__).parent
+INTERFACE = _FOLDER / "interface.xml"
+INTERFACE_PAIRS = _FOLDER / "interface_pairs.xml"
 
 
-def load_interface() -> LabelInterface:
-    """The Label Studio interface of this project, validated by Label Studio's own SDK.
+@dataclass(frozen=True)
+class Answer:
+    """What one annotation says: the choices by question, and the note."""
 
-    Raises ValueError (of the SDK) where interface.xml is no valid interface.
+    choices: dict[str, tuple[str, ...]]
+    note: str
+
+
+def load_interface(path: Path = INTERFACE) -> LabelInterface:
+    """A Label Studio interface of this project, validated by Label Studio's own SDK.
+
+    Raises ValueError (of the SDK) where the file holds no valid interface.
     """
-    interface = LabelInterface(INTERFACE.read_text("utf-8"))
+    interface = LabelInterface(path.read_text("utf-8"))
     interface.validate()  # type: ignore[no-untyped-call]
     return interface
 
 
-def choices() -> dict[str, tuple[str, ...]]:
+def choices(path: Path = INTERFACE) -> dict[str, tuple[str, ...]]:
     """The allowed choices of every question, by its name. Label Studio itself checks none of them."""
-    interface = load_interface()
+    interface = load_interface(path)
     return {control.name: tuple(control.labels) for control in interface.controls if control.tag == "Choices"}
+
+
+def read_answer(result: list[dict[str, object]], allowed: dict[str, tuple[str, ...]]) -> Answer:
+    """An annotation's result in the words of the interface.
+
+    Raises ValueError naming the question and the value where the interface knows one of them not.
+    """
+    chosen: dict[str, tuple[str, ...]] = {}
+    note: list[str] = []
+    for part in result:
+        question, value = part.get("from_name"), part.get("value")
+        content = value if isinstance(value, dict) else {}
+        if question == "note":
+            note += _texts(content.get("text"))
+            continue
+        if question not in allowed:
+            raise ValueError(f"question {question!r} is not in the interface (it has {', '.join(allowed)})")
+        values = _texts(content.get("choices"))
+        for unknown in sorted(set(values) - set(allowed[question])):
+            raise ValueError(f"{question} {unknown!r} is not in the interface (it has {', '.join(allowed[question])})")
+        if values:
+            # In the interface's order: the order of clicks says nothing and would only make diffs.
+            chosen[question] = tuple(choice for choice in allowed[question] if choice in values)
+    return Answer(chosen, "\n".join(note))
+
+
+def _texts(value: object) -> list[str]:
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    return [str(text) for text in values]
