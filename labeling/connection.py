@@ -32,6 +32,10 @@ HOW_TO_START = (
 _TIMEOUT = 60.0
 
 
+class ServerUnavailable(InputError):
+    """No server is there, or the one that is there does not answer or refuses."""
+
+
 class Credentials(BaseModel):
     """What `make label-studio` generated: the address, the login and the token of the local server."""
 
@@ -78,6 +82,14 @@ def configured(root: Path = Path()) -> Connection | None:
     return Connection(credentials.url, credentials.token, str(root / CREDENTIALS))
 
 
+def required(root: Path = Path()) -> Connection:
+    """The configured server. Raises ServerUnavailable where there is none, otherwise as `configured`."""
+    connection = configured(root)
+    if connection is None:
+        raise ServerUnavailable(f"no Label Studio is running; {HOW_TO_START}")
+    return connection
+
+
 def read_credentials(path: Path) -> Credentials | None:
     """The local server's credentials; None where there are none. Raises InputError where the file is damaged."""
     try:
@@ -115,7 +127,7 @@ def answers(url: str, timeout: float = 2.0) -> bool:
 
 @contextmanager
 def client_of(connection: Connection) -> Iterator["LabelStudio"]:
-    """The SDK's client; whatever the server refuses in the block becomes an InputError in one line.
+    """The SDK's client; whatever the server refuses in the block becomes a ServerUnavailable in one line.
 
     `str(ApiError)` holds the response's headers, a session cookie among them, so it is never shown.
     """
@@ -127,18 +139,18 @@ def client_of(connection: Connection) -> Iterator["LabelStudio"]:
         key = connection.key.get_secret_value()
         yield LabelStudio(base_url=connection.url, api_key=key, timeout=_TIMEOUT)  # type: ignore[no-untyped-call]
     except httpx.HTTPError as error:
-        raise InputError(
+        raise ServerUnavailable(
             f"Label Studio at {connection.shown} does not answer ({type(error).__name__}); "
             "what was done so far is kept: start it again and repeat the command"
         ) from None
     except ApiError as error:
         if error.status_code in (401, 403):
-            raise InputError(
+            raise ServerUnavailable(
                 f"Label Studio at {connection.shown} refuses the key from {connection.source} "
                 f"({error.status_code}); take a valid one from its page 'Account & Settings', then repeat the command"
             ) from None
         reason = " ".join(_reason(error.body).split()).replace(connection.key.get_secret_value(), "***")[:300]
-        raise InputError(
+        raise ServerUnavailable(
             f"Label Studio at {connection.shown} refuses ({error.status_code}): {reason}; "
             "what was done so far is kept: mend that and repeat the command"
         ) from None

@@ -22,7 +22,7 @@ _MEANINGS: dict[Verdict, str] = {
     "pattern": "<b>4 Pattern.</b> Shapes or texture without a subject, noise included.",
 }
 _TASKS_GUIDE = """<h4>What is in the picture?</h4>
-<table>{rows}</table>
+{rows}
 <p>For people also the body shape: <b>q</b> normal, <b>w</b> other (not the body one expects of a person). In doubt
 between two verdicts take the one you would defend to a colleague, and write a note; skip what you cannot judge.
 Some pictures come twice: judge them anew. <b>Ctrl+Enter</b> submits; the wheel and the buttons zoom.</p>"""
@@ -33,15 +33,13 @@ matters. Count what is drawn right and fits the prompt; take no account of the s
 
 def examples() -> dict[Verdict, Image.Image]:
     """A strip of known examples for each verdict, drawn by the embedded world."""
-    return {
-        verdict: grid([draw(planned, CANVAS) for planned in _of(verdict)], _EXAMPLES) for verdict in _MEANINGS
-    }
+    return {verdict: grid([draw(planned, CANVAS) for planned in _of(verdict)], _EXAMPLES) for verdict in _MEANINGS}
 
 
 def tasks_guide(addresses: dict[Verdict, str]) -> str:
     """The guide to the verdicts as HTML; `addresses` are those of the strips of examples."""
     rows = (
-        f'<tr><td><img src="{addresses[verdict]}" alt="examples" width="330"></td><td>{meaning}</td></tr>'
+        f'<p><img src="{addresses[verdict]}" alt="examples" width="330"><br>{meaning}</p>'
         for verdict, meaning in _MEANINGS.items()
     )
     return _TASKS_GUIDE.format(rows="".join(rows))

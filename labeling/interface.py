@@ -58,6 +58,11 @@ def read_answer(result: list[dict[str, object]], allowed: dict[str, tuple[str, .
     return Answer(chosen, "\n".join(note))
 
 
+def choice(question: str, *values: str, shown: str = "picture") -> dict[str, object]:
+    """The part of an annotation's result that answers `question` about the object `shown`."""
+    return {"from_name": question, "to_name": shown, "type": "choices", "value": {"choices": list(values)}}
+
+
 def _texts(value: object) -> list[str]:
     values = value if isinstance(value, list) else [] if value is None else [value]
     return [str(text) for text in values]

@@ -1,10 +1,14 @@
 """The Label Studio projects of a study: one for verdicts, one for pairs, each found again by its fingerprint."""
 
+import json
 import re
 import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from label_studio_sdk.core.api_error import ApiError
 
 from labeling.guide import PAIRS_GUIDE, examples, tasks_guide
 from labeling.interface import INTERFACE, INTERFACE_PAIRS
@@ -14,6 +18,7 @@ from pipeline.shards import encode_png
 
 if TYPE_CHECKING:
     from label_studio_sdk.client import LabelStudio
+    from label_studio_sdk.types.file_upload import FileUpload
 
 Kind = Literal["tasks", "pairs"]
 INTERFACES: dict[Kind, Path] = {"tasks": INTERFACE, "pairs": INTERFACE_PAIRS}
@@ -53,7 +58,7 @@ def ensure_project(client: "LabelStudio", study: str, kind: Kind) -> Project:
         # Kept on the server, which knows the labellers anyway, so that every machine that pulls from it makes the
         # same pseudonyms, and the repository cannot undo them.
         key = next((other.pseudonym_key for other in known.values()), secrets.token_hex(16))
-        created = client.projects.create(
+        created: Any = client.projects.create(
             title=_TITLES[kind].format(study=study),
             description=_DESCRIPTION.format(mark=mark, key=key),
             label_config=INTERFACES[kind].read_text("utf-8"),
@@ -71,26 +76,31 @@ def ensure_project(client: "LabelStudio", study: str, kind: Kind) -> Project:
     return project
 
 
-def upload_pictures(client: "LabelStudio", project: Project, pictures: dict[str, bytes]) -> dict[str, str]:
-    """Upload PNGs by file name, at most 100; returns their addresses on the server by that name."""
-    # The SDK has no method for files; the wrapped client knows both kinds of keys.
-    response: Any = client._client_wrapper.httpx_client.request(
+def upload_pictures(client: "LabelStudio", project: Project, pictures: Mapping[str, bytes]) -> dict[str, str]:
+    """Upload at most 100 PNGs by name to a project for verdicts; returns their addresses on the server by that name.
+
+    Label Studio takes files only where an interface shows one thing, so the pictures of pairs go there too.
+    """
+    # The SDK has no method for files; the client that it wraps knows how to use both kinds of keys.
+    response = client._client_wrapper.httpx_client.request(
         f"api/projects/{project.number}/import",
         method="POST",
         params={"commit_to_project": "false"},
         files={name: (name, content, "image/png") for name, content in pictures.items()},
     )
     if response.status_code >= 400:
-        from label_studio_sdk.core.api_error import ApiError
-
-        raise ApiError(status_code=response.status_code, body=response.text[:500])
-    return {name: address for name, address in uploaded_pictures(client, project).items() if name in pictures}
+        raise ApiError(status_code=response.status_code, body=response.text)
+    return _addresses(client.files.list(project.number, ids=json.dumps(response.json()["file_upload_ids"])))
 
 
 def uploaded_pictures(client: "LabelStudio", project: Project) -> dict[str, str]:
-    """The addresses of all uploaded files by the name they were sent under (the server puts 8 letters before it)."""
-    files = client.files.list(project.number, all_=True)
-    return {Path(upload.file).name[9:]: f"/data/{upload.file}" for upload in files}
+    """The addresses of all uploaded pictures, by name."""
+    return _addresses(client.files.list(project.number, all_=True))
+
+
+def _addresses(uploads: Sequence["FileUpload"]) -> dict[str, str]:
+    # The server puts 8 letters and a hyphen before the name.
+    return {Path(upload.file).name[9:]: f"/data/{upload.file}" for upload in uploads}
 
 
 def _upload_examples(client: "LabelStudio", project: Project) -> dict[Verdict, str]:
@@ -103,7 +113,8 @@ def _upload_examples(client: "LabelStudio", project: Project) -> dict[Verdict, s
 def _known(client: "LabelStudio") -> dict[str, Project]:
     # By mark; where there are two of a mark, the older one. Titles are not unique and are people's to change.
     known: dict[str, Project] = {}
-    for listed in sorted(client.projects.list(page_size=1000, include="id,description"), key=lambda p: int(p.id)):
+    projects: list[Any] = list(client.projects.list(page_size=1000, include="id,description"))
+    for listed in sorted(projects, key=lambda project: int(project.id)):
         found = _MARK.search(listed.description or "")
         if found:
             known.setdefault(found[1], Project(int(listed.id), found[1], found[2]))

@@ -149,16 +149,17 @@ def read_pairs(path: Path = SAMPLED_PAIRS) -> list[SampledPair]:
     return _read_sample(path, SampledPair) if path.exists() else []
 
 
-def read_labels(path: Path, tasks: Collection[str]) -> list[Label]:
-    """The labels of the task ids `tasks`; none where nobody has labelled yet.
+def read_labels(path: Path, tasks: Collection[str] | None) -> list[Label]:
+    """The labels of the task ids `tasks` (None: of all); none where nobody has labelled yet.
 
-    Raises InputError, with the file and the line, for a line that is no label, a task id that is not in `tasks`, and
-    a second label of one task by one labeller.
+    Labels of other tasks are let lie: they are of pictures that were drawn anew since, and come back with them.
+    Raises InputError, with the file and the line, for a line that is no label and for a second label of one task by
+    one labeller.
     """
     return _read_lines(path, Label, tasks)
 
 
-def read_pair_labels(path: Path, tasks: Collection[str]) -> list[PairLabel]:
+def read_pair_labels(path: Path, tasks: Collection[str] | None) -> list[PairLabel]:
     """The choices between the pairs with the task ids `tasks`, with the errors of `read_labels`."""
     return _read_lines(path, PairLabel, tasks)
 
@@ -181,7 +182,7 @@ def _read_sample(path: Path, record: type[_Sampled]) -> list[_Sampled]:
         raise InputError(f"{path}: {_first_fault(error)}; delete it and run `dvc repro sample`") from None
 
 
-def _read_lines(path: Path, record: type[_Given], tasks: Collection[str]) -> list[_Given]:
+def _read_lines(path: Path, record: type[_Given], tasks: Collection[str] | None) -> list[_Given]:
     if not path.exists():
         return []
     first_line: dict[tuple[str, str], int] = {}
@@ -196,11 +197,6 @@ def _read_lines(path: Path, record: type[_Given], tasks: Collection[str]) -> lis
             raise InputError(f"{where}: {_first_fault(error)}; mend the line or pull the labels again") from None
         except ValueError:
             raise InputError(f"{where} is no JSON: {line[:80]!r}; mend the line or pull the labels again") from None
-        if label.task_id not in tasks:
-            raise InputError(
-                f"{where}: task_id {label.task_id[:80]!r} is not in the sample (its picture was drawn anew, or the "
-                "line is damaged); pull the labels again or delete the line"
-            )
         key = label.task_id, label.labeller
         if key in first_line:
             raise InputError(
@@ -208,7 +204,8 @@ def _read_lines(path: Path, record: type[_Given], tasks: Collection[str]) -> lis
                 f"{first_line[key]} already; keep one of the two lines"
             )
         first_line[key] = number
-        labels.append(label)
+        if tasks is None or label.task_id in tasks:
+            labels.append(label)
     return labels
 
 

@@ -50,7 +50,19 @@ def make_environment(environment: Path) -> Path:
         return migrated
     print("Label Studio's own environment is made (once, a few minutes) ...", file=sys.stderr, flush=True)
     python = environment / "bin/python"
-    _run([sys.executable, "-m", "uv", "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(environment)])
+    _run(
+        [
+            sys.executable,
+            "-m",
+            "uv",
+            "venv",
+            "--quiet",
+            "--allow-existing",
+            "--python",
+            sys.executable,
+            str(environment),
+        ]
+    )
     install = [sys.executable, "-m", "uv", "pip", "sync", "--quiet", "--compile-bytecode"]
     _run([*install, "--python", str(python), str(REQUIREMENTS)])
     folder = environment / "migration"

@@ -119,7 +119,8 @@ class Labeling(Section):
     """What people are shown: how many pictures an arm, how many of them twice, and what beside the random batch.
 
     `interval_width` is high minus low of the rate that is wanted at `expected_rate`; `repeats` and `overlap` are
-    shares of the random batch; `triage` is pictures an arm, `pairs` pairs of pictures for every two arms.
+    shares of the random batch; `triage` is pictures an arm, `pairs` pairs of pictures for every two arms. `transport`
+    is how pictures get to Label Studio; with `preannotate` people see what the judge thinks.
     """
 
     interval_width: Annotated[float, Field(gt=0, lt=1)]
@@ -130,6 +131,8 @@ class Labeling(Section):
     triage: Annotated[int, Field(ge=0)]
     pairs: Annotated[int, Field(ge=0)]
     seed: Seed
+    transport: Literal["upload", "local_files"]
+    preannotate: bool
 
 
 class Tracking(Section):

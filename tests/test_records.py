@@ -35,6 +35,13 @@ def test_labels_come_back_as_written_in_a_stable_order(tmp_path):
     assert path.read_bytes() == first
 
 
+def test_labels_of_tasks_outside_the_sample_are_let_lie(tmp_path):
+    path = tmp_path / "tasks.jsonl"
+    path.write_text(GOOD + "\n" + GOOD.replace('"a"', '"drawn before"'))
+    assert [label.task_id for label in read_labels(path, {"a", "b"})] == ["a"]
+    assert [label.task_id for label in read_labels(path, None)] == ["a", "drawn before"]
+
+
 def test_without_a_file_nobody_has_labelled(tmp_path):
     assert read_labels(tmp_path / "tasks.jsonl", {"a"}) == []
     assert read_pair_labels(tmp_path / "pairs.jsonl", {"a"}) == []
@@ -44,7 +51,6 @@ def test_without_a_file_nobody_has_labelled(tmp_path):
     ("line", "message"),
     [
         (GOOD.replace("legit_human", "cat"), r"tasks.jsonl:2: verdict is 'cat': Input should be 'legit_human'"),
-        (GOOD.replace('"a"', '"zzz"'), r"tasks.jsonl:2: task_id 'zzz' is not in the sample"),
         (GOOD[:40], r"tasks.jsonl:2 is no JSON: "),
         (GOOD, r"tasks.jsonl:2: labeller 'p1' labelled task_id 'a' on line 1 already"),
         (GOOD.replace('"simulated"', '"simulatde"'), r"tasks.jsonl:2: simulated is missing"),

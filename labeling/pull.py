@@ -1,0 +1,229 @@
+"""Stage `pull`: people's labels come from Label Studio into the repository, checked and under pseudonyms."""
+
+import argparse
+import hashlib
+import hmac
+import json
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from labeling.connection import Connection, ServerUnavailable, client_of, required
+from labeling.records import (
+    PAIR_LABELS,
+    TASK_LABELS,
+    Label,
+    PairLabel,
+    read_labels,
+    read_pair_labels,
+    write_labels,
+)
+from pipeline.errors import InputError, run_stage
+from pipeline.study import load_study
+
+if TYPE_CHECKING:
+    from labeling.interface import Answer
+    from labeling.project import Kind
+
+# Addresses below .invalid belong to nobody (RFC 2606): no person signs up with one.
+SIMULATED_DOMAIN = "@simulated.invalid"
+_SHOWN_FAULTS = 10
+_KINDS: tuple["Kind", ...] = ("tasks", "pairs")
+_Given = TypeVar("_Given", Label, PairLabel)
+
+
+class Annotation(BaseModel):
+    """The part of Label Studio's annotation that counts here."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    id: int
+    completed_by: int
+    was_cancelled: bool
+    created_at: datetime
+    updated_at: datetime
+    result: list[dict[str, object]]
+
+
+class Pulled(BaseModel):
+    """A project's state: the annotations by our task id, and the email address of every user by number."""
+
+    annotations: dict[str, list[Annotation]]
+    emails: dict[int, str]
+
+
+def pseudonym(email: str, key: str) -> str:
+    """A labeller's name in the repository: the same for the same server, and not to be undone without its key."""
+    digest = hmac.new(key.encode(), email.strip().lower().encode(), hashlib.sha256).hexdigest()[:12]
+    return f"simulated-{digest}" if is_simulated(email) else digest
+
+
+def is_simulated(email: str) -> bool:
+    """Whether a user of the server is no person."""
+    return email.strip().lower().endswith(SIMULATED_DOMAIN)
+
+
+def latest(annotations: Iterable[Annotation]) -> list[Annotation]:
+    """Each labeller's last word on one task, skips left out. A draft is no annotation until it is submitted."""
+    last: dict[int, Annotation] = {}
+    for annotation in sorted(annotations, key=lambda a: (a.updated_at, a.id)):
+        last[annotation.completed_by] = annotation
+    return [annotation for annotation in last.values() if not annotation.was_cancelled]
+
+
+def task_label(task_id: str, labeller: str, answer: "Answer", given: Annotation, simulated: bool) -> Label:
+    """The record of a verdict. Raises ValueError where the verdict is missing."""
+    chosen = answer.choices
+    verdict = _only(chosen, "verdict")
+    # What the labeller answered before changing the verdict is hidden from them, and means nothing.
+    human = verdict in ("legit_human", "malformed_human")
+    return Label.model_validate(
+        {
+            "task_id": task_id,
+            "labeller": labeller,
+            "verdict": verdict,
+            "body_shape": chosen["body_shape"][0] if human and "body_shape" in chosen else None,
+            "malformed_parts": chosen.get("malformed_parts", ()) if verdict == "malformed_human" else (),
+            "note": answer.note,
+            "created_at": given.created_at,
+            "simulated": simulated,
+        }
+    )
+
+
+def pair_label(task_id: str, labeller: str, answer: "Answer", given: Annotation, simulated: bool) -> PairLabel:
+    """The record of a choice between two sides. Raises ValueError where the choice is missing."""
+    return PairLabel.model_validate(
+        {
+            "task_id": task_id,
+            "labeller": labeller,
+            "choice": _only(answer.choices, "choice"),
+            "created_at": given.created_at,
+            "simulated": simulated,
+        }
+    )
+
+
+def merged(
+    old: Iterable[_Given], new: Iterable[_Given], tasks: Collection[str], labellers: Collection[str]
+) -> list[_Given]:
+    """The server's labels, and those in the file that it cannot know: of other tasks or of another server's people.
+
+    What a labeller of this server took back on one of its tasks goes.
+    """
+    return [label for label in old if label.task_id not in tasks or label.labeller not in labellers] + list(new)
+
+
+def read_project(connection: Connection, study: str, kind: "Kind") -> tuple[Pulled, str] | None:
+    """The state of the study's project and its pseudonym key; None where it was never pushed. Raises InputError."""
+    from labeling.project import find_project
+    from labeling.push import tasks_on_server
+
+    with client_of(connection) as client:
+        project = find_project(client, study, kind)
+        if project is None:
+            return None
+        # Tasks without a task_id were put there by somebody else.
+        listed = tasks_on_server(client, project, "id,data")
+        annotations: dict[str, list[Annotation]] = {
+            task.data["task_id"]: [] for task in listed if "task_id" in task.data
+        }
+        exported = b"".join(client.projects.exports.download_sync(project.number, export_type="JSON"))
+        for task in json.loads(exported):
+            if (task_id := task["data"].get("task_id")) in annotations:
+                annotations[task_id] = [Annotation.model_validate(given) for given in task["annotations"]]
+        emails = {int(user.id): str(user.email) for user in client.users.list()}
+    return Pulled(annotations=annotations, emails=emails), project.pseudonym_key
+
+
+def labels_of(pulled: Pulled, key: str, kind: "Kind") -> list[Label] | list[PairLabel]:
+    """The labels of a project. Raises InputError naming the tasks with answers that the interface does not know."""
+    from labeling.interface import choices, read_answer
+    from labeling.project import INTERFACES
+
+    allowed = choices(INTERFACES[kind])
+    record: Any = task_label if kind == "tasks" else pair_label
+    labels: Any = []
+    faults = []
+    for task_id, annotations in pulled.annotations.items():
+        for given in latest(annotations):
+            email = pulled.emails.get(given.completed_by, f"user {given.completed_by}")
+            try:
+                answer = read_answer(given.result, allowed)
+                labels.append(record(task_id, pseudonym(email, key), answer, given, is_simulated(email)))
+            except ValueError as error:
+                faults.append(f"task_id '{task_id}' (annotation {given.id}): {error}")
+    if faults:
+        more = f" and {len(faults) - _SHOWN_FAULTS} more" if len(faults) > _SHOWN_FAULTS else ""
+        raise InputError(
+            f"{len(faults)} annotations are not of this interface, nothing was written: "
+            + "; ".join(faults[:_SHOWN_FAULTS])
+            + f"{more}; correct or delete them in Label Studio and pull again"
+        )
+    return labels  # type: ignore[no-any-return]
+
+
+def pull(connection: Connection, study: str, root: Path = Path(), only_server: bool = False) -> str:
+    """Bring `labels/*.jsonl` below `root` up to the server's state; returns a line on what changed.
+
+    `only_server` drops the labels that the server does not know. Raises InputError, with nothing written.
+    """
+    found = {kind: read_project(connection, study, kind) for kind in _KINDS}
+    if not any(found.values()):
+        return f"pull: {connection.shown} has no project of study '{study}'; `dvc repro push` makes it"
+    files: dict[Path, Any] = {}
+    said = []
+    for kind, state in found.items():
+        path = root / (TASK_LABELS if kind == "tasks" else PAIR_LABELS)
+        old: Any = (read_labels if kind == "tasks" else read_pair_labels)(path, None)
+        if state is None:
+            continue
+        pulled, key = state
+        new: Any = labels_of(pulled, key, kind)
+        labellers = {pseudonym(email, key) for email in pulled.emails.values()}
+        files[path] = new if only_server else merged(old, new, pulled.annotations, labellers)
+        simulated = sum(label.simulated for label in files[path])
+        added = len({(x.task_id, x.labeller) for x in files[path]} - {(x.task_id, x.labeller) for x in old})
+        said.append(
+            f"{len(files[path])} labels of {kind} in {path.relative_to(root)}, {added} of them new"
+            + (f", {simulated} SIMULATED" if simulated else "")
+        )
+    for path, labels in files.items():
+        write_labels(path, labels)
+    return "pull: " + "; ".join(said)
+
+
+def _only(chosen: Mapping[str, tuple[str, ...]], question: str) -> str:
+    if question not in chosen:
+        raise ValueError(f"{question} is not answered")
+    if len(chosen[question]) > 1:
+        raise ValueError(f"{question} has {len(chosen[question])} answers: {', '.join(chosen[question])}")
+    return chosen[question][0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--stage", action="store_true", help="as a stage: a server that is missing or refuses is told, not an error"
+    )
+    parser.add_argument(
+        "--only-server", action="store_true", help="drop labels that the server does not know (any more)"
+    )
+    arguments = parser.parse_args()
+    # DVC wants its outputs, and git keeps them: labels of nobody yet are empty files.
+    for path in (TASK_LABELS, PAIR_LABELS):
+        if not path.exists():
+            write_labels(path, list[Label]())
+    try:
+        print(pull(required(), load_study().name, only_server=arguments.only_server))
+    except ServerUnavailable as error:
+        if not arguments.stage:
+            raise
+        print(f"pull: labels stay as they are: {error}")
+
+
+if __name__ == "__main__":
+    run_stage(main)

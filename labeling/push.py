@@ -1,0 +1,140 @@
+"""Stage `push`: the sampled pictures go to Label Studio, and only those that are not there yet.
+
+The server keeps the books: each of its tasks carries our task id, each uploaded file its name. So a push that was cut
+off at any point is completed by the next one, and a push of what is there sends nothing.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from labeling.connection import SERVER_FOLDER, Connection, ServerUnavailable, client_of, required
+from labeling.pictures import Sampled, wanted_pictures, write_pictures
+from labeling.records import SampledPair, SampledTask, read_pairs, read_tasks
+from pipeline.errors import InputError, run_stage
+from pipeline.layout import SETS
+from pipeline.study import Study, load_study
+
+if TYPE_CHECKING:
+    from label_studio_sdk.client import LabelStudio
+
+    from labeling.project import Project
+
+# Label Studio takes at most 100 files a request; a pair has two.
+_TASKS_A_REQUEST = 50
+ROOT_VARIABLE = "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT"
+
+
+def push(
+    connection: Connection, study: Study, tasks: Sequence[SampledTask], pairs: Sequence[SampledPair], sets: Path
+) -> str:
+    """Send what the server lacks; returns a line on what was sent. Raises InputError; what was sent is kept."""
+    from labeling.preannotation import preannotate
+    from labeling.project import Kind, ensure_project
+
+    queues: dict[Kind, Sequence[Sampled]] = {"tasks": tasks, "pairs": pairs}
+    said = []
+    with client_of(connection) as client:
+        for kind, queue in queues.items():
+            if not queue:
+                continue
+            project, store = ensure_project(client, study.name, kind), ensure_project(client, study.name, "tasks")
+            sent = _push_queue(client, project, store, queue, sets, study.labeling.transport == "local_files")
+            said.append(
+                f"{sent} of {len(queue)} {kind} sent, the others were there; "
+                f"label them at {connection.shown}/projects/{project.number}"
+            )
+            if kind == "tasks" and study.labeling.preannotate:
+                said.append(f"{preannotate(client, project, tasks, sets)} pre-annotations sent")
+    return "push: " + ("; ".join(said) or "the sample is empty")
+
+
+def tasks_on_server(client: "LabelStudio", project: "Project", include: str) -> Iterator[Any]:
+    """The project's tasks, with the fields `include` (comma-separated)."""
+    yield from client.tasks.list(project=project.number, page_size=1000, fields="all", include=include)
+
+
+def _push_queue(
+    client: "LabelStudio", project: "Project", store: "Project", queue: Sequence[Sampled], sets: Path, local: bool
+) -> int:
+    from labeling.project import upload_pictures, uploaded_pictures
+
+    there = {task.data.get("task_id") for task in tasks_on_server(client, project, "id,data")}
+    # In the order of the queue, which is shuffled: Label Studio shows tasks by their number.
+    missing = [task for task in sorted(queue, key=lambda task: task.position) if task.task_id not in there]
+    # A push that was cut off may have left pictures without their tasks.
+    addresses = {} if local or not missing else uploaded_pictures(client, store)
+    remaining = iter(tqdm(missing, "push", unit="task", disable=None if missing else True))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = _shared_folder(client, project) if local else Path(temporary)
+        write_pictures(wanted_pictures(missing), sets, folder)
+        while chunk := list(islice(remaining, _TASKS_A_REQUEST)):
+            names = wanted_pictures(chunk)
+            if local:
+                addresses = {name: f"/data/local-files/?d={project.mark}/{name}" for name in names}
+            elif lacking := {name: (folder / name).read_bytes() for name in names if name not in addresses}:
+                addresses |= upload_pictures(client, store, lacking)
+            request: Any = [{"data": _data(task, addresses)} for task in chunk]
+            client.projects.import_tasks(project.number, request=request)
+    _set_overlaps(client, project, queue)
+    return len(missing)
+
+
+def _data(task: Sampled, addresses: Mapping[str, str]) -> dict[str, str]:
+    # All that a labeller's browser learns: no arm, no prompt of a single picture, no score, no batch.
+    if isinstance(task, SampledTask):
+        return {"task_id": task.task_id, "image": addresses[f"{task.task_id}.png"]}
+    sides = {side: addresses[f"{task.task_id}-{side}.png"] for side in ("left", "right")}
+    return {"task_id": task.task_id, "prompt": task.prompt, **sides}
+
+
+def _shared_folder(client: "LabelStudio", project: "Project") -> Path:
+    # The server serves only files below its document root that a storage of the project names.
+    root = Path(os.environ.get(ROOT_VARIABLE) or SERVER_FOLDER / "pictures").resolve()
+    if not root.is_dir():
+        raise InputError(
+            f"labeling.transport is local_files, but {root} is no folder; set {ROOT_VARIABLE} to the folder that the "
+            "server reads too, or labeling.transport to upload"
+        )
+    folder = root / project.mark
+    folder.mkdir(exist_ok=True)
+    known = client.import_storage.local.list(project=project.number)
+    if not any(storage.path == str(folder) for storage in known):
+        client.import_storage.local.create(project=project.number, path=str(folder), use_blob_urls=True)
+    return folder
+
+
+def _set_overlaps(client: "LabelStudio", project: "Project", queue: Sequence[Sampled]) -> None:
+    # The project's own setting is one for all tasks.
+    wanted = {task.task_id: task.overlap for task in queue if isinstance(task, SampledTask)}
+    if all(overlap == 1 for overlap in wanted.values()):
+        return
+    listed = tasks_on_server(client, project, "id,data,overlap")
+    change = [task for task in listed if wanted.get(task.data.get("task_id"), task.overlap) != task.overlap]
+    for task in tqdm(change, "push: overlap", unit="task", disable=None if change else True):
+        client.tasks.update(str(task.id), overlap=wanted[task.data["task_id"]])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--stage", action="store_true", help="as a stage: a server that is missing or refuses is told, not an error"
+    )
+    arguments = parser.parse_args()
+    try:
+        print(push(required(), load_study(), read_tasks(), read_pairs(), SETS))
+    except ServerUnavailable as error:
+        if not arguments.stage:
+            raise
+        # People may label days later; the numbers of the pictures shall not wait for them.
+        print(f"push: not everything is sent: {error}")
+
+
+if __name__ == "__main__":
+    run_stage(main)
