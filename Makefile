@@ -12,7 +12,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 OVERRIDES ?=
 PORT ?= 5000
 
-.PHONY: help setup params repro test test-slow lint mlflow train worldcheck lock clean
+.PHONY: help setup params repro test test-slow lint mlflow label-studio label-demo train worldcheck lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,12 @@ lint: $(READY) ## ruff and mypy
 mlflow: $(READY) ## look at the runs on http://127.0.0.1:5000 (PORT=...)
 	@echo 'runs: http://127.0.0.1:$(PORT)/#/experiments/1?workflowType=machine_learning   (Ctrl-C ends the server)'
 	$(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 --backend-store-uri sqlite:///mlflow.db --default-artifact-root mlartifacts
+
+label-studio: $(READY) ## start Label Studio on loopback, to label pictures (LABEL_PORT=...)
+	@$(BIN)/python -m labeling.server $(if $(LABEL_PORT),--port $(LABEL_PORT))
+
+label-demo: $(READY) ## SIMULATED labels by the embedded judge, to try the loop (ERROR_RATE=0.1)
+	@$(BIN)/python -m labeling.demo --error-rate $(or $(ERROR_RATE),0.1)
 
 train: $(READY) ## train the embedded networks again; resumes (see models/tinybooru/README.md)
 	$(BIN)/python -m models.tinybooru.train

@@ -1,9 +1,11 @@
 """The guide that a labeller reads first: one screen, with examples whose truth is known."""
 
+from collections.abc import Mapping
 from itertools import islice
 
 from PIL import Image
 
+from labeling.interface import Kind
 from labeling.records import Verdict
 from pipeline.gallery import grid
 from pipeline.tinybooru.build import CANVAS, plans
@@ -26,7 +28,7 @@ _TASKS_GUIDE = """<h4>What is in the picture?</h4>
 <p>For people also the body shape: <b>q</b> normal, <b>w</b> other (not the body one expects of a person). In doubt
 between two verdicts take the one you would defend to a colleague, and write a note; skip what you cannot judge.
 Some pictures come twice: judge them anew. <b>Ctrl+Enter</b> submits; the wheel and the buttons zoom.</p>"""
-PAIRS_GUIDE = """<h4>Which picture is better?</h4>
+_PAIRS_GUIDE = """<h4>Which picture is better?</h4>
 <p>Both were drawn for the prompt above them. <b>1</b> left, <b>3</b> right, <b>2</b> where you see no difference that
 matters. Count what is drawn right and fits the prompt; take no account of the side. <b>Ctrl+Enter</b> submits.</p>"""
 
@@ -36,8 +38,10 @@ def examples() -> dict[Verdict, Image.Image]:
     return {verdict: grid([draw(planned, CANVAS) for planned in _of(verdict)], _EXAMPLES) for verdict in _MEANINGS}
 
 
-def tasks_guide(addresses: dict[Verdict, str]) -> str:
-    """The guide to the verdicts as HTML; `addresses` are those of the strips of examples."""
+def guide(kind: Kind, addresses: Mapping[Verdict, str]) -> str:
+    """The guide as HTML; `addresses` are those of the strips of examples, which only the verdicts have."""
+    if kind == "pairs":
+        return _PAIRS_GUIDE
     rows = (
         f'<p><img src="{addresses[verdict]}" alt="examples" width="330"><br>{meaning}</p>'
         for verdict, meaning in _MEANINGS.items()

@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from label_studio_sdk.label_interface.interface import LabelInterface
+
+Kind = Literal["tasks", "pairs"]
 
 _FOLDER = Path(__file__).parent
 INTERFACE = _FOLDER / "interface.xml"
 INTERFACE_PAIRS = _FOLDER / "interface_pairs.xml"
+INTERFACES: dict[Kind, Path] = {"tasks": INTERFACE, "pairs": INTERFACE_PAIRS}
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,18 @@
 """The Label Studio projects of a study: one for verdicts, one for pairs, each found again by its fingerprint."""
 
+import hashlib
 import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from label_studio_sdk.core.api_error import ApiError
 
-from labeling.guide import PAIRS_GUIDE, examples, tasks_guide
-from labeling.interface import INTERFACE, INTERFACE_PAIRS
+from labeling.guide import examples, guide
+from labeling.interface import INTERFACES, Kind, choices
 from labeling.records import Verdict
 from pipeline.files import fingerprint
 from pipeline.shards import encode_png
@@ -20,28 +21,33 @@ if TYPE_CHECKING:
     from label_studio_sdk.client import LabelStudio
     from label_studio_sdk.types.file_upload import FileUpload
 
-Kind = Literal["tasks", "pairs"]
-INTERFACES: dict[Kind, Path] = {"tasks": INTERFACE, "pairs": INTERFACE_PAIRS}
-
 _TITLES: dict[Kind, str] = {"tasks": "guidedrift {study}: pictures", "pairs": "guidedrift {study}: pairs"}
-_DESCRIPTION = "Blind labels for guidedrift; `dvc repro push pull` finds this project by: guidedrift:{mark}:{key}"
-_MARK = re.compile(r"guidedrift:([0-9a-f]{16}):([0-9a-f]{32})")
+_DESCRIPTION = "Blind labels for guidedrift, which finds this project by: guidedrift:{mark}:{key}:{setup}"
+_MARK = re.compile(r"guidedrift:([0-9a-f]{16}):([0-9a-f]{32}):([0-9a-f]{16}|new)")
 _STRIP = "guide-{verdict}.png"
 
 
 @dataclass(frozen=True)
 class Project:
-    """A project on a server. `pseudonym_key` makes labellers' pseudonyms; all projects of a server share it."""
+    """A project on a server. `pseudonym_key` makes labellers' pseudonyms; all projects of a server share it.
+
+    `setup` is of the interface and guide that it shows.
+    """
 
     number: int
     mark: str
     pseudonym_key: str
+    setup: str
+
+    @property
+    def description(self) -> str:
+        """The project's description on the server, by which it is found."""
+        return _DESCRIPTION.format(mark=self.mark, key=self.pseudonym_key, setup=self.setup)
 
 
 def project_mark(study: str, kind: Kind) -> str:
-    """What a project is known by: a changed question or guide asks something else, so it gets a new project."""
-    guide = PAIRS_GUIDE if kind == "pairs" else tasks_guide(dict.fromkeys(get_args(Verdict), ""))
-    return fingerprint([study, kind, INTERFACES[kind].read_text("utf-8"), guide])
+    """What a project is known by: its study and the choices it offers. Wording, hotkeys and guide may change."""
+    return fingerprint([study, kind, choices(INTERFACES[kind])])
 
 
 def find_project(client: "LabelStudio", study: str, kind: Kind) -> Project | None:
@@ -50,7 +56,11 @@ def find_project(client: "LabelStudio", study: str, kind: Kind) -> Project | Non
 
 
 def ensure_project(client: "LabelStudio", study: str, kind: Kind) -> Project:
-    """The study's project on this server, created where it is missing, with its guide."""
+    """The study's project on this server, created where it is missing, with the present interface and guide."""
+    interface = INTERFACES[kind].read_text("utf-8")
+    pictures = {_STRIP.format(verdict=verdict): encode_png(strip) for verdict, strip in examples().items()}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in pictures.items()}
+    setup = fingerprint([interface, guide(kind, dict.fromkeys(get_args(Verdict), "")), digests])
     known = _known(client)
     mark = project_mark(study, kind)
     project = known.get(mark)
@@ -58,10 +68,11 @@ def ensure_project(client: "LabelStudio", study: str, kind: Kind) -> Project:
         # Kept on the server, which knows the labellers anyway, so that every machine that pulls from it makes the
         # same pseudonyms, and the repository cannot undo them.
         key = next((other.pseudonym_key for other in known.values()), secrets.token_hex(16))
+        project = Project(0, mark, key, "new")
         created: Any = client.projects.create(
             title=_TITLES[kind].format(study=study),
-            description=_DESCRIPTION.format(mark=mark, key=key),
-            label_config=INTERFACES[kind].read_text("utf-8"),
+            description=project.description,
+            label_config=interface,
             sampling="Sequential sampling",
             show_overlap_first=False,
             show_collab_predictions=False,
@@ -69,10 +80,19 @@ def ensure_project(client: "LabelStudio", study: str, kind: Kind) -> Project:
             enable_empty_annotation=False,
             maximum_annotations=1,
         )
-        project = Project(int(created.id), mark, key)
-    if not client.projects.get(project.number).expert_instruction:
-        guide = PAIRS_GUIDE if kind == "pairs" else tasks_guide(_upload_examples(client, project))
-        client.projects.update(project.number, expert_instruction=guide, show_instruction=True)
+        project = replace(project, number=int(created.id))
+    if project.setup != setup:
+        addresses = upload_pictures(client, project, pictures) if kind == "tasks" else {}
+        strips = {verdict: addresses.get(_STRIP.format(verdict=verdict), "") for verdict in get_args(Verdict)}
+        project = replace(project, setup=setup)
+        # The mark of the setup goes last, in one request with what it stands for.
+        client.projects.update(
+            project.number,
+            label_config=interface,
+            expert_instruction=guide(kind, strips),
+            show_instruction=True,
+            description=project.description,
+        )
     return project
 
 
@@ -103,13 +123,6 @@ def _addresses(uploads: Sequence["FileUpload"]) -> dict[str, str]:
     return {Path(upload.file).name[9:]: f"/data/{upload.file}" for upload in uploads}
 
 
-def _upload_examples(client: "LabelStudio", project: Project) -> dict[Verdict, str]:
-    strips = {verdict: _STRIP.format(verdict=verdict) for verdict in get_args(Verdict)}
-    pictures = {strips[verdict]: encode_png(strip) for verdict, strip in examples().items()}
-    addresses = upload_pictures(client, project, pictures)
-    return {verdict: addresses[name] for verdict, name in strips.items()}
-
-
 def _known(client: "LabelStudio") -> dict[str, Project]:
     # By mark; where there are two of a mark, the older one. Titles are not unique and are people's to change.
     known: dict[str, Project] = {}
@@ -117,5 +130,5 @@ def _known(client: "LabelStudio") -> dict[str, Project]:
     for listed in sorted(projects, key=lambda project: int(project.id)):
         found = _MARK.search(listed.description or "")
         if found:
-            known.setdefault(found[1], Project(int(listed.id), found[1], found[2]))
+            known.setdefault(found[1], Project(int(listed.id), found[1], found[2], found[3]))
     return known

@@ -25,8 +25,7 @@ from pipeline.errors import InputError, run_stage
 from pipeline.study import load_study
 
 if TYPE_CHECKING:
-    from labeling.interface import Answer
-    from labeling.project import Kind
+    from labeling.interface import Answer, Kind
 
 # Addresses below .invalid belong to nobody (RFC 2606): no person signs up with one.
 SIMULATED_DOMAIN = "@simulated.invalid"
@@ -141,8 +140,7 @@ def read_project(connection: Connection, study: str, kind: "Kind") -> tuple[Pull
 
 def labels_of(pulled: Pulled, key: str, kind: "Kind") -> list[Label] | list[PairLabel]:
     """The labels of a project. Raises InputError naming the tasks with answers that the interface does not know."""
-    from labeling.interface import choices, read_answer
-    from labeling.project import INTERFACES
+    from labeling.interface import INTERFACES, choices, read_answer
 
     allowed = choices(INTERFACES[kind])
     record: Any = task_label if kind == "tasks" else pair_label

@@ -24,6 +24,7 @@ from pipeline.study import Study, load_study
 if TYPE_CHECKING:
     from label_studio_sdk.client import LabelStudio
 
+    from labeling.interface import Kind
     from labeling.project import Project
 
 # Label Studio takes at most 100 files a request; a pair has two.
@@ -36,7 +37,7 @@ def push(
 ) -> str:
     """Send what the server lacks; returns a line on what was sent. Raises InputError; what was sent is kept."""
     from labeling.preannotation import preannotate
-    from labeling.project import Kind, ensure_project
+    from labeling.project import ensure_project
 
     queues: dict[Kind, Sequence[Sampled]] = {"tasks": tasks, "pairs": pairs}
     said = []
@@ -44,7 +45,8 @@ def push(
         for kind, queue in queues.items():
             if not queue:
                 continue
-            project, store = ensure_project(client, study.name, kind), ensure_project(client, study.name, "tasks")
+            project = ensure_project(client, study.name, kind)
+            store = project if kind == "tasks" else ensure_project(client, study.name, "tasks")
             sent = _push_queue(client, project, store, queue, sets, study.labeling.transport == "local_files")
             said.append(
                 f"{sent} of {len(queue)} {kind} sent, the others were there; "

@@ -1,0 +1,461 @@
+"""The whole way of a label on the real Label Studio: push, people (over the API and in a browser), pull."""
+
+import io
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from datasets import Features, Value
+from datasets import Image as EncodedImage
+from label_studio_sdk.client import LabelStudio
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
+from pydantic import SecretStr
+
+from labeling.connection import Connection, Credentials, ServerUnavailable, client_of
+from labeling.demo import simulate
+from labeling.interface import choice
+from labeling.project import find_project
+from labeling.pull import pull
+from labeling.push import push, tasks_on_server
+from labeling.records import Label, SampledPair, SampledTask, read_labels, read_pair_labels, write_labels
+from labeling.server import running_server
+from pipeline.compose import compose
+from pipeline.errors import InputError
+from pipeline.shards import write_shard
+from pipeline.study import Study, parse_study
+
+ROOT = Path(__file__).parent.parent.parent
+CHROMIUM = Path("/usr/bin/chromium")
+# Words that stand in no program, so that finding one in a response means that it was told.
+ARMS = ("zebrafish", "quokkaarm")
+PROMPT = "1person, <img src=x onerror=document.title='owned'><b>solo</b>"
+PICTURES = 8
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """The test's own server, which can be killed and started again."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.port = folder, free_port()
+        self.running, self.people = ExitStack(), dict[str, Labeller]()
+        self.start()
+
+    def start(self) -> None:
+        started = running_server(self.folder, ROOT / ".venv-label-studio", self.port)
+        self.credentials, self.process = self.running.enter_context(started)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.running.close()
+
+    @property
+    def connection(self) -> Connection:
+        return Connection(self.credentials.url, self.credentials.token, "the test")
+
+    def labeller(self, name: str) -> "Labeller":
+        """A person who signed up by invitation, with a token of their own."""
+        if name not in self.people:
+            key = {"Authorization": f"Token {self.credentials.token.get_secret_value()}"}
+            email, password = f"{name}@example.org", "a long password"
+            with httpx.Client(base_url=self.credentials.url, follow_redirects=True, timeout=60) as browser:
+                invitation = httpx.get(f"{self.credentials.url}/api/invite", headers=key).json()["invite_url"]
+                browser.get(invitation)
+                form = {"email": email, "password": password, "csrfmiddlewaretoken": browser.cookies["csrftoken"]}
+                browser.post(invitation, data=form, headers={"Referer": self.credentials.url})
+                token = browser.get("/api/current-user/token").json()["token"]
+            self.people[name] = Labeller(self.credentials.url, email, password, token)
+        return self.people[name]
+
+
+class Labeller:
+    def __init__(self, url: str, email: str, password: str, token: str):
+        self.url, self.email, self.password, self.token = url, email, password, token
+        self.client = LabelStudio(base_url=url, api_key=token)
+
+    def answers(self, task: int, *result: dict[str, object], skip: bool = False) -> int:
+        return int(self.client.annotations.create(task, result=list(result), was_cancelled=skip).id)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("label-studio"))
+    yield server
+    server.running.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two arms' pictures, their arm also in the metadata, in the encoder and in the name inside the shard."""
+    folder = tmp_path_factory.mktemp("sets")
+    for number, arm in enumerate(ARMS):
+        cells = []
+        for k in range(PICTURES):
+            said = PngInfo()
+            said.add_text("arm", arm)
+            content = io.BytesIO()
+            picture(number, k).save(content, "png", pnginfo=said, compress_level=1 + 8 * number)
+            cells.append({"bytes": content.getvalue(), "path": f"{arm}.png"})
+        columns = {"image_id": [f"{arm}-{k:06}" for k in range(PICTURES)], "image": cells}
+        features = Features({"image_id": Value("string"), "image": EncodedImage()})
+        write_shard(folder / arm / "part-00000.parquet", columns, features, "mark")
+    return folder
+
+
+def picture(number: int, k: int) -> Image.Image:
+    drawn = Image.new("RGB", (64, 64), (200 - 20 * k, 60 + 100 * number, 25 * k))
+    drawn.putpixel((k, k), (255, 255, 255))
+    return drawn
+
+
+def study(name: str, **labeling: Any) -> Study:
+    content = compose(ROOT / "conf", [])
+    content["name"] = name
+    content["labeling"] |= labeling
+    return parse_study(content, "the test's study")
+
+
+def tasks(count: int = PICTURES, overlap: int = 1) -> list[SampledTask]:
+    """Arms alternate in the queue, and the task ids run against it."""
+    return [
+        SampledTask(
+            task_id=f"{0xFEDC - k:016x}",
+            image_id=f"{ARMS[k % 2]}-{k // 2 % PICTURES:06}",
+            arm=ARMS[k % 2],
+            pair_id=k // 2 % PICTURES,
+            stratum=ARMS[k % 2],
+            inclusion_probability=0.5,
+            batch="random",
+            overlap=overlap if k == 1 else 1,
+            position=k,
+        )
+        for k in range(count)
+    ]
+
+
+def pairs() -> list[SampledPair]:
+    return [
+        SampledPair(
+            task_id=f"{0xABCD - k:016x}",
+            pair_id=k,
+            prompt=PROMPT,
+            left_arm=ARMS[k % 2],
+            right_arm=ARMS[1 - k % 2],
+            left_image_id=f"{ARMS[k % 2]}-{k:06}",
+            right_image_id=f"{ARMS[1 - k % 2]}-{k:06}",
+            position=k,
+        )
+        for k in range(2)
+    ]
+
+
+def numbers(server: Server, name: str, kind: Any = "tasks") -> dict[str, int]:
+    """Label Studio's number of every task of a study, by our id, in the order in which people see them."""
+    with client_of(server.connection) as client:
+        project = find_project(client, name, kind)
+        assert project is not None
+        listed = sorted(tasks_on_server(client, project, "id,data"), key=lambda task: int(task.id))
+        return {task.data["task_id"]: int(task.id) for task in listed}
+
+
+def test_labels_of_two_people_arrive_once_under_pseudonyms(server: Server, sets: Path, tmp_path: Path) -> None:
+    queue = tasks(overlap=2)
+    said = push(server.connection, study("two"), queue, [], sets)
+    assert said.startswith("push: 8 of 8 tasks sent")
+    assert push(server.connection, study("two"), queue, [], sets).startswith("push: 0 of 8 tasks sent")
+    number = numbers(server, "two")
+    assert list(number) == [task.task_id for task in queue]
+    with client_of(server.connection) as client:
+        assert [client.tasks.get(str(number[task.task_id])).overlap for task in queue[:3]] == [1, 2, 1]
+
+    ann, bob = server.labeller("ann"), server.labeller("bob")
+    first, second, third, fourth = (task.task_id for task in queue[:4])
+    note = {
+        "from_name": "note",
+        "to_name": "picture",
+        "type": "textarea",
+        "value": {"text": ["<b>two</b> \N{EM DASH} heads"]},
+    }
+    ann.answers(number[first], choice("verdict", "malformed_human"), choice("malformed_parts", "limbs", "face"), note)
+    ann.answers(number[second], choice("verdict", "pattern"))
+    bob.answers(number[second], choice("verdict", "object_or_scenery"))
+    ann.answers(number[third], skip=True)
+    ann.answers(number[fourth], choice("verdict", "legit_human"), choice("body_shape", "other"))
+    taken_back = bob.answers(number[fourth], choice("verdict", "legit_human"))
+    changed = bob.answers(number[fourth], choice("verdict", "pattern"), choice("body_shape", "other"))
+    bob.client.annotations.update(changed, result=[choice("verdict", "object_or_scenery")])
+
+    said = pull(server.connection, "two", tmp_path)
+    assert "5 labels of tasks in labels/tasks.jsonl, 5 of them new" in said
+    file = tmp_path / "labels/tasks.jsonl"
+    labels = {(label.task_id, label.labeller): label for label in read_labels(file, None)}
+    anns = next(who for task, who in labels if task == first)
+    bobs = next(who for task, who in labels if task == second and who != anns)
+    assert labels.keys() == {(first, anns), (second, anns), (second, bobs), (fourth, anns), (fourth, bobs)}
+    assert labels[first, anns].malformed_parts == ["face", "limbs"]
+    assert labels[first, anns].note == "<b>two</b> \N{EM DASH} heads"
+    assert labels[fourth, anns].body_shape == "other"
+    assert labels[fourth, bobs].verdict == "object_or_scenery"
+    assert not any(label.simulated for label in labels.values())
+    text = file.read_text("utf-8")
+    assert "example.org" not in text
+    assert "ann" not in {anns[:3], bobs[:3]}
+
+    pull(server.connection, "two", tmp_path)
+    assert file.read_text("utf-8") == text
+    # A label of a task that the server does not have stays; one that its labeller deleted goes.
+    stranger = Label.model_validate_json(text.splitlines()[0]).model_copy(update={"task_id": "gone", "labeller": anns})
+    write_labels(file, [*read_labels(file, None), stranger])
+    for annotation in (changed, taken_back):
+        bob.client.annotations.delete(annotation)
+    pull(server.connection, "two", tmp_path)
+    kept = {(label.task_id, label.labeller) for label in read_labels(file, None)}
+    assert kept == labels.keys() - {(fourth, bobs)} | {("gone", anns)}
+    pull(server.connection, "two", tmp_path, only_server=True)
+    assert "gone" not in file.read_text("utf-8")
+
+
+def test_an_answer_that_the_interface_does_not_know_is_refused_by_its_task(
+    server: Server, sets: Path, tmp_path: Path
+) -> None:
+    push(server.connection, study("unknown"), tasks(2), [], sets)
+    number = numbers(server, "unknown")
+    good, bad = number
+    ann = server.labeller("ann")
+    ann.answers(number[good], choice("verdict", "pattern"))
+    ann.answers(number[bad], choice("verdict", "<i>cat</i>"))
+    with pytest.raises(InputError, match=rf"task_id '{bad}' .*verdict '<i>cat</i>' is not in the interface") as error:
+        pull(server.connection, "unknown", tmp_path)
+    assert good not in str(error.value)
+    assert not (tmp_path / "labels").exists()
+
+
+def test_a_push_that_lost_its_server_is_completed_by_the_next(server: Server, sets: Path) -> None:
+    queue, failures = tasks(160), list[BaseException]()
+
+    def attempt() -> None:
+        try:
+            push(server.connection, study("broken"), queue, [], sets)
+        except InputError as error:
+            failures.append(error)
+
+    sender = threading.Thread(target=attempt)
+    sender.start()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with client_of(server.connection) as client:
+            project = find_project(client, "broken", "tasks")
+            if project and next(tasks_on_server(client, project, "id,data"), None):
+                break
+    server.kill()
+    sender.join()
+    server.start()
+    assert [type(error) for error in failures] == [ServerUnavailable]
+    assert "what was done so far is kept" in str(failures[0])
+    sent = len(numbers(server, "broken"))
+    assert 0 < sent < len(queue)
+    assert push(server.connection, study("broken"), queue, [], sets).startswith(f"push: {len(queue) - sent} of 160")
+    assert list(numbers(server, "broken")) == [task.task_id for task in queue]
+    with client_of(server.connection) as client:
+        project = find_project(client, "broken", "tasks")
+        assert project is not None
+        assert len(list(tasks_on_server(client, project, "id"))) == len(queue)
+
+
+def test_a_revoked_token_is_told_without_secrets(server: Server, sets: Path, tmp_path: Path) -> None:
+    eve = server.labeller("eve")
+    eve.client.users.reset_token()
+    revoked = Connection(eve.url, SecretStr(eve.token), "LABEL_STUDIO_API_KEY")
+    for attempt in (lambda: push(revoked, study("two"), tasks(), [], sets), lambda: pull(revoked, "two", tmp_path)):
+        with pytest.raises(ServerUnavailable, match=r"refuses the key from LABEL_STUDIO_API_KEY \(401\)") as error:
+            attempt()
+        assert eve.token not in str(error.value)
+        assert not re.search("cookie|session|csrf", str(error.value), re.IGNORECASE)
+
+
+def test_a_server_that_is_down_is_told(sets: Path, tmp_path: Path) -> None:
+    down = Connection(f"http://user:secret@127.0.0.1:{free_port()}", SecretStr("k" * 40), "LABEL_STUDIO_API_KEY")
+    with pytest.raises(ServerUnavailable, match=r"Label Studio at http://127.0.0.1:\d+ does not answer") as error:
+        pull(down, "two", tmp_path)
+    assert "secret" not in str(error.value)
+
+
+def test_local_files_are_served_without_an_upload(server: Server, sets: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT", str(server.folder / "pictures"))
+    push(server.connection, study("shared", transport="local_files"), tasks(3), [], sets)
+    ann = server.labeller("ann")
+    with client_of(server.connection) as client:
+        project = find_project(client, "shared", "tasks")
+        assert project is not None
+        addresses = [task.data["image"] for task in tasks_on_server(client, project, "id,data")]
+    seen = [httpx.get(ann.url + a, headers={"Authorization": f"Token {ann.token}"}) for a in addresses]
+    assert [Image.open(io.BytesIO(got.content)).getpixel((0, 0)) for got in seen[:2]] == [
+        picture(0, 0).getpixel((0, 0)),
+        picture(1, 0).getpixel((0, 0)),
+    ]
+    assert len({got.headers.get("last-modified") for got in seen}) == 1
+
+
+def test_simulated_labels_say_so_and_pre_annotations_do_not_pile_up(
+    server: Server, sets: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(ROOT)
+    shown = study("judged", preannotate=True)
+    for sent in (8, 0):
+        assert f"{sent} pre-annotations sent" in push(server.connection, shown, tasks(), [], sets)
+    assert simulate(server.connection, "judged", tasks(), sets, 0.0, "judge") == 8
+    assert simulate(server.connection, "judged", tasks(), sets, 0.0, "judge") == 0
+    assert "8 SIMULATED" in pull(server.connection, "judged", tmp_path)
+    labels = read_labels(tmp_path / "labels/tasks.jsonl", None)
+    assert all(label.simulated and label.labeller.startswith("simulated-") for label in labels)
+    with client_of(server.connection) as client:
+        project = find_project(client, "judged", "tasks")
+        assert project is not None
+        predictions = list(client.predictions.list(project=project.number))
+        verdicts = {p.task: p.result[0]["value"]["choices"][0] for p in predictions}
+    assert len(predictions) == 8
+    number = numbers(server, "judged")
+    assert {number[label.task_id]: label.verdict for label in labels} == verdicts
+
+
+class Sitting:
+    """A labeller at the browser, and everything that the server told it."""
+
+    def __init__(self, browser: Browser, person: Labeller):
+        self.page: Page = browser.new_page(viewport={"width": 1360, "height": 860})
+        self.page.set_default_timeout(60_000)
+        self.heard: list[Response] = []
+        self.page.on("response", self.heard.append)
+        self.url = person.url
+        self.page.goto(f"{person.url}/user/login/")
+        self.page.fill("input[name=email]", person.email)
+        self.page.fill("input[name=password]", person.password)
+        self.page.click("button[type=submit]")
+        self.page.wait_for_url(f"{person.url}/**")
+
+    def open(self, project: int) -> None:
+        self.page.goto(f"{self.url}/projects/{project}/data?labeling=1")
+        # The guide is shown before the first task.
+        expect(self.page.get_by_text("Labeling Instructions")).to_be_visible()
+        self.page.keyboard.press("Escape")
+        expect(self.page.get_by_text("Labeling Instructions")).to_be_hidden()
+
+    def told(self) -> Iterator[tuple[str, bytes]]:
+        for response in self.heard:
+            if "/react-app/" in response.url or "/static/" in response.url or response.status in (204, 301, 302, 304):
+                continue  # the program itself
+            yield f"{response.url} {response.headers}", response.body()
+
+
+def test_a_person_labels_with_hotkeys_and_learns_nothing_of_the_arms(
+    server: Server, sets: Path, tmp_path: Path, browser: Browser
+) -> None:
+    name = "seen"
+    push(server.connection, study(name), tasks(), pairs(), sets)
+    with client_of(server.connection) as client:
+        projects = [find_project(client, name, kind) for kind in ("tasks", "pairs")]
+    assert projects[0] is not None
+    assert projects[1] is not None
+    sitting = Sitting(browser, server.labeller("carol"))
+    page = sitting.page
+
+    sitting.open(projects[0].number)
+    expect(page.get_by_text("Body shape")).to_be_hidden()
+    page.keyboard.press("3")
+    expect(page.get_by_text("Body shape")).to_be_hidden()
+    page.keyboard.press("2")
+    for key in ("w", "s", "f"):
+        page.keyboard.press(key)
+    page.get_by_placeholder("Note (optional)").fill("<b>six</b> fingers")
+    page.get_by_placeholder("Note (optional)").press("Shift+Enter")
+    shot = tmp_path / "label-studio.png"
+    page.screenshot(path=shot)
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_text("six")).to_have_count(0)
+    assert_pixels_are_sharp(shot)
+    # Of a changed mind only what still shows counts.
+    page.keyboard.press("2")
+    page.keyboard.press("a")
+    page.keyboard.press("4")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_load_state("networkidle")
+
+    sitting.open(projects[1].number)
+    expect(page.get_by_text(PROMPT)).to_be_visible()
+    page.keyboard.press("2")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_load_state("networkidle")
+    page.goto(f"{server.credentials.url}/projects/{projects[0].number}/data")
+    page.wait_for_load_state("networkidle")
+    assert page.title() != "owned"
+    assert page.locator("img[onerror]").count() == 0
+
+    pull(server.connection, name, tmp_path)
+    queue = tasks()
+    labels = {label.task_id: label for label in read_labels(tmp_path / "labels/tasks.jsonl", None)}
+    assert labels.keys() == {queue[0].task_id, queue[1].task_id}
+    label = labels[queue[0].task_id]
+    assert (label.verdict, label.body_shape) == ("malformed_human", "other")
+    assert label.malformed_parts == ["hands", "count"]
+    assert label.note == "<b>six</b> fingers"
+    assert datetime.now(UTC).timestamp() - label.created_at.timestamp() < 600
+    second = labels[queue[1].task_id]
+    assert (second.verdict, second.body_shape, second.malformed_parts) == ("pattern", None, [])
+    chosen = read_pair_labels(tmp_path / "labels/pairs.jsonl", None)
+    assert [(label.task_id, label.choice) for label in chosen] == [(pairs()[0].task_id, "tie")]
+
+    pictures = 0
+    for address, body in sitting.told():
+        for arm in ARMS:
+            assert arm not in address
+            assert arm.encode() not in body, address
+        if "/data/upload/" in address and "guide-" not in address:
+            pictures += 1
+            assert re.search(r"-[0-9a-f]{16}(-left|-right)?\.png", address), address
+            assert Image.open(io.BytesIO(body)).info == {}
+    assert pictures >= 4
+    page.close()
+
+
+def assert_pixels_are_sharp(shot: Path) -> None:
+    """The one white pixel of the first picture is a square of pure white, 8 screen pixels wide."""
+    shown = Image.open(shot).convert("RGB")
+    base = picture(0, 0).getpixel((40, 40))
+    columns = [x for x in range(shown.width // 2) if shown.getpixel((x, 400)) == base]
+    left, right = columns[0], columns[-1]
+    top = next(y for y in range(shown.height) if shown.getpixel((right, y)) == base)
+    assert right - left + 1 == 512
+    corner = [shown.getpixel((left + k, top + 4)) for k in range(12)]
+    assert corner == [(255, 255, 255)] * 8 + [base] * 4
+
+
+def test_credentials_are_for_the_owner_alone(server: Server) -> None:
+    file = server.folder / "credentials.json"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert Credentials.model_validate_json(file.read_bytes()) == server.credentials
+    log = (server.folder / "server.log").read_text()
+    assert server.credentials.password.get_secret_value() not in log
+    assert server.credentials.token.get_secret_value() not in log

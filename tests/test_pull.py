@@ -1,0 +1,80 @@
+"""Which annotations become which labels."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from labeling.interface import choice
+from labeling.pull import Annotation, Pulled, is_simulated, labels_of, latest, merged, pseudonym
+from labeling.records import Label
+from pipeline.errors import InputError
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+KEY = "0" * 32
+EMAILS = {1: "Ann@example.org", 2: "bob@example.org", 3: "judge@simulated.invalid"}
+
+
+def annotation(number, who, *result, minute=0, skipped=False):
+    return Annotation(
+        id=number,
+        completed_by=who,
+        was_cancelled=skipped,
+        created_at=NOON,
+        updated_at=NOON + timedelta(minutes=minute),
+        result=list(result),
+    )
+
+
+def label(task, who, verdict="pattern"):
+    return Label(task_id=task, labeller=who, verdict=verdict, created_at=NOON, simulated=False)
+
+
+def test_the_last_word_of_each_labeller_counts_and_a_skip_takes_it_back():
+    given = [
+        annotation(1, 1, choice("verdict", "pattern"), minute=5),
+        annotation(2, 1, choice("verdict", "legit_human"), minute=3),
+        annotation(3, 2, choice("verdict", "pattern")),
+        annotation(4, 2, skipped=True, minute=1),
+    ]
+    assert [a.id for a in latest(given)] == [1]
+
+
+def test_answers_to_questions_that_the_verdict_hides_are_left_out():
+    given = [choice("verdict", "pattern"), choice("body_shape", "other"), choice("malformed_parts", "face")]
+    (got,) = labels_of(Pulled(annotations={"t": [annotation(1, 1, *given)]}, emails=EMAILS), KEY, "tasks")
+    assert (got.verdict, got.body_shape, got.malformed_parts) == ("pattern", None, [])
+
+
+def test_faults_are_named_by_task_and_all_at_once():
+    annotations = {
+        "good": [annotation(1, 1, choice("verdict", "pattern"))],
+        "unknown": [annotation(2, 1, choice("verdict", "cat"))],
+        "empty": [annotation(3, 1)],
+        "both": [annotation(4, 1, choice("verdict", "pattern", "legit_human"))],
+    }
+    with pytest.raises(InputError, match="3 annotations are not of this interface, nothing was written") as error:
+        labels_of(Pulled(annotations=annotations, emails=EMAILS), KEY, "tasks")
+    assert "task_id 'unknown' (annotation 2): verdict 'cat'" in str(error.value)
+    assert "task_id 'empty' (annotation 3): verdict is not answered" in str(error.value)
+    assert "task_id 'both' (annotation 4): verdict has 2 answers" in str(error.value)
+    assert "good" not in str(error.value)
+
+
+def test_a_pseudonym_is_the_same_for_one_person_and_tells_nothing_without_the_key():
+    assert pseudonym("Ann@example.org", KEY) == pseudonym(" ann@example.org", KEY)
+    assert pseudonym("ann@example.org", KEY) != pseudonym("ann@example.org", "1" * 32)
+    assert pseudonym("ann@example.org", KEY) != pseudonym("bob@example.org", KEY)
+
+
+def test_what_no_person_labelled_says_so_in_its_name_and_record():
+    annotations = {"t": [annotation(k, k, choice("verdict", "pattern")) for k in EMAILS]}
+    labels = labels_of(Pulled(annotations=annotations, emails=EMAILS), KEY, "tasks")
+    assert [one.simulated for one in labels] == [False, False, True]
+    assert [one.labeller.startswith("simulated-") for one in labels] == [False, False, True]
+    assert not is_simulated("judge@simulated.invalid.example.org")
+
+
+def test_labels_that_the_server_cannot_know_stay():
+    old = [label("here", "ann"), label("here", "another server's"), label("drawn anew", "ann")]
+    new = [label("here", "bob", "legit_human")]
+    assert merged(old, new, tasks={"here"}, labellers={"ann", "bob"}) == [*old[1:], *new]
