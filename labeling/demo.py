@@ -20,9 +20,10 @@ from labeling.pictures import load_task_pictures
 from labeling.project import find_project
 from labeling.pull import SIMULATED_DOMAIN
 from labeling.push import tasks_on_server
-from labeling.records import SampledTask, Verdict, read_tasks
+from labeling.records import SampledTask, read_tasks
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import SETS
+from pipeline.rates import Verdict
 from pipeline.study import load_study
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from itertools import islice
 from PIL import Image
 
 from labeling.interface import Kind
-from labeling.records import Verdict
 from pipeline.gallery import grid
+from pipeline.rates import Verdict
 from pipeline.tinybooru.build import CANVAS, plans
 from pipeline.tinybooru.picture import Plan, draw
 

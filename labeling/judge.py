@@ -9,8 +9,8 @@ from PIL import Image
 
 from eval.clip import clip_digest, load_clip
 from eval.malformed import load_classifier
-from labeling.records import Verdict
 from pipeline.files import file_digest
+from pipeline.rates import Verdict
 
 _MODELS = Path("models/tinybooru")
 _KINDS = {"1person, solo": "person", "object": "object", "scenery": "scenery", "pattern": "pattern"}

@@ -13,8 +13,8 @@ from label_studio_sdk.core.api_error import ApiError
 
 from labeling.guide import examples, guide
 from labeling.interface import INTERFACES, Kind, choices
-from labeling.records import Verdict
 from pipeline.files import fingerprint
+from pipeline.rates import Verdict
 from pipeline.shards import encode_png
 
 if TYPE_CHECKING:

@@ -146,6 +146,7 @@ def tasks(count: int = PICTURES, overlap: int = 1) -> list[SampledTask]:
             image_id=f"{ARMS[k % 2]}-{k // 2 % PICTURES:06}",
             arm=ARMS[k % 2],
             pair_id=k // 2 % PICTURES,
+            canvas="64x64",
             stratum=ARMS[k % 2],
             inclusion_probability=0.5,
             batch="random",
