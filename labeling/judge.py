@@ -1,4 +1,4 @@
-"""What the embedded judge says of pictures of tinybooru, in the words of the interface."""
+"""What the embedded scorers say of pictures of tinybooru, in the words of the interface."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from eval.clip import clip_digest, load_clip
+from eval.clip import load_clip
+from eval.kinds import KINDS, kind_probabilities, load_kind_prompts
 from eval.malformed import load_classifier
-from pipeline.files import file_digest
+from pipeline.files import file_digest, fingerprint
 from pipeline.rates import Verdict
 
 _MODELS = Path("models/tinybooru")
-_KINDS = {"1person, solo": "person", "object": "object", "scenery": "scenery", "pattern": "pattern"}
+_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -26,21 +27,24 @@ class Judgement:
 
 def judge(images: Iterable[Image.Image], models: Path = _MODELS) -> list[Judgement]:
     """The judge's verdicts. Raises InputError where its weights are missing."""
-    pictures = list(images)
-    clip = load_clip(models / "clip", torch.device("cpu"))
-    texts = torch.nn.functional.normalize(clip.embed_texts(list(_KINDS)))
-    kinds = (clip.embed_images(pictures) @ texts.T).argmax(1)
-    malformed = load_classifier(models / "malformed.safetensors", torch.device("cpu"))(pictures)
-    names = list(_KINDS.values())
-    return [Judgement(_verdict(names[k], p), p) for k, p in zip(kinds.tolist(), malformed.tolist(), strict=True)]
+    pictures, device = list(images), torch.device("cpu")
+    clip = load_clip(models / "clip", device)
+    parts = [pictures[start : start + _BATCH] for start in range(0, len(pictures), _BATCH)]
+    embedded = torch.cat([clip.embed(torch.stack([clip.prepare(image) for image in part])).float() for part in parts])
+    prompts = {kind: clip.embed_texts(texts) for kind, texts in load_kind_prompts(models / "kinds.json").items()}
+    kinds = kind_probabilities(embedded, prompts, clip.logit_scale).argmax(1).tolist()
+    malformed = load_classifier(models / "malformed.safetensors", device)(pictures).tolist()
+    return [Judgement(_verdict(KINDS[kind], p), p) for kind, p in zip(kinds, malformed, strict=True)]
 
 
 def judge_version(models: Path = _MODELS) -> str:
     """A name for the judge that changes with its weights."""
-    return f"judge {clip_digest(models / 'clip')[:8]}{file_digest(models / 'malformed.safetensors')[:8]}"
+    files = ("clip/open_clip_model.safetensors", "kinds.json", "malformed.safetensors")
+    return f"judge {fingerprint([file_digest(models / name) for name in files])}"
 
 
 def _verdict(kind: str, p_malformed: float) -> Verdict:
-    if kind == "person":
+    # CLIP tells people from the rest, the classifier malformed people from the others.
+    if kind in ("legit_human", "malformed_human"):
         return "malformed_human" if p_malformed > 0.5 else "legit_human"
     return "pattern" if kind == "pattern" else "object_or_scenery"

@@ -18,7 +18,7 @@ from datasets import Image as EncodedImage
 from label_studio_sdk.client import LabelStudio
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from pydantic import SecretStr
 
 from labeling.connection import Connection, Credentials, ServerUnavailable, client_of
@@ -348,8 +348,8 @@ class Sitting:
     def __init__(self, browser: Browser, person: Labeller):
         self.page: Page = browser.new_page(viewport={"width": 1360, "height": 860})
         self.page.set_default_timeout(60_000)
-        self.heard: list[Response] = []
-        self.page.on("response", lambda response: self.heard.append(response))
+        self.told: list[tuple[str, bytes]] = []
+        self.page.route("**/*", self.listen)
         self.url = person.url
         self.page.goto(f"{person.url}/user/login/")
         self.page.fill("input[name=email]", person.email)
@@ -382,11 +382,14 @@ class Sitting:
             self.page.keyboard.press("Control+Enter")
         self.page.wait_for_load_state("networkidle")
 
-    def told(self) -> Iterator[tuple[str, bytes]]:
-        for response in self.heard:
-            if "/react-app/" in response.url or "/static/" in response.url or response.status in (204, 301, 302, 304):
-                continue  # the program itself
-            yield f"{response.url} {response.headers}", response.body()
+    def listen(self, route: Route) -> None:
+        """Note address, headers and body of every response but those that are the program itself."""
+        if "/react-app/" in route.request.url or "/static/" in route.request.url:
+            route.continue_()
+            return
+        response = route.fetch(max_redirects=0)
+        self.told.append((f"{response.url} {response.headers}", response.body()))
+        route.fulfill(response=response)
 
 
 def test_a_person_labels_with_hotkeys_and_learns_nothing_of_the_arms(
@@ -444,7 +447,7 @@ def test_a_person_labels_with_hotkeys_and_learns_nothing_of_the_arms(
     assert [(label.task_id, label.choice) for label in chosen] == [(pairs()[0].task_id, "tie")]
 
     pictures = 0
-    for address, body in sitting.told():
+    for address, body in sitting.told:
         for arm in ARMS:
             assert arm not in address
             assert arm.encode() not in body, address
