@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_ROWS = 4096
+_COLUMNS = 128
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -30,8 +33,8 @@ class Shift:
     spread_ratio: float
 
 
-def comparable(x: Tensor, y: Tensor, smallest: int, what: str) -> tuple[Tensor, Tensor]:
-    """Two sets of features [N, D] and [M, D] in float64, fit to be compared.
+def check_features(x: Tensor, y: Tensor, smallest: int, what: str) -> None:
+    """Check that two sets of features [N, D] and [M, D] are fit to be compared.
 
     `smallest` is the number of pictures that `what` (the subject of the error, in the plural) needs in each set.
     Raises ValueError with the counts for sets that are no [N, D], differ in D, are too small or are not finite.
@@ -45,18 +48,23 @@ def comparable(x: Tensor, y: Tensor, smallest: int, what: str) -> tuple[Tensor, 
             f"{what} need at least {smallest} pictures a set, found {min(len(x), len(y))} "
             f"(the sets hold {len(x)} and {len(y)})"
         )
-    broken = [int((~torch.isfinite(features)).any(1).sum()) for features in (x, y)]
+    broken = [sum(int((~torch.isfinite(rows)).any(1).sum()) for rows in torch.split(f, _ROWS)) for f in (x, y)]
     if any(broken):
         raise ValueError(
             f"{what} need finite features, found NaN or infinity in {broken[0]} of {len(x)} "
             f"and {broken[1]} of {len(y)} pictures"
         )
+
+
+def comparable(x: Tensor, y: Tensor, smallest: int, what: str) -> tuple[Tensor, Tensor]:
+    """Two sets of features in float64, after `check_features`."""
+    check_features(x, y, smallest, what)
     return x.double(), y.double()
 
 
 def moments(x: Tensor) -> Moments:
     """Mean and unbiased covariance of features [N, D]. Raises ValueError below 2 pictures or where not finite."""
-    x, _ = comparable(x, x, 2, "moments")
+    check_features(x, x, 2, "moments")
     return _moments(x)
 
 
@@ -82,26 +90,91 @@ def decompose(x: Tensor, y: Tensor) -> Shift:
     `spread_ratio` is infinite where all pictures of y have the same features, and NaN where x's have, too.
     Raises ValueError below 2 pictures a set, for differing D, and for features that are not finite.
     """
-    x, y = comparable(x, y, 2, "Fréchet distances")
+    check_features(x, y, 2, "Fréchet distances")
+    # With no more pictures than dimensions a covariance is singular: its zero eigenvalues come out near 1e-16 and
+    # their roots near 1e-8, D of them. The nuclear norm takes no root of a rounding error, and is faster there.
+    if min(len(x), len(y)) <= x.shape[1]:
+        return _decompose_samples(x.double(), y.double())
+    return _decompose_moments(_moments(x), _moments(y))
+
+
+class FrechetTo:
+    """The Fréchet distance of many sets from one reference [M, D], whose moments are taken once.
+
+    For resampling: with fewer dimensions than pictures, a call costs one small symmetric eigendecomposition.
+    """
+
+    def __init__(self, reference: Tensor):
+        check_features(reference, reference, 2, "Fréchet distances")
+        self._reference = reference
+        self._moments = _moments(reference) if len(reference) > reference.shape[1] else None
+        self._root = None if self._moments is None else _root(self._moments.covariance)
+
+    def __call__(self, x: Tensor) -> float:
+        """The distance of x [N, D], the same as `frechet_distance` but for rounding. Raises ValueError as that does."""
+        check_features(x, self._reference, 2, "Fréchet distances")
+        if self._moments is None or self._root is None or len(x) <= x.shape[1]:
+            return _decompose_samples(x.double(), self._reference.double()).fd
+        found = _moments(x)
+        spreads = found.covariance.trace(), self._moments.covariance.trace()
+        root_trace = _root_trace(self._root, found.covariance)
+        return _drift(found.mean, self._moments.mean) + _covariance_part(*spreads, root_trace)
+
+
+def frechet_infinity(x: Tensor, reference: Tensor, seed: int, points: int = 15) -> float:
+    """FD-infinity: the Fréchet distance of x [N, D] from a reference, extrapolated to infinitely many pictures.
+
+    The distance's bias goes as 1/N (Chong and Forsyth, 1911.07023), so it is taken of random subsets of `points`
+    sizes from N / 2 to N, and a straight line through them over 1/N is read off at 0. The reference stays as it is, and
+    so does its share of the bias. May come out below 0, within its error.
+    Raises ValueError below 4 pictures, and as `frechet_distance` does.
+    """
+    check_features(x, reference, 4, "extrapolated Fréchet distances")
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.linspace(len(x) / 2, len(x), points).round().long()
+    distance = FrechetTo(reference)
+    found = torch.tensor(
+        [distance(x[torch.randperm(len(x), generator=generator)[:n].to(x.device)]) for n in sizes.tolist()],
+        dtype=torch.float64,
+    )
+    inverse = 1 / sizes.double()
+    slope = ((inverse - inverse.mean()) * (found - found.mean())).sum() / (inverse - inverse.mean()).square().sum()
+    return float(found.mean() - slope * inverse.mean())
+
+
+def _decompose_samples(x: Tensor, y: Tensor) -> Shift:
     x_mean, y_mean = x.mean(0), y.mean(0)
     x_centred, y_centred = x - x_mean, y - y_mean
     x_spread = x_centred.square().sum() / (len(x) - 1)
     y_spread = y_centred.square().sum() / (len(y) - 1)
-    # With no more pictures than dimensions a covariance is singular: its zero eigenvalues come out near 1e-16 and
-    # their roots near 1e-8, D of them. The nuclear norm takes no root of a rounding error, and is faster there.
-    if min(len(x), len(y)) <= x.shape[1]:
-        root_trace = _root_trace_of_samples(x_centred, y_centred)
-    else:
-        root_trace = _root_trace_of_moments(_moments(x).covariance, _moments(y).covariance)
-    drift = _drift(x_mean, y_mean)
+    return _shift(_drift(x_mean, y_mean), x_spread, y_spread, _root_trace_of_samples(x_centred, y_centred))
+
+
+def _decompose_moments(x: Moments, y: Moments) -> Shift:
+    spreads = x.covariance.trace(), y.covariance.trace()
+    return _shift(_drift(x.mean, y.mean), *spreads, _root_trace_of_moments(x.covariance, y.covariance))
+
+
+def _shift(drift: float, x_spread: Tensor, y_spread: Tensor, root_trace: Tensor) -> Shift:
     contraction = _covariance_part(x_spread, y_spread, root_trace)
     return Shift(drift + contraction, drift, contraction, float(x_spread / y_spread))
 
 
 def _moments(x: Tensor) -> Moments:
-    mean = x.mean(0)
-    centred = x - mean
-    return Moments(len(x), mean, centred.T @ centred / (len(x) - 1))
+    # A block of rows at a time and only the blocks of columns on and below the diagonal: double precision for N x D
+    # features in single precision costs neither their copy nor twice the products.
+    n, d = x.shape
+    mean = torch.zeros(d, dtype=torch.float64, device=x.device)
+    for rows in torch.split(x, _ROWS):
+        mean += rows.double().sum(0)
+    mean /= n
+    covariance = torch.zeros(d, d, dtype=torch.float64, device=x.device)
+    for rows in torch.split(x, _ROWS):
+        centred = rows.double() - mean
+        for at in range(0, d, _COLUMNS):
+            covariance[at:, at : at + _COLUMNS] += centred[:, at:].T @ centred[:, at : at + _COLUMNS]
+    covariance = covariance.tril() + covariance.tril(-1).T
+    return Moments(n, mean, covariance / (n - 1))
 
 
 def _drift(a: Tensor, b: Tensor) -> float:
@@ -121,9 +194,20 @@ def _root_trace_of_samples(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _root_trace_of_moments(a: Tensor, b: Tensor) -> Tensor:
-    # S1 S2 is not symmetric, S1^1/2 S2 S1^1/2 is and has its eigenvalues.
-    values, vectors = torch.linalg.eigh(a)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    product = root @ b @ root
+    return _root_trace(_root(b), a)
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """R [D, D] with R R^T = covariance: Cholesky's, or one of the eigenvectors where the covariance is singular."""
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    if not int(failed):
+        return factor  # type: ignore[no-any-return]
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0).sqrt()  # type: ignore[no-any-return]
+
+
+def _root_trace(root: Tensor, covariance: Tensor) -> Tensor:
+    # S1 S2 is not symmetric; R^T S1 R with R R^T = S2 is, and has its eigenvalues.
+    product = root.T @ covariance @ root
     eigenvalues: Tensor = torch.linalg.eigvalsh((product + product.T) / 2)
     return eigenvalues.clamp(min=0).sqrt().sum()

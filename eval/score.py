@@ -13,11 +13,13 @@ from eval.bootstrap import Interval, mean_interval, statistic_interval
 from eval.clip import clip_score, load_clip
 from eval.features import REFERENCE, SetFeatures, load_features
 from eval.finish import finish
-from eval.frechet import frechet_distance
+from eval.frechet import FrechetTo, frechet_infinity
 from eval.kinds import KINDS, kind_probabilities, load_kind_prompts
 from eval.malformed import load_classifier
+from eval.mmd import cmmd, kid
 from eval.neighbours import NeighbourMetrics, neighbour_metrics
 from eval.realism import realism
+from eval.vendi import vendi_score
 from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, write_atomically
 from pipeline.layout import FEATURES, METRICS, SCORES, SETS
@@ -50,11 +52,12 @@ class ArmScores:
     """What is measured on one arm.
 
     `images` holds the per-image columns [N] of data/scores/<arm>.parquet, `sets` the set metrics and means over
-    images with their intervals, `provenance` what they were measured with.
+    images with their intervals, `points` set metrics without, `provenance` what they were measured with.
     """
 
     images: dict[str, torch.Tensor]
     sets: dict[str, Interval]
+    points: dict[str, float]
     provenance: dict[str, object]
 
 
@@ -68,13 +71,27 @@ def check_comparable(arm: SetFeatures, reference: SetFeatures) -> None:
 
 
 def set_metrics(arm: torch.Tensor, reference: torch.Tensor, settings: Metrics) -> dict[str, Interval]:
-    """Fréchet distance, precision, recall, density and coverage of image embeddings, with their intervals."""
+    """The set metrics of vectors [N, D] against the reference's [M, D], with their intervals.
+
+    Fréchet distance, precision, recall, density, coverage and Vendi score.
+    """
     n = len(arm)
     ask = (settings.resamples, settings.level, settings.seed)
     found = neighbour_metrics(arm, reference, settings.precision_recall_k, settings.density_coverage_k)
+    distance = FrechetTo(reference)
     return {
-        "fd": statistic_interval(lambda index: frechet_distance(arm[index], reference), n, *ask),
+        "fd": statistic_interval(lambda index: distance(arm[index]), n, *ask),
         **neighbour_intervals(found, settings),
+        "vendi": statistic_interval(lambda index: vendi_score(arm[index]), n, *ask),
+    }
+
+
+def point_metrics(arm: torch.Tensor, reference: torch.Tensor, settings: Metrics) -> dict[str, float]:
+    """Set metrics that are shown without an interval: FD-infinity, KID and CMMD."""
+    return {
+        "fd_infinity": frechet_infinity(arm, reference, settings.seed),
+        "kid": kid(arm, reference),
+        "cmmd": cmmd(arm, reference),
     }
 
 
@@ -130,6 +147,7 @@ def score_arm(study: Study, arm: str) -> ArmScores:
         **vars(finish(decode_images(pictures))),
         "inside_reference": neighbour_metrics(features.images, reference.images, k, settings.density_coverage_k).inside,
     }
+    points = point_metrics(features.images, reference.images, settings)
     means = {**{name: name for name in MEANS}, "malformed": "p_malformed"}
     sets = {
         **set_metrics(features.images, reference.images, settings),
@@ -139,6 +157,12 @@ def score_arm(study: Study, arm: str) -> ArmScores:
         },
         "realism": median_interval(images["realism"], settings),
     }
+    for name in study.features.extractors:
+        if name != study.features.primary:
+            ours, theirs = (load_features(FEATURES / folder / f"{name}.safetensors") for folder in (arm, REFERENCE))
+            check_comparable(ours, theirs)
+            found = set_metrics(ours.images, theirs.images, settings)
+            sets |= {f"{name}_{metric}": interval for metric, interval in found.items()}
     provenance: dict[str, object] = {
         **features.provenance,
         "reference": reference.provenance["set"],
@@ -150,14 +174,17 @@ def score_arm(study: Study, arm: str) -> ArmScores:
         "malformed_classifier": file_digest(Path(settings.malformed_classifier)),
         "kind_prompts": file_digest(Path(settings.kind_prompts)),
     }
-    return ArmScores(images, sets, provenance)
+    return ArmScores(images, sets, points, provenance)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m eval.score", description=__doc__)
     parser.add_argument("--arm", required=True, help="an arm of params.yaml")
     arm = parser.parse_args().arm
-    found = score_arm(load_study(), arm)
+    try:
+        found = score_arm(load_study(), arm)
+    except ValueError as error:  # what metrics raise for sets that they cannot measure
+        raise InputError(f"arm '{arm}' cannot be scored: {error}") from None
     table = read_set(SETS / arm, ["image_id", "pair_id"])
     columns: dict[str, list[object]] = {
         **table.to_pydict(),
@@ -166,8 +193,10 @@ def main() -> None:
     write_shard(SCORES / f"{arm}.parquet", columns, SCORE_FEATURES, str(found.provenance["set"]))
     # Short and flat for `dvc metrics show`; the intervals and the provenance are in the file beside it.
     short = {name: round(interval.value, 4) for name, interval in found.sets.items()}
+    short |= {name: round(value, 6) for name, value in found.points.items()}
     n = {"n": found.sets["fd"].n, "reference_n": found.provenance["reference_n"]}
-    detail = {"arm": arm, "scores": {k: asdict(v) for k, v in found.sets.items()}, "provenance": found.provenance}
+    scores = {name: asdict(interval) for name, interval in found.sets.items()}
+    detail = {"arm": arm, "scores": scores, "points": found.points, "provenance": found.provenance}
     _write_json(METRICS / f"{arm}.json", {**short, **n})
     _write_json(METRICS / "detail" / f"{arm}.json", detail)
     print(

@@ -9,7 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prdc import compute_prdc
 from torch import Tensor
+from torch_fidelity.metric_prc import prc_features_to_metric
 
 from eval.neighbours import neighbour_metrics
 
@@ -57,11 +59,12 @@ def test_the_metrics_are_those_of_the_papers(k: int, open_k: int) -> None:
     assert 0 < expected["coverage"] < 1
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 40, 64])
-def test_the_chunk_size_changes_nothing(chunk: int) -> None:
+@pytest.mark.parametrize("rows", [1, 7, 40, 64])
+def test_how_the_work_is_cut_changes_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     generated, reference = 0.8 * gaussian(40, 5, 3), gaussian(50, 5, 4)
     whole = dataclasses.asdict(neighbour_metrics(generated, reference))
-    parts = dataclasses.asdict(neighbour_metrics(generated, reference, chunk=chunk))
+    monkeypatch.setattr("eval.distances.ROWS", rows)
+    parts = dataclasses.asdict(neighbour_metrics(generated, reference))
     for name, value in whole.items():
         assert torch.equal(torch.as_tensor(value), torch.as_tensor(parts[name])), name
 
@@ -184,3 +187,20 @@ def test_features_that_cannot_be_compared_are_refused() -> None:
         neighbour_metrics(gaussian(9, 4, 0) * math.nan, gaussian(9, 4, 1))
     with pytest.raises(ValueError, match="k of at least 1, found 0 for precision and recall and 5"):
         neighbour_metrics(gaussian(9, 4, 0), gaussian(9, 4, 1), precision_recall_k=0)
+
+
+def test_prdc_counts_the_same_density_and_coverage() -> None:
+    generated, reference = 0.8 * gaussian(90, 8, 20) + 0.2, gaussian(120, 8, 21)
+    found, theirs = four(generated, reference), compute_prdc(reference.numpy(), generated.numpy(), nearest_k=5)
+    assert found["density"] == pytest.approx(theirs["density"], rel=1e-9)
+    assert found["coverage"] == pytest.approx(theirs["coverage"], rel=1e-9)
+
+
+def test_torch_fidelity_finds_the_same_precision_and_recall() -> None:
+    generated, reference = 0.7 * gaussian(90, 8, 22) + 0.4, gaussian(120, 8, 23)
+    # Its first set is the generated one.
+    theirs = prc_features_to_metric(generated, reference, prc_neighborhood=3, prc_batch_size=10000, verbose=False)
+    found = four(generated, reference)
+    assert found["precision"] == pytest.approx(theirs["precision"])
+    assert found["recall"] == pytest.approx(theirs["recall"])
+    assert found["precision"] != found["recall"]

@@ -1,0 +1,68 @@
+"""Screened distances: every comparison as double-precision differences would have it."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from eval.distances import exact_squared, neighbour_radii, screens, within
+
+
+def gaussian(n: int, d: int, seed: int) -> Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+def exact(x: Tensor, y: Tensor) -> Tensor:
+    return torch.cat([(row - y.double()).square().sum(1)[None] for row in x.double()])
+
+
+def sets(kind: str) -> tuple[Tensor, Tensor]:
+    x, y = gaussian(60, 32, 1), gaussian(70, 32, 2)
+    if kind == "far":
+        return x + 1000, y + 1000
+    if kind == "duplicates":
+        return torch.cat([x[:20].repeat(2, 1), y[:20]]), torch.cat([y[:35].repeat(2, 1)])
+    if kind == "near duplicates":
+        return y[:60] + 1e-6 * x, y
+    if kind == "constant":
+        return torch.full((60, 32), 0.1), torch.full((70, 32), 0.1)
+    if kind == "outlier":
+        y[3] *= 1e6
+        return x, y
+    return x, y
+
+
+KINDS = ["plain", "far", "duplicates", "near duplicates", "constant", "outlier"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_screen_bounds_its_own_error(kind: str) -> None:
+    x, y = sets(kind)
+    for screen in screens(x, y):
+        assert ((screen.squared.double() - exact(x[screen.rows], y)).abs() <= screen.error).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_radii_are_those_of_exact_distances(kind: str) -> None:
+    _, y = sets(kind)
+    distances = exact(y, y).fill_diagonal_(torch.inf)
+    torch.testing.assert_close(neighbour_radii(y, 5), distances.sort(1).values[:, :5], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_ball_tests_are_those_of_exact_distances_on_the_rim_too(kind: str, closed: bool) -> None:
+    x, y = sets(kind)
+    i, j = torch.arange(len(x)).repeat_interleave(len(y)), torch.arange(len(y)).repeat(len(x))
+    distances = exact_squared(x, y, i, j).reshape(len(x), len(y))
+    # Radii that are distances themselves: the rim decides.
+    for radii in (distances[7], distances[:, 5:6]):
+        expected = distances <= radii if closed else distances < radii
+        found = [
+            within(screen, x, y, radii[screen.rows] if radii.ndim == 2 else radii, closed) for screen in screens(x, y)
+        ]
+        assert torch.equal(torch.cat(found), expected)
+
+
+def test_duplicates_have_no_distance() -> None:
+    x = gaussian(10, 64, 3) + 100
+    assert neighbour_radii(x.repeat(2, 1), 1).unique().tolist() == [0]
