@@ -81,12 +81,12 @@ def within(screen: Screen, x: Tensor, y: Tensor, radii: Tensor, closed: bool) ->
 
     `radii` are squared, float64, [M] (of balls around y) or [R, 1] (around the rows of x).
     """
-    below = radii - screen.error.double() if radii.ndim == 2 else radii[None] - screen.error.double()
-    low, high = below.float(), (below + 2 * screen.error.double()).float()
-    # Rounding the limits to single precision must not move them inwards.
-    low, high = torch.nextafter(low, low.new_tensor(-torch.inf)), torch.nextafter(high, high.new_tensor(torch.inf))
-    inside = screen.squared < low
-    i, j = ((screen.squared <= high) ^ inside).nonzero(as_tuple=True)
+    # Signs of squared - radius, where the screen's error and the rounding of the radius leave them sure.
+    single = radii.float()
+    beyond = screen.squared - single
+    slack = screen.error + 2 * torch.finfo(torch.float32).eps * (single if radii.ndim == 2 else single.max())
+    inside = beyond < 0
+    i, j = (beyond.abs_() <= slack).nonzero(as_tuple=True)
     exact = exact_squared(x, y, i + screen.rows.start, j)
     limit = radii[i, 0] if radii.ndim == 2 else radii[j]
     inside[i, j] = exact <= limit if closed else exact < limit
