@@ -5,6 +5,7 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 CONF = Path("conf")
 REFERENCE_SET = Path("data/reference")
+WEIGHTS = Path("data/weights.json")
 SETS = Path("data/sets")
 TRACES = Path("data/trace")
 COSTS = Path("data/cost")

@@ -1,4 +1,8 @@
-"""The files of a network: that they are there, that none is a pickle, that they are whole, and their digest."""
+"""The files of a network: that they are there, that none is a pickle, that they are whole, and their digest.
+
+Stage `weights` writes the digests of a study's networks, which is what generation depends on: a checkpoint in the
+Hugging Face cache is no file of the project that DVC could watch.
+"""
 
 import hashlib
 import json
@@ -7,9 +11,11 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from pipeline.checkpoints import Checkpoint
-from pipeline.errors import InputError
+from pipeline.checkpoints import Checkpoint, locate
+from pipeline.errors import InputError, run_stage
 from pipeline.files import write_atomically
+from pipeline.layout import WEIGHTS
+from pipeline.study import Study, load_study
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
@@ -133,3 +139,32 @@ def _sha256(path: Path) -> str:
             known[key] = hashlib.file_digest(file, "sha256").hexdigest()
         write_atomically(memory, json.dumps(known, indent=1).encode())
     return known[key]
+
+
+def study_digests(study: Study) -> dict[str, str | None]:
+    """Digests of a study's networks and of what takes the place of their parts; None for a guide that is not there.
+
+    Without arms that use it a guide is not needed. Raises InputError for everything else that is missing.
+    """
+    model = study.model
+    digests: dict[str, str | None] = {"main": network_digest(locate(model.main, model.config), with_text_encoder=True)}
+    for part, source in (("vae", model.vae), ("text_encoder", model.text_encoder)):
+        if source is not None:
+            digests[part] = digest_of(locate(source, model.config), (part,))
+    try:
+        digests["guide"] = network_digest(locate(model.guide, model.config), with_text_encoder=False)
+    except InputError as error:
+        print(f"weights: no guide; arms that use one will be refused: {error}")
+        digests["guide"] = None
+    return digests
+
+
+def main() -> None:
+    study = load_study()
+    digests = study_digests(study)
+    write_atomically(WEIGHTS, f"{json.dumps(digests, indent=2)}\n".encode())
+    print(f"weights: {', '.join(f'{part} {digest}' for part, digest in digests.items())}")
+
+
+if __name__ == "__main__":
+    run_stage(main)

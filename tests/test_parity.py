@@ -21,6 +21,7 @@ from pipeline.checkpoints import locate
 from pipeline.drawing import Canvas, Sampler
 from pipeline.guidance import EMPTY, NEGATIVE, Guidance, Term
 from pipeline.networks import load_network
+from pipeline.postprocess import Rescale
 from pipeline.sampler import sample
 from pipeline.schedulers import Start, build_scheduler
 from pipeline.text_encoder import load_text_encoder
@@ -63,7 +64,7 @@ def pair(request, pipelines_folder):
     return theirs, network, load_text_encoder(checkpoint, CPU, TextSettings(syntax="plain", underscores="kept"))
 
 
-def ours(pair, setting, scale, negative, canvas=None, start=None):
+def ours(pair, setting, scale, negative, canvas=None, start=None, post=None):
     _, network, encoder = pair
     texts = {"prompt": [PROMPT] * len(SEEDS), "empty": [""] * len(SEEDS), "negative": [negative or ""] * len(SEEDS)}
     reference, unused = (NEGATIVE, "empty") if negative else (EMPTY, "negative")
@@ -75,12 +76,19 @@ def ours(pair, setting, scale, negative, canvas=None, start=None):
     scheduler = build_scheduler(setting, network.schedule.config)
     shape = network.shape_of(canvas)
     samples, _ = sample(
-        {"main": network}, conditioning, Guidance((Term(reference, scale),)), scheduler, STEPS, SEEDS, shape, start
+        {"main": network},
+        conditioning,
+        Guidance((Term(reference, scale),), post),
+        scheduler,
+        STEPS,
+        SEEDS,
+        shape,
+        start,
     )
     return samples, network.to_pictures(samples)
 
 
-def theirs(pair, setting, scale, negative, canvas=None):
+def theirs(pair, setting, scale, negative, canvas=None, **more):
     pipeline = pair[0]
     kind, options = THEIRS[setting.scheduler]
     flags = FLAGS[setting.levels] if setting.scheduler != "ddim" else {}
@@ -97,6 +105,7 @@ def theirs(pair, setting, scale, negative, canvas=None):
             generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
             output_type=output,
             **extent,
+            **more,
         ).images
     return drawn["latent"], torch.from_numpy(drawn["np"]).permute(0, 3, 1, 2)
 
@@ -116,6 +125,23 @@ def test_pictures_are_those_of_the_pipeline(pair, scheduler, levels, spacing):
 def test_classifier_free_guidance_is_that_of_the_pipeline(pair):
     setting = Sampler(scheduler="euler", steps=STEPS, spacing="leading")
     assert_equal(ours(pair, setting, 7.5, None), theirs(pair, setting, 7.5, None))
+
+
+@pytest.mark.parametrize("phi", [0.5, 1.0])
+def test_rescale_is_that_of_the_pipeline(pair, phi):
+    setting = Sampler(scheduler="ddim", steps=STEPS, spacing="leading")
+    mine = ours(pair, setting, 7.5, WORSE, post=Rescale(name="rescale", phi=phi))
+    assert_equal(mine, theirs(pair, setting, 7.5, WORSE, guidance_rescale=phi))
+
+
+@pytest.mark.parametrize("clip_skip", [1, 2])
+def test_clip_skip_is_that_of_the_pipeline(pair, clip_skip):
+    pipeline, network, encoder = pair
+    skipping = replace(encoder, settings=encoder.settings.model_copy(update={"clip_skip": clip_skip}))
+    setting = Sampler(scheduler="euler", steps=STEPS, spacing="leading")
+    # Unguided, because diffusers skips layers for the prompt alone and reads the negative prompt without.
+    mine = ours((pipeline, network, skipping), setting, 1.0, None)
+    assert_equal(mine, theirs(pair, setting, 1.0, None, clip_skip=clip_skip))
 
 
 def test_a_wide_canvas_is_that_of_the_pipeline(pair):

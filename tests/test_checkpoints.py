@@ -1,0 +1,336 @@
+"""Checkpoints of every kind: found, refused with the reason, and drawn with through the stage's own function."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pipeline.checkpoints import check_fit, locate
+from pipeline.compose import compose
+from pipeline.errors import InputError
+from pipeline.generate import ArmGenerator, generate
+from pipeline.loading import Loading
+from pipeline.networks import load_network
+from pipeline.shards import decode_images, read_set, set_fingerprint
+from pipeline.study import parse_study
+from pipeline.text_encoder import load_text_encoder
+from pipeline.weights import network_digest, study_digests
+
+ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
+TEXTS = {"prompt": ["1person, blue hair"], "empty": [""]}
+MODELS = sorted(path.stem for path in (ROOT / "conf/model").glob("*.yaml") if path.stem != "tinybooru")
+ARMS = {
+    "cfg": {"method": "cfg", "scale": 4.0},
+    "negative": {"method": "negative", "scale": 4.0, "negative_prompt": "lowres, (blurry:1.3)"},
+    "autoguidance": {"method": "autoguidance", "scale": 1.5},
+    "wide": {"method": "cfg", "scale": 4.0, "canvas": {"width": 48, "height": 24}},
+    "ancestral": {"method": "cfg", "scale": 4.0, "sampler": {"scheduler": "euler_ancestral", "steps": 3}},
+    "redrawn": {
+        "method": "cfg",
+        "scale": 4.0,
+        "image_to_image": {
+            "from": "negative",
+            "source": {"method": "negative", "scale": 4.0, "negative_prompt": "lowres, (blurry:1.3)"},
+            "strength": 0.7,
+            "noise": 0.1,
+        },
+    },
+}
+
+
+@pytest.fixture
+def checkpoint_params(params, pipelines_folder, monkeypatch):
+    """Parameters of a small study with arms of all kinds, to be given a model; the folder of pipelines is current."""
+    monkeypatch.chdir(pipelines_folder)
+    params["arms"], params["baseline"] = ARMS, "cfg"
+    params["generate"] = {"pictures": 8, "first_seed": 0, "shard": 4, "batch": 4}
+    params["sampler"] = {"scheduler": "ddim", "steps": 3}
+    return params
+
+
+def study_of(params, kind, **model):
+    params["model"] = {"name": kind, "main": kind, "guide": f"{kind}_guide", **model}
+    return parse_study(params, "test")
+
+
+def pictures(folder):
+    return list(decode_images(read_set(folder)))
+
+
+def copied(pipelines_folder, tmp_path, name):
+    return Path(shutil.copytree(pipelines_folder / name, tmp_path / name))
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_every_arm_is_drawn_with_a_checkpoint(checkpoint_params, tmp_path, kind):
+    study = study_of(checkpoint_params, kind)
+    for arm in ("cfg", "negative", "autoguidance", "wide", "ancestral", "redrawn"):
+        assert generate(study, arm, tmp_path / "sets", tmp_path / "traces", CPU) == (2, 2)
+    drawn = {arm: pictures(tmp_path / "sets" / arm) for arm in ARMS}
+    assert {picture.size for picture in drawn["cfg"]} == {(32, 32)}
+    assert {picture.size for picture in drawn["wide"]} == {(48, 24)}
+    one_of_each = {arm: picture[0].tobytes() for arm, picture in drawn.items()}
+    assert len(set(one_of_each.values())) == len(ARMS), "two arms drew the same picture"
+
+
+def test_a_shard_does_not_depend_on_what_was_drawn_before(checkpoint_params, tmp_path):
+    study = study_of(checkpoint_params, "sd")
+    for arm in ("ancestral", "redrawn"):
+        generate(study, arm, tmp_path / "sets", tmp_path / "traces", CPU)
+        folder = tmp_path / "sets" / arm
+        before = set_fingerprint(folder)
+        (folder / "part-00001.parquet").unlink()
+        assert generate(study, arm, tmp_path / "sets", tmp_path / "traces", CPU) == (1, 2)
+        assert set_fingerprint(folder) == before
+
+
+def test_image_to_image_is_the_same_from_disk_and_drawn_anew(checkpoint_params, tmp_path):
+    study = study_of(checkpoint_params, "sd")
+    generate(study, "redrawn", tmp_path / "anew", tmp_path / "traces", CPU)
+    generate(study, "negative", tmp_path / "disk", tmp_path / "traces", CPU)
+    generate(study, "redrawn", tmp_path / "disk", tmp_path / "traces2", CPU)
+    assert set_fingerprint(tmp_path / "anew/redrawn") == set_fingerprint(tmp_path / "disk/redrawn")
+
+
+def test_another_source_draws_image_to_image_again(checkpoint_params, tmp_path):
+    generate(study_of(checkpoint_params, "sd"), "redrawn", tmp_path / "sets", tmp_path / "traces", CPU)
+    source = {**ARMS["negative"], "scale": 6.0}
+    checkpoint_params["arms"] = {
+        **ARMS,
+        "negative": source,
+        "redrawn": {**ARMS["redrawn"], "image_to_image": {**ARMS["redrawn"]["image_to_image"], "source": source}},
+    }
+    assert generate(study_of(checkpoint_params, "sd"), "redrawn", tmp_path / "sets", tmp_path / "traces", CPU) == (2, 2)
+
+
+def test_image_to_image_starts_from_a_folder_of_shards(checkpoint_params, pipelines_folder, tmp_path):
+    study = study_of(checkpoint_params, "sd")
+    generate(study, "cfg", pipelines_folder / "kept", tmp_path / "traces", CPU)
+    checkpoint_params["arms"] = {
+        **ARMS,
+        "redrawn": {"method": "cfg", "scale": 4.0, "image_to_image": {"from": "kept/cfg", "strength": 0.4}},
+    }
+    study = study_of(checkpoint_params, "sd")
+    assert generate(study, "redrawn", tmp_path / "sets", tmp_path / "traces", CPU) == (2, 2)
+    start, end = pictures(pipelines_folder / "kept/cfg"), pictures(tmp_path / "sets/redrawn")
+    other = start[1:] + start[:1]
+
+    def distance(a, b):
+        return sum(abs(x - y) for p, q in zip(a, b, strict=True) for x, y in zip(p.tobytes(), q.tobytes(), strict=True))
+
+    assert distance(end, start) < distance(end, other), "each picture comes from its own start"
+
+
+def test_half_precision_and_slices_draw_nearly_the_same(checkpoint_params):
+    plain = ArmGenerator(study_of(checkpoint_params, "sd"), "cfg", CPU).draw(TEXTS, [1])[0][0]
+    loading = {"dtype": "bfloat16", "attention_slicing": True, "vae_slicing": True}
+    half = ArmGenerator(study_of(checkpoint_params, "sd", loading=loading), "cfg", CPU).draw(TEXTS, [1])[0][0]
+    difference = [abs(a - b) for a, b in zip(plain.tobytes(), half.tobytes(), strict=True)]
+    assert 0 < sum(difference) / len(difference) < 4
+
+
+def test_offloaded_weights_predict_the_same(checkpoint_params):
+    draw = [
+        ArmGenerator(study_of(checkpoint_params, "sdxl", loading={"offload": offload}), "cfg", CPU).draw(TEXTS, [1])
+        for offload in (False, True)
+    ]
+    assert draw[0][0][0].tobytes() == draw[1][0][0].tobytes()
+
+
+def test_the_first_sdxl_autoencoder_stays_in_single_precision(pipelines_folder):
+    network = load_network(pipelines_folder / "sdxl", CPU, Loading(dtype="float16"))
+    assert network.unet.dtype == torch.float16
+    assert network.latents is not None
+    assert network.latents.vae.dtype == torch.float32
+
+
+def test_another_text_encoder_changes_the_texts_alone(checkpoint_params):
+    own = ArmGenerator(study_of(checkpoint_params, "sd"), "cfg", CPU)
+    swapped = ArmGenerator(study_of(checkpoint_params, "sd", text_encoder="sd_guide"), "cfg", CPU)
+    for a, b in zip(own.networks["main"].unet.parameters(), swapped.networks["main"].unet.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert own.draw(TEXTS, [1])[0][0].tobytes() != swapped.draw(TEXTS, [1])[0][0].tobytes()
+
+
+def test_another_autoencoder_changes_the_pictures_and_not_the_trace(checkpoint_params):
+    own = ArmGenerator(study_of(checkpoint_params, "sd"), "cfg", CPU).draw(TEXTS, [1])
+    other = ArmGenerator(study_of(checkpoint_params, "sd", vae="sd_guide"), "cfg", CPU).draw(TEXTS, [1])
+    assert own[1] == other[1]
+    assert own[0][0].tobytes() != other[0][0].tobytes()
+
+
+def test_two_loads_of_one_folder_are_two_networks(pipelines_folder):
+    first, second = (load_network(pipelines_folder / "sd", CPU) for _ in range(2))
+    with torch.no_grad():
+        next(first.unet.parameters()).add_(1)
+    assert not torch.equal(next(first.unet.parameters()), next(second.unet.parameters()))
+
+
+def test_pictures_survive_the_autoencoder_of_a_pixel_network(networks_folder):
+    network = load_network(networks_folder / "main", CPU)
+    picture = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    assert torch.equal(network.to_pictures(network.to_samples(picture)), picture)
+
+
+def test_a_digest_follows_every_weight(pipelines_folder, tmp_path):
+    folder = copied(pipelines_folder, tmp_path, "sdxl")
+    before = network_digest(folder, with_text_encoder=True)
+    assert before == network_digest(pipelines_folder / "sdxl", with_text_encoder=True)
+    for part in ("unet", "vae", "text_encoder_2"):
+        path = next((folder / part).glob("*.safetensors"))
+        tensors = load_file(path)
+        name = sorted(tensors)[0]
+        save_file({**tensors, name: tensors[name] + 1}, path, {"format": "pt"})
+        after = network_digest(folder, with_text_encoder=True)
+        assert after != before, part
+        before = after
+
+
+def test_the_digest_of_a_large_file_is_remembered_until_it_changes(pipelines_folder, tmp_path, monkeypatch):
+    import pipeline.weights as weights
+
+    monkeypatch.setattr(weights, "_LARGE", 1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = copied(pipelines_folder, tmp_path, "sd_guide")
+    first = network_digest(folder, with_text_encoder=False)
+    assert (tmp_path / "cache/guidedrift/digests.json").is_file()
+    assert network_digest(folder, with_text_encoder=False) == first
+    path = folder / "unet/diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    name = sorted(tensors)[0]
+    save_file({**tensors, name: tensors[name] + 1}, path, {"format": "pt"})
+    assert network_digest(folder, with_text_encoder=False) != first
+
+
+def refused(params, kind, arm="autoguidance", **model):
+    with pytest.raises(InputError) as raised:
+        generate(study_of(params, kind, **model), arm, Path("none/sets"), Path("none/traces"), CPU)
+    assert not Path("none").exists()
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_a_folder_of_pickles_is_refused(checkpoint_params, pipelines_folder, tmp_path, monkeypatch):
+    folder = copied(pipelines_folder, tmp_path, "sd")
+    weights = folder / "vae/diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    monkeypatch.chdir(tmp_path)
+    assert "vae holds diffusion_pytorch_model.bin, a pickle" in refused(checkpoint_params, "sd", "cfg")
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder", "tokenizer", "scheduler"])
+def test_a_missing_part_is_named(checkpoint_params, pipelines_folder, tmp_path, monkeypatch, part):
+    shutil.rmtree(copied(pipelines_folder, tmp_path, "sd") / part)
+    monkeypatch.chdir(tmp_path)
+    said = refused(checkpoint_params, "sd", "cfg")
+    assert f"sd/{part}/" in said
+    assert "missing" in said
+
+
+def test_truncated_weights_are_named_before_anything_is_loaded(
+    checkpoint_params, pipelines_folder, tmp_path, monkeypatch
+):
+    path = copied(pipelines_folder, tmp_path, "sd") / "text_encoder/model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipeline.generate.load_network", lambda *_: pytest.fail("loaded"))
+    assert "text_encoder/model.safetensors cannot be loaded" in refused(checkpoint_params, "sd", "cfg")
+
+
+def test_a_guide_of_another_kind_is_refused_before_anything_is_loaded(checkpoint_params, monkeypatch):
+    monkeypatch.setattr("pipeline.generate.load_network", lambda *_: pytest.fail("loaded"))
+    said = refused(checkpoint_params, "sd", guide="sdxl")
+    assert "the guide sdxl does not fit: width of the text embeddings is 32 in the main network and 64" in said
+
+
+def test_a_checkpoint_that_is_no_folder_names_the_command(checkpoint_params):
+    said = refused(checkpoint_params, "sd", "cfg", main="models/sd_v9")
+    assert "model folder models/sd_v9 is missing" in said
+    assert "hf download <owner>/<name>" in said
+
+
+@pytest.mark.parametrize("revision", ["", "@fp16"])
+def test_a_repository_that_is_not_in_the_cache_names_the_command(checkpoint_params, tmp_path, monkeypatch, revision):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    said = refused(checkpoint_params, "sd", "cfg", main=f"hub:CompVis/stable-diffusion-v1-4{revision}")
+    assert "hf download CompVis/stable-diffusion-v1-4" in said
+    assert ("--revision fp16" in said) == bool(revision)
+
+
+def test_a_repository_in_the_cache_is_found_at_its_revision(pipelines_folder, tmp_path, monkeypatch):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--owner--tiny"
+    shutil.copytree(pipelines_folder / "sd", repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for source in ("hub:owner/tiny", "hub:owner/tiny@main", f"hub:owner/tiny@{commit}"):
+        assert locate(source).path == repository / "snapshots" / commit
+    with pytest.raises(InputError, match="owner/tiny at revision v2 is not in the Hugging Face cache"):
+        locate("hub:owner/tiny@v2")
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ({"canvas": {"width": 33, "height": 32}}, "arms.cfg.canvas is 33x32; width and height must be multiples of 2"),
+        (
+            {"image_to_image": {"from": "unknown/folder", "strength": 0.5}},
+            "unknown/folder holds no shards",
+        ),
+        (
+            {"image_to_image": {"from": "sd", "strength": 0.5}},
+            "arms.cfg.image_to_image.from 'sd' is no arm and no folder of shards; arms: cfg, negative",
+        ),
+        (
+            {"image_to_image": {"from": "negative", "strength": 0.5}},
+            "source must repeat the arm it starts from; write source: ${arms.negative} in conf/",
+        ),
+        ({"sampler": {"scheduler": "dim", "steps": 3}}, "arms.cfg.sampler.scheduler is 'dim': is unknown; known"),
+        ({"sampler": {"scheduler": "ddim", "steps": 3, "levels": "karras"}}, "scheduler ddim has no levels karras"),
+    ],
+)
+def test_an_arm_that_does_not_fit_is_refused(checkpoint_params, arm, message, monkeypatch):
+    monkeypatch.setattr("pipeline.generate.load_network", lambda *_: pytest.fail("loaded"))
+    checkpoint_params["arms"] = {**ARMS, "cfg": {**ARMS["cfg"], **arm}}
+    with pytest.raises(InputError) as raised:
+        generate(study_of(checkpoint_params, "sd"), "cfg", Path("none/sets"), Path("none/traces"), CPU)
+    assert message in str(raised.value)
+
+
+def test_a_pickle_or_a_bad_hub_name_is_a_configuration_error(checkpoint_params):
+    for source, message in (
+        ("models/anything.ckpt", "is a pickle"),
+        ("hub:noowner", "must be hub:<owner>/<name>"),
+        ("../models/sd", "must be a path inside the project"),
+    ):
+        with pytest.raises(InputError, match=message):
+            study_of(checkpoint_params, "sd", main=source)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_configurations_of_real_checkpoints_compose_and_say_what_to_fetch(model, tmp_path, monkeypatch):
+    params = compose(ROOT / "conf", [f"model={model}"])
+    study = parse_study(params, model)
+    assert study.model.name == model
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match=r"hf download \S+/"):
+        generate(study, "autoguidance", tmp_path / "sets", tmp_path / "traces", CPU)
+
+
+def test_configurations_of_one_kind_fit(pipelines_folder):
+    check_fit(locate(str(pipelines_folder / "sd")), locate(str(pipelines_folder / "sd_guide")))
+    assert load_text_encoder(locate(str(pipelines_folder / "sdxl")), CPU).zero_empty
+
+
+def test_a_missing_guide_stops_only_the_arms_that_use_it(checkpoint_params, capsys):
+    study = study_of(checkpoint_params, "sd", guide="nowhere", vae="sd_guide")
+    digests = study_digests(study)
+    assert digests["guide"] is None
+    assert {"main", "vae"} < set(digests)
+    assert "model folder nowhere is missing" in capsys.readouterr().out
+    assert "model folder nowhere is missing" in refused(checkpoint_params, "sd", guide="nowhere")
