@@ -13,13 +13,12 @@ from eval.bootstrap import Interval, paired_difference_interval, statistic_inter
 from eval.features import REFERENCE, load_features
 from eval.frechet import Shift, decompose, frechet_distance
 from eval.shift import paired_displacement
-from pipeline.checkpoints import locate
 from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, fingerprint, write_atomically
 from pipeline.layout import FEATURES, METRICS, PLOTS, SCORES, TRACES
 from pipeline.shards import read_set, read_table
 from pipeline.study import Metrics, Study, load_study
-from pipeline.weights import network_digest
+from pipeline.weights import study_digests
 
 PAIRED_SCORES = {"clip_score": "clip_score", "aesthetic": "aesthetic", "malformed": "p_malformed"}
 
@@ -96,8 +95,7 @@ def compare(study: Study) -> dict[str, object]:
             "extractor": provenance["extractor"],
             "extractor_digest": provenance["extractor_digest"],
             "resize": provenance["resize"],
-            "main": network_digest(locate(study.model.main, study.model.config), with_text_encoder=True),
-            "guide": network_digest(locate(study.model.guide, study.model.config), with_text_encoder=False),
+            **{part: digest or "missing" for part, digest in study_digests(study).items()},
             "reference": reference.provenance["set"],
             "code": fingerprint({str(path): file_digest(path) for path in sorted(_sources())}),
             "libraries": {name: version(name) for name in ("torch", "diffusers", "open_clip_torch", "transformers")},
