@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from pipeline import chunks as chunks_module
 from pipeline import conditioning as conditioning_module
+from pipeline import degrade as degrade_module
 from pipeline import dynamic_negative as dynamic_negative_module
 from pipeline import emphasis as emphasis_module
 from pipeline import guidance as guidance_module
@@ -40,6 +41,7 @@ from pipeline.arm import Arm
 from pipeline.checkpoints import check_fit, locate
 from pipeline.conditioning import Conditioning
 from pipeline.cost import Cost, ShardCost, device_name, evaluations, prediction_flops, total_cost
+from pipeline.degrade import lora_digest, weaken
 from pipeline.drawing import Canvas, ImageToImage
 from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, fingerprint
@@ -62,6 +64,7 @@ from pipeline.shards import (
 from pipeline.study import Model, Study, load_study
 from pipeline.text_encoder import TextEncoder, load_text_encoder
 from pipeline.trace import trace_rows
+from pipeline.weaken_settings import Lora
 from pipeline.weights import digest_of, network_digest
 
 FEATURES = Features(
@@ -91,6 +94,7 @@ TRACE_FEATURES = Features(
 _CODE = (
     chunks_module,
     conditioning_module,
+    degrade_module,
     dynamic_negative_module,
     emphasis_module,
     guidance_module,
@@ -168,7 +172,10 @@ def plan_shards(study: Study, arm_name: str, texts: Mapping[Text, list[str]]) ->
     if with_guide:
         guide = locate(model.guide, model.config)
         check_fit(main, guide)
-        common["guide"] = network_digest(guide, with_text_encoder=False)
+        how = model.weaken
+        common["guide"] = [network_digest(guide, with_text_encoder=False), how and how.model_dump()]
+        if isinstance(how, Lora):
+            common["guide_lora"] = lora_digest(how)
     shards = []
     starts = None if arm.image_to_image is None else start_fingerprints(study, arm.image_to_image)
     for part, start in enumerate(range(0, study.generate.pictures, study.generate.shard)):
@@ -231,6 +238,8 @@ class ArmGenerator:
         if any(prediction.network == "guide" for prediction in self.guidance.predictions()):
             guide = locate(model.guide, model.config)
             self.networks["guide"] = load_network(guide, device, loading, latents=self.networks["main"].latents)
+            if model.weaken:
+                weaken(self.networks["guide"].unet, model.weaken)
             check_pair(self.networks["main"], self.networks["guide"])
 
         self._flops: dict[str, int] = {}

@@ -231,10 +231,14 @@ def _load_vae(checkpoint: Checkpoint, dtype: torch.dtype, loading: Loading, devi
 
 
 def check_pair(main: DenoisingNetwork, guide: DenoisingNetwork) -> None:
-    """Raise InputError where the guide's predictions cannot be mixed with the main network's."""
+    """Raise InputError where the guide's predictions cannot be mixed with the main network's.
+
+    Prediction types and noise schedules may differ (they are converted), and so may the size of the canvas of training.
+    """
     for what, ours, theirs in (
-        ("samples of shape", main.sample_shape, guide.sample_shape),
+        ("samples of channels", main.unet.config.in_channels, guide.unet.config.in_channels),
         ("text embeddings of width", main.unet.config.cross_attention_dim, guide.unet.config.cross_attention_dim),
+        ("latents" if main.latents else "patches of side", main.patch, guide.patch),
     ):
         if ours != theirs:
             raise InputError(f"the guide does not fit: main works on {what} {ours}, the guide on {theirs}")

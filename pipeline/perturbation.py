@@ -127,3 +127,9 @@ def _skipped(block: BasicTransformerBlock, undo: ExitStack) -> None:
 
 def _pass_through(hidden_states: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
     return hidden_states
+
+
+def skip_for_good(unet: UNet2DConditionModel, layers: tuple[str, ...]) -> None:
+    """Leave the transformer blocks under `layers` out of this network from now on. Raises InputError."""
+    for _, block in transformer_blocks(unet, layers):
+        block.__dict__["forward"] = _pass_through

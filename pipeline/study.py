@@ -18,6 +18,7 @@ from pipeline.loading import Loading
 from pipeline.prompt_sets import PromptSet
 from pipeline.section import Count, Name, Section, Seed, inside_project
 from pipeline.text_settings import TextSettings
+from pipeline.weaken_settings import Weaken
 
 
 def _known_source(source: str | None) -> str | None:
@@ -29,12 +30,14 @@ class Model(Section):
 
     Each is a folder in diffusers' layout, hub:<owner>/<name>[@<revision>], or a single .safetensors file, for which
     `config` is a folder with the configurations and tokenizers of its kind. `vae` and `text_encoder` name checkpoints
-    whose autoencoder and first text encoder take the place of the main one's.
+    whose autoencoder and first text encoder take the place of the main one's. `weaken` makes the guide from the network
+    at `guide`: degraded, or with a LoRA (pipeline/degrade.py).
     """
 
     name: Name
     main: str
     guide: str
+    weaken: Weaken | None = None
     config: str | None = None
     vae: str | None = None
     text_encoder: str | None = None

@@ -1,0 +1,78 @@
+"""Guides made from a network: a degraded copy, or another training epoch of its LoRA.
+
+Autoguidance asks for a guide with the same kind of errors, only stronger (arXiv 2406.02507, section 5): less training
+and less capacity work, arbitrary damage mostly does not. Degraded copies are here so that this can be measured.
+Everything is drawn from a seed on the CPU and written into the weights, so the guide is one fixed network.
+"""
+
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors import safe_open
+
+from pipeline.errors import InputError
+from pipeline.files import file_digest
+from pipeline.perturbation import skip_for_good
+from pipeline.weaken_settings import DropLayers, Dropout, Lora, LowBits, WeightNoise
+
+
+@torch.no_grad()
+def weaken(unet: UNet2DConditionModel, how: WeightNoise | Dropout | DropLayers | LowBits | Lora) -> None:
+    """Change the weights of `unet` in place. Raises InputError for layers and LoRA files that do not fit."""
+    if isinstance(how, WeightNoise):
+        generator = torch.Generator().manual_seed(how.seed)
+        for weight in unet.parameters():
+            noise = torch.randn(weight.shape, generator=generator).to(weight)
+            deviation = weight.std() if weight.numel() > 1 else weight.abs().sum()
+            weight.add_(noise * deviation * how.strength)
+    elif isinstance(how, Dropout):
+        generator = torch.Generator().manual_seed(how.seed)
+        for name, weight in _matrices(unet):
+            if name.startswith(("down_blocks", "mid_block", "up_blocks")):
+                keep = torch.rand(weight.shape[1], generator=generator) >= how.rate
+                weight.mul_((keep / (1 - how.rate)).to(weight).view(1, -1, *(1,) * (weight.ndim - 2)))
+    elif isinstance(how, DropLayers):
+        skip_for_good(unet, how.layers)
+    elif isinstance(how, LowBits):
+        for _, weight in _matrices(unet):
+            axes = tuple(range(1, weight.ndim))
+            step = weight.abs().amax(axes, keepdim=True).clamp(min=1e-12) / (2 ** (how.bits - 1) - 1)
+            weight.copy_((weight / step).round() * step)
+    else:
+        _fuse_lora(unet, how)
+
+
+def _matrices(unet: UNet2DConditionModel) -> list[tuple[str, torch.Tensor]]:
+    kinds = (torch.nn.Linear, torch.nn.Conv2d)
+    return [(name, module.weight) for name, module in unet.named_modules() if isinstance(module, kinds)]
+
+
+def lora_digest(lora: Lora) -> str:
+    """Hex digest of a LoRA's file. Raises InputError where there is none."""
+    if not Path(lora.file).is_file():
+        raise InputError(f"model.weaken.file {lora.file} does not exist")
+    return file_digest(Path(lora.file))
+
+
+def _fuse_lora(unet: UNet2DConditionModel, lora: Lora) -> None:
+    path = Path(lora.file)
+    before = [parameter.clone() for parameter in unet.parameters()]
+    try:
+        unet.load_lora_adapter(
+            str(path.parent), weight_name=path.name, adapter_name="guide", use_safetensors=True, prefix=_prefix(path)
+        )
+        unet.fuse_lora(lora_scale=lora.scale, adapter_names=["guide"])
+        unet.unload_lora()
+    except Exception as error:  # diffusers, peft and safetensors raise many kinds for a file that does not fit
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"model.weaken.file {path} is no LoRA for this network ({reason})") from None
+    after = unet.parameters()
+    if lora.scale and all(torch.equal(old, new) for old, new in zip(before, after, strict=True)):
+        raise InputError(f"model.weaken.file {path} changes no weight of this network; it is a LoRA of another one")
+
+
+def _prefix(path: Path) -> str | None:
+    """Pipelines save the UNet's part of a LoRA under "unet.", a UNet alone without a prefix."""
+    with safe_open(path, "pt") as file:
+        return "unet" if any(key.startswith("unet.") for key in file.keys()) else None  # noqa: SIM118

@@ -1,0 +1,59 @@
+"""How a guide is made from a network, as conf/ describes it (pipeline/degrade.py does it)."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from pipeline.section import Section, Seed, inside_project
+
+
+class WeightNoise(Section):
+    """Gaussian noise on every weight, `strength` times the standard deviation of its tensor."""
+
+    name: Literal["weight_noise"]
+    strength: Annotated[float, Field(gt=0, le=10)]
+    seed: Seed = 0
+
+
+class Dropout(Section):
+    """Each input channel of the layers inside the blocks is left out with probability `rate`; the others make up for
+    it. One mask for all pictures and steps: dropout that is drawn anew would be noise, not a weaker network."""
+
+    name: Literal["dropout"]
+    rate: Annotated[float, Field(gt=0, lt=1)]
+    seed: Seed = 0
+
+
+class DropLayers(Section):
+    """Transformer blocks under `layers` (beginnings of module names) are left out."""
+
+    name: Literal["drop_layers"]
+    layers: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class LowBits(Section):
+    """Weights of matrices and convolutions rounded to `bits`, symmetric, with one step for each output channel."""
+
+    name: Literal["low_bits"]
+    bits: Annotated[int, Field(ge=2, le=8)]
+
+
+class Lora(Section):
+    """The network at `model.guide` with a LoRA file (safetensors, diffusers' or Kohya's layout) at `scale`."""
+
+    name: Literal["lora"]
+    file: str
+    scale: float = 1.0
+
+    _file = field_validator("file")(inside_project)
+
+    @field_validator("file")
+    @classmethod
+    def _safetensors(cls, file: str) -> str:
+        if Path(file).suffix != ".safetensors":
+            raise ValueError("must be a .safetensors file; pickles can run code when they are read")
+        return file
+
+
+Weaken = Annotated[WeightNoise | Dropout | DropLayers | LowBits | Lora, Field(discriminator="name")]
