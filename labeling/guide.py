@@ -43,7 +43,7 @@ def guide(kind: Kind, addresses: Mapping[Verdict, str]) -> str:
     if kind == "pairs":
         return _PAIRS_GUIDE
     rows = (
-        f'<p><img src="{addresses[verdict]}" alt="examples" width="330"><br>{meaning}</p>'
+        f'<p>{meaning}<img src="{addresses[verdict]}" alt="examples" width="280"><br></p>'
         for verdict, meaning in _MEANINGS.items()
     )
     return _TASKS_GUIDE.format(rows="".join(rows))
