@@ -268,14 +268,10 @@ def strengths(
         settings.level,
         settings.seed,
     )
-    simulated = {
-        arm
-        for label in labels
-        if label.simulated
-        for arm in (shown[label.task_id].left_arm, shown[label.task_id].right_arm)
-    }
+    # Strengths are relative to each other, so one simulated choice touches all of them.
+    simulated = any(label.simulated for label in labels)
     return [
-        Strength(arm=arm, strength=Interval(value=s.value, low=s.low, high=s.high, n=s.n), simulated=arm in simulated)
+        Strength(arm=arm, strength=Interval(value=s.value, low=s.low, high=s.high, n=s.n), simulated=simulated)
         for arm, s in found.items()
     ]
 
