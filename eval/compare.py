@@ -1,46 +1,60 @@
-"""Stage `compare`: arm against arm, and every arm against the baseline."""
+"""Stage `compare`: arm against arm, every arm against the baseline and the reference, and what that says."""
 
 import csv
 import io
 import json
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import ValidationError
+from torch import Tensor
 
-from eval.bootstrap import Interval, paired_difference_interval, statistic_interval
-from eval.features import REFERENCE, load_features
-from eval.frechet import Shift, decompose, frechet_distance
-from eval.shift import paired_displacement
+from eval.alignment import actions, alignments, closer_to, trajectories
+from eval.bootstrap import Interval, statistic_interval
+from eval.classifier_test import classifier_auc
+from eval.composition import jensen_shannon, paired_composition_p_value, total_variation
+from eval.contraction import leading_directions
+from eval.displacement import paired_displacement
+from eval.features import REFERENCE, SetFeatures, load_features
+from eval.frechet import frechet_distance
+from eval.holm import holm
+from eval.jackknife import Replicates, combined, deletions, replicates
+from eval.kinds import KINDS
+from eval.matched_strength import frontiers
+from eval.mmd_test import mmd_test, paired_mmd_test
+from eval.paired_arms import ArmValues, arm_replicates
+from eval.prompt_diversity import within_prompt_spread
+from eval.verdicts import alignment_answer, arm_verdicts
+from pipeline.comparison import COMPARISON, Alignment, ComparedArm, Comparison, Cost, Floor
 from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, fingerprint, write_atomically
-from pipeline.layout import FEATURES, METRICS, PLOTS, SCORES, TRACES
+from pipeline.layout import COSTS, FEATURES, METRICS, PLOTS, SCORES, SETS, TRACES
 from pipeline.shards import read_set, read_table
 from pipeline.study import Metrics, Study, load_study
 from pipeline.weights import study_digests
 
+# Per-image columns of data/scores whose differences are asked for, by the name of the set score.
 PAIRED_SCORES = {"clip_score": "clip_score", "aesthetic": "aesthetic", "malformed": "p_malformed"}
+# The scores that may name a direction of feature space.
+NAMING = ("clip_score", "aesthetic", "p_malformed", "saturation", "contrast", "sharpness")
+KIND_COLUMNS = tuple(f"kind_{kind}" for kind in KINDS)
+DIRECTIONS = 4
+PERMUTATIONS = 999
+# The columns of plots that may have no rows: a study without guided arms or without probes.
+COLUMNS = {
+    "arms": ["arm"],
+    "shift": ["arm", "drift", "contraction"],
+    "frontier": ["family", "arm", "recall", "precision"],
+    "alignment": ["arm", "step", "cosine"],
+    "direction": ["arm", "step", "direction"],
+}
+
+Arms = dict[str, ArmValues]
 
 
-def shift_intervals(arm: torch.Tensor, baseline: torch.Tensor, settings: Metrics) -> dict[str, Interval]:
-    """The shift of one arm from another, features [N, D] paired by seed, with intervals over pairs."""
-
-    def part(name: str) -> Interval:
-        def statistic(index: torch.Tensor) -> float:
-            key = tuple(index.tolist())
-            if key not in seen:
-                seen[key] = decompose(arm[index], baseline[index])
-            return float(getattr(seen[key], name))
-
-        return statistic_interval(statistic, len(arm), settings.resamples, settings.level, settings.seed)
-
-    # The four parts share their resamples (one seed), and a decomposition is dear.
-    seen: dict[tuple[int, ...], Shift] = {}
-    return {name: part(name) for name in ("fd", "drift", "contraction", "spread_ratio")}
-
-
-def reference_floor(reference: torch.Tensor, n: int, settings: Metrics) -> Interval:
+def reference_floor(reference: Tensor, n: int, settings: Metrics) -> Interval:
     """The Fréchet distance that `n` real pictures have from the other real ones: what a perfect arm would get."""
     ours, others = reference[:n], reference[n:]
     return statistic_interval(
@@ -48,60 +62,271 @@ def reference_floor(reference: torch.Tensor, n: int, settings: Metrics) -> Inter
     )
 
 
-def compare(study: Study) -> dict[str, object]:
+def compare(study: Study) -> Comparison:
     """The content of metrics/compare.json. Raises InputError where an arm's numbers are missing or do not fit."""
     extractor = f"{study.features.primary}.safetensors"
-    settings = study.metrics
     features = {arm: load_features(FEATURES / arm / extractor) for arm in study.arms}
-    columns = ["image_id", "pair_id", *PAIRED_SCORES.values()]
-    scores = {arm: read_table(SCORES / f"{arm}.parquet", columns) for arm in study.arms}
-    details = {arm: _read_json(METRICS / "detail" / f"{arm}.json") for arm in study.arms}
-    pairs = scores[study.baseline].column("pair_id").to_pylist()
-    arms: list[dict[str, object]] = []
-    for name, arm in study.arms.items():
-        if scores[name].column("pair_id").to_pylist() != pairs:
-            raise InputError(f"arms '{name}' and '{study.baseline}' do not share their pairs; run `dvc repro`")
-        entry: dict[str, object] = {
-            "arm": name,
-            "method": arm.method,
-            "scale": arm.scale,
-            "prompt": arm.prompt,
-            "negative_prompt": arm.negative,
-            "description": arm.description,
-            "n": len(pairs),
-            "scores": details[name]["scores"],
-            "against_baseline": None,
-        }
-        if name != study.baseline:
-            ours, base = features[name].images, features[study.baseline].images
-            shift: dict[str, object] = {k: asdict(v) for k, v in shift_intervals(ours, base, settings).items()}
-            shift["mean_share"] = paired_displacement(ours, base).mean_share
-            for key, column in PAIRED_SCORES.items():
-                a, b = (torch.tensor(scores[x].column(column).to_pylist()) for x in (name, study.baseline))
-                difference = paired_difference_interval(a, b, settings.resamples, settings.level, settings.seed)
-                shift[key] = asdict(difference)
-            entry["against_baseline"] = shift
-        arms.append(entry)
     reference = load_features(FEATURES / REFERENCE / extractor)
-    provenance = details[study.baseline]["provenance"]
+    details = {arm: _read_json(METRICS / "detail" / f"{arm}.json") for arm in study.arms}
+    for name in study.arms:
+        check_one_instrument(name, features[name], reference, details[name]["provenance"])
+    arms = read_arms(study, features)
+    try:
+        return compare_arms(study, arms, prompt_numbers(study), reference, details)
+    except (ValueError, ValidationError) as error:
+        raise InputError(f"study '{study.name}' cannot be compared: {' '.join(str(error).split())}") from None
+
+
+def check_one_instrument(arm: str, features: SetFeatures, reference: SetFeatures, measured: dict[str, Any]) -> None:
+    """Raise InputError where an arm's features or scores come from another extractor or reference set."""
+    for key in ("extractor", "extractor_digest", "resize"):
+        if features.provenance[key] != reference.provenance[key]:
+            raise InputError(
+                f"features of '{arm}' and of the reference differ in {key}: {features.provenance[key]} and "
+                f"{reference.provenance[key]}; run `dvc repro`"
+            )
+    if features.images.shape[1] != reference.images.shape[1]:
+        raise InputError(
+            f"features of '{arm}' have {features.images.shape[1]} dimensions, of the reference "
+            f"{reference.images.shape[1]}; run `dvc repro`"
+        )
+    for key, seen, wanted in (
+        ("reference set", measured["reference"], reference.provenance["set"]),
+        ("pictures", measured["set"], features.provenance["set"]),
+    ):
+        if seen != wanted:
+            raise InputError(f"the scores of '{arm}' have {key} {seen}, the features {wanted}; run `dvc repro`")
+
+
+def read_arms(study: Study, features: dict[str, SetFeatures]) -> Arms:
+    """Features and per-image scores of every arm, row k being pair k. Raises InputError where arms are no pairs."""
+    columns = list(dict.fromkeys(["image_id", "pair_id", *PAIRED_SCORES.values(), *NAMING, *KIND_COLUMNS]))
+    arms: Arms = {}
+    pairs: dict[str, list[int]] = {}
+    for name in study.arms:
+        scores = read_table(SCORES / f"{name}.parquet", columns)
+        if scores["image_id"].to_pylist() != features[name].ids:
+            raise InputError(f"scores of '{name}' belong to other pictures than its features; run `dvc repro`")
+        pairs[name] = scores["pair_id"].to_pylist()
+        own = {column: torch.tensor(scores[column].to_pylist(), dtype=torch.float64) for column in columns[2:]}
+        arms[name] = ArmValues(features[name].images.double(), own)
+    for name, own_pairs in pairs.items():
+        if own_pairs != pairs[study.baseline]:
+            shared = len(set(own_pairs) & set(pairs[study.baseline]))
+            raise InputError(
+                f"arms '{name}' ({len(own_pairs)} pictures) and '{study.baseline}' ({len(pairs[study.baseline])}) "
+                f"do not share their pairs, only {shared}; run `dvc repro`"
+            )
+    return arms
+
+
+def prompt_numbers(study: Study) -> Tensor:
+    """The number [N] of each pair's prompt; pairs of one prompt are resampled together."""
+    prompts = read_set(SETS / study.baseline, ["prompt"])["prompt"].to_pylist()
+    numbers = {prompt: k for k, prompt in enumerate(dict.fromkeys(prompts))}
+    # Without any prompt nothing is shared but the lack of one.
+    return torch.arange(len(prompts)) if len(numbers) == 1 else torch.tensor([numbers[prompt] for prompt in prompts])
+
+
+def compare_arms(
+    study: Study, arms: Arms, prompts: Tensor, reference: SetFeatures, details: dict[str, dict[str, Any]]
+) -> Comparison:
+    """Every number of the comparison. Raises ValueError where there are too few pictures, with their counts."""
+    settings = study.metrics
+    kept = deletions(prompts, settings.seed)
+    found = arm_replicates(arms, study.baseline, reference.images, settings.precision_recall_k, kept)
+    guided = [name for name in study.arms if name != study.baseline]
+    against = {
+        name: against_baseline(arms[name], arms[study.baseline], found[name], found[study.baseline], prompts, settings)
+        for name in guided
+    }
+    adjusted = _adjusted({name: content.pop("p_values") for name, content in against.items()})
+    compared = [
+        ComparedArm.model_validate(
+            {
+                "arm": name,
+                "family": arm.family,
+                "method": arm.method,
+                "scale": arm.scale,
+                "prompt": arm.prompt,
+                "negative_prompt": arm.negative,
+                "description": arm.description,
+                "n": len(prompts),
+                "cost": read_cost(COSTS / f"{name}.json"),
+                "kinds": dict(zip(KINDS, _kinds(arms[name]).mean(0).tolist(), strict=True)),
+                "scores": details[name]["scores"],
+                "against_reference": against_reference(arms[name], found[name], reference, prompts, settings),
+                "against_baseline": {**against[name], "adjusted_p": adjusted[name]} if name in against else None,
+            }
+        )
+        for name, arm in study.arms.items()
+    ]
+    floor = Floor.model_validate({"fd": reference_floor(reference.images, study.generate.pictures, settings)})
+    return Comparison.model_validate(
+        {
+            "study": study.name,
+            "baseline": study.baseline,
+            "level": settings.level,
+            "arms": compared,
+            "floor": floor,
+            "reference_n": len(reference.ids),
+            "frontiers": frontiers(study.arms, study.baseline, found, settings.level),
+            "alignment": [one for name in study.arms if (one := alignment_of(name, settings)) is not None],
+            "verdicts": arm_verdicts(compared, study.baseline, floor, settings.level),
+            "provenance": provenance(study, reference, details[study.baseline]["provenance"]),
+        }
+    )
+
+
+def against_baseline(
+    arm: ArmValues,
+    baseline: ArmValues,
+    found: dict[str, Replicates],
+    base: dict[str, Replicates],
+    prompts: Tensor,
+    settings: Metrics,
+) -> dict[str, Any]:
+    """The record AgainstBaseline of one arm, with unadjusted `p_values` in the place of the adjusted ones."""
+    level, seed = settings.level, settings.seed
+    differences = {name: found[column] - base[column] for name, column in PAIRED_SCORES.items()}
+    differences["reference_fd"] = found["fd"] - base["fd"]
+    mmd = paired_mmd_test(arm.features, baseline.features, PERMUTATIONS, seed)
+    moved = paired_displacement(arm.features, baseline.features)
+    # Pictures of one seed differ less than those of two; held out together, a pair cannot tell on itself.
+    auc = classifier_auc(arm.features, baseline.features, prompts, prompts, level)
     return {
-        "study": study.name,
-        "baseline": study.baseline,
-        "level": settings.level,
-        "arms": arms,
-        "floor": {"fd": asdict(reference_floor(reference.images, study.generate.pictures, settings))},
-        "reference_n": len(reference.ids),
-        "provenance": {
-            "extractor": provenance["extractor"],
-            "extractor_digest": provenance["extractor_digest"],
-            "resize": provenance["resize"],
-            **{part: digest or "missing" for part, digest in study_digests(study).items()},
-            "reference": reference.provenance["set"],
-            "code": fingerprint({str(path): file_digest(path) for path in sorted(_sources())}),
-            "libraries": {name: version(name) for name in ("torch", "diffusers", "open_clip_torch", "transformers")},
-            "params": fingerprint(study.model_dump()),
+        **{name: found[f"shift_{name}"].interval(level) for name in ("fd", "drift", "contraction", "spread_ratio")},
+        **{name: difference.interval(level) for name, difference in differences.items()},
+        "mean_share": moved.mean_share,
+        "dispersion": moved.dispersion,
+        "two_sample": {"mmd2": mmd.mmd2, "mmd_p": mmd.p, "auc": auc},
+        "composition": composition(arm, baseline, found, base, settings),
+        "directions": named_directions(arm, baseline),
+        "within_prompt": within_prompt(arm, baseline, prompts, settings),
+        "p_values": {
+            "shift": mmd.p,
+            "spread": found["shift_spread_ratio"].p_value(neutral=1),
+            "distance": differences["reference_fd"].p_value(),
+            "quality": differences["aesthetic"].p_value(),
+            "malformed": differences["malformed"].p_value(),
+            "prompt": differences["clip_score"].p_value(),
         },
     }
+
+
+def against_reference(
+    arm: ArmValues, found: dict[str, Replicates], reference: SetFeatures, prompts: Tensor, settings: Metrics
+) -> dict[str, Any]:
+    """The record AgainstReference of one arm; real pictures are independent of the arm's, each on its own."""
+    mmd = mmd_test(arm.features, reference.images, PERMUTATIONS, settings.seed)
+    own = torch.arange(len(reference.ids)) + int(prompts.max()) + 1
+    auc = classifier_auc(arm.features, reference.images, prompts, own, settings.level)
+    return {
+        **{name: found[name].interval(settings.level) for name in ("drift", "contraction", "spread_ratio")},
+        "two_sample": {"mmd2": mmd.mmd2, "mmd_p": mmd.p, "auc": auc},
+    }
+
+
+def composition(
+    arm: ArmValues,
+    baseline: ArmValues,
+    found: dict[str, Replicates],
+    base: dict[str, Replicates],
+    settings: Metrics,
+) -> dict[str, Any]:
+    """How the shares of the kinds changed, with intervals over pairs."""
+    shares = [*(found[column] for column in KIND_COLUMNS), *(base[column] for column in KIND_COLUMNS)]
+
+    def distance(measure: Any) -> Interval:
+        def of_shares(*values: float) -> float:
+            halves = torch.tensor(values, dtype=torch.float64).reshape(2, len(KINDS))
+            return float(measure(halves[0], halves[1]))
+
+        return combined(of_shares, *shares).interval(settings.level)
+
+    return {
+        "total_variation": distance(total_variation),
+        "jensen_shannon": distance(jensen_shannon),
+        "p": paired_composition_p_value(_kinds(arm), _kinds(baseline), PERMUTATIONS, settings.seed),
+    }
+
+
+def named_directions(arm: ArmValues, baseline: ArmValues) -> list[dict[str, Any]]:
+    """The leading directions of the covariance change, each with the per-image score that goes with it most."""
+    pooled = torch.cat([arm.features, baseline.features])
+    scores = {name: torch.cat([arm.scores[name], baseline.scores[name]]) for name in NAMING}
+    result = []
+    for direction in leading_directions(arm.features, baseline.features, min(DIRECTIONS, pooled.shape[1])):
+        along = pooled @ direction.axis
+        correlations = {name: _correlation(along, values) for name, values in scores.items()}
+        name = max(correlations, key=lambda one: abs(correlations[one]))
+        # An axis has no sign of its own.
+        result.append({"ratio": direction.ratio, "score": name, "correlation": abs(correlations[name])})
+    return result
+
+
+def within_prompt(arm: ArmValues, baseline: ArmValues, prompts: Tensor, settings: Metrics) -> Interval | None:
+    """The spread within a prompt over the baseline's, with its interval over prompts; None where none repeats."""
+    repeated = torch.unique(prompts, return_counts=True)[1] > 1
+    if int(repeated.sum()) < 3:
+        return None
+    kept = torch.isin(prompts, torch.unique(prompts)[repeated])
+    ours, theirs, numbers = arm.features[kept], baseline.features[kept], prompts[kept]
+
+    def statistic(index: Tensor) -> dict[str, float]:
+        spreads = [within_prompt_spread(features[index], numbers[index]) for features in (ours, theirs)]
+        return {"ratio": spreads[0] / spreads[1]}
+
+    found = replicates(statistic, len(numbers), deletions(numbers, settings.seed))
+    return found["ratio"].interval(settings.level)
+
+
+def alignment_of(arm: str, settings: Metrics) -> Alignment | None:
+    """The alignment of the references along one arm's trajectories; None where fewer than two were evaluated."""
+    if "cosines" not in read_set(TRACES / arm, None).column_names:
+        return None
+    columns = ["image_id", "step", "sigma", "references", "relative_norms", "cosines"]
+    found = trajectories(read_set(TRACES / arm, columns))
+    if found is None:
+        return None
+    ask = (settings.resamples, settings.level, settings.seed)
+    asked = {"negative", "guide", "empty"} <= set(found.references)
+    guide_over_empty = closer_to(found, "negative", "guide", "empty", *ask) if asked else None
+    content = {
+        "arm": arm,
+        "pairs": [{**vars(one), "steps": _steps(one.steps)} for one in alignments(found, *ask)],
+        "actions": [{**vars(one), "steps": _steps(one.steps)} for one in actions(found, *ask)],
+        "guide_over_empty": guide_over_empty,
+        "answer": "",
+    }
+    record = Alignment.model_validate(content)
+    return record.model_copy(update={"answer": alignment_answer(record.pairs, record.actions, record.guide_over_empty)})
+
+
+def provenance(study: Study, reference: SetFeatures, measured: dict[str, Any]) -> dict[str, Any]:
+    """What the numbers were made with."""
+    return {
+        "extractor": measured["extractor"],
+        "extractor_digest": measured["extractor_digest"],
+        "resize": measured["resize"],
+        **{part: digest or "missing" for part, digest in study_digests(study).items()},
+        "reference": reference.provenance["set"],
+        "code": fingerprint({str(path): file_digest(path) for path in sorted(_sources())}),
+        "libraries": {
+            name: version(name) for name in ("torch", "diffusers", "open_clip_torch", "transformers", "scikit-learn")
+        },
+        "params": fingerprint(study.model_dump()),
+    }
+
+
+def read_cost(path: Path) -> Cost | None:
+    """What an arm's pictures cost; None where `generate` left no file. Raises InputError where it is unreadable."""
+    if not path.exists():
+        return None
+    try:
+        return Cost.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise InputError(f"{path}: {error.errors()[0]['msg']}; delete it and run `dvc repro`") from None
 
 
 def direction_sizes(study: Study) -> list[dict[str, object]]:
@@ -117,41 +342,78 @@ def direction_sizes(study: Study) -> list[dict[str, object]]:
     return rows
 
 
-def plot_tables(content: dict[str, object]) -> dict[str, list[dict[str, object]]]:
-    """The tables behind `dvc plots`: one row an arm."""
+def plot_tables(comparison: Comparison) -> dict[str, list[dict[str, object]]]:
+    """The tables behind `dvc plots`."""
     arms: list[dict[str, object]] = []
     shifts: list[dict[str, object]] = []
-    for entry in content["arms"]:  # type: ignore[attr-defined]
-        values = {name: round(interval["value"], 5) for name, interval in entry["scores"].items()}
-        arms.append({"arm": entry["arm"], "scale": entry["scale"], **values})
-        if entry["against_baseline"]:
-            parts = {k: entry["against_baseline"][k]["value"] for k in ("fd", "drift", "contraction", "spread_ratio")}
-            shifts.append({"arm": entry["arm"], "scale": entry["scale"], **{k: round(v, 5) for k, v in parts.items()}})
-    return {"arms": arms, "shift": shifts}
+    for arm in comparison.arms:
+        values = {name: round(interval.value, 5) for name, interval in arm.scores.items()}
+        arms.append({"arm": arm.arm, "scale": arm.scale, **values})
+    for arm, against in comparison.guided:
+        parts = {name: round(interval.value, 5) for name, interval in against.intervals.items()}
+        shifts.append({"arm": arm.arm, "scale": arm.scale, "within_prompt": "", **parts})
+    points = [
+        {"family": frontier.family, "arm": point.arm, "scale": point.scale}
+        | {name: round(value.value, 5) for name, value in point if not isinstance(value, str | float)}
+        for frontier in comparison.frontiers
+        for point in frontier.points
+    ]
+    cosines = [
+        {"arm": f"{one.arm}: {' and '.join(pair.references)}", "step": k, "sigma": round(step.sigma, 5)}
+        | {"cosine": round(step.value.value, 5), "low": round(step.value.low, 5), "high": round(step.value.high, 5)}
+        for one in comparison.alignment
+        for pair in one.pairs
+        for k, step in enumerate(pair.steps)
+    ]
+    return {"arms": arms, "shift": shifts, "frontier": points, "alignment": cosines}
 
 
 def main() -> None:
     study = load_study()
     content = compare(study)
-    write_atomically(METRICS / "compare.json", (json.dumps(content, indent=2) + "\n").encode())
+    write_atomically(COMPARISON, (content.model_dump_json(indent=2) + "\n").encode())
     for name, rows in {**plot_tables(content), "direction": direction_sizes(study)}.items():
-        write_atomically(PLOTS / f"{name}.csv", _csv(rows))
-    print(
-        f"compare: {len(study.arms)} arms against '{study.baseline}' in {METRICS / 'compare.json'}; plots in {PLOTS}/"
-    )
+        write_atomically(PLOTS / f"{name}.csv", _csv(rows, COLUMNS[name]))
+    print(f"compare: {len(study.arms)} arms against '{study.baseline}' in {COMPARISON}; plots in {PLOTS}/")
+    for one in content.verdicts:
+        said = "; ".join(f"{answer.topic.lower()}: {answer.verdict}" for answer in one.verdicts)
+        print(f"  {one.arm}: {said}")
 
 
-def _csv(rows: list[dict[str, object]]) -> bytes:
+def _adjusted(p_values: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """{arm: {question: p}} after Holm's correction of each question over the arms."""
+    questions = next(iter(p_values.values()), {})
+    by_question = {question: holm({arm: own[question] for arm, own in p_values.items()}) for question in questions}
+    return {arm: {question: by_question[question][arm] for question in questions} for arm in p_values}
+
+
+def _kinds(arm: ArmValues) -> Tensor:
+    """The chances [N, K] of each picture's kinds."""
+    return torch.stack([arm.scores[column] for column in KIND_COLUMNS], 1)
+
+
+def _correlation(a: Tensor, b: Tensor) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    size = float(a.norm() * b.norm())
+    return float(a @ b) / size if size else 0.0
+
+
+def _steps(steps: list[tuple[float, Interval]]) -> list[dict[str, Any]]:
+    return [{"sigma": sigma, "value": value} for sigma, value in steps]
+
+
+def _csv(rows: list[dict[str, object]], columns: list[str]) -> bytes:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]) if rows else columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
 
 
-def _read_json(path: Path) -> dict[str, dict[str, str]]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text("utf-8"))  # type: ignore[no-any-return]
+        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return content
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; `dvc repro` makes it") from None
     except ValueError as error:

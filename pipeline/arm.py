@@ -1,6 +1,6 @@
 """An arm: one way to generate, as conf/arm describes it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
@@ -9,7 +9,7 @@ from pipeline.dynamic_negative import Dynamic
 from pipeline.postprocess import APG, Guider, Rescale
 from pipeline.presets import NEGATIVE_PRESETS, QUALITY_TAGS
 from pipeline.scale import Constant, Interval, Ramp, Window
-from pipeline.section import Section
+from pipeline.section import Name, Section
 
 ReferenceName = Literal["empty", "negative", "guide", "unrelated", "pag", "seg", "skip_layers"]
 Schedule = Annotated[Constant | Interval | Window | Ramp | Dynamic, Field(discriminator="name")]
@@ -69,6 +69,15 @@ class Arm(Section):
     sampler: Sampler | None = None
     image_to_image: ImageToImage | None = None
     description: str = ""
+    family: Name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _family_of_the_method(cls, content: Any) -> Any:
+        # Arms of one family are one sweep of scales.
+        return (
+            {"family": content["method"], **content} if isinstance(content, dict) and "method" in content else content
+        )
 
     @field_validator("negative_preset")
     @classmethod

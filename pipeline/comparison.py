@@ -29,40 +29,190 @@ class Interval(_Record):
     n: int
 
 
+class Direction(_Record):
+    """One of the directions along which an arm's variance changed most.
+
+    `ratio` is its variance over the baseline's; `score` the per-image score that goes with it most, and `correlation`
+    how closely.
+    """
+
+    ratio: Finite
+    score: str
+    correlation: Finite
+
+
+class TwoSample(_Record):
+    """Whether two sets come from one distribution: the squared MMD with its permutation p-value, and a classifier's
+    AUC."""
+
+    mmd2: Finite
+    mmd_p: Finite
+    auc: Interval
+
+
+class Composition(_Record):
+    """How an arm's kinds of pictures differ from the baseline's: total variation, Jensen-Shannon divergence in bits."""
+
+    total_variation: Interval
+    jensen_shannon: Interval
+    p: Finite
+
+
 class AgainstBaseline(_Record):
-    """An arm against the baseline: fd = drift + contraction, and paired differences, arm minus baseline."""
+    """An arm against the baseline: fd = drift + contraction, and paired differences, arm minus baseline.
+
+    `reference_fd` is the difference of the Fréchet distances to the reference set. `mean_share` and `dispersion` are
+    those of the paired displacement, `within_prompt` the ratio of the spreads within a prompt (None where no prompt
+    repeats), and `adjusted_p` the p-values by question, after Holm's correction over the arms.
+    """
 
     fd: Interval
     drift: Interval
     contraction: Interval
     spread_ratio: Interval
     mean_share: Finite
+    dispersion: Finite
+    reference_fd: Interval
     clip_score: Interval
     aesthetic: Interval
     malformed: Interval
+    two_sample: TwoSample
+    composition: Composition
+    directions: list[Direction]
+    within_prompt: Interval | None
+    adjusted_p: dict[str, Finite]
 
     @property
     def intervals(self) -> dict[str, Interval]:
         """The numbers that have an interval, by name."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
-        return {name: value for name, value in values.items() if isinstance(value, Interval)}
+        found = {name: value for name, value in values.items() if isinstance(value, Interval)}
+        return {**found, "auc": self.two_sample.auc, "kinds": self.composition.total_variation}
+
+
+class AgainstReference(_Record):
+    """An arm against the reference set: fd = drift + contraction; a spread ratio below 1 is narrower than reality."""
+
+    drift: Interval
+    contraction: Interval
+    spread_ratio: Interval
+    two_sample: TwoSample
+
+
+class Cost(_Record):
+    """What drawing one picture of an arm took: network evaluations, floating-point operations and seconds."""
+
+    nfe_per_image: Finite
+    flops_per_image: Finite | None = None
+    seconds_per_image: Finite | None = None
+    device: str = ""
 
 
 class ComparedArm(_Record):
     """One arm; `against_baseline` is None for the baseline itself.
 
-    `scores` are the set metrics against the reference set and the means of the per-image scores, by name.
+    `family` names the arms that form one sweep of scales. `scores` are the set metrics against the reference set and
+    the means of the per-image scores, by name. `kinds` are the shares of the kinds of pictures.
     """
 
     arm: Name
+    family: Name
     method: str
     scale: Finite
     prompt: Literal["positive", "empty"]
     negative_prompt: str
     description: str
     n: int
+    cost: Cost | None
+    kinds: dict[str, Finite]
     scores: dict[str, Interval]
+    against_reference: AgainstReference
     against_baseline: AgainstBaseline | None
+
+
+class FrontierPoint(_Record):
+    """One arm on its method's frontier; the baseline starts every frontier that shares its prompts."""
+
+    arm: Name
+    scale: Finite
+    precision: Interval
+    recall: Interval
+    fd: Interval
+    clip_score: Interval
+    aesthetic: Interval
+    shift: Interval
+
+
+class Matched(_Record):
+    """A method's numbers where its frontier first reaches `level` of `axis`; `values` is empty where it does not."""
+
+    axis: Literal["clip_score", "shift"]
+    level: Finite
+    values: dict[str, Interval]
+
+
+class Frontier(_Record):
+    """A method over its scales. `area` is the area below its precision and recall."""
+
+    family: Name
+    points: list[FrontierPoint]
+    area: Interval
+    matched: list[Matched]
+
+
+class TraceStep(_Record):
+    """A mean over pictures at one noise level."""
+
+    sigma: Finite
+    value: Interval
+
+
+class AlignedPair(_Record):
+    """The cosine between two references' directions: at every step, and its mean over steps."""
+
+    references: tuple[str, str]
+    steps: list[TraceStep]
+    cosine: Interval
+
+
+class ActingReference(_Record):
+    """Where a reference acts: |main - reference| / |main| at every step, its mean, and the share of the steps that
+    holds half of it."""
+
+    reference: str
+    steps: list[TraceStep]
+    norm: Interval
+    half: Interval
+
+
+class Alignment(_Record):
+    """The references along one arm's trajectories.
+
+    `guide_over_empty` is cos(negative, guide) - cos(negative, empty), None where one of them was not evaluated;
+    `answer` says in words what that means.
+    """
+
+    arm: Name
+    pairs: list[AlignedPair]
+    actions: list[ActingReference]
+    guide_over_empty: Interval | None
+    answer: str
+
+
+class Verdict(_Record):
+    """One answer about an arm: what was asked, the verdict, and the numbers behind it."""
+
+    topic: str
+    verdict: str
+    numbers: str
+    decided: bool
+
+
+class ArmVerdicts(_Record):
+    """The answers about one guided arm."""
+
+    arm: Name
+    verdicts: list[Verdict]
 
 
 class Floor(_Record):
@@ -94,6 +244,9 @@ class Comparison(_Record):
     arms: list[ComparedArm]
     floor: Floor
     reference_n: int
+    frontiers: list[Frontier]
+    alignment: list[Alignment]
+    verdicts: list[ArmVerdicts]
     provenance: Provenance
 
     @model_validator(mode="after")

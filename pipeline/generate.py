@@ -142,7 +142,7 @@ def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
 
 
 # Of an arm: what changes no pixel, and what enters a fingerprint as what it stands for.
-_SAID_ELSEWHERE = {"description", "negative_preset", "negative_prompt", "image_to_image", "sampler"}
+_SAID_ELSEWHERE = {"description", "family", "negative_preset", "negative_prompt", "image_to_image", "sampler"}
 
 
 def plan_shards(study: Study, arm_name: str, texts: Mapping[Text, list[str]]) -> list[Shard]:

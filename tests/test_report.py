@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,12 @@ from datasets import Features, Image, Value
 from PIL import Image as PillowImage
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
-from eval.report.figures import (
-    direction_by_noise,
-    direction_figure,
-    precision_recall_figure,
-    shift_figure,
-)
-from eval.report.findings import findings, verdict
+from eval.notation import decimals, number, span
+from eval.report.figures import direction_by_noise, direction_figure, precision_recall_figure, shift_figure
 from eval.report.gallery import gallery
-from eval.report.notation import decimals, number, span
 from eval.report.page import report
 from eval.report.tables import SCORE_COLUMNS, table
+from eval.verdicts import arm_verdicts, verdict
 from pipeline.comparison import Comparison, Interval, load_comparison
 from pipeline.compose import compose
 from pipeline.errors import InputError
@@ -104,6 +100,51 @@ def scores(fd: float, precision: float, recall: float, aesthetic: float) -> dict
     }
 
 
+def two_sample(p: float) -> dict[str, Any]:
+    return {"mmd2": 0.01, "mmd_p": p, "auc": interval(0.8, 0.75, 0.85)}
+
+
+def frontier(family: str, arm: str, precision: float, recall: float) -> dict[str, Any]:
+    def point(name: str, scale: float, values: tuple[float, ...]) -> dict[str, Any]:
+        names = ("precision", "recall", "fd", "clip_score", "aesthetic", "shift")
+        spans = {key: interval(v, v - 0.01, v + 0.01) for key, v in zip(names, values, strict=True)}
+        return {"arm": name, "scale": scale, **spans}
+
+    return {
+        "family": family,
+        "points": [
+            point("unguided", 1, (0.62, 0.71, 12.4, 0.27, 2.9, 0.0)),
+            point(arm, 3, (precision, recall, 11, 0.28, 3.2, 2.0)),
+        ],
+        "area": interval(0.5, 0.4, 0.6),
+        "matched": [
+            {"axis": "shift", "level": 1.0, "values": {"fd": interval(11.5, 11, 12)}},
+            {"axis": "clip_score", "level": 0.3, "values": {}},
+        ],
+    }
+
+
+def alignment() -> dict[str, Any]:
+    names = ("empty", "negative", "guide")
+
+    def steps(value: float) -> list[dict[str, Any]]:
+        return [{"sigma": sigma, "value": interval(value, value - 0.1, value + 0.1)} for sigma in (150.0, 4.0, 0.0)]
+
+    return {
+        "arm": "unguided",
+        "pairs": [
+            {"references": pair, "steps": steps(0.2 * k), "cosine": interval(0.2 * k, 0.2 * k - 0.1, 0.2 * k + 0.1)}
+            for k, pair in enumerate(combinations(names, 2))
+        ],
+        "actions": [
+            {"reference": name, "steps": steps(0.3), "norm": interval(0.3, 0.2, 0.4), "half": interval(0.4, 0.3, 0.5)}
+            for name in names
+        ],
+        "guide_over_empty": interval(0.4, 0.3, 0.5),
+        "answer": "The answer <i>in words</i>.",
+    }
+
+
 def comparison() -> dict[str, Any]:
     """What eval.compare writes: cfg_3 contracts and raises quality, negative_long leaves most undecided."""
     decided = {
@@ -126,6 +167,20 @@ def comparison() -> dict[str, Any]:
         "aesthetic": interval(0.02, -0.05, 0.09),
         "malformed": interval(0.004, -0.003, 0.011),
     }
+    for against, p in ((decided, 0.001), (undecided, 0.4)):
+        against |= {
+            "dispersion": 1.0,
+            "reference_fd": interval(-2.3, -2.6, -2.0) if p < 0.05 else interval(-0.3, -0.9, 0.3),
+            "two_sample": two_sample(p),
+            "composition": {
+                "total_variation": interval(0.1, 0.05, 0.15),
+                "jensen_shannon": interval(0.01, 0, 0.02),
+                "p": p,
+            },
+            "directions": [{"ratio": 0.5, "score": "aesthetic", "correlation": 0.7}],
+            "within_prompt": None,
+            "adjusted_p": dict.fromkeys(("shift", "spread", "distance", "quality", "malformed", "prompt"), p),
+        }
     long_negative = "worst quality, bad anatomy, lowres, jpeg artifacts, </script><b>bold</b>"
     arms = [
         ("unguided", "unguided", 1.0, "", "No guidance.", scores(12.4, 0.62, 0.71, 2.9), None),
@@ -145,13 +200,28 @@ def comparison() -> dict[str, Any]:
                 "negative_prompt": negative,
                 "description": description,
                 "n": 2000,
+                "family": method,
+                "cost": {"nfe_per_image": 20 if method == "unguided" else 40},
+                "kinds": {"legit_human": 0.6, "pattern": 0.4},
                 "scores": own,
+                "against_reference": {
+                    "drift": interval(1.0, 0.9, 1.1),
+                    "contraction": interval(2.0, 1.9, 2.1),
+                    "spread_ratio": interval(0.9, 0.8, 1.0),
+                    "two_sample": two_sample(0.01),
+                },
                 "against_baseline": against,
             }
             for arm, method, scale, negative, description, own, against in arms
         ],
         "floor": {"fd": interval(1.4, 1.3, 1.6)},
         "reference_n": 4000,
+        "frontiers": [frontier("cfg", "cfg_3", 0.81, 0.52), frontier("negative", "negative_long", 0.7, 0.66)],
+        "alignment": [alignment()],
+        "verdicts": [
+            {"arm": arm, "verdicts": [{"topic": "Shift", "verdict": word, "numbers": "p 0.1 <b>", "decided": decided}]}
+            for arm, word, decided in (("cfg_3", "shifts", True), ("negative_long", "undecided", False))
+        ],
         "provenance": {
             "extractor": "clip",
             "extractor_digest": "0123456789abcdef",
@@ -528,27 +598,56 @@ def test_without_labels_the_section_says_what_to_run(own_inputs: Inputs) -> None
     assert 'id="labels-table"' not in page
 
 
-def test_findings_decide_only_where_the_interval_does() -> None:
-    told = {arm: {s.topic: s for s in statements} for arm, statements in findings(Comparison(**comparison()))}
-    assert {topic: s.verdict for topic, s in told["cfg_3"].items()} == {
+def test_verdicts_decide_only_below_the_adjusted_p_value() -> None:
+    compared = Comparison(**comparison())
+    told = {
+        one.arm: {answer.topic: answer for answer in one.verdicts}
+        for one in arm_verdicts(compared.arms, compared.baseline, compared.floor, compared.level)
+    }
+    assert {topic: answer.verdict for topic, answer in told["cfg_3"].items()} == {
         "Shift": "shifts the distribution",
-        "Distance": "closer to the reference set",
         "Spread": "contracts",
+        "Distance": "closer to the reference set",
         "Quality": "raises the aesthetic score",
         "Malformed": "fewer malformed pictures",
         "Prompt": "follows the prompt more",
+        "Cost": "2 times the evaluations",
     }
-    assert {s.verdict for s in told["negative_long"].values()} == {"undecided"}
+    undecided = [answer.verdict for topic, answer in told["negative_long"].items() if topic != "Cost"]
+    assert set(undecided) == {"undecided"}
     assert "0.810 (0.790\N{EN DASH}0.830)" in told["cfg_3"]["Spread"].numbers
     assert "\N{MINUS SIGN}0.0310 (\N{MINUS SIGN}0.0400 to \N{MINUS SIGN}0.0220)" in told["cfg_3"]["Malformed"].numbers
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [(0.1, 0.2, "more"), (-0.2, -0.1, "less"), (-0.1, 0.1, "undecided"), (0, 0.1, "undecided"), (0, 0, "undecided")],
+    ("value", "p", "expected"),
+    [(0.1, 0.01, "more"), (-0.1, 0.01, "less"), (0.1, 0.05, "undecided"), (0.1, 0.9, "undecided"), (0, 0, "undecided")],
 )
-def test_an_interval_that_touches_the_neutral_value_is_undecided(low: float, high: float, expected: str) -> None:
-    assert verdict(Interval(value=(low + high) / 2, low=low, high=high, n=9), 0, above="more", below="less") == expected
+def test_the_side_of_the_value_and_the_p_value_make_the_word(value: float, p: float, expected: str) -> None:
+    interval = Interval(value=value, low=value - 1, high=value + 1, n=9)
+    assert verdict(interval, p, 0.05, 0, above="more", below="less") == expected
+
+
+def test_verdicts_frontiers_alignment_and_composition_are_on_the_page(visit: Visit) -> None:
+    page = visit.page
+    anchors = page.locator("main > section").evaluate_all("sections => sections.map(section => section.id)")
+    assert anchors[:3] == ["findings", "alignment", "frontiers"]
+    assert {"distribution-shift", "composition"} < set(anchors)
+    assert "p 0.1 <b>" in page.locator("#findings").inner_text()
+    assert "The answer <i>in words</i>." in page.locator("#alignment").inner_text()
+    for plot, lines in {
+        "frontier-precision": 2,
+        "frontier-fd": 2,
+        "frontier-quality": 2,
+        "alignment": 3,
+        "action": 3,
+    }.items():
+        assert page.locator(f"#plot-{plot} .legendtext").count() == lines
+    rows = page.locator("#matched-table tbody tr")
+    assert rows.count() == 4
+    assert "out of range" in rows.last.inner_text()
+    assert page.locator("#composition-table tbody tr").count() == len(ARMS)
+    assert "no prompt repeats" in page.locator("#shift-detail-table").inner_text()
 
 
 def test_numbers_keep_their_sign_and_three_digits() -> None:
@@ -580,7 +679,7 @@ def test_figures_are_valid_plotly_and_never_by_colour_alone(inputs: Inputs) -> N
 def test_a_sweep_of_scales_is_joined_in_their_order() -> None:
     content = comparison()
     for arm, scale in zip(content["arms"][1:], (5.0, 2.0), strict=True):
-        arm.update(method="cfg", scale=scale, negative_prompt="")
+        arm.update(family="cfg", scale=scale)
     line = precision_recall_figure(Comparison(**content))["data"][0]
     assert line["mode"] == "lines"
     assert line["x"] == [0.66, 0.52]

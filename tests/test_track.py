@@ -51,7 +51,7 @@ PARAMS: dict[str, Any] = {
     "tracking": {"uri": URI, "experiment": "guidedrift"},
 }
 SCORES = ("fd", "precision", "recall", "density", "coverage", "clip_score", "aesthetic", "malformed")
-SHIFTS = ("fd", "drift", "contraction", "spread_ratio", "clip_score", "aesthetic", "malformed")
+SHIFTS = ("fd", "drift", "contraction", "spread_ratio", "reference_fd", "clip_score", "aesthetic", "malformed")
 
 
 def comparison(seed: int = 0) -> dict[str, Any]:
@@ -61,16 +61,36 @@ def comparison(seed: int = 0) -> dict[str, Any]:
         low, value, high = sorted(random.uniform(0, 1, 3))
         return {"value": value, "low": low, "high": high, "n": PICTURES}
 
+    def two_sample() -> dict[str, Any]:
+        return {"mmd2": random.uniform(), "mmd_p": random.uniform(), "auc": interval()}
+
+    def against() -> dict[str, Any]:
+        return {
+            **{name: interval() for name in SHIFTS},
+            "mean_share": random.uniform(),
+            "dispersion": random.uniform(),
+            "two_sample": two_sample(),
+            "composition": {"total_variation": interval(), "jensen_shannon": interval(), "p": random.uniform()},
+            "directions": [],
+            "within_prompt": None,
+            "adjusted_p": {},
+        }
+
     arms = [
         {
             "arm": arm,
+            "family": PARAMS["arms"][arm]["method"],
+            "cost": None,
+            "kinds": {"pattern": 1.0},
+            "against_reference": {
+                **{name: interval() for name in ("drift", "contraction", "spread_ratio")},
+                "two_sample": two_sample(),
+            },
             **{key: PARAMS["arms"][arm].get(key, "") for key in ("method", "scale", "negative_prompt", "description")},
             "prompt": "positive",
             "n": PICTURES,
             "scores": {name: interval() for name in SCORES},
-            "against_baseline": None
-            if arm == "unguided"
-            else {**{name: interval() for name in SHIFTS}, "mean_share": random.uniform()},
+            "against_baseline": None if arm == "unguided" else against(),
         }
         for arm in ARMS
     ]
@@ -81,6 +101,9 @@ def comparison(seed: int = 0) -> dict[str, Any]:
         "arms": arms,
         "floor": {"fd": interval()},
         "reference_n": 32,
+        "frontiers": [],
+        "alignment": [],
+        "verdicts": [],
         "provenance": {
             **dict.fromkeys(("extractor_digest", "resize", "main", "guide", "reference", "code", "params"), "abc"),
             "extractor": "clip",

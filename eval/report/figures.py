@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.comparison import ComparedArm, Comparison, Interval
-from pipeline.rates import SIMULATED, Rates
+from pipeline.comparison import Alignment, ComparedArm, Comparison, Interval, TraceStep
+from pipeline.rates import SIMULATED, Rate, Rates
 from pipeline.shards import read_set
 
 # Okabe & Ito, "Color universal design" (2008), without black: the baseline takes a grey that both themes show.
@@ -34,7 +34,7 @@ def looks(comparison: Comparison) -> dict[str, Look]:
     """One look an arm, the same in every plot."""
     result = {comparison.baseline: Look(_BASELINE_COLOUR, "circle", "solid")}
     for k, (arm, _) in enumerate(comparison.guided):
-        result[arm.arm] = Look(_COLOURS[k % len(_COLOURS)], _SYMBOLS[k % len(_SYMBOLS)], _DASHES[k % len(_DASHES)])
+        result[arm.arm] = _look(k)
     return result
 
 
@@ -102,13 +102,81 @@ def calibration_figure(rates: Rates) -> dict[str, Any] | None:
                 "showlegend": k == 0,
                 "x": [found.score],
                 "y": [found.rate.value],
-                "error_y": _error_bar(found.rate, look),
+                "error_y": _error_bars([found.rate], look),
                 "marker": _marker(look, size=10),
                 "hovertemplate": f"P(malformed) %{{x:.3f}}<br>people: %{{y:.3f}} ({found.rate.low:.3f} to "
                 f"{found.rate.high:.3f}), {found.rate.n} pictures<extra></extra>",
             }
         )
     return {"data": data, "layout": _layout("mean P(malformed)", f"rate of malformed humans{mark}")}
+
+
+def frontier_figure(comparison: Comparison, x: str, y: str, x_title: str, y_title: str) -> dict[str, Any]:
+    """Plotly figure: a line with error bars for every family, its arms in order of their scale."""
+    data = []
+    for k, frontier in enumerate(comparison.frontiers):
+        look = _look(k)
+        xs, ys = ([getattr(point, name) for point in frontier.points] for name in (x, y))
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": frontier.family,
+                "x": [value.value for value in xs],
+                "y": [value.value for value in ys],
+                "error_x": _error_bars(xs, look),
+                "error_y": _error_bars(ys, look),
+                "line": {"color": look.colour, "dash": look.dash, "width": 2},
+                "marker": _marker(look, size=10),
+                "text": [f"{point.arm}, scale {point.scale:g}" for point in frontier.points],
+                "hovertemplate": f"%{{text}}<br>{x_title} %{{x:.4g}}<br>{y_title} %{{y:.4g}}",
+            }
+        )
+    return {"data": data, "layout": _layout(x_title, y_title)}
+
+
+def alignment_figure(alignment: Alignment) -> dict[str, Any]:
+    """Plotly figure: the cosine between every two references over noise level, with its interval as a band."""
+    names = [" and ".join(pair.references) for pair in alignment.pairs]
+    figure = _over_noise(names, [pair.steps for pair in alignment.pairs], "cosine")
+    figure["layout"]["yaxis"]["range"] = [-0.3, 1.02]
+    return figure
+
+
+def action_figure(alignment: Alignment) -> dict[str, Any]:
+    """Plotly figure: |main - reference| / |main| of every reference over noise level."""
+    names = [action.reference for action in alignment.actions]
+    figure = _over_noise(names, [action.steps for action in alignment.actions], "relative size of the push")
+    figure["layout"]["yaxis"]["rangemode"] = "tozero"
+    return figure
+
+
+def _over_noise(names: Sequence[str], lines: Sequence[Sequence[TraceStep]], y_title: str) -> dict[str, Any]:
+    data: list[dict[str, Any]] = []
+    for k, (name, steps) in enumerate(zip(names, lines, strict=True)):
+        look = _look(k)
+        # Sigma 0 has no logarithm.
+        shown = [step for step in steps if step.sigma > 0]
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": name,
+                "x": [step.sigma for step in shown],
+                "y": [step.value.value for step in shown],
+                "error_y": _error_bars([step.value for step in shown], look),
+                "line": {"color": look.colour, "dash": look.dash, "width": 2},
+                "marker": _marker(look, size=7),
+                "hovertemplate": "\N{GREEK SMALL LETTER SIGMA} %{x:.3g}<br>" + y_title + " %{y:.3g}",
+            }
+        )
+    layout = _layout("noise level \N{GREEK SMALL LETTER SIGMA}", y_title)
+    layout["xaxis"] |= {"type": "log", "autorange": "reversed", "dtick": 1, "exponentformat": "power"}
+    return {"data": data, "layout": layout}
+
+
+def _look(k: int) -> Look:
+    return Look(_COLOURS[k % len(_COLOURS)], _SYMBOLS[k % len(_SYMBOLS)], _DASHES[k % len(_DASHES)])
 
 
 def _scatter(
@@ -123,8 +191,8 @@ def _scatter(
                 "name": arm.arm,
                 "x": [x.value],
                 "y": [y.value],
-                "error_x": _error_bar(x, look[arm.arm]),
-                "error_y": _error_bar(y, look[arm.arm]),
+                "error_x": _error_bars([x], look[arm.arm]),
+                "error_y": _error_bars([y], look[arm.arm]),
                 "marker": _marker(look[arm.arm], size=12),
                 "hovertemplate": f"{x_title} %{{x:.4g}} ({x.low:.4g} to {x.high:.4g})<br>"
                 f"{y_title} %{{y:.4g}} ({y.low:.4g} to {y.high:.4g})",
@@ -134,11 +202,11 @@ def _scatter(
 
 
 def _sweeps(points: Sequence[tuple[ComparedArm, Interval, Interval]]) -> list[dict[str, Any]]:
-    """Thin lines through arms that differ in nothing but the scale: the method's frontier."""
-    groups: dict[tuple[str, str, str], list[tuple[ComparedArm, Interval, Interval]]] = {}
+    """Thin lines through the arms of one family, in order of their scale."""
+    groups: dict[str, list[tuple[ComparedArm, Interval, Interval]]] = {}
     for point in points:
         arm = point[0]
-        groups.setdefault((arm.method, arm.prompt, arm.negative_prompt), []).append(point)
+        groups.setdefault(arm.family, []).append(point)
     return [
         {
             "type": "scatter",
@@ -154,13 +222,13 @@ def _sweeps(points: Sequence[tuple[ComparedArm, Interval, Interval]]) -> list[di
     ]
 
 
-def _error_bar(interval: Interval, look: Look) -> dict[str, Any]:
+def _error_bars(intervals: Sequence[Interval | Rate], look: Look) -> dict[str, Any]:
     # A percentile interval may lie beside its value; plotly knows no negative lengths.
     return {
         "type": "data",
         "symmetric": False,
-        "array": [max(0.0, interval.high - interval.value)],
-        "arrayminus": [max(0.0, interval.value - interval.low)],
+        "array": [max(0.0, interval.high - interval.value) for interval in intervals],
+        "arrayminus": [max(0.0, interval.value - interval.low) for interval in intervals],
         "color": look.colour,
         "thickness": 1.5,
         "width": 4,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eval.report.notation import quoted
+from eval.notation import quoted
 from pipeline.comparison import Interval
 from pipeline.rates import SIMULATED, VERDICTS, LabelledPictures, Rate, Rates, Verdict
 

@@ -12,17 +12,20 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from eval.notation import quoted
+from eval.report.details import MATCHED_COLUMNS, composition_rows, matched_rows, shift_details
 from eval.report.figures import (
+    action_figure,
+    alignment_figure,
     calibration_figure,
     direction_by_noise,
     direction_figure,
+    frontier_figure,
     precision_recall_figure,
     shift_figure,
 )
-from eval.report.findings import findings
 from eval.report.gallery import GalleryRow, gallery
 from eval.report.labels import VERDICT_LABELS, agreement_lines, difference_rows, rate_rows, strength_lines
-from eval.report.notation import quoted
 from eval.report.tables import SHIFT_COLUMNS, score_columns, table
 from pipeline.comparison import Comparison, load_comparison
 from pipeline.rates import VERDICTS, Rates, load_rates
@@ -41,12 +44,18 @@ class Section:
 # one, and its own argument in `render`.
 SECTIONS = (
     Section("findings", "Findings"),
+    Section("alignment", "Alignment"),
+    Section("frontiers", "Frontiers"),
     Section("arms", "Arms"),
     Section("plots", "Plots"),
     Section("against-baseline", "Against the baseline"),
+    Section("distribution-shift", "Shift"),
+    Section("composition", "Composition"),
     Section("labels", "What people see"),
     Section("gallery", "Gallery"),
 )
+
+ALIGNMENT_FIGURES = {"alignment": alignment_figure, "action": action_figure}
 
 
 def render(
@@ -62,12 +71,13 @@ def render(
     )
     columns = score_columns(comparison.by_name(comparison.baseline).scores)
     # A baseline alone has nothing to be compared with.
-    hidden = set() if comparison.guided else {"against-baseline"}
+    hidden = set() if comparison.guided else {"against-baseline", "frontiers"}
+    # Without probes or several terms no two references were evaluated side by side.
+    hidden |= set() if comparison.alignment else {"alignment"}
     # Jinja's tojson writes <, >, & and ' as \uXXXX, so no text can end the script element.
     return environment.get_template("page.html.j2").render(
         comparison=comparison,
         sections=[section for section in SECTIONS if section.anchor not in hidden],
-        findings=findings(comparison),
         score_columns=columns,
         score_rows=table([(arm, arm.scores) for arm in comparison.arms], columns),
         shift_columns=SHIFT_COLUMNS,
@@ -77,6 +87,10 @@ def render(
             "shift": shift_figure(comparison),
             "direction": direction_figure(comparison, directions),
             "calibration": calibration_figure(rates),
+            "frontier-precision": frontier_figure(comparison, "recall", "precision", "recall", "precision"),
+            "frontier-fd": frontier_figure(comparison, "clip_score", "fd", "CLIP score", "FD to the reference set"),
+            "frontier-quality": frontier_figure(comparison, "shift", "aesthetic", "shift (FD)", "aesthetic score"),
+            **{name: figure(one) for one in comparison.alignment[:1] for name, figure in ALIGNMENT_FIGURES.items()},
         },
         rates=rates,
         verdict_labels=[VERDICT_LABELS[verdict] for verdict in VERDICTS],
@@ -85,6 +99,11 @@ def render(
         label_difference_rows=difference_rows(rates),
         agreement_lines=agreement_lines(rates),
         strength_lines=strength_lines(rates),
+        matched_columns=MATCHED_COLUMNS,
+        matched_rows=matched_rows(comparison),
+        shift_details=shift_details(comparison),
+        kinds=list(comparison.by_name(comparison.baseline).kinds),
+        composition_rows=composition_rows(comparison),
         floor=quoted(comparison.floor.fd),
         gallery=rows,
         plotlyjs=Markup(get_plotlyjs()),

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from eval.report.notation import decimals, number, span
+from eval.notation import decimals, number, span
 from pipeline.comparison import ComparedArm, Interval
 
 

@@ -31,3 +31,8 @@ def span(interval: Interval, places: int, signed: bool = False) -> str:
 def quoted(interval: Interval, signed: bool = False) -> str:
     places = decimals([max(abs(interval.value), abs(interval.low), abs(interval.high))])
     return f"{number(interval.value, places, signed)} ({span(interval, places, signed)})"
+
+
+def p_value(value: float) -> str:
+    """A p-value with two digits of its own, or `below 0.001`."""
+    return "below 0.001" if value < 0.001 else number(value, 3 if value < 0.1 else 2)

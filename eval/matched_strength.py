@@ -1,0 +1,98 @@
+"""Methods over their sweeps of scales: each one's frontier, and all of them at equal strength."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from eval.bootstrap import Interval
+from eval.frontier import dominated_area, value_at
+from eval.jackknife import Replicates, combined
+from pipeline.arm import Arm
+
+# What strength is measured by, and the replicates behind it.
+AXES = {"clip_score": "clip_score", "shift": "shift_fd"}
+POINT = ("precision", "recall", "fd", "clip_score", "aesthetic")
+MATCHED = ("fd", "precision", "recall", "aesthetic", "clip_score", "shift_fd")
+
+AllReplicates = Mapping[str, Mapping[str, Replicates]]
+
+
+def frontiers(arms: Mapping[str, Arm], baseline: str, found: AllReplicates, level: float) -> list[dict[str, Any]]:
+    """Every family of arms as a frontier over its scales, and all of them at equal CLIP score and at equal shift."""
+    paths = family_paths(arms, baseline)
+    levels = {
+        axis: _matching_level([[found[arm][column].value for arm in path] for path in paths.values()])
+        for axis, column in AXES.items()
+    }
+    return [
+        {
+            "family": family,
+            "points": [
+                {
+                    "arm": arm,
+                    "scale": arms[arm].scale,
+                    **{name: found[arm][name].interval(level) for name in POINT},
+                    "shift": found[arm]["shift_fd"].interval(level),
+                }
+                for arm in path
+            ],
+            "area": combined(
+                lambda *values: dominated_area(values[: len(values) // 2], values[len(values) // 2 :]),
+                *(found[arm]["recall"] for arm in path),
+                *(found[arm]["precision"] for arm in path),
+            ).interval(level),
+            "matched": [
+                {"axis": axis, "level": levels[axis], "values": matched(path, found, column, levels[axis], level)}
+                for axis, column in AXES.items()
+            ],
+        }
+        for family, path in paths.items()
+    ]
+
+
+def family_paths(arms: Mapping[str, Arm], baseline: str) -> dict[str, list[str]]:
+    """The arms of every family in order of their scale; the baseline begins those that draw the same prompts."""
+    base = arms[baseline]
+    families: dict[str, list[str]] = {}
+    for name, arm in arms.items():
+        if name != baseline:
+            families.setdefault(arm.family, []).append(name)
+    paths = {}
+    for family, names in families.items():
+        path = sorted(names, key=lambda name: arms[name].scale)
+        same_prompts = all(arms[name].prompt == base.prompt for name in names)
+        paths[family] = [baseline, *path] if same_prompts and base.method == "unguided" else path
+    return paths
+
+
+def matched(path: list[str], found: AllReplicates, axis: str, level: float, confidence: float) -> dict[str, Interval]:
+    """A family's values where its frontier first reaches `level` of `axis`; empty where it does not, or hardly does.
+
+    "Hardly": some replicate does not reach it, so that no interval could be given.
+    """
+    if len(path) < 2:
+        return {}
+    result = {}
+    for name in MATCHED:
+        if name == axis:
+            continue
+
+        def at_level(*values: float) -> float:
+            half = len(values) // 2
+            value = value_at(values[:half], values[half:], level)
+            return float("nan") if value is None else value
+
+        value = combined(at_level, *(found[arm][axis] for arm in path), *(found[arm][name] for arm in path))
+        if not bool(torch.isfinite(value.without).all()) or value.value != value.value:
+            return {}
+        result[name] = value.interval(confidence)
+    return result
+
+
+def _matching_level(values: list[list[float]]) -> float:
+    """The middle of the range that every path reaches; of the ranges themselves where they have nothing in common."""
+    if not values:
+        return 0.0
+    low, high = max(min(path) for path in values), min(max(path) for path in values)
+    return (low + high) / 2

@@ -1,0 +1,80 @@
+"""The numbers of every arm with and without each group of pairs, so that any two arms can be compared pair by pair."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eval.anchor import Anchor
+from eval.jackknife import Replicates, replicates
+
+
+@dataclass(frozen=True)
+class ArmValues:
+    """One arm's features [N, D] and per-image scores [N] by name; row k of every arm is pair k."""
+
+    features: Tensor
+    scores: Mapping[str, Tensor]
+
+
+def arm_replicates(
+    arms: Mapping[str, ArmValues], baseline: str, reference: Tensor, k: int, kept: list[Tensor]
+) -> dict[str, dict[str, Replicates]]:
+    """For every arm: `fd`, `drift`, `contraction`, `spread_ratio`, `precision` and `recall` (of k neighbours) against
+    the reference set [M, D], the same from the baseline under `shift_...`, and the mean of every score.
+
+    The reference set is held fixed. Raises ValueError for arms of unequal size and for features that do not fit.
+    """
+    sizes = {name: len(arm.features) for name, arm in arms.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(
+            "paired arms need as many pictures each, found " + ", ".join(f"{n} {m}" for n, m in sizes.items())
+        )
+    to_reference = Anchor(reference)
+    to_baseline: dict[tuple[int, ...], Anchor] = {}
+    base = arms[baseline].features
+
+    def baseline_anchor(index: Tensor) -> Anchor:
+        # All arms meet the same deletions, so the baseline is factored once for each.
+        key = tuple(index.tolist())
+        if key not in to_baseline:
+            to_baseline[key] = Anchor(base[index])
+        return to_baseline[key]
+
+    def measured(arm: ArmValues) -> dict[str, Replicates]:
+        neighbours = _Neighbours(arm.features, reference, k)
+
+        def statistic(index: Tensor) -> dict[str, float]:
+            own = arm.features[index]
+            return {
+                **vars(to_reference.shift_of(own)),
+                **{f"shift_{name}": value for name, value in vars(baseline_anchor(index).shift_of(own)).items()},
+                "precision": neighbours.precision(index),
+                "recall": neighbours.recall(index),
+                **{name: float(values[index].mean()) for name, values in arm.scores.items()},
+            }
+
+        return replicates(statistic, len(arm.features), kept)
+
+    return {name: measured(arm) for name, arm in arms.items()}
+
+
+class _Neighbours:
+    """Precision and recall (1904.06991) of any subset of one arm, from distances that are computed once."""
+
+    def __init__(self, x: Tensor, reference: Tensor, k: int):
+        x, reference = x.double(), reference.double()
+        exact = "donot_use_mm_for_euclid_dist"
+        self._k = k
+        self._own = torch.cdist(x, x, compute_mode=exact).fill_diagonal_(torch.inf)
+        self._to_reference = torch.cdist(x, reference, compute_mode=exact)
+        among = torch.cdist(reference, reference, compute_mode=exact).fill_diagonal_(torch.inf)
+        self._inside = (self._to_reference <= among.kthvalue(k).values).any(1).double()
+
+    def precision(self, index: Tensor) -> float:
+        return float(self._inside[index].mean())
+
+    def recall(self, index: Tensor) -> float:
+        radius = self._own[index][:, index].kthvalue(self._k).values
+        return float((self._to_reference[index] <= radius[:, None]).any(0).double().mean())

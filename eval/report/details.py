@@ -1,0 +1,79 @@
+"""The rows of the tables that are no plain numbers: equal strength, shift in detail, composition."""
+
+from typing import Any
+
+from eval.notation import decimals, number, p_value, quoted
+from eval.report.tables import Column
+from pipeline.comparison import Comparison
+
+MATCHED_COLUMNS = (
+    Column("fd", "FD to reference"),
+    Column("precision", "Precision"),
+    Column("recall", "Recall"),
+    Column("aesthetic", "Aesthetic"),
+    Column("clip_score", "CLIP score"),
+    Column("shift_fd", "Shift"),
+)
+_AXES = {"clip_score": "CLIP score", "shift": "shift"}
+
+
+def matched_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Every method at equal shift and at equal CLIP score; no cells where it is out of range."""
+    return [
+        {
+            "family": frontier.family,
+            "area": quoted(frontier.area),
+            "where": f"{_AXES[matched.axis]} {number(matched.level, decimals([matched.level]))}",
+            "cells": [
+                quoted(matched.values[column.key]) if column.key in matched.values else "as matched"
+                for column in MATCHED_COLUMNS
+            ]
+            if matched.values
+            else [],
+        }
+        for axis in ("shift", "clip_score")
+        for frontier in comparison.frontiers
+        for matched in frontier.matched
+        if matched.axis == axis
+    ]
+
+
+def shift_details(comparison: Comparison) -> list[dict[str, Any]]:
+    """Every arm's tests against the baseline and the reference, and the directions of its contraction."""
+    rows = []
+    for arm in comparison.arms:
+        own, reference = arm.against_baseline, arm.against_reference
+        rows.append(
+            {
+                "arm": arm.arm,
+                "auc": quoted(own.two_sample.auc) if own else "",
+                "p": p_value(own.two_sample.mmd_p) if own else "",
+                "reference_auc": quoted(reference.two_sample.auc),
+                "reference_p": p_value(reference.two_sample.mmd_p),
+                "reference_spread": quoted(reference.spread_ratio),
+                "mean_share": f"{own.mean_share:.0%}" if own else "",
+                "within_prompt": quoted(own.within_prompt) if own and own.within_prompt else "no prompt repeats",
+                "directions": "; ".join(
+                    f"{number(one.ratio, 2)} {one.score.replace('_', ' ')} ({number(one.correlation, 2)})"
+                    for one in (own.directions if own else [])
+                ),
+            }
+        )
+    return rows
+
+
+def composition_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Every arm's shares of the kinds, and how far they are from the baseline's."""
+    rows = []
+    for arm in comparison.arms:
+        shift = arm.against_baseline.composition if arm.against_baseline else None
+        rows.append(
+            {
+                "arm": arm.arm,
+                "shares": [f"{share:.1%}" for share in arm.kinds.values()],
+                "total_variation": quoted(shift.total_variation) if shift else "",
+                "jensen_shannon": quoted(shift.jensen_shannon) if shift else "",
+                "p": p_value(shift.p) if shift else "",
+            }
+        )
+    return rows

@@ -1,0 +1,149 @@
+"""What the numbers say about each arm, in words; undecided where they leave it open.
+
+A word about the direction of a change needs a p-value below 1 - level after Holm's correction over the arms.
+"""
+
+from eval.notation import number, p_value, quoted
+from pipeline.comparison import (
+    ActingReference,
+    AgainstBaseline,
+    AlignedPair,
+    ArmVerdicts,
+    ComparedArm,
+    Floor,
+    Interval,
+    Verdict,
+)
+
+UNDECIDED = "undecided"
+
+
+def arm_verdicts(arms: list[ComparedArm], baseline: str, floor: Floor, level: float) -> list[ArmVerdicts]:
+    """For each guided arm, in order: does it shift, contract, come closer, raise quality, and at what cost?"""
+    base = next(arm for arm in arms if arm.arm == baseline)
+    return [
+        ArmVerdicts(arm=arm.arm, verdicts=_answers(arm, arm.against_baseline, base, floor, 1 - level))
+        for arm in arms
+        if arm.against_baseline is not None
+    ]
+
+
+def verdict(interval: Interval, p: float, alpha: float, neutral: float, above: str, below: str) -> str:
+    """`above` or `below` by the side of `neutral` that the value is on, undecided where p is not below alpha."""
+    if p >= alpha or interval.value == neutral:
+        return UNDECIDED
+    return above if interval.value > neutral else below
+
+
+def _answers(
+    arm: ComparedArm, against: AgainstBaseline, base: ComparedArm, floor: Floor, alpha: float
+) -> list[Verdict]:
+    def answer(topic: str, word: str, numbers: str, question: str | None = None) -> Verdict:
+        p = "" if question is None else f"; p {p_value(against.adjusted_p[question])}"
+        return Verdict(topic=topic, verdict=word, numbers=numbers + p, decided=word != UNDECIDED)
+
+    def word(question: str, interval: Interval, neutral: float, above: str, below: str) -> str:
+        return verdict(interval, against.adjusted_p[question], alpha, neutral, above, below)
+
+    shifts = "shifts the distribution" if against.adjusted_p["shift"] < alpha else UNDECIDED
+    own, other = arm.scores["fd"], base.scores["fd"]
+    return [
+        answer(
+            "Shift",
+            shifts,
+            f"FD to {base.arm} {quoted(against.fd)}, floor {quoted(floor.fd)}; the drift of the mean is "
+            f"{against.drift.value / against.fd.value if against.fd.value else 0:.0%} of it; "
+            f"a classifier tells the two apart with AUC {quoted(against.two_sample.auc)}; MMD",
+            "shift",
+        ),
+        answer(
+            "Spread",
+            word("spread", against.spread_ratio, 1, above="widens", below="contracts"),
+            f"spread {quoted(against.spread_ratio)} times that of {base.arm}",
+            "spread",
+        ),
+        answer(
+            "Distance",
+            word("distance", against.reference_fd, 0, "farther from the reference set", "closer to the reference set"),
+            f"FD to the reference set {quoted(own)}, {base.arm} {quoted(other)}, "
+            f"difference {quoted(against.reference_fd, signed=True)}",
+            "distance",
+        ),
+        answer(
+            "Quality",
+            word("quality", against.aesthetic, 0, "raises the aesthetic score", "lowers the aesthetic score"),
+            f"by {quoted(against.aesthetic, signed=True)} on a scale of 0 to 5",
+            "quality",
+        ),
+        answer(
+            "Malformed",
+            word("malformed", against.malformed, 0, "more malformed pictures", "fewer malformed pictures"),
+            f"mean P(malformed) changes by {quoted(against.malformed, signed=True)}",
+            "malformed",
+        ),
+        answer(
+            "Prompt",
+            word("prompt", against.clip_score, 0, "follows the prompt more", "follows the prompt less"),
+            f"CLIP score changes by {quoted(against.clip_score, signed=True)}",
+            "prompt",
+        ),
+        _cost(arm, base),
+    ]
+
+
+def _cost(arm: ComparedArm, base: ComparedArm) -> Verdict:
+    if arm.cost is None or base.cost is None:
+        return Verdict(topic="Cost", verdict="not measured", numbers="no file in data/cost", decided=False)
+    ratio = arm.cost.nfe_per_image / base.cost.nfe_per_image
+    numbers = f"{arm.cost.nfe_per_image:g} evaluations a picture, {base.arm} {base.cost.nfe_per_image:g}"
+    own, other = arm.cost.flops_per_image, base.cost.flops_per_image
+    if own and other:
+        numbers += f"; {own / other:.2f} times the floating-point operations"
+    return Verdict(topic="Cost", verdict=f"{ratio:.2g} times the evaluations", numbers=numbers, decided=True)
+
+
+def alignment_answer(
+    pairs: list[AlignedPair], actions: list[ActingReference], guide_over_empty: Interval | None
+) -> str:
+    """A paragraph on the project's question: is a negative prompt a bad version of the model?"""
+    cosine = {frozenset(pair.references): pair.cosine for pair in pairs}
+    half = {action.reference: action.half for action in actions}
+    norm = {action.reference: action.norm for action in actions}
+    sentences = []
+    if guide_over_empty is not None:
+        to_guide, to_empty = cosine[frozenset(("negative", "guide"))], cosine[frozenset(("negative", "empty"))]
+        if guide_over_empty.low > 0:
+            word = "points rather the way of the weaker network than that of the empty prompt"
+        elif guide_over_empty.high < 0:
+            word = "points rather the way of the empty prompt than that of the weaker network"
+        else:
+            word = "is undecided between the way of the weaker network and that of the empty prompt"
+        sentences.append(
+            f"The direction away from the negative prompt {word}: its cosine is {quoted(to_guide, signed=True)} with "
+            f"the direction away from the weaker network and {quoted(to_empty, signed=True)} with that away from the "
+            f"empty prompt, a difference of {quoted(guide_over_empty, signed=True)}."
+        )
+        sentences.append(
+            "It is not the same direction: " if to_guide.high < 0.9 else "It is nearly the same direction: "
+        )
+        sentences[-1] += (
+            f"a cosine of {number(to_guide.value, 2, signed=True)} leaves {1 - to_guide.value**2:.0%} of its square "
+            "outside."
+        )
+    if {"negative", "guide"} <= half.keys():
+        a, b = half["negative"], half["guide"]
+        if a.high < b.low:
+            when = "earlier than"
+        elif a.low > b.high:
+            when = "later than"
+        else:
+            when = "at a time that is undecided against"
+        sentences.append(
+            f"The negative prompt acts {when} the weaker network: half of its push is spent after {quoted(a)} of the "
+            f"steps, of the weaker network's after {quoted(b)}; their pushes are {quoted(norm['negative'])} and "
+            f"{quoted(norm['guide'])} of the prediction."
+        )
+    if not sentences:
+        names = ", ".join(action.reference for action in actions)
+        sentences.append(f"The references {names} were evaluated; the question needs negative, guide and empty.")
+    return " ".join(sentences)
