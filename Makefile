@@ -37,7 +37,7 @@ repro: params ## draw, score, compare, report and track the study; what is done 
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: $(READY) ## run the simulations behind docs/labeling-statistics.md; they take minutes
+test-slow: $(READY) ## run the simulations behind docs/labeling-statistics.md and docs/statistics.md; they take minutes
 	$(BIN)/python -m pytest -m slow -s
 
 lint: $(READY) ## ruff and mypy

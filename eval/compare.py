@@ -79,7 +79,7 @@ def compare(study: Study) -> Comparison:
 
 def check_one_instrument(arm: str, features: SetFeatures, reference: SetFeatures, measured: dict[str, Any]) -> None:
     """Raise InputError where an arm's features or scores come from another extractor or reference set."""
-    for key in ("extractor", "extractor_digest", "resize"):
+    for key in ("extractor", "extractor_digest", "resize", "precision"):
         if features.provenance[key] != reference.provenance[key]:
             raise InputError(
                 f"features of '{arm}' and of the reference differ in {key}: {features.provenance[key]} and "

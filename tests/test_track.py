@@ -266,7 +266,13 @@ def test_the_numbers_are_those_of_the_comparison(study: Study, root: Path, clien
     headlines = {"fd_floor": content["floor"]["fd"]["value"]}
     for entry in content["arms"]:
         expected: dict[str, float] = {}
-        shifts = {f"shift_{name}": value for name, value in (entry["against_baseline"] or {}).items()}
+        against = entry["against_baseline"]
+        shifts = {} if against is None else {f"shift_{name}": against[name] for name in (*SHIFTS, "mean_share")}
+        if against is not None:
+            shifts |= {
+                "shift_auc": against["two_sample"]["auc"],
+                "shift_kinds": against["composition"]["total_variation"],
+            }
         for name, measured in {**entry["scores"], **shifts}.items():
             if isinstance(measured, dict):
                 expected[name] = measured["value"]

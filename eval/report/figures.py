@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.comparison import Alignment, ComparedArm, Comparison, Interval, TraceStep
-from pipeline.rates import SIMULATED, Rate, Rates
+from pipeline.rates import SIMULATED, Rates
 from pipeline.shards import read_set
 
 # Okabe & Ito, "Color universal design" (2008), without black: the baseline takes a grey that both themes show.
@@ -222,7 +222,7 @@ def _sweeps(points: Sequence[tuple[ComparedArm, Interval, Interval]]) -> list[di
     ]
 
 
-def _error_bars(intervals: Sequence[Interval | Rate], look: Look) -> dict[str, Any]:
+def _error_bars(intervals: Sequence[Interval], look: Look) -> dict[str, Any]:
     # A percentile interval may lie beside its value; plotly knows no negative lengths.
     return {
         "type": "data",

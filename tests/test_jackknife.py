@@ -1,0 +1,156 @@
+"""Intervals by leaving out groups: they pair, they keep prompts together, and they cover."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from eval.anchor import Anchor
+from eval.composition import paired_composition_p_value
+from eval.jackknife import Replicates, combined, deletions, replicates
+from eval.mmd_test import mmd_test, paired_mmd_test
+
+REPETITIONS = 400
+
+
+def gaussian(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def mean_of(values: Tensor, clusters: Tensor | None = None) -> Replicates:
+    kept = deletions(torch.arange(len(values)) if clusters is None else clusters, seed=0)
+    return replicates(lambda index: {"mean": float(values[index].mean())}, len(values), kept)["mean"]
+
+
+def test_the_standard_error_of_a_mean_is_the_textbooks() -> None:
+    values = gaussian(64, seed=0)
+    assert mean_of(values).standard_error == pytest.approx(float(values.std()) / 8)
+    assert mean_of(gaussian(6400, seed=1)).standard_error == pytest.approx(1 / 80, rel=0.2)
+
+
+def test_pairing_cancels_what_the_seeds_share() -> None:
+    shared = 10 * gaussian(100, seed=3)
+    a, b = mean_of(shared + 0.1 * gaussian(100, seed=4)), mean_of(shared + 0.1 * gaussian(100, seed=5))
+    assert (a - b).standard_error < a.standard_error / 20
+    assert (a - b).value == pytest.approx(a.value - b.value)
+
+
+def test_pictures_of_one_prompt_count_as_one_where_they_are_alike() -> None:
+    prompts = torch.arange(40).repeat_interleave(5)
+    values = gaussian(40, seed=6).repeat_interleave(5)
+    by_prompt, by_picture = mean_of(values, prompts), mean_of(values)
+    assert by_prompt.standard_error == pytest.approx(5**0.5 * by_picture.standard_error, rel=0.25)
+    for kept in deletions(prompts, seed=0):
+        left_out = set(range(200)) - set(kept.tolist())
+        assert len(left_out) == 5
+        assert len({k // 5 for k in left_out}) == 1
+
+
+def test_every_image_is_left_out_once_and_the_seed_decides_with_which() -> None:
+    kept = deletions(torch.arange(100), seed=1)
+    left_out = [set(range(100)) - set(index.tolist()) for index in kept]
+    assert sorted(k for group in left_out for k in group) == list(range(100))
+    assert {len(group) for group in left_out} == {1, 2}
+    again = deletions(torch.arange(100), seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(kept, deletions(torch.arange(100), seed=2), strict=True))
+
+
+def test_a_statistic_that_never_varies_is_what_it_is() -> None:
+    nothing = mean_of(torch.zeros(20))
+    assert nothing.interval(0.95).low == nothing.interval(0.95).high == 0
+    assert nothing.p_value() == 1
+    assert nothing.p_value(neutral=1) == 0
+
+
+def test_relabelling_the_arms_turns_the_sign_and_nothing_else() -> None:
+    a, b = mean_of(gaussian(50, seed=7)), mean_of(gaussian(50, seed=8))
+    assert (a - b).value == -(b - a).value
+    assert (a - b).standard_error == pytest.approx((b - a).standard_error)
+    assert (a - b).p_value() == pytest.approx((b - a).p_value())
+
+
+def test_a_function_of_several_statistics_has_the_delta_methods_error() -> None:
+    a, b = mean_of(gaussian(4000, seed=9) + 10), mean_of(gaussian(4000, seed=10) + 5)
+    ratio = combined(lambda x, y: x / y, a, b)
+    expected = ((a.standard_error / 5) ** 2 + (2 * b.standard_error / 5) ** 2) ** 0.5
+    assert ratio.standard_error == pytest.approx(expected, rel=0.2)
+
+
+def test_too_few_images_are_counted() -> None:
+    with pytest.raises(ValueError, match="need at least 3 images or prompts, found 2"):
+        deletions(torch.tensor([0, 0, 1, 1]), seed=0)
+
+
+def coverage(draw: Callable[[int], Replicates], truth: float) -> float:
+    """How often the nominal 95 % interval of `draw(repetition)` holds the truth."""
+    intervals = (draw(repetition).interval(0.95) for repetition in range(REPETITIONS))
+    return sum(interval.low <= truth <= interval.high for interval in intervals) / REPETITIONS
+
+
+@pytest.mark.slow
+def test_intervals_of_means_and_of_paired_differences_cover_95_percent() -> None:
+    def difference(k: int) -> Replicates:
+        shared = gaussian(200, seed=3 * k)
+        return mean_of(shared + gaussian(200, seed=3 * k + 1).exp()) - mean_of(shared + gaussian(200, seed=3 * k + 2))
+
+    found = {
+        "mean": coverage(lambda k: mean_of(gaussian(200, seed=k) + 2), 2),
+        "paired difference": coverage(difference, float(torch.tensor(0.5).exp())),
+    }
+    print(found)
+    assert all(0.93 <= share <= 0.97 for share in found.values()), found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "d"), [(100, 8), (128, 32)])
+def test_intervals_of_differences_of_frechet_distances_cover_95_percent(n: int, d: int) -> None:
+    # Like features: falling variances and heavy tails (a scale of its own for each picture).
+    scale = torch.arange(1, d + 1).double().pow(-0.5)
+    anchor = Anchor(gaussian(4 * n, d, seed=1) * scale)
+    drift, widths = 0.3 * scale * gaussian(d, seed=2).sign(), 1 + 0.2 * gaussian(d, seed=3).sign()
+
+    def arms(k: int) -> tuple[Tensor, Tensor]:
+        shared, heavy = gaussian(n, d, seed=10 * k), (0.3 * gaussian(n, 1, seed=10 * k + 1)).exp()
+        a, b = (0.8 * shared + 0.6 * gaussian(n, d, seed=10 * k + j) for j in (2, 3))
+        return a * heavy * scale * widths + drift, b * heavy * scale * 1.05 + 0.1 * scale
+
+    def difference(k: int) -> Replicates:
+        a, b = arms(k)
+
+        def statistic(index: Tensor) -> dict[str, float]:
+            return {"a": anchor.shift_of(a[index]).fd, "b": anchor.shift_of(b[index]).fd}
+
+        found = replicates(statistic, n, deletions(torch.arange(n), seed=k))
+        return found["a"] - found["b"]
+
+    truths = []
+    for k in range(10_000, 13_000):
+        a, b = arms(k)
+        truths.append(anchor.shift_of(a).fd - anchor.shift_of(b).fd)
+    found = coverage(difference, sum(truths) / len(truths))
+    print(found)
+    assert 0.93 <= found <= 0.97
+
+
+@pytest.mark.slow
+def test_permutation_p_values_are_uniform_where_nothing_shifted() -> None:
+    def pair(k: int) -> tuple[Tensor, Tensor]:
+        shared = gaussian(40, 3, seed=3 * k)
+        return shared + gaussian(40, 3, seed=3 * k + 1), shared + gaussian(40, 3, seed=3 * k + 2)
+
+    found = {
+        "paired": [paired_mmd_test(*pair(k), 199, k).p for k in range(REPETITIONS)],
+        "independent": [
+            mmd_test(gaussian(30, 3, seed=2 * k), gaussian(50, 3, seed=2 * k + 1), 199, k).p for k in range(REPETITIONS)
+        ],
+        # Shares are smooth, or equal totals of whole pictures would pile up the p-values.
+        "composition": [
+            paired_composition_p_value(*(x.softmax(1) for x in pair(k)), 199, k) for k in range(REPETITIONS)
+        ],
+    }
+    tests = {name: float(stats.kstest(values, "uniform").pvalue) for name, values in found.items()}
+    print(tests)
+    assert min(tests.values()) > 0.01, tests
