@@ -42,6 +42,8 @@ PAIRED_SCORES = {"clip_score": "clip_score", "aesthetic": "aesthetic", "malforme
 NAMING = ("clip_score", "aesthetic", "p_malformed", "saturation", "contrast", "sharpness")
 KIND_COLUMNS = tuple(f"kind_{kind}" for kind in KINDS)
 DIRECTIONS = 4
+# Fewer prompts with several pictures than this say nothing about the diversity within a prompt.
+REPEATED_PROMPTS = 10
 PERMUTATIONS = 999
 # The columns of plots that may have no rows: a study without guided arms or without probes.
 COLUMNS = {
@@ -267,9 +269,9 @@ def named_directions(arm: ArmValues, baseline: ArmValues) -> list[dict[str, Any]
 
 
 def within_prompt(arm: ArmValues, baseline: ArmValues, prompts: Tensor, settings: Metrics) -> Interval | None:
-    """The spread within a prompt over the baseline's, with its interval over prompts; None where none repeats."""
+    """The spread within a prompt over the baseline's, with its interval over prompts; None where too few repeat."""
     repeated = torch.unique(prompts, return_counts=True)[1] > 1
-    if int(repeated.sum()) < 3:
+    if int(repeated.sum()) < REPEATED_PROMPTS:
         return None
     kept = torch.isin(prompts, torch.unique(prompts)[repeated])
     ours, theirs, numbers = arm.features[kept], baseline.features[kept], prompts[kept]

@@ -21,8 +21,10 @@ AllReplicates = Mapping[str, Mapping[str, Replicates]]
 def frontiers(arms: Mapping[str, Arm], baseline: str, found: AllReplicates, level: float) -> list[dict[str, Any]]:
     """Every family of arms as a frontier over its scales, and all of them at equal CLIP score and at equal shift."""
     paths = family_paths(arms, baseline)
+    # A family with other prompts begins elsewhere and would move the level away from where the others are.
+    from_baseline = [path for path in paths.values() if path[0] == baseline]
     levels = {
-        axis: _matching_level([[found[arm][column].value for arm in path] for path in paths.values()])
+        axis: _matching_level([[found[arm][column].value for arm in path] for path in from_baseline])
         for axis, column in AXES.items()
     }
     return [

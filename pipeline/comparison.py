@@ -62,8 +62,8 @@ class AgainstBaseline(_Record):
     """An arm against the baseline: fd = drift + contraction, and paired differences, arm minus baseline.
 
     `reference_fd` is the difference of the Fréchet distances to the reference set. `mean_share` and `dispersion` are
-    those of the paired displacement, `within_prompt` the ratio of the spreads within a prompt (None where no prompt
-    repeats), and `adjusted_p` the p-values by question, after Holm's correction over the arms.
+    those of the paired displacement, `within_prompt` the ratio of the spreads within a prompt (None where too few
+    prompts repeat), and `adjusted_p` the p-values by question, after Holm's correction over the arms.
     """
 
     fd: Interval

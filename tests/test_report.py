@@ -647,7 +647,7 @@ def test_verdicts_frontiers_alignment_and_composition_are_on_the_page(visit: Vis
     assert rows.count() == 4
     assert "out of range" in rows.last.inner_text()
     assert page.locator("#composition-table tbody tr").count() == len(ARMS)
-    assert "no prompt repeats" in page.locator("#shift-detail-table").inner_text()
+    assert "too few prompts repeat" in page.locator("#shift-detail-table").inner_text()
 
 
 def test_numbers_keep_their_sign_and_three_digits() -> None:

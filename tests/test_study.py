@@ -129,7 +129,7 @@ def test_an_arm_name_that_is_no_folder_name_is_refused(params):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["study=nope"], r"conf/ has no study 'nope'; known choices: default"),
+        (["study=nope"], r"conf/ has no study 'nope'; known choices: alignment, default"),
         (["arms.nope.scale=2"], r"Could not override 'arms.nope.scale'"),
         (["arms.cfg.scale=["], r"cannot be composed"),
     ],
