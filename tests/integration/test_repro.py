@@ -14,6 +14,7 @@ SMALL = """# @package _global_
 defaults:
   - /model: tinybooru
   - /prompts: tinybooru
+  - /text: a1111
   - /sampler: ddim
   - /features: clip
   - /metrics: default
