@@ -75,14 +75,14 @@ def _save_pipeline(folder: Path, kind: str, seed: int, channels: tuple[int, ...]
     held_out = plans("validation", 0)
     tokenizer = train_tokenizer([", ".join(next(held_out).tags) for _ in range(50)])
     torch.manual_seed(seed)
-    width = {"sd": 32, "sdxl": 64}[kind]
+    width = {"sd": 32, "sdxl": 32 + 48}[kind]
     more: dict[str, Any] = {"use_linear_projection": True} if kind == "sdxl" else {}
     if kind == "sdxl":
         more |= {
             "addition_embed_type": "text_time",
             "addition_time_embed_dim": 8,
             # The pooled text and six numbers of eight channels each.
-            "projection_class_embeddings_input_dim": 32 + 6 * 8,
+            "projection_class_embeddings_input_dim": 48 + 6 * 8,
         }
     unet = UNet2DConditionModel(
         sample_size=16,
@@ -125,7 +125,9 @@ def _save_pipeline(folder: Path, kind: str, seed: int, channels: tuple[int, ...]
             **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
         )
     else:
-        second = CLIPTextModelWithProjection(texts).eval()
+        # Of another width than the first, which is what tells the two apart in a single file.
+        wider = CLIPTextConfig(**{**texts.to_dict(), "hidden_size": 48, "projection_dim": 48})
+        second = CLIPTextModelWithProjection(wider).eval()
         pipeline = StableDiffusionXLPipeline(**parts, text_encoder_2=second, tokenizer_2=tokenizer)
     pipeline.save_pretrained(folder, safe_serialization=True)
 

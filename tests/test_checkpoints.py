@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from single_file import original_vae, save_single_file
 
 from pipeline.checkpoints import check_fit, locate
 from pipeline.compose import compose
@@ -162,6 +163,29 @@ def test_another_autoencoder_changes_the_pictures_and_not_the_trace(checkpoint_p
     assert own[0][0].tobytes() != other[0][0].tobytes()
 
 
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_a_single_file_draws_what_its_folder_draws(checkpoint_params, pipelines_folder, kind):
+    save_single_file(pipelines_folder / kind, pipelines_folder / "one.safetensors")
+    # Configurations and tokenizers alone: no weight can come from there.
+    config = pipelines_folder / f"{kind}_config"
+    shutil.copytree(pipelines_folder / kind, config, ignore=shutil.ignore_patterns("*.safetensors"))
+    texts = {"prompt": ["1person, blue hair", "smile"], "negative": ["lowres, (blurry:1.3)"] * 2}
+    folder = ArmGenerator(study_of(checkpoint_params, kind), "negative", CPU)
+    study = study_of(checkpoint_params, kind, main="one.safetensors", config=config.name, guide=f"{kind}_guide")
+    single = ArmGenerator(study, "negative", CPU)
+    assert set(study_digests(study)) == {"main", "guide"}
+    (pictures, trace, _), (same, again, _) = (g.draw(texts, [1, 2]) for g in (folder, single))
+    assert trace == again
+    assert [picture.tobytes() for picture in pictures] == [picture.tobytes() for picture in same]
+
+
+def test_an_autoencoder_of_its_own_file_is_read(checkpoint_params, pipelines_folder):
+    save_file(original_vae(pipelines_folder / "sd_guide"), pipelines_folder / "vae.safetensors", {"format": "pt"})
+    folder = ArmGenerator(study_of(checkpoint_params, "sd", vae="sd_guide"), "cfg", CPU)
+    single = ArmGenerator(study_of(checkpoint_params, "sd", vae="vae.safetensors", config="sd"), "cfg", CPU)
+    assert single.draw(TEXTS, [1])[0][0].tobytes() == folder.draw(TEXTS, [1])[0][0].tobytes()
+
+
 def test_two_loads_of_one_folder_are_two_networks(pipelines_folder):
     first, second = (load_network(pipelines_folder / "sd", CPU) for _ in range(2))
     with torch.no_grad():
@@ -243,13 +267,29 @@ def test_truncated_weights_are_named_before_anything_is_loaded(
 def test_a_guide_of_another_kind_is_refused_before_anything_is_loaded(checkpoint_params, monkeypatch):
     monkeypatch.setattr("pipeline.generate.load_network", lambda *_: pytest.fail("loaded"))
     said = refused(checkpoint_params, "sd", guide="sdxl")
-    assert "the guide sdxl does not fit: width of the text embeddings is 32 in the main network and 64" in said
+    assert "the guide sdxl does not fit: width of the text embeddings is 32 in the main network and 80" in said
 
 
 def test_a_checkpoint_that_is_no_folder_names_the_command(checkpoint_params):
     said = refused(checkpoint_params, "sd", "cfg", main="models/sd_v9")
     assert "model folder models/sd_v9 is missing" in said
     assert "hf download <owner>/<name>" in said
+
+
+def test_a_single_file_that_cannot_be_drawn_with_is_named(checkpoint_params, pipelines_folder):
+    path = pipelines_folder / "broken.safetensors"
+    assert "weights broken.safetensors are missing" in refused(
+        checkpoint_params, "sd", "cfg", main="broken.safetensors", config="sd"
+    )
+    save_file(original_vae(pipelines_folder / "sd"), path, {"format": "pt"})
+    said = refused(checkpoint_params, "sd", "cfg", main="broken.safetensors")
+    assert "broken.safetensors is a single file, which has no configurations and no tokenizer; set model.config" in said
+    assert "hf download" in said
+    said = refused(checkpoint_params, "sd", "cfg", main="broken.safetensors", config="sd")
+    assert "broken.safetensors cannot be loaded" in said, "an autoencoder is no whole pipeline"
+    path.write_bytes(path.read_bytes()[:-100])
+    said = refused(checkpoint_params, "sd", "cfg", main="broken.safetensors", config="sd")
+    assert "broken.safetensors cannot be loaded" in said
 
 
 @pytest.mark.parametrize("revision", ["", "@fp16"])
@@ -303,7 +343,7 @@ def test_an_arm_that_does_not_fit_is_refused(checkpoint_params, arm, message, mo
 
 def test_a_pickle_or_a_bad_hub_name_is_a_configuration_error(checkpoint_params):
     for source, message in (
-        ("models/anything.ckpt", "is a pickle"),
+        ("models/anything.ckpt", "model.main is 'models/anything.ckpt': is a pickle, .* convert it to .safetensors"),
         ("hub:noowner", "must be hub:<owner>/<name>"),
         ("../models/sd", "must be a path inside the project"),
     ):

@@ -43,13 +43,15 @@ THEIRS = {
     "unipc": (UniPCMultistepScheduler, {}),
 }
 FLAGS = {"native": {}, "karras": {"use_karras_sigmas": True}, "exponential": {"use_exponential_sigmas": True}}
+# A sampler knows nothing of the network's kind: SDXL goes through each once, SD 1.x through all noise levels as well.
 CASES = [
-    *((name, "native", spacing) for name in THEIRS for spacing in ("leading", "trailing")),
+    *(("sd", name, "native", spacing) for name in THEIRS for spacing in ("leading", "trailing")),
     *(
-        (name, levels, None)
+        ("sd", name, levels, None)
         for name in ("euler", "heun", "dpmsolver++", "dpmsolver++_2m_sde", "dpmsolver++_sde", "unipc")
         for levels in ("karras", "exponential")
     ),
+    *(("sdxl", name, "native", "leading") for name in THEIRS),
 ]
 
 
@@ -95,19 +97,24 @@ def theirs(pair, setting, scale, negative, canvas=None, **more):
     spacing = setting.spacing or "linspace"
     pipeline.scheduler = kind.from_config(pair[1].schedule.config, timestep_spacing=spacing, **options, **flags)
     extent = {} if canvas is None else {"height": canvas.height, "width": canvas.width}
-    drawn = {}
-    for output in ("latent", "np"):
-        drawn[output] = pipeline(
-            [PROMPT] * len(SEEDS),
-            negative_prompt=None if negative is None else [negative] * len(SEEDS),
-            guidance_scale=scale,
-            num_inference_steps=STEPS,
-            generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
-            output_type=output,
-            **extent,
-            **more,
-        ).images
-    return drawn["latent"], torch.from_numpy(drawn["np"]).permute(0, 3, 1, 2)
+    latents = []
+
+    def keep(_pipeline, _step, _timestep, tensors):
+        latents.append(tensors["latents"])
+        return tensors
+
+    pictures = pipeline(
+        [PROMPT] * len(SEEDS),
+        negative_prompt=None if negative is None else [negative] * len(SEEDS),
+        guidance_scale=scale,
+        num_inference_steps=STEPS,
+        generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
+        output_type="np",
+        callback_on_step_end=keep,
+        **extent,
+        **more,
+    ).images
+    return latents[-1], torch.from_numpy(pictures).permute(0, 3, 1, 2)
 
 
 def assert_equal(mine, other):
@@ -116,7 +123,7 @@ def assert_equal(mine, other):
     assert float((mine[1] / 255 - other[1]).abs().max()) < 0.5 / 255 + 1e-4
 
 
-@pytest.mark.parametrize(("scheduler", "levels", "spacing"), CASES)
+@pytest.mark.parametrize(("pair", "scheduler", "levels", "spacing"), CASES, indirect=["pair"])
 def test_pictures_are_those_of_the_pipeline(pair, scheduler, levels, spacing):
     setting = Sampler(scheduler=scheduler, steps=STEPS, levels=levels, spacing=spacing)
     assert_equal(ours(pair, setting, 5.0, WORSE), theirs(pair, setting, 5.0, WORSE))
