@@ -4,22 +4,14 @@ Ratios are of the least of several interleaved runs in one process; memory is th
 """
 
 import argparse
-import json
-import platform
 import resource
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from pipeline.files import write_atomically
-
-RESULTS = Path("benchmarks/results.json")
+from benchmarks.record import Result, entry, least, record
 
 
 def features(n: int, d: int, seed: int) -> torch.Tensor:
@@ -28,17 +20,6 @@ def features(n: int, d: int, seed: int) -> torch.Tensor:
     spectrum = torch.linspace(0, 4, d).neg().exp()
     turn = torch.linalg.qr(torch.randn(d, d, generator=torch.Generator().manual_seed(0))).Q
     return (torch.randn(n, d, generator=generator) * spectrum + 0.02 * seed) @ turn
-
-
-def least(times: int, *runs: Callable[[], object]) -> list[float]:
-    """The least seconds of each run, interleaved."""
-    best = [float("inf")] * len(runs)
-    for _ in range(times):
-        for at, run in enumerate(runs):
-            start = time.perf_counter()
-            run()
-            best[at] = min(best[at], time.perf_counter() - start)
-    return best
 
 
 def our_neighbours(x: torch.Tensor, y: torch.Tensor) -> object:
@@ -72,16 +53,7 @@ def peak(what: str, n: int, d: int) -> tuple[float, float]:
     return float(growth), float(whole)
 
 
-def entry(name: str, value: float, bar: float, holds: bool, peer: str) -> dict[str, object]:
-    machine = f"{platform.machine()}, {torch.get_num_threads()} thread(s), shared with other work"
-    date = datetime.now(UTC).date().isoformat()
-    shown = round(value, 3)
-    return {
-        "name": name, "value": shown, "bar": bar, "holds": holds, "peer": peer, "machine": machine, "date": date
-    }  # fmt: skip
-
-
-def frechet_ratio() -> list[dict[str, object]]:
+def frechet_ratio() -> list[Result]:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     from eval.frechet import frechet_distance
@@ -108,25 +80,25 @@ def frechet_ratio() -> list[dict[str, object]]:
     return [entry("fd_speed_10000x768", peer / ours, 5, peer / ours >= 5, "torchmetrics, update and compute")]
 
 
-def neighbour_ratio() -> list[dict[str, object]]:
+def neighbour_ratio() -> list[Result]:
     x, y = features(10_000, 768, 1), features(10_000, 768, 2)
     ours, peer = least(2, lambda: our_neighbours(x, y), lambda: their_neighbours(x, y))
     print(f"neighbours {ours:.2f} s, prdc {peer:.2f} s")
     return [entry("neighbours_speed_10000x768", peer / ours, 5, peer / ours >= 5, "prdc")]
 
 
-def neighbour_memory() -> list[dict[str, object]]:
+def neighbour_memory() -> list[Result]:
     (ours, _), (peer, _) = peak("ours", 10_000, 768), peak("theirs", 10_000, 768)
     print(f"neighbours {ours:.0f} MiB, prdc {peer:.0f} MiB")
     return [entry("neighbours_memory_10000x768", ours / peer, 0.1, ours / peer <= 0.1, "prdc")]
 
 
-def large_memory() -> list[dict[str, object]]:
+def large_memory() -> list[Result]:
     _, whole = peak("everything", 50_000, 1024)
     return [entry("all_metrics_peak_gib_50000x1024", whole / 1024, 2, whole < 2048, "none")]
 
 
-def extraction() -> list[dict[str, object]]:
+def extraction() -> list[Result]:
     """A ViT-S/16 of timm's with random weights through DINOv2's path, 64 pixels in and 224 to the network."""
     import timm
 
@@ -182,13 +154,7 @@ def main() -> None:
         return
     np.random.seed(0)
     for part in arguments.parts or PARTS:
-        found = PARTS[part]()
-        known = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else []
-        names = {result["name"] for result in found}
-        kept = [result for result in known if result["name"] not in names]
-        write_atomically(RESULTS, (json.dumps([*kept, *found], indent=2) + "\n").encode())
-        for result in found:
-            print(result)
+        record(PARTS[part]())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+"""What the benchmarks share: the least of interleaved runs, benchmarks/results.json, and its table in the docs.
+
+`python -m benchmarks.record` writes the table of docs/benchmarks.md anew.
+"""
+
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from pipeline.files import write_atomically
+
+RESULTS = Path("benchmarks/results.json")
+DOCUMENT = Path("docs/benchmarks.md")
+# Everything between the two lines is the table.
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+
+Result = dict[str, object]
+
+
+def least(times: int, *runs: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> list[float]:
+    """The least seconds of each run, interleaved, so that a slow minute of the machine falls on all of them.
+
+    `clock` is wall time unless given; `time.process_time` leaves out what other processes take of a shared CPU.
+    """
+    best = [float("inf")] * len(runs)
+    for _ in range(times):
+        for at, run in enumerate(runs):
+            start = clock()
+            run()
+            best[at] = min(best[at], clock() - start)
+    return best
+
+
+def entry(
+    name: str, value: float, bar: float | None, holds: bool | None, peer: str, device: str | None = None
+) -> Result:
+    """One result; `bar` and `holds` are None for a figure that has to reach nothing."""
+    machine = device or f"{platform.machine()}, {torch.get_num_threads()} thread(s), shared with other work"
+    return {
+        "name": name,
+        "value": round(value, 3),
+        "bar": None if bar is None else round(bar, 3),
+        "holds": holds,
+        "peer": peer,
+        "machine": machine,
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def record(found: Sequence[Result]) -> None:
+    """Put results into the file in place of those of the same names, and into the table."""
+    known: list[Result] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else []
+    names = {result["name"] for result in found}
+    results = [*(result for result in known if result["name"] not in names), *found]
+    results.sort(key=lambda result: str(result["name"]))
+    write_atomically(RESULTS, (json.dumps(results, indent=2) + "\n").encode())
+    document = DOCUMENT.read_text("utf-8")
+    before, rest = document.split(BEGIN)
+    after = rest.split(END)[1]
+    write_atomically(DOCUMENT, f"{before}{BEGIN}\n\n{table(results)}\n{END}{after}".encode())
+    for result in found:
+        print(result)
+
+
+def table(results: Sequence[Result]) -> str:
+    """The results as a table of Markdown."""
+    lines = ["| result | value | bar | holds | against | machine | date |", "|---|---|---|---|---|---|---|"]
+    for result in results:
+        bar = "" if result["bar"] is None else result["bar"]
+        holds = "" if result["holds"] is None else "yes" if result["holds"] else "**no**"
+        cells = (f"`{result['name']}`", result["value"], bar, holds)
+        lines.append("| " + " | ".join(map(str, (*cells, result["peer"], result["machine"], result["date"]))) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    record([])
