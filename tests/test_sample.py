@@ -18,7 +18,16 @@ from pipeline.shards import encode_png, write_shard
 from pipeline.study import Labeling, parse_study
 
 SETTINGS = Labeling(
-    interval_width=0.2, expected_rate=0.2, repeats=0.1, overlap=0.2, labellers=2, triage=5, pairs=6, seed=0
+    interval_width=0.2,
+    expected_rate=0.2,
+    repeats=0.1,
+    overlap=0.2,
+    labellers=2,
+    triage=5,
+    pairs=6,
+    seed=0,
+    transport="upload",
+    preannotate=False,
 )
 ARMS = ("unguided", "cfg", "negative")
 
