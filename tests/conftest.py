@@ -42,6 +42,9 @@ def params() -> dict[str, Any]:
     content["reference"]["pictures"] = 32
     content["sampler"]["steps"] = 3
     content["metrics"]["resamples"] = 100
+    # Tests that want probes ask for them.
+    for key in ("probes", "negative_preset"):
+        content["arms"]["unguided"].pop(key)
     return content
 
 

@@ -205,10 +205,9 @@ def test_bad_files_give_one_line_and_touch_nothing(networks_project, change, mes
     assert not list(networks_project.rglob("*.parquet"))
 
 
-def test_an_unknown_arm_is_named_with_the_known_ones(networks_project, monkeypatch, capsys):
-    assert fail_generate(monkeypatch, capsys, "negativ") == (
-        "error: arm 'negativ' is unknown; known arms: unguided, cfg, negative, pure_negative, autoguidance"
-    )
+def test_an_unknown_arm_is_named_with_the_known_ones(networks_project, params, monkeypatch, capsys):
+    known = ", ".join(params["arms"])
+    assert fail_generate(monkeypatch, capsys, "negativ") == f"error: arm 'negativ' is unknown; known arms: {known}"
     assert not (networks_project / "data").exists()
 
 
