@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from eval.bootstrap import Interval
+from eval.malformed import save_classifier
 from models.tinybooru.corpus import load_corpus
 from models.tinybooru.judge import (
     NO_ANSWER,
@@ -15,7 +16,6 @@ from models.tinybooru.judge import (
     build_judge,
     disturbed,
     load_judge,
-    save_judge,
     truths,
 )
 from models.tinybooru.scorers import ScorerRecipe
@@ -59,7 +59,7 @@ def test_a_saved_judge_says_what_the_trained_network_says(corpus, tmp_path):
     recipe = ScorerRecipe("judge", steps=2, batch=16, learning_rate=3e-3, warmup=1)
     training = JudgeTraining(recipe, corpus, tmp_path / "judge-checkpoint.safetensors", CPU)
     training.run(len(corpus))
-    save_judge(training.network, tmp_path / "judge.safetensors")
+    save_classifier(training.network, tmp_path / "judge.safetensors")
     images = [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in corpus.pixels[:24]]
     judged = load_judge(tmp_path / "judge.safetensors", CPU)(images)
     fresh = Judge(training.network, CPU)(images)
@@ -81,7 +81,7 @@ def test_disturbed_pictures_stay_near_and_half_stay_as_they_are():
 def test_a_missing_or_damaged_judge_is_named(tmp_path):
     with pytest.raises(InputError, match=r"judge .*judge\.safetensors is missing; `make train` makes it"):
         load_judge(tmp_path / "judge.safetensors", CPU)
-    save_judge(build_judge(), tmp_path / "judge.safetensors")
+    save_classifier(build_judge(), tmp_path / "judge.safetensors")
     whole = (tmp_path / "judge.safetensors").read_bytes()
     (tmp_path / "judge.safetensors").write_bytes(whole[:1000])
     with pytest.raises(InputError, match="cannot be read"):

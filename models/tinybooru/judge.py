@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from timm.models.resnet import BasicBlock, ResNet
 
 from models.tinybooru.corpus import Corpus
@@ -149,12 +149,6 @@ class Judge:
         person = torch.tensor([kind == "person" for kind in named["kind"]])
         p_malformed = found["malformed"].softmax(1)[:, 1] * person
         return Judgements(**named, glasses=found["glasses"].argmax(1) == 1, p_malformed=p_malformed)
-
-
-def save_judge(network: Any, path: Path) -> None:
-    """Write the weights in half precision (batch statistics too)."""
-    tensors = {n: t.half() if t.is_floating_point() else t for n, t in network.state_dict().items()}
-    save_file({n: t.contiguous() for n, t in tensors.items()}, path)
 
 
 def load_judge(path: Path, device: torch.device) -> Judge:

@@ -16,7 +16,7 @@ from eval.malformed import save_classifier
 from models.tinybooru.cards import keep_history, write_cards
 from models.tinybooru.corpus import load_corpus
 from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining
-from models.tinybooru.judge import JudgeTraining, save_judge
+from models.tinybooru.judge import JudgeTraining
 from models.tinybooru.measure import measure_scorers
 from models.tinybooru.scorers import (
     ClipTraining,
@@ -83,7 +83,7 @@ def main() -> None:
     if "judge" in parts:
         judge = JudgeTraining(JUDGE, corpus, CHECKPOINTS / "judge.safetensors", device)
         judge.run(len(corpus))
-        save_judge(judge.network, HERE / "judge.safetensors")
+        save_classifier(judge.network, HERE / "judge.safetensors")
     if {"clip", "malformed", "judge"} & set(parts):
         measure_scorers(HERE, DATA / "validation", device)
     compiled = not arguments.no_compile
