@@ -30,6 +30,8 @@ Vector = NDArray[np.float64]
 FEWEST_FOR_SCORES = 10
 # A variance below this is rounding: all labels are the same.
 _NOTHING = 1e-12
+# Numbers that differ by less than this share of themselves are equal.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,9 @@ class _Sample:
                     f"found {len(own)} and {len(every)} scores for {self.n} labelled of {pictures} pictures"
                 )
             offsets = own - float(shares @ own)
+            # Scores that are all alike predict nothing; what rounding leaves of their offsets must not be fitted.
+            if np.ptp(own) <= _ROUNDING * np.abs(own).max():
+                offsets = np.zeros(self.n)
             power = float(weights @ offsets**2)
             leverage = np.zeros(self.n)
             if tuning is not None:

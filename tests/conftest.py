@@ -1,12 +1,14 @@
 """Small real parts for the tests: networks with random weights in the shipped layout, and a composed study."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from hypothesis import settings
 
 from models.tinybooru.denoiser import DenoiserRecipe, build_scheduler, build_text_encoder, build_unet
 from models.tinybooru.tokenizer import train_tokenizer
@@ -15,6 +17,12 @@ from pipeline.study import Study, parse_study
 from pipeline.tinybooru.build import plans
 
 ROOT = Path(__file__).parent.parent
+
+# The same examples every time: a find of chance would stop somebody else's change. `HYPOTHESIS_PROFILE=search` looks
+# for new ones.
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ def units(table):
     return [[verdict for verdict in row if verdict] for row in table]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(tables)
 def test_alpha_is_that_of_the_package(table):
     found = krippendorff_alpha(units(table))

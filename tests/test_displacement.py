@@ -49,7 +49,7 @@ def test_pairs_see_movement_that_the_distributions_do_not() -> None:
     assert paired_displacement(y.flip(0), y).dispersion > 1
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(n=st.integers(2, 20), d=st.integers(1, 8), seed=st.integers(0, 2**31 - 1))
 def test_the_common_part_and_the_dispersion_make_up_the_displacement(n: int, d: int, seed: int) -> None:
     x, y = gaussian(n, d, seed) + 1, gaussian(n, d, seed + 1)

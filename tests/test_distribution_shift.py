@@ -99,7 +99,7 @@ def test_compositions_have_their_textbook_distances() -> None:
     assert jensen_shannon(p, half) == pytest.approx(0.311278, abs=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 2**31 - 1))
 def test_composition_distances_are_symmetric_and_bounded(seed: int) -> None:
     p, q = gaussian(2, 5, seed=seed).mul(3).softmax(1)

@@ -205,7 +205,7 @@ def test_a_task_without_scores_is_named(study):
 VERDICTS = ("legit_human", "malformed_human", "object_or_scenery", "pattern")
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(verdicts=st.lists(st.sampled_from(VERDICTS), min_size=30, max_size=30), order=st.randoms())
 def test_order_of_labels_and_names_of_arms_change_nothing(verdicts, order):
     arms = ("unguided", "cfg", "negative")

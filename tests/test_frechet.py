@@ -120,7 +120,7 @@ def test_a_collapsed_set_leaves_the_whole_spread_of_the_other() -> None:
     assert shift.spread_ratio == 0
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(n=sizes, m=sizes, d=st.integers(1, 8), scale=st.floats(0.01, 10), seed=seeds)
 def test_the_distance_is_symmetric_and_its_parts_sum_to_it(n: int, m: int, d: int, scale: float, seed: int) -> None:
     x, y = gaussian(n, d, seed), scale * gaussian(m, d, seed + 1) + 1
@@ -131,7 +131,7 @@ def test_the_distance_is_symmetric_and_its_parts_sum_to_it(n: int, m: int, d: in
     assert there.spread_ratio * back.spread_ratio == pytest.approx(1)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(n=sizes, m=sizes, d=st.integers(1, 8), seed=seeds)
 def test_turning_and_moving_both_sets_changes_nothing(n: int, m: int, d: int, seed: int) -> None:
     x, y, turn = gaussian(n, d, seed), gaussian(m, d, seed + 1), rotation(d, seed + 2)

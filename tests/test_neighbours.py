@@ -149,7 +149,7 @@ def test_near_pictures_far_from_the_origin_do_not_cancel() -> None:
     assert four(generated + 2.0**30, reference + 2.0**30) == four(generated, reference)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(n=st.integers(6, 20), m=st.integers(6, 20), d=st.integers(1, 6), seed=st.integers(0, 2**31 - 1))
 def test_exchanging_the_sets_exchanges_precision_and_recall(n: int, m: int, d: int, seed: int) -> None:
     x, y = gaussian(n, d, seed), 0.5 * gaussian(m, d, seed + 1)
@@ -159,7 +159,7 @@ def test_exchanging_the_sets_exchanges_precision_and_recall(n: int, m: int, d: i
     assert there["density"] >= 0
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**31 - 1), scale=st.sampled_from([0.25, 0.5, 2.0, 8.0]))
 def test_the_order_and_the_unit_of_the_features_change_nothing(seed: int, scale: float) -> None:
     x, y = gaussian(15, 3, seed), gaussian(12, 3, seed + 1)

@@ -21,7 +21,7 @@ def bounds(found):
     return found.value, found.low, found.high
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(samples)
 def test_lambda_zero_is_the_classical_estimate(sample):
     labels, scores = sample
@@ -32,7 +32,7 @@ def test_lambda_zero_is_the_classical_estimate(sample):
     assert bounds(powered) == pytest.approx((mean, *wilson_bounds(mean, len(labels), LEVEL)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(samples, st.floats(0.05, 1))
 def test_equal_probabilities_are_no_weights(sample, probability):
     labels, scores = sample
@@ -43,7 +43,7 @@ def test_equal_probabilities_are_no_weights(sample, probability):
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(samples, st.floats(0.1, 10), st.floats(-5, 5))
 def test_the_scale_of_the_score_does_not_matter(sample, factor, offset):
     """Only how the score orders and spaces pictures counts, so an uncalibrated one does no harm."""
@@ -56,7 +56,7 @@ def test_the_scale_of_the_score_does_not_matter(sample, factor, offset):
     assert bounds(found) == pytest.approx(bounds(plain), abs=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(samples)
 def test_counting_the_other_side_mirrors_the_interval(sample):
     labels, scores = sample

@@ -97,7 +97,7 @@ def test_without_emphasis_the_embedding_is_the_plain_encoders_bit_for_bit(towers
 
 
 @given(text=st.text(max_size=60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_plain_syntax_gives_the_tokenizers_own_tokens(towers, tokenizer, text):
     ((chunk), *others) = towers[0].chunks(text, TextSettings())
     ids, _ = towers[0].padded(chunk)
