@@ -1,7 +1,8 @@
 """The files of a network: that they are there, that none is a pickle, that they are whole, and their digest.
 
-Stage `weights` writes the digests of a study's networks, which is what generation depends on: a checkpoint in the
-Hugging Face cache is no file of the project that DVC could watch.
+Stage `weights` writes the digests of what a study draws with and names by configuration alone: networks, of which those
+in the Hugging Face cache are no files of the project, a guide's LoRA, folders that image-to-image starts from. DVC
+cannot watch what its dvc.yaml does not name, so this stage looks at every run, and generation depends on what it finds.
 """
 
 import hashlib
@@ -13,9 +14,11 @@ from safetensors import SafetensorError, safe_open
 
 from pipeline.checkpoints import Checkpoint, locate
 from pipeline.errors import InputError, run_stage
-from pipeline.files import write_atomically
-from pipeline.layout import WEIGHTS
+from pipeline.files import file_digest, write_atomically
+from pipeline.layout import SETS, WEIGHTS
+from pipeline.shards import set_fingerprint
 from pipeline.study import Study, load_study
+from pipeline.weaken_settings import Lora
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
@@ -142,9 +145,10 @@ def _sha256(path: Path) -> str:
 
 
 def study_digests(study: Study) -> dict[str, str | None]:
-    """Digests of a study's networks and of what takes the place of their parts; None for a guide that is not there.
+    """Digests of a study's networks, of what takes the place of their parts, and of the folders pictures start from.
 
-    Without arms that use it a guide is not needed. Raises InputError for everything else that is missing.
+    None for a guide, a LoRA or a folder that is not there: only the arms that use it need it, and they are refused.
+    Raises InputError for everything else that is missing, and for a folder that an arm of this study makes.
     """
     model = study.model
     digests: dict[str, str | None] = {"main": network_digest(locate(model.main, model.config), with_text_encoder=True)}
@@ -156,7 +160,33 @@ def study_digests(study: Study) -> dict[str, str | None]:
     except InputError as error:
         print(f"weights: no guide; arms that use one will be refused: {error}")
         digests["guide"] = None
-    return digests
+    if isinstance(model.weaken, Lora):
+        file = Path(model.weaken.file)
+        digests["lora"] = file_digest(file) if file.is_file() else None
+    return digests | {f"from {folder}": _start_digest(folder) for folder in _start_folders(study)}
+
+
+def _start_folders(study: Study) -> list[Path]:
+    folders = set()
+    for name, arm in study.arms.items():
+        if arm.image_to_image is None or not arm.image_to_image.is_folder:
+            continue
+        folder = Path(arm.image_to_image.start)
+        if folder.parent == SETS and folder.name in study.arms:
+            raise InputError(
+                f"arms.{name}.image_to_image.from {folder} is what arm {folder.name} draws, maybe later than this one; "
+                f"write from: {folder.name} with source: ${{arms.{folder.name}}} in conf/"
+            )
+        folders.add(folder)
+    return sorted(folders)
+
+
+def _start_digest(folder: Path) -> str | None:
+    try:
+        return set_fingerprint(folder)
+    except InputError as error:
+        print(f"weights: arms that start from {folder} will be refused: {error}")
+        return None
 
 
 def main() -> None:

@@ -374,3 +374,36 @@ def test_a_missing_guide_stops_only_the_arms_that_use_it(checkpoint_params, caps
     assert {"main", "vae"} < set(digests)
     assert "model folder nowhere is missing" in capsys.readouterr().out
     assert "model folder nowhere is missing" in refused(checkpoint_params, "sd", guide="nowhere")
+
+
+def test_the_digests_follow_a_folder_that_pictures_start_from(checkpoint_params, pipelines_folder, tmp_path):
+    folder = pipelines_folder / "watched/cfg"
+
+    def digests(start):
+        redrawn = {"method": "cfg", "scale": 4.0, "image_to_image": {"from": start, "strength": 0.5}}
+        changed = {**checkpoint_params, "arms": {**ARMS, "redrawn": redrawn}}
+        return study_digests(study_of(changed, "sd"))
+
+    assert digests("watched/cfg")["from watched/cfg"] is None
+    generate(study_of(checkpoint_params, "sd"), "cfg", folder.parent, tmp_path / "traces", CPU)
+    before = digests("watched/cfg")
+    assert before == digests("watched/cfg")
+    assert set(before) - set(study_digests(study_of(checkpoint_params, "sd"))) == {"from watched/cfg"}
+    # Other pictures under the same name.
+    (folder / "part-00000.parquet").write_bytes((folder / "part-00001.parquet").read_bytes())
+    after = digests("watched/cfg")
+    assert {name for name in before if before[name] != after[name]} == {"from watched/cfg"}
+    with pytest.raises(InputError, match=r"arms.redrawn.image_to_image.from data/sets/cfg is what arm cfg draws"):
+        digests("data/sets/cfg")
+
+
+def test_the_digests_follow_a_guides_lora(checkpoint_params, pipelines_folder):
+    weaken = {"name": "lora", "file": "epoch.safetensors"}
+    seen = []
+    for value in (None, 0.0, 1.0):
+        if value is not None:
+            save_file({"weight": torch.full((2, 2), value)}, pipelines_folder / "epoch.safetensors", {"format": "pt"})
+        seen.append(study_digests(study_of(checkpoint_params, "sd", weaken=weaken)))
+    assert seen[0]["lora"] is None
+    assert len({digests["lora"] for digests in seen}) == 3
+    assert seen[1] | {"lora": None} == seen[0]

@@ -55,8 +55,8 @@ def run(project, *command, ok=True):
     return done
 
 
-# What people do in Label Studio DVC cannot see, so these ask every time.
-ASKING = {"push", "pull"}
+# DVC cannot see what people do in Label Studio, nor what only the configuration names, so these look every time.
+ASKING = {"push", "pull", "weights"}
 
 
 def stages_run(said):
