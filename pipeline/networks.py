@@ -20,7 +20,7 @@ from pipeline.drawing import Canvas
 from pipeline.errors import InputError
 from pipeline.loading import Loading
 from pipeline.parametrisation import from_x0, signal_and_noise, timestep_at, to_x0
-from pipeline.weights import check_files, weights_variant
+from pipeline.weights import check_complete, check_files, weights_variant
 
 # Reading another scheduler's configuration as the training schedule is what happens here on purpose.
 diffusers_logging.set_verbosity_error()
@@ -202,20 +202,29 @@ def load_network(
 
 def _part(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> Any:
     if checkpoint.is_file:
-        return kind.from_single_file(
-            str(checkpoint.path),
-            config=str(checkpoint.config),
-            subfolder=part,
-            torch_dtype=dtype,
-            local_files_only=True,
-        )
-    return kind.from_pretrained(
+        try:
+            return kind.from_single_file(
+                str(checkpoint.path),
+                config=str(checkpoint.config),
+                subfolder=part,
+                torch_dtype=dtype,
+                local_files_only=True,
+            )
+        except NotImplementedError:  # torch, of parameters that the file did not fill ("cannot copy out of meta")
+            raise InputError(
+                f"{checkpoint.path} lacks some of the weights of the {part} that {checkpoint.config} describes; "
+                "fetch it again, or name the configuration of its own kind in model.config"
+            ) from None
+    network, found = kind.from_pretrained(
         checkpoint.path / part,
         use_safetensors=True,
         variant=weights_variant(checkpoint.path, part),
         torch_dtype=dtype,
         local_files_only=True,
+        output_loading_info=True,
     )
+    check_complete(network, found["missing_keys"], checkpoint.path / part)
+    return network
 
 
 def _load_vae(checkpoint: Checkpoint, dtype: torch.dtype, loading: Loading, device: torch.device) -> AutoencoderKL:

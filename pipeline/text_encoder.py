@@ -25,7 +25,7 @@ from pipeline.emphasis import parse
 from pipeline.errors import InputError
 from pipeline.text_settings import TextSettings
 from pipeline.underscores import spaced
-from pipeline.weights import check_files, text_parts, weights_variant
+from pipeline.weights import check_complete, check_files, text_parts, weights_variant
 
 # Loading takes no time worth a bar, and a bar would be the only noise of a quiet stage.
 transformers_logging.disable_progress_bar()
@@ -199,6 +199,8 @@ def load_text_encoder(
         towers = tuple(
             _load_tower(first if part == "text_encoder" else checkpoint, part, dtype, device) for part in parts
         )
+    except InputError:
+        raise
     except Exception as error:  # transformers and safetensors raise many kinds for a damaged folder
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{checkpoint.path} cannot be loaded ({reason}); fetch or train it anew") from None
@@ -219,14 +221,17 @@ def _load_tower(checkpoint: Checkpoint, part: str, dtype: torch.dtype, device: t
             torch_dtype=dtype,
             local_files_only=True,
         )
+        check_complete(model, (), checkpoint.path)
     else:
-        model = kind.from_pretrained(
+        model, found = kind.from_pretrained(
             checkpoint.path / part,
             use_safetensors=True,
             variant=weights_variant(checkpoint.path, part),
             torch_dtype=dtype,
             local_files_only=True,
+            output_loading_info=True,
         )
+        check_complete(model, found["missing_keys"], checkpoint.path / part)
     tokenizer = CLIPTokenizer.from_pretrained(
         checkpoint.config / part.replace("text_encoder", "tokenizer"), local_files_only=True
     )

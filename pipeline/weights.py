@@ -8,8 +8,10 @@ cannot watch what its dvc.yaml does not name, so this stage looks at every run, 
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from pipeline.checkpoints import Checkpoint, locate
@@ -107,6 +109,21 @@ def _check_whole(path: Path) -> None:
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} cannot be loaded ({reason}); fetch it again or train it anew") from None
+
+
+def check_complete(network: torch.nn.Module, missing: Iterable[str], place: Path) -> None:
+    """Raise InputError where a network was loaded from files that lack some of its weights.
+
+    `missing` are the names that the loader reports. Of the others it leaves behind what it could not fill: parameters
+    without storage. Either would be drawn with at random, or fail much later.
+    """
+    parameters = dict(network.named_parameters())
+    lacking = sorted(name for name, p in parameters.items() if p.is_meta or name in set(missing))
+    if lacking:
+        raise InputError(
+            f"{place} lacks {len(lacking)} of the {len(parameters)} weights of {type(network).__name__} "
+            f"({lacking[0]} is the first); fetch it again, or the configuration beside it is of another network"
+        )
 
 
 def network_digest(source: Checkpoint | Path, with_text_encoder: bool) -> str:

@@ -73,7 +73,7 @@ def project(tmp_path: Path, params: dict[str, Any], monkeypatch: pytest.MonkeyPa
 
 
 def _save_pipeline(folder: Path, kind: str, seed: int, channels: tuple[int, ...] = (16, 32)) -> None:
-    """A Stable Diffusion pipeline ("sd" or "sdxl") with small random weights, in the layout of the real ones."""
+    """A Stable Diffusion pipeline ("sd", "sd2" or "sdxl") with small random weights, in the layout of the real ones."""
     from diffusers import (
         AutoencoderKL,
         PNDMScheduler,
@@ -86,8 +86,8 @@ def _save_pipeline(folder: Path, kind: str, seed: int, channels: tuple[int, ...]
     held_out = plans("validation", 0)
     tokenizer = train_tokenizer([", ".join(next(held_out).tags) for _ in range(50)])
     torch.manual_seed(seed)
-    width = {"sd": 32, "sdxl": 32 + 48}[kind]
-    more: dict[str, Any] = {"use_linear_projection": True} if kind == "sdxl" else {}
+    width = {"sd": 32, "sd2": 32, "sdxl": 32 + 48}[kind]
+    more: dict[str, Any] = {} if kind == "sd" else {"use_linear_projection": True}
     if kind == "sdxl":
         more |= {
             "addition_embed_type": "text_time",
@@ -127,11 +127,16 @@ def _save_pipeline(folder: Path, kind: str, seed: int, channels: tuple[int, ...]
         pad_token_id=tokenizer.pad_token_id,
     )
     schedule = PNDMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1, skip_prk_steps=True
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        steps_offset=1,
+        skip_prk_steps=True,
+        prediction_type="v_prediction" if kind == "sd2" else "epsilon",
     )
     parts: dict[str, Any] = {"vae": vae, "unet": unet, "tokenizer": tokenizer, "scheduler": schedule}
     parts["text_encoder"] = CLIPTextModel(texts).eval()
-    if kind == "sd":
+    if kind != "sdxl":
         pipeline: Any = StableDiffusionPipeline(
             **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
         )
@@ -145,7 +150,7 @@ def _save_pipeline(folder: Path, kind: str, seed: int, channels: tuple[int, ...]
 
 @pytest.fixture(scope="session")
 def pipelines_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders `sd`, `sd_guide`, `sdxl` and `sdxl_guide`: pipelines of diffusers with small random weights.
+    """Folders `sd`, `sd2`, `sdxl` and for each its `_guide`: pipelines of diffusers with small random weights.
 
     A canvas of 32x32 is what their 16x16 latents decode to.
     """
@@ -156,6 +161,8 @@ def pipelines_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("sd_guide", "sd", (8, 16)),
             ("sdxl", "sdxl", (16, 32)),
             ("sdxl_guide", "sdxl", (8, 16)),
+            ("sd2", "sd2", (16, 32)),
+            ("sd2_guide", "sd2", (8, 16)),
         )
     ):
         _save_pipeline(folder / name, kind, seed, channels)

@@ -46,17 +46,25 @@ _OPEN_CLIP = {
 
 
 def save_single_file(folder: Path, path: Path) -> None:
-    """Write the weights of the pipeline in `folder` (SD 1.x or SDXL) to one safetensors file."""
+    """Write the weights of the pipeline in `folder` (SD 1.x, SD 2.x or SDXL) to one safetensors file."""
     tensors = _prefixed("model.diffusion_model.", original_unet(folder))
     tensors |= _prefixed("first_stage_model.", original_vae(folder))
     if (folder / "text_encoder_2").is_dir():
         tensors |= _prefixed("conditioner.embedders.0.transformer.text_model.", _clip(folder / "text_encoder"))
         tensors |= _prefixed("conditioner.embedders.1.model.", _open_clip(folder / "text_encoder_2"))
+    elif predicts_v(folder):
+        tensors |= _prefixed("cond_stage_model.model.", _open_clip(folder / "text_encoder"))
     else:
         tensors |= _prefixed("cond_stage_model.transformer.text_model.", _clip(folder / "text_encoder"))
     # A schedule's constants, which the original files carry along.
     tensors["alphas_cumprod"] = torch.linspace(1, 0, 1000)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"})
+
+
+def predicts_v(folder: Path) -> bool:
+    """Whether a pipeline is of SD 2.x, whose text encoder is OpenCLIP's."""
+    prediction: str = json.loads((folder / "scheduler/scheduler_config.json").read_text())["prediction_type"]
+    return prediction == "v_prediction"
 
 
 def _prefixed(prefix: str, tensors: Tensors) -> Tensors:

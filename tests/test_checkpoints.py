@@ -163,7 +163,7 @@ def test_another_autoencoder_changes_the_pictures_and_not_the_trace(checkpoint_p
     assert own[0][0].tobytes() != other[0][0].tobytes()
 
 
-@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+@pytest.mark.parametrize("kind", ["sd", "sd2", "sdxl"])
 def test_a_single_file_draws_what_its_folder_draws(checkpoint_params, pipelines_folder, kind):
     save_single_file(pipelines_folder / kind, pipelines_folder / "one.safetensors")
     # Configurations and tokenizers alone: no weight can come from there.
@@ -262,6 +262,35 @@ def test_truncated_weights_are_named_before_anything_is_loaded(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pipeline.generate.load_network", lambda *_: pytest.fail("loaded"))
     assert "text_encoder/model.safetensors cannot be loaded" in refused(checkpoint_params, "sd", "cfg")
+
+
+@pytest.mark.parametrize(
+    ("name", "weight"),
+    [
+        ("unet/diffusion_pytorch_model", "conv_in.weight"),
+        ("vae/diffusion_pytorch_model", "decoder.conv_in.weight"),
+        ("text_encoder/model", "final_layer_norm.weight"),
+    ],
+)
+def test_weights_that_lack_some_are_refused(checkpoint_params, pipelines_folder, tmp_path, monkeypatch, name, weight):
+    path = copied(pipelines_folder, tmp_path, "sd") / f"{name}.safetensors"
+    tensors = load_file(path)
+    del tensors[weight]
+    save_file(tensors, path, {"format": "pt"})
+    monkeypatch.chdir(tmp_path)
+    said = refused(checkpoint_params, "sd", "cfg")
+    assert f"sd/{name.split('/')[0]} lacks 1 of the " in said
+    assert f"{weight} is the first" in said
+
+
+@pytest.mark.parametrize("prefix", ["model.diffusion_model.", "first_stage_model.", "cond_stage_model."])
+def test_a_single_file_that_lacks_weights_is_refused(checkpoint_params, pipelines_folder, prefix):
+    path = pipelines_folder / "partial.safetensors"
+    save_single_file(pipelines_folder / "sd", path)
+    tensors = load_file(path)
+    dropped = max(name for name in tensors if name.startswith(prefix) and name.endswith("bias"))
+    save_file({n: t for n, t in tensors.items() if n != dropped}, path, {"format": "pt"})
+    assert "partial.safetensors lacks " in refused(checkpoint_params, "sd", "cfg", main=path.name, config="sd")
 
 
 def test_a_guide_of_another_kind_is_refused_before_anything_is_loaded(checkpoint_params, monkeypatch):

@@ -51,14 +51,16 @@ CASES = [
         for name in ("euler", "heun", "dpmsolver++", "dpmsolver++_2m_sde", "dpmsolver++_sde", "unipc")
         for levels in ("karras", "exponential")
     ),
+    ("sd2", "ddim", "native", "leading"),
+    ("sd2", "dpmsolver++", "karras", None),
     *(("sdxl", name, "native", "leading") for name in THEIRS),
 ]
 
 
-@pytest.fixture(scope="module", params=["sd", "sdxl"])
+@pytest.fixture(scope="module", params=["sd", "sd2", "sdxl"])
 def pair(request, pipelines_folder):
     """diffusers' pipeline and this project's parts, of the same folder."""
-    kind = {"sd": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}[request.param]
+    kind = StableDiffusionXLPipeline if request.param == "sdxl" else StableDiffusionPipeline
     theirs = kind.from_pretrained(pipelines_folder / request.param, use_safetensors=True)
     theirs.set_progress_bar_config(disable=True)
     checkpoint = locate(str(pipelines_folder / request.param))
