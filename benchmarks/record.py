@@ -43,8 +43,8 @@ def entry(
     machine = device or f"{platform.machine()}, {torch.get_num_threads()} thread(s), shared with other work"
     return {
         "name": name,
-        "value": round(value, 3),
-        "bar": None if bar is None else round(bar, 3),
+        "value": float(f"{value:.4g}"),
+        "bar": None if bar is None else float(f"{bar:.4g}"),
         "holds": holds,
         "peer": peer,
         "machine": machine,

@@ -1,0 +1,178 @@
+"""Do the metrics say what their peers say? `python -m benchmarks.agreement`, into benchmarks/results.json.
+
+The same features or pictures through both, at sizes that the tests cannot afford. A difference is relative to the
+peer's number; KID's is in standard deviations of the peer, which looks at random blocks.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.spatial.distance import cdist
+
+from benchmarks.metrics import features
+from benchmarks.record import Result, entry, record
+from eval.clip import Clip, clip_score, load_clip
+from eval.extractor import embed_images
+from eval.frechet import frechet_distance
+from eval.mmd import cmmd, kid
+from eval.neighbours import neighbour_metrics
+from eval.vendi import vendi_score
+from pipeline.tinybooru.picture import draw, plan
+
+CLIP = Path("models/tinybooru/clip")
+RELATIVE = 1e-3
+
+
+class Given(torch.nn.Module):
+    """An extractor for torchmetrics that hands features through."""
+
+    def __init__(self, d: int):
+        super().__init__()
+        self.num_features = d
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def agreement(name: str, ours: float, theirs: float, peer: str) -> Result:
+    difference = abs(ours - theirs) / abs(theirs)
+    print(f"{name}: ours {ours:.9g}, {peer} {theirs:.9g}")
+    return entry(f"agreement_{name}", difference, RELATIVE, difference <= RELATIVE, f"{peer}, relative difference")
+
+
+def frechet() -> list[Result]:
+    """More pictures than dimensions, and fewer: both of our computations."""
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    found = []
+    for n, d in ((5_000, 768), (700, 1024)):
+        x, y = features(n, d, 1), features(n, d, 2)
+        metric = FrechetInceptionDistance(feature=Given(d)).set_dtype(torch.float64)
+        metric.update(x, real=False)
+        metric.update(y, real=True)
+        statistics = (fid_features_to_statistics(x), fid_features_to_statistics(y))
+        fidelity = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+        ours = frechet_distance(x, y)
+        found.append(agreement(f"fd_torchmetrics_{n}x{d}", ours, float(metric.compute()), "torchmetrics"))
+        found.append(agreement(f"fd_torch_fidelity_{n}x{d}", ours, float(fidelity), "torch-fidelity"))
+    return found
+
+
+def kernel() -> list[Result]:
+    from torch_fidelity.metric_kid import kid_features_to_metric
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    n, d = 5_000, 768
+    x, y = features(n, d, 1), features(n, d, 2)
+    theirs = kid_features_to_metric(x, y, kid_subsets=100, kid_subset_size=1000, kid_degree=3, kid_gamma=None,
+                                    kid_coef0=1, rng_seed=0, verbose=False)  # fmt: skip
+    torch.manual_seed(0)
+    metric = KernelInceptionDistance(feature=Given(d), subsets=100, subset_size=1000)
+    metric.update(x, real=False)
+    metric.update(y, real=True)
+    mean, error = metric.compute()
+    peers = {
+        "torch_fidelity": (theirs["kernel_inception_distance_mean"], theirs["kernel_inception_distance_std"]),
+        "torchmetrics": (float(mean), float(error)),
+    }
+    ours = kid(x, y)
+    found = []
+    for peer, (value, own_error) in peers.items():
+        print(f"kid: ours {ours:.9g}, {peer} {value:.9g} with an error of {own_error:.2g}")
+        apart = abs(ours - value) / own_error
+        unit = f"{peer.replace('_', '-')}, in its own standard deviations over blocks"
+        found.append(entry(f"agreement_kid_{peer}_{n}x{d}", apart, 1, apart <= 1, unit))
+    small, other = x[:2_000], y[:1_500]
+    a, b = (z.double().numpy() for z in (small, other))
+    a, b = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (a, b))
+    xx, yy, xy = (np.exp(-cdist(p, q, "sqeuclidean") / (2 * 10**2)).mean() for p, q in ((a, a), (b, b), (a, b)))
+    direct = 1000 * (xx + yy - 2 * xy)
+    found.append(agreement(f"cmmd_direct_2000_1500x{d}", cmmd(small, other), float(direct), "all distances by scipy"))
+    return found
+
+
+def neighbours() -> list[Result]:
+    from prdc import compute_prdc
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
+    n, d = 4_000, 768
+    x, y = features(n, d, 1), features(n, d, 2)
+    ours = neighbour_metrics(x, y, precision_recall_k=3, density_coverage_k=5)
+    fidelity = prc_features_to_metric(x, y, prc_neighborhood=3, prc_batch_size=10_000, verbose=False)
+    counted = compute_prdc(y.double().numpy(), x.double().numpy(), nearest_k=5)
+    return [
+        agreement(f"{name}_{n}x{d}", getattr(ours, name), float(theirs[name]), peer)
+        for names, theirs, peer in (
+            (("precision", "recall"), fidelity, "torch-fidelity"),
+            (("density", "coverage"), counted, "prdc"),
+        )
+        for name in names
+    ]
+
+
+def vendi() -> list[Result]:
+    from vendi_score import vendi as peer
+
+    x = features(5_000, 768, 1)
+    return [agreement("vendi_5000x768", vendi_score(x), float(peer.score_dual(x.double().numpy())), "vendi-score")]
+
+
+class _ForTorchmetrics(torch.nn.Module):
+    """The embedded CLIP with the methods that torchmetrics calls on a model of transformers."""
+
+    def __init__(self, clip: Clip):
+        super().__init__()
+        self.clip = clip
+        # Asked for a longest caption; open_clip's tokenizer cuts captions itself.
+        self.config = object()
+
+    @property
+    def device(self) -> torch.device:
+        return self.clip.device
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.clip.embed(pixel_values)
+
+    def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.clip.model.encode_text(input_ids)  # type: ignore[no-any-return]
+
+
+def clip() -> list[Result]:
+    from torchmetrics.multimodal.clip_score import CLIPScore
+
+    extractor = load_clip(CLIP, torch.device("cpu"))
+    planned = [plan(0, k) for k in range(400)]
+    pictures, texts = [draw(one, 64) for one in planned], [", ".join(one.tags) for one in planned]
+
+    def processor(text: Sequence[str] | None = None, images: Sequence[torch.Tensor] | None = None, **_: Any) -> Any:
+        if images is not None:
+            opened = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
+            return {"pixel_values": torch.stack([extractor.prepare(image) for image in opened])}
+        tokens = extractor.tokenizer(list(text or []))
+        return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+
+    metric = CLIPScore(lambda: (_ForTorchmetrics(extractor), processor))
+    with torch.inference_mode():
+        metric.update([torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures], texts)
+    ours = clip_score(embed_images(extractor, pictures), extractor.embed_texts(texts)).mean()
+    return [agreement("clip_score_400", float(ours), float(metric.compute()), "torchmetrics, the embedded CLIP")]
+
+
+PARTS = {"frechet": frechet, "kernel": kernel, "neighbours": neighbours, "vendi": vendi, "clip": clip}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.agreement", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help=f"which of {', '.join(PARTS)} (default: all)")
+    for part in parser.parse_args().parts or PARTS:
+        record(PARTS[part]())
+
+
+if __name__ == "__main__":
+    main()
