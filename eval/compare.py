@@ -27,7 +27,6 @@ from eval.mmd_test import mmd_test, paired_mmd_test
 from eval.paired_arms import ArmValues, arm_replicates
 from eval.prompt_diversity import within_prompt_spread
 from eval.verdicts import alignment_answer, arm_verdicts
-from pipeline.arm import Arm
 from pipeline.comparison import COMPARISON, Alignment, ComparedArm, Comparison, Cost, Floor
 from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, fingerprint, write_atomically
@@ -155,7 +154,7 @@ def compare_arms(
                 "negative_prompt": arm.negative,
                 "description": arm.description,
                 "n": len(prompts),
-                "cost": without_probes(read_cost(COSTS / f"{name}.json"), arm),
+                "cost": read_cost(COSTS / f"{name}.json"),
                 "kinds": dict(zip(KINDS, _kinds(arms[name]).mean(0).tolist(), strict=True)),
                 "scores": details[name]["scores"],
                 "against_reference": against_reference(arms[name], found[name], reference, prompts, settings),
@@ -330,20 +329,6 @@ def read_cost(path: Path) -> Cost | None:
         return Cost.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise InputError(f"{path}: {error.errors()[0]['msg']}; delete it and run `dvc repro`") from None
-
-
-def without_probes(cost: Cost | None, arm: Arm) -> Cost | None:
-    """What the pictures would have cost without the arm's probes, which change none of them.
-
-    Probes share the steps of the references in use, so evaluations are divided by their number; FLOPs and seconds of
-    a probed arm cannot be told apart and are left out.
-    """
-    used = {term.reference for term in arm.all_terms}
-    probed = set(arm.probes) - used
-    if cost is None or not probed:
-        return cost
-    share = (1 + len(used)) / (1 + len(used) + len(probed))
-    return Cost(nfe_per_image=cost.nfe_per_image * share, device=cost.device)
 
 
 def direction_sizes(study: Study) -> list[dict[str, object]]:

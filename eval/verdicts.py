@@ -96,9 +96,7 @@ def _cost(arm: ComparedArm, base: ComparedArm) -> Verdict:
         return Verdict(topic="Cost", verdict="not measured", numbers="no file in data/cost", decided=False)
     ratio = arm.cost.nfe_per_image / base.cost.nfe_per_image
     numbers = f"{arm.cost.nfe_per_image:g} evaluations a picture, {base.arm} {base.cost.nfe_per_image:g}"
-    own, other = arm.cost.flops_per_image, base.cost.flops_per_image
-    if own and other:
-        numbers += f"; {own / other:.2f} times the floating-point operations"
+    numbers += f"; {arm.cost.flops_per_image / base.cost.flops_per_image:.2f} times the floating-point operations"
     return Verdict(topic="Cost", verdict=f"{ratio:.2g} times the evaluations", numbers=numbers, decided=True)
 
 

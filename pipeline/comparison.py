@@ -100,11 +100,18 @@ class AgainstReference(_Record):
 
 
 class Cost(_Record):
-    """What drawing one picture of an arm took: network evaluations, floating-point operations and seconds."""
+    """What drawing one picture of an arm took: network evaluations, floating-point operations, seconds, Anlas.
+
+    Anlas is what NovelAI would ask for it (pipeline/anlas.py). Evaluations of probes, which change no picture, are
+    counted apart; the seconds include them.
+    """
 
     nfe_per_image: Finite
-    flops_per_image: Finite | None = None
-    seconds_per_image: Finite | None = None
+    flops_per_image: Finite
+    probe_nfe_per_image: Finite
+    probe_flops_per_image: Finite
+    seconds_per_image: Finite
+    anlas_per_image: int
     device: str = ""
 
 

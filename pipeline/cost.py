@@ -24,12 +24,18 @@ from pipeline.trace import TraceStep
 
 @dataclass(frozen=True)
 class ShardCost:
-    """What the pictures of one shard cost; `fingerprint` is the shard's, `nfe` and `flops` are sums over them."""
+    """What the pictures of one shard cost; `fingerprint` is the shard's, the numbers are sums over its pictures.
+
+    `nfe` and `flops` are what guidance used, `probe_nfe` and `probe_flops` what was evaluated for the trace alone;
+    `seconds` took both.
+    """
 
     fingerprint: str
     pictures: int
     nfe: int
     flops: int
+    probe_nfe: int
+    probe_flops: int
     seconds: float
     device: str
 
@@ -41,6 +47,8 @@ def total_cost(parts: Sequence[ShardCost], fingerprint: str) -> ShardCost:
         sum(part.pictures for part in parts),
         sum(part.nfe for part in parts),
         sum(part.flops for part in parts),
+        sum(part.probe_nfe for part in parts),
+        sum(part.probe_flops for part in parts),
         sum(part.seconds for part in parts),
         parts[0].device,
     )
@@ -70,6 +78,8 @@ class Cost:
         content = {
             "nfe_per_image": sum(entry.nfe for entry in entries) / pictures,
             "flops_per_image": sum(entry.flops for entry in entries) / pictures,
+            "probe_nfe_per_image": sum(entry.probe_nfe for entry in entries) / pictures,
+            "probe_flops_per_image": sum(entry.probe_flops for entry in entries) / pictures,
             "seconds_per_image": sum(entry.seconds for entry in entries) / pictures,
             "anlas_per_image": self.anlas_per_image,
             "pictures": pictures,
@@ -79,9 +89,10 @@ class Cost:
         write_atomically(self.path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def evaluations(trace: Sequence[TraceStep]) -> Counter[str]:
-    """How often each prediction was evaluated for one picture, by name; probes count like any other."""
-    return Counter(name for step in trace for name in (MAIN.name, *step.references))
+def evaluations(trace: Sequence[TraceStep]) -> tuple[Counter[str], Counter[str]]:
+    """How often each prediction was evaluated for one picture, by name: for its guidance, and as a mere probe."""
+    probed = Counter(name for step in trace for name in step.probed)
+    return Counter(name for step in trace for name in (MAIN.name, *step.references)) - probed, probed
 
 
 def prediction_flops(

@@ -270,9 +270,21 @@ class ArmGenerator:
         )
         pictures = main.to_pictures(samples).permute(0, 2, 3, 1).cpu().numpy()
         seconds = time.perf_counter() - started
-        counts, n = evaluations(trace), len(seeds)
-        flops = sum(count * self._flops_of(name, samples, conditioning) for name, count in counts.items())
-        cost = ShardCost("", n, n * counts.total(), n * flops, seconds, device_name(self.device))
+        n, (used, probed) = len(seeds), evaluations(trace)
+        flops, probe_flops = (
+            sum(count * self._flops_of(name, samples, conditioning) for name, count in counts.items())
+            for counts in (used, probed)
+        )
+        cost = ShardCost(
+            fingerprint="",
+            pictures=n,
+            nfe=n * used.total(),
+            flops=n * flops,
+            probe_nfe=n * probed.total(),
+            probe_flops=n * probe_flops,
+            seconds=seconds,
+            device=device_name(self.device),
+        )
         traces = [trace_rows(trace, k) for k in range(n)]
         return [PillowImage.fromarray(picture) for picture in pictures], traces, cost
 

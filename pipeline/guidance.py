@@ -112,6 +112,11 @@ class Walk:
         used = (term.reference for term in self.active(at))
         return tuple(dict.fromkeys((MAIN, *used, *self.guidance.probes)))
 
+    def probed(self, at: Moment) -> tuple[str, ...]:
+        """The names of what `predictions(at)` evaluates for the trace alone."""
+        used = {MAIN, *(term.reference for term in self.active(at))}
+        return tuple(prediction.name for prediction in self.predictions(at) if prediction not in used)
+
     def combine(self, predicted: Mapping[Prediction, torch.Tensor], at: Moment) -> torch.Tensor:
         """The guided prediction from the predictions named by `predictions(at)`, all of one shape [B, C, H, W]."""
         main, post, active = predicted[MAIN], self.guidance.post, self.active(at)

@@ -6,6 +6,7 @@ picture does not depend on the batch it is drawn in.
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from diffusers import DPMSolverSDEScheduler
@@ -54,7 +55,8 @@ def sample(
         a, b = signal_and_noise(at.sigma)
         main_x0 = to_x0(predicted[MAIN], main.prediction_type, scaled, a, b)
         per_output = x0_per_output(main.prediction_type, a, b)
-        trace.append(trace_step(at.index, at.timestep, at.sigma, guided, predicted, main_x0, per_output))
+        traced = trace_step(at.index, at.timestep, at.sigma, guided, predicted, main_x0, per_output)
+        trace.append(replace(traced, probed=walk.probed(at)))
         after = _step(scheduler, guided, timestep, x, generators)
         if walk.follows_steps:
             x0 = {p: to_x0(output, main.prediction_type, scaled, a, b) for p, output in predicted.items()}

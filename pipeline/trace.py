@@ -14,9 +14,9 @@ class TraceStep:
     """One step, one entry a picture in each tensor, all sizes in x0.
 
     `sigma` is the noise level b / a. `direction` [B] is the root mean square per value of guided - main.
-    `references` names what was evaluated beside main, used or only probed; `relative_norms` [B, R] are
-    |main - reference| / |main| in that order, `cosines` [B, R (R - 1) / 2] those between the directions
-    main - reference of every two references, in the order of itertools.combinations.
+    `references` names what was evaluated beside main, `probed` those of them that guidance did not use.
+    `relative_norms` [B, R] are |main - reference| / |main| in that order, `cosines` [B, R (R - 1) / 2] those between
+    the directions main - reference of every two references, in the order of itertools.combinations.
     """
 
     step: int
@@ -26,6 +26,7 @@ class TraceStep:
     references: tuple[str, ...]
     relative_norms: torch.Tensor
     cosines: torch.Tensor
+    probed: tuple[str, ...] = ()
 
     def cpu(self) -> "TraceStep":
         """The step with its tensors on the CPU."""

@@ -107,6 +107,8 @@ def arm_metrics(result: ComparedArm) -> dict[str, float]:
     against = result.against_baseline
     shifts = {f"shift_{name}": interval for name, interval in against.intervals.items()} if against else {}
     metrics = {"shift_mean_share": against.mean_share} if against else {}
+    if result.cost:
+        metrics |= {f"cost_{name}": value for name, value in result.cost.model_dump(exclude={"device"}).items()}
     for name, interval in {**result.scores, **shifts}.items():
         metrics |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
     return metrics

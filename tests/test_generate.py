@@ -223,7 +223,7 @@ def test_a_guide_that_does_not_fit_is_refused_with_the_reason(study, params, tmp
     assert not (tmp_path / SETS).exists()
 
 
-def test_the_cost_counts_evaluations_and_survives_an_interruption(study, tmp_path):
+def test_the_cost_counts_evaluations_and_survives_an_interruption(study, params, tmp_path):
     """Unguided is one evaluation a step, guidance two; seconds of finished shards are kept."""
     places = (tmp_path / SETS, tmp_path / TRACES, CPU, tmp_path / "cost")
 
@@ -238,6 +238,14 @@ def test_the_cost_counts_evaluations_and_survives_an_interruption(study, tmp_pat
     assert main < cost("autoguidance")["flops_per_image"] < 2 * main, "the guide is smaller than the main network"
     assert cost("unguided")["pictures"] == pictures
     assert cost("unguided")["seconds_per_image"] > 0
+
+    params["arms"]["unguided"] |= {"probes": ["guide"]}
+    params["model"] = {"name": "random", "main": "main", "guide": "guide"}
+    generate(parse_study(params, "test"), "unguided", tmp_path / "a", tmp_path / "b", CPU, tmp_path / "more")
+    probed = json.loads((tmp_path / "more/unguided.json").read_text())
+    assert (probed["nfe_per_image"], probed["flops_per_image"]) == (steps, main), "probes count apart"
+    assert probed["probe_nfe_per_image"] == steps
+    assert main + probed["probe_flops_per_image"] == cost("autoguidance")["flops_per_image"]
 
     whole = cost("unguided")
     (tmp_path / SETS / "unguided" / "part-00001.parquet").unlink()

@@ -201,7 +201,15 @@ def comparison() -> dict[str, Any]:
                 "description": description,
                 "n": 2000,
                 "family": method,
-                "cost": {"nfe_per_image": 20 if method == "unguided" else 40},
+                "cost": {
+                    "nfe_per_image": 20 if method == "unguided" else 40,
+                    "flops_per_image": 10e9 if method == "unguided" else 20e9,
+                    "probe_nfe_per_image": 60 if method == "unguided" else 0,
+                    "probe_flops_per_image": 24e9 if method == "unguided" else 0,
+                    "seconds_per_image": 0.5,
+                    "anlas_per_image": 2,
+                    "device": "cpu, 2 threads",
+                },
                 "kinds": {"legit_human": 0.6, "pattern": 0.4},
                 "scores": own,
                 "against_reference": {

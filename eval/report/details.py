@@ -62,6 +62,25 @@ def shift_details(comparison: Comparison) -> list[dict[str, Any]]:
     return rows
 
 
+def cost_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """What a picture of every arm costs, and how many times the baseline's operations that is."""
+    base = comparison.by_name(comparison.baseline).cost
+    return [
+        {
+            "arm": arm.arm,
+            "nfe": f"{cost.nfe_per_image:g}",
+            "flops": f"{cost.flops_per_image / 1e9:.3g}",
+            "ratio": f"{cost.flops_per_image / base.flops_per_image:.2f}" if base else "",
+            "probes": f"{cost.probe_nfe_per_image:g}" if cost.probe_nfe_per_image else "",
+            "seconds": f"{cost.seconds_per_image:.3g}",
+            "anlas": cost.anlas_per_image,
+            "device": cost.device,
+        }
+        for arm in comparison.arms
+        if (cost := arm.cost)
+    ]
+
+
 def composition_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """Every arm's shares of the kinds, and how far they are from the baseline's."""
     rows = []

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from eval.notation import quoted
-from eval.report.details import MATCHED_COLUMNS, composition_rows, matched_rows, shift_details
+from eval.report.details import MATCHED_COLUMNS, composition_rows, cost_rows, matched_rows, shift_details
 from eval.report.figures import (
     action_figure,
     alignment_figure,
@@ -51,6 +51,7 @@ SECTIONS = (
     Section("against-baseline", "Against the baseline"),
     Section("distribution-shift", "Shift"),
     Section("composition", "Composition"),
+    Section("cost", "Cost"),
     Section("labels", "What people see"),
     Section("gallery", "Gallery"),
 )
@@ -74,6 +75,7 @@ def render(
     hidden = set() if comparison.guided else {"against-baseline", "frontiers"}
     # Without probes or several terms no two references were evaluated side by side.
     hidden |= set() if comparison.alignment else {"alignment"}
+    hidden |= set() if any(arm.cost for arm in comparison.arms) else {"cost"}
     # Jinja's tojson writes <, >, & and ' as \uXXXX, so no text can end the script element.
     return environment.get_template("page.html.j2").render(
         comparison=comparison,
@@ -104,6 +106,7 @@ def render(
         shift_details=shift_details(comparison),
         kinds=list(comparison.by_name(comparison.baseline).kinds),
         composition_rows=composition_rows(comparison),
+        cost_rows=cost_rows(comparison),
         floor=quoted(comparison.floor.fd),
         gallery=rows,
         plotlyjs=Markup(get_plotlyjs()),
