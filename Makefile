@@ -52,8 +52,8 @@ mlflow: $(READY) ## look at the runs on http://127.0.0.1:5000 (PORT=...)
 label-studio: $(READY) ## start Label Studio on loopback, to label pictures (LABEL_PORT=...)
 	@$(BIN)/python -m labeling.server $(if $(LABEL_PORT),--port $(LABEL_PORT))
 
-label-demo: $(READY) ## SIMULATED labels by the embedded judge, to try the loop (ERROR_RATE=0.1)
-	@$(BIN)/python -m labeling.demo --error-rate $(or $(ERROR_RATE),0.1)
+label-demo: $(READY) ## SIMULATED labels by the embedded judge, to try the loop (ERROR_RATE=0.1 LABELLER=judge)
+	@$(BIN)/python -m labeling.demo --error-rate $(or $(ERROR_RATE),0.1) $(if $(LABELLER),--labeller $(LABELLER))
 
 train: $(READY) ## train the embedded networks again; resumes (see models/tinybooru/README.md)
 	$(BIN)/python -m models.tinybooru.train

@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from labeling.connection import Connection, client_of, required
 from labeling.interface import choice
-from labeling.judge import judge
-from labeling.pictures import load_task_pictures
+from labeling.judge import better, judge
+from labeling.pictures import Sampled, load_pictures, wanted_pictures
 from labeling.project import find_project
 from labeling.pull import SIMULATED_DOMAIN
 from labeling.push import tasks_on_server
-from labeling.records import SampledTask, read_tasks
+from labeling.records import Choice, SampledPair, SampledTask, read_pairs, read_tasks
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import SETS
 from pipeline.rates import Verdict
@@ -29,36 +29,80 @@ from pipeline.study import load_study
 if TYPE_CHECKING:
     from label_studio_sdk.client import LabelStudio
 
+    from labeling.interface import Kind
+    from labeling.project import Project
 
-def mistaken(verdict: Verdict, error_rate: float, task_id: str, labeller: str) -> Verdict:
-    """The verdict, or with probability `error_rate` one of the others; the same for the same task and labeller."""
+
+def mistaken(answer: str, others: Sequence[str], error_rate: float, task_id: str, labeller: str) -> str:
+    """The answer, or with probability `error_rate` one of the others; the same for the same task and labeller."""
     draw = random.Random(f"{labeller} {task_id}")
     if draw.random() >= error_rate:
-        return verdict
-    return draw.choice([other for other in get_args(Verdict) if other != verdict])
+        return answer
+    return draw.choice([other for other in others if other != answer])
 
 
 def simulate(
-    connection: Connection, study: str, tasks: Sequence[SampledTask], sets: Path, error_rate: float, labeller: str
-) -> int:
-    """Label what the simulated `labeller` has not labelled yet; returns how many tasks that were. Raises InputError."""
+    connection: Connection,
+    study: str,
+    tasks: Sequence[SampledTask],
+    pairs: Sequence[SampledPair],
+    sets: Path,
+    error_rate: float,
+    labeller: str,
+) -> dict["Kind", int]:
+    """Label what waits for the simulated `labeller`; returns how many tasks and pairs that were. Raises InputError.
+
+    As for a person, a task waits until as many people as it asks for have labelled it.
+    """
+    queues: dict[Kind, Sequence[Sampled]] = {"tasks": tasks, "pairs": pairs}
+    done: dict[Kind, int] = {}
     with client_of(connection) as client:
-        project = find_project(client, study, "tasks")
-        if project is None:
-            raise InputError(f"{connection.shown} has no project of study '{study}'; `dvc repro push` makes it")
-        user = _user(client, labeller)
-        sampled = {task.task_id: task for task in tasks}
-        open_tasks = {
-            int(task.id): sampled[task.data["task_id"]]
-            for task in tasks_on_server(client, project, "id,data,annotators")
-            if task.data.get("task_id") in sampled and user not in (task.annotators or [])
-        }
-        verdicts = judge(load_task_pictures(list(open_tasks.values()), sets)) if open_tasks else []
-        rows = zip(open_tasks.items(), verdicts, strict=True)
-        for (number, task), given in tqdm(rows, "SIMULATED labels", len(verdicts), unit="task", disable=None):
-            verdict = mistaken(given.verdict, error_rate, task.task_id, labeller)
-            client.annotations.create(number, completed_by=user, result=[choice("verdict", verdict)])
-    return len(open_tasks)
+        user = None
+        for kind, queue in queues.items():
+            if not queue:
+                continue
+            project = find_project(client, study, kind)
+            if project is None:
+                raise InputError(
+                    f"{connection.shown} has no project of study '{study}' for {kind}; `dvc repro push` makes it"
+                )
+            user = user or _user(client, labeller)
+            waiting = _waiting(client, project, queue, user)
+            answers = _answers(list(waiting.values()), sets)
+            shown = tqdm(waiting.items(), f"SIMULATED labels of {kind}", unit="task", disable=None if waiting else True)
+            for number, task in shown:
+                question, others, answer = answers[task.task_id]
+                given = mistaken(answer, others, error_rate, task.task_id, labeller)
+                # Label Studio hangs a choice on the picture that its interface names; that of pairs names the left.
+                result = choice(question, given, shown="picture" if kind == "tasks" else "left")
+                client.annotations.create(number, completed_by=user, result=[result])
+            done[kind] = len(waiting)
+    return done
+
+
+def _waiting(client: "LabelStudio", project: "Project", queue: Sequence[Sampled], user: int) -> dict[int, Sampled]:
+    sampled = {task.task_id: task for task in queue}
+    waiting = {}
+    for task in tasks_on_server(client, project, "id,data,annotators,overlap"):
+        people = task.annotators or []
+        if task.data.get("task_id") in sampled and user not in people and len(people) < task.overlap:
+            waiting[int(task.id)] = sampled[task.data["task_id"]]
+    return waiting
+
+
+def _answers(tasks: Sequence[Sampled], sets: Path) -> dict[str, tuple[str, tuple[str, ...], str]]:
+    """The judge's answer by task id: the question, its possible answers, the answer."""
+    pictures = dict(load_pictures(wanted_pictures(tasks), sets))
+    judged = dict(zip(pictures, judge(pictures.values()), strict=True))
+    found: dict[str, tuple[str, tuple[str, ...], str]] = {}
+    for task in tasks:
+        if isinstance(task, SampledTask):
+            verdict = judged[f"{task.task_id}.png"].verdict
+            found[task.task_id] = "verdict", get_args(Verdict), verdict
+        else:
+            left, right = (judged[f"{task.task_id}-{side}.png"] for side in ("left", "right"))
+            found[task.task_id] = "choice", get_args(Choice), better(left, right)
+    return found
 
 
 def _user(client: "LabelStudio", labeller: str) -> int:
@@ -82,8 +126,10 @@ def main() -> None:
         raise InputError(f"--error-rate is {arguments.error_rate}; a share lies between 0 and 1")
     if not arguments.labeller.isalnum():
         raise InputError(f"--labeller is {arguments.labeller!r}; letters and digits only")
-    done = simulate(required(), load_study().name, read_tasks(), SETS, arguments.error_rate, arguments.labeller)
-    print(f"label-demo: {done} SIMULATED labels by '{arguments.labeller}' are on the server; `dvc repro` pulls them")
+    name = load_study().name
+    done = simulate(required(), name, read_tasks(), read_pairs(), SETS, arguments.error_rate, arguments.labeller)
+    counts = " and ".join(f"{count} SIMULATED labels of {kind}" for kind, count in done.items())
+    print(f"label-demo: {counts} by '{arguments.labeller}' went to the server; `dvc repro` pulls them")
 
 
 if __name__ == "__main__":

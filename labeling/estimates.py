@@ -284,8 +284,16 @@ def estimate(
     pair_labels: Sequence[PairLabel],
     scores: Mapping[str, ArmScores],
 ) -> Rates:
-    """The content of metrics/labels.json. Raises InputError where the sample names pictures that have no scores."""
+    """The content of metrics/labels.json; labels of tasks and pairs that are not given are counted and left out.
+
+    They are of pictures that were drawn anew since, or of another study. Raises InputError where the sample names
+    pictures that have no scores.
+    """
     settings = study.metrics
+    shown = {task.task_id for task in tasks} | {pair.task_id for pair in pairs}
+    given = len(labels) + len(pair_labels)
+    labels = [label for label in labels if label.task_id in shown]
+    pair_labels = [label for label in pair_labels if label.task_id in shown]
     for task in tasks:
         if task.arm not in scores or task.pair_id not in scores[task.arm].row_of_pair:
             raise InputError(f"the sample holds '{task.image_id}', which has no scores; run `dvc repro`")
@@ -309,6 +317,7 @@ def estimate(
         pair_labels=len(pair_labels),
         labellers=len({label.labeller for label in labels} | {label.labeller for label in pair_labels}),
         simulated_labels=sum(label.simulated for label in labels) + sum(label.simulated for label in pair_labels),
+        left_out=given - len(labels) - len(pair_labels),
         arms=arms,
         canvases=canvases,
         differences=[difference for difference in differences if difference is not None],
@@ -343,18 +352,23 @@ def _bounds(found: tuple[float, float, float], n: int) -> Interval:
 def main() -> None:
     study = load_study()
     tasks, pairs = read_tasks(), read_pairs()
-    labels = read_labels(TASK_LABELS, {task.task_id for task in tasks})
-    pair_labels = read_pair_labels(PAIR_LABELS, {pair.task_id for pair in pairs})
+    labels, pair_labels = read_labels(TASK_LABELS), read_pair_labels(PAIR_LABELS)
     scores = {arm: load_scores(SCORES, arm) for arm in study.arms}
     rates = estimate(study, tasks, labels, pairs, pair_labels, scores)
     write_atomically(RATES, (rates.model_dump_json(indent=2) + "\n").encode())
     total = rates.labels + rates.pair_labels
     simulated = f", {rates.simulated_labels} of them SIMULATED" if rates.simulated_labels else ""
-    print(
-        f"rates: {total} labels by {rates.labellers} labellers{simulated} in {RATES}"
+    said = (
+        f"{total} labels by {rates.labellers} labellers{simulated} in {RATES}"
         if total
-        else f"rates: nobody has labelled yet; {RATES} is empty (`make label-studio` starts the server)"
+        else f"nobody has labelled this sample yet; {RATES} is empty (`make label-studio` starts the server)"
     )
+    if rates.left_out:
+        said += (
+            f"; {rates.left_out} labels in {TASK_LABELS.parent}/ are left out: they are of pictures that were drawn "
+            "anew since, or of another study"
+        )
+    print(f"rates: {said}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What the embedded scorers say of pictures of tinybooru, in the words of the interface."""
+"""The embedded judge in the words of the interface: it stands in for a person, and scores nothing.
+
+The estimates correct the automatic scores by labels; a judge that took part in the scores would agree with itself.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,44 +10,56 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from eval.clip import load_clip
-from eval.kinds import KINDS, kind_probabilities, load_kind_prompts
-from eval.malformed import load_classifier
-from pipeline.files import file_digest, fingerprint
+from labeling.records import Choice
+from pipeline.errors import InputError
+from pipeline.files import file_digest
 from pipeline.rates import Verdict
+from pipeline.tinybooru.flaws import QUALITIES
 
-_MODELS = Path("models/tinybooru")
-_BATCH = 256
+WEIGHTS = Path("models/tinybooru/judge.safetensors")
+_MALFORMED = 0.5
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict and how sure the judge is that the picture is of a malformed person, in [0, 1]."""
+    """What the judge says of one picture; `p_malformed` in [0, 1] is 0 for all but people, `quality` is a tag."""
 
-    verdict: Verdict
+    kind: str
     p_malformed: float
+    quality: str
+
+    @property
+    def verdict(self) -> Verdict:
+        """The answer to the interface's first question."""
+        if self.kind == "person":
+            return "malformed_human" if self.p_malformed > _MALFORMED else "legit_human"
+        return "pattern" if self.kind == "pattern" else "object_or_scenery"
 
 
-def judge(images: Iterable[Image.Image], models: Path = _MODELS) -> list[Judgement]:
-    """The judge's verdicts. Raises InputError where its weights are missing."""
-    pictures, device = list(images), torch.device("cpu")
-    clip = load_clip(models / "clip", device)
-    parts = [pictures[start : start + _BATCH] for start in range(0, len(pictures), _BATCH)]
-    embedded = torch.cat([clip.embed(torch.stack([clip.prepare(image) for image in part])).float() for part in parts])
-    prompts = {kind: clip.embed_texts(texts) for kind, texts in load_kind_prompts(models / "kinds.json").items()}
-    kinds = kind_probabilities(embedded, prompts, clip.logit_scale).argmax(1).tolist()
-    malformed = load_classifier(models / "malformed.safetensors", device)(pictures).tolist()
-    return [Judgement(_verdict(KINDS[kind], p), p) for kind, p in zip(kinds, malformed, strict=True)]
+def judge(images: Iterable[Image.Image], weights: Path = WEIGHTS) -> list[Judgement]:
+    """The judge's word on pictures, in their order. Raises InputError where its weights are missing."""
+    # Its module brings the world's training data along, which a push without the judge does not need.
+    from models.tinybooru.judge import load_judge
+
+    pictures = list(images)
+    if not pictures:
+        return []
+    given = load_judge(weights, torch.device("cpu"))(pictures)
+    return [
+        Judgement(kind, p, quality)
+        for kind, p, quality in zip(given.kind, given.p_malformed.tolist(), given.quality, strict=True)
+    ]
 
 
-def judge_version(models: Path = _MODELS) -> str:
-    """A name for the judge that changes with its weights."""
-    files = ("clip/open_clip_model.safetensors", "kinds.json", "malformed.safetensors")
-    return f"judge {fingerprint([file_digest(models / name) for name in files])}"
+def better(left: Judgement, right: Judgement) -> Choice:
+    """Which of two pictures is better: the one that is not malformed, then the one of the higher quality tag."""
+    worth = [(one.verdict != "malformed_human", -QUALITIES.index(one.quality)) for one in (left, right)]
+    return "tie" if worth[0] == worth[1] else "left" if worth[0] > worth[1] else "right"
 
 
-def _verdict(kind: str, p_malformed: float) -> Verdict:
-    # CLIP tells people from the rest, the classifier malformed people from the others.
-    if kind in ("legit_human", "malformed_human"):
-        return "malformed_human" if p_malformed > 0.5 else "legit_human"
-    return "pattern" if kind == "pattern" else "object_or_scenery"
+def judge_version(weights: Path = WEIGHTS) -> str:
+    """A name for the judge that changes with its weights. Raises InputError where they are missing."""
+    try:
+        return f"judge {file_digest(weights)}"
+    except FileNotFoundError:
+        raise InputError(f"judge {weights} is missing; `make train` makes it") from None

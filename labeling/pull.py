@@ -176,7 +176,7 @@ def pull(connection: Connection, study: str, root: Path = Path(), only_server: b
     said = []
     for kind, state in found.items():
         path = root / (TASK_LABELS if kind == "tasks" else PAIR_LABELS)
-        old: Any = (read_labels if kind == "tasks" else read_pair_labels)(path, None)
+        old: Any = (read_labels if kind == "tasks" else read_pair_labels)(path)
         if state is None:
             continue
         pulled, key = state

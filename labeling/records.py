@@ -5,7 +5,7 @@ hashes (labeling.sample): they are all that a labeller's browser learns of a pic
 """
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -149,19 +149,18 @@ def read_pairs(path: Path = SAMPLED_PAIRS) -> list[SampledPair]:
     return _read_sample(path, SampledPair) if path.exists() else []
 
 
-def read_labels(path: Path, tasks: Collection[str] | None) -> list[Label]:
-    """The labels of the task ids `tasks` (None: of all); none where nobody has labelled yet.
+def read_labels(path: Path) -> list[Label]:
+    """All labels of the file; none where nobody has labelled yet.
 
-    Labels of other tasks are let lie: they are of pictures that were drawn anew since, and come back with them.
-    Raises InputError, with the file and the line, for a line that is no label and for a second label of one task by
-    one labeller.
+    Raises InputError, with the file, the line and the task id, for a line that is no label and for a second label of
+    one task by one labeller.
     """
-    return _read_lines(path, Label, tasks)
+    return _read_lines(path, Label)
 
 
-def read_pair_labels(path: Path, tasks: Collection[str] | None) -> list[PairLabel]:
-    """The choices between the pairs with the task ids `tasks`, with the errors of `read_labels`."""
-    return _read_lines(path, PairLabel, tasks)
+def read_pair_labels(path: Path) -> list[PairLabel]:
+    """All choices between pairs in the file, with the errors of `read_labels`."""
+    return _read_lines(path, PairLabel)
 
 
 def write_labels(path: Path, labels: Iterable[Label] | Iterable[PairLabel]) -> None:
@@ -182,7 +181,7 @@ def _read_sample(path: Path, record: type[_Sampled]) -> list[_Sampled]:
         raise InputError(f"{path}: {_first_fault(error)}; delete it and run `dvc repro sample`") from None
 
 
-def _read_lines(path: Path, record: type[_Given], tasks: Collection[str] | None) -> list[_Given]:
+def _read_lines(path: Path, record: type[_Given]) -> list[_Given]:
     if not path.exists():
         return []
     first_line: dict[tuple[str, str], int] = {}
@@ -192,9 +191,15 @@ def _read_lines(path: Path, record: type[_Given], tasks: Collection[str] | None)
             continue
         where = f"{path}:{number}"
         try:
-            label = record.model_validate(json.loads(line))
+            content = json.loads(line)
+            label = record.model_validate(content)
         except ValidationError as error:
-            raise InputError(f"{where}: {_first_fault(error)}; mend the line or pull the labels again") from None
+            task = (
+                f"task_id {str(content['task_id'])[:80]!r}: "
+                if isinstance(content, dict) and "task_id" in content
+                else ""
+            )
+            raise InputError(f"{where}: {task}{_first_fault(error)}; mend the line or pull the labels again") from None
         except ValueError:
             raise InputError(f"{where} is no JSON: {line[:80]!r}; mend the line or pull the labels again") from None
         key = label.task_id, label.labeller
@@ -204,8 +209,7 @@ def _read_lines(path: Path, record: type[_Given], tasks: Collection[str] | None)
                 f"{first_line[key]} already; keep one of the two lines"
             )
         first_line[key] = number
-        if tasks is None or label.task_id in tasks:
-            labels.append(label)
+        labels.append(label)
     return labels
 
 

@@ -105,7 +105,10 @@ class Strength(_Record):
 
 
 class Rates(_Record):
-    """What people's labels say of a study; empty lists where there are no labels yet."""
+    """What people's labels say of a study; empty lists where there are no labels yet.
+
+    `left_out` counts the labels in the repository that are of no task of the present sample; all else is without them.
+    """
 
     baseline: Name
     level: Finite
@@ -113,6 +116,7 @@ class Rates(_Record):
     pair_labels: int
     labellers: int
     simulated_labels: int
+    left_out: int
     arms: list[LabelledPictures]
     canvases: list[LabelledPictures]
     differences: list[Difference]
@@ -124,6 +128,10 @@ class Rates(_Record):
     def of_arm(self, name: str) -> LabelledPictures | None:
         """The rates of an arm; None where nobody labelled it."""
         return next((arm for arm in self.arms if arm.name == name), None)
+
+    def strength_of(self, name: str) -> Strength | None:
+        """The strength of an arm; None where no pair showed it, or the pairs do not connect the arms."""
+        return next((found for found in self.strengths if found.arm == name), None)
 
 
 def load_rates(path: Path) -> Rates:

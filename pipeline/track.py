@@ -21,12 +21,12 @@ from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.arm import Arm
-from pipeline.comparison import COMPARISON, ComparedArm, Comparison, load_comparison
+from pipeline.comparison import COMPARISON, ComparedArm, Comparison, Interval, load_comparison
 from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, fingerprint, write_atomically
 from pipeline.gallery import grid, same_seed_grid
 from pipeline.layout import PARAMS, REPORT, SCORES, SETS, TRACKED
-from pipeline.rates import RATES, SIMULATED, LabelledPictures, Rates, load_rates
+from pipeline.rates import RATES, SIMULATED, VERDICTS, LabelledPictures, Rates, Strength, load_rates
 from pipeline.shards import decode_images, read_table, set_fingerprint, shard_paths
 from pipeline.study import Study, load_study
 
@@ -119,25 +119,47 @@ def label_metrics(labelled: LabelledPictures) -> dict[str, float]:
 
     Rates that rest on simulated labels are `simulated_...`: nothing in MLflow shall pass for people's word.
     """
-    source = SIMULATED if labelled.simulated else "human"
+    source = _source(labelled.simulated)
     metrics = {f"{source}_pictures": float(labelled.pictures)}
     for verdict, rate in labelled.verdicts.items():
-        name, interval = f"{source}_{verdict}", rate.best
-        metrics |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        metrics |= _bounded(f"{source}_{verdict}", rate.best)
+    if labelled.body_normal:
+        metrics |= _bounded(f"{source}_body_normal", labelled.body_normal)
     return metrics
 
 
+def strength_metrics(found: Strength) -> dict[str, float]:
+    """An arm's Bradley-Terry strength: `human_strength` with `_low` and `_high`, or `simulated_strength`."""
+    return _bounded(f"{_source(found.simulated)}_strength", found.strength)
+
+
+def label_table(rates: Rates) -> dict[str, list[str | int]]:
+    """The table of rates, a column of cells a key: a row an arm, then a row a canvas size where there are several."""
+    rows = [*rates.arms, *(rates.canvases if len(rates.canvases) > 1 else [])]
+    table: dict[str, list[str | int]] = {
+        "pictures of": [row.name for row in rows],
+        "labels": [_source(row.simulated) for row in rows],
+        "dimension": [row.canvas for row in rows],
+        "sample size": [row.pictures for row in rows],
+    }
+    for verdict in VERDICTS:
+        table[verdict] = [_share(row.verdicts[verdict].best) for row in rows]
+    table["body shape normal"] = [_share(row.body_normal) if row.body_normal else "" for row in rows]
+    return table
+
+
 def label_headlines(rates: Rates) -> dict[str, float]:
-    """The parent's part of it: `<rate>/<arm>`, and Krippendorff's alpha."""
+    """The parent's part of it: `<rate>/<arm>`, `<strength>/<arm>`, and Krippendorff's alpha."""
     metrics = {
         f"{name}/{labelled.name}": value
         for labelled in rates.arms
         for name, value in label_metrics(labelled).items()
         if not name.endswith(("_low", "_high", "_pictures"))
     }
+    for found in rates.strengths:
+        metrics[f"{_source(found.simulated)}_strength/{found.arm}"] = found.strength.value
     if rates.agreement:
-        source = SIMULATED if rates.agreement.simulated else "human"
-        metrics[f"{source}_krippendorff_alpha"] = rates.agreement.alpha.value
+        metrics[f"{_source(rates.agreement.simulated)}_krippendorff_alpha"] = rates.agreement.alpha.value
     return metrics
 
 
@@ -180,6 +202,8 @@ def _log_study(
     for path in (REPORT, COMPARISON, RATES, PARAMS):
         folder = path.parent.as_posix()
         client.log_artifact(run_id, str(root / path), None if folder == "." else folder)
+    if rates.arms:
+        client.log_table(run_id, label_table(rates), "labels/rates.json")
     arms = sorted(pictures, key=lambda arm: arm != study.baseline)  # the baseline first, the others in their order
     rows = [[pictures[arm][pair] for arm in arms] for pair in islice(pictures[study.baseline], SAME_SEEDS)]
     client.log_image(run_id, same_seed_grid(rows, arms, _scale(rows[0])), "gallery/same_seed.png")
@@ -202,11 +226,26 @@ def _log_arm(
         "pictures": result.n,
         "model": study.model.name,
     }
-    labelled = rates.of_arm(result.arm)
-    metrics = {**arm_metrics(result), **(label_metrics(labelled) if labelled else {})}
+    metrics = arm_metrics(result)
+    if labelled := rates.of_arm(result.arm):
+        metrics |= label_metrics(labelled)
+    if strength := rates.strength_of(result.arm):
+        metrics |= strength_metrics(strength)
     _log(client, run_id, metrics, _flat(settings))
     client.log_image(run_id, grid(pictures, columns=8, scale=_scale(pictures)), "gallery/samples.png")
     client.log_artifact(run_id, str(root / SCORES / f"{result.arm}.parquet"), "scores")
+
+
+def _source(simulated: bool) -> str:
+    return SIMULATED if simulated else "human"
+
+
+def _bounded(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _share(interval: Interval) -> str:
+    return f"{interval.value:.1%} ({interval.low:.1%} to {interval.high:.1%})"
 
 
 def _log(client: MlflowClient, run_id: str, metrics: Mapping[str, float], params: Mapping[str, str]) -> None:

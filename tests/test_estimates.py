@@ -197,6 +197,15 @@ def test_without_labels_everything_is_empty_and_survives_its_file(study, tmp_pat
         load_rates(path)
 
 
+def test_labels_of_other_tasks_are_counted_and_left_out(study):
+    tasks, labels = twenty("cfg", 7)
+    stranger = label("drawn before", "malformed_human")
+    choice = PairLabel(task_id="drawn before", labeller="p1", choice="left", created_at=NOW, simulated=True)
+    rates = estimate(study, tasks, [*labels, stranger], [], [choice], scores())
+    assert rates.left_out == 2
+    assert rates.model_copy(update={"left_out": 0}) == estimate(study, tasks, labels, [], [], scores())
+
+
 def test_a_task_without_scores_is_named(study):
     with pytest.raises(InputError, match=r"the sample holds 'cfg-000099', which has no scores"):
         estimate(study, [task("cfg", 99)], [], [], [], scores())

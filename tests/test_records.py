@@ -29,36 +29,35 @@ def test_labels_come_back_as_written_in_a_stable_order(tmp_path):
         ),
     ]
     write_labels(path, labels)
-    assert read_labels(path, {"a", "b"}) == [labels[1], labels[0]]
+    assert read_labels(path) == [labels[1], labels[0]]
     first = path.read_bytes()
     write_labels(path, labels[::-1])
     assert path.read_bytes() == first
 
 
-def test_labels_of_tasks_outside_the_sample_are_let_lie(tmp_path):
-    path = tmp_path / "tasks.jsonl"
-    path.write_text(GOOD + "\n" + GOOD.replace('"a"', '"drawn before"'))
-    assert [label.task_id for label in read_labels(path, {"a", "b"})] == ["a"]
-    assert [label.task_id for label in read_labels(path, None)] == ["a", "drawn before"]
-
-
 def test_without_a_file_nobody_has_labelled(tmp_path):
-    assert read_labels(tmp_path / "tasks.jsonl", {"a"}) == []
-    assert read_pair_labels(tmp_path / "pairs.jsonl", {"a"}) == []
+    assert read_labels(tmp_path / "tasks.jsonl") == []
+    assert read_pair_labels(tmp_path / "pairs.jsonl") == []
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (GOOD.replace("legit_human", "cat"), r"tasks.jsonl:2: verdict is 'cat': Input should be 'legit_human'"),
+        (
+            GOOD.replace("legit_human", "cat"),
+            r"tasks.jsonl:2: task_id 'a': verdict is 'cat': Input should be 'legit_human'",
+        ),
         (GOOD[:40], r"tasks.jsonl:2 is no JSON: "),
         (GOOD, r"tasks.jsonl:2: labeller 'p1' labelled task_id 'a' on line 1 already"),
-        (GOOD.replace('"simulated"', '"simulatde"'), r"tasks.jsonl:2: simulated is missing"),
-        (GOOD.replace("Z", ""), r"tasks.jsonl:2: created_at is '2026-01-01T00:00:00': .*timezone"),
-        (GOOD[:-1] + ', "malformed_parts": ["face"]}', r"tasks.jsonl:2: malformed_parts are for malformed_human only"),
+        (GOOD.replace('"simulated"', '"simulatde"'), r"tasks.jsonl:2: task_id 'a': simulated is missing"),
+        (GOOD.replace("Z", ""), r"tasks.jsonl:2: task_id 'a': created_at is '2026-01-01T00:00:00': .*timezone"),
+        (
+            GOOD[:-1] + ', "malformed_parts": ["face"]}',
+            r"tasks.jsonl:2: task_id 'a': malformed_parts are for malformed_human only",
+        ),
         (
             GOOD.replace("legit_human", "pattern")[:-1] + ', "body_shape": "normal"}',
-            r":2: body_shape 'normal' is for hum",
+            r":2: task_id 'a': body_shape 'normal' is for hum",
         ),
         ("[1]", r"tasks.jsonl:2: Input should be"),
         ("\xff", r"tasks.jsonl:2 is no JSON"),
@@ -68,7 +67,7 @@ def test_a_bad_line_is_named(tmp_path, line, message):
     path = tmp_path / "tasks.jsonl"
     path.write_bytes(f"{GOOD}\n{line}\n".encode("latin-1"))
     with pytest.raises(InputError, match=message) as raised:
-        read_labels(path, {"a"})
+        read_labels(path)
     assert "\n" not in str(raised.value)
 
 
@@ -76,5 +75,7 @@ def test_a_bad_choice_between_a_pair_is_named(tmp_path):
     path = tmp_path / "pairs.jsonl"
     label = PairLabel(task_id="a", labeller="p1", choice="tie", created_at=NOW, simulated=False)
     path.write_text(label.model_dump_json().replace("tie", "both"))
-    with pytest.raises(InputError, match=r"pairs.jsonl:1: choice is 'both': Input should be 'left', 'right' or 'tie'"):
-        read_pair_labels(path, {"a"})
+    with pytest.raises(
+        InputError, match=r"pairs.jsonl:1: task_id 'a': choice is 'both': Input should be 'left', 'right' or 'tie'"
+    ):
+        read_pair_labels(path)

@@ -290,6 +290,7 @@ def labelled() -> Rates:
         pair_labels=12,
         labellers=2,
         simulated_labels=20,
+        left_out=3,
         arms=arms,
         canvases=arms[:1],
         differences=[
@@ -312,7 +313,7 @@ def labelled() -> Rates:
             bins=[CalibrationBin(low=0.4, high=0.5, score=0.45, rate=some)],
             simulated=True,
         ),
-        strengths=[Strength(arm=arm, strength=some, simulated=False) for arm in ARMS[:2]],
+        strengths=[Strength(arm=arm, strength=some, simulated=arm != "unguided") for arm in ARMS[:2]],
     )
 
 
@@ -580,6 +581,8 @@ def test_rates_of_labels_stand_with_their_intervals_and_simulated_ones_say_so(vi
     section = visit.page.locator("#labels").inner_text()
     assert "<b>p1</b> with themselves" in section
     assert "Krippendorff\N{RIGHT SINGLE QUOTATION MARK}s alpha (simulated)" in section
+    assert "cfg_3 (simulated)" in section
+    assert "3 labels in the repository are left out" in section
     assert visit.page.locator("#plot-calibration .scatterlayer .trace").count() == 2
 
 

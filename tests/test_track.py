@@ -24,7 +24,7 @@ from pipeline.compose import compose
 from pipeline.errors import InputError
 from pipeline.gallery import GAP
 from pipeline.generate import FEATURES
-from pipeline.rates import LabelledPictures, Rate, Rates
+from pipeline.rates import LabelledPictures, Rate, Rates, Strength
 from pipeline.shards import encode_png, write_shard
 from pipeline.study import Study, parse_study
 from pipeline.track import FINGERPRINT_TAG, masked, track
@@ -133,10 +133,23 @@ def rates_of(simulated: bool) -> Rates:
         for verdict, value in shares.items()
     }
     cfg = LabelledPictures(
-        name="cfg", canvas="64x64", pictures=20, simulated=simulated, verdicts=verdicts, body_normal=None
+        name="cfg",
+        canvas="64x64",
+        pictures=20,
+        simulated=simulated,
+        verdicts=verdicts,
+        body_normal=Interval(value=0.75, low=0.5, high=0.9, n=8),
     )
+    strength = Strength(arm="cfg", strength=Interval(value=0.5, low=-0.25, high=1, n=6), simulated=simulated)
     return NO_LABELS.model_copy(
-        update={"labels": 20, "labellers": 1, "simulated_labels": 20 * simulated, "arms": [cfg], "canvases": [cfg]}
+        update={
+            "labels": 20,
+            "labellers": 1,
+            "simulated_labels": 20 * simulated,
+            "arms": [cfg],
+            "canvases": [cfg],
+            "strengths": [strength],
+        }
     )
 
 
@@ -147,6 +160,7 @@ NO_LABELS = Rates(
     pair_labels=0,
     labellers=0,
     simulated_labels=0,
+    left_out=0,
     arms=[],
     canvases=[],
     differences=[],
@@ -310,6 +324,23 @@ def test_rates_by_labels_are_metrics_and_simulated_ones_are_named_so(
         }
     )
     assert cfg[f"{source}_pictures"] == 20
+    assert (cfg[f"{source}_body_normal"], cfg[f"{source}_body_normal_low"]) == (0.75, 0.5)
+    assert [cfg[f"{source}_strength{bound}"] for bound in ("", "_low", "_high")] == [0.5, -0.25, 1]
+    assert parent.data.metrics[f"{source}_strength/cfg"] == 0.5
+    table = json.loads(Path(client.download_artifacts(parent.info.run_id, "labels/rates.json")).read_text())
+    assert [dict(zip(table["columns"], row, strict=True)) for row in table["data"]] == [
+        {
+            "pictures of": "cfg",
+            "labels": source,
+            "dimension": "64x64",
+            "sample size": 20,
+            "pattern": "6.0% (3.0% to 8.0%)",
+            "object_or_scenery": "11.0% (8.0% to 13.0%)",
+            "malformed_human": "36.0% (33.0% to 38.0%)",
+            "legit_human": "51.0% (48.0% to 53.0%)",
+            "body shape normal": "75.0% (50.0% to 90.0%)",
+        }
+    ]
     note = parent.data.tags["mlflow.note.content"]
     assert ("20 of the 20 labels are **simulated**" in note) == simulated
 

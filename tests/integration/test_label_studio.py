@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from datasets import Features, Value
 from datasets import Image as EncodedImage
@@ -23,6 +24,7 @@ from pydantic import SecretStr
 
 from labeling.connection import Connection, Credentials, ServerUnavailable, client_of
 from labeling.demo import simulate
+from labeling.estimates import ArmScores, estimate
 from labeling.interface import choice
 from labeling.project import find_project
 from labeling.pull import pull
@@ -212,7 +214,7 @@ def test_labels_of_two_people_arrive_once_under_pseudonyms(server: Server, sets:
     said = pull(server.connection, "two", tmp_path)
     assert "5 labels of tasks in labels/tasks.jsonl, 5 of them new" in said
     file = tmp_path / "labels/tasks.jsonl"
-    labels = {(label.task_id, label.labeller): label for label in read_labels(file, None)}
+    labels = {(label.task_id, label.labeller): label for label in read_labels(file)}
     anns = next(who for task, who in labels if task == first)
     bobs = next(who for task, who in labels if task == second and who != anns)
     assert labels.keys() == {(first, anns), (second, anns), (second, bobs), (fourth, anns), (fourth, bobs)}
@@ -225,15 +227,32 @@ def test_labels_of_two_people_arrive_once_under_pseudonyms(server: Server, sets:
     assert "example.org" not in text
     assert "ann" not in {anns[:3], bobs[:3]}
 
+    of_two = study("two")
+    of_two = of_two.model_copy(
+        update={"arms": dict.fromkeys(ARMS, next(iter(of_two.arms.values()))), "baseline": ARMS[0]}
+    )
+    rows = {pair: pair for pair in range(PICTURES)}
+    scores = {arm: ArmScores({"p_malformed": np.full(PICTURES, 0.5)}, rows) for arm in ARMS}
+    rates = estimate(of_two, queue, list(labels.values()), [], [], scores)
+    # Ann's one picture of the first arm is malformed: Wilson's interval of 1 in 1 begins at 1 / (1 + 1.96^2).
+    found = rates.of_arm(ARMS[0]).verdicts["malformed_human"].classical
+    assert (found.value, found.n, found.high) == (1, 1, 1)
+    assert found.low == pytest.approx(0.2065, abs=1e-4)
+    # Of the second arm two pictures are labelled by both, who agree on neither: alpha is 1 - 1 / (1 - 2/12).
+    shares = {verdict: rate.classical.value for verdict, rate in rates.of_arm(ARMS[1]).verdicts.items()}
+    assert shares == {"pattern": 0.25, "object_or_scenery": 0.5, "malformed_human": 0, "legit_human": 0.25}
+    assert rates.of_arm(ARMS[1]).body_normal.value == 0
+    assert rates.agreement.alpha.value == pytest.approx(-0.2)
+
     pull(server.connection, "two", tmp_path)
     assert file.read_text("utf-8") == text
     # A label of a task that the server does not have stays; one that its labeller deleted goes.
     stranger = Label.model_validate_json(text.splitlines()[0]).model_copy(update={"task_id": "gone", "labeller": anns})
-    write_labels(file, [*read_labels(file, None), stranger])
+    write_labels(file, [*read_labels(file), stranger])
     for annotation in (changed, taken_back):
         bob.client.annotations.delete(annotation)
     pull(server.connection, "two", tmp_path)
-    kept = {(label.task_id, label.labeller) for label in read_labels(file, None)}
+    kept = {(label.task_id, label.labeller) for label in read_labels(file)}
     assert kept == labels.keys() - {(fourth, bobs)} | {("gone", anns)}
     pull(server.connection, "two", tmp_path, only_server=True)
     assert "gone" not in file.read_text("utf-8")
@@ -325,13 +344,20 @@ def test_simulated_labels_say_so_and_pre_annotations_do_not_pile_up(
 ) -> None:
     monkeypatch.chdir(ROOT)
     shown = study("judged", preannotate=True)
+    queue = tasks(overlap=2)
     for sent in (8, 0):
-        assert f"{sent} pre-annotations sent" in push(server.connection, shown, tasks(), [], sets)
-    assert simulate(server.connection, "judged", tasks(), sets, 0.0, "judge") == 8
-    assert simulate(server.connection, "judged", tasks(), sets, 0.0, "judge") == 0
-    assert "8 SIMULATED" in pull(server.connection, "judged", tmp_path)
-    labels = read_labels(tmp_path / "labels/tasks.jsonl", None)
-    assert all(label.simulated and label.labeller.startswith("simulated-") for label in labels)
+        assert f"{sent} pre-annotations sent" in push(server.connection, shown, queue, pairs(), sets)
+    for done in ({"tasks": 8, "pairs": 2}, {"tasks": 0, "pairs": 0}):
+        assert simulate(server.connection, "judged", queue, pairs(), sets, 0.0, "judge") == done
+    # Of what one labeller is enough for nothing is left to a second one.
+    assert simulate(server.connection, "judged", queue, pairs(), sets, 0.0, "second") == {"tasks": 1, "pairs": 0}
+    said = pull(server.connection, "judged", tmp_path)
+    assert "9 SIMULATED" in said
+    assert "2 SIMULATED" in said
+    labels = read_labels(tmp_path / "labels/tasks.jsonl")
+    chosen = read_pair_labels(tmp_path / "labels/pairs.jsonl")
+    assert all(label.simulated and label.labeller.startswith("simulated-") for label in [*labels, *chosen])
+    assert {label.task_id for label in chosen} == {pair.task_id for pair in pairs()}
     with client_of(server.connection) as client:
         project = find_project(client, "judged", "tasks")
         assert project is not None
@@ -434,7 +460,7 @@ def test_a_person_labels_with_hotkeys_and_learns_nothing_of_the_arms(
 
     pull(server.connection, name, tmp_path)
     queue = tasks()
-    labels = {label.task_id: label for label in read_labels(tmp_path / "labels/tasks.jsonl", None)}
+    labels = {label.task_id: label for label in read_labels(tmp_path / "labels/tasks.jsonl")}
     assert labels.keys() == {queue[0].task_id, queue[1].task_id}
     label = labels[queue[0].task_id]
     assert (label.verdict, label.body_shape) == ("malformed_human", "other")
@@ -443,7 +469,7 @@ def test_a_person_labels_with_hotkeys_and_learns_nothing_of_the_arms(
     assert datetime.now(UTC).timestamp() - label.created_at.timestamp() < 600
     second = labels[queue[1].task_id]
     assert (second.verdict, second.body_shape, second.malformed_parts) == ("pattern", None, [])
-    chosen = read_pair_labels(tmp_path / "labels/pairs.jsonl", None)
+    chosen = read_pair_labels(tmp_path / "labels/pairs.jsonl")
     assert [(label.task_id, label.choice) for label in chosen] == [(pairs()[0].task_id, "tie")]
 
     pictures = 0

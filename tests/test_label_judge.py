@@ -1,0 +1,76 @@
+"""What the simulated labeller says of pictures, and that nothing that scores pictures asks it."""
+
+import ast
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from labeling.demo import mistaken
+from labeling.judge import WEIGHTS, Judgement, better, judge, judge_version
+from pipeline.errors import InputError
+from pipeline.tinybooru.build import plans
+from pipeline.tinybooru.picture import draw
+
+ROOT = Path(__file__).parent.parent
+VERDICTS = ("legit_human", "malformed_human", "object_or_scenery", "pattern")
+
+
+@pytest.mark.parametrize(
+    ("kind", "p_malformed", "verdict"),
+    [
+        ("person", 0.6, "malformed_human"),
+        ("person", 0.5, "legit_human"),
+        ("object", 0.0, "object_or_scenery"),
+        ("scenery", 0.0, "object_or_scenery"),
+        ("pattern", 0.0, "pattern"),
+    ],
+)
+def test_kind_and_malformed_make_the_verdict(kind, p_malformed, verdict):
+    assert Judgement(kind, p_malformed, "masterpiece").verdict == verdict
+
+
+def test_known_pictures_get_their_verdicts():
+    planned = list(islice(plans("validation", 7), 300))
+    verdicts = [found.verdict for found in judge((draw(plan, 64) for plan in planned), ROOT / WEIGHTS)]
+    truth = [
+        {"person": "malformed_human" if plan.malformed else "legit_human", "pattern": "pattern"}.get(
+            plan.kind, "object_or_scenery"
+        )
+        for plan in planned
+    ]
+    assert set(truth) == set(VERDICTS)
+    assert sum(map(str.__eq__, verdicts, truth)) > 0.9 * len(truth)
+
+
+def test_a_picture_without_faults_is_better_and_then_the_one_of_better_finish():
+    fine, rough = Judgement("person", 0.1, "masterpiece"), Judgement("person", 0.1, "low quality")
+    broken = Judgement("person", 0.9, "masterpiece")
+    assert better(rough, broken) == "left"
+    assert better(rough, fine) == "right"
+    assert better(fine, Judgement("object", 0.0, "masterpiece")) == "tie"
+
+
+def test_mistakes_come_at_their_rate_and_again_for_the_same_task():
+    given = [mistaken("pattern", VERDICTS, 0.3, str(k), "judge") for k in range(1000)]
+    assert 0.25 < sum(answer != "pattern" for answer in given) / 1000 < 0.35
+    assert set(given) == set(VERDICTS)
+    assert given == [mistaken("pattern", VERDICTS, 0.3, str(k), "judge") for k in range(1000)]
+    assert given != [mistaken("pattern", VERDICTS, 0.3, str(k), "another") for k in range(1000)]
+    assert {mistaken("tie", ("left", "right", "tie"), 0.0, str(k), "judge") for k in range(50)} == {"tie"}
+
+
+def test_a_missing_judge_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"judge .*nowhere is missing; `make train` makes it"):
+        judge_version(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"judge .*nowhere is missing; `make train` makes it"):
+        judge([Image.new("RGB", (64, 64))], tmp_path / "nowhere")
+
+
+def test_nothing_that_draws_or_scores_pictures_knows_the_judge():
+    for path in [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "eval").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            module = getattr(node, "module", None) or ""
+            assert not any("judge" in name for name in [module, *names]), path
