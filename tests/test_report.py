@@ -13,6 +13,7 @@ from datasets import Features, Image, Value
 from PIL import Image as PillowImage
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
+from docs.results import FIGURES, photograph
 from eval.notation import decimals, number, span
 from eval.report.figures import direction_by_noise, direction_figure, precision_recall_figure, shift_figure
 from eval.report.gallery import gallery
@@ -775,3 +776,14 @@ def test_picture_without_score_or_bytes_is_refused(own_inputs: Inputs) -> None:
     write_shard(own_inputs.sets / "unguided/part-00000.parquet", row, SET_FEATURES, "mark")
     with pytest.raises(InputError, match="unreadable picture"):
         gallery(compared, own_inputs.sets, own_inputs.scores)
+
+
+def test_the_figures_are_kept_as_pictures(browser, page_file, tmp_path):
+    photograph(browser, page_file, tmp_path / "results")
+    for name in FIGURES:
+        with PillowImage.open(tmp_path / "results" / f"{name}.png") as picture:
+            colours = picture.convert("RGB").getcolors(picture.width * picture.height)
+        assert len(colours) > 20, f"{name} shows something"
+    page_file.with_name("empty.html").write_text("<p>nothing</p>")
+    with pytest.raises(InputError, match="has no figure 'alignment'"):
+        photograph(browser, page_file.with_name("empty.html"), tmp_path / "results")

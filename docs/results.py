@@ -1,0 +1,80 @@
+"""Keeps a study's results as a page with pictures: `python -m docs.results <project folder>` writes docs/results.md.
+
+The folder is one where `make repro OVERRIDES="study=sweep"` has run. The figures are the report's own, as Chromium
+shows them; the tables are those of metrics/compare.json.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from playwright.sync_api import Browser, sync_playwright
+
+from eval.notation import number, quoted
+from eval.report.details import MATCHED_COLUMNS, matched_rows
+from pipeline.comparison import COMPARISON, load_comparison
+from pipeline.errors import InputError, run_stage
+from pipeline.layout import REPORT
+from pipeline.study import load_study
+
+DOCS = Path("docs")
+PICTURES = DOCS / "results"
+# What the page shows of the report, by the id of the element, and what a reader sees there.
+FIGURES = {
+    "alignment": "Cosine between the directions away from every two references, along unguided trajectories",
+    "action": "Where in the schedule each reference acts: its direction's norm relative to the main prediction",
+    "frontier-precision": "Precision against recall over each method's scales",
+    "frontier-fd": "Fréchet distance to real pictures against CLIP score",
+    "frontier-quality": "Aesthetic score against the shift from unguided",
+    "shift": "Drift against contraction of every arm",
+}
+
+
+def photograph(browser: Browser, report: Path, pictures: Path) -> None:
+    """Save the report's figures as pictures. Raises InputError for a report without one of them."""
+    pictures.mkdir(parents=True, exist_ok=True)
+    page = browser.new_page(viewport={"width": 1000, "height": 900}, color_scheme="light")
+    page.goto(report.resolve().as_uri())
+    for name in FIGURES:
+        plot = page.locator(f"#plot-{name}")
+        if plot.count() == 0:
+            raise InputError(f"{report} has no figure '{name}'; the study needs probes and at least two scales")
+        plot.scroll_into_view_if_needed()
+        plot.locator(".main-svg").first.wait_for()
+        plot.screenshot(path=pictures / f"{name}.png")
+    page.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m docs.results", description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(), help="a project folder (default: this one)")
+    folder: Path = parser.parse_args().folder
+    study = load_study(folder / "params.yaml")
+    comparison = load_comparison(folder / COMPARISON, study)
+    browser_path = shutil.which("chromium")
+    if browser_path is None:
+        raise InputError("chromium is missing; `apt-get install --no-install-recommends chromium` installs it")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
+        photograph(browser, folder / REPORT, PICTURES)
+        browser.close()
+    environment = Environment(
+        loader=FileSystemLoader(DOCS), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+    content: dict[str, Any] = {
+        "comparison": comparison,
+        "figures": FIGURES,
+        "quoted": quoted,
+        "number": number,
+        "matched_columns": MATCHED_COLUMNS,
+        "matched_rows": matched_rows(comparison),
+    }
+    page = DOCS / "results.md"
+    page.write_text(environment.get_template("results.md.j2").render(content), "utf-8")
+    print(f"{page}: {len(comparison.arms)} arms of study '{study.name}', {len(FIGURES)} figures in {PICTURES}")
+
+
+if __name__ == "__main__":
+    run_stage(main)
