@@ -7,18 +7,25 @@ Every comparison comes out as the plain double-precision distances would have it
 a handful of neighbours near any radius.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-# Rows of a block of screened distances; blocks are ROWS x M numbers.
+# A tile of screened distances is ROWS x COLUMNS numbers: large enough for the product, small enough for the cache.
 ROWS = 512
-_EXACT_PAIRS = 16384
-# |fl(a.b) - a.b| <= D u |a||b| (Higham 2002, section 3.1), and |a||b| <= (|a|^2 + |b|^2) / 2; the rest is for the
-# roundings of the features, the squares and the sum.
-_SLACK = 16
+COLUMNS = 2048
+# Pictures whose distances to all others come first and say how far a neighbour can be at most.
+SAMPLE = 1024
+# Candidates a picture that may wait for their exact distances, on the average.
+_WAITING = 128
+_EXACT_PAIRS = 256
+_UNIT = torch.finfo(torch.float32).eps / 2
+# |fl(a.b) - a.b| <= D u |a||b| (Higham 2002, section 3.1) and |a||b| <= (|a|^2 + |b|^2) / 2, likewise for the
+# squares; the rest is for the roundings of the features, the sums and what is compared with them.
+_SLACK = 32
 
 
 @dataclass(frozen=True)
@@ -33,21 +40,36 @@ class Screen:
     error: Tensor
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """Pictures x[i] and y[j], [P] each, whose squared distance surely lies within [`low`, `high`], [P] float32."""
+
+    i: Tensor
+    j: Tensor
+    low: Tensor
+    high: Tensor
+
+
+@dataclass(frozen=True)
+class _Points:
+    """Features as the product takes them: `single` [N, D] float32 about an origin.
+
+    Squared distances are surely within |x|^2 + |y|^2 - 2 x.y -+ (error_x + error_y), `squares` and `error` being [N].
+    """
+
+    single: Tensor
+    squares: Tensor
+    error: Tensor
+
+
 def screens(x: Tensor, y: Tensor) -> Iterator[Screen]:
     """Blocks of screened squared distances between x [N, D] and y [M, D]."""
-    # Distances do not change with the origin; near the middle the norms, and with them the error, are small.
-    origin = y.double().mean(0)
-    y_single = (y.double() - origin).float()
-    y_squares = y_single.double().square().sum(1)
-    unit = torch.finfo(torch.float32).eps / 2
-    for start in range(0, len(x), ROWS):
-        rows = slice(start, min(start + ROWS, len(x)))
-        x_single = (x[rows].double() - origin).float()
-        x_squares = x_single.double().square().sum(1)
-        squared = torch.addmm(y_squares.float(), x_single, y_single.T, alpha=-2)  # [R, M]
-        squared += x_squares.float()[:, None]
-        bound = (x.shape[1] + _SLACK) * unit * (x_squares + y_squares.max()) * 2
-        yield Screen(rows, squared, bound.float()[:, None])
+    origin = _middle(y)
+    of_x, of_y = _points(x, origin), _points(y, origin)
+    for rows in _slices(0, len(x), ROWS):
+        squared = torch.addmm(of_y.squares, of_x.single[rows], of_y.single.T, alpha=-2)  # [R, M]
+        squared += of_x.squares[rows, None]
+        yield Screen(rows, squared, (of_x.error[rows] + of_y.error.max())[:, None])
 
 
 def exact_squared(x: Tensor, y: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -59,43 +81,191 @@ def exact_squared(x: Tensor, y: Tensor, i: Tensor, j: Tensor) -> Tensor:
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64, device=x.device)
 
 
+def near_pairs(x: Tensor, y: Tensor, x_reach: Tensor, y_reach: Tensor) -> Iterator[Pairs]:
+    """Every pair of x [N, D] and y [M, D] that may be no farther than the reach of either, a tile at a time.
+
+    `x_reach` [N] and `y_reach` [M] are squared distances. Some pairs may be a little farther.
+    """
+    origin = _middle(y)
+    of_x, of_y = _points(x, origin), _points(y, origin)
+    tiles = _Tiles(of_x, of_y)
+    x_limit, y_limit = _upward(x_reach), _upward(y_reach)
+    for rows in _slices(0, len(x), ROWS):
+        for columns in _slices(0, len(y), COLUMNS):
+            yield tiles.pairs(rows, columns, tiles.low(rows, columns), x_limit, y_limit)
+
+
+def settled(pairs: Pairs, x: Tensor, y: Tensor, radii: Sequence[Tensor]) -> Tensor:
+    """Squared distances [P] float64 of pairs that compare with each of the squared radii, [P], as the exact ones do."""
+    squared = pairs.low.double()
+    open_ = torch.zeros_like(squared, dtype=torch.bool)
+    for radius in radii:
+        open_ |= (pairs.low <= radius) & (pairs.high >= radius)
+    squared[open_] = exact_squared(x, y, pairs.i[open_], pairs.j[open_])
+    return squared
+
+
 def neighbour_radii(x: Tensor, k: int) -> Tensor:
     """Squared distances [N, k] float64, ascending, from each picture of x [N, D] to its nearest others.
 
     A picture is left out of its own neighbours by its place, not by its distance: a duplicate is a neighbour.
+    Each pair is screened once. The distances to a sample of the pictures say how far a k-th neighbour can be at most,
+    and what is surely farther is dropped at once. Needs k + 1 pictures.
     """
-    parts = []
-    for screen in screens(x, x):
-        squared = screen.squared
-        squared.diagonal(screen.rows.start).fill_(torch.inf)
-        # k pictures are surely no farther than the k-th screened distance and its error: nearer ones must be tried.
-        limit = squared.topk(k, largest=False).values[:, -1:] + 2 * screen.error
-        i, j = (squared <= limit).nonzero(as_tuple=True)
-        exact = exact_squared(x, x, i + screen.rows.start, j)
-        parts.append(_smallest_of_each(exact, i, len(squared), k))
-    return torch.cat(parts)
+    # In random order, so that the sample stands for the set even where the set is sorted.
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
+    points = _points(x[order], _middle(x))
+    tiles = _Tiles(points, points)
+    nearest = _Nearest(x, order, points, k)
+
+    sample = slice(0, min(SAMPLE, len(x)))
+    kept = []
+    for rows in _slices(0, len(x), COLUMNS):
+        low = tiles.low(rows, sample).clone()
+        if rows.start < sample.stop:
+            low.diagonal(-rows.start).fill_(torch.inf)
+        kept.append((rows, low))
+        if sample.stop > k:
+            high = low + points.error[None, sample].mul(2)
+            nearest.limit[rows] = high.topk(k, largest=False).values[:, -1] + 2 * points.error[rows]
+    while kept:
+        rows, low = kept.pop()
+        if rows.start < sample.stop:
+            _once(low, rows, sample)
+        nearest.add(tiles.pairs(rows, sample, low, nearest.limit, nearest.limit))
+
+    for rows in _slices(sample.stop, len(x), ROWS):
+        for columns in _slices(rows.start, len(x), COLUMNS):
+            low = tiles.low(rows, columns)
+            if columns.start < rows.stop:
+                _once(low, rows, columns)
+            nearest.add(tiles.pairs(rows, columns, low, nearest.limit, nearest.limit))
+    radii = torch.empty(len(x), k, dtype=torch.float64, device=x.device)
+    radii[order] = nearest.found()
+    return radii
 
 
-def within(screen: Screen, x: Tensor, y: Tensor, radii: Tensor, closed: bool) -> Tensor:
-    """Which pictures are in which balls, bool [R, M]: distance <= radius where `closed`, < radius otherwise.
+class _Tiles:
+    """Blocks of lower bounds of squared distances, in memory that is used again."""
 
-    `radii` are squared, float64, [M] (of balls around y) or [R, 1] (around the rows of x).
+    def __init__(self, x: _Points, y: _Points):
+        self._x, self._y = x, y
+        self._x_low, self._y_low = x.squares - x.error, y.squares - y.error
+        size = max(ROWS, COLUMNS) * max(COLUMNS, SAMPLE)
+        self._low = x.single.new_empty(size)
+        self._limit = x.single.new_empty(size)
+        self._near = torch.empty(size, dtype=torch.bool, device=x.single.device)
+
+    def low(self, rows: slice, columns: slice) -> Tensor:
+        """What squared distances [R, C] surely reach; holds until the next call."""
+        n, m = rows.stop - rows.start, columns.stop - columns.start
+        low = self._low[: n * m].view(n, m)
+        torch.addmm(self._y_low[columns], self._x.single[rows], self._y.single[columns].T, alpha=-2, out=low)
+        return low.add_(self._x_low[rows, None])
+
+    def pairs(self, rows: slice, columns: slice, low: Tensor, x_limit: Tensor, y_limit: Tensor) -> Pairs:
+        """The pairs of a tile that may be no farther than the limit, [N] and [M], of either."""
+        limit, near = self._limit[: low.numel()].view(low.shape), self._near[: low.numel()].view(low.shape)
+        torch.maximum(x_limit[rows, None], y_limit[None, columns], out=limit)
+        torch.le(low, limit, out=near)
+        at = _places(near.view(-1))
+        i, j = at // low.shape[1] + rows.start, at % low.shape[1] + columns.start
+        found = low.view(-1)[at]
+        return Pairs(i, j, found, found + 2 * (self._x.error[i] + self._y.error[j]))
+
+
+class _Nearest:
+    """The k nearest others of each picture, from pairs that come in any order.
+
+    `limit` [N] float32: what is surely farther is no neighbour. Places are those of `points`, x[order].
     """
-    # Signs of squared - radius, where the screen's error and the rounding of the radius leave them sure.
-    single = radii.float()
-    beyond = screen.squared - single
-    slack = screen.error + 2 * torch.finfo(torch.float32).eps * (single if radii.ndim == 2 else single.max())
-    inside = beyond < 0
-    i, j = (beyond.abs_() <= slack).nonzero(as_tuple=True)
-    exact = exact_squared(x, y, i + screen.rows.start, j)
-    limit = radii[i, 0] if radii.ndim == 2 else radii[j]
-    inside[i, j] = exact <= limit if closed else exact < limit
-    return inside
+
+    def __init__(self, x: Tensor, order: Tensor, points: _Points, k: int):
+        self._x, self._order, self._k = x, order, k
+        self.limit = torch.full_like(points.squares, torch.inf)
+        self._best = torch.full((len(x), k), torch.inf, dtype=torch.float64, device=x.device)
+        self._waiting: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self._count = 0
+
+    def add(self, pairs: Pairs) -> None:
+        for owner, other in ((pairs.i, pairs.j), (pairs.j, pairs.i)):
+            near = pairs.low <= self.limit[owner]
+            self._waiting.append((owner[near], other[near], pairs.low[near], pairs.high[near]))
+            self._count += len(self._waiting[-1][0])
+        if self._count > _WAITING * len(self._x):
+            self._settle()
+
+    def found(self) -> Tensor:
+        """Squared distances [N, k] float64, ascending."""
+        self._settle()
+        return self._best
+
+    def _settle(self) -> None:
+        owner, other, low, high = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+        self._waiting, self._count = [], 0
+        # k pictures are surely no farther than the k-th upper bound: only what may be nearer is computed exactly.
+        at = _by_group(owner, high.clamp(min=0))
+        owner, other, low, high = owner[at], other[at], low[at], high[at]
+        start, stop = (torch.searchsorted(owner, self._pictures(), right=right) for right in (False, True))
+        kth = start + self._k - 1
+        enough = kth < stop
+        self.limit[enough] = torch.minimum(self.limit[enough], high[kth[enough]])
+        near = low <= self.limit[owner]
+        owner, other = owner[near], other[near]
+        exact = exact_squared(self._x, self._x, self._order[owner], self._order[other])
+        owner = torch.cat([owner, self._pictures().repeat_interleave(self._k)])
+        exact = torch.cat([exact, self._best.flatten()])
+        at = exact.argsort(stable=True)
+        at = at[owner[at].argsort(stable=True)]
+        start = torch.searchsorted(owner[at], self._pictures())
+        self._best = exact[at][start[:, None] + torch.arange(self._k, device=start.device)]
+        self.limit = torch.minimum(self.limit, _upward(self._best[:, -1]))
+        # Nothing is nearer than 0: in a set of copies every pair would wait.
+        self.limit[self._best[:, -1] == 0] = -torch.inf
+
+    def _pictures(self) -> Tensor:
+        return torch.arange(len(self._x), device=self._x.device)
 
 
-def _smallest_of_each(values: Tensor, group: Tensor, groups: int, k: int) -> Tensor:
-    """The k smallest values of each group, ascending, [groups, k]; each has at least k, `group` is sorted."""
-    order = values.argsort(stable=True)
-    order = order[group[order].argsort(stable=True)]
-    starts = torch.searchsorted(group, torch.arange(groups, device=group.device))
-    return values[order][starts[:, None] + torch.arange(k, device=group.device)]
+def _middle(x: Tensor) -> Tensor:
+    middle: Tensor = x.mean(0, dtype=torch.promote_types(x.dtype, torch.float32))
+    return middle
+
+
+def _points(x: Tensor, origin: Tensor) -> _Points:
+    # Distances do not change with the origin; near the middle the norms, and with them the error, are small.
+    single = (x - origin).float()
+    squares = torch.linalg.vecdot(single, single)
+    return _Points(single, squares, (2 * x.shape[1] + _SLACK) * _UNIT * squares)
+
+
+def _slices(start: int, stop: int, step: int) -> Iterator[slice]:
+    return (slice(at, min(at + step, stop)) for at in range(start, stop, step))
+
+
+def _upward(squared: Tensor) -> Tensor:
+    """Squared distances, float64 to float32, never rounded down."""
+    single = squared.float()
+    return torch.nextafter(single, torch.full_like(single, torch.inf))
+
+
+def _once(low: Tensor, rows: slice, columns: slice) -> None:
+    """Leave each pair of one set in the tile once, and no picture with itself."""
+    i = torch.arange(rows.start, rows.stop, device=low.device)
+    j = torch.arange(columns.start, min(columns.stop, rows.stop), device=low.device)
+    low[:, : len(j)].masked_fill_(j[None] <= i[:, None], torch.inf)
+
+
+def _places(mask: Tensor) -> Tensor:
+    """Where a mask [S] is set; eight at a time, since few are."""
+    if len(mask) % 8:
+        return mask.nonzero()[:, 0]
+    words = mask.view(torch.int64).nonzero() * 8 + torch.arange(8, device=mask.device)
+    return words[mask[words]]
+
+
+def _by_group(group: Tensor, values: Tensor) -> Tensor:
+    """The order [P] of values float32 >= 0 within groups."""
+    # Bits of such numbers sort as the numbers do, so one sort of integers does both; numpy's takes a fifth of torch's.
+    keys = (group << 32) | values.view(torch.int32)
+    return torch.from_numpy(np.argsort(keys.cpu().numpy())).to(group.device)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eval.distances import neighbour_radii, screens, within
+from eval.distances import near_pairs, neighbour_radii, settled
 from eval.frechet import check_features
 
 
@@ -53,20 +53,23 @@ def neighbour_metrics(
         )
     check_features(generated, reference, precision_recall_k + 1, f"precision and recall with k = {precision_recall_k}")
     check_features(generated, reference, density_coverage_k + 1, f"density and coverage with k = {density_coverage_k}")
-    generated_radius = neighbour_radii(generated, precision_recall_k)[:, -1:]
+    generated_radius = neighbour_radii(generated, precision_recall_k)[:, -1]
     radii = neighbour_radii(reference, max(precision_recall_k, density_coverage_k))
     reference_radius, reference_open_radius = radii[:, precision_recall_k - 1], radii[:, density_coverage_k - 1]
 
+    inside = torch.zeros(len(generated), dtype=torch.bool, device=generated.device)
+    hits = torch.zeros(len(generated), dtype=torch.int64, device=generated.device)
     reference_found = torch.zeros(len(reference), dtype=torch.bool, device=reference.device)
     covered = torch.zeros_like(reference_found)
-    insides, hit_counts = [], []
-    for screen in screens(generated, reference):
-        insides.append(within(screen, generated, reference, reference_radius, closed=True).any(1))
-        reference_found |= within(screen, generated, reference, generated_radius[screen.rows], closed=True).any(0)
-        in_ball = within(screen, generated, reference, reference_open_radius, closed=False)
-        hit_counts.append(in_ball.sum(1))
-        covered |= in_ball.any(0)
-    inside, hits = torch.cat(insides), torch.cat(hit_counts)
+    for pairs in near_pairs(generated, reference, generated_radius, radii[:, -1]):
+        i, j = pairs.i, pairs.j
+        balls = reference_radius[j], reference_open_radius[j], generated_radius[i]
+        squared = settled(pairs, generated, reference, balls)
+        inside[i[squared <= balls[0]]] = True
+        in_ball = squared < balls[1]
+        hits += torch.bincount(i[in_ball], minlength=len(hits))
+        covered[j[in_ball]] = True
+        reference_found[j[squared <= balls[2]]] = True
     return NeighbourMetrics(
         precision=_mean(inside),
         recall=_mean(reference_found),

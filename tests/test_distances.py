@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from eval.distances import exact_squared, neighbour_radii, screens, within
+from eval.distances import exact_squared, near_pairs, neighbour_radii, screens, settled
 
 
 def gaussian(n: int, d: int, seed: int) -> Tensor:
@@ -55,12 +55,14 @@ def test_ball_tests_are_those_of_exact_distances_on_the_rim_too(kind: str, close
     i, j = torch.arange(len(x)).repeat_interleave(len(y)), torch.arange(len(y)).repeat(len(x))
     distances = exact_squared(x, y, i, j).reshape(len(x), len(y))
     # Radii that are distances themselves: the rim decides.
-    for radii in (distances[7], distances[:, 5:6]):
-        expected = distances <= radii if closed else distances < radii
-        found = [
-            within(screen, x, y, radii[screen.rows] if radii.ndim == 2 else radii, closed) for screen in screens(x, y)
-        ]
-        assert torch.equal(torch.cat(found), expected)
+    of_y, of_x = distances[7], distances[:, 5]
+    of_both = torch.zeros(2, len(x), len(y), dtype=torch.bool)
+    for pairs in near_pairs(x, y, of_x, of_y):
+        squared = settled(pairs, x, y, (of_y[pairs.j], of_x[pairs.i]))
+        for found, radius in zip(of_both, (of_y[pairs.j], of_x[pairs.i]), strict=True):
+            found[pairs.i, pairs.j] = squared <= radius if closed else squared < radius
+    for found, radii in zip(of_both, (of_y[None], of_x[:, None]), strict=True):
+        assert torch.equal(found, distances <= radii if closed else distances < radii)
 
 
 def test_duplicates_have_no_distance() -> None:
