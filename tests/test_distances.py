@@ -41,16 +41,31 @@ def test_the_screen_bounds_its_own_error(kind: str) -> None:
         assert ((screen.squared.double() - exact(x[screen.rows], y)).abs() <= screen.error).all()
 
 
+@pytest.mark.parametrize(
+    "cut", [(512, 2048, 2048, 16), (8, 32, 20, 16), (16, 8, 40, 16), (7, 9, 3, 16), (8, 24, 16, 1), (8, 24, 1, 0)]
+)
 @pytest.mark.parametrize("kind", KINDS)
-def test_radii_are_those_of_exact_distances(kind: str) -> None:
+def test_radii_are_those_of_exact_distances(
+    kind: str, cut: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in zip(("ROWS", "COLUMNS", "SAMPLE", "_WAITING"), cut, strict=True):
+        monkeypatch.setattr(f"eval.distances.{name}", value)
     _, y = sets(kind)
     distances = exact(y, y).fill_diagonal_(torch.inf)
-    torch.testing.assert_close(neighbour_radii(y, 5), distances.sort(1).values[:, :5], rtol=1e-12, atol=0)
+    expected = distances.sort(1).values
+    for ranks in ([1, 2, 3, 4, 5], [3, 5], [5, 3], [1], [69]):
+        found = neighbour_radii(y, ranks)
+        torch.testing.assert_close(found, expected[:, [rank - 1 for rank in ranks]], rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("cut", [(512, 2048), (8, 16), (7, 9)])
 @pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_ball_tests_are_those_of_exact_distances_on_the_rim_too(kind: str, closed: bool) -> None:
+def test_ball_tests_are_those_of_exact_distances_on_the_rim_too(
+    kind: str, closed: bool, cut: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in zip(("ROWS", "COLUMNS"), cut, strict=True):
+        monkeypatch.setattr(f"eval.distances.{name}", value)
     x, y = sets(kind)
     i, j = torch.arange(len(x)).repeat_interleave(len(y)), torch.arange(len(y)).repeat(len(x))
     distances = exact_squared(x, y, i, j).reshape(len(x), len(y))
@@ -67,4 +82,4 @@ def test_ball_tests_are_those_of_exact_distances_on_the_rim_too(kind: str, close
 
 def test_duplicates_have_no_distance() -> None:
     x = gaussian(10, 64, 3) + 100
-    assert neighbour_radii(x.repeat(2, 1), 1).unique().tolist() == [0]
+    assert neighbour_radii(x.repeat(2, 1), [1]).unique().tolist() == [0]
