@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 _ROWS = 4096
-_COLUMNS = 128
+_COLUMNS = 256
 
 
 @dataclass(frozen=True)
