@@ -67,7 +67,8 @@ def _batches(
     waiting: deque[Future[Tensor]] = deque()
 
     def prepared(chunk: Sequence[Image.Image]) -> Tensor:
-        pixels = torch.stack([extractor.prepare(image.convert("RGB")) for image in chunk])
+        rgb = (image if image.mode == "RGB" else image.convert("RGB") for image in chunk)
+        pixels = torch.stack([extractor.prepare(image) for image in rgb])
         return pixels.pin_memory() if extractor.device.type == "cuda" else pixels
 
     while True:

@@ -251,3 +251,12 @@ def test_wrong_extractors_are_answered_before_anything_is_loaded(features: Any, 
 def test_an_unknown_extractor_is_answered_with_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"clip.*clip_vit_h_14.*clip_vit_l_14.*dinov2.*inception.*pyramid"):
         compose(ROOT / "conf", ["features=[resnet]"])
+
+
+def test_clip_normalises_a_batch_as_open_clip_does_each_picture() -> None:
+    clip = load_clip(ROOT / "models/tinybooru/clip", CPU)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 90, 70, 3), np.uint8)
+    pictures = [Image.fromarray(picture) for picture in pixels]
+    with torch.inference_mode():
+        theirs = clip.model.encode_image(torch.stack([clip.preprocess(picture) for picture in pictures]))
+    assert torch.equal(clip.embed(torch.stack([clip.prepare(picture) for picture in pictures])), theirs)
