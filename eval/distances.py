@@ -20,7 +20,7 @@ COLUMNS = 2048
 # Pictures whose distances to all others come first and say how far a neighbour can be at most.
 SAMPLE = 2048
 # Candidates a picture and rank that may wait for their exact distances, on the average.
-_WAITING = 16
+_WAITING = 6
 _EXACT_PAIRS = 256
 _UNIT = torch.finfo(torch.float32).eps / 2
 # |fl(a.b) - a.b| <= D u |a||b| (Higham 2002, section 3.1) and |a||b| <= (|a|^2 + |b|^2) / 2, likewise for the
@@ -116,7 +116,7 @@ def neighbour_radii(x: Tensor, ranks: Sequence[int]) -> Tensor:
     k = max(ranks)
     # In random order, so that the sample stands for the set even where the set is sorted.
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
-    points = _points(x[order], _middle(x))
+    points = _points(x, _middle(x), order)
     tiles = _Tiles(points, points)
     nearest = _Nearest(x, order, points, k)
 
@@ -238,10 +238,14 @@ def _middle(x: Tensor) -> Tensor:
     return middle
 
 
-def _points(x: Tensor, origin: Tensor) -> _Points:
-    # Distances do not change with the origin; near the middle the norms, and with them the error, are small.
-    single = (x - origin).float()
-    squares = torch.linalg.vecdot(single, single)
+def _points(x: Tensor, origin: Tensor, order: Tensor | None = None) -> _Points:
+    # Distances do not change with the origin; near the middle the norms, and with them the error, are small. A few
+    # rows at a time: one copy of the features is enough.
+    single = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+    squares = single.new_empty(len(x))
+    for rows in _slices(0, len(x), COLUMNS):
+        single[rows] = (x[rows] if order is None else x[order[rows]]) - origin
+        squares[rows] = torch.linalg.vecdot(single[rows], single[rows])
     return _Points(single, squares, (2 * x.shape[1] + _SLACK) * _UNIT * squares)
 
 

@@ -42,7 +42,7 @@ def test_the_screen_bounds_its_own_error(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "cut", [(512, 2048, 2048, 16), (8, 32, 20, 16), (16, 8, 40, 16), (7, 9, 3, 16), (8, 24, 16, 1), (8, 24, 1, 0)]
+    "cut", [(512, 2048, 2048, 6), (8, 32, 20, 16), (16, 8, 40, 16), (7, 9, 3, 16), (8, 24, 16, 1), (8, 24, 1, 0)]
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_radii_are_those_of_exact_distances(
