@@ -1,7 +1,8 @@
-"""Keeps a study's results as a page with pictures: `python -m docs.results <project folder>` writes docs/results.md.
+"""Keeps results as a page with pictures: `python -m docs.results <sweep> <alignment>` writes docs/results.md.
 
-The folder is one where `make repro OVERRIDES="study=sweep"` has run. The figures are the report's own, as Chromium
-shows them; the tables are those of metrics/compare.json.
+The arguments are two copies of the project, one where `make repro OVERRIDES="study=sweep"` has run and one with
+`study=alignment`. The figures are the report's own, as Chromium shows them; the numbers are those of
+metrics/compare.json.
 """
 
 import argparse
@@ -14,9 +15,9 @@ from playwright.sync_api import Browser, sync_playwright
 
 from eval.notation import number, quoted
 from eval.report.details import MATCHED_COLUMNS, matched_rows
-from pipeline.comparison import COMPARISON, load_comparison
+from pipeline.comparison import COMPARISON, Alignment, Comparison, load_comparison
 from pipeline.errors import InputError, run_stage
-from pipeline.layout import REPORT
+from pipeline.layout import PARAMS, REPORT
 from pipeline.study import load_study
 
 DOCS = Path("docs")
@@ -30,6 +31,14 @@ FIGURES = {
     "frontier-quality": "Aesthetic score against the shift from unguided",
     "shift": "Drift against contraction of every arm",
 }
+
+PAIRS = (("negative", "guide"), ("negative", "empty"), ("empty", "guide"))
+
+
+def cosines(alignment: Alignment) -> list[str]:
+    """The cosines of `PAIRS` along one arm's trajectories."""
+    found = {frozenset(pair.references): pair.cosine for pair in alignment.pairs}
+    return [quoted(found[frozenset(pair)]) for pair in PAIRS]
 
 
 def photograph(browser: Browser, report: Path, pictures: Path) -> None:
@@ -47,12 +56,18 @@ def photograph(browser: Browser, report: Path, pictures: Path) -> None:
     page.close()
 
 
+def compared(folder: Path) -> Comparison:
+    """The results of a copy of the project. Raises InputError."""
+    return load_comparison(folder / COMPARISON, load_study(folder / PARAMS))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m docs.results", description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path(), help="a project folder (default: this one)")
-    folder: Path = parser.parse_args().folder
-    study = load_study(folder / "params.yaml")
-    comparison = load_comparison(folder / COMPARISON, study)
+    parser.add_argument("sweep", type=Path, help="a copy of the project with a run of study=sweep")
+    parser.add_argument("alignment", type=Path, help="a copy of the project with a run of study=alignment")
+    arguments = parser.parse_args()
+    folder: Path = arguments.sweep
+    comparison = compared(folder)
     browser_path = shutil.which("chromium")
     if browser_path is None:
         raise InputError("chromium is missing; `apt-get install --no-install-recommends chromium` installs it")
@@ -65,6 +80,8 @@ def main() -> None:
     )
     content: dict[str, Any] = {
         "comparison": comparison,
+        "aligned": compared(arguments.alignment),
+        "cosines": cosines,
         "figures": FIGURES,
         "quoted": quoted,
         "number": number,
@@ -73,7 +90,7 @@ def main() -> None:
     }
     page = DOCS / "results.md"
     page.write_text(environment.get_template("results.md.j2").render(content), "utf-8")
-    print(f"{page}: {len(comparison.arms)} arms of study '{study.name}', {len(FIGURES)} figures in {PICTURES}")
+    print(f"{page}: {len(comparison.arms)} arms of study '{comparison.study}', {len(FIGURES)} figures in {PICTURES}")
 
 
 if __name__ == "__main__":
