@@ -13,12 +13,13 @@ from pipeline.checkpoints import known_source
 from pipeline.drawing import Sampler
 from pipeline.emphasis import check_emphasis
 from pipeline.errors import InputError
-from pipeline.layout import PARAMS
+from pipeline.layout import EMBEDDED, PARAMS
+from pipeline.licences import EMBEDDED_LICENCE, check_licence
 from pipeline.loading import Loading
 from pipeline.prompt_sets import PromptSet
 from pipeline.section import Count, Name, Section, Seed, inside_project
 from pipeline.text_settings import TextSettings
-from pipeline.weaken_settings import Weaken
+from pipeline.weaken_settings import Lora, Weaken
 
 
 def _known_source(source: str | None) -> str | None:
@@ -31,7 +32,8 @@ class Model(Section):
     Each is a folder in diffusers' layout, hub:<owner>/<name>[@<revision>], or a single .safetensors file, for which
     `config` is a folder with the configurations and tokenizers of its kind. `vae` and `text_encoder` name checkpoints
     whose autoencoder and first text encoder take the place of the main one's. `weaken` makes the guide from the network
-    at `guide`: degraded, or with a LoRA (pipeline/degrade.py).
+    at `guide`: degraded, or with a LoRA (pipeline/degrade.py). `licence` is that of the pictures, as the Hub names it;
+    one that the Hub does not know needs `licence_link`. The embedded networks' is known.
     """
 
     name: Name
@@ -42,8 +44,16 @@ class Model(Section):
     vae: str | None = None
     text_encoder: str | None = None
     loading: Loading = Loading()
+    licence: str = ""
+    licence_link: str = ""
 
     _sources = field_validator("main", "guide", "config", "vae", "text_encoder")(_known_source)
+
+    @model_validator(mode="after")
+    def _known_licence(self) -> "Model":
+        if self.licence or self.licence_link:
+            check_licence(self.licence, self.licence_link)
+        return self
 
 
 class Reference(Section):
@@ -212,6 +222,20 @@ class Study(Section):
                     f"{key}.source must repeat the arm it starts from; write source: ${{arms.{start.start}}} in conf/"
                 )
         return self
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether tinybooru's networks alone have made every picture."""
+        model = self.model
+        sources = [model.main, model.guide, model.vae, model.text_encoder]
+        sources += [model.weaken.file] if isinstance(model.weaken, Lora) else []
+        foreign = any(arm.image_to_image is not None and arm.image_to_image.is_folder for arm in self.arms.values())
+        return not foreign and all(Path(source).is_relative_to(EMBEDDED) for source in sources if source is not None)
+
+    @property
+    def licence(self) -> str:
+        """The licence of the pictures; empty where the configuration does not say it."""
+        return self.model.licence or (EMBEDDED_LICENCE if self.is_embedded else "")
 
     def sampler_of(self, arm: Arm) -> Sampler:
         """The sampler of an arm: its own, or the study's."""

@@ -1,0 +1,107 @@
+"""What must not be published: credentials, people's addresses and names, places on this machine."""
+
+import html
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import safe_open
+
+from pipeline.errors import InputError
+
+# Shapes that are credentials wherever they stand. Each is specific enough that a prompt or a tokenizer has none.
+_CREDENTIALS = {
+    "a Hugging Face token": r"\bhf_[A-Za-z0-9]{16,}",
+    "a GitHub token": r"\b(gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})",
+    "an API key": r"\b(sk-[\w-]{20,}|AIza[\w-]{30,}|xox[abprs]-[\w-]{10,})",
+    "an AWS key": r"\b(AKIA|ASIA)[A-Z0-9]{16}\b",
+    "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
+    "a JSON web token": r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{5,}",
+    "credentials in an address": r"\b[a-z][a-z0-9+.-]*://[^\s/@:\"']+:[^\s/@\"']+@",
+    "a secret": r"(?i)\b(api[_-]?key|(access|auth)[_-]?token|secret|password|token)[\"']?\s*[:=]\s*[\"']?[\w-]{20,}",
+}
+_PERSONAL = {
+    "an e-mail address": r"[\w.+-]+@[\w-]+(\.[\w-]+)*\.[A-Za-z]{2,}\b",
+    "a folder of this machine's user": r"(/home/|/Users/|\b[A-Za-z]:\\+Users\\+)[^/\\\s\"']+|/root/",
+}
+_PATTERNS = {what: re.compile(pattern) for what, pattern in {**_CREDENTIALS, **_PERSONAL}.items()}
+# Names of environment variables whose values are secrets, and how long a value must be to be looked for.
+_SECRET_VARIABLE = re.compile(r"(?i)(token|secret|password|passwd|api_?key|credential)")
+_SHORTEST_SECRET = 8
+# A backslash before punctuation is how Markdown shows it.
+_ESCAPED = re.compile(r"\\([^\w\s])")
+_TEXT_ROWS = 1000
+
+
+def labeller_names(folder: Path) -> set[str]:
+    """The labellers in the label files of `folder`, as they are written there. Raises InputError."""
+    names = set()
+    for path in sorted(folder.glob("*.jsonl")):
+        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+            try:
+                names |= {str(json.loads(line)["labeller"])} if line.strip() else set()
+            except (ValueError, KeyError, TypeError):
+                raise InputError(f"{path}:{number} is no label; mend the line or pull the labels again") from None
+    return names
+
+
+def check_leaks(files: Mapping[str, Path], names: Iterable[str], environment: Mapping[str, str] = os.environ) -> None:
+    """Look through every text of the files: text files, string columns of parquet, metadata of weights.
+
+    Raises InputError that names the file and what was found, and never shows a credential.
+    """
+    patterns = dict(_PATTERNS)
+    for variable, value in environment.items():
+        if _SECRET_VARIABLE.search(variable) and len(value) >= _SHORTEST_SECRET:
+            patterns[f"the value of {variable}"] = re.compile(re.escape(value))
+    for name in names:
+        patterns[f"the labeller '{name}'"] = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
+    for name, path in files.items():
+        for where, text in (("its name", name), *_texts(path)):
+            for what, pattern in patterns.items():
+                if pattern.search(text):
+                    raise InputError(
+                        f"{path} holds {what} ({where}), which must not be published; "
+                        "take it out where it comes from and make the file anew"
+                    )
+
+
+def _texts(path: Path) -> Iterator[tuple[str, str]]:
+    # (where, text) of everything in a file that a person could read.
+    if path.suffix == ".parquet":
+        yield from _parquet_texts(path)
+    elif path.suffix == ".safetensors":
+        with safe_open(path, framework="np") as file:
+            yield "metadata", json.dumps(file.metadata() or {})
+    else:
+        content = path.read_bytes()
+        for encoding in ("utf-8", "latin-1"):
+            try:
+                text = content.decode(encoding)
+                break
+            except UnicodeDecodeError:
+                continue
+        yield "text", text
+        if path.suffix == ".md":
+            yield "text", _ESCAPED.sub(r"\1", html.unescape(text))
+
+
+def _parquet_texts(path: Path) -> Iterator[tuple[str, str]]:
+    with pq.ParquetFile(path) as file:
+        yield "metadata", repr(file.schema_arrow.metadata or {})
+        # Pictures are binary and are not text; their metadata was never written (pipeline.shards.encode_png).
+        columns = [field.name for field in file.schema_arrow if field.name != "image"]
+        for batch in file.iter_batches(batch_size=_TEXT_ROWS, columns=columns):
+            for field in batch.schema:
+                if _has_text(field.type):
+                    yield f"column {field.name}", json.dumps(batch.column(field.name).to_pylist(), ensure_ascii=False)
+
+
+def _has_text(kind: pa.DataType) -> bool:
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return True
+    return any(_has_text(kind.field(k).type) for k in range(kind.num_fields))
