@@ -1,0 +1,139 @@
+"""The card of a published study: what it holds, how it was made, what was found, and what it cannot tell."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline.arm import Arm
+from pipeline.comparison import Comparison, Interval
+from pipeline.licences import licence_fields
+from pipeline.markdown import fenced, plain
+from pipeline.rates import VERDICTS, LabelledPictures, Rates
+from pipeline.study import Study
+from pipeline.tinybooru.styles import credits
+
+TEMPLATE = "dataset_card.md.j2"
+ADULT = "not-for-all-audiences"
+
+# The Hub's size categories: the first whose bound the number of pictures is below.
+_SIZES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+)
+_SCORES = {
+    "fd": "Fréchet distance to real pictures (lower is better)",
+    "precision": "precision",
+    "recall": "recall",
+    "clip_score": "CLIP score",
+    "aesthetic": "aesthetic score",
+    "malformed": "P(malformed)",
+}
+_SHIFTS = ("fd", "drift", "contraction", "spread_ratio")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a dataset holds: pictures by arm, columns, verdicts and choices of people, simulated labels left out."""
+
+    pictures: dict[str, int]
+    megabytes: float
+    columns: list[str]
+    labels: int
+    choices: int
+    labellers: int
+    simulated: int
+
+
+def size_category(pictures: int) -> str:
+    """The Hub's size category of a number of pictures."""
+    return next((name for bound, name in _SIZES if pictures < bound), "n>10M")
+
+
+def front_matter(study: Study, contents: Contents) -> dict[str, Any]:
+    """The card's metadata. Without a licence where the study does not say one: such a set is not published."""
+    return {
+        **(licence_fields(study.licence, study.model.licence_link) if study.licence else {}),
+        "pretty_name": f"guidedrift: study {study.name}",
+        "task_categories": ["text-to-image", *(["image-classification"] if contents.labels else [])],
+        "size_categories": [size_category(sum(contents.pictures.values()))],
+        "tags": [
+            "guidedrift",
+            "synthetic",
+            "diffusion",
+            "guidance",
+            "negative-prompt",
+            "autoguidance",
+            *(["tinybooru"] if study.is_embedded else [ADULT]),
+        ],
+        "configs": [
+            {
+                "config_name": arm,
+                **({"default": True} if arm == study.baseline else {}),
+                "data_files": [{"split": "train", "path": f"data/{arm}/part-*.parquet"}],
+            }
+            for arm in study.arms
+        ],
+    }
+
+
+def write_card(study: Study, comparison: Comparison, rates: Rates, contents: Contents) -> str:
+    """The card's Markdown. Texts of the configuration are untrusted: they show as they are and are never markup."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters |= {"plain": plain, "interval": _interval, "share": _share}
+    settings = study.model_dump(mode="json", exclude={"tracking", "labeling"}, exclude_defaults=True, by_alias=True)
+    for name, arm in study.arms.items():
+        if arm.negative_preset:
+            # The text that the preset stands for: whoever reads the card need not have this project.
+            del settings["arms"][name]["negative_preset"]
+            settings["arms"][name]["negative_prompt"] = arm.negative
+    return environment.get_template(TEMPLATE).render(
+        front_matter=_yaml(front_matter(study, contents)),
+        study=study,
+        negatives={name: _used_negative(arm) for name, arm in study.arms.items()},
+        settings=fenced(_yaml(settings), "yaml"),
+        comparison=comparison,
+        contents=contents,
+        scores={
+            name: title for name, title in _SCORES.items() if name in comparison.by_name(comparison.baseline).scores
+        },
+        shifts=_SHIFTS,
+        judged=[] if contents.simulated else _judged(rates),
+        verdicts=VERDICTS,
+        credits=credits() if study.is_embedded else [],
+        licence=study.licence,
+        sources=[source for source in (study.model.main, study.model.guide) if source],
+    )
+
+
+def _used_negative(arm: Arm) -> str:
+    # A negative prompt that is only probed has changed no picture.
+    return arm.negative if any(term.reference == "negative" for term in arm.all_terms) else ""
+
+
+def _judged(rates: Rates) -> list[LabelledPictures]:
+    return [arm for arm in rates.arms if not arm.simulated]
+
+
+def _yaml(content: Any) -> str:
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.value:.3g} ({interval.low:.3g} to {interval.high:.3g})"
+
+
+def _share(interval: Interval) -> str:
+    return f"{interval.value:.1%} ({interval.low:.1%} to {interval.high:.1%})"
