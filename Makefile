@@ -12,7 +12,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 OVERRIDES ?=
 PORT ?= 5000
 
-.PHONY: help setup params repro test test-slow lint mlflow label-studio label-demo train worldcheck lock clean
+.PHONY: help setup params repro test test-slow lint mlflow label-studio label-demo publish train worldcheck lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ label-studio: $(READY) ## start Label Studio on loopback, to label pictures (LAB
 
 label-demo: $(READY) ## SIMULATED labels by the embedded judge, to try the loop (ERROR_RATE=0.1 LABELLER=judge)
 	@$(BIN)/python -m labeling.demo --error-rate $(or $(ERROR_RATE),0.1) $(if $(LABELLER),--labeller $(LABELLER))
+
+publish: $(READY) ## the study's dataset to the Hugging Face Hub (REPO=owner/name WHAT=dataset|models PRIVATE=true DRY_RUN=1)
+	@HF_HUB_OFFLINE=0 $(BIN)/python -m pipeline.publish $(if $(REPO),repo_id=$(REPO)) $(if $(WHAT),what=$(WHAT)) $(if $(PRIVATE),private=$(PRIVATE)) $(if $(DRY_RUN),--dry-run)
 
 train: $(READY) ## train the embedded networks again; resumes (see models/tinybooru/README.md)
 	$(BIN)/python -m models.tinybooru.train
