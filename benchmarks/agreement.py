@@ -5,6 +5,7 @@ peer's number; KID's is in standard deviations of the peer, which looks at rando
 """
 
 import argparse
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from scipy.spatial.distance import cdist
 
 from benchmarks.metrics import features
 from benchmarks.record import Result, entry, record
 from eval.clip import Clip, clip_score, load_clip
 from eval.extractor import embed_images
+from eval.fid import Given, torchmetrics_fid
 from eval.frechet import frechet_distance
+from eval.inception import load_inception
 from eval.mmd import cmmd, kid
 from eval.neighbours import neighbour_metrics
 from eval.vendi import vendi_score
@@ -26,17 +30,6 @@ from pipeline.tinybooru.picture import draw, plan
 
 CLIP = Path("models/tinybooru/clip")
 RELATIVE = 1e-3
-
-
-class Given(torch.nn.Module):
-    """An extractor for torchmetrics that hands features through."""
-
-    def __init__(self, d: int):
-        super().__init__()
-        self.num_features = d
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x
 
 
 def agreement(name: str, ours: float, theirs: float, peer: str) -> Result:
@@ -48,20 +41,51 @@ def agreement(name: str, ours: float, theirs: float, peer: str) -> Result:
 def frechet() -> list[Result]:
     """More pictures than dimensions, and fewer: both of our computations."""
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
-    from torchmetrics.image.fid import FrechetInceptionDistance
 
     found = []
     for n, d in ((5_000, 768), (700, 1024)):
         x, y = features(n, d, 1), features(n, d, 2)
-        metric = FrechetInceptionDistance(feature=Given(d)).set_dtype(torch.float64)
-        metric.update(x, real=False)
-        metric.update(y, real=True)
         statistics = (fid_features_to_statistics(x), fid_features_to_statistics(y))
         fidelity = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
         ours = frechet_distance(x, y)
-        found.append(agreement(f"fd_torchmetrics_{n}x{d}", ours, float(metric.compute()), "torchmetrics"))
+        found.append(agreement(f"fd_torchmetrics_{n}x{d}", ours, torchmetrics_fid(x, y), "torchmetrics"))
         found.append(agreement(f"fd_torch_fidelity_{n}x{d}", ours, float(fidelity), "torch-fidelity"))
     return found
+
+
+def pictures() -> list[Result]:
+    """From pictures to the number, through the same Inception v3 with random weights: decoding, resize and all."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    class Blank(FeatureExtractorInceptionV3):  # type: ignore[misc]
+        def load_state_dict(self, *_: Any, **__: Any) -> None: ...
+
+    sets = [[draw(plan(0, first + k), 64) for k in range(40)] for first in (0, 1_000)]
+    with tempfile.TemporaryDirectory() as folder:
+        pickled, weights = Path(folder) / "inception.pth", Path(folder) / "inception.safetensors"
+        torch.save({}, pickled)
+        torch.manual_seed(0)
+        network = Blank("blank", ["2048"], feature_extractor_weights_path=str(pickled))
+        for parameter in network.parameters():
+            # Without it, 94 random layers leave hardly anything of the pictures.
+            if parameter.ndim == 4:
+                torch.nn.init.kaiming_normal_(parameter)
+        tensors = network.state_dict()
+        torch.save(tensors, pickled)
+        save_file(tensors, weights)
+        extractor = load_inception(weights, torch.device("cpu"))
+        metric = FrechetInceptionDistance(2048, feature_extractor_weights_path=str(pickled), antialias=False)
+        for own, real in zip(sets, (False, True), strict=True):
+            metric.update(torch.stack([torch.from_numpy(np.array(one)).permute(2, 0, 1) for one in own]), real=real)
+    x, y = (embed_images(extractor, own) for own in sets)
+    theirs = float(metric.compute())
+    return [
+        agreement(
+            "fid_of_pictures_torchmetrics_40", frechet_distance(x, y), theirs, "torchmetrics, random Inception v3"
+        ),
+        agreement("fid_from_features_40", torchmetrics_fid(x, y), theirs, "torchmetrics, random Inception v3"),
+    ]
 
 
 def kernel() -> list[Result]:
@@ -164,7 +188,14 @@ def clip() -> list[Result]:
     return [agreement("clip_score_400", float(ours), float(metric.compute()), "torchmetrics, the embedded CLIP")]
 
 
-PARTS = {"frechet": frechet, "kernel": kernel, "neighbours": neighbours, "vendi": vendi, "clip": clip}
+PARTS = {
+    "frechet": frechet,
+    "pictures": pictures,
+    "kernel": kernel,
+    "neighbours": neighbours,
+    "vendi": vendi,
+    "clip": clip,
+}
 
 
 def main() -> None:

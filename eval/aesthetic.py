@@ -1,5 +1,10 @@
-"""The aesthetic score: a linear head on CLIP image embeddings, as LAION's aesthetic predictor is one."""
+"""The aesthetic score: a linear head on CLIP image embeddings, as LAION's aesthetic predictor is one.
 
+`python -m eval.aesthetic <path>.safetensors` fetches LAION's head for OpenAI's CLIP ViT-L/14 and converts it.
+"""
+
+import pickle
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +12,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, run_stage
+
+# Scores from 1 to 10, about 5 for usual pictures.
+LAION_URL = "https://github.com/LAION-AI/aesthetic-predictor/raw/main/sa_0_4_vit_l_14_linear.pth"
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,40 @@ def load_aesthetic_head(path: Path) -> AestheticHead:
         tensors = load_file(path)
         return AestheticHead(tensors["weight"], tensors["bias"].reshape(()))
     except FileNotFoundError:
-        raise InputError(f"aesthetic head {path} is missing; `make train` makes the embedded one") from None
+        raise InputError(
+            f"aesthetic head {path} is missing; `make train` makes the embedded one, "
+            f"`python -m eval.aesthetic {path}` fetches LAION's for CLIP ViT-L/14"
+        ) from None
     except (SafetensorError, KeyError, RuntimeError) as error:
         raise InputError(f"aesthetic head {path} cannot be read ({error}); restore it or train it anew") from None
+
+
+def convert_linear_head(checkpoint: Path, path: Path) -> None:
+    """Write a pickled `torch.nn.Linear(D, 1)`, as LAION publishes heads, as safetensors. Raises InputError."""
+    try:
+        tensors = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        AestheticHead(tensors["weight"].reshape(-1), tensors["bias"].reshape(())).save(path)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{checkpoint} is no pickled linear head ({reason}); fetch {LAION_URL} again") from None
+
+
+def main() -> None:
+    if len(sys.argv) != 2 or not sys.argv[1].endswith(".safetensors"):
+        raise InputError("usage: python -m eval.aesthetic <path>.safetensors")
+    path = Path(sys.argv[1])
+    checkpoint = path.with_suffix(".pth")
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(LAION_URL, str(checkpoint), progress=False)
+    except OSError as error:
+        raise InputError(f"{LAION_URL} cannot be fetched ({error}); try again where it can be reached") from None
+    try:
+        convert_linear_head(checkpoint, path)
+    finally:
+        checkpoint.unlink()
+    print(f"LAION's aesthetic head in {path}")
+
+
+if __name__ == "__main__":
+    run_stage(main)

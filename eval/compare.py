@@ -26,11 +26,12 @@ from eval.matched_strength import frontiers
 from eval.mmd_test import mmd_test, paired_mmd_test
 from eval.paired_arms import ArmValues, arm_replicates
 from eval.prompt_diversity import within_prompt_spread
+from eval.tags import TagReader, fit_tag_reader, tag_shares
 from eval.verdicts import alignment_answer, arm_verdicts
 from pipeline.comparison import COMPARISON, Alignment, ComparedArm, Comparison, Cost, Floor
 from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, fingerprint, write_atomically
-from pipeline.layout import COSTS, FEATURES, METRICS, PLOTS, SCORES, SETS, TRACES
+from pipeline.layout import COSTS, FEATURES, METRICS, PLOTS, REFERENCE_SET, SCORES, SETS, TRACES
 from pipeline.shards import read_set, read_table
 from pipeline.study import Metrics, Study, load_study
 from pipeline.weights import study_digests
@@ -44,6 +45,8 @@ DIRECTIONS = 4
 # Fewer prompts with several pictures than this say nothing about the diversity within a prompt.
 REPEATED_PROMPTS = 10
 PERMUTATIONS = 999
+# How many of the tags that changed most are named.
+NAMED_TAGS = 5
 # The columns of plots that may have no rows: a study without guided arms or without probes.
 COLUMNS = {
     "arms": ["arm"],
@@ -73,8 +76,9 @@ def compare(study: Study) -> Comparison:
     for name in study.arms:
         check_one_instrument(name, features[name], reference, details[name]["provenance"])
     arms = read_arms(study, features)
+    captions = reference_captions(reference)
     try:
-        return compare_arms(study, arms, prompt_numbers(study), reference, details)
+        return compare_arms(study, arms, prompt_numbers(study), reference, details, captions)
     except (ValueError, ValidationError) as error:
         raise InputError(f"study '{study.name}' cannot be compared: {' '.join(str(error).split())}") from None
 
@@ -102,7 +106,8 @@ def check_one_instrument(arm: str, features: SetFeatures, reference: SetFeatures
 
 def read_arms(study: Study, features: dict[str, SetFeatures]) -> Arms:
     """Features and per-image scores of every arm, row k being pair k. Raises InputError where arms are no pairs."""
-    columns = list(dict.fromkeys(["image_id", "pair_id", *PAIRED_SCORES.values(), *NAMING, *KIND_COLUMNS]))
+    learned = [*study.metrics.scorers, *(["lpips"] if study.metrics.lpips else [])]
+    columns = list(dict.fromkeys(["image_id", "pair_id", *PAIRED_SCORES.values(), *NAMING, *KIND_COLUMNS, *learned]))
     arms: Arms = {}
     pairs: dict[str, list[int]] = {}
     for name in study.arms:
@@ -122,6 +127,15 @@ def read_arms(study: Study, features: dict[str, SetFeatures]) -> Arms:
     return arms
 
 
+def reference_captions(reference: SetFeatures) -> list[str]:
+    """The captions of the reference pictures, in the order of their features. Raises InputError where they differ."""
+    table = read_set(REFERENCE_SET, ["image_id", "prompt"])
+    if table["image_id"].to_pylist() != reference.ids:
+        raise InputError(f"features of the reference belong to other pictures than {REFERENCE_SET}; run `dvc repro`")
+    captions: list[str] = table["prompt"].to_pylist()
+    return captions
+
+
 def prompt_numbers(study: Study) -> Tensor:
     """The number [N] of each pair's prompt; pairs of one prompt are resampled together."""
     prompts = read_set(SETS / study.baseline, ["prompt"])["prompt"].to_pylist()
@@ -131,7 +145,12 @@ def prompt_numbers(study: Study) -> Tensor:
 
 
 def compare_arms(
-    study: Study, arms: Arms, prompts: Tensor, reference: SetFeatures, details: dict[str, dict[str, Any]]
+    study: Study,
+    arms: Arms,
+    prompts: Tensor,
+    reference: SetFeatures,
+    details: dict[str, dict[str, Any]],
+    captions: list[str],
 ) -> Comparison:
     """Every number of the comparison. Raises ValueError where there are too few pictures, with their counts."""
     settings = study.metrics
@@ -142,6 +161,11 @@ def compare_arms(
         name: against_baseline(arms[name], arms[study.baseline], found[name], found[study.baseline], prompts, settings)
         for name in guided
     }
+    reader = fit_tag_reader(reference.images, captions, settings.seed)
+    if reader is not None:
+        shares = {name: tag_shares(reader(arm.features)) for name, arm in arms.items()}
+        for name in guided:
+            against[name]["tags"] = tag_composition(reader, shares[name], shares[study.baseline], kept, settings)
     adjusted = _adjusted({name: content.pop("p_values") for name, content in against.items()})
     compared = [
         ComparedArm.model_validate(
@@ -192,6 +216,7 @@ def against_baseline(
     level, seed = settings.level, settings.seed
     differences = {name: found[column] - base[column] for name, column in PAIRED_SCORES.items()}
     differences["reference_fd"] = found["fd"] - base["fd"]
+    preferences = {name: (found[name] - base[name]).interval(level) for name in settings.scorers}
     mmd = paired_mmd_test(arm.features, baseline.features, PERMUTATIONS, seed)
     moved = paired_displacement(arm.features, baseline.features)
     # Pictures of one seed differ less than those of two; held out together, a pair cannot tell on itself.
@@ -205,6 +230,8 @@ def against_baseline(
         "composition": composition(arm, baseline, found, base, settings),
         "directions": named_directions(arm, baseline),
         "within_prompt": within_prompt(arm, baseline, prompts, settings),
+        "lpips": lpips_difference(found, base, prompts, settings),
+        "preferences": preferences,
         "p_values": {
             "shift": mmd.p,
             "spread": found["shift_spread_ratio"].p_value(neutral=1),
@@ -253,6 +280,36 @@ def composition(
     }
 
 
+def tag_composition(
+    reader: TagReader, ours: Tensor, theirs: Tensor, kept: list[Tensor], settings: Metrics
+) -> dict[str, Any]:
+    """The record TagComposition of two arms' tag shares [N, T], with intervals over pairs."""
+
+    def statistic(index: Tensor) -> dict[str, float]:
+        p, q = ours[index].mean(0), theirs[index].mean(0)
+        differences = {f"tag {tag}": float(value) for tag, value in zip(reader.tags, p - q, strict=True)}
+        return {"total_variation": total_variation(p, q), "jensen_shannon": jensen_shannon(p, q), **differences}
+
+    found = replicates(statistic, len(ours), kept)
+    shares, base_shares = (dict(zip(reader.tags, x.mean(0).tolist(), strict=True)) for x in (ours, theirs))
+    most = sorted(reader.tags, key=lambda tag: -abs(found[f"tag {tag}"].value))[:NAMED_TAGS]
+    return {
+        "total_variation": found["total_variation"].interval(settings.level),
+        "jensen_shannon": found["jensen_shannon"].interval(settings.level),
+        "p": paired_composition_p_value(ours, theirs, PERMUTATIONS, settings.seed),
+        "readable": len(reader.tags),
+        "changed": [
+            {
+                "tag": tag,
+                "share": shares[tag],
+                "baseline_share": base_shares[tag],
+                "difference": found[f"tag {tag}"].interval(settings.level),
+            }
+            for tag in most
+        ],
+    }
+
+
 def named_directions(arm: ArmValues, baseline: ArmValues) -> list[dict[str, Any]]:
     """The leading directions of the covariance change, each with the per-image score that goes with it most."""
     pooled = torch.cat([arm.features, baseline.features])
@@ -281,6 +338,16 @@ def within_prompt(arm: ArmValues, baseline: ArmValues, prompts: Tensor, settings
 
     found = replicates(statistic, len(numbers), deletions(numbers, settings.seed))
     return found["ratio"].interval(settings.level)
+
+
+def lpips_difference(
+    found: dict[str, Replicates], base: dict[str, Replicates], prompts: Tensor, settings: Metrics
+) -> Interval | None:
+    """The difference of LPIPS within a prompt; None where the study does not ask for it, or too few prompts repeat."""
+    repeated = int((torch.unique(prompts, return_counts=True)[1] > 1).sum())
+    if not settings.lpips or repeated < REPEATED_PROMPTS:
+        return None
+    return (found["lpips"] - base["lpips"]).interval(settings.level)
 
 
 def alignment_of(arm: str, settings: Metrics) -> Alignment | None:

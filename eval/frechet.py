@@ -123,27 +123,6 @@ class FrechetTo:
         return _drift(found.mean, self._moments.mean) + _covariance_part(*spreads, root_trace)
 
 
-def frechet_infinity(x: Tensor, reference: Tensor, seed: int, points: int = 15) -> float:
-    """FD-infinity: the Fréchet distance of x [N, D] from a reference, extrapolated to infinitely many pictures.
-
-    The distance's bias goes as 1/N (Chong and Forsyth, 1911.07023), so it is taken of random subsets of `points`
-    sizes from N / 2 to N, and a straight line through them over 1/N is read off at 0. The reference stays as it is, and
-    so does its share of the bias. May come out below 0, within its error.
-    Raises ValueError below 4 pictures, and as `frechet_distance` does.
-    """
-    check_features(x, reference, 4, "extrapolated Fréchet distances")
-    generator = torch.Generator().manual_seed(seed)
-    sizes = torch.linspace(len(x) / 2, len(x), points).round().long()
-    distance = FrechetTo(reference)
-    found = torch.tensor(
-        [distance(x[torch.randperm(len(x), generator=generator)[:n].to(x.device)]) for n in sizes.tolist()],
-        dtype=torch.float64,
-    )
-    inverse = 1 / sizes.double()
-    slope = ((inverse - inverse.mean()) * (found - found.mean())).sum() / (inverse - inverse.mean()).square().sum()
-    return float(found.mean() - slope * inverse.mean())
-
-
 def _decompose_samples(x: Tensor, y: Tensor) -> Shift:
     x_mean, y_mean = x.mean(0), y.mean(0)
     x_centred, y_centred = x - x_mean, y - y_mean

@@ -49,8 +49,8 @@ class Replicates:
         return float(2 * stats.t.sf(distance / error, len(self.without) - 1))
 
 
-def deletions(clusters: Tensor, seed: int, groups: int = GROUPS) -> list[Tensor]:
-    """The image numbers, int64 and ascending, that stay when each group is left out; groups are random.
+def deletion_groups(clusters: Tensor, seed: int, groups: int = GROUPS) -> Tensor:
+    """The number [N] int64, from 0 on, of the random group that each image is left out with.
 
     `clusters` [N] int64 says which images belong together, such as those of one prompt; no cluster is cut. Images on
     their own are clusters of one. There are no more groups than clusters, of as equally many clusters as can be.
@@ -63,8 +63,13 @@ def deletions(clusters: Tensor, seed: int, groups: int = GROUPS) -> list[Tensor]
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))
     group_of_cluster = torch.empty_like(order)
     group_of_cluster[order] = torch.arange(len(names)) % count
-    group = group_of_cluster[members]
-    return [torch.nonzero(group != k).flatten() for k in range(count)]
+    return group_of_cluster[members]
+
+
+def deletions(clusters: Tensor, seed: int, groups: int = GROUPS) -> list[Tensor]:
+    """The image numbers, int64 and ascending, that stay when each group of `deletion_groups` is left out."""
+    group = deletion_groups(clusters, seed, groups)
+    return [torch.nonzero(group != k).flatten() for k in range(int(group.max()) + 1)]
 
 
 def replicates(statistic: Callable[[Tensor], dict[str, float]], n: int, kept: list[Tensor]) -> dict[str, Replicates]:

@@ -3,12 +3,14 @@
 Neither takes the features for Gaussian, and neither has the Fréchet distance's bias of c/N.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from eval.frechet import check_features
+from eval.jackknife import Replicates
 
 _ROWS = 512
 CMMD_SIGMA = 10.0
@@ -22,15 +24,16 @@ def kid(x: Tensor, y: Tensor) -> float:
     seed, and less variance. Unbiased, hence below 0 for about half of all pairs of equal distributions. Not multiplied.
     Raises ValueError below 2 pictures a set, for differing D, and for features that are not finite.
     """
-    check_features(x, y, 2, "kernel distances")
+    return _kid_sums(x, y).unbiased()
 
-    def cubic(products: Tensor) -> Tensor:
-        return (products / x.shape[1] + 1) ** 3
 
-    n, m = len(x), len(y)
-    within_x = (_kernel_sum(x, x, cubic) - _diagonal_sum(x, cubic)) / (n * (n - 1))
-    within_y = (_kernel_sum(y, y, cubic) - _diagonal_sum(y, cubic)) / (m * (m - 1))
-    return within_x + within_y - 2 * _kernel_sum(x, y, cubic) / (n * m)
+def kid_replicates(x: Tensor, y: Tensor, groups: Tensor) -> Replicates:
+    """KID with its jackknife over the groups of x that `groups` [N] numbers (eval/jackknife.py); y is held fixed.
+
+    Costs the kernel values of x once again, whatever the number of groups. Raises ValueError as `kid` does.
+    """
+    sums = _kid_sums(x, y)
+    return Replicates(sums.unbiased(), torch.tensor([one.unbiased() for one in sums.without(groups)]).double(), len(x))
 
 
 def cmmd(x: Tensor, y: Tensor) -> float:
@@ -41,16 +44,79 @@ def cmmd(x: Tensor, y: Tensor) -> float:
     numbers only for their CLIP, ViT-L/14 at 336 pixels.
     Raises ValueError below 2 pictures a set, for differing D, for features that are not finite or that are 0.
     """
+    return CMMD_SCALE * _cmmd_sums(x, y).biased()
+
+
+def cmmd_replicates(x: Tensor, y: Tensor, groups: Tensor) -> Replicates:
+    """CMMD with its jackknife over the groups of x that `groups` [N] numbers (eval/jackknife.py); y is held fixed.
+
+    Raises ValueError as `cmmd` does.
+    """
+    sums = _cmmd_sums(x, y)
+    without = torch.tensor([one.biased() for one in sums.without(groups)]).double()
+    return Replicates(CMMD_SCALE * sums.biased(), CMMD_SCALE * without, len(x))
+
+
+@dataclass(frozen=True)
+class _KernelSums:
+    """Sums of kernel values by picture of x, float64, and what depends on y alone.
+
+    `own` [N]: over x; `across` [N]: over y; `diagonal` [N]: k(x_i, x_i); `fixed` and `fixed_diagonal`: k(y, y).
+    """
+
+    x: Tensor
+    kernel: Callable[[Tensor], Tensor]
+    own: Tensor
+    across: Tensor
+    diagonal: Tensor
+    fixed: float
+    fixed_diagonal: float
+    m: int
+
+    def unbiased(self) -> float:
+        """The squared MMD without the terms of a picture with itself."""
+        return self._squared(of_themselves=0)
+
+    def biased(self) -> float:
+        """The squared MMD with them, >= 0 but for rounding."""
+        return max(0.0, self._squared(of_themselves=1))
+
+    def _squared(self, of_themselves: int) -> float:
+        n, m, left_out = len(self.own), self.m, 1 - of_themselves
+        within_x = float(self.own.sum() - left_out * self.diagonal.sum()) / (n * (n - left_out))
+        within_y = (self.fixed - left_out * self.fixed_diagonal) / (m * (m - left_out))
+        return within_x + within_y - 2 * float(self.across.sum()) / (n * m)
+
+    def without(self, groups: Tensor) -> Iterator["_KernelSums"]:
+        """The same without each group of x."""
+        for k in range(int(groups.max()) + 1):
+            kept, gone = self.x[groups != k], self.x[groups == k]
+            own = self.own[groups != k] - _row_sums(kept, gone, self.kernel)
+            yield replace(self, x=kept, own=own, across=self.across[groups != k], diagonal=self.diagonal[groups != k])
+
+
+def _kid_sums(x: Tensor, y: Tensor) -> _KernelSums:
     check_features(x, y, 2, "kernel distances")
-    x, y = _unit(x), _unit(y)
+    return _sums(x, y, lambda products: (products / x.shape[1] + 1) ** 3)
 
-    def gaussian(products: Tensor) -> Tensor:
-        # |x - y|^2 = 2 - 2 x.y for vectors of length 1.
-        return torch.exp((products - 1) / CMMD_SIGMA**2)
 
-    n, m = len(x), len(y)
-    squared = _kernel_sum(x, x, gaussian) / n**2 + _kernel_sum(y, y, gaussian) / m**2
-    return max(0.0, CMMD_SCALE * (squared - 2 * _kernel_sum(x, y, gaussian) / (n * m)))
+def _cmmd_sums(x: Tensor, y: Tensor) -> _KernelSums:
+    check_features(x, y, 2, "kernel distances")
+    # |x - y|^2 = 2 - 2 x.y for vectors of length 1.
+    return _sums(_unit(x), _unit(y), lambda products: torch.exp((products - 1) / CMMD_SIGMA**2))
+
+
+def _sums(x: Tensor, y: Tensor, kernel: Callable[[Tensor], Tensor]) -> _KernelSums:
+    return _KernelSums(
+        x,
+        kernel,
+        own=_row_sums(x, x, kernel),
+        across=_row_sums(x, y, kernel),
+        diagonal=_diagonal(x, kernel),
+        fixed=float(_row_sums(y, y, kernel).sum()),
+        fixed_diagonal=float(_diagonal(y, kernel).sum()),
+        m=len(y),
+    )
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -62,14 +128,16 @@ def _unit(x: Tensor) -> Tensor:
     return unit
 
 
-def _kernel_sum(x: Tensor, y: Tensor, kernel: Callable[[Tensor], Tensor]) -> float:
-    """Sum of kernel(x_i . y_j) over all pairs, in double precision, a block of rows at a time."""
-    total = 0.0
+def _row_sums(x: Tensor, y: Tensor, kernel: Callable[[Tensor], Tensor]) -> Tensor:
+    """Sums [N] over j of kernel(x_i . y_j), in double precision, a block of rows at a time."""
+    parts = []
     for a in torch.split(x, _ROWS):
         rows = a.double()
-        total += sum(float(kernel(rows @ b.double().T).sum()) for b in torch.split(y, 8 * _ROWS))
-    return total
+        blocks = [kernel(rows @ b.double().T).sum(1) for b in torch.split(y, 8 * _ROWS)]
+        parts.append(torch.stack(blocks).sum(0))
+    return torch.cat(parts).cpu()
 
 
-def _diagonal_sum(x: Tensor, kernel: Callable[[Tensor], Tensor]) -> float:
-    return sum(float(kernel(rows.double().square().sum(1)).sum()) for rows in torch.split(x, 8 * _ROWS))
+def _diagonal(x: Tensor, kernel: Callable[[Tensor], Tensor]) -> Tensor:
+    """kernel(x_i . x_i) [N]."""
+    return torch.cat([kernel(rows.double().square().sum(1)) for rows in torch.split(x, 8 * _ROWS)]).cpu()

@@ -12,7 +12,10 @@ from eval.jackknife import Replicates, replicates
 
 @dataclass(frozen=True)
 class ArmValues:
-    """One arm's features [N, D] and per-image scores [N] by name; row k of every arm is pair k."""
+    """One arm's features [N, D] and per-image scores [N] by name; row k of every arm is pair k.
+
+    A score is NaN where a picture has none, as LPIPS within a prompt of one picture.
+    """
 
     features: Tensor
     scores: Mapping[str, Tensor]
@@ -22,7 +25,8 @@ def arm_replicates(
     arms: Mapping[str, ArmValues], baseline: str, reference: Tensor, k: int, kept: list[Tensor]
 ) -> dict[str, dict[str, Replicates]]:
     """For every arm: `fd`, `drift`, `contraction`, `spread_ratio`, `precision` and `recall` (of k neighbours) against
-    the reference set [M, D], the same from the baseline under `shift_...`, and the mean of every score.
+    the reference set [M, D], the same from the baseline under `shift_...`, and the mean of every score over the
+    pictures that have it.
 
     The reference set is held fixed. Raises ValueError for arms of unequal size and for features that do not fit.
     """
@@ -52,7 +56,7 @@ def arm_replicates(
                 **{f"shift_{name}": value for name, value in vars(baseline_anchor(index).shift_of(own)).items()},
                 "precision": neighbours.precision(index),
                 "recall": neighbours.recall(index),
-                **{name: float(values[index].mean()) for name, values in arm.scores.items()},
+                **{name: float(values[index].nanmean()) for name, values in arm.scores.items()},
             }
 
         return replicates(statistic, len(arm.features), kept)

@@ -1,23 +1,31 @@
 """Stage `score@<arm>`: per-image scores of an arm, and its distance from the reference set."""
 
 import argparse
+import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import torch
 from datasets import Features, Value
+from PIL import Image
 
 from eval.aesthetic import load_aesthetic_head
 from eval.bootstrap import Interval, mean_interval, statistic_interval
 from eval.clip import clip_score, load_clip
 from eval.features import REFERENCE, SetFeatures, load_features
+from eval.fid import torchmetrics_fid
 from eval.finish import finish
-from eval.frechet import FrechetTo, frechet_infinity
+from eval.frechet import FrechetTo
+from eval.frechet_infinity import frechet_infinity_replicates
+from eval.jackknife import deletion_groups
 from eval.kinds import KINDS, kind_probabilities, load_kind_prompts
+from eval.lpips import check_repeats, load_lpips, within_prompt_lpips
 from eval.malformed import load_classifier
-from eval.mmd import cmmd, kid
+from eval.mmd import cmmd_replicates, kid_replicates
 from eval.neighbours import NeighbourMetrics, neighbour_metrics
+from eval.preference import load_preference, preference_scores
 from eval.realism import realism
 from eval.vendi import vendi_score
 from pipeline.errors import InputError, run_stage
@@ -41,7 +49,10 @@ SCORE_FEATURES = Features(
         "inside_reference": Value("bool"),
     }
 )
-
+# The jackknife of an extrapolation costs a whole extrapolation a group.
+EXTRAPOLATION_GROUPS = 32
+# Numbers near 0 keep more digits in metrics/<arm>.json.
+SMALL = ("fd_infinity", "kid", "cmmd")
 
 # Per-image columns whose means are shown as set scores.
 MEANS = ("clip_score", "aesthetic", *(f"kind_{kind}" for kind in KINDS), "saturation", "contrast", "sharpness")
@@ -52,7 +63,7 @@ class ArmScores:
     """What is measured on one arm.
 
     `images` holds the per-image columns [N] of data/scores/<arm>.parquet, `sets` the set metrics and means over
-    images with their intervals, `points` set metrics without, `provenance` what they were measured with.
+    images with their intervals, `points` numbers of a peer without, `provenance` what they were measured with.
     """
 
     images: dict[str, torch.Tensor]
@@ -70,36 +81,54 @@ def check_comparable(arm: SetFeatures, reference: SetFeatures) -> None:
             )
 
 
-def set_metrics(arm: torch.Tensor, reference: torch.Tensor, settings: Metrics) -> dict[str, Interval]:
-    """The set metrics of vectors [N, D] against the reference's [M, D], with their intervals.
+def prompt_clusters(prompts: list[str]) -> torch.Tensor | None:
+    """The number [N] int64 of each picture's prompt, where prompts repeat; None where pictures are on their own.
+
+    They are, too, where all have the same prompt or none: nothing is shared then that another picture would not share.
+    """
+    numbers = {prompt: k for k, prompt in enumerate(dict.fromkeys(prompts))}
+    return torch.tensor([numbers[prompt] for prompt in prompts]) if 1 < len(numbers) < len(prompts) else None
+
+
+def set_metrics(
+    arm: torch.Tensor, reference: torch.Tensor, settings: Metrics, clusters: torch.Tensor | None = None
+) -> dict[str, Interval]:
+    """The set metrics of vectors [N, D] against the reference's [M, D], with their intervals over pictures or clusters.
 
     Fréchet distance, precision, recall, density, coverage and Vendi score.
     """
     n = len(arm)
-    ask = (settings.resamples, settings.level, settings.seed)
+    ask = (settings.resamples, settings.level, settings.seed, clusters)
     found = neighbour_metrics(arm, reference, settings.precision_recall_k, settings.density_coverage_k)
     distance = FrechetTo(reference)
     return {
         "fd": statistic_interval(lambda index: distance(arm[index]), n, *ask),
-        **neighbour_intervals(found, settings),
+        **neighbour_intervals(found, settings, clusters),
         "vendi": statistic_interval(lambda index: vendi_score(arm[index]), n, *ask),
     }
 
 
-def point_metrics(arm: torch.Tensor, reference: torch.Tensor, settings: Metrics) -> dict[str, float]:
-    """Set metrics that are shown without an interval: FD-infinity, KID and CMMD."""
+def kernel_and_extrapolated_metrics(
+    arm: torch.Tensor, reference: torch.Tensor, settings: Metrics, clusters: torch.Tensor | None = None
+) -> dict[str, Interval]:
+    """FD-infinity, KID and CMMD with jackknife intervals over pictures or clusters."""
+    belongs = torch.arange(len(arm)) if clusters is None else clusters
+    groups = deletion_groups(belongs, settings.seed)
+    few = deletion_groups(belongs, settings.seed, EXTRAPOLATION_GROUPS)
     return {
-        "fd_infinity": frechet_infinity(arm, reference, settings.seed),
-        "kid": kid(arm, reference),
-        "cmmd": cmmd(arm, reference),
+        "fd_infinity": frechet_infinity_replicates(arm, reference, few, settings.seed).interval(settings.level),
+        "kid": kid_replicates(arm, reference, groups).interval(settings.level),
+        "cmmd": cmmd_replicates(arm, reference, groups).interval(settings.level),
     }
 
 
-def neighbour_intervals(found: NeighbourMetrics, settings: Metrics) -> dict[str, Interval]:
+def neighbour_intervals(
+    found: NeighbourMetrics, settings: Metrics, clusters: torch.Tensor | None = None
+) -> dict[str, Interval]:
     """Intervals of the neighbour metrics from their per-image terms.
 
     Precision and density are means over generated pictures, recall and coverage over reference pictures; each
-    is resampled over the pictures that it averages.
+    is resampled over the pictures (of the generated ones: the clusters) that it averages.
     """
     terms = {
         "precision": found.inside.double(),
@@ -107,16 +136,53 @@ def neighbour_intervals(found: NeighbourMetrics, settings: Metrics) -> dict[str,
         "density": found.hits.double() / settings.density_coverage_k,
         "coverage": found.covered.double(),
     }
+    generated = ("precision", "density")
+    ask = (settings.resamples, settings.level, settings.seed)
     return {
-        name: mean_interval(values, settings.resamples, settings.level, settings.seed) for name, values in terms.items()
+        name: mean_interval(values, *ask, clusters if name in generated else None) for name, values in terms.items()
     }
 
 
-def median_interval(values: torch.Tensor, settings: Metrics) -> Interval:
+def median_interval(values: torch.Tensor, settings: Metrics, clusters: torch.Tensor | None = None) -> Interval:
     """The median of per-image values [N] with its interval."""
-    return statistic_interval(
-        lambda index: float(values[index].median()), len(values), settings.resamples, settings.level, settings.seed
-    )
+    ask = (settings.resamples, settings.level, settings.seed, clusters)
+    return statistic_interval(lambda index: float(values[index].median()), len(values), *ask)
+
+
+def learned_scores(
+    pictures: pa.Table, settings: Metrics, device: torch.device
+) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+    """The columns [N] of the scores that the study asks for by name, and the digests of their weights.
+
+    Preference scores, and LPIPS within a prompt (NaN for a picture that is alone with its prompt).
+    Raises InputError where weights are missing, and ValueError where LPIPS has nothing to compare.
+    """
+    prompts = pictures.column("prompt").to_pylist()
+    numbers = {prompt: k for k, prompt in enumerate(dict.fromkeys(prompts))}
+    of_picture = torch.tensor([numbers[prompt] for prompt in prompts])
+    if settings.lpips:
+        check_repeats(of_picture)
+    # All weights are looked at before any picture is.
+    models = {name: load_preference(name, Path(path), device) for name, path in settings.scorers.items()}
+    lpips = load_lpips(Path(settings.lpips), device) if settings.lpips else None
+    columns: dict[str, torch.Tensor] = {}
+    for name, model in models.items():
+        columns[name] = preference_scores(model, decode_images(pictures), prompts)
+    digests: dict[str, object] = {name: model.digest for name, model in models.items()}
+    if lpips is not None:
+        distance, digests["lpips"] = lpips
+        cells = pictures.column("image")
+        columns["lpips"] = within_prompt_lpips(
+            lambda k: Image.open(io.BytesIO(cells[k]["bytes"].as_py())), of_picture, distance, settings.seed
+        )
+    return columns, digests
+
+
+def known_mean(values: torch.Tensor, settings: Metrics, clusters: torch.Tensor | None) -> Interval:
+    """The mean of per-image values [N] with its interval; pictures without a value (NaN) are left out."""
+    known = ~values.isnan() if values.is_floating_point() else torch.ones_like(values, dtype=torch.bool)
+    belongs = None if clusters is None else clusters[known]
+    return mean_interval(values[known], settings.resamples, settings.level, settings.seed, belongs)
 
 
 def score_arm(study: Study, arm: str) -> ArmScores:
@@ -138,6 +204,8 @@ def score_arm(study: Study, arm: str) -> ArmScores:
         features.images, {kind: clip.embed_texts(texts) for kind, texts in prompts.items()}, clip.logit_scale
     )
     k = settings.precision_recall_k
+    learned, digests = learned_scores(pictures, settings, device)
+    clusters = prompt_clusters(pictures.column("prompt").to_pylist())
     images = {
         "clip_score": clip_score(features.images, features.texts),
         "aesthetic": head(features.images),
@@ -146,23 +214,24 @@ def score_arm(study: Study, arm: str) -> ArmScores:
         "realism": realism(features.images, reference.images, k),
         **vars(finish(decode_images(pictures))),
         "inside_reference": neighbour_metrics(features.images, reference.images, k, settings.density_coverage_k).inside,
+        **learned,
     }
-    points = point_metrics(features.images, reference.images, settings)
-    means = {**{name: name for name in MEANS}, "malformed": "p_malformed"}
+    means = {**{name: name for name in MEANS}, "malformed": "p_malformed", **{name: name for name in learned}}
     sets = {
-        **set_metrics(features.images, reference.images, settings),
-        **{
-            name: mean_interval(images[column], settings.resamples, settings.level, settings.seed)
-            for name, column in means.items()
-        },
-        "realism": median_interval(images["realism"], settings),
+        **set_metrics(features.images, reference.images, settings, clusters),
+        **kernel_and_extrapolated_metrics(features.images, reference.images, settings, clusters),
+        **{name: known_mean(images[column], settings, clusters) for name, column in means.items()},
+        "realism": median_interval(images["realism"], settings, clusters),
     }
+    points = {}
     for name in study.features.extractors:
         if name != study.features.primary:
             ours, theirs = (load_features(FEATURES / folder / f"{name}.safetensors") for folder in (arm, REFERENCE))
             check_comparable(ours, theirs)
-            found = set_metrics(ours.images, theirs.images, settings)
+            found = set_metrics(ours.images, theirs.images, settings, clusters)
             sets |= {f"{name}_{metric}": interval for metric, interval in found.items()}
+            if study.features.extractors[name].model == "inception":
+                points[f"{name}_fid_torchmetrics"] = torchmetrics_fid(ours.images, theirs.images)
     provenance: dict[str, object] = {
         **features.provenance,
         "reference": reference.provenance["set"],
@@ -173,6 +242,7 @@ def score_arm(study: Study, arm: str) -> ArmScores:
         "aesthetic_head": file_digest(Path(settings.aesthetic_head)),
         "malformed_classifier": file_digest(Path(settings.malformed_classifier)),
         "kind_prompts": file_digest(Path(settings.kind_prompts)),
+        **digests,
     }
     return ArmScores(images, sets, points, provenance)
 
@@ -190,9 +260,11 @@ def main() -> None:
         **table.to_pydict(),
         **{name: values.tolist() for name, values in found.images.items()},
     }
-    write_shard(SCORES / f"{arm}.parquet", columns, SCORE_FEATURES, str(found.provenance["set"]))
+    learned = {name: Value("float64") for name in found.images if name not in SCORE_FEATURES}
+    kept = Features({**SCORE_FEATURES, **learned})
+    write_shard(SCORES / f"{arm}.parquet", columns, kept, str(found.provenance["set"]))
     # Short and flat for `dvc metrics show`; the intervals and the provenance are in the file beside it.
-    short = {name: round(interval.value, 4) for name, interval in found.sets.items()}
+    short = {name: round(interval.value, 6 if name in SMALL else 4) for name, interval in found.sets.items()}
     short |= {name: round(value, 6) for name, value in found.points.items()}
     n = {"n": found.sets["fd"].n, "reference_n": found.provenance["reference_n"]}
     scores = {name: asdict(interval) for name, interval in found.sets.items()}

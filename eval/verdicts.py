@@ -72,7 +72,7 @@ def _answers(
         answer(
             "Quality",
             word("quality", against.aesthetic, 0, "raises the aesthetic score", "lowers the aesthetic score"),
-            f"by {quoted(against.aesthetic, signed=True)} on a scale of 0 to 5",
+            f"mean aesthetic score changes by {quoted(against.aesthetic, signed=True)}",
             "quality",
         ),
         answer(

@@ -58,12 +58,30 @@ class Composition(_Record):
     p: Finite
 
 
+class TagChange(_Record):
+    """A tag's share of an arm's tags, of the baseline's, and their paired difference."""
+
+    tag: str
+    share: Finite
+    baseline_share: Finite
+    difference: Interval
+
+
+class TagComposition(Composition):
+    """How the tags that pictures show differ: over `readable` tags, with those that `changed` most."""
+
+    readable: int
+    changed: list[TagChange]
+
+
 class AgainstBaseline(_Record):
     """An arm against the baseline: fd = drift + contraction, and paired differences, arm minus baseline.
 
     `reference_fd` is the difference of the Fréchet distances to the reference set. `mean_share` and `dispersion` are
     those of the paired displacement, `within_prompt` the ratio of the spreads within a prompt (None where too few
-    prompts repeat), and `adjusted_p` the p-values by question, after Holm's correction over the arms.
+    prompts repeat), and `adjusted_p` the p-values by question, after Holm's correction over the arms. `lpips` is the
+    difference of LPIPS within a prompt and `preferences` those of the learned scores that the study asks for; `tags` is
+    None where the reference set's captions hold no tags that features can tell.
     """
 
     fd: Interval
@@ -78,8 +96,11 @@ class AgainstBaseline(_Record):
     malformed: Interval
     two_sample: TwoSample
     composition: Composition
+    tags: TagComposition | None = None
     directions: list[Direction]
     within_prompt: Interval | None
+    lpips: Interval | None = None
+    preferences: dict[str, Interval] = Field(default_factory=dict)
     adjusted_p: dict[str, Finite]
 
     @property
@@ -87,7 +108,9 @@ class AgainstBaseline(_Record):
         """The numbers that have an interval, by name."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         found = {name: value for name, value in values.items() if isinstance(value, Interval)}
-        return {**found, "auc": self.two_sample.auc, "kinds": self.composition.total_variation}
+        tags = {} if self.tags is None else {"tags": self.tags.total_variation}
+        kinds = {"auc": self.two_sample.auc, "kinds": self.composition.total_variation}
+        return {**found, **kinds, **tags, **self.preferences}
 
 
 class AgainstReference(_Record):

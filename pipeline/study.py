@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from pipeline import dynamic_negative
 from pipeline.arm import Arm
@@ -113,8 +113,15 @@ class Features(Section):
         return self
 
 
+InsideProject = Annotated[str, AfterValidator(inside_project)]
+
+
 class Metrics(Section):
-    """Settings of the set metrics; `resamples` and `level` are of the intervals."""
+    """Settings of the metrics; `resamples` and `level` are of the intervals.
+
+    `scorers` are learned preference scores by name, each with the folder of its weights; `lpips` is the file of the
+    VGG16 that looks at the diversity within a prompt, empty for none.
+    """
 
     precision_recall_k: Count
     density_coverage_k: Count
@@ -124,8 +131,10 @@ class Metrics(Section):
     aesthetic_head: str
     malformed_classifier: str
     kind_prompts: str
+    scorers: dict[Literal["hpsv2_1", "imagereward", "pickscore"], InsideProject] = Field(default_factory=dict)
+    lpips: str = ""
 
-    _paths = field_validator("aesthetic_head", "malformed_classifier", "kind_prompts")(inside_project)
+    _paths = field_validator("aesthetic_head", "malformed_classifier", "kind_prompts", "lpips")(inside_project)
 
 
 class Labeling(Section):

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 import yaml
 from hypothesis import settings
+from safetensors.torch import save_file
 
 from models.tinybooru.denoiser import DenoiserRecipe, build_scheduler, build_text_encoder, build_unet
 from models.tinybooru.tokenizer import train_tokenizer
@@ -167,3 +169,36 @@ def pipelines_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         _save_pipeline(folder / name, kind, seed, channels)
     return folder
+
+
+@pytest.fixture(scope="session")
+def pickscore_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small PickScore with random weights, in the layout of the Hub's."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+
+    folder = tmp_path_factory.mktemp("pickscore")
+    tokenizer = CLIPTokenizer.from_pretrained(ROOT / "models/tinybooru/clip")
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    CLIPModel(
+        CLIPConfig(
+            text_config={**small, "vocab_size": len(tokenizer), "max_position_embeddings": 77},
+            vision_config={**small, "image_size": 32, "patch_size": 8},
+            projection_dim=16,
+        )
+    ).save_pretrained(folder)
+    images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    CLIPProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
+    # What transformers writes together lies in two files on the Hub.
+    images.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vgg16(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A VGG16 with random weights, as timm publishes one: the convolutions LPIPS looks with."""
+    path = tmp_path_factory.mktemp("vgg16") / "model.safetensors"
+    torch.manual_seed(0)
+    layers = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"]).state_dict()
+    save_file({f"features.{name}": tensor for name, tensor in layers.items()}, path)
+    return path

@@ -16,7 +16,6 @@ from eval.frechet import (
     decompose,
     frechet_distance,
     frechet_from_moments,
-    frechet_infinity,
     moments,
 )
 
@@ -181,25 +180,3 @@ def test_moments_of_many_rows_are_those_of_all_at_once(monkeypatch: pytest.Monke
     found = moments(x)
     torch.testing.assert_close(found.mean, x.double().mean(0))
     torch.testing.assert_close(found.covariance, x.double().T.cov())
-
-
-def test_extrapolation_takes_the_bias_of_few_pictures_away() -> None:
-    reference = gaussian(20_000, 16, 25)
-    found = [
-        (
-            frechet_infinity(gaussian(200, 16, 30 + k), reference, seed=k),
-            frechet_distance(gaussian(200, 16, 30 + k), reference),
-        )
-        for k in range(8)
-    ]
-    extrapolated, plain = (sum(values) / len(values) for values in zip(*found, strict=True))
-    assert plain > 0.3  # 0 for infinitely many
-    assert abs(extrapolated) < plain / 3
-
-
-def test_extrapolation_is_seeded_and_counts_its_pictures() -> None:
-    x, y = gaussian(60, 8, 40), gaussian(90, 8, 41)
-    assert frechet_infinity(x, y, seed=3) == frechet_infinity(x, y, seed=3)
-    assert frechet_infinity(x, y, seed=3) != frechet_infinity(x, y, seed=4)
-    with pytest.raises(ValueError, match="extrapolated Fréchet distances need at least 4 pictures a set, found 3"):
-        frechet_infinity(x[:3], y, seed=0)

@@ -2,16 +2,26 @@
 
 import json
 
+import pyarrow as pa
 import pytest
 import torch
 from torchmetrics.functional.pairwise import pairwise_cosine_similarity
 
-from eval.aesthetic import fit_aesthetic_head, load_aesthetic_head
+from eval.aesthetic import convert_linear_head, fit_aesthetic_head, load_aesthetic_head
 from eval.clip import clip_score, load_clip
 from eval.compare import reference_floor
 from eval.features import SetFeatures, load_features, save_features
+from eval.fid import torchmetrics_fid
+from eval.frechet import frechet_distance
 from eval.malformed import build_classifier, load_classifier, save_classifier
-from eval.score import check_comparable, set_metrics
+from eval.score import (
+    check_comparable,
+    kernel_and_extrapolated_metrics,
+    known_mean,
+    learned_scores,
+    prompt_clusters,
+    set_metrics,
+)
 from pipeline.errors import InputError
 from pipeline.study import Metrics
 from pipeline.tinybooru.picture import draw, plan
@@ -113,3 +123,98 @@ def test_intervals_are_json(settings):
     from dataclasses import asdict
 
     assert json.dumps({k: asdict(v) for k, v in set_metrics(torch.randn(20, 3), torch.randn(20, 3), settings).items()})
+
+
+def test_the_head_of_laion_is_a_pickled_linear_layer(tmp_path):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(768, 1)
+    torch.save(layer.state_dict(), tmp_path / "sa_0_4_vit_l_14_linear.pth")
+    convert_linear_head(tmp_path / "sa_0_4_vit_l_14_linear.pth", tmp_path / "head.safetensors")
+    embeddings = torch.randn(7, 768)
+    expected = layer(embeddings / embeddings.norm(dim=1, keepdim=True)).squeeze(1)
+    found = load_aesthetic_head(tmp_path / "head.safetensors")(embeddings)
+    torch.testing.assert_close(found, expected.detach().double(), atol=1e-5, rtol=1e-5)
+    # The pickle itself is never read as a head, nor is a pickle of something else converted.
+    with pytest.raises(InputError, match=r"linear\.pth cannot be read"):
+        load_aesthetic_head(tmp_path / "sa_0_4_vit_l_14_linear.pth")
+    torch.save({"weight": print}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"other\.pth is no pickled linear head"):
+        convert_linear_head(tmp_path / "other.pth", tmp_path / "no.safetensors")
+    with pytest.raises(InputError, match=r"`python -m eval\.aesthetic .*no\.safetensors` fetches LAION's"):
+        load_aesthetic_head(tmp_path / "no.safetensors")
+
+
+def test_pictures_of_one_prompt_are_resampled_together(settings):
+    torch.manual_seed(0)
+    of_prompt = torch.randn(20, 6).repeat_interleave(5, 0)
+    arm, reference = of_prompt + 0.05 * torch.randn(100, 6), torch.randn(150, 6)
+    prompts = prompt_clusters([f"prompt {k // 5}" for k in range(100)])
+    alone, together = (
+        set_metrics(arm, reference, settings, clusters)
+        | kernel_and_extrapolated_metrics(arm, reference, settings, clusters)
+        for clusters in (None, prompts)
+    )
+    assert {k: v.value for k, v in alone.items()} == {k: v.value for k, v in together.items()}
+    # Five pictures that are alike say little more than one: by the square root of 5 wider.
+    for name in ("fd", "precision", "density", "kid", "cmmd", "fd_infinity"):
+        assert together[name].high - together[name].low > 1.4 * (alone[name].high - alone[name].low) > 0, name
+    # These are means over the reference, which has no prompts in common.
+    assert (alone["recall"], alone["coverage"]) == (together["recall"], together["coverage"])
+
+
+def test_pictures_are_on_their_own_where_no_prompt_repeats_or_all_are_one():
+    assert prompt_clusters(["a", "b", "c"]) is None
+    assert prompt_clusters(["", "", ""]) is None
+    assert prompt_clusters(["a", "b", "a"]).tolist() == [0, 1, 0]
+
+
+def test_kernel_distances_and_extrapolations_have_intervals_too(settings):
+    torch.manual_seed(1)
+    found = kernel_and_extrapolated_metrics(torch.randn(40, 6) + 0.3, torch.randn(60, 6), settings)
+    assert set(found) == {"fd_infinity", "kid", "cmmd"}
+    assert all(interval.low < interval.value < interval.high for interval in found.values())
+    assert {interval.n for interval in found.values()} == {40}
+
+
+def test_pictures_without_a_value_are_left_out_of_the_mean(settings):
+    values = torch.tensor([1.0, 2.0, torch.nan, 3.0]).double()
+    found = known_mean(values, settings, None)
+    assert (found.value, found.n) == (2, 3)
+
+
+@pytest.fixture(scope="module")
+def repeated_prompts():
+    """Six pictures of three prompts, as a set's columns."""
+    from pipeline.shards import encode_png
+
+    planned = [plan(0, k) for k in range(6)]
+    prompts = ["a", "a", "b", "b", "c", "c"]
+    return pa.table({"prompt": prompts, "image": [{"bytes": encode_png(draw(one, 64))} for one in planned]})
+
+
+def test_learned_scores_are_columns_beside_the_others(repeated_prompts, settings, vgg16, pickscore_folder):
+    asked = settings.model_copy(update={"scorers": {"pickscore": str(pickscore_folder)}, "lpips": str(vgg16)})
+    columns, digests = learned_scores(repeated_prompts, asked, CPU)
+    assert {name: len(values) for name, values in columns.items()} == {"pickscore": 6, "lpips": 6}
+    assert set(digests) == {"pickscore", "lpips"}
+    assert columns["lpips"].min() > 0
+    assert columns["lpips"][0] == columns["lpips"][1]
+    assert learned_scores(repeated_prompts, settings, CPU) == ({}, {})
+
+
+def test_lpips_without_a_repeated_prompt_is_refused_before_weights_are_looked_for(repeated_prompts, settings):
+    asked = settings.model_copy(update={"lpips": "none.safetensors"})
+    with pytest.raises(ValueError, match="a prompt with 2 pictures; 3 prompts have 1 each"):
+        learned_scores(repeated_prompts.take([0, 2, 4]), asked, CPU)
+    with pytest.raises(InputError, match=r"none\.safetensors is missing; get it with `hf download timm/vgg16"):
+        learned_scores(repeated_prompts, asked, CPU)
+
+
+def test_the_comparable_fid_is_torchmetrics_and_agrees_with_ours():
+    torch.manual_seed(0)
+    x, y = torch.randn(90, 12) + 0.2, torch.randn(120, 12)
+    assert torchmetrics_fid(x, y) == pytest.approx(frechet_distance(x, y), rel=1e-6)
+    with pytest.raises(ValueError, match="at least 2 pictures a set, found 1"):
+        torchmetrics_fid(x[:1], y)
+    with pytest.raises(ValueError, match="NaN or infinity in 0 of 90 and 1 of 120"):
+        torchmetrics_fid(x, y.index_fill(0, torch.tensor([3]), torch.nan))

@@ -1,0 +1,76 @@
+"""Which tags a picture shows, as far as features tell: linear classifiers fitted on the captions of the reference set.
+
+A caption is a list of tags, separated by commas, as booru-style captions are. Pictures drawn by an arm are read by the
+same classifiers, so a shift of the shares is one that the features see. Chances lean towards the reference set's shares,
+so shifts come out rather too small; what no reference picture shows (flaws, low quality) has no classifier.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from eval.frechet import check_features
+
+# A tag needs this many reference pictures with it and without.
+FEWEST = 20
+# The area under the ROC curve, cross-validated, from which on a tag counts as readable.
+READABLE = 0.8
+MOST_TAGS, MOST_PICTURES = 64, 2000
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class TagReader:
+    """Classifiers of the `tags`, most frequent first, and the `auc` that each had on pictures it had not seen."""
+
+    tags: list[str]
+    auc: list[float]
+    _classifiers: list[Any]
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """The chances [N, T] float64 that pictures with `features` [N, D] show each tag."""
+        x = features.double().cpu().numpy()
+        columns = [torch.from_numpy(one.predict_proba(x)[:, 1]) for one in self._classifiers]
+        return torch.stack(columns, 1)
+
+
+def fit_tag_reader(features: Tensor, captions: Sequence[str], seed: int) -> TagReader | None:
+    """Classifiers of the tags in the captions of reference pictures with `features` [M, D].
+
+    None where fewer than two tags can be read, as with captions in prose.
+    Raises ValueError for unequally many captions and for features that are not finite.
+    """
+    check_features(features, features, 2, "tag classifiers")
+    if len(captions) != len(features):
+        raise ValueError(f"tag classifiers need a caption a picture, found {len(captions)} and {len(features)}")
+    shown = [{tag.strip() for tag in caption.split(",")} - {""} for caption in captions[:MOST_PICTURES]]
+    x = features[:MOST_PICTURES].double().cpu().numpy()
+    counts = Counter(tag for tags in shown for tag in tags)
+    frequent = [tag for tag, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    common = [tag for tag in frequent if FEWEST <= counts[tag] <= len(shown) - FEWEST][:MOST_TAGS]
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    tags, aucs, classifiers = [], [], []
+    for tag in common:
+        has = torch.tensor([tag in own for own in shown]).numpy()
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, solver="newton-cholesky"))
+        unseen = cross_val_predict(model, x, has, cv=folds, method="predict_proba")[:, 1]
+        auc = float(roc_auc_score(has, unseen))
+        if auc >= READABLE:
+            tags.append(tag)
+            aucs.append(auc)
+            classifiers.append(model.fit(x, has))
+    return TagReader(tags, aucs, classifiers) if len(tags) > 1 else None
+
+
+def tag_shares(chances: Tensor) -> Tensor:
+    """The composition [N, T] of each picture, rows sum to 1: which of its tags a tag drawn at random would be."""
+    return chances / chances.sum(1, keepdim=True).clamp(min=torch.finfo(chances.dtype).tiny)

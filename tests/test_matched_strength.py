@@ -1,0 +1,116 @@
+"""Families over their scales: order, shared start, and values at equal strength."""
+
+import pytest
+import torch
+
+from eval.jackknife import Replicates
+from eval.matched_strength import MATCHED, POINT, family_paths, frontiers, matched
+from pipeline.arm import Arm
+
+LEVEL = 0.95
+
+
+def arm(method: str, scale: float, **more: str) -> Arm:
+    return Arm.model_validate({"description": "", "method": method, "scale": scale, **more})
+
+
+ARMS = {
+    "high": arm("cfg", 4.0),
+    "unguided": arm("unguided", 1.0),
+    "low": arm("cfg", 2.0),
+    "weak": arm("autoguidance", 2.0),
+    "weaker": arm("autoguidance", 1.5),
+}
+
+
+def sure(value: float) -> Replicates:
+    return Replicates(value, torch.full((20,), value, dtype=torch.float64), 20)
+
+
+def noisy(value: float, noise: float) -> Replicates:
+    without = value + noise * torch.linspace(-1, 1, 20, dtype=torch.float64)
+    return Replicates(value, without, 20)
+
+
+def numbers(clip_score: float, fd: float, shift: float = 1.0, noise: float = 0.0) -> dict[str, Replicates]:
+    names = {*MATCHED, *POINT} - {"clip_score", "fd", "shift_fd"}
+    return {
+        "clip_score": noisy(clip_score, noise),
+        "fd": sure(fd),
+        "shift_fd": sure(shift),
+        **{name: sure(0.5) for name in names},
+    }
+
+
+FOUND = {
+    "unguided": numbers(20, 10, 0),
+    "low": numbers(24, 6, 2),
+    "high": numbers(28, 8, 6),
+    "weaker": numbers(21, 7, 1),
+    "weak": numbers(26, 4, 4),
+}
+
+
+def test_a_family_begins_at_the_baseline_and_goes_by_scale() -> None:
+    assert family_paths(ARMS, "unguided") == {
+        "cfg": ["unguided", "low", "high"],
+        "autoguidance": ["unguided", "weaker", "weak"],
+    }
+
+
+def test_arms_with_other_prompts_or_another_baseline_begin_elsewhere() -> None:
+    empty = {**ARMS, "empty": arm("negative", 2.0, prompt="empty", negative_prompt="bad", family="pure")}
+    assert family_paths(empty, "unguided")["pure"] == ["empty"]
+    assert family_paths(ARMS, "low")["autoguidance"] == ["weaker", "weak"]
+
+
+def test_values_at_equal_strength_lie_on_the_lines_between_scales() -> None:
+    path = ["unguided", "low", "high"]
+    found = matched(path, FOUND, "clip_score", level=22, confidence=LEVEL)
+    assert found["fd"].value == pytest.approx(8)
+    assert found["fd"].low == found["fd"].high == pytest.approx(8)
+    assert set(found) == set(MATCHED) - {"clip_score"}
+    assert matched(path, FOUND, "clip_score", level=26, confidence=LEVEL)["fd"].value == pytest.approx(7)
+
+
+def test_a_level_that_is_not_reached_has_no_values() -> None:
+    assert matched(["unguided", "low"], FOUND, "clip_score", level=25, confidence=LEVEL) == {}
+    assert matched(["high"], FOUND, "clip_score", level=28, confidence=LEVEL) == {}
+    # Some replicate ends below 27.9: no interval could be given.
+    hardly = {**FOUND, "high": numbers(28, 8, noise=0.5)}
+    assert matched(["unguided", "low", "high"], hardly, "clip_score", level=27.9, confidence=LEVEL) == {}
+    assert matched(["unguided", "low", "high"], hardly, "clip_score", level=26, confidence=LEVEL)
+
+
+def test_noise_of_the_strength_is_noise_of_the_value() -> None:
+    path = ["unguided", "low", "high"]
+    shaky = {**FOUND, "low": numbers(24, 6, noise=0.5)}
+    found = matched(path, shaky, "clip_score", level=22, confidence=LEVEL)["fd"]
+    assert found.low < found.value == pytest.approx(8)
+    assert found.high > found.value
+
+
+def test_all_families_are_compared_where_all_of_them_come() -> None:
+    found = {one["family"]: one for one in frontiers(ARMS, "unguided", FOUND, LEVEL)}
+    (by_clip, by_shift) = found["cfg"]["matched"]
+    # cfg reaches 20 to 28 and autoguidance 20 to 26; shifts reach 0 to 6 and 0 to 4.
+    assert (by_clip["axis"], by_clip["level"]) == ("clip_score", 23)
+    assert (by_shift["axis"], by_shift["level"]) == ("shift", 2)
+    assert by_clip["values"]["fd"].value == pytest.approx(7)
+    assert found["autoguidance"]["matched"][0]["values"]["fd"].value == pytest.approx(5.8)
+    assert [point["arm"] for point in found["cfg"]["points"]] == ["unguided", "low", "high"]
+    assert found["cfg"]["area"].value == pytest.approx(0.25)
+
+
+def test_renaming_the_arms_changes_nothing_else() -> None:
+    names = {name: f"{name}_again" for name in ARMS}
+    renamed = frontiers(
+        {names[name]: one for name, one in reversed(ARMS.items())},
+        names["unguided"],
+        {names[name]: one for name, one in FOUND.items()},
+        LEVEL,
+    )
+    before = {one["family"]: one for one in frontiers(ARMS, "unguided", FOUND, LEVEL)}
+    for one in renamed:
+        assert one["matched"] == before[one["family"]]["matched"]
+        assert one["area"] == before[one["family"]]["area"]
