@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import math
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -234,7 +236,8 @@ def against_baseline(
         "preferences": preferences,
         "p_values": {
             "shift": mmd.p,
-            "spread": found["shift_spread_ratio"].p_value(neutral=1),
+            # Of the logarithm, so that it does not matter which arm is the baseline.
+            "spread": combined(_log, found["shift_spread_ratio"]).p_value(),
             "distance": differences["reference_fd"].p_value(),
             "quality": differences["aesthetic"].p_value(),
             "malformed": differences["malformed"].p_value(),
@@ -459,6 +462,11 @@ def _adjusted(p_values: dict[str, dict[str, float]]) -> dict[str, dict[str, floa
 def _kinds(arm: ArmValues) -> Tensor:
     """The chances [N, K] of each picture's kinds."""
     return torch.stack([arm.scores[column] for column in KIND_COLUMNS], 1)
+
+
+def _log(ratio: float) -> float:
+    # An arm of one picture over and over has no spread at all.
+    return math.log(max(ratio, sys.float_info.min))
 
 
 def _correlation(a: Tensor, b: Tensor) -> float:

@@ -1,8 +1,9 @@
 """Which tags a picture shows, as far as features tell: linear classifiers fitted on the captions of the reference set.
 
-A caption is a list of tags, separated by commas, as booru-style captions are. Pictures drawn by an arm are read by the
-same classifiers, so a shift of the shares is one that the features see. Chances lean towards the reference set's shares,
-so shifts come out rather too small; what no reference picture shows (flaws, low quality) has no classifier.
+A caption is a list of tags, separated by commas, as booru-style captions are. Pictures drawn by an arm are read by
+the same classifiers, so a shift of the shares is one that the features see. Chances lean towards the shares of the
+reference set, so shifts come out rather too small; what no reference picture shows (flaws, low quality) has no
+classifier.
 """
 
 from collections import Counter

@@ -1,0 +1,215 @@
+"""The comparison: what holds of an arm against itself, what it names, and what it refuses."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from eval.compare import (
+    KIND_COLUMNS,
+    NAMING,
+    PAIRED_SCORES,
+    against_baseline,
+    check_one_instrument,
+    lpips_difference,
+    named_directions,
+    read_arms,
+    read_cost,
+    reference_captions,
+    within_prompt,
+    without_probes,
+)
+from eval.features import SetFeatures
+from eval.jackknife import deletions
+from eval.paired_arms import ArmValues, arm_replicates
+from eval.score import SCORE_FEATURES
+from pipeline.arm import Arm
+from pipeline.comparison import Cost
+from pipeline.errors import InputError
+from pipeline.layout import REFERENCE_SET, SCORES
+from pipeline.shards import read_set, write_shard
+from pipeline.study import Metrics, parse_study
+from pipeline.tinybooru.build import build
+
+N, D = 40, 5
+MADE_WITH = {"extractor": "clip", "extractor_digest": "a", "resize": "r", "precision": "float32", "set": "s"}
+
+
+def gaussian(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def values(features: Tensor, seed: int = 0, **scores: Tensor) -> ArmValues:
+    columns = dict.fromkeys([*PAIRED_SCORES.values(), *NAMING])
+    own = {name: gaussian(len(features), seed=seed + k) for k, name in enumerate(columns)}
+    kinds = gaussian(len(features), len(KIND_COLUMNS), seed=seed).softmax(1)
+    own |= {name: kinds[:, k] for k, name in enumerate(KIND_COLUMNS)}
+    return ArmValues(features, {**own, **scores})
+
+
+@pytest.fixture
+def settings(params: dict[str, Any]) -> Metrics:
+    return Metrics.model_validate(params["metrics"])
+
+
+def compared(ours: ArmValues, theirs: ArmValues, settings: Metrics, prompts: Tensor | None = None) -> dict[str, Any]:
+    prompts = torch.arange(N) if prompts is None else prompts
+    arms = {"ours": ours, "theirs": theirs}
+    found = arm_replicates(arms, "theirs", gaussian(90, D, seed=99), 3, deletions(prompts, 0))
+    return against_baseline(ours, theirs, found["ours"], found["theirs"], prompts, settings)
+
+
+def test_an_arm_has_not_moved_from_itself(settings: Metrics) -> None:
+    arm = values(gaussian(N, D, seed=0))
+    found = compared(arm, arm, settings)
+    for name in ("fd", "drift", "contraction", "reference_fd", "clip_score", "aesthetic", "malformed"):
+        assert found[name].value == pytest.approx(0, abs=1e-9), name
+    assert found["spread_ratio"].value == pytest.approx(1)
+    assert found["two_sample"]["auc"].value == 0.5
+    assert found["composition"]["total_variation"].value == 0
+    assert set(found["p_values"].values()) == {1}
+    assert (found["mean_share"], found["dispersion"]) == (0, 0)
+
+
+def test_exchanging_the_arms_turns_the_differences(settings: Metrics) -> None:
+    a, b = values(gaussian(N, D, seed=1) + 0.5), values(gaussian(N, D, seed=2), seed=50)
+    there, back = compared(a, b, settings), compared(b, a, settings)
+    for name in ("reference_fd", "clip_score", "aesthetic", "malformed"):
+        assert there[name].value == pytest.approx(-back[name].value)
+        assert there[name].low == pytest.approx(-back[name].high)
+    assert there["fd"].value == pytest.approx(back["fd"].value)
+    assert there["p_values"] == pytest.approx(back["p_values"])
+
+
+def test_a_shift_and_a_contraction_are_told_apart(settings: Metrics) -> None:
+    base = gaussian(N, D, seed=3)
+    moved, shrunk = (compared(values(x), values(base), settings) for x in (base + 2, 0.5 * base))
+    assert moved["drift"].value == pytest.approx(4 * D)
+    assert moved["mean_share"] == pytest.approx(1)
+    assert moved["p_values"]["shift"] < 0.01 <= moved["p_values"]["spread"]
+    assert shrunk["spread_ratio"].high < 1
+    assert shrunk["p_values"]["spread"] < 0.01
+
+
+def test_a_direction_is_named_by_the_score_that_goes_with_it() -> None:
+    base = gaussian(200, D, seed=4)
+    squeezed = base.clone()
+    squeezed[:, 2] *= 0.2
+    arms = [values(x, contrast=-x[:, 2]) for x in (squeezed, base)]
+    leading = named_directions(*arms)[0]
+    assert leading["score"] == "contrast"
+    assert leading["correlation"] > 0.9
+    assert leading["ratio"] < 0.2
+
+
+def test_diversity_within_a_prompt_needs_prompts_that_repeat(settings: Metrics) -> None:
+    base = gaussian(N, D, seed=5)
+    prompts = torch.arange(N // 2).repeat_interleave(2)
+    lost = within_prompt(values(0.5 * base), values(base), prompts, settings)
+    assert lost is not None
+    assert lost.value == pytest.approx(0.25)
+    assert within_prompt(values(base), values(base), torch.arange(N), settings) is None
+
+
+def test_learned_scores_are_compared_pair_by_pair_where_they_are_asked_for(settings: Metrics) -> None:
+    asked = settings.model_copy(update={"scorers": {"pickscore": "x"}, "lpips": "y"})
+    prompts = torch.arange(N // 2).repeat_interleave(2)
+    # The last prompt's pictures are alone with theirs: no LPIPS.
+    shared, lpips = gaussian(N, seed=6), gaussian(N, seed=7).abs()
+    lpips[-2:] = torch.nan
+    prompts[-1] += 1
+    ours, theirs = (
+        values(gaussian(N, D, seed=8), pickscore=shared + plus, lpips=lpips - minus)
+        for plus, minus in ((1.0, 0.25), (0.0, 0.0))
+    )
+    found = compared(ours, theirs, asked, prompts)
+    assert found["preferences"]["pickscore"].value == pytest.approx(1)
+    assert found["lpips"].value == pytest.approx(-0.25)
+    without = compared(values(gaussian(N, D, seed=8)), values(gaussian(N, D, seed=8)), settings, prompts)
+    assert (without["preferences"], without["lpips"]) == ({}, None)
+    assert lpips_difference({}, {}, torch.arange(N), asked) is None
+
+
+def test_probes_are_taken_off_the_price() -> None:
+    cost = Cost(nfe_per_image=80, flops_per_image=1e9, seconds_per_image=2, device="cpu")
+    arm = {"description": "", "method": "unguided", "scale": 1.0}
+    assert without_probes(cost, Arm.model_validate(arm)) == cost
+    probed = without_probes(
+        cost, Arm.model_validate({**arm, "negative_prompt": "bad", "probes": ["empty", "negative", "guide"]})
+    )
+    # Four predictions a step, three of them for the trace alone.
+    assert probed == Cost(nfe_per_image=20, device="cpu")
+    assert without_probes(None, Arm.model_validate(arm)) is None
+
+
+def test_an_unreadable_cost_is_named(tmp_path: Any) -> None:
+    assert read_cost(tmp_path / "none.json") is None
+    (tmp_path / "c.json").write_text(json.dumps({"nfe_per_image": "many"}))
+    with pytest.raises(InputError, match=r"c\.json: .*; delete it and run `dvc repro`"):
+        read_cost(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize("key", ["extractor", "extractor_digest", "resize", "precision"])
+def test_features_of_another_instrument_are_refused(key: str) -> None:
+    nothing = gaussian(0, D, seed=0)
+    ours = SetFeatures([], nothing, nothing, {**MADE_WITH, key: "b"})
+    reference = SetFeatures([], nothing, nothing, {**MADE_WITH, "set": "real"})
+    measured = {"reference": "real", "set": "s"}
+    with pytest.raises(InputError, match=f"features of 'cfg' and of the reference differ in {key}: b and"):
+        check_one_instrument("cfg", ours, reference, measured)
+
+
+def test_a_foreign_reference_other_pictures_and_other_dimensions_are_refused() -> None:
+    ours = SetFeatures([], gaussian(0, D, seed=0), gaussian(0, D, seed=0), MADE_WITH)
+    reference = SetFeatures([], gaussian(0, D, seed=0), gaussian(0, D, seed=0), {**MADE_WITH, "set": "real"})
+    check_one_instrument("cfg", ours, reference, {"reference": "real", "set": "s"})
+    with pytest.raises(InputError, match="the scores of 'cfg' have reference set foreign, the features real"):
+        check_one_instrument("cfg", ours, reference, {"reference": "foreign", "set": "s"})
+    with pytest.raises(InputError, match="the scores of 'cfg' have pictures old, the features s"):
+        check_one_instrument("cfg", ours, reference, {"reference": "real", "set": "old"})
+    wider = SetFeatures([], gaussian(0, D + 1, seed=0), gaussian(0, D, seed=0), reference.provenance)
+    with pytest.raises(InputError, match="features of 'cfg' have 5 dimensions, of the reference 6"):
+        check_one_instrument("cfg", ours, wider, {"reference": "real", "set": "s"})
+
+
+@pytest.fixture
+def scored(project: Any, params: dict[str, Any]) -> Any:
+    """A study of two arms with scores of four pictures, and its features."""
+    params["arms"] = {name: params["arms"][name] for name in ("unguided", "cfg")}
+    study = parse_study(params, "test")
+
+    def write(arm: str, pairs: list[int], ids: list[str]) -> None:
+        columns: dict[str, list[object]] = {name: [0.5] * 4 for name in SCORE_FEATURES}
+        columns |= {"image_id": list(ids), "pair_id": list(pairs), "inside_reference": [True] * 4}
+        write_shard(SCORES / f"{arm}.parquet", columns, SCORE_FEATURES, "s")
+
+    ids = {arm: [f"{arm}-{k}" for k in range(4)] for arm in study.arms}
+    features = {
+        arm: SetFeatures(own, gaussian(4, D, seed=0), gaussian(4, D, seed=1), MADE_WITH) for arm, own in ids.items()
+    }
+    for arm, own in ids.items():
+        write(arm, [0, 1, 2, 3], own)
+    return study, features, write
+
+
+def test_arms_that_do_not_share_their_pairs_are_counted(scored: Any) -> None:
+    study, features, write = scored
+    arms = read_arms(study, features)
+    assert {name: len(arm.features) for name, arm in arms.items()} == {"unguided": 4, "cfg": 4}
+    write("cfg", [0, 1, 2, 9], features["cfg"].ids)
+    with pytest.raises(InputError, match=r"'cfg' \(4 pictures\) and 'unguided' \(4\) do not share their pairs, only 3"):
+        read_arms(study, features)
+    write("cfg", [0, 1, 2, 3], ["a", "b", "c", "d"])
+    with pytest.raises(InputError, match="scores of 'cfg' belong to other pictures than its features"):
+        read_arms(study, features)
+
+
+def test_captions_belong_to_the_pictures_of_the_features(project: Any) -> None:
+    build(project / "data/reference", "reference", 6, 0)
+    ids = read_set(REFERENCE_SET, ["image_id"])["image_id"].to_pylist()
+    features = gaussian(6, D, seed=0)
+    assert len(reference_captions(SetFeatures(ids, features, features, MADE_WITH))) == 6
+    with pytest.raises(InputError, match="features of the reference belong to other pictures than data/reference"):
+        reference_captions(SetFeatures(ids[::-1], features, features, MADE_WITH))
