@@ -19,14 +19,11 @@ from eval.compare import (
     read_cost,
     reference_captions,
     within_prompt,
-    without_probes,
 )
 from eval.features import SetFeatures
 from eval.jackknife import deletions
 from eval.paired_arms import ArmValues, arm_replicates
 from eval.score import SCORE_FEATURES
-from pipeline.arm import Arm
-from pipeline.comparison import Cost
 from pipeline.errors import InputError
 from pipeline.layout import REFERENCE_SET, SCORES
 from pipeline.shards import read_set, write_shard
@@ -130,18 +127,6 @@ def test_learned_scores_are_compared_pair_by_pair_where_they_are_asked_for(setti
     without = compared(values(gaussian(N, D, seed=8)), values(gaussian(N, D, seed=8)), settings, prompts)
     assert (without["preferences"], without["lpips"]) == ({}, None)
     assert lpips_difference({}, {}, torch.arange(N), asked) is None
-
-
-def test_probes_are_taken_off_the_price() -> None:
-    cost = Cost(nfe_per_image=80, flops_per_image=1e9, seconds_per_image=2, device="cpu")
-    arm = {"description": "", "method": "unguided", "scale": 1.0}
-    assert without_probes(cost, Arm.model_validate(arm)) == cost
-    probed = without_probes(
-        cost, Arm.model_validate({**arm, "negative_prompt": "bad", "probes": ["empty", "negative", "guide"]})
-    )
-    # Four predictions a step, three of them for the trace alone.
-    assert probed == Cost(nfe_per_image=20, device="cpu")
-    assert without_probes(None, Arm.model_validate(arm)) is None
 
 
 def test_an_unreadable_cost_is_named(tmp_path: Any) -> None:
