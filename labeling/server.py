@@ -37,7 +37,8 @@ _QUIET = {
     "LABEL_STUDIO_SENTRY_DSN": "",
     "LABEL_STUDIO_FRONTEND_SENTRY_DSN": "",
 }
-_START_SECONDS = 300
+# A first start on PostgreSQL migrates, which takes minutes on a busy machine; a server that ends is seen at once.
+_START_SECONDS = 900
 
 
 def make_environment(environment: Path) -> Path:
@@ -108,9 +109,10 @@ def running_server(
     server does not come up.
     """
     migrated = make_environment(environment)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     database = folder / "data" / _DATABASE
     if not database_url and not database.exists():
-        database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        database.parent.mkdir(mode=0o700, exist_ok=True)
         shutil.copy(migrated, database.with_suffix(".tmp"))
         os.replace(database.with_suffix(".tmp"), database)
     (folder / "pictures").mkdir(mode=0o700, exist_ok=True)

@@ -497,6 +497,20 @@ def assert_pixels_are_sharp(shot: Path) -> None:
     assert corner == [(255, 255, 255)] * 8 + [base] * 4
 
 
+def test_a_postgresql_that_is_not_there_is_told_without_its_password(tmp_path: Path) -> None:
+    folder, address = tmp_path / "new", f"postgresql://labeller:geheim@127.0.0.1:{free_port()}/labels"
+    with (
+        pytest.raises(
+            InputError, match=r"Label Studio ended with code \d+ while starting; .*server\.log says why"
+        ) as error,
+        running_server(folder, ROOT / ".venv-label-studio", free_port(), address),
+    ):
+        raise AssertionError("a server without its database came up")
+    assert "geheim" not in str(error.value) + (folder / "server.log").read_text()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert "Connection refused" in (folder / "server.log").read_text()
+
+
 def test_credentials_are_for_the_owner_alone(server: Server) -> None:
     file = server.folder / "credentials.json"
     assert file.stat().st_mode & 0o777 == 0o600
