@@ -65,6 +65,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 def use_endpoint(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+    # `make test` sets HF_HUB_OFFLINE, as nothing else here may ask the Hub.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     # Xet needs storage servers of its own; without it the client speaks Git LFS, which the Hub understands as well.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
