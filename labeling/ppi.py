@@ -164,7 +164,7 @@ class _Sample:
             elif self.n >= FEWEST_FOR_SCORES and power > 0:
                 self.slope = float(weights @ (deviations * offsets)) / power
                 leverage = np.minimum(weights * offsets**2 / power, 0.9)
-            self.value = self.label_mean + self.slope * (float(every.mean()) - float(shares @ own))
+            distance = float(every.mean()) - float(shares @ own)
             # A label that lambda was fitted to has too small a residual; dividing by 1 - leverage makes it the one of a
             # fit without that label (the jackknife; HC3 of MacKinnon and White, 1985).
             residuals = (deviations - self.slope * offsets) / (1 - leverage)
@@ -172,6 +172,15 @@ class _Sample:
             # A good classifier errs rarely and badly, and 100 labels may show none of its errors. One more label, as
             # uncertain as if there were no score, stands for those.
             unexplained = (self.kish * unexplained + plain) / (self.kish + 1)
+            if tuning is None and power > 0:
+                # Where all pictures score unlike the labelled ones, the estimate rests on lambda itself; its variance
+                # is that of a slope with unequal residuals.
+                unexplained += (
+                    distance**2 * float((weights * offsets * residuals) @ (weights * offsets * residuals)) / power**2
+                )
+                if unexplained >= plain:
+                    self.slope, unexplained = 0.0, plain
+            self.value = self.label_mean + self.slope * distance
         self.variance = self.spread / pictures + unexplained * inflation
 
 

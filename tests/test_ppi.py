@@ -119,3 +119,14 @@ def test_few_labels_leave_the_scores_out():
 def test_numbers_that_do_not_fit_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         rate(*arguments)
+
+
+def test_scores_unlike_those_of_the_labelled_pictures_are_not_extrapolated_to():
+    """Four malformed pictures of 60 with scores near 0, and one picture that nobody labelled with a score of 0.24."""
+    labels = [1.0 if k % 15 == 0 else 0.0 for k in range(60)]
+    scores = [0.0002 if label else 0.0001 * (k % 15) for k, label in enumerate(labels)]
+    every = [*scores, *scores, *scores[:11], 0.24]
+    found = rate(labels, np.full(60, 60 / 132), LEVEL, 132, scores, every)
+    classical = rate(labels, np.full(60, 60 / 132), LEVEL, 132)
+    assert found.scores_used == 0
+    assert bounds(found) == pytest.approx(bounds(classical))
