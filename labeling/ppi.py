@@ -165,9 +165,9 @@ class _Sample:
                 self.slope = float(weights @ (deviations * offsets)) / power
                 leverage = np.minimum(weights * offsets**2 / power, 0.9)
             distance = float(every.mean()) - float(shares @ own)
-            # A label that lambda was fitted to has too small a residual; dividing by 1 - leverage makes it the one of a
-            # fit without that label (the jackknife; HC3 of MacKinnon and White, 1985).
-            residuals = (deviations - self.slope * offsets) / (1 - leverage)
+            # A label that lambda was fitted to has too small a residual; dividing by the root of 1 - leverage makes its
+            # square the right size on average (HC2 of MacKinnon and White, 1985).
+            residuals = (deviations - self.slope * offsets) / np.sqrt(1 - leverage)
             unexplained = float(weights @ residuals**2)
             # A good classifier errs rarely and badly, and 100 labels may show none of its errors. One more label, as
             # uncertain as if there were no score, stands for those.
