@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from playwright.sync_api import Browser, sync_playwright
 
-from eval.notation import number, quoted
+from eval.notation import quoted
 from eval.report.details import MATCHED_COLUMNS, matched_rows
 from pipeline.comparison import COMPARISON, Alignment, Comparison, load_comparison
 from pipeline.errors import InputError, run_stage
@@ -84,7 +84,6 @@ def main() -> None:
         "cosines": cosines,
         "figures": FIGURES,
         "quoted": quoted,
-        "number": number,
         "matched_columns": MATCHED_COLUMNS,
         "matched_rows": matched_rows(comparison),
     }

@@ -158,13 +158,14 @@ class _Sample:
             if np.ptp(own) <= _ROUNDING * np.abs(own).max():
                 offsets = np.zeros(self.n)
             power = float(weights @ offsets**2)
+            distance = float(every.mean()) - float(shares @ own)
+            fitted = tuning is None and self.n >= FEWEST_FOR_SCORES and power > 0
             leverage = np.zeros(self.n)
-            if tuning is not None:
-                self.slope = tuning
-            elif self.n >= FEWEST_FOR_SCORES and power > 0:
+            if fitted:
                 self.slope = float(weights @ (deviations * offsets)) / power
                 leverage = np.minimum(weights * offsets**2 / power, 0.9)
-            distance = float(every.mean()) - float(shares @ own)
+            elif tuning is not None:
+                self.slope = tuning
             # A label that lambda was fitted to has too small a residual; dividing by the root of 1 - leverage makes its
             # square the right size on average (HC2 of MacKinnon and White, 1985).
             residuals = (deviations - self.slope * offsets) / np.sqrt(1 - leverage)
@@ -172,12 +173,10 @@ class _Sample:
             # A good classifier errs rarely and badly, and 100 labels may show none of its errors. One more label, as
             # uncertain as if there were no score, stands for those.
             unexplained = (self.kish * unexplained + plain) / (self.kish + 1)
-            if tuning is None and power > 0:
-                # Where all pictures score unlike the labelled ones, the estimate rests on lambda itself; its variance
+            if fitted:
+                # Where the pictures score unlike the labelled ones, the estimate rests on lambda itself; its variance
                 # is that of a slope with unequal residuals.
-                unexplained += (
-                    distance**2 * float((weights * offsets * residuals) @ (weights * offsets * residuals)) / power**2
-                )
+                unexplained += distance**2 * float(((weights * offsets * residuals) ** 2).sum()) / power**2
                 if unexplained >= plain:
                     self.slope, unexplained = 0.0, plain
             self.value = self.label_mean + self.slope * distance
