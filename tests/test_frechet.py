@@ -162,6 +162,14 @@ def test_broken_features_are_counted(broken: float) -> None:
         moments(y)
 
 
+def test_numbers_that_are_finite_and_whose_sum_is_not_are_measured() -> None:
+    x = gaussian(30, 4, 25).float() + 3e38 * (torch.arange(4) == 0)
+    assert not torch.isfinite(x.sum())
+    assert frechet_distance(x, x) == 0
+    with pytest.raises(ValueError, match="NaN or infinity in 1 of 30 and 0 of 30 pictures"):
+        frechet_distance(x.index_fill(0, torch.tensor(3), math.inf), x)
+
+
 @pytest.mark.parametrize(("n", "m", "d"), [(10, 30, 16), (60, 40, 16)])
 def test_a_prepared_reference_gives_the_same_distance(n: int, m: int, d: int) -> None:
     x, y = gaussian(n, d, 20), gaussian(m, d, 21) + 0.2
