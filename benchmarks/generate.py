@@ -25,9 +25,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from benchmarks.record import Result, entry, least, record
 from models.tinybooru.tokenizer import train_tokenizer
 from pipeline.checkpoints import locate
-from pipeline.cost import device_name, prediction_flops
+from pipeline.cost import device_name
 from pipeline.drawing import Sampler
-from pipeline.guidance import EMPTY, GUIDE, MAIN, NEGATIVE, Guidance, Network, Term, Text
+from pipeline.guidance import EMPTY, GUIDE, NEGATIVE, Guidance, Network, Term, Text
 from pipeline.loading import Loading
 from pipeline.networks import DTYPES, DenoisingNetwork, load_network
 from pipeline.parametrisation import to_x0, x0_per_output
@@ -263,12 +263,14 @@ def on_gpu(size: Size, device: torch.device, steps: int, n: int, rounds: int) ->
 
 
 def picture_flops(contest: Contest) -> int:
-    """FLOPs of one guided picture: two evaluations a step and the decoder."""
+    """FLOPs of one guided picture: a call with two texts at every step, and the decoder."""
     one = torch.zeros(1, *contest.main.sample_shape, device=contest.device)
-    evaluation = prediction_flops(contest.main, MAIN, one, contest.encoder.encode([PROMPT]))
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    texts = contest.encoder.encode([PROMPT, WORSE])
+    with FlopCounterMode(display=False) as step, sdpa_kernel(SDPBackend.MATH):
+        contest.main(one, torch.tensor(500, device=contest.device), texts, 2)
+    with FlopCounterMode(display=False) as decoder, sdpa_kernel(SDPBackend.MATH):
         contest.main.to_pictures(one)
-    return 2 * contest.steps * evaluation + int(counter.get_total_flops())
+    return contest.steps * int(step.get_total_flops()) + int(decoder.get_total_flops())
 
 
 def matmul_rate(device: torch.device, side: int = 8192) -> float:
@@ -288,7 +290,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.generate", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds; the least of each counts")
     arguments = parser.parse_args()
-    record(on_cpu(SMALL, SMALL_GUIDE, steps=3, n=4, rounds=arguments.rounds))
+    record(on_cpu(SMALL, SMALL_GUIDE, steps=2, n=8, rounds=arguments.rounds))
     if torch.cuda.is_available():
         record(on_gpu(SD15, torch.device("cuda"), steps=30, n=16, rounds=arguments.rounds))
     else:

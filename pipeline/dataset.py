@@ -19,6 +19,8 @@ from datasets import ClassLabel, Features, Image, List, Value, load_dataset
 
 from labeling.records import (
     PAIR_LABELS,
+    SAMPLED_PAIRS,
+    SAMPLED_TASKS,
     TASK_LABELS,
     Label,
     PairLabel,
@@ -235,9 +237,9 @@ def build(study: Study, root: Path, folder: Path) -> Contents:
     """Write the dataset of the study under `root` to `folder`: parquet shards and the card. Raises InputError."""
     comparison, rates = load_comparison(root / COMPARISON, study), load_rates(root / RATES)
     people = human_labels(
-        read_tasks(root / "data/sample/tasks.parquet"),
+        read_tasks(root / SAMPLED_TASKS),
         read_labels(root / TASK_LABELS),
-        read_pairs(root / "data/sample/pairs.parquet"),
+        read_pairs(root / SAMPLED_PAIRS),
         read_pair_labels(root / PAIR_LABELS),
     )
     arms = list(study.arms)

@@ -20,6 +20,7 @@ from pipeline.drawing import Canvas
 from pipeline.errors import InputError
 from pipeline.loading import Loading
 from pipeline.parametrisation import from_x0, signal_and_noise, timestep_at, to_x0
+from pipeline.text_free import TextFreeLayers
 from pipeline.weights import check_complete, check_files, weights_variant
 
 # Reading another scheduler's configuration as the training schedule is what happens here on purpose.
@@ -78,6 +79,9 @@ class DenoisingNetwork:
     dtype: torch.dtype = torch.float32
     execution: torch.device | None = None
 
+    def __post_init__(self) -> None:
+        self._text_free = TextFreeLayers(self.unet)
+
     @property
     def device(self) -> torch.device:
         """Where the network computes."""
@@ -115,15 +119,22 @@ class DenoisingNetwork:
         return torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32).repeat(pictures, 1)
 
     @torch.inference_mode()
-    def __call__(self, x: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
-        """The network's output [B, C, H, W] in its own prediction type, for noisy `x` of unit total variance."""
-        x = x.to(self.dtype).contiguous(memory_format=torch.channels_last)
+    def __call__(
+        self, x: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning, texts: int = 1
+    ) -> torch.Tensor:
+        """The network's output [texts B, C, H, W] in its own prediction type, for noisy `x` [B, C, H, W].
+
+        `x` has unit total variance. `conditioning` holds a text for every row: with several `texts` those of all
+        samples for the first, then those of all samples for the second, and so on.
+        """
+        x = x.to(self.dtype).repeat(texts, 1, 1, 1).contiguous(memory_format=memory_format(self.device))
         more: dict[str, Any] = {}
         if conditioning.time_ids is not None and conditioning.pooled is not None:
             pooled = conditioning.pooled.to(x)
             more["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": conditioning.time_ids.to(x)}
         tokens = conditioning.tokens.to(x)
-        output: torch.Tensor = self.unet(x, timestep, encoder_hidden_states=tokens, **more).sample
+        with self._text_free.shared(texts):
+            output: torch.Tensor = self.unet(x, timestep, encoder_hidden_states=tokens, **more).sample
         return output.float()
 
     def timestep_at(self, sigma: float) -> float:
@@ -160,6 +171,11 @@ class DenoisingNetwork:
         return F.pixel_unshuffle(pixels, self.patch) if self.patch > 1 else pixels
 
 
+def memory_format(device: torch.device) -> torch.memory_format:
+    """The layout in which a UNet is fastest: channels last on GPUs; on CPUs that is 2 to 4 % slower."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+
+
 def load_network(
     source: Checkpoint | Path,
     device: torch.device,
@@ -194,7 +210,7 @@ def load_network(
         execution = device
         cpu_offload(unet, execution_device=device)
     else:
-        unet = unet.to(device, memory_format=torch.channels_last)
+        unet = unet.to(device, memory_format=memory_format(device))
     unet = unet.eval().requires_grad_(False)
     patch = 1 if latents else pixel_patch(unet.config.in_channels, checkpoint.path)
     return DenoisingNetwork(unet, schedule, patch, latents, dtype, execution)

@@ -32,12 +32,14 @@ def sample(
     seeds: Sequence[int],
     shape: tuple[int, int, int] | None = None,
     start: Start | None = None,
+    watched: int = 0,
 ) -> tuple[torch.Tensor, list[TraceStep]]:
     """Draw one picture a seed.
 
     `conditioning` holds every text that the guidance reads; `shape` is (channels, height, width) of a sample, the main
     network's own unless given; with `start` pictures are drawn over others. Returns finished samples
-    [B, C, H, W] in the main network's sample space, and the trace.
+    [B, C, H, W] in the main network's sample space, and the trace, with what the first `watched` samples were taken
+    for at every step.
     """
     main = networks["main"]
     device = main.device
@@ -56,7 +58,8 @@ def sample(
         main_x0 = to_x0(predicted[MAIN], main.prediction_type, scaled, a, b)
         per_output = x0_per_output(main.prediction_type, a, b)
         traced = trace_step(at.index, at.timestep, at.sigma, guided, predicted, main_x0, per_output)
-        trace.append(replace(traced, probed=walk.probed(at)))
+        estimates = to_x0(guided[:watched], main.prediction_type, scaled[:watched], a, b)
+        trace.append(replace(traced, probed=walk.probed(at), estimates=estimates))
         after = _step(scheduler, guided, timestep, x, generators)
         if walk.follows_steps:
             x0 = {p: to_x0(output, main.prediction_type, scaled, a, b) for p, output in predicted.items()}
@@ -101,9 +104,9 @@ class _Evaluation:
             network, own = self.networks[name], timestep
             if not self._same_schedule[name]:  # there the same noise level is another timestep
                 own = torch.tensor(network.timestep_at(sigma), device=x.device)
-            batch = x.repeat(len(wanted), 1, 1, 1)
+            texts = self._texts(tuple(prediction.text for prediction in wanted))
             with nullcontext() if perturbation is None else perturbed(network.unet, perturbation):
-                output = network(batch, own, self._texts(tuple(prediction.text for prediction in wanted)))
+                output = network(x, own, texts, len(wanted))
             for prediction, part in zip(wanted, output.chunk(len(wanted)), strict=True):
                 outputs[prediction] = network.converted(part, x, sigma, main)
         # In the order asked for: the trace names references in it.

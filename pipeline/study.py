@@ -64,12 +64,16 @@ class Reference(Section):
 
 
 class Generate(Section):
-    """How many pictures an arm has and how the work is cut; `shard` and `batch` are part of the bytes."""
+    """How many pictures an arm has and how the work is cut; `shard` and `batch` are part of the bytes.
+
+    Of the first `watched` pictures the way from noise is kept.
+    """
 
     pictures: Annotated[int, Field(ge=8)]
     first_seed: Seed
     shard: Count
     batch: Count
+    watched: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _whole_batches(self) -> "Generate":

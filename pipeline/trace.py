@@ -1,7 +1,7 @@
 """The trace: what guidance did at every step, and how the directions away from the references lie to each other."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import torch
@@ -16,7 +16,8 @@ class TraceStep:
     `sigma` is the noise level b / a. `direction` [B] is the root mean square per value of guided - main.
     `references` names what was evaluated beside main, `probed` those of them that guidance did not use.
     `relative_norms` [B, R] are |main - reference| / |main| in that order, `cosines` [B, R (R - 1) / 2] those between
-    the directions main - reference of every two references, in the order of itertools.combinations.
+    the directions main - reference of every two references, in the order of itertools.combinations. `estimates`
+    [W, C, H, W] are the guided x0 of the pictures that are watched, the first ones of the batch.
     """
 
     step: int
@@ -27,10 +28,11 @@ class TraceStep:
     relative_norms: torch.Tensor
     cosines: torch.Tensor
     probed: tuple[str, ...] = ()
+    estimates: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
     def cpu(self) -> "TraceStep":
         """The step with its tensors on the CPU."""
-        sizes = {name: getattr(self, name).cpu() for name in ("direction", "relative_norms", "cosines")}
+        sizes = {name: getattr(self, name).cpu() for name in ("direction", "relative_norms", "cosines", "estimates")}
         return replace(self, **sizes)
 
 

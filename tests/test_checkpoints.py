@@ -1,6 +1,7 @@
 """Checkpoints of every kind: found, refused with the reason, and drawn with through the stage's own function."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from single_file import original_vae, save_single_file
 
+from pipeline.arm_generator import ArmGenerator
 from pipeline.checkpoints import check_fit, locate
 from pipeline.compose import compose
 from pipeline.errors import InputError
-from pipeline.generate import ArmGenerator, generate
+from pipeline.generate import Places, generate
+from pipeline.layout import SETS
 from pipeline.loading import Loading
 from pipeline.networks import load_network
 from pipeline.shards import decode_images, read_set, set_fingerprint
@@ -69,8 +72,8 @@ def copied(pipelines_folder, tmp_path, name):
 def test_every_arm_is_drawn_with_a_checkpoint(checkpoint_params, tmp_path, kind):
     study = study_of(checkpoint_params, kind)
     for arm in ("cfg", "negative", "autoguidance", "wide", "ancestral", "redrawn"):
-        assert generate(study, arm, tmp_path / "sets", tmp_path / "traces", CPU) == (2, 2)
-    drawn = {arm: pictures(tmp_path / "sets" / arm) for arm in ARMS}
+        assert generate(study, arm, Places.under(tmp_path), CPU) == (2, 2)
+    drawn = {arm: pictures(tmp_path / SETS / arm) for arm in ARMS}
     assert {picture.size for picture in drawn["cfg"]} == {(32, 32)}
     assert {picture.size for picture in drawn["wide"]} == {(48, 24)}
     one_of_each = {arm: picture[0].tobytes() for arm, picture in drawn.items()}
@@ -80,43 +83,44 @@ def test_every_arm_is_drawn_with_a_checkpoint(checkpoint_params, tmp_path, kind)
 def test_a_shard_does_not_depend_on_what_was_drawn_before(checkpoint_params, tmp_path):
     study = study_of(checkpoint_params, "sd")
     for arm in ("ancestral", "redrawn"):
-        generate(study, arm, tmp_path / "sets", tmp_path / "traces", CPU)
-        folder = tmp_path / "sets" / arm
+        generate(study, arm, Places.under(tmp_path), CPU)
+        folder = tmp_path / SETS / arm
         before = set_fingerprint(folder)
         (folder / "part-00001.parquet").unlink()
-        assert generate(study, arm, tmp_path / "sets", tmp_path / "traces", CPU) == (1, 2)
+        assert generate(study, arm, Places.under(tmp_path), CPU) == (1, 2)
         assert set_fingerprint(folder) == before
 
 
 def test_image_to_image_is_the_same_from_disk_and_drawn_anew(checkpoint_params, tmp_path):
     study = study_of(checkpoint_params, "sd")
-    generate(study, "redrawn", tmp_path / "anew", tmp_path / "traces", CPU)
-    generate(study, "negative", tmp_path / "disk", tmp_path / "traces", CPU)
-    generate(study, "redrawn", tmp_path / "disk", tmp_path / "traces2", CPU)
-    assert set_fingerprint(tmp_path / "anew/redrawn") == set_fingerprint(tmp_path / "disk/redrawn")
+    anew, disk = Places.under(tmp_path / "anew"), Places.under(tmp_path / "disk")
+    generate(study, "redrawn", anew, CPU)
+    generate(study, "negative", disk, CPU)
+    generate(study, "redrawn", disk, CPU)
+    assert set_fingerprint(anew.sets / "redrawn") == set_fingerprint(disk.sets / "redrawn")
 
 
 def test_another_source_draws_image_to_image_again(checkpoint_params, tmp_path):
-    generate(study_of(checkpoint_params, "sd"), "redrawn", tmp_path / "sets", tmp_path / "traces", CPU)
+    generate(study_of(checkpoint_params, "sd"), "redrawn", Places.under(tmp_path), CPU)
     source = {**ARMS["negative"], "scale": 6.0}
     checkpoint_params["arms"] = {
         **ARMS,
         "negative": source,
         "redrawn": {**ARMS["redrawn"], "image_to_image": {**ARMS["redrawn"]["image_to_image"], "source": source}},
     }
-    assert generate(study_of(checkpoint_params, "sd"), "redrawn", tmp_path / "sets", tmp_path / "traces", CPU) == (2, 2)
+    assert generate(study_of(checkpoint_params, "sd"), "redrawn", Places.under(tmp_path), CPU) == (2, 2)
 
 
 def test_image_to_image_starts_from_a_folder_of_shards(checkpoint_params, pipelines_folder, tmp_path):
     study = study_of(checkpoint_params, "sd")
-    generate(study, "cfg", pipelines_folder / "kept", tmp_path / "traces", CPU)
+    generate(study, "cfg", replace(Places.under(tmp_path), sets=pipelines_folder / "kept"), CPU)
     checkpoint_params["arms"] = {
         **ARMS,
         "redrawn": {"method": "cfg", "scale": 4.0, "image_to_image": {"from": "kept/cfg", "strength": 0.4}},
     }
     study = study_of(checkpoint_params, "sd")
-    assert generate(study, "redrawn", tmp_path / "sets", tmp_path / "traces", CPU) == (2, 2)
-    start, end = pictures(pipelines_folder / "kept/cfg"), pictures(tmp_path / "sets/redrawn")
+    assert generate(study, "redrawn", Places.under(tmp_path), CPU) == (2, 2)
+    start, end = pictures(pipelines_folder / "kept/cfg"), pictures(tmp_path / SETS / "redrawn")
     other = start[1:] + start[:1]
 
     def distance(a, b):
@@ -126,9 +130,9 @@ def test_image_to_image_starts_from_a_folder_of_shards(checkpoint_params, pipeli
 
 
 def test_half_precision_and_slices_draw_nearly_the_same(checkpoint_params):
-    plain = ArmGenerator(study_of(checkpoint_params, "sd"), "cfg", CPU).draw(TEXTS, [1])[0][0]
+    plain = ArmGenerator(study_of(checkpoint_params, "sd"), "cfg", CPU).draw(TEXTS, [1]).pictures[0]
     loading = {"dtype": "bfloat16", "attention_slicing": True, "vae_slicing": True}
-    half = ArmGenerator(study_of(checkpoint_params, "sd", loading=loading), "cfg", CPU).draw(TEXTS, [1])[0][0]
+    half = ArmGenerator(study_of(checkpoint_params, "sd", loading=loading), "cfg", CPU).draw(TEXTS, [1]).pictures[0]
     difference = [abs(a - b) for a, b in zip(plain.tobytes(), half.tobytes(), strict=True)]
     assert 0 < sum(difference) / len(difference) < 4
 
@@ -138,7 +142,7 @@ def test_offloaded_weights_predict_the_same(checkpoint_params):
         ArmGenerator(study_of(checkpoint_params, "sdxl", loading={"offload": offload}), "cfg", CPU).draw(TEXTS, [1])
         for offload in (False, True)
     ]
-    assert draw[0][0][0].tobytes() == draw[1][0][0].tobytes()
+    assert draw[0].pictures[0].tobytes() == draw[1].pictures[0].tobytes()
 
 
 def test_the_first_sdxl_autoencoder_stays_in_single_precision(pipelines_folder):
@@ -153,14 +157,14 @@ def test_another_text_encoder_changes_the_texts_alone(checkpoint_params):
     swapped = ArmGenerator(study_of(checkpoint_params, "sd", text_encoder="sd_guide"), "cfg", CPU)
     for a, b in zip(own.networks["main"].unet.parameters(), swapped.networks["main"].unet.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert own.draw(TEXTS, [1])[0][0].tobytes() != swapped.draw(TEXTS, [1])[0][0].tobytes()
+    assert own.draw(TEXTS, [1]).pictures[0].tobytes() != swapped.draw(TEXTS, [1]).pictures[0].tobytes()
 
 
 def test_another_autoencoder_changes_the_pictures_and_not_the_trace(checkpoint_params):
     own = ArmGenerator(study_of(checkpoint_params, "sd"), "cfg", CPU).draw(TEXTS, [1])
     other = ArmGenerator(study_of(checkpoint_params, "sd", vae="sd_guide"), "cfg", CPU).draw(TEXTS, [1])
-    assert own[1] == other[1]
-    assert own[0][0].tobytes() != other[0][0].tobytes()
+    assert own.traces == other.traces
+    assert own.pictures[0].tobytes() != other.pictures[0].tobytes()
 
 
 @pytest.mark.parametrize("kind", ["sd", "sd2", "sdxl"])
@@ -174,16 +178,16 @@ def test_a_single_file_draws_what_its_folder_draws(checkpoint_params, pipelines_
     study = study_of(checkpoint_params, kind, main="one.safetensors", config=config.name, guide=f"{kind}_guide")
     single = ArmGenerator(study, "negative", CPU)
     assert set(study_digests(study)) == {"main", "guide"}
-    (pictures, trace, _), (same, again, _) = (g.draw(texts, [1, 2]) for g in (folder, single))
-    assert trace == again
-    assert [picture.tobytes() for picture in pictures] == [picture.tobytes() for picture in same]
+    drawn, again = (g.draw(texts, [1, 2]) for g in (folder, single))
+    assert drawn.traces == again.traces
+    assert [picture.tobytes() for picture in drawn.pictures] == [picture.tobytes() for picture in again.pictures]
 
 
 def test_an_autoencoder_of_its_own_file_is_read(checkpoint_params, pipelines_folder):
     save_file(original_vae(pipelines_folder / "sd_guide"), pipelines_folder / "vae.safetensors", {"format": "pt"})
     folder = ArmGenerator(study_of(checkpoint_params, "sd", vae="sd_guide"), "cfg", CPU)
     single = ArmGenerator(study_of(checkpoint_params, "sd", vae="vae.safetensors", config="sd"), "cfg", CPU)
-    assert single.draw(TEXTS, [1])[0][0].tobytes() == folder.draw(TEXTS, [1])[0][0].tobytes()
+    assert single.draw(TEXTS, [1]).pictures[0].tobytes() == folder.draw(TEXTS, [1]).pictures[0].tobytes()
 
 
 def test_two_loads_of_one_folder_are_two_networks(pipelines_folder):
@@ -231,7 +235,7 @@ def test_the_digest_of_a_large_file_is_remembered_until_it_changes(pipelines_fol
 
 def refused(params, kind, arm="autoguidance", **model):
     with pytest.raises(InputError) as raised:
-        generate(study_of(params, kind, **model), arm, Path("none/sets"), Path("none/traces"), CPU)
+        generate(study_of(params, kind, **model), arm, Places.under(Path("none")), CPU)
     assert not Path("none").exists()
     assert "\n" not in str(raised.value)
     return str(raised.value)
@@ -260,7 +264,7 @@ def test_truncated_weights_are_named_before_anything_is_loaded(
     path = copied(pipelines_folder, tmp_path, "sd") / "text_encoder/model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pipeline.generate.load_network", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("pipeline.arm_generator.load_network", lambda *_: pytest.fail("loaded"))
     assert "text_encoder/model.safetensors cannot be loaded" in refused(checkpoint_params, "sd", "cfg")
 
 
@@ -294,7 +298,7 @@ def test_a_single_file_that_lacks_weights_is_refused(checkpoint_params, pipeline
 
 
 def test_a_guide_of_another_kind_is_refused_before_anything_is_loaded(checkpoint_params, monkeypatch):
-    monkeypatch.setattr("pipeline.generate.load_network", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("pipeline.arm_generator.load_network", lambda *_: pytest.fail("loaded"))
     said = refused(checkpoint_params, "sd", guide="sdxl")
     assert "the guide sdxl does not fit: width of the text embeddings is 32 in the main network and 80" in said
 
@@ -363,10 +367,10 @@ def test_a_repository_in_the_cache_is_found_at_its_revision(pipelines_folder, tm
     ],
 )
 def test_an_arm_that_does_not_fit_is_refused(checkpoint_params, arm, message, monkeypatch):
-    monkeypatch.setattr("pipeline.generate.load_network", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("pipeline.arm_generator.load_network", lambda *_: pytest.fail("loaded"))
     checkpoint_params["arms"] = {**ARMS, "cfg": {**ARMS["cfg"], **arm}}
     with pytest.raises(InputError) as raised:
-        generate(study_of(checkpoint_params, "sd"), "cfg", Path("none/sets"), Path("none/traces"), CPU)
+        generate(study_of(checkpoint_params, "sd"), "cfg", Places.under(Path("none")), CPU)
     assert message in str(raised.value)
 
 
@@ -388,7 +392,7 @@ def test_configurations_of_real_checkpoints_compose_and_say_what_to_fetch(model,
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(InputError, match=r"hf download \S+/"):
-        generate(study, "autoguidance", tmp_path / "sets", tmp_path / "traces", CPU)
+        generate(study, "autoguidance", Places.under(tmp_path), CPU)
 
 
 def test_configurations_of_one_kind_fit(pipelines_folder):
@@ -414,7 +418,7 @@ def test_the_digests_follow_a_folder_that_pictures_start_from(checkpoint_params,
         return study_digests(study_of(changed, "sd"))
 
     assert digests("watched/cfg")["from watched/cfg"] is None
-    generate(study_of(checkpoint_params, "sd"), "cfg", folder.parent, tmp_path / "traces", CPU)
+    generate(study_of(checkpoint_params, "sd"), "cfg", replace(Places.under(tmp_path), sets=folder.parent), CPU)
     before = digests("watched/cfg")
     assert before == digests("watched/cfg")
     assert set(before) - set(study_digests(study_of(checkpoint_params, "sd"))) == {"from watched/cfg"}

@@ -13,10 +13,12 @@ from pipeline.arm import Arm
 from pipeline.compose import compose
 from pipeline.emphasis import check_emphasis, parse
 from pipeline.errors import InputError
-from pipeline.generate import arm_texts, generate, plan_shards
+from pipeline.generate import Places, generate
+from pipeline.layout import SETS
 from pipeline.presets import LADDERS, NEGATIVE_PRESETS
 from pipeline.prompt_sets import DatasetPrompts, EmptyPrompts, FilePrompts, GridPrompts, TinybooruPrompts, read_prompts
 from pipeline.prompts import arm_negatives, arm_prompts, study_prompts
+from pipeline.shard_plan import arm_texts, plan_shards
 from pipeline.shards import decode_images, read_set
 from pipeline.study import parse_study
 
@@ -212,8 +214,8 @@ def test_a_prompt_as_its_own_negative_draws_what_the_prompt_draws(study, tmp_pat
     }
     small = study.model_copy(update={"arms": arms, "baseline": "unguided"})
     for name in arms:
-        generate(small, name, tmp_path / "sets", tmp_path / "traces", torch.device("cpu"))
-    tables = {name: read_set(tmp_path / "sets" / name) for name in arms}
+        generate(small, name, Places.under(tmp_path), torch.device("cpu"))
+    tables = {name: read_set(tmp_path / SETS / name) for name in arms}
     pictures = {
         name: np.stack([np.asarray(p, dtype=np.int16) for p in decode_images(table)]) for name, table in tables.items()
     }

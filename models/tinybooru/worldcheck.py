@@ -28,13 +28,15 @@ from eval.neighbours import neighbour_metrics
 from models.tinybooru.judge import QUESTIONS, Judgements, load_judge
 from models.tinybooru.measure import MEASURED
 from pipeline.arm import Arm
+from pipeline.arm_generator import ArmGenerator
 from pipeline.compose import compose
 from pipeline.errors import InputError, run_stage
 from pipeline.files import fingerprint, write_atomically
-from pipeline.generate import FEATURES, ArmGenerator, plan_shards
+from pipeline.generate import FEATURES
 from pipeline.guidance import Text, guidance_of
 from pipeline.layout import CONF
 from pipeline.prompts import arm_negatives
+from pipeline.shard_plan import plan_shards
 from pipeline.shards import decode_images, encode_png, read_set, shard_fingerprint, write_shard
 from pipeline.study import Study, parse_study
 from pipeline.tinybooru.build import CANVAS, build, plans
@@ -146,7 +148,7 @@ def draw_sets(study: Study, folder: Path, device: torch.device) -> None:
             for first in range(start, min(start + SHARD, pictures), study.generate.batch):
                 ids = range(first, min(first + study.generate.batch, pictures))
                 read = {text: [values[k] for k in ids] for text, values in texts.items()}
-                images, *_ = generator.draw(read, list(ids))
+                images = generator.draw(read, list(ids)).pictures
                 for k, image in zip(ids, images, strict=True):
                     row = {
                         "image_id": f"{name}-{k:06d}", "image": {"bytes": encode_png(image), "path": None},

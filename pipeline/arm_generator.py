@@ -1,0 +1,137 @@
+"""Draws pictures of one arm: its networks, texts and guidance put together."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image as PillowImage
+
+from pipeline.arm import Arm
+from pipeline.checkpoints import locate
+from pipeline.conditioning import Conditioning
+from pipeline.cost import ShardCost, device_name, evaluations, prediction_flops
+from pipeline.degrade import weaken
+from pipeline.guidance import Guidance, Network, Text, guidance_of
+from pipeline.networks import DTYPES, DenoisingNetwork, check_pair, load_network
+from pipeline.sampler import sample
+from pipeline.schedulers import Start, build_scheduler
+from pipeline.shard_plan import replaced_parts
+from pipeline.study import Study
+from pipeline.text_encoder import TextEncoder, load_text_encoder
+from pipeline.trace import TraceStep, trace_rows
+from pipeline.trajectory import Frame, shown_steps
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A batch: pictures, the trace of each as columns, what it cost, and the ways of those that were watched."""
+
+    pictures: list[PillowImage.Image]
+    traces: list[dict[str, list[object]]]
+    cost: ShardCost
+    trajectories: list[list[Frame]]
+
+
+class ArmGenerator:
+    """Draws pictures of one arm; networks are loaded once, on first use."""
+
+    def __init__(self, study: Study, arm_name: str, device: torch.device):
+        self.study, self.arm_name, self.device = study, arm_name, device
+        self.arm: Arm = study.arm(arm_name)
+        self.guidance: Guidance = guidance_of(self.arm)
+        model, loading = study.model, study.model.loading
+        main = locate(model.main, model.config)
+        replaced = {part: locate(source, model.config) for part, source in replaced_parts(model).items()}
+        self.text_encoder: TextEncoder = load_text_encoder(
+            main, device, study.text, DTYPES[loading.dtype], replaced.get("text_encoder")
+        )
+        self.networks: dict[Network, DenoisingNetwork] = {
+            "main": load_network(main, device, loading, replaced.get("vae"))
+        }
+        if any(prediction.network == "guide" for prediction in self.guidance.predictions()):
+            guide = locate(model.guide, model.config)
+            self.networks["guide"] = load_network(guide, device, loading, latents=self.networks["main"].latents)
+            if model.weaken:
+                weaken(self.networks["guide"].unet, model.weaken)
+            check_pair(self.networks["main"], self.networks["guide"])
+
+        self._flops: dict[str, int] = {}
+
+    def draw(
+        self,
+        texts: Mapping[Text, list[str]],
+        seeds: list[int],
+        starts: Sequence[PillowImage.Image] | None = None,
+        watched: int = 0,
+    ) -> Drawn:
+        """One batch.
+
+        `starts` are the pictures that image-to-image starts from; of the first `watched` pictures the way is kept.
+        """
+        started = time.perf_counter()
+        conditioning = self.text_encoder.encode_together(texts, references=("empty", "negative", "unrelated"))
+        main, sampler, canvas = self.networks["main"], self.study.sampler_of(self.arm), self.arm.canvas
+        time_ids = main.time_ids(len(seeds), canvas)
+        if time_ids is not None:
+            conditioning = {text: replace(c, time_ids=time_ids.to(self.device)) for text, c in conditioning.items()}
+        scheduler = build_scheduler(sampler, main.schedule.config)
+        shape, start = main.shape_of(canvas), self._start(starts)
+        samples, trace = sample(
+            self.networks, conditioning, self.guidance, scheduler, sampler.steps, seeds, shape, start, watched
+        )
+        pictures = self._pictures(samples)
+        seconds = time.perf_counter() - started
+        cost = self._cost(samples, trace, conditioning, seconds)
+        frames = (
+            [(step, self._pictures(step.estimates.to(self.device))) for step in shown_steps(trace)] if watched else []
+        )
+        trajectories = [[Frame(step.step, step.sigma, drawn[k]) for step, drawn in frames] for k in range(watched)]
+        return Drawn(pictures, [trace_rows(trace, k) for k in range(len(seeds))], cost, trajectories)
+
+    def _pictures(self, samples: torch.Tensor) -> list[PillowImage.Image]:
+        pixels = self.networks["main"].to_pictures(samples).permute(0, 2, 3, 1).cpu().numpy()
+        return [PillowImage.fromarray(picture) for picture in pixels]
+
+    def _cost(
+        self,
+        samples: torch.Tensor,
+        trace: Sequence[TraceStep],
+        conditioning: Mapping[Text, Conditioning],
+        seconds: float,
+    ) -> ShardCost:
+        n, (used, probed) = len(samples), evaluations(trace)
+        flops, probe_flops = (
+            sum(count * self._flops_of(name, samples, conditioning) for name, count in counts.items())
+            for counts in (used, probed)
+        )
+        return ShardCost(
+            fingerprint="",
+            pictures=n,
+            nfe=n * used.total(),
+            flops=n * flops,
+            probe_nfe=n * probed.total(),
+            probe_flops=n * probe_flops,
+            seconds=seconds,
+            device=device_name(self.device),
+        )
+
+    def _flops_of(self, name: str, samples: torch.Tensor, conditioning: Mapping[Text, Conditioning]) -> int:
+        """FLOPs of one evaluation of the prediction called `name`, counted once."""
+        if name not in self._flops:
+            prediction = next(p for p in self.guidance.predictions() if p.name == name)
+            text = conditioning[prediction.text].first()
+            self._flops[name] = prediction_flops(self.networks[prediction.network], prediction, samples[:1], text)
+        return self._flops[name]
+
+    def _start(self, starts: Sequence[PillowImage.Image] | None) -> Start | None:
+        # Pictures of another size are resized to the canvas, as diffusers' image-to-image does (Lanczos).
+        setting, main = self.arm.image_to_image, self.networks["main"]
+        if setting is None or starts is None:
+            return None
+        _, rows, columns = main.shape_of(self.arm.canvas)
+        extent = (columns * main.factor, rows * main.factor)
+        fitted = [p if p.size == extent else p.resize(extent, PillowImage.Resampling.LANCZOS) for p in starts]
+        pixels = torch.stack([torch.from_numpy(np.array(p.convert("RGB"))).permute(2, 0, 1) for p in fitted])
+        return Start(main.to_samples(pixels), setting.strength, setting.noise)

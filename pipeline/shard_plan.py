@@ -1,0 +1,187 @@
+"""How an arm is cut into shards, and what determines the pictures of each.
+
+The work is cut by the study and not by whoever does it, so the bytes do not depend on the number of workers. Whatever
+decides a pixel enters the fingerprint of its shard.
+"""
+
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from pipeline import chunks as chunks_module
+from pipeline import conditioning as conditioning_module
+from pipeline import degrade as degrade_module
+from pipeline import dynamic_negative as dynamic_negative_module
+from pipeline import emphasis as emphasis_module
+from pipeline import guidance as guidance_module
+from pipeline import networks as networks_module
+from pipeline import parametrisation as parametrisation_module
+from pipeline import perturbation as perturbation_module
+from pipeline import postprocess as postprocess_module
+from pipeline import sampler as sampler_module
+from pipeline import scale as scale_module
+from pipeline import schedulers as schedulers_module
+from pipeline import text_encoder as text_encoder_module
+from pipeline import text_free as text_free_module
+from pipeline import trace as trace_module
+from pipeline import underscores as underscores_module
+from pipeline.checkpoints import check_fit, locate
+from pipeline.degrade import lora_digest
+from pipeline.drawing import Canvas, ImageToImage
+from pipeline.errors import InputError
+from pipeline.files import file_digest, fingerprint
+from pipeline.guidance import Text, guidance_of
+from pipeline.prompts import arm_negatives, arm_prompts, study_prompts, unrelated_prompts
+from pipeline.schedulers import steps_taken
+from pipeline.shards import set_fingerprint, shard_paths
+from pipeline.study import Model, Study
+from pipeline.weaken_settings import Lora
+from pipeline.weights import digest_of, network_digest
+
+# What decides a pixel besides weights and settings: our own algebra and loop, and the libraries that compute.
+_CODE = (
+    chunks_module,
+    conditioning_module,
+    degrade_module,
+    dynamic_negative_module,
+    emphasis_module,
+    guidance_module,
+    networks_module,
+    parametrisation_module,
+    perturbation_module,
+    postprocess_module,
+    sampler_module,
+    scale_module,
+    schedulers_module,
+    text_encoder_module,
+    text_free_module,
+    trace_module,
+    underscores_module,
+)
+_LIBRARIES = ("torch", "diffusers", "transformers")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Pictures [start, stop) of an arm, and the fingerprint of everything that determines them."""
+
+    part: int
+    start: int
+    stop: int
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        return f"part-{self.part:05d}.parquet"
+
+    def batches(self, size: int) -> Iterator[range]:
+        """The pictures in batches of `size`."""
+        for start in range(self.start, self.stop, size):
+            yield range(start, min(start + size, self.stop))
+
+
+def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
+    """The texts that an arm's networks read, one a picture of the study each. Raises InputError."""
+    arm, prompts = study.arm(arm_name), study_prompts(study)
+    own = arm_prompts(arm, prompts)
+    needed = {prediction.text for prediction in guidance_of(arm).predictions()}
+    texts: dict[Text, list[str]] = {"prompt": own}
+    if "empty" in needed:
+        texts["empty"] = [""] * len(own)
+    if "negative" in needed:
+        texts["negative"] = arm_negatives(arm, own, study.text.syntax)
+    if "unrelated" in needed:
+        texts["unrelated"] = unrelated_prompts(own, prompts)
+    return texts
+
+
+# Of an arm: what changes no pixel, and what enters a fingerprint as what it stands for.
+_SAID_ELSEWHERE = {"description", "family", "negative_preset", "negative_prompt", "image_to_image", "sampler"}
+
+
+def plan_shards(study: Study, arm_name: str, texts: Mapping[Text, list[str]]) -> list[Shard]:
+    """Cut an arm into shards. Raises InputError where a network is missing or the arm does not fit it."""
+    arm = study.arm(arm_name)
+    guidance = guidance_of(arm)
+    model = study.model
+    with_guide = "guide" in {prediction.network for prediction in guidance.predictions()}
+    main = locate(model.main, model.config)
+    replaced = {part: locate(source, model.config) for part, source in replaced_parts(model).items()}
+    if arm.canvas is not None:
+        check_canvas(arm_name, arm.canvas, main.factor)
+    if arm.image_to_image is not None:
+        steps_taken(study.sampler_of(arm).steps, arm.image_to_image.strength)
+    common = {
+        "arm": arm.model_dump(exclude=_SAID_ELSEWHERE),
+        "sampler": study.sampler_of(arm).model_dump(),
+        "text": study.text.model_dump(),
+        "batch": study.generate.batch,
+        "loading": model.loading.model_dump(),
+        "main": network_digest(main, with_text_encoder=True),
+        "replaced": {part: digest_of(checkpoint, (part,)) for part, checkpoint in replaced.items()},
+        "code": [file_digest(Path(module.__file__ or "")) for module in _CODE],
+        "libraries": {name: version(name) for name in _LIBRARIES},
+        "machine": platform.machine(),
+    }
+    if with_guide:
+        guide = locate(model.guide, model.config)
+        check_fit(main, guide)
+        how = model.weaken
+        common["guide"] = [network_digest(guide, with_text_encoder=False), how and how.model_dump()]
+        if isinstance(how, Lora):
+            common["guide_lora"] = lora_digest(how)
+    shards = []
+    starts = None if arm.image_to_image is None else start_fingerprints(study, arm.image_to_image)
+    for part, start in enumerate(range(0, study.generate.pictures, study.generate.shard)):
+        stop = min(start + study.generate.shard, study.generate.pictures)
+        own: dict[str, object] = {
+            "texts": {text: values[start:stop] for text, values in texts.items()},
+            "seeds": [study.generate.first_seed + start, stop - start],
+        }
+        if arm.image_to_image is not None and starts is not None:
+            own["start"] = [starts[part], arm.image_to_image.strength, arm.image_to_image.noise]
+        shards.append(Shard(part, start, stop, fingerprint([arm_name, common, own])))
+    return shards
+
+
+def replaced_parts(model: Model) -> dict[str, str]:
+    """Sources of the parts that are loaded from elsewhere, by part."""
+    return {part: s for part, s in (("vae", model.vae), ("text_encoder", model.text_encoder)) if s is not None}
+
+
+def batch_texts(texts: Mapping[Text, list[str]], batch: range) -> dict[Text, list[str]]:
+    """The texts of a batch, from those of all pictures."""
+    return {text: [values[k] for k in batch] for text, values in texts.items()}
+
+
+def batch_seeds(study: Study, batch: range) -> list[int]:
+    """The seeds of a batch, one a picture."""
+    return [study.generate.first_seed + k for k in batch]
+
+
+def start_fingerprints(study: Study, start: ImageToImage) -> list[str]:
+    """What determines the start pictures of each shard. Raises InputError where a folder has too few pictures."""
+    if not start.is_folder:
+        return [shard.fingerprint for shard in plan_shards(study, start.start, arm_texts(study, start.start))]
+    folder = Path(start.start)
+    count = sum(pq.read_metadata(path).num_rows for path in shard_paths(folder))
+    if count < study.generate.pictures:
+        raise InputError(
+            f"image_to_image.from {folder} holds {count} pictures, generate.pictures is {study.generate.pictures}; "
+            "each picture needs one to start from"
+        )
+    return [set_fingerprint(folder)] * -(-study.generate.pictures // study.generate.shard)
+
+
+def check_canvas(arm_name: str, canvas: Canvas, factor: int) -> None:
+    """Raise InputError where a canvas is no whole number of the model's positions."""
+    if canvas.width % factor or canvas.height % factor:
+        down = [max(factor, side // factor * factor) for side in (canvas.width, canvas.height)]
+        raise InputError(
+            f"arms.{arm_name}.canvas is {canvas.width}x{canvas.height}; width and height must be multiples of {factor} "
+            f"for this model, for instance {down[0]}x{down[1]}"
+        )

@@ -1,0 +1,48 @@
+"""The pictures that image-to-image starts from."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image as PillowImage
+
+from pipeline.arm_generator import ArmGenerator
+from pipeline.drawing import ImageToImage
+from pipeline.shard_plan import arm_texts, batch_seeds, batch_texts, plan_shards
+from pipeline.shards import decode_images, read_set, read_table, shard_fingerprint
+from pipeline.study import Study
+
+
+class StartPictures:
+    """The pictures that image-to-image starts from: those on disk where they are the right ones, else drawn here.
+
+    Drawing an arm's pictures again gives the same bytes, so the result does not depend on which of the two it was.
+    """
+
+    def __init__(self, study: Study, start: ImageToImage, sets: Path, device: torch.device):
+        self.study, self.start, self.sets, self.device = study, start, sets, device
+        self._drawn: dict[int, list[PillowImage.Image]] = {}
+        self._generator: ArmGenerator | None = None
+
+    def __call__(self, part: int, batch: range) -> list[PillowImage.Image]:
+        """The start pictures of a batch of shard `part`. Raises InputError where there are too few."""
+        if part not in self._drawn:
+            self._drawn = {part: self._of_shard(part)}
+        first = part * self.study.generate.shard
+        return [self._drawn[part][k - first] for k in batch]
+
+    def _of_shard(self, part: int) -> list[PillowImage.Image]:
+        count = self.study.generate.shard
+        if self.start.is_folder:
+            table = read_set(Path(self.start.start), ["image"])
+            return list(decode_images(table.slice(part * count, count)))
+        texts = arm_texts(self.study, self.start.start)
+        shard = plan_shards(self.study, self.start.start, texts)[part]
+        path = self.sets / self.start.start / shard.name
+        if shard_fingerprint(path) == shard.fingerprint:
+            return list(decode_images(read_table(path, ["image"])))
+        if self._generator is None:
+            self._generator = ArmGenerator(self.study, self.start.start, self.device)
+        pictures: list[PillowImage.Image] = []
+        for batch in shard.batches(self.study.generate.batch):
+            pictures += self._generator.draw(batch_texts(texts, batch), batch_seeds(self.study, batch)).pictures
+        return pictures
