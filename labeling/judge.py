@@ -62,4 +62,4 @@ def judge_version(weights: Path = WEIGHTS) -> str:
     try:
         return f"judge {file_digest(weights)}"
     except FileNotFoundError:
-        raise InputError(f"judge {weights} is missing; `make train` makes it") from None
+        raise InputError(f"judge {weights} is missing; `make train` makes the embedded one") from None

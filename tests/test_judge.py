@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from eval.bootstrap import Interval
-from eval.malformed import save_classifier
+from eval.picture_classifier import save_weights
 from models.tinybooru.corpus import load_corpus
 from models.tinybooru.judge import (
     NO_ANSWER,
@@ -59,7 +59,7 @@ def test_a_saved_judge_says_what_the_trained_network_says(corpus, tmp_path):
     recipe = ScorerRecipe("judge", steps=2, batch=16, learning_rate=3e-3, warmup=1)
     training = JudgeTraining(recipe, corpus, tmp_path / "judge-checkpoint.safetensors", CPU)
     training.run(len(corpus))
-    save_classifier(training.network, tmp_path / "judge.safetensors")
+    save_weights(training.network, tmp_path / "judge.safetensors")
     images = [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in corpus.pixels[:24]]
     judged = load_judge(tmp_path / "judge.safetensors", CPU)(images)
     fresh = Judge(training.network, CPU)(images)
@@ -79,9 +79,9 @@ def test_disturbed_pictures_stay_near_and_half_stay_as_they_are():
 
 
 def test_a_missing_or_damaged_judge_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"judge .*judge\.safetensors is missing; `make train` makes it"):
+    with pytest.raises(InputError, match=r"judge .*judge\.safetensors is missing; `make train` makes the embedded one"):
         load_judge(tmp_path / "judge.safetensors", CPU)
-    save_classifier(build_judge(), tmp_path / "judge.safetensors")
+    save_weights(build_judge(), tmp_path / "judge.safetensors")
     whole = (tmp_path / "judge.safetensors").read_bytes()
     (tmp_path / "judge.safetensors").write_bytes(whole[:1000])
     with pytest.raises(InputError, match="cannot be read"):

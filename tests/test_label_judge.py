@@ -62,9 +62,9 @@ def test_mistakes_come_at_their_rate_and_again_for_the_same_task():
 
 
 def test_a_missing_judge_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"judge .*nowhere is missing; `make train` makes it"):
+    with pytest.raises(InputError, match=r"judge .*nowhere is missing; `make train` makes the embedded one"):
         judge_version(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"judge .*nowhere is missing; `make train` makes it"):
+    with pytest.raises(InputError, match=r"judge .*nowhere is missing; `make train` makes the embedded one"):
         judge([Image.new("RGB", (64, 64))], tmp_path / "nowhere")
 
 

@@ -13,7 +13,8 @@ from eval.compare import reference_floor
 from eval.features import SetFeatures, load_features, save_features
 from eval.fid import torchmetrics_fid
 from eval.frechet import frechet_distance
-from eval.malformed import build_classifier, load_classifier, save_classifier
+from eval.malformed import build_classifier, load_classifier
+from eval.picture_classifier import save_weights
 from eval.score import (
     check_comparable,
     kernel_and_extrapolated_metrics,
@@ -60,7 +61,7 @@ def test_the_aesthetic_head_finds_a_linear_quality_and_survives_its_file(tmp_pat
 def test_the_classifier_survives_its_file_and_batches_change_nothing(tmp_path):
     torch.manual_seed(0)
     network = build_classifier().eval()
-    save_classifier(network, tmp_path / "m.safetensors")
+    save_weights(network, tmp_path / "m.safetensors")
     loaded = load_classifier(tmp_path / "m.safetensors", CPU)
     images = [draw(plan(0, k), 64) for k in range(9)]
     together, alone = loaded(images), loaded(images, batch=1)

@@ -6,21 +6,17 @@ generated pictures are what their prompts say (`make worldcheck`), and stands in
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models.resnet import BasicBlock, ResNet
 
+from eval.picture_classifier import load_weights, picture_logits
 from models.tinybooru.corpus import Corpus
 from models.tinybooru.scorers import ScorerRecipe, ScorerTraining, shifted
-from pipeline.errors import InputError
 from pipeline.tinybooru.flaws import QUALITIES
 from pipeline.tinybooru.styles import BACKGROUNDS, HAIR_COLOURS, STYLES
 
@@ -127,20 +123,10 @@ class Judge:
     def __init__(self, network: Any, device: torch.device):
         self.network, self.device = network.to(device).eval(), device
 
-    @torch.inference_mode()
     def __call__(self, images: Iterable[Image.Image], batch: int = 256) -> Judgements:
         """Judge pictures; those of another size are resized to 64x64 (bicubic). Raises ValueError for none."""
-        remaining = iter(images)
-        parts = []
-        while chunk := list(islice(remaining, batch)):
-            arrays = [
-                np.asarray(image.convert("RGB").resize((CANVAS, CANVAS), Image.Resampling.BICUBIC)) for image in chunk
-            ]
-            pixels = torch.from_numpy(np.stack(arrays)).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-            parts.append(self.network(pixels).double().cpu())
-        if not parts:
-            raise ValueError("the judge needs at least one picture")
-        logits = torch.split(torch.cat(parts), [len(options) for options in QUESTIONS.values()], dim=1)
+        answers = picture_logits(self.network, images, self.device, batch)
+        logits = torch.split(answers, [len(options) for options in QUESTIONS.values()], dim=1)
         found = dict(zip(QUESTIONS, logits, strict=True))
         named = {
             question: [QUESTIONS[question][k] for k in found[question].argmax(1).tolist()]
@@ -154,11 +140,5 @@ class Judge:
 def load_judge(path: Path, device: torch.device) -> Judge:
     """Load the judge from safetensors. Raises InputError."""
     network = build_judge()
-    try:
-        network.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in load_file(path).items()})
-    except FileNotFoundError:
-        raise InputError(f"judge {path} is missing; `make train` makes it") from None
-    except (SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"judge {path} cannot be read ({reason}); restore it or train it anew") from None
+    load_weights(network, path, "judge")
     return Judge(network, device)

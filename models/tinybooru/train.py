@@ -12,7 +12,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from eval.clip import load_clip
 from eval.extractor import embed_images
-from eval.malformed import save_classifier
+from eval.picture_classifier import save_weights
 from models.tinybooru.cards import keep_history, write_cards
 from models.tinybooru.corpus import load_corpus
 from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining
@@ -79,11 +79,11 @@ def main() -> None:
     if "malformed" in parts:
         malformed = MalformedTraining(MALFORMED, corpus, CHECKPOINTS / "malformed.safetensors", device)
         malformed.run(len(corpus))
-        save_classifier(malformed.network, HERE / "malformed.safetensors")
+        save_weights(malformed.network, HERE / "malformed.safetensors")
     if "judge" in parts:
         judge = JudgeTraining(JUDGE, corpus, CHECKPOINTS / "judge.safetensors", device)
         judge.run(len(corpus))
-        save_classifier(judge.network, HERE / "judge.safetensors")
+        save_weights(judge.network, HERE / "judge.safetensors")
     if {"clip", "malformed", "judge"} & set(parts):
         measure_scorers(HERE, DATA / "validation", device)
     compiled = not arguments.no_compile
