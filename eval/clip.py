@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
+from open_clip.utils import to_2tuple
 from PIL import Image
 
 from eval.extractor import forward_precision, weights_digest
@@ -48,7 +49,9 @@ class Clip:
         open_clip's preprocessing ends with a tensor of [0, 1] and a normalisation; `embed` does these two for a batch
         at once, which costs a tenth of doing them for each picture and gives the same numbers.
         """
-        for step in self.preprocess.transforms[:-2]:
+        height, width = to_2tuple(self.model.visual.image_size)
+        # Resizing and cropping to the size that is there changes nothing but takes two thirds of the time.
+        for step in self.preprocess.transforms[:-2] if image.size != (width, height) else ():
             image = step(image)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 

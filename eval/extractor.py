@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor
 from pipeline.errors import InputError
 
 BATCH = 128
-# Batches that are being prepared or wait for the network.
+# Batches that are under way or wait to be asked for.
 _AHEAD = 3
 
 
@@ -50,33 +50,58 @@ class Extractor(Protocol):
 def embed_images(extractor: Extractor, images: Iterable[Image.Image], batch: int = BATCH) -> Tensor:
     """Vectors [N, D] float32 of pictures, on the CPU.
 
-    Decoding, resizing and the forward pass overlap: threads prepare the next batches while the network works on this
-    one. Pillow opens a file lazily, so pictures that are only opened are decoded in the threads, too.
+    Decoding, resizing and the forward pass overlap. While a GPU works on a batch, threads prepare the next ones. On
+    the CPU two batches are under way, each on half of the threads: a forward pass on all of them would wait, operation
+    by operation, for the core that decodes. Pillow opens a file lazily, so pictures that are only opened are decoded
+    in the threads, too. Raises ValueError without pictures.
     """
-    with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool, torch.inference_mode():
-        parts = [extractor.embed(pixels).float().cpu() for pixels in _batches(extractor, images, batch, pool)]
+    on_gpu = extractor.device.type == "cuda"
+
+    def prepared(chunk: Sequence[Image.Image]) -> Tensor:
+        rgb = (image if image.mode == "RGB" else image.convert("RGB") for image in chunk)
+        pixels = torch.stack([extractor.prepare(image) for image in rgb])
+        return pixels.pin_memory() if on_gpu else pixels
+
+    @torch.inference_mode()
+    def embedded(pixels: Tensor) -> Tensor:
+        return extractor.embed(pixels.to(extractor.device, non_blocking=True)).float().cpu()
+
+    chunks = _chunks(images, batch)
+    threads = torch.get_num_threads()
+    try:
+        if on_gpu:
+            with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
+                parts = [embedded(pixels) for pixels in _in_order(pool, prepared, chunks)]
+        else:
+            streams = min(2, threads)
+            # A thread's own setting, but for the BLAS library's, which is put back below.
+            with ThreadPoolExecutor(streams, "", torch.set_num_threads, (threads // streams,)) as pool:
+                parts = list(_in_order(pool, lambda chunk: embedded(prepared(chunk)), chunks))
+    finally:
+        torch.set_num_threads(threads)
     if not parts:
         raise ValueError("features need at least 1 picture, found 0")
     return torch.cat(parts)
 
 
-def _batches(
-    extractor: Extractor, images: Iterable[Image.Image], batch: int, pool: ThreadPoolExecutor
-) -> Iterator[Tensor]:
+def _chunks(images: Iterable[Image.Image], size: int) -> Iterator[list[Image.Image]]:
     remaining = iter(images)
+    while chunk := list(islice(remaining, size)):
+        yield chunk
+
+
+def _in_order(
+    pool: ThreadPoolExecutor,
+    function: Callable[[Sequence[Image.Image]], Tensor],
+    chunks: Iterator[Sequence[Image.Image]],
+) -> Iterator[Tensor]:
+    """What `function` makes of each chunk, a few chunks ahead of the one that is asked for."""
     waiting: deque[Future[Tensor]] = deque()
-
-    def prepared(chunk: Sequence[Image.Image]) -> Tensor:
-        rgb = (image if image.mode == "RGB" else image.convert("RGB") for image in chunk)
-        pixels = torch.stack([extractor.prepare(image) for image in rgb])
-        return pixels.pin_memory() if extractor.device.type == "cuda" else pixels
-
     while True:
-        while len(waiting) < _AHEAD and (chunk := list(islice(remaining, batch))):
-            waiting.append(pool.submit(prepared, chunk))
+        waiting.extend(pool.submit(function, chunk) for chunk in islice(chunks, _AHEAD - len(waiting)))
         if not waiting:
             return
-        yield waiting.popleft().result().to(extractor.device, non_blocking=True)
+        yield waiting.popleft().result()
 
 
 def forward_precision(device: torch.device) -> torch.dtype:

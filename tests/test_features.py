@@ -101,6 +101,26 @@ def test_the_batch_size_changes_nothing(load: str, dinov2_folder: Path, pictures
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
+def test_the_number_of_threads_changes_no_byte_and_is_left_as_it_was(pictures: list[Image.Image]) -> None:
+    extractor, before = load_clip(ROOT / "models/tinybooru/clip", CPU), torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(embed_images(extractor, pictures[:9], batch=2))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+
+
+def test_pictures_of_clips_own_size_and_of_others_take_open_clips_preprocessing(pictures: list[Image.Image]) -> None:
+    clip = load_clip(ROOT / "models/tinybooru/clip", CPU)
+    for picture in (pictures[0], pictures[0].resize((96, 70))):
+        prepared = clip.preprocess.transforms[-1](clip.prepare(picture).float().div(255))
+        assert torch.equal(prepared, clip.preprocess(picture))
+
+
 def test_dinov2_sees_224_pixels_and_gives_its_class_token(dinov2_folder: Path, pictures: list[Image.Image]) -> None:
     extractor = load_dinov2(dinov2_folder, CPU, "hf download")
     assert extractor.prepare(pictures[0]).shape == (3, 224, 224)
