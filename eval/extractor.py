@@ -73,9 +73,8 @@ def embed_images(extractor: Extractor, images: Iterable[Image.Image], batch: int
             with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
                 parts = [embedded(pixels) for pixels in _in_order(pool, prepared, chunks)]
         else:
-            streams = min(2, threads)
             # A thread's own setting, but for the BLAS library's, which is put back below.
-            with ThreadPoolExecutor(streams, "", torch.set_num_threads, (threads // streams,)) as pool:
+            with ThreadPoolExecutor(2, "", torch.set_num_threads, (max(1, threads // 2),)) as pool:
                 parts = list(_in_order(pool, lambda chunk: embedded(prepared(chunk)), chunks))
     finally:
         torch.set_num_threads(threads)
