@@ -21,12 +21,9 @@ AllReplicates = Mapping[str, Mapping[str, Replicates]]
 def frontiers(arms: Mapping[str, Arm], baseline: str, found: AllReplicates, level: float) -> list[dict[str, Any]]:
     """Every family of arms as a frontier over its scales, and all of them at equal CLIP score and at equal shift."""
     paths = family_paths(arms, baseline)
-    # A family with other prompts begins elsewhere and would move the level away from where the others are.
-    from_baseline = [path for path in paths.values() if path[0] == baseline]
-    levels = {
-        axis: _matching_level([[found[arm][column].value for arm in path] for path in from_baseline])
-        for axis, column in AXES.items()
-    }
+    # A family with other prompts begins elsewhere and would move the levels away from where the others are.
+    from_baseline = [path[1:] for path in paths.values() if path[0] == baseline]
+    levels = {axis: matching_levels(from_baseline, baseline, found, column, level) for axis, column in AXES.items()}
     return [
         {
             "family": family,
@@ -45,12 +42,38 @@ def frontiers(arms: Mapping[str, Arm], baseline: str, found: AllReplicates, leve
                 *(found[arm]["precision"] for arm in path),
             ).interval(level),
             "matched": [
-                {"axis": axis, "level": levels[axis], "values": matched(path, found, column, levels[axis], level)}
+                {"axis": axis, "level": at, "values": matched(path, found, column, at, level)}
                 for axis, column in AXES.items()
+                for at in levels[axis]
             ],
         }
         for family, path in paths.items()
     ]
+
+
+def matching_levels(
+    paths: list[list[str]], baseline: str, found: AllReplicates, axis: str, confidence: float
+) -> list[float]:
+    """The levels of `axis` at which methods are compared: at most one below the baseline's and one above it.
+
+    The baseline's own value is no strength: every path begins there. Guidance may raise the CLIP score, or lower it, or
+    first the one and then the other, so either side is asked by itself: of the paths with an arm whose paired
+    difference from the baseline has an interval beyond 0 on that side, the level is half way to the one that goes
+    least far. Half way, since a path ends where its last arm is, and in some replicates short of that. A side that
+    fewer than two paths take compares nothing and has no level.
+    """
+    start = found[baseline][axis]
+    levels = []
+    for side in (-1, 1):
+        reached = []
+        for path in paths:
+            farthest = max(path, key=lambda arm: side * found[arm][axis].value)
+            away = (found[farthest][axis] - start).interval(confidence)
+            if min(side * away.low, side * away.high) > 0:
+                reached.append(away.value)
+        if len(reached) > 1:
+            levels.append(start.value + min(reached, key=abs) / 2)
+    return levels
 
 
 def family_paths(arms: Mapping[str, Arm], baseline: str) -> dict[str, list[str]]:
@@ -90,11 +113,3 @@ def matched(path: list[str], found: AllReplicates, axis: str, level: float, conf
             return {}
         result[name] = value.interval(confidence)
     return result
-
-
-def _matching_level(values: list[list[float]]) -> float:
-    """The middle of the range that every path reaches; of the ranges themselves where they have nothing in common."""
-    if not values:
-        return 0.0
-    low, high = max(min(path) for path in values), min(max(path) for path in values)
-    return (low + high) / 2

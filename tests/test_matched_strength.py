@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eval.jackknife import Replicates
-from eval.matched_strength import MATCHED, POINT, family_paths, frontiers, matched
+from eval.matched_strength import MATCHED, POINT, family_paths, frontiers, matched, matching_levels
 from pipeline.arm import Arm
 
 LEVEL = 0.95
@@ -100,6 +100,50 @@ def test_all_families_are_compared_where_all_of_them_come() -> None:
     assert found["autoguidance"]["matched"][0]["values"]["fd"].value == pytest.approx(5.8)
     assert [point["arm"] for point in found["cfg"]["points"]] == ["unguided", "low", "high"]
     assert found["cfg"]["area"].value == pytest.approx(0.25)
+
+
+def levels_of(*paths: list[float], noise: float = 0.0) -> list[float]:
+    """The levels for paths of CLIP scores from a baseline with 20."""
+    found = {"unguided": numbers(20, 10)}
+    names = []
+    for path in paths:
+        names.append([f"arm {len(found) + k}" for k in range(len(path))])
+        found |= {name: numbers(value, 5, noise=noise) for name, value in zip(names[-1], path, strict=True)}
+    return matching_levels(names, "unguided", found, "clip_score", LEVEL)
+
+
+def test_methods_that_lower_the_clip_score_do_not_draw_the_level_to_the_baseline() -> None:
+    # Two raise it to 30 and 24; two lower it to 10 and 5; the last first raises and then lowers it.
+    assert levels_of([30.0], [24.0], [10.0], [5.0]) == [15, 22]
+    assert levels_of([30.0, 27.0], [24.0, 10.0], [15.0]) == [17.5, 22]
+
+
+def test_a_side_that_one_method_takes_has_no_level() -> None:
+    assert levels_of([30.0], [10.0]) == []
+    assert levels_of([30.0]) == []
+    assert levels_of() == []
+
+
+def test_a_method_that_hardly_leaves_the_baseline_sets_no_level() -> None:
+    assert levels_of([30.0], [26.0], [20.5]) == [20.25]
+    assert levels_of([30.0], [26.0], [20.5], noise=0.2) == [23]
+
+
+def test_methods_that_lower_the_clip_score_are_compared_where_both_have_lowered_it() -> None:
+    # FD is a line in the CLIP score for either, so the values at the level are known.
+    arms = {"unguided": ARMS["unguided"], **{name: arm("cfg", scale) for name, scale in (("a1", 2.0), ("a2", 3.0))}}
+    arms |= {name: arm("negative", scale, negative_prompt="bad") for name, scale in (("b1", 2.0), ("b2", 3.0))}
+    found = {
+        "unguided": numbers(75, 1),
+        "a1": numbers(78, 0.4),
+        "a2": numbers(35, 9),
+        "b1": numbers(65, 3),
+        "b2": numbers(45, 7),
+    }
+    by_family = {one["family"]: one["matched"][0] for one in frontiers(arms, "unguided", found, LEVEL)}
+    assert {(one["axis"], one["level"]) for one in by_family.values()} == {("clip_score", 60)}
+    assert by_family["negative"]["values"]["fd"].value == pytest.approx(4)
+    assert by_family["cfg"]["values"]["fd"].value == pytest.approx(0.4 + 8.6 * 18 / 43)
 
 
 def test_renaming_the_arms_changes_nothing_else() -> None:

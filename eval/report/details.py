@@ -18,7 +18,8 @@ _AXES = {"clip_score": "CLIP score", "shift": "shift"}
 
 
 def matched_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Every method at equal shift and at equal CLIP score; no cells where it is out of range."""
+    """Every method at equal shift and at equal CLIP score, level by level; no cells where it is out of range."""
+    levels = {(matched.axis, matched.level): None for one in comparison.frontiers for matched in one.matched}
     return [
         {
             "family": frontier.family,
@@ -31,10 +32,10 @@ def matched_rows(comparison: Comparison) -> list[dict[str, Any]]:
             if matched.values
             else [],
         }
-        for axis in ("shift", "clip_score")
+        for level in sorted(levels, key=lambda level: (level[0] != "shift", level[1]))
         for frontier in comparison.frontiers
         for matched in frontier.matched
-        if matched.axis == axis
+        if (matched.axis, matched.level) == level
     ]
 
 
