@@ -45,9 +45,8 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-mlflow: $(READY) ## look at the runs on http://127.0.0.1:5000 (PORT=...)
-	@echo 'runs: http://127.0.0.1:$(PORT)/#/experiments/1?workflowType=machine_learning   (Ctrl-C ends the server)'
-	$(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 --backend-store-uri sqlite:///mlflow.db --default-artifact-root mlartifacts
+mlflow: $(READY) ## look at the runs on http://127.0.0.1:5000 (PORT=...); with MLFLOW_TRACKING_URI: says where they are
+	@$(BIN)/python -m pipeline.tracking.server --port $(PORT)
 
 label-studio: $(READY) ## start Label Studio on loopback, to label pictures (LABEL_PORT=...)
 	@$(BIN)/python -m labeling.server $(if $(LABEL_PORT),--port $(LABEL_PORT))

@@ -148,3 +148,8 @@ class Arm(Section):
         if self.negative_from_prompt:
             return "the prompt itself"
         return NEGATIVE_PRESETS[self.negative_preset].text if self.negative_preset else self.negative_prompt or ""
+
+    @property
+    def used_negative(self) -> str:
+        """The negative prompt of the guidance; empty where it is only probed, which changes no picture."""
+        return self.negative if any(term.reference == "negative" for term in self.all_terms) else ""

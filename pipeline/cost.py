@@ -6,9 +6,10 @@ entry at once, so an interrupted run loses none.
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -21,13 +22,16 @@ from pipeline.networks import DenoisingNetwork
 from pipeline.perturbation import perturbed
 from pipeline.trace import TraceStep
 
+Measured = TypeVar("Measured", int, float)
+
 
 @dataclass(frozen=True)
 class ShardCost:
     """What the pictures of one shard cost; `fingerprint` is the shard's, the numbers are sums over its pictures.
 
     `nfe` and `flops` are what guidance used, `probe_nfe` and `probe_flops` what was evaluated for the trace alone;
-    `seconds` took both.
+    `seconds` and `cpu_seconds` took both. `memory` and `gpu_memory` are the process's highest, in bytes
+    (pipeline/system_metrics.py); what was not measured is None.
     """
 
     fingerprint: str
@@ -38,6 +42,9 @@ class ShardCost:
     probe_flops: int
     seconds: float
     device: str
+    cpu_seconds: float | None = None
+    memory: int | None = None
+    gpu_memory: int | None = None
 
 
 def total_cost(parts: Sequence[ShardCost], fingerprint: str) -> ShardCost:
@@ -51,7 +58,16 @@ def total_cost(parts: Sequence[ShardCost], fingerprint: str) -> ShardCost:
         sum(part.probe_flops for part in parts),
         sum(part.seconds for part in parts),
         parts[0].device,
+        _over([part.cpu_seconds for part in parts], sum),
+        _over([part.memory for part in parts], max),
+        _over([part.gpu_memory for part in parts], max),
     )
+
+
+def _over(values: Sequence[Measured | None], total: Callable[[Sequence[Measured]], Measured]) -> Measured | None:
+    # A total without one of its parts would pass for less than was used.
+    known = [value for value in values if value is not None]
+    return total(known) if len(known) == len(values) else None
 
 
 class Cost:
@@ -60,10 +76,7 @@ class Cost:
     def __init__(self, path: Path, fingerprints: Mapping[str, str], anlas_per_image: int):
         """`fingerprints` of the arm's shards by file name; entries of other shards are forgotten."""
         self.path, self.anlas_per_image = path, anlas_per_image
-        try:
-            kept = {name: ShardCost(**e) for name, e in json.loads(path.read_text("utf-8"))["shards"].items()}
-        except (FileNotFoundError, ValueError, KeyError, AttributeError, TypeError):
-            kept = {}  # a lost or damaged file costs the record of the past, no pictures
+        kept = read_shard_costs(path)
         self.shards = {name: e for name, e in kept.items() if fingerprints.get(name) == e.fingerprint}
 
     def add(self, name: str, cost: ShardCost) -> None:
@@ -87,6 +100,17 @@ class Cost:
             "shards": {name: asdict(self.shards[name]) for name in sorted(self.shards)},
         }
         write_atomically(self.path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_shard_costs(path: Path) -> dict[str, ShardCost]:
+    """The entries of an arm's file by shard.
+
+    A lost or damaged file costs the record of the past and no pictures, so it has none.
+    """
+    try:
+        return {name: ShardCost(**e) for name, e in json.loads(path.read_text("utf-8"))["shards"].items()}
+    except (FileNotFoundError, ValueError, KeyError, AttributeError, TypeError):
+        return {}
 
 
 def evaluations(trace: Sequence[TraceStep]) -> tuple[Counter[str], Counter[str]]:

@@ -7,7 +7,6 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.arm import Arm
 from pipeline.comparison import Comparison, Interval
 from pipeline.licences import licence_fields
 from pipeline.markdown import fenced, plain
@@ -102,7 +101,7 @@ def write_card(study: Study, comparison: Comparison, rates: Rates, contents: Con
     return environment.get_template(TEMPLATE).render(
         front_matter=_yaml(front_matter(study, contents)),
         study=study,
-        negatives={name: _used_negative(arm) for name, arm in study.arms.items()},
+        negatives={name: arm.used_negative for name, arm in study.arms.items()},
         settings=fenced(_yaml(settings), "yaml"),
         comparison=comparison,
         contents=contents,
@@ -116,11 +115,6 @@ def write_card(study: Study, comparison: Comparison, rates: Rates, contents: Con
         licence=study.licence,
         sources=[source for source in (study.model.main, study.model.guide) if source],
     )
-
-
-def _used_negative(arm: Arm) -> str:
-    # A negative prompt that is only probed has changed no picture.
-    return arm.negative if any(term.reference == "negative" for term in arm.all_terms) else ""
 
 
 def _judged(rates: Rates) -> list[LabelledPictures]:

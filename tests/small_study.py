@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import yaml
-from datasets import Features, Value
-from PIL import Image
+from datasets import Features, Image, Value
+from PIL import Image as PillowImage
 
 from pipeline.comparison import Interval
 from pipeline.compose import compose
+from pipeline.cost import Cost, ShardCost
 from pipeline.generate import FEATURES
 from pipeline.rates import VERDICTS, LabelledPictures, Rate, Rates, Strength
 from pipeline.shards import encode_png, write_shard
@@ -200,8 +201,19 @@ def write_study(root: Path) -> None:
             "inside_reference": [k % 2 == 0 for k in range(PICTURES)],
         }
         write_shard(root / f"data/scores/{arm}.parquet", scores, score_features, "mark")
+        write_cost(root, arm)
+    real: dict[str, list[Any]] = {"image": [{"bytes": encode_png(picture(3, k)), "path": None} for k in range(32)]}
+    write_shard(root / "data/reference/part-00000.parquet", real, Features({"image": Image()}), "mark")
 
 
-def picture(arm: int, seed: int) -> Image.Image:
+def write_cost(root: Path, arm: str) -> None:
+    """What drawing an arm's two shards cost: 8 and 12 seconds, the processor busy for half of them."""
+    names = [f"part-{part:05d}.parquet" for part in range(PICTURES // SHARD)]
+    cost = Cost(root / f"data/cost/{arm}.json", dict.fromkeys(names, "mark"), anlas_per_image=0)
+    for name, seconds in zip(names, (8.0, 12.0), strict=True):
+        cost.add(name, ShardCost("mark", SHARD, 64, 640, 0, 0, seconds, "cpu", seconds / 2, 2**30))
+
+
+def picture(arm: int, seed: int) -> PillowImage.Image:
     """Red says which arm, green which seed."""
-    return Image.new("RGB", (64, 64), (arm * 100, seed * 10, 128))
+    return PillowImage.new("RGB", (64, 64), (arm * 100, seed * 10, 128))

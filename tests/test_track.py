@@ -12,6 +12,8 @@ from threading import Thread
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.data import get_source
 from mlflow.entities import Run
 from PIL import Image
 from small_study import (
@@ -31,8 +33,13 @@ from small_study import (
 from pipeline import track as track_module
 from pipeline.errors import InputError
 from pipeline.gallery import GAP
+from pipeline.layout import TRACKED
+from pipeline.shards import set_fingerprint
 from pipeline.study import Study, parse_study
-from pipeline.track import FINGERPRINT_TAG, masked, track
+from pipeline.track import track
+from pipeline.tracking import server
+from pipeline.tracking.snapshot import FINGERPRINT_TAG
+from pipeline.tracking.store import masked
 
 
 @pytest.fixture(scope="session")
@@ -127,7 +134,8 @@ def test_the_numbers_are_those_of_the_comparison(study: Study, root: Path, clien
                 expected[f"{name}_low"], expected[f"{name}_high"] = measured["low"], measured["high"]
             else:
                 expected[name] = measured
-        assert by_name[entry["arm"]].metrics == expected
+        logged = by_name[entry["arm"]].metrics
+        assert {name: value for name, value in logged.items() if not name.startswith("system/")} == expected
         for name in ("fd", "precision", "recall", "clip_score", "aesthetic", "malformed"):
             headlines[f"{name}/{entry['arm']}"] = entry["scores"][name]["value"]
     assert parent.data.metrics == headlines
@@ -184,8 +192,8 @@ def test_params_and_tags_say_what_an_arm_is(study: Study, root: Path, client: Ml
     expected = {
         "method": "negative",
         "scale": "3.0",
-        "prompt": "positive",
-        "negative_prompt": HOSTILE,
+        "text.prompt": "positive",
+        "text.negative": HOSTILE,
         "sampler.scheduler": "ddim",
         "sampler.steps": "4",
         "pictures": "16",
@@ -196,6 +204,113 @@ def test_params_and_tags_say_what_an_arm_is(study: Study, root: Path, client: Ml
     assert parent.data.params["arms.cfg.scale"] == "3.0"
     assert parent.data.params["provenance.libraries.torch"] == "2.14.1"
     assert len(parent.data.tags[FINGERPRINT_TAG]) == 16
+
+
+def test_the_compare_page_begins_with_method_scale_and_distance(study: Study, root: Path, client: MlflowClient) -> None:
+    # MLflow's plot takes the first three params by name that differ, and the first metric that all runs have.
+    track(study, root, URI)
+    children = all_runs(client)[1]
+    params = [child.data.params for child in children]
+    differing = [key for key in sorted(params[0]) if len({own[key] for own in params}) > 1]
+    assert differing[:2] == ["method", "scale"]
+    assert all(next(iter(child.data.metrics)) == "fd" for child in children)
+
+
+def test_a_negative_prompt_that_is_only_probed_is_not_shown_as_used(root: Path, client: MlflowClient) -> None:
+    probing = {**PARAMS["arms"]["unguided"], "probes": ["negative"], "negative_prompt": "bad"}
+    study = parse_study({**PARAMS, "arms": {**PARAMS["arms"], "unguided": probing}}, "test")
+    parent = client.get_run(track(study, root, URI))
+    unguided = next(child.data for child in all_runs(client)[1] if child.info.run_name == "unguided")
+    assert unguided.params["text.negative"] == ""
+    assert "Negative prompt" not in unguided.tags["mlflow.note.content"]
+    assert "| unguided | `" not in parent.data.tags["mlflow.note.content"]
+
+
+def test_runs_name_the_image_sets_they_rest_on(study: Study, root: Path, client: MlflowClient) -> None:
+    parent = client.get_run(track(study, root, URI))
+    cfg = next(child for child in all_runs(client)[1] if child.info.run_name == "cfg")
+    found = {
+        (entry.dataset.name, entry.dataset.digest, entry.tags[0].value, json.loads(entry.dataset.profile)["num_rows"])
+        for entry in cfg.inputs.dataset_inputs
+    }
+    assert found == {
+        ("small/cfg", set_fingerprint(root / "data/sets/cfg"), "drawn", 16),
+        ("small/reference", set_fingerprint(root / "data/reference"), "real", 32),
+    }
+    names = {entry.dataset.name for entry in parent.inputs.dataset_inputs}
+    assert names == {f"small/{name}" for name in (*ARMS, "reference")}
+    drawn = next(entry.dataset for entry in cfg.inputs.dataset_inputs if entry.dataset.name == "small/cfg")
+    assert get_source(drawn).uri == "data/sets/cfg"
+
+
+def test_what_drawing_took_of_the_machine_is_logged_shard_by_shard(
+    study: Study, root: Path, client: MlflowClient
+) -> None:
+    track(study, root, URI)
+    cfg = next(child for child in all_runs(client)[1] if child.info.run_name == "cfg")
+    first, second = client.get_metric_history(cfg.info.run_id, "system/seconds_per_image")
+    assert [(first.step, first.value), (second.step, second.value)] == [(0, 1.0), (1, 1.5)]
+    # The second shard took 12 seconds, and so far apart they stand.
+    assert second.timestamp - first.timestamp == pytest.approx(12_000, abs=1)
+    assert cfg.data.metrics["system/process_cpu_percent"] == 50
+    assert cfg.data.metrics["system/process_peak_memory_mib"] == 1024
+
+
+def test_a_state_is_one_version_in_the_registry(
+    study: Study, root: Path, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = track(study, root, URI)
+    track(study, root, URI)
+    write_comparison(root, comparison(seed=1))
+    second = track(study, root, URI)
+    versions = client.search_model_versions("name='guidedrift-small'")
+    assert {int(version.version): version.run_id for version in versions} == {1: first, 2: second}
+    assert client.get_model_version_by_alias("guidedrift-small", "current").run_id == second
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        monkeypatch.setenv(name, f"sqlite:///{root}/mlflow.db")
+    folder = Path(download_artifacts("models:/guidedrift-small@current", dst_path=str(tmp_path / "got")))
+    for name, original in (("compare.json", "metrics/compare.json"), ("params.yaml", "params.yaml")):
+        assert (folder / name).read_bytes() == (root / original).read_bytes()
+    # The first state again: its run and its version are there already.
+    write_comparison(root, comparison())
+    assert track(study, root, URI) == first
+    assert len(client.search_model_versions("name='guidedrift-small'")) == 2
+    assert client.get_model_version_by_alias("guidedrift-small", "current").run_id == first
+
+
+def test_the_version_of_a_run_that_broke_off_is_replaced(study: Study, root: Path, client: MlflowClient) -> None:
+    client.update_run(track(study, root, URI), "RUNNING")
+    again = track(study, root, URI)
+    (version,) = client.search_model_versions("name='guidedrift-small'")
+    assert version.run_id == again
+
+
+def test_the_shared_view_lists_the_arms_of_this_state(study: Study, root: Path, client: MlflowClient) -> None:
+    track(study, root, URI)
+    write_comparison(root, comparison(seed=1))
+    parent = track(study, root, URI)
+    experiment = client.get_experiment_by_name("guidedrift")
+    assert experiment is not None
+    view = json.loads(experiment.tags["mlflow.sharedViewState.small"])
+    order = f"{view['orderByKey']} {'ASC' if view['orderByAsc'] else 'DESC'}"
+    runs = client.search_runs([experiment.experiment_id], view["searchFilter"], order_by=[order])
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs} == {parent}
+    assert len(runs) == len(ARMS)
+    distances = [run.data.metrics["fd"] for run in runs]
+    assert distances == sorted(distances)
+    for column in view["selectedColumns"]:
+        kind, key = column.rstrip("`").split(".`")
+        assert all(key in getattr(run.data, kind) for run in runs)
+
+
+def test_make_mlflow_names_the_server_that_has_the_runs(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root)
+    monkeypatch.setattr("sys.argv", ["server"])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://anna:s3cret@mlflow.example.org")
+    server.main()
+    assert capsys.readouterr().out == "the runs are at https://***@mlflow.example.org; look there\n"
 
 
 def test_values_beyond_mlflows_limits_are_cut(root: Path, client: MlflowClient) -> None:
@@ -210,10 +325,10 @@ def test_values_beyond_mlflows_limits_are_cut(root: Path, client: MlflowClient) 
 def test_artifacts_are_at_the_database_and_complete(study: Study, root: Path, client: MlflowClient) -> None:
     parent = track(study, root, URI)
     assert artifacts(client, parent) == {
-        "params.yaml",
-        "metrics/compare.json",
-        "metrics/labels.json",
-        "reports/index.html",
+        "study/params.yaml",
+        "study/compare.json",
+        "study/labels.json",
+        "study/index.html",
         "gallery/same_seed.png",
     }
     for child in all_runs(client)[1]:
@@ -238,8 +353,8 @@ def test_the_same_seed_sheet_has_a_column_an_arm_and_twelve_seeds(
 
 def test_untrusted_prompts_do_not_become_markup(study: Study, root: Path, client: MlflowClient) -> None:
     note = client.get_run(track(study, root, URI)).data.tags["mlflow.note.content"]
-    row = next(line for line in note.splitlines() if line.startswith("| negative"))
-    assert row.count("|") == 5
+    row = next(line for line in note.splitlines() if line.startswith("| negative | `"))
+    assert row.count("|") == 3
     assert row.count("`") == 2
     assert row.index("`") < row.index("![x]") < row.rindex("`")
 
@@ -374,6 +489,16 @@ def test_a_missing_input_is_named_before_anything_is_logged(
     with pytest.raises(InputError, match=missing):
         track(study, root, URI)
     assert client.get_experiment_by_name("guidedrift") is None
+    assert not client.search_registered_models()
+
+
+def test_a_stage_that_refuses_leaves_no_sign_of_having_tracked(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    monkeypatch.setattr("sys.argv", ["track"])
+    (root / "metrics/compare.json").write_text("{}")
+    with pytest.raises(InputError, match=r"compare\.json"):
+        track_module.main()
+    assert not (root / TRACKED).exists()
 
 
 def test_damaged_and_foreign_inputs_are_named_and_leave_no_run(study: Study, root: Path, client: MlflowClient) -> None:
@@ -397,6 +522,7 @@ def test_the_environment_overrides_the_studys_address(
     root: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(root)
+    monkeypatch.setattr("sys.argv", ["track"])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
     shutil.copy(root / "mlflow.db", root / "elsewhere.db")
     track_module.main()

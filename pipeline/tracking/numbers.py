@@ -1,0 +1,115 @@
+"""A study's numbers under the keys that MLflow shows them by.
+
+The compare page's plot begins with the first metric that its runs share, so the Fréchet distance comes first.
+"""
+
+from collections.abc import Mapping
+
+from pipeline.comparison import ComparedArm, Comparison, Interval
+from pipeline.cost import ShardCost
+from pipeline.rates import SIMULATED, VERDICTS, LabelledPictures, Rates, Strength
+
+# Child runs are collapsed in MLflow's list, so the parent carries these of every arm, as `fd/<arm>`.
+HEADLINES = ("fd", "precision", "recall", "clip_score", "aesthetic", "malformed")
+_MEBIBYTE = 2**20
+
+
+def arm_metrics(result: ComparedArm) -> dict[str, float]:
+    """An arm's numbers: `fd`, `fd_low`, `fd_high`; `shift_...` are those against the baseline."""
+    against = result.against_baseline
+    shifts = {f"shift_{name}": interval for name, interval in against.intervals.items()} if against else {}
+    metrics: dict[str, float] = {}
+    for name, interval in {**result.scores, **shifts}.items():
+        metrics |= _bounded(name, interval)
+    if against:
+        metrics["shift_mean_share"] = against.mean_share
+    if result.cost:
+        metrics |= {f"cost_{name}": value for name, value in result.cost.model_dump(exclude={"device"}).items()}
+    return metrics
+
+
+def system_metrics(shards: Mapping[str, ShardCost]) -> list[dict[str, float]]:
+    """What drawing took of the machine, shard by shard in order; MLflow shows `system/...` on a page of their own."""
+    rows = []
+    for _, cost in sorted(shards.items()):
+        row = {"system/seconds_per_image": cost.seconds / cost.pictures}
+        if cost.cpu_seconds is not None:
+            row["system/process_cpu_percent"] = 100 * cost.cpu_seconds / cost.seconds
+        if cost.memory is not None:
+            row["system/process_peak_memory_mib"] = cost.memory / _MEBIBYTE
+        if cost.gpu_memory is not None:
+            row["system/gpu_peak_memory_mib"] = cost.gpu_memory / _MEBIBYTE
+        rows.append(row)
+    return rows
+
+
+def label_metrics(labelled: LabelledPictures) -> dict[str, float]:
+    """An arm's rates by labels: `human_malformed_human` with `_low` and `_high`, prediction-powered where scores exist.
+
+    Rates that rest on simulated labels are `simulated_...`: nothing in MLflow shall pass for people's word.
+    """
+    source = _source(labelled.simulated)
+    metrics = {f"{source}_pictures": float(labelled.pictures)}
+    for verdict, rate in labelled.verdicts.items():
+        metrics |= _bounded(f"{source}_{verdict}", rate.best)
+    if labelled.body_normal:
+        metrics |= _bounded(f"{source}_body_normal", labelled.body_normal)
+    return metrics
+
+
+def strength_metrics(found: Strength) -> dict[str, float]:
+    """An arm's Bradley-Terry strength: `human_strength` with `_low` and `_high`, or `simulated_strength`."""
+    return _bounded(f"{_source(found.simulated)}_strength", found.strength)
+
+
+def label_table(rates: Rates) -> dict[str, list[str | int]]:
+    """The table of rates, a column of cells a key: a row an arm, then a row a canvas size where there are several."""
+    rows = [*rates.arms, *(rates.canvases if len(rates.canvases) > 1 else [])]
+    table: dict[str, list[str | int]] = {
+        "pictures of": [row.name for row in rows],
+        "labels": [_source(row.simulated) for row in rows],
+        "dimension": [row.canvas for row in rows],
+        "sample size": [row.pictures for row in rows],
+    }
+    for verdict in VERDICTS:
+        table[verdict] = [_share(row.verdicts[verdict].best) for row in rows]
+    table["body shape normal"] = [_share(row.body_normal) if row.body_normal else "" for row in rows]
+    return table
+
+
+def label_headlines(rates: Rates) -> dict[str, float]:
+    """The parent's part of it: `<rate>/<arm>`, `<strength>/<arm>`, and Krippendorff's alpha."""
+    metrics = {
+        f"{name}/{labelled.name}": value
+        for labelled in rates.arms
+        for name, value in label_metrics(labelled).items()
+        if not name.endswith(("_low", "_high", "_pictures"))
+    }
+    for found in rates.strengths:
+        metrics[f"{_source(found.simulated)}_strength/{found.arm}"] = found.strength.value
+    if rates.agreement:
+        metrics[f"{_source(rates.agreement.simulated)}_krippendorff_alpha"] = rates.agreement.alpha.value
+    return metrics
+
+
+def headline_metrics(comparison: Comparison) -> dict[str, float]:
+    """The parent's numbers: `<metric>/<arm>` for every arm, and the Fréchet distance that real pictures have."""
+    metrics = {
+        f"{name}/{result.arm}": result.scores[name].value
+        for name in HEADLINES
+        for result in comparison.arms
+        if name in result.scores
+    }
+    return {**metrics, "fd_floor": comparison.floor.fd.value}
+
+
+def _source(simulated: bool) -> str:
+    return SIMULATED if simulated else "human"
+
+
+def _bounded(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _share(interval: Interval) -> str:
+    return f"{interval.value:.1%} ({interval.low:.1%} to {interval.high:.1%})"

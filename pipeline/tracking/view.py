@@ -1,0 +1,39 @@
+"""A view of MLflow's list of runs that shows a study's arms with their numbers, the nearest to real pictures first.
+
+MLflow keeps shared views as tags of an experiment; `?viewStateShareKey=<study>` opens one. By itself the list shows
+parents alone, without a number. A MLflow that knows no such views ignores the tag.
+"""
+
+import json
+
+from mlflow import MlflowClient
+
+from pipeline.tracking.store import PARENT
+
+_TAG = "mlflow.sharedViewState."
+_COLUMNS = (
+    "params.`method`",
+    "params.`scale`",
+    "metrics.`fd`",
+    "metrics.`precision`",
+    "metrics.`recall`",
+    "metrics.`clip_score`",
+    "metrics.`aesthetic`",
+    "metrics.`malformed`",
+)
+
+
+def share_view(client: MlflowClient, experiment: str, study: str, parent: str) -> None:
+    """Let the view called `study` show the arms of the run `parent`."""
+    view = {
+        "searchFilter": f"tags.`{PARENT}` = '{parent}'",
+        "orderByKey": "metrics.`fd`",
+        "orderByAsc": True,
+        "selectedColumns": list(_COLUMNS),
+    }
+    client.set_experiment_tag(experiment, f"{_TAG}{study}", json.dumps(view))
+
+
+def view_address(server: str, experiment: str, study: str) -> str:
+    """The page of that view; `workflowType` because MLflow 3 opens on its pages for language models."""
+    return f"{server}/#/experiments/{experiment}/runs?viewStateShareKey={study}&workflowType=machine_learning"
