@@ -3,17 +3,15 @@
 import argparse
 
 from eval.report.page import report
-from pipeline.comparison import COMPARISON
 from pipeline.errors import run_stage
 from pipeline.files import write_atomically
-from pipeline.layout import REPORT, SCORES, SETS, TRACES
-from pipeline.rates import RATES
+from pipeline.layout import REPORT
 from pipeline.study import load_study
 
 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m eval.report", description=__doc__).parse_args()
-    page = report(load_study(), COMPARISON, SETS, SCORES, TRACES, RATES).encode()
+    page = report(load_study()).encode()
     write_atomically(REPORT, page)
     print(f"report: {REPORT} ({len(page) / 1e6:.1f} MB)")
 

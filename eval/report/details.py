@@ -80,20 +80,3 @@ def cost_rows(comparison: Comparison) -> list[dict[str, Any]]:
         for arm in comparison.arms
         if (cost := arm.cost)
     ]
-
-
-def composition_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Every arm's shares of the kinds, and how far they are from the baseline's."""
-    rows = []
-    for arm in comparison.arms:
-        shift = arm.against_baseline.composition if arm.against_baseline else None
-        rows.append(
-            {
-                "arm": arm.arm,
-                "shares": [f"{share:.1%}" for share in arm.kinds.values()],
-                "total_variation": quoted(shift.total_variation) if shift else "",
-                "jensen_shannon": quoted(shift.jensen_shannon) if shift else "",
-                "p": p_value(shift.p) if shift else "",
-            }
-        )
-    return rows

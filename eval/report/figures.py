@@ -69,11 +69,11 @@ def direction_figure(comparison: Comparison, directions: dict[str, list[tuple[fl
         }
         for arm, steps in directions.items()
     ]
-    layout = _layout("noise level \N{GREEK SMALL LETTER SIGMA}", "mean direction size (RMS in x0)")
+    style = layout("noise level \N{GREEK SMALL LETTER SIGMA}", "mean direction size (RMS in x0)")
     # Sampling starts at the highest noise, so it reads from left to right.
-    layout["xaxis"] |= {"type": "log", "autorange": "reversed", "dtick": 1, "exponentformat": "power"}
-    layout["yaxis"]["rangemode"] = "tozero"
-    return {"data": data, "layout": layout}
+    style["xaxis"] |= {"type": "log", "autorange": "reversed", "dtick": 1, "exponentformat": "power"}
+    style["yaxis"]["rangemode"] = "tozero"
+    return {"data": data, "layout": style}
 
 
 def calibration_figure(rates: Rates) -> dict[str, Any] | None:
@@ -108,7 +108,7 @@ def calibration_figure(rates: Rates) -> dict[str, Any] | None:
                 f"{found.rate.high:.3f}), {found.rate.n} pictures<extra></extra>",
             }
         )
-    return {"data": data, "layout": _layout("mean P(malformed)", f"rate of malformed humans{mark}")}
+    return {"data": data, "layout": layout("mean P(malformed)", f"rate of malformed humans{mark}")}
 
 
 def frontier_figure(comparison: Comparison, x: str, y: str, x_title: str, y_title: str) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def frontier_figure(comparison: Comparison, x: str, y: str, x_title: str, y_titl
                 "hovertemplate": f"%{{text}}<br>{x_title} %{{x:.4g}}<br>{y_title} %{{y:.4g}}",
             }
         )
-    return {"data": data, "layout": _layout(x_title, y_title)}
+    return {"data": data, "layout": layout(x_title, y_title)}
 
 
 def alignment_figure(alignment: Alignment) -> dict[str, Any]:
@@ -170,9 +170,9 @@ def _over_noise(names: Sequence[str], lines: Sequence[Sequence[TraceStep]], y_ti
                 "hovertemplate": "\N{GREEK SMALL LETTER SIGMA} %{x:.3g}<br>" + y_title + " %{y:.3g}",
             }
         )
-    layout = _layout("noise level \N{GREEK SMALL LETTER SIGMA}", y_title)
-    layout["xaxis"] |= {"type": "log", "autorange": "reversed", "dtick": 1, "exponentformat": "power"}
-    return {"data": data, "layout": layout}
+    style = layout("noise level \N{GREEK SMALL LETTER SIGMA}", y_title)
+    style["xaxis"] |= {"type": "log", "autorange": "reversed", "dtick": 1, "exponentformat": "power"}
+    return {"data": data, "layout": style}
 
 
 def _look(k: int) -> Look:
@@ -198,7 +198,7 @@ def _scatter(
                 f"{y_title} %{{y:.4g}} ({y.low:.4g} to {y.high:.4g})",
             }
         )
-    return {"data": data, "layout": _layout(x_title, y_title)}
+    return {"data": data, "layout": layout(x_title, y_title)}
 
 
 def _sweeps(points: Sequence[tuple[ComparedArm, Interval, Interval]]) -> list[dict[str, Any]]:
@@ -240,7 +240,8 @@ def _marker(look: Look, size: int) -> dict[str, Any]:
     return {"color": look.colour, "symbol": look.symbol, "size": size, "line": {"color": "#6B6B6B", "width": 1}}
 
 
-def _layout(x_title: str, y_title: str) -> dict[str, Any]:
+def layout(x_title: str, y_title: str) -> dict[str, Any]:
+    """What all plots share. The page adds to the height what its legend takes (plots.js)."""
     grid = {"gridcolor": "rgba(128,128,128,0.22)", "linecolor": "#808080", "zeroline": False, "showline": True}
     return {
         "xaxis": {**grid, "title": {"text": x_title, "standoff": 8}, "automargin": True},
@@ -250,6 +251,7 @@ def _layout(x_title: str, y_title: str) -> dict[str, Any]:
         # The template's stylesheet replaces this grey by the theme's own.
         "font": {"color": "#808080", "family": "system-ui, sans-serif", "size": 13},
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "height": 390,
         "margin": {"l": 56, "r": 16, "t": 16, "b": 48},
         "showlegend": True,
         "hovermode": "closest",

@@ -1,111 +1,257 @@
-"""The gallery of the report: the same seeds under every arm."""
+"""The gallery of the report: the same seeds under every arm, with what is known of each picture."""
 
-import base64
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
 
+from eval.features import load_features
+from eval.report.picture_labels import PictureLabel
+from eval.report.selection import Selection, select
+from eval.report.thumbnails import thumbnail
 from pipeline.comparison import Comparison
 from pipeline.errors import InputError
-from pipeline.shards import decode_images, encode_png, read_set, read_table, shard_paths
+from pipeline.rates import VERDICTS
+from pipeline.shards import decode_images, read_set, read_table, shard_paths
 
-GALLERY_PAIRS = 24
-# plotly.js takes 5 MB, and the page shall stay below 15 MB.
-GALLERY_BYTES = 9_000_000
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture of the gallery; `source` is a PNG data URI."""
-
-    arm: str
-    prompt: str
-    negative_prompt: str
-    seed: int
-    source: str
-    clip_score: float
-    aesthetic: float
-    p_malformed: float
-
-    @property
-    def title(self) -> str:
-        negative = [f"negative prompt: {self.negative_prompt}"] if self.negative_prompt else []
-        return "\n".join(
-            [
-                f"{self.arm}, seed {self.seed}",
-                f"prompt: {self.prompt or '(empty)'}",
-                *negative,
-                f"CLIP score {self.clip_score:.3f}, aesthetic {self.aesthetic:.2f}, "
-                f"P(malformed) {self.p_malformed:.3f}",
-            ]
-        )
+# Base64 characters of all pictures: with them a page opens in less than 3 s (benchmarks/report.py).
+GALLERY_BYTES = 30_000_000
+# How many pictures of each arm tell how large a thumbnail of the study is.
+MEASURED = 8
+# Rows that lie in one element of the page, which is read when one of them is shown.
+BLOCK = 32
 
 
 @dataclass(frozen=True)
-class GalleryRow:
-    """One seed; a picture an arm, in the arms' order. `prompt` is the baseline's."""
+class Score:
+    """A score of single pictures: its column in data/scores, its name, and which end of it is the good one."""
 
-    pair_id: int
-    seed: int
-    prompt: str
-    pictures: list[Picture]
+    key: str
+    label: str
+    better: Literal["higher", "lower"] = "higher"
+
+
+# In the order of the page; a study has those whose columns its scores hold.
+SCORES = (
+    Score("clip_score", "CLIP score"),
+    Score("aesthetic", "Aesthetic"),
+    Score("p_malformed", "P(malformed)", "lower"),
+    Score("realism", "Realism"),
+    Score("pickscore", "PickScore"),
+    Score("hpsv2_1", "HPSv2.1"),
+    Score("imagereward", "ImageReward"),
+    Score("lpips", "LPIPS within prompt"),
+)
+
+
+@dataclass(frozen=True)
+class ArmPictures:
+    """What is known of an arm's pictures, by pair: texts, scores, kind, and how far each moved from the baseline's."""
+
+    ids: dict[int, str]
+    seeds: dict[int, int]
+    prompts: dict[int, str]
+    negatives: dict[int, str]
+    scores: dict[str, dict[int, float]]
+    kinds: dict[int, int]
+    moved: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What the page holds of the pictures.
+
+    `content` is what the page's script reads; `blocks` are lines of base64 WebP, `BLOCK` rows of a line an arm, empty
+    where a picture is not in the page. `total` counts the study's pictures of shared pairs, `held` those in the page.
+    """
+
+    content: dict[str, Any]
+    blocks: list[str]
+    selection: Selection
+    pairs: int
+    held: int
+    total: int
 
 
 def gallery(
     comparison: Comparison,
     sets: Path,
     scores: Path,
-    pairs: int = GALLERY_PAIRS,
+    features: Path,
+    primary: str,
+    labels: Mapping[str, PictureLabel],
     limit: int = GALLERY_BYTES,
-) -> list[GalleryRow]:
-    """The first `pairs` pairs that every arm has, by pair_id; fewer, at least one, where they exceed `limit` bytes.
+) -> Gallery:
+    """The gallery of a study, its pictures within about `limit` bytes. `primary` is the extractor of `features`.
 
-    Raises InputError where a set or its scores are missing, unreadable or of different pictures.
+    Raises InputError where a set, its scores or features are missing, unreadable or of different pictures.
     """
     names = [arm.arm for arm in comparison.arms]
-    common = set.intersection(*(set(read_set(sets / arm, ["pair_id"])["pair_id"].to_pylist()) for arm in names))
-    if not common:
+    known = _arms(names, comparison.baseline, sets, scores, features, primary)
+    pairs = sorted(set.intersection(*(set(own.ids) for own in known.values())))
+    if not pairs:
         raise InputError(f"the arms in {sets} share no pair_id; `dvc repro` makes them anew")
-    wanted = sorted(common)[:pairs]
-    columns = {arm: _pictures(arm, sets / arm, scores / f"{arm}.parquet", wanted) for arm in names}
-    rows: list[GalleryRow] = []
-    size = 0
-    for pair_id in wanted:
-        pictures = [columns[arm][pair_id] for arm in names]
-        size += sum(len(picture.source) for picture in pictures)
-        if rows and size > limit:
-            break
-        baseline = columns[comparison.baseline][pair_id]
-        rows.append(GalleryRow(pair_id, baseline.seed, baseline.prompt, pictures))
-    return rows
+    rankings = {name: _rankings(own, pairs) for name, own in known.items()}
+    size = _thumbnail_size(sets, names)
+    selection = select(pairs, names, comparison.baseline, rankings, int(limit / size))
+    rows = [*((pair, names) for pair in selection.whole), *selection.parts.items()]
+    wanted = {name: [pair for pair, arms in rows if name in arms] for name in names}
+    pictures = {name: _pictures(sets / name, wanted[name]) for name in names}
+    lines = ["\n".join(pictures[name].get(pair, "") for name in names) for pair, _ in rows]
+    return Gallery(
+        content=_content(comparison, known, rows, len(selection.whole), labels),
+        blocks=["\n".join(lines[k : k + BLOCK]) for k in range(0, len(lines), BLOCK)],
+        selection=selection,
+        pairs=len(pairs),
+        held=selection.pictures(len(names)),
+        total=len(pairs) * len(names),
+    )
 
 
-def _pictures(arm: str, folder: Path, scores: Path, wanted: list[int]) -> dict[int, Picture]:
-    columns = ["image_id", "clip_score", "aesthetic", "p_malformed"]
-    by_image = {row["image_id"]: row for row in read_table(scores, columns).to_pylist()}
-    found: dict[int, Picture] = {}
-    # The wanted pairs lie in the first shards, and a set's pictures together may not fit the memory.
+def _arms(
+    names: Sequence[str], baseline: str, sets: Path, scores: Path, features: Path, primary: str
+) -> dict[str, ArmPictures]:
+    base = load_features(features / baseline / f"{primary}.safetensors")
+    known: dict[str, ArmPictures] = {}
+    base_images: dict[int, torch.Tensor] = {}
+    for name in sorted(names, key=lambda name: name != baseline):
+        table = read_set(sets / name, ["image_id", "pair_id", "prompt", "negative_prompt", "seed"]).to_pydict()
+        path = scores / f"{name}.parquet"
+        found = {row["image_id"]: row for row in read_table(path, _score_columns(path)).to_pylist()}
+        own = base if name == baseline else load_features(features / name / f"{primary}.safetensors")
+        vectors = dict(zip(own.ids, own.images, strict=True))
+        for image_id in table["image_id"]:
+            for where, there in ((path, found), (features / name, vectors)):
+                if image_id not in there:
+                    raise InputError(f"{where} has no row for '{image_id}'; delete it and run `dvc repro`")
+        ids = dict(zip(table["pair_id"], table["image_id"], strict=True))
+        images = {pair: vectors[image_id] for pair, image_id in ids.items()}
+        if name == baseline:
+            base_images = images
+        known[name] = ArmPictures(
+            ids=ids,
+            seeds=dict(zip(table["pair_id"], table["seed"], strict=True)),
+            prompts=dict(zip(table["pair_id"], table["prompt"], strict=True)),
+            negatives=dict(zip(table["pair_id"], table["negative_prompt"], strict=True)),
+            scores={
+                score.key: {pair: found[image_id][score.key] for pair, image_id in ids.items()}
+                for score in SCORES
+                if score.key in next(iter(found.values()), {})
+            },
+            kinds={
+                pair: max(range(len(VERDICTS)), key=lambda k: found[image_id][f"kind_{VERDICTS[k]}"])
+                for pair, image_id in ids.items()
+            },
+            moved={}
+            if name == baseline
+            else {pair: float((images[pair] - base_images[pair]).norm()) for pair in ids if pair in base_images},
+        )
+    return {name: known[name] for name in names}
+
+
+def _score_columns(path: Path) -> list[str]:
+    """The columns to read: what every study scores, and what this one scores besides."""
+    always = ["image_id", "clip_score", "aesthetic", "p_malformed", *(f"kind_{verdict}" for verdict in VERDICTS)]
+    there = set(pq.read_schema(path).names) if path.exists() else set()
+    return [*always, *(score.key for score in SCORES if score.key in there and score.key not in always)]
+
+
+def _rankings(own: ArmPictures, pairs: Sequence[int]) -> list[list[int]]:
+    """An arm's pairs by every score, from either end, and by how far they moved; what has no value is not ranked."""
+    rankings = []
+    for values in own.scores.values():
+        ordered = sorted((pair for pair in pairs if math.isfinite(values[pair])), key=lambda pair: values[pair])
+        rankings += [ordered[::-1], ordered]
+    if own.moved:
+        rankings.append(sorted(pairs, key=lambda pair: -own.moved[pair]))
+    return rankings
+
+
+def _thumbnail_size(sets: Path, names: Sequence[str]) -> float:
+    """Mean base64 characters of a thumbnail, over the first pictures of every arm."""
+    sizes = [
+        len(picture)
+        for name in names
+        for picture in _thumbnails(shard_paths(sets / name)[0], pa.array(range(MEASURED)), "index").values()
+    ]
+    return sum(sizes) / len(sizes)
+
+
+def _pictures(folder: Path, wanted: Sequence[int]) -> dict[int, str]:
+    """{pair: base64 WebP} of the wanted pairs of a set; shard by shard, as a set may not fit the memory."""
+    found: dict[int, str] = {}
     for path in shard_paths(folder):
-        if len(found) == len(wanted):
-            break
-        shard = read_table(path, ["image_id", "image", "pair_id", "prompt", "negative_prompt", "seed"])
-        shard = shard.filter(pc.is_in(shard["pair_id"], pa.array(wanted, pa.int64())))
-        try:
-            images = [encode_png(image) for image in decode_images(shard)]
-        except OSError as error:
-            raise InputError(f"{path} holds an unreadable picture ({error}); delete it and run `dvc repro`") from None
-        for row, png in zip(shard.drop_columns("image").to_pylist(), images, strict=True):
-            if row["image_id"] not in by_image:
-                raise InputError(f"{scores} has no row for '{row['image_id']}'; delete it and run `dvc repro`")
-            score = by_image[row["image_id"]]
-            found[row["pair_id"]] = Picture(
-                arm=arm,
-                prompt=row["prompt"],
-                negative_prompt=row["negative_prompt"],
-                seed=row["seed"],
-                source="data:image/png;base64," + base64.b64encode(png).decode(),
-                **{name: score[name] for name in columns[1:]},
-            )
+        found |= _thumbnails(path, pa.array(wanted, pa.int64()), "pair_id")
     return found
+
+
+def _thumbnails(path: Path, wanted: pa.Array, by: Literal["pair_id", "index"]) -> dict[int, str]:
+    pairs = read_table(path, ["pair_id"])["pair_id"]
+    there = pairs if by == "pair_id" else pa.array(range(len(pairs)))
+    rows = pc.indices_nonzero(pc.is_in(there, wanted))
+    if not len(rows):
+        return {}
+    shard = read_table(path, ["pair_id", "image"]).take(rows)
+    try:
+        pictures = [thumbnail(image) for image in decode_images(shard)]
+    except OSError as error:
+        raise InputError(f"{path} holds an unreadable picture ({error}); delete it and run `dvc repro`") from None
+    return dict(zip(shard["pair_id"].to_pylist(), pictures, strict=True))
+
+
+def _content(
+    comparison: Comparison,
+    known: Mapping[str, ArmPictures],
+    rows: Sequence[tuple[int, Sequence[str]]],
+    whole: int,
+    labels: Mapping[str, PictureLabel],
+) -> dict[str, Any]:
+    names = list(known)
+    base = known[comparison.baseline]
+    numbers: dict[str, int] = {}
+
+    def text(words: str) -> int:
+        return numbers.setdefault(words, len(numbers))
+
+    columns = [
+        {
+            "arm": name,
+            "ids": [own.ids[pair] for pair, _ in rows],
+            "prompts": [text(own.prompts[pair]) for pair, _ in rows],
+            "negatives": [text(own.negatives[pair]) for pair, _ in rows],
+            "kinds": [own.kinds[pair] for pair, _ in rows],
+            "moved": [_short(own.moved[pair]) for pair, _ in rows] if own.moved else None,
+            "scores": {key: [_short(values[pair]) for pair, _ in rows] for key, values in own.scores.items()},
+            "labels": {
+                str(k): {"majority": said.majority, "verdicts": said.verdicts, "simulated": said.simulated}
+                for k, (pair, _) in enumerate(rows)
+                if (said := labels.get(own.ids[pair]))
+            },
+        }
+        for name, own in known.items()
+    ]
+    return {
+        "baseline": comparison.baseline,
+        "scores": [vars(score) for score in SCORES if all(score.key in own.scores for own in known.values())],
+        "kinds": [verdict.replace("_", " ") for verdict in VERDICTS],
+        "verdicts": list(VERDICTS),
+        "block": BLOCK,
+        "pairs": [pair for pair, _ in rows],
+        "seeds": [base.seeds[pair] for pair, _ in rows],
+        # Rows up to here have every arm's picture; `parts` lists the columns of those after.
+        "whole": whole,
+        "parts": [[names.index(arm) for arm in arms] for _, arms in rows[whole:]],
+        "columns": columns,
+        "texts": list(numbers),
+    }
+
+
+def _short(value: float) -> float | None:
+    """Four digits; None for what JSON cannot hold (the realism of a copy is infinite)."""
+    return float(f"{value:.4g}") if math.isfinite(value) else None

@@ -1,10 +1,10 @@
 """The report's section on people's labels: the table of rates, differences, agreement, calibration, strengths."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from eval.notation import quoted
-from pipeline.comparison import Interval
+from pipeline.comparison import ComparedArm, Comparison, Interval
 from pipeline.rates import SIMULATED, VERDICTS, LabelledPictures, Rate, Rates, Verdict
 
 VERDICT_LABELS: dict[Verdict, str] = {
@@ -17,12 +17,16 @@ VERDICT_LABELS: dict[Verdict, str] = {
 
 @dataclass(frozen=True)
 class RateCell:
-    """A rate in per cent, from labels alone and, where it exists, with the scores; `value` is what sorting uses."""
+    """A rate in per cent, from labels alone and, where it exists, with the scores; `value` is what sorting uses.
 
-    value: float
+    `automatic` is the rate that CLIP's zero-shot classification gives to all pictures of the arm.
+    """
+
+    value: float | str
     text: str
     span: str
     powered: str
+    automatic: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,11 @@ class RateRow:
     simulated: bool
     cells: list[RateCell]
     body: str
+    p_malformed: str = ""
+
+
+# Nobody has labelled a picture.
+_UNSEEN = RateCell("", "\N{EN DASH}", "", "")
 
 
 def percent(interval: Interval, signed: bool = False) -> tuple[str, str]:
@@ -44,6 +53,22 @@ def percent(interval: Interval, signed: bool = False) -> tuple[str, str]:
         for x in (interval.value, interval.low, interval.high)
     )
     return value, f"{low} to {high}"
+
+
+def arm_rows(comparison: Comparison, rates: Rates) -> list[RateRow]:
+    """The field notes' table: a row an arm, people's rates beside the automatic ones; nobody may have seen the arm."""
+    rows = []
+    for arm in comparison.arms:
+        own = rates.of_arm(arm.arm)
+        seen = rate_rows([own])[0] if own else RateRow(arm.arm, "", 0, False, [_UNSEEN] * len(VERDICTS), "")
+        cells = [
+            replace(cell, automatic=_automatic(arm, verdict))
+            for cell, verdict in zip(seen.cells, VERDICTS, strict=True)
+        ]
+        p_malformed = arm.scores.get("malformed")
+        text = "{} % ({})".format(*percent(p_malformed)) if p_malformed else ""
+        rows.append(replace(seen, cells=cells, p_malformed=text))
+    return rows
 
 
 def rate_rows(pictures: Sequence[LabelledPictures]) -> list[RateRow]:
@@ -114,3 +139,10 @@ def _cell(rate: Rate, signed: bool = False) -> RateCell:
     value, span = percent(rate.classical, signed)
     powered = "{} ({})".format(*percent(rate.powered, signed)) if rate.powered else ""
     return RateCell(rate.classical.value, value, span, powered)
+
+
+def _automatic(arm: ComparedArm, verdict: Verdict) -> str:
+    found = arm.scores.get(f"kind_{verdict}")
+    if found:
+        return "{} ({})".format(*percent(found))
+    return f"{100 * arm.kinds[verdict]:.1f}" if verdict in arm.kinds else ""

@@ -4,16 +4,16 @@ The page needs no network: plotly.js and the pictures are inside it. Prompts and
 so the templates escape everything; only plotly.js itself is inserted as it is.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from eval.notation import quoted
-from eval.report.details import MATCHED_COLUMNS, composition_rows, cost_rows, matched_rows, shift_details
+from eval.report.composition import composition_figure, composition_rows, tag_rows
+from eval.report.details import MATCHED_COLUMNS, cost_rows, matched_rows, shift_details
 from eval.report.figures import (
     action_figure,
     alignment_figure,
@@ -24,12 +24,21 @@ from eval.report.figures import (
     precision_recall_figure,
     shift_figure,
 )
-from eval.report.gallery import GalleryRow, gallery
-from eval.report.labels import VERDICT_LABELS, agreement_lines, difference_rows, rate_rows, strength_lines
-from eval.report.tables import SHIFT_COLUMNS, score_columns, table
-from pipeline.comparison import Comparison, load_comparison
-from pipeline.rates import VERDICTS, Rates, load_rates
+from eval.report.gallery import Gallery, gallery
+from eval.report.labels import VERDICT_LABELS, agreement_lines, arm_rows, difference_rows, rate_rows, strength_lines
+from eval.report.picture_labels import picture_labels
+from eval.report.provenance import commit, parameters, scorer_digests, seeds
+from eval.report.tables import LEARNED_COLUMNS, further_columns, score_columns, shift_columns, table
+from eval.report.trajectory import trajectories
+from labeling.records import SAMPLED_TASKS, TASK_LABELS, read_labels, read_tasks
+from pipeline.comparison import COMPARISON, Comparison, load_comparison
+from pipeline.layout import FEATURES, SCORES, SETS, TRACES, TRAJECTORIES
+from pipeline.rates import RATES, VERDICTS, Rates, load_rates
 from pipeline.study import Study
+
+TEMPLATES = Path(__file__).parent / "templates"
+# plotly.js with scatter and bar plots alone: the whole of it takes a browser three seconds to start.
+PLOTLY = Path(__file__).parent / "plotly/plotly-basic.min.js"
 
 
 @dataclass(frozen=True)
@@ -54,23 +63,49 @@ SECTIONS = (
     Section("cost", "Cost"),
     Section("labels", "What people see"),
     Section("gallery", "Gallery"),
+    Section("trajectory", "Trajectory"),
 )
 
-ALIGNMENT_FIGURES = {"alignment": alignment_figure, "action": action_figure}
+
+def figures(
+    comparison: Comparison, directions: dict[str, list[tuple[float, float]]], rates: Rates
+) -> dict[str, dict[str, Any] | None]:
+    """Every plot of the page by the name of its place; None where there is nothing to plot."""
+    found = {
+        "precision-recall": precision_recall_figure(comparison),
+        "shift": shift_figure(comparison),
+        "direction": direction_figure(comparison, directions),
+        "composition": composition_figure(comparison),
+        "calibration": calibration_figure(rates),
+        "frontier-precision": frontier_figure(comparison, "recall", "precision", "recall", "precision"),
+        "frontier-fd": frontier_figure(comparison, "clip_score", "fd", "CLIP score", "FD to the reference set"),
+        "frontier-quality": frontier_figure(comparison, "shift", "aesthetic", "shift (FD)", "aesthetic score"),
+    }
+    for k, one in enumerate(comparison.alignment):
+        after = f"-{k + 1}" if k else ""
+        found |= {f"alignment{after}": alignment_figure(one), f"action{after}": action_figure(one)}
+    return found
 
 
 def render(
-    comparison: Comparison, rows: Sequence[GalleryRow], directions: dict[str, list[tuple[float, float]]], rates: Rates
+    comparison: Comparison,
+    shown: Gallery,
+    recorded: dict[str, Any] | None,
+    directions: dict[str, list[tuple[float, float]]],
+    rates: Rates,
+    provenance: dict[str, Any],
 ) -> str:
     """The page as HTML; the same input gives the same page."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    columns = score_columns(comparison.by_name(comparison.baseline).scores)
+    scores = comparison.by_name(comparison.baseline).scores
+    columns, further = score_columns(scores), further_columns(scores)
+    against = shift_columns(set().union(*(numbers.intervals for _, numbers in comparison.guided)))
     # A baseline alone has nothing to be compared with.
     hidden = set() if comparison.guided else {"against-baseline", "frontiers"}
     # Without probes or several terms no two references were evaluated side by side.
@@ -82,21 +117,15 @@ def render(
         sections=[section for section in SECTIONS if section.anchor not in hidden],
         score_columns=columns,
         score_rows=table([(arm, arm.scores) for arm in comparison.arms], columns),
-        shift_columns=SHIFT_COLUMNS,
-        shift_rows=table([(arm, against.intervals) for arm, against in comparison.guided], SHIFT_COLUMNS),
-        figures={
-            "precision-recall": precision_recall_figure(comparison),
-            "shift": shift_figure(comparison),
-            "direction": direction_figure(comparison, directions),
-            "calibration": calibration_figure(rates),
-            "frontier-precision": frontier_figure(comparison, "recall", "precision", "recall", "precision"),
-            "frontier-fd": frontier_figure(comparison, "clip_score", "fd", "CLIP score", "FD to the reference set"),
-            "frontier-quality": frontier_figure(comparison, "shift", "aesthetic", "shift (FD)", "aesthetic score"),
-            **{name: figure(one) for one in comparison.alignment[:1] for name, figure in ALIGNMENT_FIGURES.items()},
-        },
+        further_columns=further,
+        further_rows=table([(arm, arm.scores) for arm in comparison.arms], further),
+        learned=[column.key for column in LEARNED_COLUMNS if column.key in scores],
+        shift_columns=against,
+        shift_rows=table([(arm, numbers.intervals) for arm, numbers in comparison.guided], against),
+        figures=figures(comparison, directions, rates),
         rates=rates,
         verdict_labels=[VERDICT_LABELS[verdict] for verdict in VERDICTS],
-        label_rows=rate_rows(rates.arms),
+        label_rows=arm_rows(comparison, rates),
         canvas_rows=rate_rows(rates.canvases),
         label_difference_rows=difference_rows(rates),
         agreement_lines=agreement_lines(rates),
@@ -106,15 +135,28 @@ def render(
         shift_details=shift_details(comparison),
         kinds=list(comparison.by_name(comparison.baseline).kinds),
         composition_rows=composition_rows(comparison),
+        tag_rows=tag_rows(comparison),
         cost_rows=cost_rows(comparison),
         floor=quoted(comparison.floor.fd),
-        gallery=rows,
-        plotlyjs=Markup(get_plotlyjs()),
+        gallery=shown,
+        trajectories=recorded,
+        provenance=provenance,
+        plotlyjs=Markup(PLOTLY.read_text("utf-8")),
     )
 
 
-def report(study: Study, comparison: Path, sets: Path, scores: Path, traces: Path, rates: Path) -> str:
-    """The report of a study as one self-contained HTML page. Raises InputError."""
-    compared = load_comparison(comparison, study)
-    directions = direction_by_noise(traces, [arm.arm for arm, _ in compared.guided])
-    return render(compared, gallery(compared, sets, scores), directions, load_rates(rates))
+def report(study: Study, root: Path = Path()) -> str:
+    """The report of the study in `root` as one self-contained HTML page. Raises InputError."""
+    compared = load_comparison(root / COMPARISON, study)
+    names = [arm.arm for arm in compared.arms]
+    directions = direction_by_noise(root / TRACES, [arm.arm for arm, _ in compared.guided])
+    said = picture_labels(read_tasks(root / SAMPLED_TASKS), read_labels(root / TASK_LABELS))
+    shown = gallery(compared, root / SETS, root / SCORES, root / FEATURES, study.features.primary, said)
+    recorded = trajectories(root / TRAJECTORIES, root / SETS, names)
+    provenance = {
+        "scorers": scorer_digests(compared, root),
+        "seeds": seeds(study),
+        "parameters": parameters(study),
+        "commit": commit(root),
+    }
+    return render(compared, shown, recorded, directions, load_rates(root / RATES), provenance)

@@ -1,6 +1,6 @@
 """The tables of the report: a row an arm, a column a number with its interval."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,6 +39,25 @@ SCORE_COLUMNS = (
     Column("aesthetic", "Aesthetic", "higher"),
     Column("malformed", "P(malformed)", "lower"),
 )
+# Scores that a study has only where it asks for them (docs/metrics.md, "Learned scores by name").
+LEARNED_COLUMNS = (
+    Column("pickscore", "PickScore", "higher"),
+    Column("hpsv2_1", "HPSv2.1", "higher"),
+    Column("imagereward", "ImageReward", "higher"),
+    Column("lpips", "LPIPS within prompt"),
+)
+FURTHER_COLUMNS = (
+    Column("fd_infinity", "FD\N{INFINITY}", "lower"),
+    Column("kid", "KID", "lower"),
+    Column("cmmd", "CMMD", "lower"),
+    Column("vendi", "Vendi score"),
+    Column("realism", "Realism (median)", "higher"),
+    Column("saturation", "Saturation"),
+    Column("contrast", "Contrast"),
+    Column("sharpness", "Sharpness"),
+)
+# What is measured with further extractors, whose names come first.
+OF_OTHER_EXTRACTORS = (*SCORE_COLUMNS[:5], Column("vendi", "Vendi score"))
 SHIFT_COLUMNS = (
     Column("fd", "FD to baseline"),
     Column("drift", "Drift"),
@@ -50,11 +69,31 @@ SHIFT_COLUMNS = (
 )
 
 
-def score_columns(names: Iterable[str]) -> list[Column]:
-    """A column for each score of `names`: the known ones first and in their order, others under their own name."""
-    names = list(names)
-    known = [column for column in SCORE_COLUMNS if column.key in names]
-    return [*known, *(Column(name, name) for name in names if name not in {column.key for column in known})]
+def score_columns(names: Collection[str]) -> list[Column]:
+    """The columns of the main table: those of `names` that it always has, and the learned scores."""
+    return [column for column in (*SCORE_COLUMNS, *LEARNED_COLUMNS) if column.key in names]
+
+
+def further_columns(names: Collection[str]) -> list[Column]:
+    """The columns of the second table: every other score of `names`, save the kinds, which have a section."""
+    shown = {column.key for column in (*SCORE_COLUMNS, *LEARNED_COLUMNS, *FURTHER_COLUMNS)}
+    others = [name for name in names if name not in shown and not name.startswith("kind_")]
+    return [*(column for column in FURTHER_COLUMNS if column.key in names), *map(_of_other_extractor, others)]
+
+
+def shift_columns(numbers: Collection[str]) -> list[Column]:
+    """The columns against the baseline: those that every study has, and the learned scores of `numbers`."""
+    learned = [column for column in LEARNED_COLUMNS if column.key in numbers]
+    return [*SHIFT_COLUMNS, *(Column(one.key, f"Δ {one.label}", signed=True) for one in learned)]
+
+
+def _of_other_extractor(name: str) -> Column:
+    """A column `<extractor>_<metric>`; under its own name where no such metric is known."""
+    for known in OF_OTHER_EXTRACTORS:
+        extractor = name.removesuffix(f"_{known.key}")
+        if extractor != name:
+            return Column(name, f"{extractor}: {known.label}", known.better)
+    return Column(name, name)
 
 
 def table(

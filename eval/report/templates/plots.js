@@ -1,0 +1,50 @@
+// Plots are drawn when they come near the window, and all of them before printing.
+const figures = JSON.parse(document.getElementById("figures").textContent);
+
+// What a line of the legend and a name in it take, in pixels.
+const LEGEND_LINE = 20;
+const LEGEND_NAME = 160;
+// Widths that two plots beside each other, and one alone, have on a sheet of A4 or letter paper on its side.
+const PAPER = {half: 470, whole: 950};
+
+const heightAt = (figure, width) => {
+  const names = figure.data.filter((trace) => trace.showlegend !== false).length;
+  return figure.layout.height + LEGEND_LINE * Math.ceil(names / Math.max(1, Math.floor(width / LEGEND_NAME)));
+};
+const figureOf = (place) => figures[place.id.slice("plot-".length)];
+const isDrawn = (place) => place.classList.contains("js-plotly-plot");
+
+const drawPlot = (place) => {
+  if (isDrawn(place)) return;
+  if (!window.Plotly) {
+    const script = document.createElement("script");
+    script.textContent = document.getElementById("plotly").textContent;
+    document.head.append(script);
+  }
+  const {data, layout} = figureOf(place);
+  Plotly.newPlot(place, data, {...layout, height: place.clientHeight}, {responsive: true, displaylogo: false, displayModeBar: false});
+};
+const fitPlot = (place) => {
+  const height = heightAt(figureOf(place), place.clientWidth);
+  place.style.height = `${height}px`;
+  if (isDrawn(place)) Plotly.relayout(place, {autosize: true, width: null, height});
+};
+const fitPaper = (place) => {
+  drawPlot(place);
+  const width = place.closest(".plots") ? PAPER.half : PAPER.whole;
+  const height = heightAt(figureOf(place), width);
+  place.style.height = `${height}px`;
+  Plotly.relayout(place, {autosize: false, width, height});
+};
+
+const nearPlots = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    if (!entry.isIntersecting) continue;
+    nearPlots.unobserve(entry.target);
+    drawPlot(entry.target);
+  }
+}, {rootMargin: "400px"});
+const plots = [...document.querySelectorAll(".plot")];
+plots.forEach((place) => { fitPlot(place); nearPlots.observe(place); });
+addEventListener("beforeprint", () => plots.forEach(fitPaper));
+addEventListener("afterprint", () => plots.forEach(fitPlot));

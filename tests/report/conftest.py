@@ -1,0 +1,47 @@
+"""The report in Debian's Chromium."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+from report_browser import CHROMIUM, Visit
+from report_study import Inputs
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    """A study that no test changes."""
+    return Inputs(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture
+def own_inputs(tmp_path: Path) -> Inputs:
+    return Inputs(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def page_file(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("reports") / "index.html"
+    path.write_text(inputs.report(), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        pytest.fail(f"{CHROMIUM} is missing; `apt-get install --no-install-recommends chromium` installs it")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, page_file: Path) -> Iterator[Visit]:
+    """The page; afterwards that it was silent and fetched nothing, whatever was done with it."""
+    visit = Visit(browser, page_file)
+    yield visit
+    visit.page.close()
+    assert visit.messages == [], "the page is silent, whatever was done with it"
+    assert visit.requests == [page_file.as_uri()], "the page fetches nothing but itself"

@@ -1,0 +1,37 @@
+"""A visit to the report in Debian's Chromium."""
+
+from pathlib import Path
+
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+class Visit:
+    """The page in the browser, and whatever it said, asked for or fetched on the way."""
+
+    def __init__(self, browser: Browser, path: Path, colour_scheme: str = "light"):
+        self.page: Page = browser.new_page(
+            viewport={"width": 1360, "height": 900},
+            color_scheme="dark" if colour_scheme == "dark" else "light",
+        )
+        self.messages: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", self._said)
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.messages.append(f"alert {dialog.message}"), dialog.dismiss()))
+        self.page.on("request", self._asked)
+        self.page.goto(path.as_uri())
+
+    def _said(self, message: ConsoleMessage) -> None:
+        self.messages.append(f"{message.type}: {message.text}")
+
+    def _asked(self, request: Request) -> None:
+        if not request.url.startswith("data:"):
+            self.requests.append(request.url)
+
+
+def show_plot(page: Page, name: str) -> None:
+    """Bring a plot into view, near which it is drawn."""
+    page.locator(f"#plot-{name}").scroll_into_view_if_needed()
+    page.locator(f"#plot-{name} .main-svg").first.wait_for()

@@ -1,0 +1,230 @@
+"""The gallery: which pictures are in the page, how they are found, and how a person goes through them by keyboard."""
+
+import base64
+import io
+import json
+
+import pytest
+from PIL import Image as PillowImage
+from playwright.sync_api import Locator, Page
+from report_browser import Visit
+from report_study import ARMS, PAIRS, PROMPTS, Inputs, comparison, study
+
+from eval.report.gallery import Gallery, gallery
+from eval.report.picture_labels import picture_labels
+from eval.report.selection import select
+from eval.report.thumbnails import LONGEST_SIDE, thumbnail
+from labeling.records import Label, SampledTask
+from pipeline.comparison import Comparison
+
+HOSTILE = PROMPTS[0]
+
+
+def made(inputs: Inputs, limit: int = 10**7) -> Gallery:
+    compared = Comparison(**comparison())
+    return gallery(compared, inputs.sets, inputs.scores, inputs.features, study().features.primary, {}, limit)
+
+
+def seeds(page: Page) -> list[int]:
+    """The seeds of the rows, from top to bottom."""
+    names = page.locator("#gallery-table tbody th b").all_inner_texts()
+    return [int(name.removeprefix("seed ")) - 100 for name in names]
+
+
+def cell(page: Page, row: int, column: int) -> Locator:
+    return page.locator(f'#gallery-table button[data-row="{row}"][data-column="{column}"]')
+
+
+def is_focused(locator: Locator) -> bool:
+    return bool(locator.evaluate("button => button === document.activeElement"))
+
+
+def choose(page: Page, **values: str) -> None:
+    for name, value in values.items():
+        field = page.locator(f"#gallery-filters [name={name}]")
+        if field.evaluate("field => field.tagName") == "SELECT":
+            field.select_option(value)
+        else:
+            field.fill(value)
+
+
+@pytest.mark.parametrize("how", ["click", "Enter"])
+def test_picture_opens_large_and_escape_closes(visit: Visit, how: str) -> None:
+    page = visit.page
+    dialog, thumbnail = page.locator("dialog"), cell(page, 0, 1)
+    assert not dialog.is_visible()
+    if how == "click":
+        thumbnail.click()
+    else:
+        thumbnail.focus()
+        page.keyboard.press("Enter")
+    assert dialog.is_visible()
+    assert dialog.locator("h2").inner_text() == "cfg_3, seed 100"
+    told = dialog.locator("p").inner_text()
+    assert f"prompt: {HOSTILE}" in told
+    assert "CLIP score 20.1, Aesthetic 5.01, P(malformed) 0, Realism 1, moved 0 from unguided" in told
+    assert dialog.locator("img").get_attribute("src") == thumbnail.locator("img").get_attribute("src")
+    assert dialog.locator("img").bounding_box()["width"] > 256  # type: ignore[index]
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+    assert is_focused(thumbnail), "focus returns to the picture"
+
+
+def test_arrow_keys_go_through_the_gallery_and_through_the_large_view(visit: Visit) -> None:
+    page = visit.page
+    cell(page, 0, 0).focus()
+    for key, place in (("ArrowRight", (0, 1)), ("ArrowDown", (1, 1)), ("ArrowUp", (0, 1)), ("ArrowUp", (0, 1))):
+        page.keyboard.press(key)
+        assert is_focused(cell(page, *place)), key
+    page.keyboard.press("Enter")
+    title = page.locator("dialog h2")
+    for key, expected in (
+        ("ArrowDown", "cfg_3, seed 101"),
+        ("ArrowRight", "negative_long, seed 101"),
+        ("ArrowRight", "negative_long, seed 101"),
+    ):
+        page.keyboard.press(key)
+        assert title.inner_text() == expected
+    page.keyboard.press("Escape")
+    assert is_focused(cell(page, 1, 2)), "focus goes to the picture that was seen last"
+    assert page.locator('#gallery-table button[tabindex="0"]').count() == 1, "the Tab key stops once"
+
+
+def test_the_large_view_goes_on_by_its_buttons(visit: Visit) -> None:
+    page = visit.page
+    cell(page, 0, 0).click()
+    page.get_by_role("button", name="Picture below").click()
+    assert page.locator("dialog h2").inner_text() == "unguided, seed 101"
+    page.get_by_role("button", name="Close").click()
+    assert not page.locator("dialog").is_visible()
+
+
+def test_hostile_prompt_is_text_and_nothing_else(visit: Visit) -> None:
+    page = visit.page
+    assert HOSTILE in page.locator("#gallery-table tbody th").first.inner_text()
+    image = cell(page, 0, 0).locator("img")
+    assert HOSTILE in (image.get_attribute("title") or "")
+    assert HOSTILE.split(",")[0] in page.locator("#trajectory-choice option").first.inner_text()
+    choose(page, text="\"quoted\" & 'single', <script>")
+    assert seeds(page) == [0], "and it is found as text"
+    assert page.locator("img[onerror]").count() == 0
+    assert "</script><b>bold</b>" in (page.locator("#arms-table details").text_content() or "")
+
+
+def test_pictures_are_pixelated_loaded_and_96_pixels_wide(visit: Visit) -> None:
+    image = cell(visit.page, PAIRS - 1, 2).locator("img")
+    image.scroll_into_view_if_needed()
+    visit.page.wait_for_function("() => document.querySelector('#gallery-table tr:nth-last-child(2) img.pixelated')")
+    assert image.evaluate("i => getComputedStyle(i).imageRendering") == "pixelated"
+    assert image.evaluate("i => [i.width, i.height]") == [96, 96]
+
+
+def test_the_gallery_is_filtered_by_prompt_kind_score_and_label(visit: Visit) -> None:
+    page = visit.page
+    assert seeds(page) == list(range(PAIRS))
+    choose(page, text="SCENERY")
+    assert seeds(page) == [3]
+    assert page.locator("#gallery-status").inner_text() == "1 of 6 rows."
+    choose(page, text="no such prompt")
+    assert seeds(page) == []
+    assert "Reset" in page.locator("#gallery-status").inner_text()
+    page.get_by_role("button", name="Reset").click()
+    page.wait_for_function("() => document.querySelectorAll('#gallery-table tbody th').length === 6")
+
+    choose(page, arm="1", score="clip_score", low="21.1", high="23.1")
+    assert seeds(page) == [1, 2, 3], "cfg_3's scores are 20.1 to 25.1"
+    choose(page, kind="3")
+    assert seeds(page) == [2], "cfg_3's pictures 2 and 6 are of the fourth kind"
+    choose(page, kind="", low="", high="", label="legit_human")
+    assert seeds(page) == [1]
+    choose(page, label="undecided")
+    assert seeds(page) == [2]
+    choose(page, label="none")
+    assert seeds(page) == [0, 3, 4, 5]
+    choose(page, arm="0", label="legit_human")
+    assert seeds(page) == [], "nobody labelled the baseline's pictures"
+
+
+def test_views_put_the_best_the_worst_and_the_most_moved_first(visit: Visit) -> None:
+    page = visit.page
+    for view, score, arm, expected in (
+        ("best", "aesthetic", "", [0, 1, 2, 3, 4, 5]),
+        ("worst", "aesthetic", "", [5, 4, 3, 2, 1, 0]),
+        ("best", "p_malformed", "1", [0, 1, 2, 3, 4, 5]),
+        ("best", "clip_score", "1", [5, 4, 3, 2, 1, 0]),
+        ("best", "realism", "1", [5, 4, 2, 1, 0]),
+        ("moved", "clip_score", "1", [5, 4, 3, 2, 1, 0]),
+        ("moved", "clip_score", "", [0, 1, 2, 3, 4, 5]),
+    ):
+        choose(page, view=view, score=score, arm=arm)
+        assert seeds(page) == expected, (view, score, arm)
+    chosen = page.locator("#gallery-table td.chosen")
+    assert chosen.count() == PAIRS
+    assert chosen.first.inner_text() == "★ 10", "the distance that negative_long's first picture moved"
+
+
+def test_labels_stand_in_the_large_view_and_say_when_they_are_simulated(visit: Visit) -> None:
+    page = visit.page
+    cell(page, 1, 1).click()
+    assert "label: legit human\n" in page.locator("dialog p").inner_text()
+    page.keyboard.press("ArrowDown")
+    assert "label: malformed human, pattern (simulated)" in page.locator("dialog p").inner_text()
+
+
+def test_the_page_holds_every_picture_where_they_fit_and_says_so(visit: Visit, inputs: Inputs) -> None:
+    assert "All 18 pictures of the study are here" in visit.page.locator("#gallery").inner_text()
+    shown = made(inputs)
+    assert (shown.held, shown.total, shown.pairs) == (18, 18, PAIRS)
+    lines = "\n".join(shown.blocks).split("\n")
+    assert all(PillowImage.open(io.BytesIO(base64.b64decode(line))).size == (64, 64) for line in lines)
+    assert shown.content["seeds"] == [100 + k for k in range(PAIRS)]
+
+
+def test_what_does_not_fit_is_left_out_and_what_the_views_need_is_kept(inputs: Inputs) -> None:
+    size = len("".join(made(inputs).blocks)) / 18
+    shown = made(inputs, int(9.5 * size))
+    assert shown.selection.whole == [0], "half of the room goes to the first pairs"
+    assert 7 <= shown.held <= 9
+    lines = "\n".join(shown.blocks).split("\n")
+    assert len(lines) == len(ARMS) * len(shown.content["pairs"])
+    assert [bool(line) for line in lines[3:]] == [
+        column in columns for columns in shown.content["parts"] for column in range(len(ARMS))
+    ]
+    assert json.dumps(shown.content, allow_nan=False), "no number that JSON cannot hold"
+
+
+def test_rankings_are_complete_down_to_the_same_place_and_bring_the_baseline() -> None:
+    rankings = {"base": [[9, 8, 7]], "a": [[7, 8, 9], [5, 6, 7]]}
+    chosen = select(range(10), ["base", "a"], "base", rankings, 11)
+    assert chosen.whole == [0, 1]
+    assert chosen.depth == 1, "there is room for a second place of two rankings, not of the third"
+    assert chosen.parts == {5: ["base", "a"], 7: ["base", "a"], 8: ["base", "a"], 9: ["base"]}
+    assert chosen.pictures(2) == 11
+    assert select(range(3), ["base", "a"], "base", rankings, 6).depth is None, "all of them fit"
+
+
+def test_thumbnails_are_no_larger_than_their_place_and_never_enlarged() -> None:
+    def size(width: int, height: int) -> tuple[int, int]:
+        encoded = thumbnail(PillowImage.new("RGB", (width, height), "red"))
+        return PillowImage.open(io.BytesIO(base64.b64decode(encoded))).size
+
+    assert size(1024, 512) == (LONGEST_SIDE, LONGEST_SIDE // 2)
+    assert size(64, 32) == (64, 32)
+
+
+def test_repeats_do_not_count_towards_the_majority() -> None:
+    def task(name: str, repeat_of: str | None = None) -> SampledTask:
+        content = {"task_id": name, "image_id": "cfg-0", "arm": "cfg", "pair_id": 0, "canvas": "64x64", "stratum": ""}
+        return SampledTask.model_validate(
+            {**content, "inclusion_probability": 1, "batch": "random", "repeat_of": repeat_of, "position": 0}
+        )
+
+    def label(task_id: str, who: str, verdict: str) -> Label:
+        when = "2026-11-21T12:00:00Z"
+        content = {"task_id": task_id, "labeller": who, "verdict": verdict, "created_at": when, "simulated": False}
+        return Label.model_validate(content)
+
+    given = [label("t", "p1", "pattern"), label("t", "p2", "legit_human"), label("again", "p1", "pattern")]
+    said = picture_labels([task("t"), task("again", "t")], [*given, label("gone", "p1", "pattern")])["cfg-0"]
+    assert said.majority is None
+    assert said.verdicts == ["pattern", "legit_human", "pattern"]

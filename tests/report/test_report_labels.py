@@ -1,0 +1,52 @@
+"""The report's section on people's labels."""
+
+from report_browser import Visit, show_plot
+from report_study import Inputs, labelled
+
+
+def test_rates_of_labels_stand_with_their_intervals_and_simulated_ones_say_so(visit: Visit) -> None:
+    cells = visit.page.locator("#labels-table tbody tr").first.locator("th, td").all_inner_texts()
+    assert [text.split("\n")[0] for text in cells[:4]] == ["unguided", "64x64", "20", "5.0"]
+    assert cells[5].split("\n") == ["35.0", "25.0 to 55.0", "with scores 35.0 (25.0 to 45.0)", "CLIP 10.0"]
+    assert cells[3].split("\n")[-1] == "CLIP 20.0 (15.0 to 25.0)", "the automatic rate beside the people's"
+    assert cells[-2] == "75.0 % (50.0 to 90.0)"
+    assert cells[-1].startswith("8.9 %")
+    names = visit.page.locator("#labels-table tbody th").all_inner_texts()
+    assert names == ["unguided", "cfg_3 simulated", "negative_long"]
+    unseen = visit.page.locator("#labels-table tbody tr").last.locator("td").all_inner_texts()
+    assert [text.split("\n")[0] for text in unseen[:3]] == ["\N{EN DASH}", "0", "\N{EN DASH}"], (
+        "nobody saw the third arm"
+    )
+    assert visit.page.locator("#labels p.simulated").inner_text().startswith("20 of the 52 labels are simulated")
+    assert "\N{MINUS SIGN}10.0" in visit.page.locator("#label-differences-table tbody").inner_text()
+    section = visit.page.locator("#labels").inner_text()
+    assert "<b>p1</b> with themselves" in section
+    assert "Krippendorff\N{RIGHT SINGLE QUOTATION MARK}s alpha (simulated)" in section
+    assert "cfg_3 (simulated)" in section
+    assert "3 labels in the repository are left out" in section
+    show_plot(visit.page, "calibration")
+    assert visit.page.locator("#plot-calibration .scatterlayer .trace").count() == 2
+
+
+def test_without_labels_the_section_says_what_to_run(own_inputs: Inputs) -> None:
+    empty = labelled().model_copy(
+        update={
+            "labels": 0,
+            "pair_labels": 0,
+            "labellers": 0,
+            "simulated_labels": 0,
+            "arms": [],
+            "canvases": [],
+            "differences": [],
+            "self_agreement": [],
+            "strengths": [],
+            "agreement": None,
+            "calibration": None,
+        }
+    )
+    own_inputs.rates.write_text(empty.model_dump_json())
+    page = own_inputs.report()
+    assert "Nobody has labelled pictures of this study yet" in page
+    assert "make label-studio" in page
+    assert "CLIP 20.0 (15.0 to 25.0)" in page, "the automatic rates are there"
+    assert "with scores" not in page

@@ -1,0 +1,83 @@
+"""The plots of the report: every arm with its intervals, never by colour alone, drawn by the shipped plotly.js."""
+
+import plotly.graph_objects as go
+import pytest
+from PIL import Image as PillowImage
+from report_browser import Visit, show_plot
+from report_study import Inputs, comparison
+
+from docs.results import FIGURES, photograph
+from eval.report.composition import composition_figure
+from eval.report.figures import direction_by_noise, direction_figure, precision_recall_figure, shift_figure
+from pipeline.comparison import Comparison
+from pipeline.errors import InputError
+
+
+def test_plots_show_every_arm_with_error_bars(visit: Visit) -> None:
+    page = visit.page
+    for plot, arms in (("precision-recall", 3), ("shift", 2), ("direction", 2)):
+        show_plot(page, plot)
+        assert page.locator(f"#plot-{plot} .legendtext").count() == arms
+    assert page.locator("#plot-precision-recall .xerror").count() == 3
+    assert page.locator("#plot-shift .yerror").count() == 2
+
+
+def test_figures_are_valid_plotly_and_never_by_colour_alone(inputs: Inputs) -> None:
+    compared = Comparison(**comparison())
+    directions = direction_by_noise(inputs.traces, ["cfg_3", "negative_long"])
+    for figure in (precision_recall_figure(compared), shift_figure(compared), direction_figure(compared, directions)):
+        drawn = go.Figure(figure)
+        symbols = [trace.marker.symbol for trace in drawn.data]
+        assert len(set(symbols)) == len(symbols)
+
+
+def test_a_sweep_of_scales_is_joined_in_their_order() -> None:
+    content = comparison()
+    for arm, scale in zip(content["arms"][1:], (5.0, 2.0), strict=True):
+        arm.update(family="cfg", scale=scale)
+    line = precision_recall_figure(Comparison(**content))["data"][0]
+    assert line["mode"] == "lines"
+    assert line["x"] == [0.66, 0.52]
+
+
+def test_direction_is_averaged_over_pictures_without_the_step_at_zero_noise(inputs: Inputs) -> None:
+    steps = direction_by_noise(inputs.traces, ["cfg_3"])["cfg_3"]
+    assert [sigma for sigma, _ in steps] == pytest.approx([150, 20, 4, 0.8])
+    assert [size for _, size in steps] == pytest.approx([0.25, 0.35, 0.45, 0.55])
+
+
+def test_the_figures_are_kept_as_pictures(browser, page_file, tmp_path):
+    photograph(browser, page_file, tmp_path / "results")
+    for name in FIGURES:
+        with PillowImage.open(tmp_path / "results" / f"{name}.png") as picture:
+            colours = picture.convert("RGB").getcolors(picture.width * picture.height)
+        assert len(colours) > 20, f"{name} shows something"
+    page_file.with_name("empty.html").write_text("<p>nothing</p>")
+    with pytest.raises(InputError, match="has no figure 'alignment'"):
+        photograph(browser, page_file.with_name("empty.html"), tmp_path / "results")
+
+
+def test_kinds_are_told_by_hatching_as_well_as_by_colour() -> None:
+    bars = go.Figure(composition_figure(Comparison(**comparison()))).data
+    assert len({bar.marker.pattern.shape for bar in bars}) == len(bars) == 4
+    assert [sum(bar.x[k] for bar in bars) for k in range(3)] == pytest.approx([1, 1, 1])
+
+
+def test_plots_are_drawn_when_they_come_near_and_all_of_them_for_paper(visit: Visit) -> None:
+    page = visit.page
+    drawn = ".plot.js-plotly-plot"
+    assert page.locator("#plot-calibration.js-plotly-plot").count() == 0
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator(drawn).count() == page.locator(".plot").count() > 8
+    assert page.locator("#plot-shift .main-svg").first.get_attribute("width") == "470", "two beside each other"
+
+
+def test_a_long_legend_makes_a_plot_higher_and_leaves_the_plot_its_height(visit: Visit) -> None:
+    page = visit.page
+    heights = []
+    for width in (1360, 360):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        heights.append(page.locator("#plot-precision-recall").bounding_box()["height"])  # type: ignore[index]
+    assert heights[1] > heights[0]

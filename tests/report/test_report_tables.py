@@ -1,0 +1,106 @@
+"""The tables of the report: numbers with intervals, best values marked, sorted by click and by keyboard."""
+
+import pytest
+from playwright.sync_api import Page
+from report_browser import Visit
+from report_study import comparison
+
+from eval.notation import decimals, number, span
+from eval.report.tables import SCORE_COLUMNS, table
+from eval.verdicts import arm_verdicts, verdict
+from pipeline.comparison import Comparison, Interval
+
+
+def column(page: Page, table_id: str, k: int) -> list[str]:
+    return page.locator(f"#{table_id} tbody tr").evaluate_all(
+        "(rows, k) => rows.map(row => row.cells[k].dataset.value)", k
+    )
+
+
+def test_numbers_come_with_their_interval_and_n(visit: Visit) -> None:
+    row = visit.page.locator("#arms-table tbody tr", has_text="cfg_3").inner_text()
+    assert "0.810" in row
+    assert "0.790\N{EN DASH}0.830" in row
+    assert "2000" in row
+
+
+def test_best_value_of_a_column_is_marked(visit: Visit) -> None:
+    best = visit.page.locator("#arms-table td.best")
+    assert best.count() == len(SCORE_COLUMNS) + 1, "PickScore as well"
+    assert (
+        visit.page.locator("#arms-table tbody tr", has_text="cfg_3").locator("td").nth(3).get_attribute("class")
+        == "best"
+    )
+    assert "best" in best.first.inner_text()
+
+
+def test_table_sorts_by_click(visit: Visit) -> None:
+    page = visit.page
+    header = page.locator("#arms-table thead th").nth(4)
+    assert header.get_attribute("aria-sort") == "none"
+    header.locator("button").click()
+    assert header.get_attribute("aria-sort") == "ascending"
+    assert column(page, "arms-table", 4) == ["10.1", "12.1", "12.4"]
+    header.locator("button").click()
+    assert header.get_attribute("aria-sort") == "descending"
+    assert column(page, "arms-table", 4) == ["12.4", "12.1", "10.1"]
+    page.locator("#arms-table thead button").first.click()
+    assert header.get_attribute("aria-sort") == "none"
+    assert column(page, "arms-table", 0) == ["cfg_3", "negative_long", "unguided"]
+
+
+@pytest.mark.parametrize("key", ["Enter", "Space"])
+def test_table_sorts_by_keyboard(visit: Visit, key: str) -> None:
+    page = visit.page
+    page.locator("#arms-table thead button").nth(3).focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press(key)
+    assert page.locator("#arms-table thead th").nth(4).get_attribute("aria-sort") == "ascending"
+    assert column(page, "arms-table", 4) == ["10.1", "12.1", "12.4"]
+
+
+def test_equal_values_have_no_best() -> None:
+    arms = Comparison(**comparison()).arms[:1] * 2
+    assert not any(
+        cell.best for _, cells in table([(arm, arm.scores) for arm in arms], SCORE_COLUMNS) for cell in cells
+    )
+
+
+def test_numbers_keep_their_sign_and_three_digits() -> None:
+    assert number(0.8123, decimals([0.8123])) == "0.812"
+    assert number(123.4, decimals([123.4])) == "123"
+    assert number(-0.03, 2, signed=True) == "\N{MINUS SIGN}0.03"
+    assert number(0.03, 2, signed=True) == "+0.03"
+    assert number(-0.0001, 2, signed=True) == "0.00"
+    assert span(Interval(value=0.8, low=0.75, high=0.85, n=9), 2) == "0.75\N{EN DASH}0.85"
+    assert span(Interval(value=0.0, low=-0.1, high=0.1, n=9), 1, signed=True) == "\N{MINUS SIGN}0.1 to +0.1"
+
+
+def test_verdicts_decide_only_below_the_adjusted_p_value() -> None:
+    compared = Comparison(**comparison())
+    told = {
+        one.arm: {answer.topic: answer for answer in one.verdicts}
+        for one in arm_verdicts(compared.arms, compared.baseline, compared.floor, compared.level)
+    }
+    assert {topic: answer.verdict for topic, answer in told["cfg_3"].items()} == {
+        "Shift": "shifts the distribution",
+        "Spread": "contracts",
+        "Distance": "closer to the reference set",
+        "Quality": "raises the aesthetic score",
+        "Malformed": "fewer malformed pictures",
+        "Prompt": "follows the prompt more",
+        "Cost": "2 times the evaluations",
+    }
+    undecided = [answer.verdict for topic, answer in told["negative_long"].items() if topic != "Cost"]
+    assert set(undecided) == {"undecided"}
+    assert "0.810 (0.790\N{EN DASH}0.830)" in told["cfg_3"]["Spread"].numbers
+    assert "\N{MINUS SIGN}0.0310 (\N{MINUS SIGN}0.0400 to \N{MINUS SIGN}0.0220)" in told["cfg_3"]["Malformed"].numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "p", "expected"),
+    [(0.1, 0.01, "more"), (-0.1, 0.01, "less"), (0.1, 0.05, "undecided"), (0.1, 0.9, "undecided"), (0, 0, "undecided")],
+)
+def test_the_side_of_the_value_and_the_p_value_make_the_word(value: float, p: float, expected: str) -> None:
+    interval = Interval(value=value, low=value - 1, high=value + 1, n=9)
+    assert verdict(interval, p, 0.05, 0, above="more", below="less") == expected
