@@ -40,11 +40,14 @@ def trajectories(folder: Path, sets: Path, arms: Sequence[str]) -> dict[str, Any
             # An arm with the empty prompt says less about the picture than the others.
             if len(picture["prompt"]) >= len(words.get(picture["pair_id"], (0, ""))[1]):
                 words[picture["pair_id"]] = picture["seed"], picture["prompt"]
+    if not found:
+        return None
     pairs = sorted(found)[:PICTURES]
     levels = sorted({sigma for own in found.values() for _, sigma in own}, reverse=True)
     return {
         "pictures": [{"seed": words[pair][0], "prompt": words[pair][1]} for pair in pairs],
-        "sigmas": levels,
+        # At a terminal SNR of zero the first level is infinite, which JSON has no number for.
+        "sigmas": [f"{sigma:.3g}".replace("inf", "\N{INFINITY}") for sigma in levels],
         "arms": recorded,
         "images": [[[found[pair].get((arm, sigma), "") for sigma in levels] for arm in recorded] for pair in pairs],
     }

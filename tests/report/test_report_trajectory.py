@@ -65,3 +65,19 @@ def test_a_recording_of_other_pictures_is_refused(own_inputs: Inputs) -> None:
     write_shard(own_inputs.trajectories / "cfg_3/part-00000.parquet", row, TRAJECTORY_FEATURES, "mark")
     with pytest.raises(InputError, match=r"'cfg_3-999999', which .* lacks"):
         trajectories(own_inputs.trajectories, own_inputs.sets, ARMS)
+
+
+def test_an_infinite_noise_level_is_a_column_and_shards_without_pictures_are_no_recording(own_inputs: Inputs) -> None:
+    def write(**columns: list[object]) -> None:
+        write_shard(own_inputs.trajectories / "unguided/part-00000.parquet", columns, TRAJECTORY_FEATURES, "mark")
+
+    def recorded() -> dict[str, object] | None:
+        return trajectories(own_inputs.trajectories, own_inputs.sets, ["unguided"])
+
+    images: list[object] = [picture(np.random.default_rng(k)) for k in range(2)]
+    write(image_id=["unguided-000000"] * 2, step=[0, 1], sigma=[float("inf"), 0.25], image=images)
+    found = recorded()
+    assert found is not None
+    assert found["sigmas"] == ["\N{INFINITY}", "0.25"]
+    write(image_id=[], step=[], sigma=[], image=[])
+    assert recorded() is None

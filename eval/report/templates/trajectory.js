@@ -11,7 +11,7 @@ if (recorded) {
       const {seed, prompt} = recorded.pictures[choice.value];
       return data ? {
         source: `data:image/webp;base64,${data}`,
-        title: `${recorded.arms[row]}, seed ${seed}, σ ${Number(recorded.sigmas[column].toPrecision(3))}`,
+        title: `${recorded.arms[row]}, seed ${seed}, σ ${recorded.sigmas[column]}`,
         caption: `prompt: ${prompt || "(empty)"}`,
       } : null;
     },
