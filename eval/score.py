@@ -79,6 +79,9 @@ def check_comparable(arm: SetFeatures, reference: SetFeatures) -> None:
             raise InputError(
                 f"features differ in {key}: {arm.provenance[key]} and {reference.provenance[key]}; run `dvc repro`"
             )
+    dimensions = [arm.images.shape[1], reference.images.shape[1]]
+    if dimensions[0] != dimensions[1]:
+        raise InputError(f"features differ in dimension: {dimensions[0]} and {dimensions[1]}; run `dvc repro`")
 
 
 def prompt_clusters(prompts: list[str]) -> torch.Tensor | None:

@@ -1,0 +1,177 @@
+"""A stage that refuses its input writes no number: what was there stays byte for byte, and what was not is not."""
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from eval import compare, features, score
+from eval.features import SetFeatures, load_features, save_features
+from pipeline.comparison import COMPARISON
+from pipeline.compose import compose
+from pipeline.errors import run_stage
+from pipeline.generate import FEATURES as COLUMNS
+from pipeline.layout import FEATURES, METRICS, REFERENCE_SET, SCORES, SETS
+from pipeline.shards import read_set, write_shard
+from pipeline.tinybooru.build import build
+
+ROOT = Path(__file__).parent.parent
+ARMS = ("unguided", "cfg")
+PICTURES, REFERENCE_PICTURES = 12, 16
+STAGES = {"score": (score.main, ["--arm", "cfg"]), "compare": (compare.main, [])}
+
+
+def run(monkeypatch: pytest.MonkeyPatch, stage: Callable[[], None], *arguments: str) -> None:
+    """A stage as DVC runs it, but in this process. Raises SystemExit where it refuses."""
+    monkeypatch.setattr(sys, "argv", ["stage", *arguments])
+    run_stage(stage)
+
+
+def draw(arm: str, split: str, pictures: int) -> None:
+    """An arm of real pictures, paired by their numbers."""
+    build(Path("drawn") / arm, split, pictures, 0)
+    columns: dict[str, list[Any]] = read_set(Path("drawn") / arm, ["image_id", "image", "prompt"]).to_pydict()
+    columns |= {name: list(range(pictures)) for name in ("pair_id", "seed")}
+    columns |= {"arm": [arm] * pictures, "negative_prompt": [""] * pictures}
+    write_shard(SETS / arm / "part-00000.parquet", columns, COLUMNS, f"{pictures} pictures")
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of two arms, its reference, features and scores, made by the stages themselves."""
+    folder = tmp_path_factory.mktemp("scored")
+    params: dict[str, Any] = json.loads(json.dumps(compose(ROOT / "conf", [])))
+    params["arms"] = {arm: params["arms"][arm] for arm in ARMS}
+    params["features"]["extractors"] = {"clip": params["features"]["extractors"]["clip"]}
+    params["metrics"]["resamples"] = 100
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    (folder / "models").symlink_to(ROOT / "models")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        build(REFERENCE_SET, "reference", REFERENCE_PICTURES, 0)
+        for arm, split in zip(ARMS, ("train", "validation"), strict=True):
+            draw(arm, split, PICTURES)
+        for name in (*ARMS, features.REFERENCE):
+            run(monkeypatch, features.main, "--set", name)
+        for arm in ARMS:
+            run(monkeypatch, score.main, "--arm", arm)
+    return folder
+
+
+@pytest.fixture
+def study(scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the scored study, as working directory, with a comparison of old."""
+    folder = tmp_path / "study"
+    shutil.copytree(scored, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    COMPARISON.write_text("of old")
+    return folder
+
+
+def numbers() -> dict[Path, bytes]:
+    """Every file that holds numbers, and its content."""
+    found = [path for folder in (METRICS, SCORES, Path("plots")) for path in folder.rglob("*") if path.is_file()]
+    return {path: path.read_bytes() for path in found}
+
+
+def refusal(stage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a stage says when it refuses, after which the numbers are as they were."""
+    before = numbers()
+    main, arguments = STAGES[stage]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as refused:
+        run(monkeypatch, main, *arguments)
+    assert refused.value.code == 2
+    assert numbers() == before
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def change(name: str, by: Callable[[SetFeatures], SetFeatures]) -> None:
+    path = FEATURES / name / "clip.safetensors"
+    save_features(path, by(load_features(path)))
+
+
+def nan(found: SetFeatures) -> SetFeatures:
+    return replace(found, images=found.images.index_fill(0, torch.tensor([3, 5]), torch.nan))
+
+
+def wider(found: SetFeatures) -> SetFeatures:
+    return replace(found, images=torch.cat([found.images, found.images[:, :1]], 1))
+
+
+def another(key: str) -> Callable[[SetFeatures], SetFeatures]:
+    return lambda found: replace(found, provenance={**found.provenance, key: "another"})
+
+
+def test_what_is_refused_below_was_scored_before_it_was_changed(study: Path) -> None:
+    assert {path.name for path in numbers()} >= {"unguided.json", "cfg.json", "cfg.parquet", "compare.json"}
+    assert json.loads((METRICS / "cfg.json").read_text())["n"] == PICTURES
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    ("name", "by", "message"),
+    [
+        ("cfg", nan, "NaN or infinity in 2 of 12 "),
+        ("reference", nan, "NaN or infinity in .*2 of 16 pictures"),
+        ("cfg", another("extractor_digest"), "differ in extractor_digest: another and"),
+        ("reference", another("resize"), "differ in resize: .* and another"),
+        ("cfg", wider, "129.*128"),
+        ("reference", wider, "128.*129"),
+    ],
+)
+def test_features_that_do_not_fit_leave_no_number(
+    study: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stage: str,
+    name: str,
+    by: Callable[[SetFeatures], SetFeatures],
+    message: str,
+) -> None:
+    change(name, by)
+    said = refusal(stage, monkeypatch, capsys)
+    assert re.fullmatch(f"error: .*{message}.*", said), said
+
+
+def test_fewer_pictures_than_a_metric_needs_leave_no_number(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw("cfg", "validation", 5)
+    run(monkeypatch, features.main, "--set", "cfg")
+    for path in numbers():  # what is not there must not come
+        if path.stem == "cfg":
+            path.unlink()
+    said = refusal("score", monkeypatch, capsys)
+    assert "need at least 6 pictures a set, found 5 (the sets hold 5 and 16)" in said
+
+
+def test_a_foreign_reference_leaves_no_comparison(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build(REFERENCE_SET, "reference", REFERENCE_PICTURES, seed=1)
+    run(monkeypatch, features.main, "--set", features.REFERENCE)
+    said = refusal("compare", monkeypatch, capsys)
+    assert re.search(r"scores of '\w+' have reference set \w+, the features \w+; run `dvc repro`", said), said
+
+
+def test_pictures_that_no_extractor_can_be_had_for_get_no_features(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (study / "models").unlink()
+    before = (FEATURES / "cfg/clip.safetensors").read_bytes()
+    for there in (True, False):
+        with pytest.raises(SystemExit) as refused:
+            run(monkeypatch, features.main, "--set", "cfg")
+        assert refused.value.code == 2
+        assert "is missing; get it with `make train`" in capsys.readouterr().err
+        assert [path.read_bytes() for path in (FEATURES / "cfg").iterdir()] == [before] * there
+        (FEATURES / "cfg/clip.safetensors").unlink(missing_ok=True)
