@@ -1,6 +1,5 @@
 """Draws pictures of one arm: its networks, texts and guidance put together."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +18,7 @@ from pipeline.sampler import sample
 from pipeline.schedulers import Start, build_scheduler
 from pipeline.shard_plan import replaced_parts
 from pipeline.study import Study
+from pipeline.system_metrics import Usage, UsageClock
 from pipeline.text_encoder import TextEncoder, load_text_encoder
 from pipeline.trace import TraceStep, trace_rows
 from pipeline.trajectory import Frame, shown_steps
@@ -70,7 +70,7 @@ class ArmGenerator:
 
         `starts` are the pictures that image-to-image starts from; of the first `watched` pictures the way is kept.
         """
-        started = time.perf_counter()
+        clock = UsageClock(self.device)
         conditioning = self.text_encoder.encode_together(texts, references=("empty", "negative", "unrelated"))
         main, sampler, canvas = self.networks["main"], self.study.sampler_of(self.arm), self.arm.canvas
         time_ids = main.time_ids(len(seeds), canvas)
@@ -82,8 +82,7 @@ class ArmGenerator:
             self.networks, conditioning, self.guidance, scheduler, sampler.steps, seeds, shape, start, watched
         )
         pictures = self._pictures(samples)
-        seconds = time.perf_counter() - started
-        cost = self._cost(samples, trace, conditioning, seconds)
+        cost = self._cost(samples, trace, conditioning, clock.read())
         frames = (
             [(step, self._pictures(step.estimates.to(self.device))) for step in shown_steps(trace)] if watched else []
         )
@@ -99,7 +98,7 @@ class ArmGenerator:
         samples: torch.Tensor,
         trace: Sequence[TraceStep],
         conditioning: Mapping[Text, Conditioning],
-        seconds: float,
+        usage: Usage,
     ) -> ShardCost:
         n, (used, probed) = len(samples), evaluations(trace)
         flops, probe_flops = (
@@ -113,8 +112,11 @@ class ArmGenerator:
             flops=n * flops,
             probe_nfe=n * probed.total(),
             probe_flops=n * probe_flops,
-            seconds=seconds,
+            seconds=usage.seconds,
             device=device_name(self.device),
+            cpu_seconds=usage.cpu_seconds,
+            memory=usage.memory,
+            gpu_memory=usage.gpu_memory,
         )
 
     def _flops_of(self, name: str, samples: torch.Tensor, conditioning: Mapping[Text, Conditioning]) -> int:

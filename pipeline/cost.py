@@ -6,10 +6,9 @@ entry at once, so an interrupted run loses none.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -22,8 +21,6 @@ from pipeline.networks import DenoisingNetwork
 from pipeline.perturbation import perturbed
 from pipeline.trace import TraceStep
 
-Measured = TypeVar("Measured", int, float)
-
 
 @dataclass(frozen=True)
 class ShardCost:
@@ -31,7 +28,7 @@ class ShardCost:
 
     `nfe` and `flops` are what guidance used, `probe_nfe` and `probe_flops` what was evaluated for the trace alone;
     `seconds` and `cpu_seconds` took both. `memory` and `gpu_memory` are the process's highest, in bytes
-    (pipeline/system_metrics.py); what was not measured is None.
+    (pipeline/system_metrics.py); `gpu_memory` is None without a GPU.
     """
 
     fingerprint: str
@@ -42,8 +39,8 @@ class ShardCost:
     probe_flops: int
     seconds: float
     device: str
-    cpu_seconds: float | None = None
-    memory: int | None = None
+    cpu_seconds: float
+    memory: int
     gpu_memory: int | None = None
 
 
@@ -58,16 +55,10 @@ def total_cost(parts: Sequence[ShardCost], fingerprint: str) -> ShardCost:
         sum(part.probe_flops for part in parts),
         sum(part.seconds for part in parts),
         parts[0].device,
-        _over([part.cpu_seconds for part in parts], sum),
-        _over([part.memory for part in parts], max),
-        _over([part.gpu_memory for part in parts], max),
+        sum(part.cpu_seconds for part in parts),
+        max(part.memory for part in parts),
+        max((part.gpu_memory for part in parts if part.gpu_memory is not None), default=None),
     )
-
-
-def _over(values: Sequence[Measured | None], total: Callable[[Sequence[Measured]], Measured]) -> Measured | None:
-    # A total without one of its parts would pass for less than was used.
-    known = [value for value in values if value is not None]
-    return total(known) if len(known) == len(values) else None
 
 
 class Cost:
@@ -105,7 +96,7 @@ class Cost:
 def read_shard_costs(path: Path) -> dict[str, ShardCost]:
     """The entries of an arm's file by shard.
 
-    A lost or damaged file costs the record of the past and no pictures, so it has none.
+    A file that is lost, damaged or of another version costs the record of the past and no pictures, so it has none.
     """
     try:
         return {name: ShardCost(**e) for name, e in json.loads(path.read_text("utf-8"))["shards"].items()}

@@ -34,17 +34,17 @@ BATCH = ShardCost("mark", 8, 64, 640, 0, 0, 2.0, "cpu", 3.0, 5 * 2**30)
 def test_a_shard_adds_the_time_of_its_batches_and_keeps_their_highest_memory() -> None:
     total = total_cost([BATCH, replace(BATCH, memory=4 * 2**30)], "mark")
     assert (total.seconds, total.cpu_seconds, total.memory, total.gpu_memory) == (4.0, 6.0, 5 * 2**30, None)
-    assert total_cost([BATCH, replace(BATCH, cpu_seconds=None)], "mark").cpu_seconds is None
+    on_gpu = replace(BATCH, gpu_memory=7)
+    assert total_cost([on_gpu, replace(on_gpu, gpu_memory=9)], "mark").gpu_memory == 9
 
 
-def test_usage_is_kept_in_the_cost_file_and_files_from_before_it_are_read(tmp_path: Path) -> None:
+def test_usage_is_kept_in_the_cost_file_and_an_older_file_is_measured_anew(tmp_path: Path) -> None:
     path = tmp_path / "cfg.json"
     Cost(path, {"part-00000.parquet": "mark"}, 0).add("part-00000.parquet", BATCH)
     assert read_shard_costs(path) == {"part-00000.parquet": BATCH}
     content = json.loads(path.read_text())
-    for name in ("cpu_seconds", "memory", "gpu_memory"):
-        del content["shards"]["part-00000.parquet"][name]
+    del content["shards"]["part-00000.parquet"]["cpu_seconds"]
     path.write_text(json.dumps(content))
-    assert read_shard_costs(path)["part-00000.parquet"] == replace(BATCH, cpu_seconds=None, memory=None)
+    assert read_shard_costs(path) == {}
     path.write_text("no cost file")
     assert read_shard_costs(path) == {}

@@ -33,10 +33,8 @@ def system_metrics(shards: Mapping[str, ShardCost]) -> list[dict[str, float]]:
     rows = []
     for _, cost in sorted(shards.items()):
         row = {"system/seconds_per_image": cost.seconds / cost.pictures}
-        if cost.cpu_seconds is not None:
-            row["system/process_cpu_percent"] = 100 * cost.cpu_seconds / cost.seconds
-        if cost.memory is not None:
-            row["system/process_peak_memory_mib"] = cost.memory / _MEBIBYTE
+        row["system/process_cpu_percent"] = 100 * cost.cpu_seconds / cost.seconds
+        row["system/process_peak_memory_mib"] = cost.memory / _MEBIBYTE
         if cost.gpu_memory is not None:
             row["system/gpu_peak_memory_mib"] = cost.gpu_memory / _MEBIBYTE
         rows.append(row)
