@@ -21,7 +21,7 @@ from pipeline.rates import VERDICTS
 from pipeline.shards import decode_images, read_set, read_table, shard_paths
 
 # Base64 characters of all pictures: with them a page opens in less than 3 s (benchmarks/report.py).
-GALLERY_BYTES = 30_000_000
+GALLERY_BYTES = 20_000_000
 # How many pictures of each arm tell how large a thumbnail of the study is.
 MEASURED = 8
 # Rows that lie in one element of the page, which is read when one of them is shown.

@@ -11,9 +11,10 @@ from datasets import Features, Image, Value
 from PIL import Image as PillowImage
 
 from eval.features import SetFeatures, save_features
+from eval.report.gallery import Gallery, gallery
 from eval.report.page import report
 from labeling.records import Label, SampledTask, write_labels, write_tasks
-from pipeline.comparison import Interval
+from pipeline.comparison import Comparison, Interval
 from pipeline.compose import compose
 from pipeline.rates import (
     VERDICTS,
@@ -452,6 +453,11 @@ class Inputs:
             for task, who, said in given
         ]
         write_labels(self.root / "labels/tasks.jsonl", labels)
+
+    def gallery(self, limit: int = 10**7) -> Gallery:
+        """The gallery without labels."""
+        compared = Comparison(**comparison())
+        return gallery(compared, self.sets, self.scores, self.features, study().features.primary, {}, limit)
 
     def report(self) -> str:
         return report(study(), self.root)

@@ -8,21 +8,14 @@ import pytest
 from PIL import Image as PillowImage
 from playwright.sync_api import Locator, Page
 from report_browser import Visit
-from report_study import ARMS, PAIRS, PROMPTS, Inputs, comparison, study
+from report_study import ARMS, PAIRS, PROMPTS, Inputs
 
-from eval.report.gallery import Gallery, gallery
 from eval.report.picture_labels import picture_labels
 from eval.report.selection import select
 from eval.report.thumbnails import LONGEST_SIDE, thumbnail
 from labeling.records import Label, SampledTask
-from pipeline.comparison import Comparison
 
 HOSTILE = PROMPTS[0]
-
-
-def made(inputs: Inputs, limit: int = 10**7) -> Gallery:
-    compared = Comparison(**comparison())
-    return gallery(compared, inputs.sets, inputs.scores, inputs.features, study().features.primary, {}, limit)
 
 
 def seeds(page: Page) -> list[int]:
@@ -173,7 +166,7 @@ def test_labels_stand_in_the_large_view_and_say_when_they_are_simulated(visit: V
 
 def test_the_page_holds_every_picture_where_they_fit_and_says_so(visit: Visit, inputs: Inputs) -> None:
     assert "All 18 pictures of the study are here" in visit.page.locator("#gallery").inner_text()
-    shown = made(inputs)
+    shown = inputs.gallery()
     assert (shown.held, shown.total, shown.pairs) == (18, 18, PAIRS)
     lines = "\n".join(shown.blocks).split("\n")
     assert all(PillowImage.open(io.BytesIO(base64.b64decode(line))).size == (64, 64) for line in lines)
@@ -181,8 +174,8 @@ def test_the_page_holds_every_picture_where_they_fit_and_says_so(visit: Visit, i
 
 
 def test_what_does_not_fit_is_left_out_and_what_the_views_need_is_kept(inputs: Inputs) -> None:
-    size = len("".join(made(inputs).blocks)) / 18
-    shown = made(inputs, int(9.5 * size))
+    size = len("".join(inputs.gallery().blocks)) / 18
+    shown = inputs.gallery(int(9.5 * size))
     assert shown.selection.whole == [0], "half of the room goes to the first pairs"
     assert 7 <= shown.held <= 9
     lines = "\n".join(shown.blocks).split("\n")
