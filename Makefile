@@ -12,7 +12,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 OVERRIDES ?=
 PORT ?= 5000
 
-.PHONY: help setup params repro test test-slow lint mlflow label-studio label-demo publish train worldcheck lock clean
+.PHONY: help setup params repro test test-slow lint mlflow experiments label-studio label-demo publish train worldcheck lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,10 @@ lint: $(READY) ## ruff and mypy
 
 mlflow: $(READY) ## look at the runs on http://127.0.0.1:5000 (PORT=...); with MLFLOW_TRACKING_URI: says where they are
 	@$(BIN)/python -m pipeline.tracking.server --port $(PORT)
+
+# `dvc exp show` alone has a column for every param, metric and dependency of every arm: hundreds.
+experiments: $(READY) ## the params and numbers in which DVC's experiments differ (dvc exp run -S ...)
+	@$(BIN)/dvc exp show --no-pager --only-changed --hide-workspace --drop '^(data|eval|labeling|labels|metrics|models|pipeline|prompts|reports)(/[^:]*)?$$|^Created'
 
 label-studio: $(READY) ## start Label Studio on loopback, to label pictures (LABEL_PORT=...)
 	@$(BIN)/python -m labeling.server $(if $(LABEL_PORT),--port $(LABEL_PORT))

@@ -51,8 +51,8 @@ SCORE_FEATURES = Features(
 )
 # The jackknife of an extrapolation costs a whole extrapolation a group.
 EXTRAPOLATION_GROUPS = 32
-# Numbers near 0 keep more digits in metrics/<arm>.json.
-SMALL = ("fd_infinity", "kid", "cmmd")
+# What metrics/<arm>.json holds beside n: the columns of `dvc metrics show`, which fit a line of 120 characters.
+HEADLINES = ("fd", "precision", "recall", "coverage", "clip_score", "aesthetic", "malformed")
 
 # Per-image columns whose means are shown as set scores.
 MEANS = ("clip_score", "aesthetic", *(f"kind_{kind}" for kind in KINDS), "saturation", "contrast", "sharpness")
@@ -266,17 +266,16 @@ def main() -> None:
     learned = {name: Value("float64") for name in found.images if name not in SCORE_FEATURES}
     kept = Features({**SCORE_FEATURES, **learned})
     write_shard(SCORES / f"{arm}.parquet", columns, kept, str(found.provenance["set"]))
-    # Short and flat for `dvc metrics show`; the intervals and the provenance are in the file beside it.
-    short = {name: round(interval.value, 6 if name in SMALL else 4) for name, interval in found.sets.items()}
-    short |= {name: round(value, 6) for name, value in found.points.items()}
-    n = {"n": found.sets["fd"].n, "reference_n": found.provenance["reference_n"]}
+    # Short and flat; every other number, the intervals and the provenance are in the file beside it.
+    short = {name: round(found.sets[name].value, 4) for name in HEADLINES}
+    n = found.sets["fd"].n
     scores = {name: asdict(interval) for name, interval in found.sets.items()}
     detail = {"arm": arm, "scores": scores, "points": found.points, "provenance": found.provenance}
-    _write_json(METRICS / f"{arm}.json", {**short, **n})
+    _write_json(METRICS / f"{arm}.json", {**short, "n": n})
     _write_json(METRICS / "detail" / f"{arm}.json", detail)
     print(
         f"score {arm}: FD {short['fd']}, precision {short['precision']}, recall {short['recall']}, "
-        f"CLIP score {short['clip_score']}, malformed {short['malformed']} (N = {n['n']}) in {METRICS / arm}.json"
+        f"CLIP score {short['clip_score']}, malformed {short['malformed']} (N = {n}) in {METRICS / arm}.json"
     )
 
 

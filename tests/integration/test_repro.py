@@ -131,7 +131,11 @@ def test_a_second_repro_does_nothing(project):
 def test_metrics_and_plots_show(project):
     shown = json.loads(run(project, "dvc", "metrics", "show", "--json").stdout)
     values = shown[""]["data"]["metrics/cfg.json"]["data"]
-    assert {"fd", "precision", "recall", "density", "coverage", "clip_score", "n", "reference_n"} <= set(values)
+    assert set(values) == {"fd", "precision", "recall", "coverage", "clip_score", "aesthetic", "malformed", "n"}
+    detail = json.loads((project / "metrics/detail/cfg.json").read_text())
+    assert {"density", "kid", "cmmd", "vendi", "pyramid_fd"} <= set(detail["scores"])
+    table = run(project, "dvc", "metrics", "show").stdout
+    assert max(len(line) for line in table.splitlines()) <= 120
     page = run(project, "dvc", "plots", "show").stdout
     assert "index.html" in page
 
