@@ -35,6 +35,7 @@ from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, fingerprint, write_atomically
 from pipeline.layout import COSTS, FEATURES, METRICS, PLOTS, REFERENCE_SET, SCORES, SETS, TRACES
 from pipeline.shards import read_set, read_table
+from pipeline.stage_arguments import stage_parser
 from pipeline.study import Metrics, Study, load_study
 from pipeline.weights import study_digests
 
@@ -441,6 +442,7 @@ def plot_tables(comparison: Comparison) -> dict[str, list[dict[str, object]]]:
 
 
 def main() -> None:
+    stage_parser("eval.compare", __doc__).parse_args()
     study = load_study()
     content = compare(study)
     write_atomically(COMPARISON, (content.model_dump_json(indent=2) + "\n").encode())

@@ -1,6 +1,5 @@
 """Stage `features@<set>`: an image set becomes one file of vectors an extractor, with their ids and provenance."""
 
-import argparse
 import io
 import json
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, fingerprint, write_atomically
 from pipeline.layout import FEATURES, REFERENCE_SET, SETS
 from pipeline.shards import read_table, set_fingerprint, shard_paths
+from pipeline.stage_arguments import stage_parser
 from pipeline.study import Extractor as ExtractorSettings
 from pipeline.study import load_study
 
@@ -127,7 +127,7 @@ def _opened(table: pa.Table) -> Iterator[Image.Image]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m eval.features", description=__doc__)
+    parser = stage_parser("eval.features", __doc__)
     parser.add_argument("--set", required=True, help="an arm of params.yaml, or reference")
     chosen = parser.parse_args().set
     study = load_study()

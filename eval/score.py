@@ -1,6 +1,5 @@
 """Stage `score@<arm>`: per-image scores of an arm, and its distance from the reference set."""
 
-import argparse
 import io
 import json
 from dataclasses import asdict, dataclass
@@ -32,6 +31,7 @@ from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, write_atomically
 from pipeline.layout import FEATURES, METRICS, SCORES, SETS
 from pipeline.shards import decode_images, read_set, write_shard
+from pipeline.stage_arguments import stage_parser
 from pipeline.study import Metrics, Study, load_study
 
 SCORE_FEATURES = Features(
@@ -251,7 +251,7 @@ def score_arm(study: Study, arm: str) -> ArmScores:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m eval.score", description=__doc__)
+    parser = stage_parser("eval.score", __doc__)
     parser.add_argument("--arm", required=True, help="an arm of params.yaml")
     arm = parser.parse_args().arm
     try:

@@ -47,6 +47,7 @@ from pipeline.rates import (
     Verdict,
 )
 from pipeline.shards import read_table
+from pipeline.stage_arguments import stage_parser
 from pipeline.study import Metrics, Study, load_study
 
 # The automatic score of each verdict; malformed people have a trained classifier, the others CLIP's zero-shot kinds.
@@ -350,6 +351,7 @@ def _bounds(found: tuple[float, float, float], n: int) -> Interval:
 
 
 def main() -> None:
+    stage_parser("labeling.estimates", __doc__).parse_args()
     study = load_study()
     tasks, pairs = read_tasks(), read_pairs()
     labels, pair_labels = read_labels(TASK_LABELS), read_pair_labels(PAIR_LABELS)

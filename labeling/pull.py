@@ -1,6 +1,5 @@
 """Stage `pull`: people's labels come from Label Studio into the repository, checked and under pseudonyms."""
 
-import argparse
 import hashlib
 import hmac
 import json
@@ -22,6 +21,7 @@ from labeling.records import (
     write_labels,
 )
 from pipeline.errors import InputError, run_stage
+from pipeline.stage_arguments import stage_parser
 from pipeline.study import load_study
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def _only(chosen: Mapping[str, tuple[str, ...]], question: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = stage_parser("labeling.pull", __doc__)
     parser.add_argument(
         "--stage", action="store_true", help="as a stage: a server that is missing or refuses is told, not an error"
     )

@@ -4,7 +4,6 @@ The server keeps the books: each of its tasks carries our task id, each uploaded
 off at any point is completed by the next one, and a push of what is there sends nothing.
 """
 
-import argparse
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from labeling.pictures import Sampled, wanted_pictures, write_pictures
 from labeling.records import SampledPair, SampledTask, read_pairs, read_tasks
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import SETS
+from pipeline.stage_arguments import stage_parser
 from pipeline.study import Study, load_study
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _set_overlaps(client: "LabelStudio", project: "Project", queue: Sequence[Sam
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = stage_parser("labeling.push", __doc__)
     parser.add_argument(
         "--stage", action="store_true", help="as a stage: a server that is missing or refuses is told, not an error"
     )

@@ -24,6 +24,7 @@ from labeling.sample_size import labels_needed, labels_needed_with_scores
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import SCORES, SETS
 from pipeline.shards import read_table, shard_paths
+from pipeline.stage_arguments import stage_parser
 from pipeline.study import Labeling, Study, load_study
 
 
@@ -255,6 +256,7 @@ def _task(
 
 
 def main() -> None:
+    stage_parser("labeling.sample", __doc__).parse_args()
     study = load_study()
     tasks, pairs, size = sample(study, SETS, SCORES)
     write_tasks(SAMPLED_TASKS, tasks)

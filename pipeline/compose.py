@@ -4,8 +4,8 @@ The composed study is validated before params.yaml is touched, and params.yaml k
 changed.
 """
 
+import argparse
 import os
-import sys
 from pathlib import Path
 
 import yaml
@@ -42,7 +42,14 @@ def compose(conf: Path, overrides: list[str]) -> dict[str, object]:
 
 
 def main() -> None:
-    overrides = [*os.environ.get(_OVERRIDES, "").split(), *sys.argv[1:]]
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.compose",
+        description=__doc__,
+        epilog="reads: conf/\nwrites: params.yaml\n`python -m pipeline` lists studies, arms and the other choices",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="in Hydra's syntax, or group=choice")
+    overrides = [*os.environ.get(_OVERRIDES, "").split(), *parser.parse_args().overrides]
     content = compose(CONF, overrides)
     study = parse_study(content, "the composed study")
     # A prompt file that is missing or malformed is better known now than after the reference set is drawn.

@@ -38,6 +38,7 @@ from pipeline.files import write_atomically
 from pipeline.layout import DATASET, SCORES, SETS
 from pipeline.rates import RATES, VERDICTS, load_rates
 from pipeline.shards import read_table, shard_paths
+from pipeline.stage_arguments import stage_parser
 from pipeline.study import Study, load_study
 
 # The Hub's viewer reads a page of 100 rows at a time, and random access reads a group of rows.
@@ -315,6 +316,7 @@ def make_dataset(study: Study, root: Path) -> Contents:
 
 
 def main() -> None:
+    stage_parser("pipeline.dataset", __doc__).parse_args()
     study = load_study()
     made = make_dataset(study, Path())
     labels = f"{made.labels} labels and {made.choices} choices by {made.labellers} people"

@@ -1,7 +1,9 @@
-"""Errors that a user can mend, and how a stage ends on one."""
+"""Errors that a user can mend, and how a stage ends."""
 
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 
 class InputError(Exception):
@@ -9,9 +11,21 @@ class InputError(Exception):
 
 
 def run_stage(stage: Callable[[], None]) -> None:
-    """Run a stage; an InputError becomes one line on standard error and exit code 2."""
+    """Run a stage; the exit code is 0, or 2 with one line on standard error for an InputError.
+
+    A signal ends it with 128 and the signal's number, as shells count: 130 for Ctrl-C, 143 for a termination, after
+    every `finally`. What was finished before is kept.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         stage()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept, the same command goes on", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+
+
+def _terminate(number: int, _: FrameType | None) -> None:
+    sys.exit(128 + number)

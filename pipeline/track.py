@@ -1,13 +1,11 @@
 """Stage `track`: the study goes to MLflow, as one parent run for a state of params and data and one child run an arm.
 
-Reads params.yaml, data/sets, data/reference, data/scores, data/cost, metrics/compare.json, metrics/labels.json and
-reports/index.html. Writes to the MLflow of MLFLOW_TRACKING_URI or of `tracking.uri`, and data/tracked.
+MLFLOW_TRACKING_URI says where, or else `tracking.uri`.
 
 A state that was logged to its end is left alone, so the stage can be repeated; what an interrupted run left is
 deleted and logged anew, since resuming a run would double its metric history.
 """
 
-import argparse
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -21,6 +19,7 @@ from pipeline.files import file_digest, fingerprint, write_atomically
 from pipeline.layout import PARAMS, REFERENCE_SET, REPORT, SCORES, SETS, TRACKED
 from pipeline.rates import RATES, load_rates
 from pipeline.shards import decode_images, read_table, set_fingerprint, shard_paths
+from pipeline.stage_arguments import stage_parser
 from pipeline.study import Study, load_study
 from pipeline.tracking.notes import arm_note, experiment_note, study_note
 from pipeline.tracking.runs import image_set_inputs, log_arm, log_study
@@ -110,9 +109,7 @@ def _first_pictures(folder: Path, count: int) -> dict[int, Image.Image]:
 
 
 def main() -> None:
-    argparse.ArgumentParser(
-        prog="python -m pipeline.track", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    stage_parser("pipeline.track", __doc__).parse_args()
     study = load_study()
     uri = tracking_uri(study.tracking.uri)
     run_id = track(study, Path(), uri)

@@ -19,6 +19,7 @@ from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, write_atomically
 from pipeline.layout import SETS, WEIGHTS
 from pipeline.shards import set_fingerprint
+from pipeline.stage_arguments import stage_parser
 from pipeline.study import Study, load_study
 from pipeline.weaken_settings import Lora
 
@@ -207,6 +208,7 @@ def _start_digest(folder: Path) -> str | None:
 
 
 def main() -> None:
+    stage_parser("pipeline.weights", __doc__).parse_args()
     study = load_study()
     digests = study_digests(study)
     write_atomically(WEIGHTS, f"{json.dumps(digests, indent=2)}\n".encode())

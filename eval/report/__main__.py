@@ -1,16 +1,15 @@
 """Stage `report`: the comparison becomes one self-contained HTML page with tables, plots and a gallery."""
 
-import argparse
-
 from eval.report.page import report
 from pipeline.errors import run_stage
 from pipeline.files import write_atomically
 from pipeline.layout import REPORT
+from pipeline.stage_arguments import stage_parser
 from pipeline.study import load_study
 
 
 def main() -> None:
-    argparse.ArgumentParser(prog="python -m eval.report", description=__doc__).parse_args()
+    stage_parser("eval.report", __doc__).parse_args()
     page = report(load_study()).encode()
     write_atomically(REPORT, page)
     print(f"report: {REPORT} ({len(page) / 1e6:.1f} MB)")

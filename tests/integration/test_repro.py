@@ -173,6 +173,16 @@ def test_an_experiment_with_another_scale_draws_that_arm_alone(project):
     assert [arm["scale"] for arm in arms] == [1.0, 5.0]
 
 
+def test_experiments_show_where_they_differ(project):
+    """After the experiment above: its scale, and numbers of the arm that it changed."""
+    (project / ".venv").symlink_to(sys.prefix)
+    shown = run(project, "make", "-o", ".venv/.ready", "experiments").stdout
+    assert "arms.cfg.scale" in shown
+    assert "metrics/cfg.json:fd" in shown
+    assert "metrics/unguided.json" not in shown
+    assert "data/sets" not in shown
+
+
 def test_an_experiment_with_a_wrong_value_is_refused_by_the_study(project):
     done = run(project, "dvc", "exp", "run", "-S", "arms.cfg.scale=-1", "generate@cfg", ok=False)
     assert done.returncode != 0

@@ -1,0 +1,23 @@
+"""Commands and files that the documentation shows."""
+
+import re
+from pathlib import Path
+
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def commands(document: Path) -> list[str]:
+    """The shell commands of a Markdown file's ```sh blocks in order, without their comments."""
+    blocks = [text for language, text in _BLOCK.findall(document.read_text("utf-8")) if language == "sh"]
+    lines = [re.split(r"(?:^|\s+)# ", line)[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def files(document: Path) -> dict[str, str]:
+    """The files that a Markdown file shows in full: blocks that begin with a comment that is a path."""
+    found = {}
+    for _, text in _BLOCK.findall(document.read_text("utf-8")):
+        first, _, rest = text.partition("\n")
+        if match := re.fullmatch(r"# ((?:conf|prompts)/\S+\.\w+)", first):
+            found[match[1]] = rest
+    return found

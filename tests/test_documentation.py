@@ -1,0 +1,79 @@
+"""README and the guide: each command is run by a test, and each link and picture is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+from documented import commands, files
+
+ROOT = Path(__file__).parent.parent
+README, GUIDE = ROOT / "README.md", ROOT / "docs/first-study.md"
+INTEGRATION = "tests/integration"
+REPRO = f"{INTEGRATION}/test_repro.py"
+FIRST = f"{INTEGRATION}/test_first_study.py"
+LABELS = f"{INTEGRATION}/test_label_studio.py"
+_WEIGHTS = "'*.json' '*.txt' '*.safetensors'"
+
+# Which test runs a command; `make test` is how this one is run, `make setup` has been when it does.
+RUN_BY = {
+    "make repro": f"{REPRO}::test_everything_is_made",
+    "make test": None,
+    "make setup": None,
+    'make repro OVERRIDES="arms.cfg.scale=4"': f"{FIRST}::test_the_changes_of_the_readme_compose",
+    'make repro OVERRIDES="sampler=dpmsolver++"': f"{FIRST}::test_the_changes_of_the_readme_compose",
+    'make repro OVERRIDES="study=presets"': f"{FIRST}::test_the_changes_of_the_readme_compose",
+    'make repro OVERRIDES="text=novelai"': f"{FIRST}::test_the_changes_of_the_readme_compose",
+    ".venv/bin/dvc exp run -S arms.cfg.scale=4": f"{REPRO}::test_an_experiment_with_another_scale_draws_that_arm_alone",
+    "make experiments": f"{REPRO}::test_experiments_show_where_they_differ",
+    "make label-studio": f"{LABELS}::test_labels_of_two_people_arrive_once_under_pseudonyms",
+    "make label-demo": f"{LABELS}::test_simulated_labels_say_so_and_pre_annotations_do_not_pile_up",
+    ".venv/bin/python -m pipeline": "tests/test_command_line.py::test_help_lists_every_choice_of_conf_with_what_it_is",
+    "make publish REPO=<owner>/<name>": "tests/test_publish.py::test_from_the_shell_and_back_every_picture_is_the_same",
+    **dict.fromkeys(
+        (
+            "cp -r models/tinybooru/main models/mine",
+            "cp -r models/tinybooru/guide models/mine_guide",
+            ".venv/bin/python -m pipeline.compose study=mine",
+            'make repro OVERRIDES="study=mine"',
+            ".venv/bin/dvc metrics show",
+            'make repro OVERRIDES="study=mine arms.my_negative.scale=2"',
+            "make mlflow",
+            "make publish REPO=<owner>/<name> DRY_RUN=1",
+        ),
+        f"{FIRST}::test_the_guide_word_by_word",
+    ),
+    # What `hf download` leaves is a folder in diffusers' layout, and the guide is followed with one.
+    **dict.fromkeys(
+        (
+            f".venv/bin/hf download <owner>/<{name}> --include {_WEIGHTS} --local-dir models/{folder}"
+            for name, folder in (("checkpoint", "mine"), ("weaker-checkpoint", "mine_guide"))
+        ),
+        f"{FIRST}::test_the_guide_word_by_word",
+    ),
+}
+
+
+def test_every_command_of_readme_and_guide_is_run_by_a_test() -> None:
+    shown = {*commands(README), *commands(GUIDE)}
+    assert shown == set(RUN_BY)
+
+
+@pytest.mark.parametrize("test", sorted({test for test in RUN_BY.values() if test}))
+def test_the_test_of_a_command_is_there(test: str) -> None:
+    path, name = test.split("::")
+    assert re.search(rf"^def {name}\(", (ROOT / path).read_text("utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("document", sorted([README, *(ROOT / "docs").glob("*.md")]), ids=lambda path: path.name)
+def test_links_and_pictures_of_the_documentation_are_there(document: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", document.read_text("utf-8"))
+    assert [target for target in targets if not (document.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"`make ([a-z-]+)", README.read_text("utf-8")))))
+def test_make_knows_the_targets_that_the_readme_names(target: str) -> None:
+    assert re.search(rf"^{target}:.*## ", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+
+
+def test_the_guide_shows_its_files_in_full() -> None:
+    assert set(files(GUIDE)) == {"conf/model/mine.yaml", "prompts/mine.txt", "conf/study/mine.yaml"}
