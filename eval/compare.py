@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from torch import Tensor
+from tqdm import tqdm
 
 from eval.alignment import actions, alignments, closer_to, trajectories
 from eval.bootstrap import Interval, statistic_interval
@@ -162,7 +163,7 @@ def compare_arms(
     guided = [name for name in study.arms if name != study.baseline]
     against = {
         name: against_baseline(arms[name], arms[study.baseline], found[name], found[study.baseline], prompts, settings)
-        for name in guided
+        for name in tqdm(guided, "compare with the baseline", unit="arm", disable=None)
     }
     reader = fit_tag_reader(reference.images, captions, settings.seed)
     if reader is not None:
@@ -188,7 +189,7 @@ def compare_arms(
                 "against_baseline": {**against[name], "adjusted_p": adjusted[name]} if name in against else None,
             }
         )
-        for name, arm in study.arms.items()
+        for name, arm in tqdm(study.arms.items(), "compare with the reference", unit="arm", disable=None)
     ]
     floor = Floor.model_validate({"fd": reference_floor(reference.images, study.generate.pictures, settings)})
     return Comparison.model_validate(

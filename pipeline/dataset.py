@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Features, Image, List, Value, load_dataset
+from tqdm import tqdm
 
 from labeling.records import (
     PAIR_LABELS,
@@ -245,7 +246,7 @@ def build(study: Study, root: Path, folder: Path) -> Contents:
     )
     arms = list(study.arms)
     counts, columns = {}, []
-    for arm in arms:
+    for arm in tqdm(arms, "dataset: written", unit="arm", disable=None):
         counts[arm] = write_arm(folder / "data" / arm, arm, root / SETS, root / SCORES, arms, people)
         columns = pq.read_schema(next((folder / "data" / arm).iterdir())).names
     size = sum(path.stat().st_size for path in folder.rglob("*.parquet"))
@@ -267,7 +268,7 @@ def check(folder: Path, arms: Sequence[str], sets: Path) -> None:
 
     Raises InputError that names the first picture that differs.
     """
-    for arm in arms:
+    for arm in tqdm(arms, "dataset: read back", unit="arm", disable=None):
         stream = load_dataset(str(folder), arm, split="train", streaming=True)
         stream = stream.select_columns(["image_id", "image"]).cast_column("image", Image(decode=False))
         written = ((row["image_id"], _digest(row["image"]["bytes"])) for row in stream)
