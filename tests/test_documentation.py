@@ -1,5 +1,6 @@
 """README and the guide: each command is run by a test, and each link and picture is there."""
 
+import json
 import re
 from pathlib import Path
 
@@ -77,3 +78,12 @@ def test_make_knows_the_targets_that_the_readme_names(target: str) -> None:
 
 def test_the_guide_shows_its_files_in_full() -> None:
     assert set(files(GUIDE)) == {"conf/model/mine.yaml", "prompts/mine.txt", "conf/study/mine.yaml"}
+
+
+def test_the_metrics_document_names_every_number_of_the_comparison() -> None:
+    text = (ROOT / "docs/metrics.md").read_text("utf-8")
+    comparison = json.loads((ROOT / "metrics/compare.json").read_text("utf-8"))
+    arm = comparison["arms"][1]
+    scores = {re.sub("^kind_.*", "kind_*", name.removeprefix("pyramid_")) for name in arm["scores"]}
+    wanted = scores | set(arm["against_baseline"]) - {"adjusted_p", "preferences"}
+    assert sorted(name for name in wanted if f"`{name}" not in text) == []
