@@ -1,11 +1,16 @@
 """The plots of the report: every arm with its intervals, never by colour alone, drawn by the shipped plotly.js."""
 
+import io
+from pathlib import Path
+
 import plotly.graph_objects as go
 import pytest
 from PIL import Image as PillowImage
+from playwright.sync_api import Browser
 from report_browser import Visit, show_plot
 from report_study import Inputs, comparison
 
+from docs.report_picture import WIDTH, picture
 from docs.results import FIGURES, photograph
 from eval.report.composition import composition_figure
 from eval.report.figures import direction_by_noise, direction_figure, precision_recall_figure, shift_figure
@@ -46,7 +51,7 @@ def test_direction_is_averaged_over_pictures_without_the_step_at_zero_noise(inpu
     assert [size for _, size in steps] == pytest.approx([0.25, 0.35, 0.45, 0.55])
 
 
-def test_the_figures_are_kept_as_pictures(browser, page_file, tmp_path):
+def test_the_figures_are_kept_as_pictures(browser: Browser, page_file: Path, tmp_path: Path) -> None:
     photograph(browser, page_file, tmp_path / "results")
     for name in FIGURES:
         with PillowImage.open(tmp_path / "results" / f"{name}.png") as picture:
@@ -55,6 +60,15 @@ def test_the_figures_are_kept_as_pictures(browser, page_file, tmp_path):
     page_file.with_name("empty.html").write_text("<p>nothing</p>")
     with pytest.raises(InputError, match="has no figure 'alignment'"):
         photograph(browser, page_file.with_name("empty.html"), tmp_path / "results")
+
+
+def test_the_readme_shows_a_picture_of_the_page_itself(browser: Browser, page_file: Path, tmp_path: Path) -> None:
+    shown = picture(browser, page_file)
+    with PillowImage.open(io.BytesIO(shown)) as image:
+        assert image.width == WIDTH
+        assert len(image.convert("RGB").getcolors(image.width * image.height)) > 100
+    with pytest.raises(InputError, match="make repro"):
+        picture(browser, tmp_path / "index.html")
 
 
 def test_kinds_are_told_by_hatching_as_well_as_by_colour() -> None:
