@@ -89,7 +89,7 @@ def test_the_guide_word_by_word(clone: Path, checkpoint: str, pipelines_folder: 
     assert {arm["arm"]: arm["scale"] for arm in compare["arms"]} == {
         "unguided": 1,
         "cfg": 3,
-        "my_negative": 3,  # the last `make repro` is that of the labels, without the override
+        "my_negative": 2,  # the last `make repro` is that of another scale
         "autoguidance": 1.5,
     }
     assert [found["arm"] for found in compare["alignment"]] == ["unguided"]
