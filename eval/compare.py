@@ -219,7 +219,7 @@ def against_baseline(
     """The record AgainstBaseline of one arm, with unadjusted `p_values` in the place of the adjusted ones."""
     level, seed = settings.level, settings.seed
     differences = {name: found[column] - base[column] for name, column in PAIRED_SCORES.items()}
-    differences["reference_fd"] = found["fd"] - base["fd"]
+    differences["reference_fd"] = found["fd_for_differences"] - base["fd_for_differences"]
     preferences = {name: (found[name] - base[name]).interval(level) for name in settings.scorers}
     mmd = paired_mmd_test(arm.features, baseline.features, PERMUTATIONS, seed)
     moved = paired_displacement(arm.features, baseline.features)

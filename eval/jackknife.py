@@ -7,7 +7,7 @@ paired where the images are. docs/statistics.md has the simulations.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from scipy import stats
@@ -16,29 +16,69 @@ from torch import Tensor
 from eval.bootstrap import Interval
 
 GROUPS = 64
+# Groups whose numbers differ by one of these are also left out together: 2 G pairs of the G (G - 1) / 2.
+_APART = (1, 2)
+# Below so many groups the few pairs say nothing.
+_FEWEST_GROUPS = 16
+# The share of the jackknife's variance that no correction goes below.
+_FLOOR = 0.25
 
 
 @dataclass(frozen=True)
 class Replicates:
-    """A statistic of n images: its `value`, and `without` [G]: its value without each of G groups."""
+    """A statistic of n images: its `value`, and `without` [G]: its value without each of G groups.
+
+    `without_two` [P], where given, is its value without each of `group_pairs(G)`; see `variance`.
+    """
 
     value: float
     without: Tensor
     n: int
+    without_two: Tensor | None = None
 
     def __sub__(self, other: "Replicates") -> "Replicates":
         """The paired difference: both lose the same images."""
         return combined(lambda a, b: a - b, self, other)
 
     @property
-    def standard_error(self) -> float:
-        """The jackknife's standard error, sqrt((G-1)/G sum (without_g - mean)^2)."""
+    def variance(self) -> float:
+        """The jackknife's variance, (G-1)/G sum (without_g - mean)^2, less its bias where pairs were left out, too.
+
+        The jackknife counts the part of a statistic that is quadratic in the images twice (Efron and Stein 1981).
+        What two groups do together beyond what they do alone measures that part, which is taken off once. It is an
+        estimate itself, so a quarter of the variance always stays.
+        """
+        if self.without_two is None:
+            return self._jackknife
         groups = len(self.without)
-        return math.sqrt((groups - 1) / groups * float((self.without - self.without.mean()).square().sum()))
+        first, second = group_pairs(groups).T
+        together = groups * self.value - (groups - 1) * (self.without[first] + self.without[second])
+        together = (together + (groups - 2) * self.without_two) / groups
+        quadratic = groups * (groups - 1) / 2 * float((together - together.mean()).square().mean())
+        return max(self._jackknife - quadratic, _FLOOR * self._jackknife)
+
+    @property
+    def standard_error(self) -> float:
+        return math.sqrt(self.variance)
+
+    @property
+    def degrees(self) -> float:
+        """Degrees of freedom of the variance: G - 1, or where it is corrected what is left of Satterthwaite's.
+
+        Those follow from the fourth moment of the replicates; a variance of which a part was taken off has, in that
+        proportion, less to stand on.
+        """
+        groups = len(self.without)
+        if self.without_two is None or not self._jackknife:
+            return groups - 1
+        squares = (self.without - self.without.mean()).square()
+        concentration = float(squares.square().sum() / squares.sum().square()) - 1 / groups
+        satterthwaite = 2 / max(concentration, 2 / (groups - 1))
+        return max(2.0, satterthwaite * self.variance / self._jackknife)
 
     def interval(self, level: float) -> Interval:
-        """value -/+ Student's t with G - 1 degrees of freedom times the standard error."""
-        half = float(stats.t.ppf((1 + level) / 2, len(self.without) - 1)) * self.standard_error
+        """value -/+ Student's t with `degrees` degrees of freedom times the standard error."""
+        half = float(stats.t.ppf((1 + level) / 2, self.degrees)) * self.standard_error
         return Interval(self.value, self.value - half, self.value + half, self.n)
 
     def p_value(self, neutral: float = 0.0) -> float:
@@ -46,7 +86,12 @@ class Replicates:
         distance, error = abs(self.value - neutral), self.standard_error
         if error <= 1e-12 * max(1.0, abs(neutral)):
             return 1.0 if distance <= 1e-9 * max(1.0, abs(neutral)) else 0.0
-        return float(2 * stats.t.sf(distance / error, len(self.without) - 1))
+        return float(2 * stats.t.sf(distance / error, self.degrees))
+
+    @property
+    def _jackknife(self) -> float:
+        groups = len(self.without)
+        return (groups - 1) / groups * float((self.without - self.without.mean()).square().sum())
 
 
 def deletion_groups(clusters: Tensor, seed: int, groups: int = GROUPS) -> Tensor:
@@ -72,6 +117,14 @@ def deletions(clusters: Tensor, seed: int, groups: int = GROUPS) -> list[Tensor]
     return [torch.nonzero(group != k).flatten() for k in range(int(group.max()) + 1)]
 
 
+def group_pairs(groups: int) -> Tensor:
+    """The numbers [P, 2] of the groups that are also left out two at a time; [0, 2] where there are too few groups."""
+    if groups < _FEWEST_GROUPS:
+        return torch.empty(0, 2, dtype=torch.int64)
+    first = torch.arange(groups)
+    return torch.cat([torch.stack([first, (first + apart) % groups], 1) for apart in _APART])
+
+
 def replicates(statistic: Callable[[Tensor], dict[str, float]], n: int, kept: list[Tensor]) -> dict[str, Replicates]:
     """Every statistic that `statistic` finds on given image numbers, with its replicates.
 
@@ -86,8 +139,31 @@ def replicates(statistic: Callable[[Tensor], dict[str, float]], n: int, kept: li
     }
 
 
+def with_pairs(found: Replicates, statistic: Callable[[Tensor], float], kept: list[Tensor]) -> Replicates:
+    """The same replicates with those of two groups left out at once; `found` is `statistic` on each of `kept`.
+
+    For a statistic that is largely quadratic in the images, such as a difference of Fréchet distances.
+    """
+    pairs = group_pairs(len(kept)).tolist()
+    if not pairs:
+        return found
+    both = [statistic(kept[a][torch.isin(kept[a], kept[b])]) for a, b in pairs]
+    return replace(found, without_two=torch.tensor(both, dtype=torch.float64))
+
+
 def combined(function: Callable[..., float], *parts: Replicates) -> Replicates:
-    """A function of statistics that lost the same groups, such as a difference, with its replicates."""
-    rows = zip(*(part.without.tolist() for part in parts), strict=True)
-    without = torch.tensor([function(*row) for row in rows], dtype=torch.float64)
-    return Replicates(function(*(part.value for part in parts)), without, parts[0].n)
+    """A function of statistics that lost the same groups, such as a difference, with its replicates.
+
+    It has those of two groups left out at once where all parts have them.
+    """
+
+    def of(rows: list[Tensor]) -> Tensor:
+        return torch.tensor([function(*row) for row in zip(*(row.tolist() for row in rows), strict=True)]).double()
+
+    without_two = [part.without_two for part in parts if part.without_two is not None]
+    return Replicates(
+        function(*(part.value for part in parts)),
+        of([part.without for part in parts]),
+        parts[0].n,
+        of(without_two) if len(without_two) == len(parts) else None,
+    )
