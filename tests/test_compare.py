@@ -7,19 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from eval.compare import (
+from eval.arm_files import (
     KIND_COLUMNS,
     NAMING,
     PAIRED_SCORES,
-    against_baseline,
     check_one_instrument,
-    lpips_difference,
-    named_directions,
     read_arms,
     read_cost,
     reference_captions,
-    within_prompt,
 )
+from eval.arm_shift import against_baseline, lpips_difference, named_directions, within_prompt
 from eval.features import SetFeatures
 from eval.jackknife import deletions
 from eval.paired_arms import ArmValues, arm_replicates

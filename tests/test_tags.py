@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from eval.compare import tag_composition
+from eval.arm_shift import tag_composition
 from eval.jackknife import deletions
 from eval.tags import fit_tag_reader, tag_shares
 from pipeline.study import Metrics

@@ -1,0 +1,108 @@
+"""What the comparison reads of each arm, and that it fits: one extractor, one reference set, shared pairs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from eval.features import SetFeatures
+from eval.kinds import KINDS
+from eval.paired_arms import ArmValues
+from pipeline.comparison import Cost
+from pipeline.errors import InputError
+from pipeline.layout import REFERENCE_SET, SCORES, SETS
+from pipeline.shards import read_set, read_table
+from pipeline.study import Study
+
+# Per-image columns of data/scores whose differences are asked for, by the name of the set score.
+PAIRED_SCORES = {"clip_score": "clip_score", "aesthetic": "aesthetic", "malformed": "p_malformed"}
+# The scores that may name a direction of feature space.
+NAMING = ("clip_score", "aesthetic", "p_malformed", "saturation", "contrast", "sharpness")
+KIND_COLUMNS = tuple(f"kind_{kind}" for kind in KINDS)
+
+Arms = dict[str, ArmValues]
+
+
+def check_one_instrument(arm: str, features: SetFeatures, reference: SetFeatures, measured: dict[str, Any]) -> None:
+    """Raise InputError where an arm's features or scores come from another extractor or reference set."""
+    for key in ("extractor", "extractor_digest", "resize", "precision"):
+        if features.provenance[key] != reference.provenance[key]:
+            raise InputError(
+                f"features of '{arm}' and of the reference differ in {key}: {features.provenance[key]} and "
+                f"{reference.provenance[key]}; run `dvc repro`"
+            )
+    if features.images.shape[1] != reference.images.shape[1]:
+        raise InputError(
+            f"features of '{arm}' have {features.images.shape[1]} dimensions, of the reference "
+            f"{reference.images.shape[1]}; run `dvc repro`"
+        )
+    for key, seen, wanted in (
+        ("reference set", measured["reference"], reference.provenance["set"]),
+        ("pictures", measured["set"], features.provenance["set"]),
+    ):
+        if seen != wanted:
+            raise InputError(f"the scores of '{arm}' have {key} {seen}, the features {wanted}; run `dvc repro`")
+
+
+def read_arms(study: Study, features: dict[str, SetFeatures]) -> Arms:
+    """Features and per-image scores of every arm, row k being pair k. Raises InputError where arms are no pairs."""
+    learned = [*study.metrics.scorers, *(["lpips"] if study.metrics.lpips else [])]
+    columns = list(dict.fromkeys(["image_id", "pair_id", *PAIRED_SCORES.values(), *NAMING, *KIND_COLUMNS, *learned]))
+    arms: Arms = {}
+    pairs: dict[str, list[int]] = {}
+    for name in study.arms:
+        scores = read_table(SCORES / f"{name}.parquet", columns)
+        if scores["image_id"].to_pylist() != features[name].ids:
+            raise InputError(f"scores of '{name}' belong to other pictures than its features; run `dvc repro`")
+        pairs[name] = scores["pair_id"].to_pylist()
+        own = {column: torch.tensor(scores[column].to_pylist(), dtype=torch.float64) for column in columns[2:]}
+        arms[name] = ArmValues(features[name].images.double(), own)
+    for name, own_pairs in pairs.items():
+        if own_pairs != pairs[study.baseline]:
+            shared = len(set(own_pairs) & set(pairs[study.baseline]))
+            raise InputError(
+                f"arms '{name}' ({len(own_pairs)} pictures) and '{study.baseline}' ({len(pairs[study.baseline])}) "
+                f"do not share their pairs, only {shared}; run `dvc repro`"
+            )
+    return arms
+
+
+def reference_captions(reference: SetFeatures) -> list[str]:
+    """The captions of the reference pictures, in the order of their features. Raises InputError where they differ."""
+    table = read_set(REFERENCE_SET, ["image_id", "prompt"])
+    if table["image_id"].to_pylist() != reference.ids:
+        raise InputError(f"features of the reference belong to other pictures than {REFERENCE_SET}; run `dvc repro`")
+    captions: list[str] = table["prompt"].to_pylist()
+    return captions
+
+
+def prompt_numbers(study: Study) -> Tensor:
+    """The number [N] of each pair's prompt; pairs of one prompt are resampled together."""
+    prompts = read_set(SETS / study.baseline, ["prompt"])["prompt"].to_pylist()
+    numbers = {prompt: k for k, prompt in enumerate(dict.fromkeys(prompts))}
+    # Without any prompt nothing is shared but the lack of one.
+    return torch.arange(len(prompts)) if len(numbers) == 1 else torch.tensor([numbers[prompt] for prompt in prompts])
+
+
+def read_cost(path: Path) -> Cost | None:
+    """What an arm's pictures cost; None where `generate` left no file. Raises InputError where it is unreadable."""
+    if not path.exists():
+        return None
+    try:
+        return Cost.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise InputError(f"{path}: {error.errors()[0]['msg']}; delete it and run `dvc repro`") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A metrics file's content. Raises InputError where it is missing or no JSON."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return content
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; `dvc repro` makes it") from None
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON ({error}); delete it and run `dvc repro`") from None

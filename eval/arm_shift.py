@@ -1,0 +1,193 @@
+"""How far an arm lies from the baseline and from the reference, in everything that the comparison asks of two arms."""
+
+import math
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eval.arm_files import KIND_COLUMNS, NAMING, PAIRED_SCORES
+from eval.bootstrap import Interval
+from eval.classifier_test import classifier_auc
+from eval.composition import jensen_shannon, paired_composition_p_value, total_variation
+from eval.contraction import leading_directions
+from eval.displacement import paired_displacement
+from eval.features import SetFeatures
+from eval.jackknife import Replicates, combined, deletions, replicates
+from eval.kinds import KINDS
+from eval.mmd_test import mmd_test, paired_mmd_test
+from eval.paired_arms import ArmValues
+from eval.prompt_diversity import within_prompt_spread
+from eval.tags import TagReader
+from pipeline.study import Metrics
+
+DIRECTIONS = 4
+# Fewer prompts with several pictures than this say nothing about the diversity within a prompt.
+REPEATED_PROMPTS = 10
+PERMUTATIONS = 999
+# How many of the tags that changed most are named.
+NAMED_TAGS = 5
+
+
+def against_baseline(
+    arm: ArmValues,
+    baseline: ArmValues,
+    found: dict[str, Replicates],
+    base: dict[str, Replicates],
+    prompts: Tensor,
+    settings: Metrics,
+) -> dict[str, Any]:
+    """The record AgainstBaseline of one arm, with unadjusted `p_values` in the place of the adjusted ones."""
+    level, seed = settings.level, settings.seed
+    differences = {name: found[column] - base[column] for name, column in PAIRED_SCORES.items()}
+    differences["reference_fd"] = found["fd_for_differences"] - base["fd_for_differences"]
+    preferences = {name: (found[name] - base[name]).interval(level) for name in settings.scorers}
+    mmd = paired_mmd_test(arm.features, baseline.features, PERMUTATIONS, seed)
+    moved = paired_displacement(arm.features, baseline.features)
+    # Pictures of one seed differ less than those of two; held out together, a pair cannot tell on itself.
+    auc = classifier_auc(arm.features, baseline.features, prompts, prompts, level)
+    return {
+        **{name: found[f"shift_{name}"].interval(level) for name in ("fd", "drift", "contraction", "spread_ratio")},
+        **{name: difference.interval(level) for name, difference in differences.items()},
+        "mean_share": moved.mean_share,
+        "dispersion": moved.dispersion,
+        "two_sample": {"mmd2": mmd.mmd2, "mmd_p": mmd.p, "auc": auc},
+        "composition": composition(arm, baseline, found, base, settings),
+        "directions": named_directions(arm, baseline),
+        "within_prompt": within_prompt(arm, baseline, prompts, settings),
+        "lpips": lpips_difference(found, base, prompts, settings),
+        "preferences": preferences,
+        "p_values": {
+            "shift": mmd.p,
+            # Of the logarithm, so that it does not matter which arm is the baseline.
+            "spread": combined(_log, found["shift_spread_ratio"]).p_value(),
+            "distance": differences["reference_fd"].p_value(),
+            "quality": differences["aesthetic"].p_value(),
+            "malformed": differences["malformed"].p_value(),
+            "prompt": differences["clip_score"].p_value(),
+        },
+    }
+
+
+def against_reference(
+    arm: ArmValues, found: dict[str, Replicates], reference: SetFeatures, prompts: Tensor, settings: Metrics
+) -> dict[str, Any]:
+    """The record AgainstReference of one arm; real pictures are independent of the arm's, each on its own."""
+    mmd = mmd_test(arm.features, reference.images, PERMUTATIONS, settings.seed)
+    own = torch.arange(len(reference.ids)) + int(prompts.max()) + 1
+    auc = classifier_auc(arm.features, reference.images, prompts, own, settings.level)
+    return {
+        **{name: found[name].interval(settings.level) for name in ("drift", "contraction", "spread_ratio")},
+        "two_sample": {"mmd2": mmd.mmd2, "mmd_p": mmd.p, "auc": auc},
+    }
+
+
+def composition(
+    arm: ArmValues,
+    baseline: ArmValues,
+    found: dict[str, Replicates],
+    base: dict[str, Replicates],
+    settings: Metrics,
+) -> dict[str, Any]:
+    """How the shares of the kinds changed, with intervals over pairs."""
+    shares = [*(found[column] for column in KIND_COLUMNS), *(base[column] for column in KIND_COLUMNS)]
+
+    def distance(measure: Any) -> Interval:
+        def of_shares(*values: float) -> float:
+            halves = torch.tensor(values, dtype=torch.float64).reshape(2, len(KINDS))
+            return float(measure(halves[0], halves[1]))
+
+        return combined(of_shares, *shares).interval(settings.level)
+
+    return {
+        "total_variation": distance(total_variation),
+        "jensen_shannon": distance(jensen_shannon),
+        "p": paired_composition_p_value(kind_chances(arm), kind_chances(baseline), PERMUTATIONS, settings.seed),
+    }
+
+
+def tag_composition(
+    reader: TagReader, ours: Tensor, theirs: Tensor, kept: list[Tensor], settings: Metrics
+) -> dict[str, Any]:
+    """The record TagComposition of two arms' tag shares [N, T], with intervals over pairs."""
+
+    def statistic(index: Tensor) -> dict[str, float]:
+        p, q = ours[index].mean(0), theirs[index].mean(0)
+        differences = {f"tag {tag}": float(value) for tag, value in zip(reader.tags, p - q, strict=True)}
+        return {"total_variation": total_variation(p, q), "jensen_shannon": jensen_shannon(p, q), **differences}
+
+    found = replicates(statistic, len(ours), kept)
+    shares, base_shares = (dict(zip(reader.tags, x.mean(0).tolist(), strict=True)) for x in (ours, theirs))
+    most = sorted(reader.tags, key=lambda tag: -abs(found[f"tag {tag}"].value))[:NAMED_TAGS]
+    return {
+        "total_variation": found["total_variation"].interval(settings.level),
+        "jensen_shannon": found["jensen_shannon"].interval(settings.level),
+        "p": paired_composition_p_value(ours, theirs, PERMUTATIONS, settings.seed),
+        "readable": len(reader.tags),
+        "changed": [
+            {
+                "tag": tag,
+                "share": shares[tag],
+                "baseline_share": base_shares[tag],
+                "difference": found[f"tag {tag}"].interval(settings.level),
+            }
+            for tag in most
+        ],
+    }
+
+
+def named_directions(arm: ArmValues, baseline: ArmValues) -> list[dict[str, Any]]:
+    """The leading directions of the covariance change, each with the per-image score that goes with it most."""
+    pooled = torch.cat([arm.features, baseline.features])
+    scores = {name: torch.cat([arm.scores[name], baseline.scores[name]]) for name in NAMING}
+    result = []
+    for direction in leading_directions(arm.features, baseline.features, min(DIRECTIONS, pooled.shape[1])):
+        along = pooled @ direction.axis
+        correlations = {name: _correlation(along, values) for name, values in scores.items()}
+        name = max(correlations, key=lambda one: abs(correlations[one]))
+        # An axis has no sign of its own.
+        result.append({"ratio": direction.ratio, "score": name, "correlation": abs(correlations[name])})
+    return result
+
+
+def within_prompt(arm: ArmValues, baseline: ArmValues, prompts: Tensor, settings: Metrics) -> Interval | None:
+    """The spread within a prompt over the baseline's, with its interval over prompts; None where too few repeat."""
+    repeated = torch.unique(prompts, return_counts=True)[1] > 1
+    if int(repeated.sum()) < REPEATED_PROMPTS:
+        return None
+    kept = torch.isin(prompts, torch.unique(prompts)[repeated])
+    ours, theirs, numbers = arm.features[kept], baseline.features[kept], prompts[kept]
+
+    def statistic(index: Tensor) -> dict[str, float]:
+        spreads = [within_prompt_spread(features[index], numbers[index]) for features in (ours, theirs)]
+        return {"ratio": spreads[0] / spreads[1]}
+
+    found = replicates(statistic, len(numbers), deletions(numbers, settings.seed))
+    return found["ratio"].interval(settings.level)
+
+
+def lpips_difference(
+    found: dict[str, Replicates], base: dict[str, Replicates], prompts: Tensor, settings: Metrics
+) -> Interval | None:
+    """The difference of LPIPS within a prompt; None where the study does not ask for it, or too few prompts repeat."""
+    repeated = int((torch.unique(prompts, return_counts=True)[1] > 1).sum())
+    if not settings.lpips or repeated < REPEATED_PROMPTS:
+        return None
+    return (found["lpips"] - base["lpips"]).interval(settings.level)
+
+
+def kind_chances(arm: ArmValues) -> Tensor:
+    """The chances [N, K] of each picture's kinds."""
+    return torch.stack([arm.scores[column] for column in KIND_COLUMNS], 1)
+
+
+def _log(ratio: float) -> float:
+    # An arm of one picture over and over has no spread at all.
+    return math.log(max(ratio, sys.float_info.min))
+
+
+def _correlation(a: Tensor, b: Tensor) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    size = float(a.norm() * b.norm())
+    return float(a @ b) / size if size else 0.0

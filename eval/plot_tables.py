@@ -1,0 +1,66 @@
+"""The tables behind `dvc plots`: arms, shift, frontiers, cosines and sizes of the guidance direction."""
+
+import csv
+import io
+
+from pipeline.comparison import Comparison
+from pipeline.layout import TRACES
+from pipeline.shards import read_set
+from pipeline.study import Study
+
+# The columns of plots that may have no rows: a study without guided arms or without probes.
+COLUMNS = {
+    "arms": ["arm"],
+    "shift": ["arm", "drift", "contraction"],
+    "frontier": ["family", "arm", "recall", "precision"],
+    "alignment": ["arm", "step", "cosine"],
+    "direction": ["arm", "step", "direction"],
+}
+
+
+def direction_sizes(study: Study) -> list[dict[str, object]]:
+    """Per guided arm and step: noise level and mean size of the guidance direction."""
+    rows: list[dict[str, object]] = []
+    for name in study.arms:
+        trace = read_set(TRACES / name, ["step", "sigma", "direction"])
+        table = trace.group_by("step").aggregate([("sigma", "mean"), ("direction", "mean")]).sort_by("step")
+        for row in table.to_pylist():
+            if study.arms[name].scale != 1:
+                sizes = {"sigma": round(row["sigma_mean"], 5), "direction": round(row["direction_mean"], 5)}
+                rows.append({"arm": name, "step": row["step"], **sizes})
+    return rows
+
+
+def plot_tables(comparison: Comparison) -> dict[str, list[dict[str, object]]]:
+    """The tables behind `dvc plots`."""
+    arms: list[dict[str, object]] = []
+    shifts: list[dict[str, object]] = []
+    for arm in comparison.arms:
+        values = {name: round(interval.value, 5) for name, interval in arm.scores.items()}
+        arms.append({"arm": arm.arm, "scale": arm.scale, **values})
+    for arm, against in comparison.guided:
+        parts = {name: round(interval.value, 5) for name, interval in against.intervals.items()}
+        shifts.append({"arm": arm.arm, "scale": arm.scale, "within_prompt": "", **parts})
+    points = [
+        {"family": frontier.family, "arm": point.arm, "scale": point.scale}
+        | {name: round(value.value, 5) for name, value in point if not isinstance(value, str | float)}
+        for frontier in comparison.frontiers
+        for point in frontier.points
+    ]
+    cosines = [
+        {"arm": f"{one.arm}: {' and '.join(pair.references)}", "step": k, "sigma": round(step.sigma, 5)}
+        | {"cosine": round(step.value.value, 5), "low": round(step.value.low, 5), "high": round(step.value.high, 5)}
+        for one in comparison.alignment
+        for pair in one.pairs
+        for k, step in enumerate(pair.steps)
+    ]
+    return {"arms": arms, "shift": shifts, "frontier": points, "alignment": cosines}
+
+
+def csv_bytes(rows: list[dict[str, object]], columns: list[str]) -> bytes:
+    """Rows as CSV, `columns` being those of a table without rows."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
