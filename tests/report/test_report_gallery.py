@@ -8,7 +8,8 @@ import pytest
 from PIL import Image as PillowImage
 from playwright.sync_api import Locator, Page
 from report_browser import Visit
-from report_study import ARMS, PAIRS, PROMPTS, Inputs
+from report_numbers import ARMS
+from report_study import PAIRS, PROMPTS, Inputs
 
 from eval.report.picture_labels import picture_labels
 from eval.report.selection import select

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_study import SCORE_FEATURES, SET_FEATURES, Inputs, comparison, interval, study
+from report_numbers import comparison, interval
+from report_study import SCORE_FEATURES, SET_FEATURES, Inputs, study
 
 from pipeline.comparison import load_comparison
 from pipeline.errors import InputError

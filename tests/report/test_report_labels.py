@@ -1,7 +1,8 @@
 """The report's section on people's labels."""
 
 from report_browser import Visit, show_plot
-from report_study import Inputs, labelled
+from report_numbers import labelled
+from report_study import Inputs
 
 
 def test_rates_of_labels_stand_with_their_intervals_and_simulated_ones_say_so(visit: Visit) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 from report_browser import Visit, show_plot
-from report_study import ARMS, PAIRS, Inputs
+from report_numbers import ARMS
+from report_study import PAIRS, Inputs
 
 from eval.report.provenance import commit
 

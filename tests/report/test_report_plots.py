@@ -8,7 +8,8 @@ import pytest
 from PIL import Image as PillowImage
 from playwright.sync_api import Browser
 from report_browser import Visit, show_plot
-from report_study import Inputs, comparison
+from report_numbers import comparison
+from report_study import Inputs
 
 from docs.report_picture import WIDTH, picture
 from docs.results import FIGURES, photograph

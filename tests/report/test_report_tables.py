@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Page
 from report_browser import Visit
-from report_study import comparison
+from report_numbers import comparison
 
 from eval.notation import decimals, number, span
 from eval.report.tables import SCORE_COLUMNS, table

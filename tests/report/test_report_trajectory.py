@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page
 from report_browser import Visit
-from report_study import ARMS, TRAJECTORY_FEATURES, Inputs, picture
+from report_numbers import ARMS
+from report_study import TRAJECTORY_FEATURES, Inputs, picture
 
 from eval.report.trajectory import trajectories
 from pipeline.errors import InputError
