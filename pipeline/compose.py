@@ -22,6 +22,8 @@ from pipeline.prompts import study_prompts
 from pipeline.study import parse_study
 
 _OVERRIDES = "GUIDEDRIFT_OVERRIDES"
+# The folds of the comparison's classifier test, which holds prompts out (eval/classifier_test.py).
+_FEWEST_PROMPTS = 5
 
 
 def compose(conf: Path, overrides: list[str]) -> dict[str, object]:
@@ -41,6 +43,15 @@ def compose(conf: Path, overrides: list[str]) -> dict[str, object]:
     return {str(key): value for key, value in content.items()}
 
 
+def check_number_of_prompts(prompts: list[str]) -> None:
+    """Raise InputError for a few prompts: the comparison needs five to tell prompts from arms, or one for all."""
+    distinct = len(set(prompts))
+    if 1 < distinct < _FEWEST_PROMPTS:
+        raise InputError(
+            f"the study has {distinct} different prompts; write at least {_FEWEST_PROMPTS}, or one for every picture"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.compose",
@@ -53,7 +64,7 @@ def main() -> None:
     content = compose(CONF, overrides)
     study = parse_study(content, "the composed study")
     # A prompt file that is missing or malformed is better known now than after the reference set is drawn.
-    study_prompts(study)
+    check_number_of_prompts(study_prompts(study))
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     if not PARAMS.exists() or PARAMS.read_text("utf-8") != text:
         write_atomically(PARAMS, text.encode())

@@ -82,8 +82,8 @@ WAITING = """
 import sys, time
 from pipeline.errors import InputError, run_stage
 def stage():
-    print("started", flush=True)
     try:
+        print("started", flush=True)
         time.sleep(60)
     finally:
         print("tidied up", flush=True)

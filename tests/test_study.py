@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from eval.classifier_test import FOLDS
 from pipeline.arm import Arm
-from pipeline.compose import compose
+from pipeline.compose import check_number_of_prompts, compose
 from pipeline.errors import InputError
 from pipeline.guidance import MAIN, guidance_of
 from pipeline.study import load_study, parse_study
@@ -183,3 +184,14 @@ def test_a_study_draws_the_arms_and_probes_that_its_file_names(name):
     assert set(study.arms) == set(own)
     for arm, settings in study.arms.items():
         assert list(settings.probes) == own[arm].get("probes", [])
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_prompts_too_few_to_compare_are_told_before_anything_is_drawn(count):
+    with pytest.raises(InputError, match=f"{count} different prompts; write at least {FOLDS}"):
+        check_number_of_prompts([f"prompt {k % count}" for k in range(16)])
+
+
+@pytest.mark.parametrize("count", [1, 5, 16])
+def test_one_prompt_for_all_or_at_least_five_can_be_compared(count):
+    check_number_of_prompts([f"prompt {k % count}" for k in range(16)])
