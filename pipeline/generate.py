@@ -4,7 +4,6 @@ The work is cut into shards by the study. A shard is finished when its file is t
 what is finished is kept, whatever happened to the run that made it.
 """
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from pipeline.guidance import Text
 from pipeline.layout import COSTS, SETS, TRACES, TRAJECTORIES
 from pipeline.shard_plan import Shard, arm_texts, batch_seeds, batch_texts, plan_shards
 from pipeline.shards import encode_png, shard_fingerprint, write_shard
+from pipeline.stage_arguments import stage_parser
 from pipeline.start_pictures import StartPictures
 from pipeline.study import Study, load_study
 from pipeline.trajectory import TRAJECTORY_FEATURES, trajectory_fingerprint, watched_of
@@ -183,7 +183,7 @@ def _png(picture: PillowImage.Image) -> dict[str, bytes | None]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.generate", description=__doc__)
+    parser = stage_parser("pipeline.generate", __doc__)
     parser.add_argument("--arm", required=True, help="an arm of params.yaml")
     arguments = parser.parse_args()
     study = load_study()

@@ -56,7 +56,7 @@ def test_every_stage_is_a_module_that_is_listed(monkeypatch: pytest.MonkeyPatch)
     assert {f"python -m {module}" for module in STAGE_MODULES} <= set(modules())
 
 
-@pytest.mark.parametrize("module", [module for module in STAGE_MODULES if module != "pipeline.generate"])
+@pytest.mark.parametrize("module", STAGE_MODULES)
 def test_the_help_of_a_stage_says_what_it_reads_and_writes(
     module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

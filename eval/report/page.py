@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from plotly.offline import get_plotlyjs
 
 from eval.notation import quoted
 from eval.report.composition import composition_figure, composition_rows, tag_rows
@@ -37,8 +38,6 @@ from pipeline.rates import RATES, VERDICTS, Rates, load_rates
 from pipeline.study import Study
 
 TEMPLATES = Path(__file__).parent / "templates"
-# plotly.js with scatter and bar plots alone: the whole of it takes a browser three seconds to start.
-PLOTLY = Path(__file__).parent / "plotly/plotly-basic.min.js"
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def render(
         gallery=shown,
         trajectories=recorded,
         provenance=provenance,
-        plotlyjs=Markup(PLOTLY.read_text("utf-8")),
+        plotlyjs=Markup(get_plotlyjs()),
     )
 
 

@@ -1,4 +1,5 @@
-// Plots are drawn when they come near the window, and all of them before printing.
+// Plots are drawn when they come near the window and the page has nothing else to do, and all of them before printing.
+// plotly.js takes a browser a second or more to start, so the tables and pictures go first.
 const figures = JSON.parse(document.getElementById("figures").textContent);
 
 // What a line of the legend and a name in it take, in pixels.
@@ -37,11 +38,12 @@ const fitPaper = (place) => {
   Plotly.relayout(place, {autosize: false, width, height});
 };
 
+const whenIdle = window.requestIdleCallback ?? ((task) => setTimeout(task, 50));
 const nearPlots = new IntersectionObserver((entries) => {
   for (const entry of entries) {
     if (!entry.isIntersecting) continue;
     nearPlots.unobserve(entry.target);
-    drawPlot(entry.target);
+    whenIdle(() => drawPlot(entry.target));
   }
 }, {rootMargin: "400px"});
 const plots = [...document.querySelectorAll(".plot")];
