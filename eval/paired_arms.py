@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from eval.anchor import Anchor
 from eval.jackknife import Replicates, replicates, with_pairs
@@ -67,7 +68,8 @@ def arm_replicates(
         )
         return found
 
-    return {name: measured(arm) for name, arm in arms.items()}
+    bar = tqdm(arms.items(), "leave groups out", unit="arm", disable=None)
+    return {name: measured(arm) for name, arm in bar}
 
 
 class _Neighbours:

@@ -2,13 +2,16 @@
 
 import io
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import torch
 from datasets import Features, Value
 from PIL import Image
+from tqdm import tqdm
 
 from eval.aesthetic import load_aesthetic_head
 from eval.bootstrap import Interval, mean_interval, statistic_interval
@@ -170,7 +173,8 @@ def learned_scores(
     lpips = load_lpips(Path(settings.lpips), device) if settings.lpips else None
     columns: dict[str, torch.Tensor] = {}
     for name, model in models.items():
-        columns[name] = preference_scores(model, decode_images(pictures), prompts)
+        shown = tqdm(decode_images(pictures), f"score: {name}", len(pictures), unit="picture", disable=None)
+        columns[name] = preference_scores(model, shown, prompts)
     digests: dict[str, object] = {name: model.digest for name, model in models.items()}
     if lpips is not None:
         distance, digests["lpips"] = lpips
@@ -209,32 +213,45 @@ def score_arm(study: Study, arm: str) -> ArmScores:
     k = settings.precision_recall_k
     learned, digests = learned_scores(pictures, settings, device)
     clusters = prompt_clusters(pictures.column("prompt").to_pylist())
+
+    def shown(what: str) -> Iterable[Image.Image]:
+        return tqdm(decode_images(pictures), f"score {arm}: {what}", len(pictures), unit="picture", disable=None)
+
     images = {
         "clip_score": clip_score(features.images, features.texts),
         "aesthetic": head(features.images),
-        "p_malformed": classifier(decode_images(pictures)),
+        "p_malformed": classifier(shown("malformed")),
         **{f"kind_{kind}": kinds[:, column] for column, kind in enumerate(KINDS)},
         "realism": realism(features.images, reference.images, k),
-        **vars(finish(decode_images(pictures))),
+        **vars(finish(shown("finish"))),
         "inside_reference": neighbour_metrics(features.images, reference.images, k, settings.density_coverage_k).inside,
         **learned,
     }
     means = {**{name: name for name in MEANS}, "malformed": "p_malformed", **{name: name for name in learned}}
-    sets = {
-        **set_metrics(features.images, reference.images, settings, clusters),
-        **kernel_and_extrapolated_metrics(features.images, reference.images, settings, clusters),
-        **{name: known_mean(images[column], settings, clusters) for name, column in means.items()},
-        "realism": median_interval(images["realism"], settings, clusters),
+    steps: dict[str, Callable[[], dict[str, Interval]]] = {
+        "distances and neighbours": lambda: set_metrics(features.images, reference.images, settings, clusters),
+        "kernels": lambda: kernel_and_extrapolated_metrics(features.images, reference.images, settings, clusters),
+        "means": lambda: {name: known_mean(images[column], settings, clusters) for name, column in means.items()},
+        "realism": lambda: {"realism": median_interval(images["realism"], settings, clusters)},
     }
-    points = {}
+    further = {}
     for name in study.features.extractors:
         if name != study.features.primary:
             ours, theirs = (load_features(FEATURES / folder / f"{name}.safetensors") for folder in (arm, REFERENCE))
             check_comparable(ours, theirs)
-            found = set_metrics(ours.images, theirs.images, settings, clusters)
-            sets |= {f"{name}_{metric}": interval for metric, interval in found.items()}
-            if study.features.extractors[name].model == "inception":
-                points[f"{name}_fid_torchmetrics"] = torchmetrics_fid(ours.images, theirs.images)
+            further[name] = ours.images, theirs.images
+            steps[name] = partial(_of_extractor, name, ours.images, theirs.images, settings, clusters)
+    sets: dict[str, Interval] = {}
+    with tqdm(total=len(steps), desc=f"score {arm}", unit="step", disable=None) as bar:
+        for name, step in steps.items():
+            bar.set_postfix_str(name)
+            sets |= step()
+            bar.update()
+    points = {
+        f"{name}_fid_torchmetrics": torchmetrics_fid(*vectors)
+        for name, vectors in further.items()
+        if study.features.extractors[name].model == "inception"
+    }
     provenance: dict[str, object] = {
         **features.provenance,
         "reference": reference.provenance["set"],
@@ -248,6 +265,13 @@ def score_arm(study: Study, arm: str) -> ArmScores:
         **digests,
     }
     return ArmScores(images, sets, points, provenance)
+
+
+def _of_extractor(
+    name: str, arm: torch.Tensor, reference: torch.Tensor, settings: Metrics, clusters: torch.Tensor | None
+) -> dict[str, Interval]:
+    found = set_metrics(arm, reference, settings, clusters)
+    return {f"{name}_{metric}": interval for metric, interval in found.items()}
 
 
 def main() -> None:

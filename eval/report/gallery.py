@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from tqdm import tqdm
 
 from eval.features import load_features
 from eval.report.picture_labels import PictureLabel
@@ -102,7 +103,8 @@ def gallery(
     selection = select(pairs, names, comparison.baseline, rankings, int(limit / size))
     rows = [*((pair, names) for pair in selection.whole), *selection.parts.items()]
     wanted = {name: [pair for pair, arms in rows if name in arms] for name in names}
-    pictures = {name: _pictures(sets / name, wanted[name]) for name in names}
+    bar = tqdm(names, "thumbnails", unit="arm", disable=None)
+    pictures = {name: _pictures(sets / name, wanted[name]) for name in bar}
     lines = ["\n".join(pictures[name].get(pair, "") for name in names) for pair, _ in rows]
     return Gallery(
         content=_content(comparison, known, rows, len(selection.whole), labels),
