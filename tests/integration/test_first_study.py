@@ -22,6 +22,7 @@ SMALL = (
     "generate.pictures=16 generate.shard=8 generate.batch=8 generate.watched=1 reference.pictures=32 sampler.steps=3 "
     "metrics.resamples=100"
 )
+FIRST_REPRO = 'make repro OVERRIDES="study=mine"'
 # Commands that this test does not run: what it is given instead, what other tests run (tests/test_documentation.py).
 ELSEWHERE = (
     ".venv/bin/hf download",
@@ -31,7 +32,8 @@ ELSEWHERE = (
     "make mlflow",
 )
 ENVIRONMENT = {
-    **os.environ,
+    # Under `make test` these would make each `make` here a part of that one, which announces the folders that it enters.
+    **{name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}},
     "DVC_NO_ANALYTICS": "1",
     "HF_HUB_OFFLINE": "1",
     "LABEL_STUDIO_URL": "",
@@ -83,13 +85,15 @@ def test_the_guide_word_by_word(clone: Path, checkpoint: str, pipelines_folder: 
         stands_in = command.startswith("cp -r models/tinybooru")
         if (stands_in and checkpoint != "embedded") or (command.startswith(ELSEWHERE) and "DRY_RUN" not in command):
             continue
+        if checkpoint != "embedded" and command.startswith("make repro") and said.get(FIRST_REPRO):
+            continue  # labels and another scale know nothing of checkpoints, and minutes are dear
         small = command.replace("study=mine", f"study=mine {SMALL}").replace("<owner>/<name>", "anna/mine")
         said[command] = shell(clone, small)
     compare = json.loads((clone / "metrics/compare.json").read_text())
     assert {arm["arm"]: arm["scale"] for arm in compare["arms"]} == {
         "unguided": 1,
         "cfg": 3,
-        "my_negative": 2,  # the last `make repro` is that of another scale
+        "my_negative": 2 if checkpoint == "embedded" else 3,  # the last `make repro` is that of another scale
         "autoguidance": 1.5,
     }
     assert [found["arm"] for found in compare["alignment"]] == ["unguided"]
