@@ -32,7 +32,7 @@ ELSEWHERE = (
     "make mlflow",
 )
 ENVIRONMENT = {
-    # Under `make test` these would make each `make` here a part of that one, which announces the folders that it enters.
+    # Under `make test` these would make each `make` here a part of that one, which announces the folders it enters.
     **{name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}},
     "DVC_NO_ANALYTICS": "1",
     "HF_HUB_OFFLINE": "1",
