@@ -63,7 +63,8 @@ class Trial(DenoiserTraining):
         loss = super().train_step()
         with torch.no_grad():
             for longest, average in self.averages.items():
-                keep = min(longest, self.step / (9 + self.step))
+                # The plain mean of all steps until there are more of them than the average is long.
+                keep = min(longest, self.step / (1 + self.step))
                 for name, p in self.weights.items():
                     average[name].lerp_(p, 1 - keep)
         return loss
