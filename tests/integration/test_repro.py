@@ -133,7 +133,7 @@ def test_metrics_and_plots_show(project):
     values = shown[""]["data"]["metrics/cfg.json"]["data"]
     assert set(values) == {"fd", "precision", "recall", "coverage", "clip_score", "aesthetic", "malformed", "n"}
     detail = json.loads((project / "metrics/detail/cfg.json").read_text())
-    assert {"density", "kid", "cmmd", "vendi", "pyramid_fd"} <= set(detail["scores"])
+    assert {"density", "kid", "cmmd", "vendi"} <= set(detail["scores"])
     table = run(project, "dvc", "metrics", "show").stdout
     assert max(len(line) for line in table.splitlines()) <= 120
     page = run(project, "dvc", "plots", "show").stdout
