@@ -103,7 +103,8 @@ class _Exact(torch.nn.Module):
     def __init__(self, picture, schedule):
         super().__init__()
         self.picture, self.schedule = picture, schedule
-        self.config = type("Config", (), {"in_channels": 3, "sample_size": 8, "cross_attention_dim": 4})
+        shape = {"in_channels": 3, "sample_size": 8, "cross_attention_dim": 4}
+        self.config = type("Config", (), {**shape, "addition_embed_type": "text"})  # no layer is free of the text
         self.device = CPU
         alphas = schedule.alphas_cumprod.double()
         self.levels = ((1 - alphas) / alphas).sqrt().log()

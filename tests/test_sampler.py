@@ -17,6 +17,7 @@ from pipeline.schedulers import build_scheduler
 
 class _Config:
     in_channels, sample_size, cross_attention_dim = 3, 8, 4
+    addition_embed_type = "text"  # no layer is free of the text
 
 
 class PointMass(torch.nn.Module):

@@ -49,6 +49,7 @@ def run(project, *command, ok=True):
         "HF_HUB_OFFLINE": "1",
         "LABEL_STUDIO_URL": "",
         "LABEL_STUDIO_API_KEY": "",
+        "COLUMNS": "400",  # DVC cuts a table that is wider than the terminal
     }
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
     assert not ok or done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
@@ -96,6 +97,9 @@ def project(tmp_path_factory):
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "clone")
     run(folder, "dvc", "repro")
+    # Experiments are compared with the commit that they start from.
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "the small study")
     return folder
 
 
