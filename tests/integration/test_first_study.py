@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 from documented import commands, files
+from repository_copy import copy_repository
 
 ROOT = Path(__file__).parent.parent.parent
 GUIDE, README = ROOT / "docs/first-study.md", ROOT / "README.md"
@@ -56,17 +57,7 @@ def shell(project: Path, command: str) -> str:
 def clone(tmp_path: Path) -> Path:
     """The tracked and new files of this repository in a git repository of their own, with this environment."""
     folder = tmp_path / "clone"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+    copy_repository(folder)
     (folder / ".venv").symlink_to(sys.prefix)
     for command in ("git init -q", "git add -A", "git -c user.name=t -c user.email=t@localhost commit -qm clone"):
         shell(folder, command)

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from repository_copy import copy_repository
 
-ROOT = Path(__file__).parent.parent.parent
 SMALL = """# @package _global_
 defaults:
   - /model: tinybooru
@@ -74,17 +74,7 @@ def would_run(project):
 def project(tmp_path_factory):
     """The tracked and new files of this repository in a git repository of their own, with a small study, run once."""
     folder = tmp_path_factory.mktemp("clone")
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+    copy_repository(folder)
     (folder / "dvc.lock").unlink(missing_ok=True)
     shutil.rmtree(folder / "metrics", ignore_errors=True)
     (folder / "conf/study/small.yaml").write_text(SMALL)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Features, Image, Value
+from datasets import Features, Value
 from PIL import Image as PillowImage
 from report_numbers import ARMS, comparison, labelled
 
@@ -16,9 +16,11 @@ from eval.report.page import report
 from labeling.records import Label, SampledTask, write_labels, write_tasks
 from pipeline.comparison import Comparison
 from pipeline.compose import compose
+from pipeline.generate import FEATURES as SET_FEATURES
 from pipeline.rates import VERDICTS
 from pipeline.shards import encode_png, write_shard
 from pipeline.study import Study, parse_study
+from pipeline.trajectory import TRAJECTORY_FEATURES
 
 PAIRS = 6
 STEPS = 5
@@ -32,17 +34,6 @@ PROMPTS = [
     "x" * 200,
 ]
 
-SET_FEATURES = Features(
-    {
-        "image_id": Value("string"),
-        "image": Image(),
-        "arm": Value("string"),
-        "pair_id": Value("int64"),
-        "prompt": Value("string"),
-        "negative_prompt": Value("string"),
-        "seed": Value("int64"),
-    }
-)
 SCORE_FEATURES = Features(
     {
         "image_id": Value("string"),
@@ -54,9 +45,6 @@ SCORE_FEATURES = Features(
         "realism": Value("float64"),
         "inside_reference": Value("bool"),
     }
-)
-TRAJECTORY_FEATURES = Features(
-    {"image_id": Value("string"), "step": Value("int32"), "sigma": Value("float32"), "image": Image()}
 )
 SIGMAS = (150.0, 20.0, 4.0, 0.8, 0.0)
 TRAJECTORY_STEPS = (0, 2, 3)

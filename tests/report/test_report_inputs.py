@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from report_numbers import comparison, interval
-from report_study import SCORE_FEATURES, SET_FEATURES, Inputs, study
+from report_study import SCORE_FEATURES, Inputs, study
 
 from pipeline.comparison import load_comparison
 from pipeline.errors import InputError
+from pipeline.generate import FEATURES as SET_FEATURES
 from pipeline.shards import write_shard
 
 

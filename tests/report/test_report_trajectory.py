@@ -7,11 +7,12 @@ import pytest
 from playwright.sync_api import Page
 from report_browser import Visit
 from report_numbers import ARMS
-from report_study import TRAJECTORY_FEATURES, Inputs, picture
+from report_study import Inputs, picture
 
 from eval.report.trajectory import trajectories
 from pipeline.errors import InputError
 from pipeline.shards import write_shard
+from pipeline.trajectory import TRAJECTORY_FEATURES
 
 SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
 
