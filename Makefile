@@ -68,7 +68,7 @@ worldcheck: $(READY) ## draw with the shipped networks and let the judge measure
 	$(BIN)/python -m models.tinybooru.worldcheck
 
 lock: $(READY) ## resolve pyproject.toml into requirements.lock anew
-	$(BIN)/python -m uv pip compile --quiet --upgrade --python-version 3.11 --no-emit-index-url --no-emit-find-links --extra dev pyproject.toml -o requirements.lock
+	$(BIN)/python -m uv pip compile --quiet --upgrade --python-version 3.11 --no-emit-index-url --no-emit-find-links --extra dev --extra ray --extra s3 pyproject.toml -o requirements.lock
 
 clean: ## delete what `make repro` made (not the environment, not mlflow.db)
 	rm -rf data plots reports .dvc/cache .dvc/tmp

@@ -1,8 +1,8 @@
 """Small trials of the recipe, one change at a time: `python -m models.tinybooru.trials`.
 
-Every trial sees the same pictures in the same order. What a change is worth is the held-out loss it reaches for the
-CPU seconds it costs, both written to trials.json as they come; trials that stand there are not run again. Seconds are
-those of the process on one thread, so they mean the same on a busy machine.
+Every trial has the same CPU seconds on one thread, so a change that makes a step dearer has to earn it; they mean
+nearly the same on a busy machine. What a change is worth is the held-out loss, written to trials.json as trials end;
+those that stand there are not run again.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from pipeline.errors import run_stage
 from pipeline.files import write_atomically
 
 RESULTS = Path(__file__).parent / "trials.json"
-STEPS = 80
+CPU_SECONDS = 240
 # The rate stays on its plateau, so that a trial says what the next steps would go on from.
-START = replace(MAIN, name="as shipped", steps=10 * STEPS, text_encoder_steps=10 * STEPS, warmup=30, ema=0.95)
+START = replace(MAIN, name="as shipped", steps=100_000, text_encoder_steps=100_000, warmup=30, ema=0.95)
 AVERAGES = (0.9, 0.95, 0.97, 0.985)
 
 TRIALS: dict[str, DenoiserRecipe] = {
@@ -36,6 +36,9 @@ TRIALS: dict[str, DenoiserRecipe] = {
         replace(START, name="noise prediction, min-SNR", prediction="epsilon", weighting="min_snr"),
         replace(START, name="weight: plain x0 error", weighting="x0"),
         replace(START, name="weight: min-SNR", weighting="min_snr"),
+        replace(START, name="8x8 patches, (96, 160)", patch=8, channels=(96, 160)),
+        replace(START, name="8x8 patches, (96, 160), batch 128", patch=8, channels=(96, 160), batch=128),
+        replace(START, name="8x8 patches, (128, 192)", patch=8, channels=(128, 192)),
         replace(START, name="8x8 patches, (160)", patch=8, channels=(160,)),
         replace(START, name="4x4 patches, (64, 128)", channels=(64, 128)),
         replace(START, name="4x4 patches, (32, 128)", channels=(32, 128)),
@@ -43,7 +46,7 @@ TRIALS: dict[str, DenoiserRecipe] = {
         replace(START, name="2x2 patches, (32, 48, 128)", patch=2, channels=(32, 48, 128)),
         replace(START, name="rate 3e-3", learning_rate=3e-3),
         replace(START, name="AdamW", optimiser="adamw"),
-        replace(START, name="batch 32, twice the steps", batch=32, steps=20 * STEPS, text_encoder_steps=20 * STEPS),
+        replace(START, name="batch 32", batch=32),
         replace(START, name="text: a table of tokens", text_layers=0),
         replace(START, name="text width 64", text_width=64),
         replace(START, name="whole prompt dropped 20 %", whole_prompt_dropout=0.2),
@@ -82,24 +85,31 @@ class Trial(DenoiserTraining):
 
 
 def run_trial(recipe: DenoiserRecipe, corpus: Corpus, held_out: Corpus) -> dict[str, Any]:
-    """Train for STEPS batches' worth of pictures and measure."""
+    """Train for CPU_SECONDS and measure."""
     tokenizer = train_tokenizer([*corpus.captions(), *preset_texts()])
     device = torch.device("cpu")
     trial = Trial(recipe, tokenizer, corpus, held_out, None, Path("unused"), device, compiled=False)
     trial.prepare()
-    steps = STEPS * START.batch // recipe.batch
-    started = time.process_time()
-    for _ in tqdm(range(steps), desc=recipe.name, unit="step", disable=None):
-        trial.train_step()
-    seconds = time.process_time() - started
+    spent, losses = 0.0, {}
+    marks = [CPU_SECONDS / 4, CPU_SECONDS / 2, CPU_SECONDS]
+    with tqdm(total=CPU_SECONDS, desc=recipe.name, unit="CPU s", disable=None) as bar:
+        while marks:
+            started = time.process_time()
+            trial.train_step()
+            taken = time.process_time() - started
+            spent += taken
+            bar.update(min(taken, CPU_SECONDS - bar.n))
+            if spent >= marks[0]:
+                losses[f"{marks.pop(0):g}"] = round(trial.held_out_loss(), 4)
     averaged = {keep: trial.held_out_of(average) for keep, average in trial.averages.items()}
     best = min(averaged, key=lambda keep: averaged[keep])
     return {
         "trial": recipe.name,
-        "pictures": steps * recipe.batch,
         "parameters": sum(p.numel() for p in trial.unet.parameters()),
-        "cpu_seconds": round(seconds, 1),
-        "held_out": round(trial.held_out_loss(), 4),
+        "cpu_seconds": round(spent, 1),
+        "steps": trial.step,
+        "pictures": trial.step * recipe.batch,
+        "held_out": losses,
         "held_out_averaged": {str(keep): round(loss, 4) for keep, loss in averaged.items()},
         "held_out_without_prompt": round(trial.held_out_of(trial.averages[best], captioned=False), 4),
     }
