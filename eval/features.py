@@ -1,7 +1,6 @@
 """Stage `features@<set>`: an image set becomes one file of vectors an extractor, with their ids and provenance."""
 
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,6 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from tqdm import tqdm
 
 from eval import clip as clip_module
@@ -30,6 +27,7 @@ from pipeline.shards import read_table, set_fingerprint, shard_paths
 from pipeline.stage_arguments import stage_parser
 from pipeline.study import Extractor as ExtractorSettings
 from pipeline.study import load_study
+from pipeline.tensor_file import encode_tensors, read_tensors
 
 REFERENCE = "reference"
 _CODE = (clip_module, dinov2_module, extractor_module, inception_module, pyramid_module)
@@ -90,22 +88,17 @@ def extract(folder: Path, name: str, extractor: Extractor) -> SetFeatures:
 
 def save_features(path: Path, features: SetFeatures) -> None:
     """Write features atomically; equal features give equal bytes."""
-    # One key: safetensors writes several in random order.
-    metadata = {"guidedrift": json.dumps({"ids": features.ids, "provenance": features.provenance}, sort_keys=True)}
-    write_atomically(path, save({"images": features.images, "texts": features.texts}, metadata))
+    tensors = {"images": features.images, "texts": features.texts}
+    write_atomically(path, encode_tensors(tensors, {"ids": features.ids, "provenance": features.provenance}))
 
 
 def load_features(path: Path) -> SetFeatures:
     """Read features back. Raises InputError where the file is missing or damaged."""
-    if not path.exists():
-        raise InputError(f"{path} does not exist; `dvc repro` makes it")
+    tensors, known = read_tensors(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            content = json.loads(file.metadata()["guidedrift"])
-            ids, provenance = list(content["ids"]), dict(content["provenance"])
-            return SetFeatures(ids, file.get_tensor("images"), file.get_tensor("texts"), provenance)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is no readable feature file ({error}); delete it and run `dvc repro`") from None
+        return SetFeatures(known["ids"], tensors["images"], tensors["texts"], known["provenance"])
+    except KeyError as error:
+        raise InputError(f"{path} is no feature file, it has no {error}; delete it and run `dvc repro`") from None
 
 
 def refresh(folder: Path, name: str, settings: ExtractorSettings, device: torch.device, path: Path) -> bool:

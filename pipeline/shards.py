@@ -2,7 +2,8 @@
 
 A shard is written to a temporary name, flushed and renamed, so a file with a shard's name is a whole shard.
 Its schema metadata carry the fingerprint of everything that determined its content, which is how a later run
-knows a finished shard from a stale one.
+knows a finished shard from a stale one, and its footer the checksum of its bytes, which is compared before anything
+else of it is believed.
 """
 
 import io
@@ -15,10 +16,14 @@ import pyarrow.parquet as pq
 from datasets import Features
 from PIL import Image
 
+from pipeline.checksum import KEY, ROOM, is_whole, seal
 from pipeline.errors import InputError
 from pipeline.files import file_digest, fingerprint, write_atomically
 
 _FINGERPRINT = b"guidedrift.fingerprint"
+# How the key stands in the footer: the key, then Thrift's field header and length of a string of 64 bytes.
+_MARK = KEY.encode() + b"\x18\x40"
+_END = b"PAR1"
 
 
 def encode_table(columns: Mapping[str, Sequence[Any]], features: Features, mark: str) -> bytes:
@@ -26,8 +31,12 @@ def encode_table(columns: Mapping[str, Sequence[Any]], features: Features, mark:
     table = pa.Table.from_pydict(dict(columns), schema=features.arrow_schema)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), _FINGERPRINT: mark.encode()})
     buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    return buffer.getvalue()
+    with pq.ParquetWriter(buffer, table.schema) as writer:
+        writer.write_table(table)
+        # Of the footer alone: what is in the schema is there a second time, encoded.
+        writer.add_key_value_metadata({KEY: ROOM})
+    content = buffer.getvalue()
+    return seal(content, content.rfind(_MARK) + len(_MARK))
 
 
 def write_shard(path: Path, columns: Mapping[str, Sequence[Any]], features: Features, mark: str) -> None:
@@ -36,33 +45,47 @@ def write_shard(path: Path, columns: Mapping[str, Sequence[Any]], features: Feat
 
 
 def shard_fingerprint(path: Path) -> str | None:
-    """The fingerprint a shard was written with; None where there is no such file or it is no whole shard."""
-    if not path.exists():
-        return None
+    """The fingerprint a shard was written with; None where there is no such file or not a bit more or less than it."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        metadata = pq.read_schema(pa.BufferReader(_checked(path))).metadata or {}
         return metadata.get(_FINGERPRINT, b"").decode() or None
-    except (pa.ArrowInvalid, OSError):
+    except (InputError, pa.ArrowException, OSError):
         return None
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Read one shard.
 
-    Raises InputError where the file is missing, truncated, or not one of this project's shards.
+    Raises InputError where the file is missing, has other bits than were written, or is not one of this project's.
     """
     try:
-        table = pq.read_table(path, columns=None if columns is None else list(columns))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; `dvc repro` makes it") from None
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+        content = pa.BufferReader(_checked(path))
+        table = pq.read_table(content, columns=None if columns is None else list(columns))
+    except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} is not a readable parquet shard ({error}); delete it and run `dvc repro`") from None
-    if _FINGERPRINT not in (table.schema.metadata or {}):
-        raise InputError(f"{path} is a parquet file but not a guidedrift shard; delete it and run `dvc repro`")
     missing = set(columns or ()) - set(table.column_names)
     if missing:
         raise InputError(f"{path} lacks the columns {sorted(missing)}; delete it and run `dvc repro`")
     return table
+
+
+def _checked(path: Path) -> bytes:
+    """The bytes of a shard. Raises InputError where there is no file or its checksum is of other bytes."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; `dvc repro` makes it") from None
+    # The footer is at the end, so this is the footer's even where a prompt spells the same.
+    at = content.rfind(_MARK)
+    if not content.endswith(_END):
+        fault = f"is not a readable parquet shard (its end is missing after {len(content)} bytes)"
+    elif at < 0:
+        fault = "is a parquet file but not a guidedrift shard, or one without a checksum of an earlier version"
+    elif not is_whole(content, at + len(_MARK)):
+        fault = "is not a readable parquet shard (its checksum is of other bytes)"
+    else:
+        return content
+    raise InputError(f"{path} {fault}; delete it and run `dvc repro`")
 
 
 def shard_paths(folder: Path) -> list[Path]:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
 
@@ -160,7 +159,7 @@ def _arms(
 def _score_columns(path: Path) -> list[str]:
     """The columns to read: what every study scores, and what this one scores besides."""
     always = ["image_id", "clip_score", "aesthetic", "p_malformed", *(f"kind_{verdict}" for verdict in VERDICTS)]
-    there = set(pq.read_schema(path).names) if path.exists() else set()
+    there = set(read_table(path).column_names) if path.exists() else set()
     return [*always, *(score.key for score in SCORES if score.key in there and score.key not in always)]
 
 
