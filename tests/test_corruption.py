@@ -39,7 +39,7 @@ def test_any_flipped_bit_and_any_lost_end_is_noticed(content, read, tmp_path):
         damaged.append(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
     for bits in damaged:
         path.write_bytes(bits)
-        with pytest.raises(InputError, match="artefact .*delete it and run `dvc repro`"):
+        with pytest.raises(InputError, match=r"artefact .*delete it and run `dvc repro`"):
             read(path)
 
 
