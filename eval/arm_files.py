@@ -13,6 +13,7 @@ from eval.kinds import KINDS
 from eval.paired_arms import ArmValues
 from pipeline.comparison import Cost
 from pipeline.errors import InputError
+from pipeline.json_file import read_json_text
 from pipeline.layout import REFERENCE_SET, SCORES, SETS
 from pipeline.shards import read_set, read_table
 from pipeline.study import Study
@@ -92,15 +93,15 @@ def read_cost(path: Path) -> Cost | None:
     if not path.exists():
         return None
     try:
-        return Cost.model_validate_json(path.read_bytes())
+        return Cost.model_validate_json(read_json_text(path))
     except ValidationError as error:
         raise InputError(f"{path}: {error.errors()[0]['msg']}; delete it and run `dvc repro`") from None
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A metrics file's content. Raises InputError where it is missing or no JSON."""
+def read_detail(path: Path) -> dict[str, Any]:
+    """The content of metrics/detail/<arm>.json. Raises InputError where it is missing or damaged."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        content: dict[str, Any] = json.loads(read_json_text(path))
         return content
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; `dvc repro` makes it") from None

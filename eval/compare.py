@@ -15,7 +15,7 @@ from eval.arm_files import (
     prompt_numbers,
     read_arms,
     read_cost,
-    read_json,
+    read_detail,
     reference_captions,
 )
 from eval.arm_shift import against_baseline, against_reference, kind_chances, tag_composition
@@ -33,6 +33,7 @@ from eval.verdicts import alignment_answer, arm_verdicts
 from pipeline.comparison import COMPARISON, Alignment, ComparedArm, Comparison, Floor
 from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, fingerprint, write_atomically
+from pipeline.json_file import seal_json
 from pipeline.layout import COSTS, FEATURES, METRICS, PLOTS, TRACES
 from pipeline.shards import read_set
 from pipeline.stage_arguments import stage_parser
@@ -45,7 +46,7 @@ def compare(study: Study) -> Comparison:
     extractor = f"{study.features.primary}.safetensors"
     features = {arm: load_features(FEATURES / arm / extractor) for arm in study.arms}
     reference = load_features(FEATURES / REFERENCE / extractor)
-    details = {arm: read_json(METRICS / "detail" / f"{arm}.json") for arm in study.arms}
+    details = {arm: read_detail(METRICS / "detail" / f"{arm}.json") for arm in study.arms}
     for name in study.arms:
         check_one_instrument(name, features[name], reference, details[name]["provenance"])
     arms = read_arms(study, features)
@@ -166,7 +167,7 @@ def main() -> None:
     stage_parser("eval.compare", __doc__).parse_args()
     study = load_study()
     content = compare(study)
-    write_atomically(COMPARISON, (content.model_dump_json(indent=2) + "\n").encode())
+    write_atomically(COMPARISON, seal_json(content.model_dump_json(indent=2)))
     for name, rows in {**plot_tables(content), "direction": direction_sizes(study)}.items():
         write_atomically(PLOTS / f"{name}.csv", csv_bytes(rows, COLUMNS[name]))
     print(f"compare: {len(study.arms)} arms against '{study.baseline}' in {COMPARISON}; plots in {PLOTS}/")

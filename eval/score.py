@@ -32,6 +32,7 @@ from eval.realism import realism
 from eval.vendi import vendi_score
 from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, write_atomically
+from pipeline.json_file import seal_json
 from pipeline.layout import FEATURES, METRICS, SCORES, SETS
 from pipeline.shards import decode_images, read_set, write_shard
 from pipeline.stage_arguments import stage_parser
@@ -295,16 +296,13 @@ def main() -> None:
     n = found.sets["fd"].n
     scores = {name: asdict(interval) for name, interval in found.sets.items()}
     detail = {"arm": arm, "scores": scores, "points": found.points, "provenance": found.provenance}
-    _write_json(METRICS / f"{arm}.json", {**short, "n": n})
-    _write_json(METRICS / "detail" / f"{arm}.json", detail)
+    # Without a checksum: `dvc metrics show` prints every key, and no stage reads the file.
+    write_atomically(METRICS / f"{arm}.json", (json.dumps({**short, "n": n}, indent=2) + "\n").encode())
+    write_atomically(METRICS / "detail" / f"{arm}.json", seal_json(json.dumps(detail, indent=2)))
     print(
         f"score {arm}: FD {short['fd']}, precision {short['precision']}, recall {short['recall']}, "
         f"CLIP score {short['clip_score']}, malformed {short['malformed']} (N = {n}) in {METRICS / arm}.json"
     )
-
-
-def _write_json(path: Path, content: object) -> None:
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":

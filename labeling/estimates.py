@@ -31,6 +31,7 @@ from labeling.records import (
 from pipeline.comparison import Interval
 from pipeline.errors import InputError, run_stage
 from pipeline.files import write_atomically
+from pipeline.json_file import seal_json
 from pipeline.layout import SCORES
 from pipeline.rates import (
     RATES,
@@ -357,7 +358,7 @@ def main() -> None:
     labels, pair_labels = read_labels(TASK_LABELS), read_pair_labels(PAIR_LABELS)
     scores = {arm: load_scores(SCORES, arm) for arm in study.arms}
     rates = estimate(study, tasks, labels, pairs, pair_labels, scores)
-    write_atomically(RATES, (rates.model_dump_json(indent=2) + "\n").encode())
+    write_atomically(RATES, seal_json(rates.model_dump_json(indent=2)))
     total = rates.labels + rates.pair_labels
     simulated = f", {rates.simulated_labels} of them SIMULATED" if rates.simulated_labels else ""
     said = (

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import InputError
+from pipeline.json_file import read_json_text
 from pipeline.layout import METRICS
 from pipeline.section import Name
 from pipeline.study import Study
@@ -306,10 +307,10 @@ class Comparison(_Record):
 def load_comparison(path: Path, study: Study) -> Comparison:
     """Read and validate `metrics/compare.json`.
 
-    Raises InputError where the file is missing, malformed, or not of this study's name, baseline and arms.
+    Raises InputError where the file is missing, damaged, malformed, or not of this study's name, baseline and arms.
     """
     try:
-        comparison = Comparison.model_validate_json(path.read_bytes())
+        comparison = Comparison.model_validate_json(read_json_text(path))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; `dvc repro compare` makes it") from None
     except ValidationError as error:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.comparison import Finite, Interval
 from pipeline.errors import InputError
+from pipeline.json_file import read_json_text
 from pipeline.layout import METRICS
 from pipeline.section import Name
 
@@ -137,7 +138,7 @@ class Rates(_Record):
 def load_rates(path: Path) -> Rates:
     """Read and validate `metrics/labels.json`. Raises InputError where it is missing or damaged."""
     try:
-        return Rates.model_validate_json(path.read_bytes())
+        return Rates.model_validate_json(read_json_text(path))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; `dvc repro rates` makes it") from None
     except ValidationError as error:

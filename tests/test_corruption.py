@@ -1,5 +1,6 @@
 """Damaged artefacts: whoever reads one says so and which, and the next run makes it anew."""
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ from datasets import Features, Value
 from safetensors import safe_open
 
 from pipeline.errors import InputError
+from pipeline.json_file import read_json_text, seal_json
 from pipeline.shards import encode_table, read_table, shard_fingerprint, write_shard
 from pipeline.tensor_file import encode_tensors, read_tensors
 
@@ -28,7 +30,23 @@ def tensors(columns: dict[str, list[object]]) -> bytes:
     return encode_tensors({"images": torch.tensor(columns["value"])}, known)
 
 
-@pytest.mark.parametrize(("content", "read"), [(shard, read_table), (tensors, read_tensors)])
+def numbers(columns: dict[str, list[object]]) -> bytes:
+    return seal_json(json.dumps({"study": "small", **columns}, indent=2))
+
+
+def read_numbers(path: Path) -> dict[str, object]:
+    """As the stages read: a key that nobody knows is damage."""
+    try:
+        content = json.loads(read_json_text(path))
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON ({error}); delete it and run `dvc repro`") from None
+    return content
+
+
+KINDS = [(shard, read_table), (tensors, read_tensors), (numbers, read_numbers)]
+
+
+@pytest.mark.parametrize(("content", "read"), KINDS)
 def test_any_flipped_bit_and_any_lost_end_is_noticed(content, read, tmp_path):
     whole = content(COLUMNS)
     path = tmp_path / "artefact"
@@ -43,7 +61,7 @@ def test_any_flipped_bit_and_any_lost_end_is_noticed(content, read, tmp_path):
             read(path)
 
 
-@pytest.mark.parametrize("content", [shard, tensors])
+@pytest.mark.parametrize("content", [content for content, _ in KINDS])
 def test_equal_content_gives_equal_bytes(content):
     assert len({content(COLUMNS) for _ in range(8)}) == 1
 
@@ -64,6 +82,8 @@ def test_content_that_spells_the_checksum_is_read(tmp_path):
     assert read_table(path).to_pydict() == HOSTILE
     path.write_bytes(tensors(HOSTILE))
     assert read_tensors(path)[1]["ids"] == HOSTILE["image_id"]
+    path.write_bytes(numbers(HOSTILE))
+    assert read_numbers(path) == {"study": "small", **HOSTILE}
 
 
 def test_other_readers_read_the_files_too(tmp_path):

@@ -9,6 +9,7 @@ import yaml
 
 from pipeline.comparison import Comparison
 from pipeline.errors import InputError
+from pipeline.json_file import read_json_text
 from pipeline.layout import METRICS
 from pipeline.study import Study
 
@@ -23,7 +24,7 @@ def scorer_digests(comparison: Comparison, root: Path) -> dict[str, str]:
     """The digests of the weights and texts that scored the pictures, by name. Raises InputError."""
     path = root / METRICS / "detail" / f"{comparison.baseline}.json"
     try:
-        measured: dict[str, Any] = json.loads(path.read_text("utf-8"))["provenance"]
+        measured: dict[str, Any] = json.loads(read_json_text(path))["provenance"]
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; `dvc repro` makes it") from None
     except (ValueError, KeyError, TypeError) as error:
