@@ -23,9 +23,9 @@ from eval.features import SetFeatures, save_features
 from eval.report.page import report
 from labeling.records import SAMPLED_TASKS, write_tasks
 from pipeline.comparison import COMPARISON
-from pipeline.generate import FEATURES as SET_FEATURES
 from pipeline.layout import FEATURES, METRICS, REPORT, SCORES, SETS, TRACES
 from pipeline.rates import RATES, VERDICTS
+from pipeline.shard_drawer import FEATURES as SET_FEATURES
 from pipeline.shards import encode_png, write_shard
 from pipeline.study import Study, load_study
 

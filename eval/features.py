@@ -1,11 +1,11 @@
 """Stage `features@<set>`: an image set becomes one file of vectors an extractor, with their ids and provenance."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
 import torch
 from PIL import Image
 from tqdm import tqdm
@@ -21,13 +21,17 @@ from eval.extractor import Extractor, embed_images
 from eval.inception import load_inception
 from eval.pyramid import Pyramid
 from pipeline.errors import InputError, run_stage
+from pipeline.executor import Job, local_devices, run_tasks, runs_here
+from pipeline.executor_settings import Executor
 from pipeline.files import file_digest, fingerprint, write_atomically
 from pipeline.layout import FEATURES, REFERENCE_SET, SETS
+from pipeline.remote_path import AnyPath
 from pipeline.shards import read_table, set_fingerprint, shard_paths
 from pipeline.stage_arguments import stage_parser
 from pipeline.study import Extractor as ExtractorSettings
 from pipeline.study import load_study
 from pipeline.tensor_file import encode_tensors, read_tensors
+from pipeline.termination import Termination
 
 REFERENCE = "reference"
 _CODE = (clip_module, dinov2_module, extractor_module, inception_module, pyramid_module)
@@ -59,7 +63,7 @@ def load_extractor(settings: ExtractorSettings, device: torch.device) -> Extract
     return Pyramid(device)
 
 
-def provenance_of(folder: Path, name: str, extractor: Extractor) -> dict[str, str]:
+def provenance_of(folder: AnyPath, name: str, extractor: Extractor) -> dict[str, str]:
     """What determines the vectors of an image set: equal provenance, equal vectors."""
     return {
         "extractor": name,
@@ -71,19 +75,59 @@ def provenance_of(folder: Path, name: str, extractor: Extractor) -> dict[str, st
     }
 
 
-def extract(folder: Path, name: str, extractor: Extractor) -> SetFeatures:
-    """Vectors of the pictures (and prompts, where the extractor reads them) of an image set. Raises InputError."""
+@dataclass(frozen=True)
+class Part:
+    """What is embedded of one shard, the `number`-th of its set: the files of its pictures, and their prompts."""
+
+    number: int
+    pictures: list[bytes]
+    prompts: list[str]
+
+
+@dataclass(frozen=True)
+class EmbeddedPart:
+    """Vectors of a part's pictures [N, D] and prompts [N, D or 0]."""
+
+    number: int
+    images: torch.Tensor
+    texts: torch.Tensor
+
+
+def embed_part(extractor: Extractor, part: Part) -> EmbeddedPart:
+    """Vectors of one part."""
+    # Opened but not decoded: that happens in the threads of embed_images.
+    pictures = (Image.open(io.BytesIO(picture)) for picture in part.pictures)
+    texts = extractor.embed_texts(part.prompts) if isinstance(extractor, Clip) else torch.zeros(len(part.prompts), 0)
+    return EmbeddedPart(part.number, embed_images(extractor, pictures), texts)
+
+
+def extract(
+    folder: AnyPath,
+    name: str,
+    extractor: Extractor,
+    embed: Callable[[Iterable[Part]], Iterable[EmbeddedPart]] | None = None,
+) -> SetFeatures:
+    """Vectors of the pictures (and prompts, where the extractor reads them) of an image set.
+
+    `embed` does the work where it is not done by `extractor` in this process. Raises InputError.
+    """
     ids: list[str] = []
-    images, texts = [], []
-    with tqdm(desc=f"features {folder.name} {name}", unit="picture", disable=None) as bar:
-        for path in shard_paths(folder):
+
+    def parts() -> Iterator[Part]:
+        for number, path in enumerate(shard_paths(folder)):
             table = read_table(path, ["image_id", "image", "prompt"])
-            ids += table.column("image_id").to_pylist()
-            images.append(embed_images(extractor, _opened(table)))
-            prompts = table.column("prompt").to_pylist()
-            texts.append(extractor.embed_texts(prompts) if isinstance(extractor, Clip) else torch.zeros(len(table), 0))
-            bar.update(len(table))
-    return SetFeatures(ids, torch.cat(images), torch.cat(texts), provenance_of(folder, name, extractor))
+            ids.extend(table.column("image_id").to_pylist())
+            pictures = [cell["bytes"].as_py() for cell in table.column("image")]
+            yield Part(number, pictures, table.column("prompt").to_pylist())
+
+    embedded = []
+    with tqdm(desc=f"features {folder.name} {name}", unit="picture", disable=None) as bar:
+        for part in (partial(map, partial(embed_part, extractor)) if embed is None else embed)(parts()):
+            embedded.append(part)
+            bar.update(len(part.images))
+    embedded.sort(key=lambda part: part.number)
+    images, texts = (torch.cat([getattr(part, kind) for part in embedded]) for kind in ("images", "texts"))
+    return SetFeatures(ids, images, texts, provenance_of(folder, name, extractor))
 
 
 def save_features(path: Path, features: SetFeatures) -> None:
@@ -101,22 +145,30 @@ def load_features(path: Path) -> SetFeatures:
         raise InputError(f"{path} is no feature file, it has no {error}; delete it and run `dvc repro`") from None
 
 
-def refresh(folder: Path, name: str, settings: ExtractorSettings, device: torch.device, path: Path) -> bool:
+def refresh(folder: Path, name: str, settings: ExtractorSettings, path: Path, executor: Executor) -> bool:
     """Bring one feature file up to date; False where it was. Raises InputError."""
-    extractor = load_extractor(settings, device)
+    extractor = load_extractor(settings, local_devices()[0])
     try:
         fresh = load_features(path).provenance == provenance_of(folder, name, extractor)
     except InputError:
         fresh = False
-    if not fresh:
-        save_features(path, extract(folder, name, extractor))
-    return not fresh
+    if fresh:
+        return False
+
+    def embed(parts: Iterable[Part]) -> Iterator[EmbeddedPart]:
+        # A file is made in minutes and has no finished parts, so that a termination ends at once.
+        here: Job[Part, EmbeddedPart] = lambda _: partial(embed_part, extractor)  # noqa: E731
+        elsewhere = partial(_embedder, settings, torch.get_num_threads())
+        return run_tasks(executor, here if runs_here(executor) else elsewhere, parts, Termination())
+
+    save_features(path, extract(folder, name, extractor, embed))
+    return True
 
 
-def _opened(table: pa.Table) -> Iterator[Image.Image]:
-    """The pictures of a table, opened but not decoded."""
-    for cell in table.column("image"):
-        yield Image.open(io.BytesIO(cell["bytes"].as_py()))
+def _embedder(settings: ExtractorSettings, threads: int, device: torch.device) -> Callable[[Part], EmbeddedPart]:
+    """A job (pipeline/executor.py): embeds parts."""
+    torch.set_num_threads(threads)
+    return partial(embed_part, load_extractor(settings, device))
 
 
 def main() -> None:
@@ -127,13 +179,14 @@ def main() -> None:
     if chosen != REFERENCE:
         study.arm(chosen)
     folder = REFERENCE_SET if chosen == REFERENCE else SETS / chosen
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # Sums are split among threads, and rounded so: as many on every machine.
+    torch.set_num_threads(study.generate.threads)
     paths = {name: FEATURES / chosen / f"{name}.safetensors" for name in study.features.extractors}
     # The folder is persisted, so that another extractor does not cost those that are done.
     for stale in set((FEATURES / chosen).glob("*.safetensors")) - set(paths.values()):
         stale.unlink()
     for name, settings in study.features.extractors.items():
-        made = refresh(folder, name, settings, device, paths[name])
+        made = refresh(folder, name, settings, paths[name], study.executor)
         print(f"features {chosen}: {paths[name]} {'written' if made else 'is up to date'}")
 
 

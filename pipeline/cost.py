@@ -8,7 +8,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -19,6 +18,7 @@ from pipeline.files import write_atomically
 from pipeline.guidance import MAIN, Prediction
 from pipeline.networks import DenoisingNetwork
 from pipeline.perturbation import perturbed
+from pipeline.remote_path import AnyPath
 from pipeline.trace import TraceStep
 
 
@@ -64,7 +64,7 @@ def total_cost(parts: Sequence[ShardCost], fingerprint: str) -> ShardCost:
 class Cost:
     """The costs of an arm's shards, in a JSON file."""
 
-    def __init__(self, path: Path, fingerprints: Mapping[str, str], anlas_per_image: int):
+    def __init__(self, path: AnyPath, fingerprints: Mapping[str, str], anlas_per_image: int):
         """`fingerprints` of the arm's shards by file name; entries of other shards are forgotten."""
         self.path, self.anlas_per_image = path, anlas_per_image
         kept = read_shard_costs(path)
@@ -93,7 +93,7 @@ class Cost:
         write_atomically(self.path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def read_shard_costs(path: Path) -> dict[str, ShardCost]:
+def read_shard_costs(path: AnyPath) -> dict[str, ShardCost]:
     """The entries of an arm's file by shard.
 
     A file that is lost, damaged or of another version costs the record of the past and no pictures, so it has none.

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pipeline.remote_path import AnyPath
+
 
 def fingerprint(content: Any) -> str:
     """Hex digest (16 characters) of any JSON-serialisable content; key order does not matter."""
@@ -13,14 +15,20 @@ def fingerprint(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def file_digest(path: Path) -> str:
+def file_digest(path: AnyPath) -> str:
     """Hex digest (16 characters) of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` under a temporary name in the same folder and rename it to `path`."""
+def write_atomically(path: AnyPath, content: bytes) -> None:
+    """Write `content` under a temporary name in the same folder and rename it to `path`; object stores need no name."""
+    if not isinstance(path, Path):
+        path.write_bytes(content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

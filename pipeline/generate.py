@@ -4,73 +4,26 @@ The work is cut into shards by the study. A shard is finished when its file is t
 what is finished is kept, whatever happened to the run that made it.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Never
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
-from datasets import Features, Image, List, Value
-from PIL import Image as PillowImage
 from tqdm import tqdm
 
 from pipeline.anlas import anlas
-from pipeline.arm_generator import ArmGenerator
 from pipeline.checkpoints import locate
-from pipeline.cost import Cost, ShardCost, total_cost
+from pipeline.cost import Cost
 from pipeline.errors import run_stage
-from pipeline.guidance import Text
-from pipeline.layout import COSTS, SETS, TRACES, TRAJECTORIES
-from pipeline.shard_plan import Shard, arm_texts, batch_seeds, batch_texts, plan_shards
-from pipeline.shards import encode_png, shard_fingerprint, write_shard
+from pipeline.executor import local_devices, run_tasks, runs_here
+from pipeline.executor_settings import RayExecutor
+from pipeline.layout import SETS
+from pipeline.places import Places
+from pipeline.shard_drawer import DrawnShard, ShardDrawer
+from pipeline.shard_plan import Shard, arm_texts, plan_shards
+from pipeline.shard_storage import ShardStorage
 from pipeline.stage_arguments import stage_parser
-from pipeline.start_pictures import StartPictures
 from pipeline.study import Study, load_study
-from pipeline.trajectory import TRAJECTORY_FEATURES, trajectory_fingerprint, watched_of
-
-FEATURES = Features(
-    {
-        "image_id": Value("string"),
-        "image": Image(),
-        "arm": Value("string"),
-        "pair_id": Value("int64"),
-        "prompt": Value("string"),
-        "negative_prompt": Value("string"),
-        "seed": Value("int64"),
-    }
-)
-TRACE_FEATURES = Features(
-    {
-        "image_id": Value("string"),
-        "step": Value("int32"),
-        "timestep": Value("float32"),
-        "sigma": Value("float32"),
-        "direction": Value("float32"),
-        "references": List(Value("string")),
-        "relative_norms": List(Value("float32")),
-        "cosines": List(Value("float32")),
-    }
-)
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where an arm's shards lie, each kind in a folder of its own."""
-
-    sets: Path = SETS
-    traces: Path = TRACES
-    trajectories: Path = TRAJECTORIES
-    costs: Path = COSTS
-
-    @staticmethod
-    def under(root: Path) -> "Places":
-        """The places of a project in the folder `root`."""
-        return Places(root / SETS, root / TRACES, root / TRAJECTORIES, root / COSTS)
-
-    def of(self, arm_name: str) -> "Places":
-        """The folders of one arm, and the file of its cost."""
-        folders = [place / arm_name for place in (self.sets, self.traces, self.trajectories)]
-        return Places(folders[0], folders[1], folders[2], self.costs / f"{arm_name}.json")
+from pipeline.termination import Termination
 
 
 def arm_anlas(study: Study, arm_name: str) -> int:
@@ -88,98 +41,87 @@ def arm_anlas(study: Study, arm_name: str) -> int:
     )
 
 
-def generate(study: Study, arm_name: str, places: Places, device: torch.device) -> tuple[int, int]:
+def generate(study: Study, arm_name: str, places: Places, termination: Termination | None = None) -> tuple[int, int]:
     """Draw what is missing of an arm; returns (shards drawn, shards in all).
 
-    Shards of other fingerprints are replaced and shards beyond the study's number are deleted. Raises InputError.
+    Shards of other fingerprints are replaced and shards beyond the study's number are deleted. Where `termination` is
+    asked for, the shards that are under way are finished and no others begun. Raises InputError.
     """
-    texts = arm_texts(study, arm_name)
-    shards = plan_shards(study, arm_name, texts)
-    own, watched = places.of(arm_name), study.generate.watched
-    names = {shard.name for shard in shards}
-    watched_names = {shard.name for shard in shards if shard.start < watched}
-    for folder, expected in ((own.sets, names), (own.traces, names), (own.trajectories, watched_names)):
-        for stale in (*folder.glob("*"), *folder.glob(".*.tmp")):
-            if stale.name not in expected:
-                stale.unlink()
-    cost = Cost(own.costs, {shard.name: shard.fingerprint for shard in shards}, arm_anlas(study, arm_name))
-    missing = [shard for shard in shards if not _finished(shard, own, watched)]
-    if missing or not cost.shards:
-        generator = ArmGenerator(study, arm_name, device)
-        setting = study.arm(arm_name).image_to_image
-        starts = None if setting is None else StartPictures(study, setting, places.sets, device)
-        total = sum(shard.stop - shard.start for shard in missing)
-        with tqdm(total=total, desc=f"generate {arm_name}", unit="picture", disable=None) as bar:
-            for shard in missing:
-                _write(shard, generator, texts, own, cost, bar, starts)
-        if not missing:
-            # Every picture is there but no record of its cost: one batch is drawn again to measure it.
-            batch = next(shards[0].batches(study.generate.batch))
-            again = None if starts is None else starts(shards[0].part, batch)
-            drawn = generator.draw(batch_texts(texts, batch), batch_seeds(study, batch), again)
-            cost.add(shards[0].name, replace(drawn.cost, fingerprint=shards[0].fingerprint))
-    own.trajectories.mkdir(parents=True, exist_ok=True)  # also where none is kept: DVC wants to find it
-    cost.write()
-    return len(missing), len(shards)
+    termination = termination or Termination()
+    shards = plan_shards(study, arm_name, arm_texts(study, arm_name))
+    own = ShardStorage(places, study, arm_name)
+    own.clear(shards)
+    cost = Cost(own.places.costs, {shard.name: shard.fingerprint for shard in shards}, arm_anlas(study, arm_name))
+    missing = [shard for shard in shards if not own.holds(shard)]
+    total = sum(shard.stop - shard.start for shard in missing)
+    drawn = 0
+    with tqdm(total=total, desc=f"generate {arm_name}", unit="picture", disable=None) as bar:
+        for made in _drawn(study, arm_name, places, missing, bar.update, termination):
+            cost.add(made.shard.name, made.cost)
+            own.put(made)
+            drawn += 1
+    if not cost.shards and not termination.requested:
+        # Every picture is there but no record of its cost: one batch is drawn again to measure it.
+        drawer = ShardDrawer(study, arm_name, places, local_devices()[0])
+        cost.add(shards[0].name, drawer.measure_again(shards[0]))
+    if cost.shards:
+        cost.write()
+    own.places.trajectories.mkdir(parents=True, exist_ok=True)  # also where none is kept: DVC wants to find it
+    return drawn, len(shards)
 
 
-def _finished(shard: Shard, own: Places, watched: int) -> bool:
-    folders = (own.sets, own.traces)
-    if any(shard_fingerprint(folder / shard.name) != shard.fingerprint for folder in folders):
-        return False
-    kept = own.trajectories / shard.name
-    return shard.start >= watched or shard_fingerprint(kept) == trajectory_fingerprint(shard, watched)
+def _drawn(
+    study: Study,
+    arm_name: str,
+    places: Places,
+    missing: list[Shard],
+    progress: Callable[[int], object],
+    termination: Termination,
+) -> Iterator[DrawnShard]:
+    executor = study.executor
+    shared = executor.storage if isinstance(executor, RayExecutor) else ""
+    if not shared:
+        # Another process cannot move the bar by the batch.
+        here = runs_here(executor)
+        job = partial(_drawer, study, arm_name, places, progress if here else None)
+        for made in run_tasks(executor, job, missing, termination):
+            if not here:
+                progress(made.shard.stop - made.shard.start)
+            yield made
+        return
+    storage = ShardStorage.at(shared, study, arm_name)
+    unfinished = []
+    for shard in missing:
+        finished = storage.get(shard)
+        if finished is None:
+            unfinished.append(shard)
+        else:
+            yield finished
+            progress(shard.stop - shard.start)
+    for shard in run_tasks(executor, partial(_storing_drawer, study, arm_name, places), unfinished, termination):
+        yield storage.fetch(shard)
+        progress(shard.stop - shard.start)
 
 
-def _write(
-    shard: Shard,
-    generator: ArmGenerator,
-    texts: Mapping[Text, list[str]],
-    own: Places,
-    cost: Cost,
-    bar: "tqdm[Never]",
-    starts: StartPictures | None,
-) -> None:
-    study, arm_name = generator.study, generator.arm_name
-    columns: dict[str, list[object]] = {name: [] for name in FEATURES}
-    trace: dict[str, list[object]] = {name: [] for name in TRACE_FEATURES}
-    frames: dict[str, list[object]] = {name: [] for name in TRAJECTORY_FEATURES}
-    # A negative prompt that is only probed has not made the picture.
-    used = any(term.reference.text == "negative" for term in generator.guidance.terms)
-    negatives = texts["negative"] if used and "negative" in texts else [""] * len(texts["prompt"])
-    costs: list[ShardCost] = []
-    for batch in shard.batches(study.generate.batch):
-        seeds, start = batch_seeds(study, batch), None if starts is None else starts(shard.part, batch)
-        watched = watched_of(batch, study.generate.watched)
-        drawn = generator.draw(batch_texts(texts, batch), seeds, start, watched)
-        costs.append(drawn.cost)
-        ids = [f"{arm_name}-{k:06d}" for k in batch]
-        for k, image_id, seed, picture in zip(batch, ids, seeds, drawn.pictures, strict=True):
-            _add(columns, image_id, _png(picture), arm_name, k, texts["prompt"][k], negatives[k], seed)
-        for image_id, steps in zip(ids, drawn.traces, strict=True):
-            trace["image_id"] += [image_id] * len(steps["step"])
-            for name, values in steps.items():
-                trace[name] += values
-        for image_id, way in zip(ids, drawn.trajectories, strict=False):
-            for frame in way:
-                _add(frames, image_id, frame.step, frame.sigma, _png(frame.picture))
-        bar.update(len(batch))
-    cost.add(shard.name, total_cost(costs, shard.fingerprint))
-    # The set's shard is the sign that all the rest of it is there as well, so it is written last.
-    if frames["image_id"]:
-        kept = trajectory_fingerprint(shard, study.generate.watched)
-        write_shard(own.trajectories / shard.name, frames, TRAJECTORY_FEATURES, kept)
-    write_shard(own.traces / shard.name, trace, TRACE_FEATURES, shard.fingerprint)
-    write_shard(own.sets / shard.name, columns, FEATURES, shard.fingerprint)
+def _drawer(
+    study: Study, arm_name: str, places: Places, progress: Callable[[int], object] | None, device: torch.device
+) -> Callable[[Shard], DrawnShard]:
+    """A job (pipeline/executor.py): draws shards."""
+    drawer = ShardDrawer(study, arm_name, places, device)
+    return lambda shard: drawer.draw(shard, progress or (lambda _: None))
 
 
-def _add(columns: dict[str, list[object]], *row: object) -> None:
-    for name, value in zip(columns, row, strict=True):
-        columns[name].append(value)
+def _storing_drawer(study: Study, arm_name: str, places: Places, device: torch.device) -> Callable[[Shard], Shard]:
+    """A job that leaves what it draws in the executor's storage."""
+    assert isinstance(study.executor, RayExecutor)
+    drawer = ShardDrawer(study, arm_name, places, device)
+    storage = ShardStorage.at(study.executor.storage, study, arm_name)
 
+    def draw(shard: Shard) -> Shard:
+        storage.put_with_cost(drawer.draw(shard, lambda _: None))
+        return shard
 
-def _png(picture: PillowImage.Image) -> dict[str, bytes | None]:
-    return {"bytes": encode_png(picture), "path": None}
+    return draw
 
 
 def main() -> None:
@@ -187,8 +129,9 @@ def main() -> None:
     parser.add_argument("--arm", required=True, help="an arm of params.yaml")
     arguments = parser.parse_args()
     study = load_study()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    drawn, total = generate(study, arguments.arm, Places(), device)
+    with Termination() as termination:
+        drawn, total = generate(study, arguments.arm, Places(), termination)
+        termination.leave(f"a whole shard of {arguments.arm} ({drawn} drawn in this run)")
     print(
         f"generate {arguments.arm}: {study.generate.pictures} pictures in {SETS / arguments.arm} "
         f"({drawn} of {total} shards drawn, {total - drawn} kept)"

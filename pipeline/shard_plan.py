@@ -120,6 +120,7 @@ def plan_shards(study: Study, arm_name: str, texts: Mapping[Text, list[str]]) ->
         "sampler": study.sampler_of(arm).model_dump(),
         "text": study.text.model_dump(),
         "batch": study.generate.batch,
+        "threads": study.generate.threads,
         "loading": model.loading.model_dump(),
         "main": network_digest(main, with_text_encoder=True),
         "replaced": {part: digest_of(checkpoint, (part,)) for part, checkpoint in replaced.items()},

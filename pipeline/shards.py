@@ -8,7 +8,6 @@ else of it is believed.
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +18,7 @@ from PIL import Image
 from pipeline.checksum import KEY, ROOM, is_whole, seal
 from pipeline.errors import InputError
 from pipeline.files import file_digest, fingerprint, write_atomically
+from pipeline.remote_path import AnyPath
 
 _FINGERPRINT = b"guidedrift.fingerprint"
 # How the key stands in the footer: the key, then Thrift's field header and length of a string of 64 bytes.
@@ -39,12 +39,12 @@ def encode_table(columns: Mapping[str, Sequence[Any]], features: Features, mark:
     return seal(content, content.rfind(_MARK) + len(_MARK))
 
 
-def write_shard(path: Path, columns: Mapping[str, Sequence[Any]], features: Features, mark: str) -> None:
+def write_shard(path: AnyPath, columns: Mapping[str, Sequence[Any]], features: Features, mark: str) -> None:
     """Write one shard atomically; `mark` is the fingerprint that `shard_fingerprint` will return."""
     write_atomically(path, encode_table(columns, features, mark))
 
 
-def shard_fingerprint(path: Path) -> str | None:
+def shard_fingerprint(path: AnyPath) -> str | None:
     """The fingerprint a shard was written with; None where there is no such file or not a bit more or less than it."""
     try:
         metadata = pq.read_schema(pa.BufferReader(_checked(path))).metadata or {}
@@ -53,7 +53,7 @@ def shard_fingerprint(path: Path) -> str | None:
         return None
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(path: AnyPath, columns: Sequence[str] | None = None) -> pa.Table:
     """Read one shard.
 
     Raises InputError where the file is missing, has other bits than were written, or is not one of this project's.
@@ -69,7 +69,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     return table
 
 
-def _checked(path: Path) -> bytes:
+def _checked(path: AnyPath) -> bytes:
     """The bytes of a shard. Raises InputError where there is no file or its checksum is of other bytes."""
     try:
         content = path.read_bytes()
@@ -88,20 +88,20 @@ def _checked(path: Path) -> bytes:
     raise InputError(f"{path} {fault}; delete it and run `dvc repro`")
 
 
-def shard_paths(folder: Path) -> list[Path]:
+def shard_paths(folder: AnyPath) -> list[AnyPath]:
     """The shards of an image set, in order. Raises InputError where there are none."""
-    paths = sorted(folder.glob("part-*.parquet"))
+    paths: list[AnyPath] = [*folder.glob("part-*.parquet")]
     if not paths:
         raise InputError(f"{folder} holds no shards (part-*.parquet); `dvc repro` makes them")
-    return paths
+    return sorted(paths, key=lambda path: path.name)
 
 
-def read_set(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_set(folder: AnyPath, columns: Sequence[str] | None = None) -> pa.Table:
     """Read all shards of an image set, in order, into one table."""
     return pa.concat_tables([read_table(path, columns) for path in shard_paths(folder)])
 
 
-def set_fingerprint(folder: Path) -> str:
+def set_fingerprint(folder: AnyPath) -> str:
     """One fingerprint for an image set: of its shards' names and bytes."""
     return fingerprint([[path.name, file_digest(path)] for path in shard_paths(folder)])
 

@@ -7,6 +7,7 @@ from PIL import Image as PillowImage
 
 from pipeline.arm_generator import ArmGenerator
 from pipeline.drawing import ImageToImage
+from pipeline.remote_path import AnyPath
 from pipeline.shard_plan import arm_texts, batch_seeds, batch_texts, plan_shards
 from pipeline.shards import decode_images, read_set, read_table, shard_fingerprint
 from pipeline.study import Study
@@ -18,7 +19,7 @@ class StartPictures:
     Drawing an arm's pictures again gives the same bytes, so the result does not depend on which of the two it was.
     """
 
-    def __init__(self, study: Study, start: ImageToImage, sets: Path, device: torch.device):
+    def __init__(self, study: Study, start: ImageToImage, sets: AnyPath, device: torch.device):
         self.study, self.start, self.sets, self.device = study, start, sets, device
         self._drawn: dict[int, list[PillowImage.Image]] = {}
         self._generator: ArmGenerator | None = None

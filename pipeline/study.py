@@ -13,6 +13,7 @@ from pipeline.checkpoints import known_source
 from pipeline.drawing import Sampler
 from pipeline.emphasis import check_emphasis
 from pipeline.errors import InputError
+from pipeline.executor_settings import Executor
 from pipeline.layout import EMBEDDED, PARAMS
 from pipeline.licences import EMBEDDED_LICENCE, check_licence
 from pipeline.loading import Loading
@@ -64,15 +65,17 @@ class Reference(Section):
 
 
 class Generate(Section):
-    """How many pictures an arm has and how the work is cut; `shard` and `batch` are part of the bytes.
+    """How many pictures an arm has and how the work is cut; `shard`, `batch` and `threads` are part of the bytes.
 
-    Of the first `watched` pictures the way from noise is kept.
+    `threads` are those that a worker computes with on a CPU: sums are split among them, and rounded so. Of the first
+    `watched` pictures the way from noise is kept.
     """
 
     pictures: Annotated[int, Field(ge=8)]
     first_seed: Seed
     shard: Count
     batch: Count
+    threads: Count = 2
     watched: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
@@ -183,6 +186,7 @@ class Study(Section):
     features: Features
     metrics: Metrics
     labeling: Labeling
+    executor: Executor
     tracking: Tracking
 
     @model_validator(mode="after")

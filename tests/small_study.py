@@ -12,8 +12,8 @@ from PIL import Image as PillowImage
 from pipeline.comparison import Interval
 from pipeline.compose import compose
 from pipeline.cost import Cost, ShardCost
-from pipeline.generate import FEATURES
 from pipeline.rates import VERDICTS, LabelledPictures, Rate, Rates, Strength
+from pipeline.shard_drawer import FEATURES
 from pipeline.shards import encode_png, write_shard
 
 URI = "sqlite:///mlflow.db"

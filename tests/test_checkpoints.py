@@ -13,10 +13,11 @@ from pipeline.arm_generator import ArmGenerator
 from pipeline.checkpoints import check_fit, locate
 from pipeline.compose import compose
 from pipeline.errors import InputError
-from pipeline.generate import Places, generate
+from pipeline.generate import generate
 from pipeline.layout import SETS
 from pipeline.loading import Loading
 from pipeline.networks import load_network
+from pipeline.places import Places
 from pipeline.shards import decode_images, read_set, set_fingerprint
 from pipeline.study import parse_study
 from pipeline.text_encoder import load_text_encoder
@@ -72,7 +73,7 @@ def copied(pipelines_folder, tmp_path, name):
 def test_every_arm_is_drawn_with_a_checkpoint(checkpoint_params, tmp_path, kind):
     study = study_of(checkpoint_params, kind)
     for arm in ("cfg", "negative", "autoguidance", "wide", "ancestral", "redrawn"):
-        assert generate(study, arm, Places.under(tmp_path), CPU) == (2, 2)
+        assert generate(study, arm, Places.under(tmp_path)) == (2, 2)
     drawn = {arm: pictures(tmp_path / SETS / arm) for arm in ARMS}
     assert {picture.size for picture in drawn["cfg"]} == {(32, 32)}
     assert {picture.size for picture in drawn["wide"]} == {(48, 24)}
@@ -83,43 +84,43 @@ def test_every_arm_is_drawn_with_a_checkpoint(checkpoint_params, tmp_path, kind)
 def test_a_shard_does_not_depend_on_what_was_drawn_before(checkpoint_params, tmp_path):
     study = study_of(checkpoint_params, "sd")
     for arm in ("ancestral", "redrawn"):
-        generate(study, arm, Places.under(tmp_path), CPU)
+        generate(study, arm, Places.under(tmp_path))
         folder = tmp_path / SETS / arm
         before = set_fingerprint(folder)
         (folder / "part-00001.parquet").unlink()
-        assert generate(study, arm, Places.under(tmp_path), CPU) == (1, 2)
+        assert generate(study, arm, Places.under(tmp_path)) == (1, 2)
         assert set_fingerprint(folder) == before
 
 
 def test_image_to_image_is_the_same_from_disk_and_drawn_anew(checkpoint_params, tmp_path):
     study = study_of(checkpoint_params, "sd")
     anew, disk = Places.under(tmp_path / "anew"), Places.under(tmp_path / "disk")
-    generate(study, "redrawn", anew, CPU)
-    generate(study, "negative", disk, CPU)
-    generate(study, "redrawn", disk, CPU)
+    generate(study, "redrawn", anew)
+    generate(study, "negative", disk)
+    generate(study, "redrawn", disk)
     assert set_fingerprint(anew.sets / "redrawn") == set_fingerprint(disk.sets / "redrawn")
 
 
 def test_another_source_draws_image_to_image_again(checkpoint_params, tmp_path):
-    generate(study_of(checkpoint_params, "sd"), "redrawn", Places.under(tmp_path), CPU)
+    generate(study_of(checkpoint_params, "sd"), "redrawn", Places.under(tmp_path))
     source = {**ARMS["negative"], "scale": 6.0}
     checkpoint_params["arms"] = {
         **ARMS,
         "negative": source,
         "redrawn": {**ARMS["redrawn"], "image_to_image": {**ARMS["redrawn"]["image_to_image"], "source": source}},
     }
-    assert generate(study_of(checkpoint_params, "sd"), "redrawn", Places.under(tmp_path), CPU) == (2, 2)
+    assert generate(study_of(checkpoint_params, "sd"), "redrawn", Places.under(tmp_path)) == (2, 2)
 
 
 def test_image_to_image_starts_from_a_folder_of_shards(checkpoint_params, pipelines_folder, tmp_path):
     study = study_of(checkpoint_params, "sd")
-    generate(study, "cfg", replace(Places.under(tmp_path), sets=pipelines_folder / "kept"), CPU)
+    generate(study, "cfg", replace(Places.under(tmp_path), sets=pipelines_folder / "kept"))
     checkpoint_params["arms"] = {
         **ARMS,
         "redrawn": {"method": "cfg", "scale": 4.0, "image_to_image": {"from": "kept/cfg", "strength": 0.4}},
     }
     study = study_of(checkpoint_params, "sd")
-    assert generate(study, "redrawn", Places.under(tmp_path), CPU) == (2, 2)
+    assert generate(study, "redrawn", Places.under(tmp_path)) == (2, 2)
     start, end = pictures(pipelines_folder / "kept/cfg"), pictures(tmp_path / SETS / "redrawn")
     other = start[1:] + start[:1]
 
@@ -235,7 +236,7 @@ def test_the_digest_of_a_large_file_is_remembered_until_it_changes(pipelines_fol
 
 def refused(params, kind, arm="autoguidance", **model):
     with pytest.raises(InputError) as raised:
-        generate(study_of(params, kind, **model), arm, Places.under(Path("none")), CPU)
+        generate(study_of(params, kind, **model), arm, Places.under(Path("none")))
     assert not Path("none").exists()
     assert "\n" not in str(raised.value)
     return str(raised.value)
@@ -370,7 +371,7 @@ def test_an_arm_that_does_not_fit_is_refused(checkpoint_params, arm, message, mo
     monkeypatch.setattr("pipeline.arm_generator.load_network", lambda *_: pytest.fail("loaded"))
     checkpoint_params["arms"] = {**ARMS, "cfg": {**ARMS["cfg"], **arm}}
     with pytest.raises(InputError) as raised:
-        generate(study_of(checkpoint_params, "sd"), "cfg", Places.under(Path("none")), CPU)
+        generate(study_of(checkpoint_params, "sd"), "cfg", Places.under(Path("none")))
     assert message in str(raised.value)
 
 
@@ -392,7 +393,7 @@ def test_configurations_of_real_checkpoints_compose_and_say_what_to_fetch(model,
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(InputError, match=r"hf download \S+/"):
-        generate(study, "autoguidance", Places.under(tmp_path), CPU)
+        generate(study, "autoguidance", Places.under(tmp_path))
 
 
 def test_configurations_of_one_kind_fit(pipelines_folder):
@@ -418,7 +419,7 @@ def test_the_digests_follow_a_folder_that_pictures_start_from(checkpoint_params,
         return study_digests(study_of(changed, "sd"))
 
     assert digests("watched/cfg")["from watched/cfg"] is None
-    generate(study_of(checkpoint_params, "sd"), "cfg", replace(Places.under(tmp_path), sets=folder.parent), CPU)
+    generate(study_of(checkpoint_params, "sd"), "cfg", replace(Places.under(tmp_path), sets=folder.parent))
     before = digests("watched/cfg")
     assert before == digests("watched/cfg")
     assert set(before) - set(study_digests(study_of(checkpoint_params, "sd"))) == {"from watched/cfg"}

@@ -24,6 +24,7 @@ from eval.inception import load_inception
 from eval.pyramid import Pyramid
 from pipeline.compose import compose
 from pipeline.errors import InputError
+from pipeline.executor_settings import LocalExecutor
 from pipeline.study import Extractor as ExtractorSettings
 from pipeline.study import parse_study
 from pipeline.tinybooru.build import build
@@ -31,6 +32,7 @@ from pipeline.tinybooru.picture import draw, plan
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
+LOCAL = LocalExecutor(kind="local")
 
 
 @pytest.fixture(scope="module")
@@ -204,14 +206,14 @@ def test_the_order_of_the_pictures_changes_nothing(pictures: list[Image.Image]) 
 
 def test_a_file_that_is_up_to_date_is_kept_and_another_is_replaced(picture_set: Path, tmp_path: Path) -> None:
     path, settings = tmp_path / "pyramid.safetensors", ExtractorSettings(model="pyramid")
-    assert refresh(picture_set, "pyramid", settings, CPU, path)
-    assert not refresh(picture_set, "pyramid", settings, CPU, path)
+    assert refresh(picture_set, "pyramid", settings, path, LOCAL)
+    assert not refresh(picture_set, "pyramid", settings, path, LOCAL)
     path.write_bytes(path.read_bytes()[:100])
-    assert refresh(picture_set, "pyramid", settings, CPU, path)
+    assert refresh(picture_set, "pyramid", settings, path, LOCAL)
     assert load_features(path).texts.shape == (12, 0)
     features = load_features(path)
     save_features(path, SetFeatures(features.ids, features.images, features.texts, {**features.provenance, "set": "x"}))
-    assert refresh(picture_set, "pyramid", settings, CPU, path)
+    assert refresh(picture_set, "pyramid", settings, path, LOCAL)
 
 
 @pytest.mark.parametrize(

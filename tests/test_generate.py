@@ -17,8 +17,9 @@ import yaml
 
 from pipeline.arm import Arm
 from pipeline.errors import InputError, run_stage
-from pipeline.generate import Places, generate, main
+from pipeline.generate import generate, main
 from pipeline.layout import COSTS, SETS, TRACES, TRAJECTORIES
+from pipeline.places import Places
 from pipeline.shards import decode_images, read_set, read_table, set_fingerprint, shard_fingerprint
 from pipeline.study import parse_study
 from pipeline.trajectory import FRAMES
@@ -59,7 +60,7 @@ def networks_project(project, params, networks_folder):
 
 def test_arms_share_prompts_and_seeds(study, tmp_path):
     for arm in ("unguided", "negative", "pure_negative"):
-        generate(study, arm, Places.under(tmp_path), CPU)
+        generate(study, arm, Places.under(tmp_path))
     sets = {arm: read_set(tmp_path / SETS / arm) for arm in ("unguided", "negative", "pure_negative")}
     for column in ("seed", "pair_id"):
         assert sets["unguided"][column] == sets["negative"][column] == sets["pure_negative"][column]
@@ -72,7 +73,7 @@ def test_arms_share_prompts_and_seeds(study, tmp_path):
 def test_sets_load_with_datasets(study, tmp_path):
     from datasets import load_dataset
 
-    generate(study, "cfg", Places.under(tmp_path), CPU)
+    generate(study, "cfg", Places.under(tmp_path))
     files = str(tmp_path / SETS / "cfg" / "*.parquet")
     loaded = load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded[0]["image"].size == (64, 64)
@@ -80,7 +81,7 @@ def test_sets_load_with_datasets(study, tmp_path):
 
 
 def test_the_trace_follows_every_picture_and_step(study, tmp_path):
-    generate(study, "cfg", Places.under(tmp_path), CPU)
+    generate(study, "cfg", Places.under(tmp_path))
     trace = read_set(tmp_path / TRACES / "cfg")
     assert len(trace) == study.generate.pictures * study.sampler.steps
     assert min(trace["direction"].to_pylist()) > 0
@@ -91,9 +92,9 @@ def test_the_trace_follows_every_picture_and_step(study, tmp_path):
 
 
 def test_a_second_run_draws_nothing_and_keeps_the_bytes(study, tmp_path):
-    assert generate(study, "cfg", Places.under(tmp_path), CPU) == (2, 2)
+    assert generate(study, "cfg", Places.under(tmp_path)) == (2, 2)
     before = set_fingerprint(tmp_path / SETS / "cfg")
-    assert generate(study, "cfg", Places.under(tmp_path), CPU) == (0, 2)
+    assert generate(study, "cfg", Places.under(tmp_path)) == (0, 2)
     assert set_fingerprint(tmp_path / SETS / "cfg") == before
 
 
@@ -103,7 +104,7 @@ def watching(study, pictures):
 
 def test_the_way_of_watched_pictures_ends_at_the_picture(study, tmp_path):
     """At the last step the guided x0 is what the deterministic sampler arrives at."""
-    generate(watching(study, 3), "cfg", Places.under(tmp_path), CPU)
+    generate(watching(study, 3), "cfg", Places.under(tmp_path))
     ways = read_set(tmp_path / TRAJECTORIES / "cfg")
     pictures = read_set(tmp_path / SETS / "cfg")
     ids = pictures["image_id"].to_pylist()[:3]
@@ -120,47 +121,47 @@ def test_the_way_of_watched_pictures_ends_at_the_picture(study, tmp_path):
 
 def test_watching_changes_no_picture_and_is_made_up_for(study, tmp_path):
     places = Places.under(tmp_path)
-    generate(study, "cfg", places, CPU)
+    generate(study, "cfg", places)
     assert list(places.of("cfg").trajectories.iterdir()) == []
     before = set_fingerprint(tmp_path / SETS / "cfg")
     first = study.generate.shard
-    assert generate(watching(study, first + 1), "cfg", places, CPU) == (2, 2)
+    assert generate(watching(study, first + 1), "cfg", places) == (2, 2)
     assert set_fingerprint(tmp_path / SETS / "cfg") == before
     assert len(set(read_set(tmp_path / TRAJECTORIES / "cfg")["image_id"].to_pylist())) == first + 1
-    assert generate(watching(study, first), "cfg", places, CPU) == (0, 2), "the first shard's are all there"
+    assert generate(watching(study, first), "cfg", places) == (0, 2), "the first shard's are all there"
     assert [path.name for path in places.of("cfg").trajectories.iterdir()] == ["part-00000.parquet"]
 
 
 def test_another_scale_replaces_every_shard(study, tmp_path):
-    generate(study, "cfg", Places.under(tmp_path), CPU)
+    generate(study, "cfg", Places.under(tmp_path))
     before = set_fingerprint(tmp_path / SETS / "cfg")
     other = study.model_copy(update={"arms": {**study.arms, "cfg": Arm(method="cfg", scale=5)}})
-    assert generate(other, "cfg", Places.under(tmp_path), CPU) == (2, 2)
+    assert generate(other, "cfg", Places.under(tmp_path)) == (2, 2)
     assert set_fingerprint(tmp_path / SETS / "cfg") != before
 
 
 def test_a_description_changes_no_picture(study, tmp_path):
-    generate(study, "cfg", Places.under(tmp_path), CPU)
+    generate(study, "cfg", Places.under(tmp_path))
     reworded = study.arms["cfg"].model_copy(update={"description": "other words"})
     other = study.model_copy(update={"arms": {**study.arms, "cfg": reworded}})
-    assert generate(other, "cfg", Places.under(tmp_path), CPU) == (0, 2)
+    assert generate(other, "cfg", Places.under(tmp_path)) == (0, 2)
 
 
 def test_a_truncated_shard_is_drawn_again_to_the_same_bytes(study, tmp_path):
-    generate(study, "cfg", Places.under(tmp_path), CPU)
+    generate(study, "cfg", Places.under(tmp_path))
     path = tmp_path / SETS / "cfg" / "part-00001.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"part-00001.parquet is not a readable parquet shard"):
         read_table(path)
-    assert generate(study, "cfg", Places.under(tmp_path), CPU) == (1, 2)
+    assert generate(study, "cfg", Places.under(tmp_path)) == (1, 2)
     assert path.read_bytes() == whole
 
 
 def test_shards_beyond_the_study_are_deleted(study, tmp_path):
-    generate(study, "cfg", Places.under(tmp_path), CPU)
+    generate(study, "cfg", Places.under(tmp_path))
     fewer = study.model_copy(update={"generate": study.generate.model_copy(update={"pictures": 8})})
-    assert generate(fewer, "cfg", Places.under(tmp_path), CPU) == (0, 1)
+    assert generate(fewer, "cfg", Places.under(tmp_path)) == (0, 1)
     assert (
         len(read_set(tmp_path / SETS / "cfg"))
         == len(set(read_set(tmp_path / TRACES / "cfg")["image_id"].to_pylist()))
@@ -254,7 +255,7 @@ def test_a_guide_that_does_not_fit_is_refused_with_the_reason(study, params, tmp
     params["model"]["guide"] = "other"
     other = parse_study(params, "test")
     with pytest.raises(InputError, match="width of the text embeddings is 32 in the main network and 64 in the guide"):
-        generate(other, "autoguidance", Places.under(tmp_path), CPU)
+        generate(other, "autoguidance", Places.under(tmp_path))
     assert not (tmp_path / SETS).exists()
 
 
@@ -266,7 +267,7 @@ def test_the_cost_counts_evaluations_and_survives_an_interruption(study, params,
         return json.loads((tmp_path / COSTS / f"{arm}.json").read_text())
 
     for arm in ("unguided", "autoguidance"):
-        generate(study, arm, places, CPU)
+        generate(study, arm, places)
     steps, pictures = study.sampler.steps, study.generate.pictures
     assert (cost("unguided")["nfe_per_image"], cost("autoguidance")["nfe_per_image"]) == (steps, 2 * steps)
     main = cost("unguided")["flops_per_image"]
@@ -276,7 +277,7 @@ def test_the_cost_counts_evaluations_and_survives_an_interruption(study, params,
 
     params["arms"]["unguided"] |= {"probes": ["guide"]}
     params["model"] = {"name": "random", "main": "main", "guide": "guide"}
-    generate(parse_study(params, "test"), "unguided", Places.under(tmp_path / "probed"), CPU)
+    generate(parse_study(params, "test"), "unguided", Places.under(tmp_path / "probed"))
     probed = json.loads((tmp_path / "probed" / COSTS / "unguided.json").read_text())
     assert (probed["nfe_per_image"], probed["flops_per_image"]) == (steps, main), "probes count apart"
     assert probed["probe_nfe_per_image"] == steps
@@ -284,14 +285,14 @@ def test_the_cost_counts_evaluations_and_survives_an_interruption(study, params,
 
     whole = cost("unguided")
     (tmp_path / SETS / "unguided" / "part-00001.parquet").unlink()
-    generate(study, "unguided", places, CPU)
+    generate(study, "unguided", places)
     again = cost("unguided")
     assert again["shards"]["part-00000.parquet"] == whole["shards"]["part-00000.parquet"], "kept, not measured anew"
     assert again["shards"]["part-00001.parquet"]["seconds"] != whole["shards"]["part-00001.parquet"]["seconds"]
 
     before = set_fingerprint(tmp_path / SETS / "unguided")
     (tmp_path / COSTS / "unguided.json").unlink()
-    assert generate(study, "unguided", places, CPU) == (0, 2)
+    assert generate(study, "unguided", places) == (0, 2)
     assert cost("unguided")["nfe_per_image"] == steps, "measured on a batch where the record is lost"
     assert set_fingerprint(tmp_path / SETS / "unguided") == before
 
@@ -300,8 +301,8 @@ def test_probes_stand_in_the_trace_for_every_picture_and_step(study, params, tmp
     params["arms"]["unguided"] |= {"probes": ["negative", "empty", "guide"], "negative_prompt": "bad anatomy"}
     params["model"] = {"name": "random", "main": "main", "guide": "guide"}
     probed = parse_study(params, "test")
-    generate(study, "unguided", Places.under(tmp_path / "plain"), CPU)
-    generate(probed, "unguided", Places.under(tmp_path), CPU)
+    generate(study, "unguided", Places.under(tmp_path / "plain"))
+    generate(probed, "unguided", Places.under(tmp_path))
     trace = read_set(tmp_path / TRACES / "unguided").to_pylist()
     assert len(trace) == study.generate.pictures * study.sampler.steps
     for row in trace:

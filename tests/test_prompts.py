@@ -6,15 +6,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from datasets import Dataset
 
 from pipeline.arm import Arm
 from pipeline.compose import compose
 from pipeline.emphasis import check_emphasis, parse
 from pipeline.errors import InputError
-from pipeline.generate import Places, generate
+from pipeline.generate import generate
 from pipeline.layout import SETS
+from pipeline.places import Places
 from pipeline.presets import LADDERS, NEGATIVE_PRESETS
 from pipeline.prompt_sets import DatasetPrompts, EmptyPrompts, FilePrompts, GridPrompts, TinybooruPrompts, read_prompts
 from pipeline.prompts import arm_negatives, arm_prompts, study_prompts
@@ -214,7 +214,7 @@ def test_a_prompt_as_its_own_negative_draws_what_the_prompt_draws(study, tmp_pat
     }
     small = study.model_copy(update={"arms": arms, "baseline": "unguided"})
     for name in arms:
-        generate(small, name, Places.under(tmp_path), torch.device("cpu"))
+        generate(small, name, Places.under(tmp_path))
     tables = {name: read_set(tmp_path / SETS / name) for name in arms}
     pictures = {
         name: np.stack([np.asarray(p, dtype=np.int16) for p in decode_images(table)]) for name, table in tables.items()

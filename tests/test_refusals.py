@@ -18,8 +18,8 @@ from eval.features import SetFeatures, load_features, save_features
 from pipeline.comparison import COMPARISON
 from pipeline.compose import compose
 from pipeline.errors import run_stage
-from pipeline.generate import FEATURES as COLUMNS
 from pipeline.layout import FEATURES, METRICS, REFERENCE_SET, SCORES, SETS
+from pipeline.shard_drawer import FEATURES as COLUMNS
 from pipeline.shards import read_set, write_shard
 from pipeline.tinybooru.build import build
 

@@ -13,7 +13,7 @@ from labeling.records import read_pairs, read_tasks, write_pairs, write_tasks
 from labeling.sample import Candidate, Lot, draw_pairs, draw_random, draw_tasks, sample
 from labeling.sample_size import labels_needed, labels_needed_with_scores
 from pipeline.errors import InputError
-from pipeline.generate import FEATURES
+from pipeline.shard_drawer import FEATURES
 from pipeline.shards import encode_png, write_shard
 from pipeline.study import Labeling, parse_study
 

@@ -18,6 +18,7 @@ from eval.report.thumbnails import thumbnail
 from pipeline.comparison import Comparison
 from pipeline.errors import InputError
 from pipeline.rates import VERDICTS
+from pipeline.remote_path import AnyPath
 from pipeline.shards import decode_images, read_set, read_table, shard_paths
 
 # Base64 characters of all pictures: with them a page opens in less than 3 s (benchmarks/report.py).
@@ -192,7 +193,7 @@ def _pictures(folder: Path, wanted: Sequence[int]) -> dict[int, str]:
     return found
 
 
-def _thumbnails(path: Path, wanted: pa.Array, by: Literal["pair_id", "index"]) -> dict[int, str]:
+def _thumbnails(path: AnyPath, wanted: pa.Array, by: Literal["pair_id", "index"]) -> dict[int, str]:
     pairs = read_table(path, ["pair_id"])["pair_id"]
     there = pairs if by == "pair_id" else pa.array(range(len(pairs)))
     rows = pc.indices_nonzero(pc.is_in(there, wanted))

@@ -115,16 +115,22 @@ def run_trial(recipe: DenoiserRecipe, corpus: Corpus, held_out: Corpus) -> dict[
     }
 
 
+def read_results() -> list[dict[str, Any]]:
+    """The trials that have ended."""
+    return json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else []
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.tinybooru.trials", description=__doc__)
     parser.add_argument("trials", nargs="*", choices=[*TRIALS, []], help="which (default: those not in trials.json)")
     chosen = parser.parse_args().trials
     torch.set_num_threads(1)
-    results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else []
+    results = read_results()
     corpus, held_out = load_corpus(DATA / "train"), load_corpus(DATA / "validation")
     for name in chosen or [name for name in TRIALS if name not in {result["trial"] for result in results}]:
         result = run_trial(TRIALS[name], corpus, held_out)
-        results = [*(r for r in results if r["trial"] != name), result]
+        # Read again: two of these may run at once, a thread each.
+        results = [r for r in read_results() if r["trial"] != name] + [result]
         write_atomically(RESULTS, (json.dumps(results, indent=1) + "\n").encode())
         print(json.dumps(result), flush=True)
     print(f"{len(results)} trials in {RESULTS}")

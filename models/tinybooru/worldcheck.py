@@ -32,10 +32,10 @@ from pipeline.arm_generator import ArmGenerator
 from pipeline.compose import compose
 from pipeline.errors import InputError, run_stage
 from pipeline.files import fingerprint, write_atomically
-from pipeline.generate import FEATURES
 from pipeline.guidance import Text, guidance_of
 from pipeline.layout import CONF
 from pipeline.prompts import arm_negatives
+from pipeline.shard_drawer import FEATURES
 from pipeline.shard_plan import plan_shards
 from pipeline.shards import decode_images, encode_png, read_set, shard_fingerprint, write_shard
 from pipeline.study import Study, parse_study

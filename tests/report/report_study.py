@@ -16,8 +16,8 @@ from eval.report.page import report
 from labeling.records import Label, SampledTask, write_labels, write_tasks
 from pipeline.comparison import Comparison
 from pipeline.compose import compose
-from pipeline.generate import FEATURES as SET_FEATURES
 from pipeline.rates import VERDICTS
+from pipeline.shard_drawer import FEATURES as SET_FEATURES
 from pipeline.shards import encode_png, write_shard
 from pipeline.study import Study, parse_study
 from pipeline.trajectory import TRAJECTORY_FEATURES

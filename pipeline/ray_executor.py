@@ -1,0 +1,152 @@
+"""Tasks on a Ray cluster that is there: one actor a worker, each with its networks loaded once.
+
+The project has to lie in the same folder on every node (a shared file system, or a clone each), with the same
+environment; what is large, pictures and vectors, travels through Ray or a storage that all nodes reach.
+"""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from pipeline.errors import InputError
+from pipeline.executor import Job, LazyJob, Numbered
+from pipeline.executor_settings import RayExecutor
+from pipeline.termination import Termination
+
+try:
+    import ray
+except ImportError:
+    raise InputError(
+        "executor.kind is ray, which is not installed; get it with `uv pip install 'guidedrift[ray]'`"
+    ) from None
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+# Seconds after which a run without any worker says what it waits for.
+_PATIENCE = 20.0
+
+
+class _Worker:
+    """One actor: loads a job on its device and does task after task."""
+
+    def __init__(self, job: Job[Any, Any]):
+        self._work = LazyJob(job, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+    def enter(self, root: str) -> None:
+        """Go to the project, which the paths of a study are relative to."""
+        if not Path(root).is_dir():
+            raise InputError(f"node {ray.util.get_node_ip_address()} has no folder {root}; the project must lie there")
+        os.chdir(root)
+
+    def work(self, task: Any) -> Any:
+        return self._work(task)
+
+
+def run_on_ray(
+    executor: RayExecutor, job: Job[Task, Result], tasks: Iterable[Task], termination: Termination
+) -> Iterator[Result]:
+    """The results of `tasks`, as `pipeline.executor.run_tasks` gives them.
+
+    Raises InputError where there is no cluster, no room in it, or where workers die again and again.
+    """
+    _connect(executor)
+    gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
+    count = executor.workers or _room(executor.cpus, gpus)
+    # Actors do not start again by themselves: a lost one is replaced here, where its task is known.
+    options = {"num_cpus": executor.cpus, "num_gpus": gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
+    actor_class: Any = ray.remote(**options)(_Worker)
+    remaining = Numbered(tasks, executor.retries)
+    starting: dict[Any, Any] = {}  # of an actor's readiness
+    under_way: dict[Any, tuple[Any, tuple[int, Task] | None]] = {}  # of a result
+    idle: deque[Any] = deque()
+    lost = 0
+
+    def start() -> None:
+        actor = actor_class.remote(job)
+        starting[actor.enter.remote(str(Path.cwd()))] = actor
+
+    try:
+        for _ in range(count):
+            start()
+        more = True
+        while True:
+            # No task is given to an actor that does not run: it may wait for a node that never comes.
+            while idle and more and not termination.requested:
+                task = remaining.take()
+                if task is None:
+                    more = False
+                else:
+                    actor = idle.popleft()
+                    under_way[actor.work.remote(task[1])] = (actor, task)
+            if not under_way and (not more or termination.requested):
+                return
+            done, _ = ray.wait([*under_way, *starting], num_returns=1, timeout=_PATIENCE)
+            if not done and not under_way:
+                print(f"waiting for room in the Ray cluster: {count} workers of {executor.cpus} CPUs each", flush=True)
+            for reference in done:
+                actor, task = under_way.pop(reference) if reference in under_way else (starting.pop(reference), None)
+                try:
+                    result = _answer(reference)
+                except ray.exceptions.RayActorError:
+                    lost += 1
+                    if task is not None:
+                        remaining.put_back(*task)
+                        more = True
+                    elif lost > count * (1 + executor.retries):
+                        raise InputError(f"{lost} workers died on the Ray cluster before they could begin") from None
+                    start()
+                    continue
+                idle.append(actor)
+                if task is not None:
+                    yield result
+    finally:
+        for actor in [*idle, *starting.values(), *(actor for actor, _ in under_way.values())]:
+            ray.kill(actor)
+
+
+def _answer(reference: Any) -> Any:
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        # The task's own error, not Ray's wrapping of it.
+        if isinstance(error.cause, InputError):
+            raise InputError(str(error.cause)) from None
+        raise error.cause from error
+
+
+def _connect(executor: RayExecutor) -> None:
+    if ray.is_initialized():
+        return
+    address = executor.address or os.environ.get("RAY_ADDRESS", "")
+    if not address:
+        raise InputError(
+            "executor.address is empty and RAY_ADDRESS is not set; start a cluster with `ray start --head`, and on the "
+            "same machine name it with executor.address=auto"
+        )
+    try:
+        ray.init(
+            address=address,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            runtime_env={"env_vars": {"PYTHONPATH": str(Path.cwd())}},
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"executor.address {address}: no Ray cluster answers ({' '.join(str(error).split())[:200]})"
+        ) from None
+
+
+def _room(cpus: int, gpus: int) -> int:
+    """How many workers fit on the cluster's nodes."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(
+        int(min(node.get("CPU", 0) // cpus, node.get("GPU", 0) // gpus if gpus else float("inf"))) for node in nodes
+    )
+    if room < 1:
+        raise InputError(f"no node of the Ray cluster has {cpus} CPUs{' and a GPU' if gpus else ''} (executor.cpus)")
+    return room

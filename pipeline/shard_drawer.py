@@ -1,0 +1,139 @@
+"""One shard of an arm, drawn: the bytes of its files, and what they cost."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from datasets import Features, Image, List, Value
+from PIL import Image as PillowImage
+
+from pipeline.arm_generator import ArmGenerator
+from pipeline.cost import ShardCost, total_cost
+from pipeline.errors import InputError
+from pipeline.places import Places
+from pipeline.shard_plan import Shard, arm_texts, batch_seeds, batch_texts
+from pipeline.shards import encode_png, encode_table
+from pipeline.start_pictures import StartPictures
+from pipeline.study import Study
+from pipeline.trajectory import TRAJECTORY_FEATURES, trajectory_fingerprint, watched_of
+
+FEATURES = Features(
+    {
+        "image_id": Value("string"),
+        "image": Image(),
+        "arm": Value("string"),
+        "pair_id": Value("int64"),
+        "prompt": Value("string"),
+        "negative_prompt": Value("string"),
+        "seed": Value("int64"),
+    }
+)
+TRACE_FEATURES = Features(
+    {
+        "image_id": Value("string"),
+        "step": Value("int32"),
+        "timestep": Value("float32"),
+        "sigma": Value("float32"),
+        "direction": Value("float32"),
+        "references": List(Value("string")),
+        "relative_norms": List(Value("float32")),
+        "cosines": List(Value("float32")),
+    }
+)
+
+
+@dataclass(frozen=True)
+class DrawnShard:
+    """A shard's files: its image set, its trace, and the ways of its watched pictures where it has some."""
+
+    shard: Shard
+    image_set: bytes
+    trace: bytes
+    trajectory: bytes | None
+    cost: ShardCost
+
+
+class ShardDrawer:
+    """Draws shards of one arm. Its networks are loaded once."""
+
+    def __init__(self, study: Study, arm_name: str, places: Places, device: torch.device):
+        self.study, self.arm_name = study, arm_name
+        torch.set_num_threads(study.generate.threads)
+        self._generator = ArmGenerator(study, arm_name, device)
+        self._texts = arm_texts(study, arm_name)
+        setting = study.arm(arm_name).image_to_image
+        self._starts = None if setting is None else StartPictures(study, setting, places.sets, device)
+
+    def draw(self, shard: Shard, progress: Callable[[int], object]) -> DrawnShard:
+        """Draw a shard; `progress` is told the number of pictures after each batch.
+
+        Raises InputError where a batch does not fit into memory.
+        """
+        study, arm_name, texts = self.study, self.arm_name, self._texts
+        columns: dict[str, list[object]] = {name: [] for name in FEATURES}
+        trace: dict[str, list[object]] = {name: [] for name in TRACE_FEATURES}
+        frames: dict[str, list[object]] = {name: [] for name in TRAJECTORY_FEATURES}
+        # A negative prompt that is only probed has not made the picture.
+        used = any(term.reference.text == "negative" for term in self._generator.guidance.terms)
+        negatives = texts["negative"] if used and "negative" in texts else [""] * len(texts["prompt"])
+        costs: list[ShardCost] = []
+        for batch in shard.batches(study.generate.batch):
+            seeds, start = batch_seeds(study, batch), None if self._starts is None else self._starts(shard.part, batch)
+            watched = watched_of(batch, study.generate.watched)
+            try:
+                drawn = self._generator.draw(batch_texts(texts, batch), seeds, start, watched)
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                raise self._too_large(len(batch)) from None
+            costs.append(drawn.cost)
+            ids = [f"{arm_name}-{k:06d}" for k in batch]
+            for k, image_id, seed, picture in zip(batch, ids, seeds, drawn.pictures, strict=True):
+                _add(columns, image_id, _png(picture), arm_name, k, texts["prompt"][k], negatives[k], seed)
+            for image_id, steps in zip(ids, drawn.traces, strict=True):
+                trace["image_id"] += [image_id] * len(steps["step"])
+                for name, values in steps.items():
+                    trace[name] += values
+            for image_id, way in zip(ids, drawn.trajectories, strict=False):
+                for frame in way:
+                    _add(frames, image_id, frame.step, frame.sigma, _png(frame.picture))
+            progress(len(batch))
+        kept = trajectory_fingerprint(shard, study.generate.watched)
+        return DrawnShard(
+            shard,
+            encode_table(columns, FEATURES, shard.fingerprint),
+            encode_table(trace, TRACE_FEATURES, shard.fingerprint),
+            encode_table(frames, TRAJECTORY_FEATURES, kept) if frames["image_id"] else None,
+            total_cost(costs, shard.fingerprint),
+        )
+
+    def measure_again(self, shard: Shard) -> ShardCost:
+        """The cost of a shard's first batch, drawn again for its cost alone."""
+        batch = next(shard.batches(self.study.generate.batch))
+        again = None if self._starts is None else self._starts(shard.part, batch)
+        drawn = self._generator.draw(batch_texts(self._texts, batch), batch_seeds(self.study, batch), again)
+        return total_cost([drawn.cost], shard.fingerprint)
+
+    def _too_large(self, pictures: int) -> InputError:
+        return InputError(
+            f"{pictures} pictures of arm '{self.arm_name}' at once do not fit into memory. A smaller batch is not "
+            "taken by itself, since it rounds otherwise and the pictures would differ in their last bits: compose with "
+            f"generate.batch={max(1, pictures // 2)}, which draws the study's pictures anew, or use model.loading's "
+            "slicing, tiling and offload"
+        )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch has a type for a GPU's, and for the CPU's nothing but a text.
+    return isinstance(
+        error, torch.OutOfMemoryError | MemoryError
+    ) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def _add(columns: dict[str, list[object]], *row: object) -> None:
+    for name, value in zip(columns, row, strict=True):
+        columns[name].append(value)
+
+
+def _png(picture: PillowImage.Image) -> dict[str, bytes | None]:
+    return {"bytes": encode_png(picture), "path": None}

@@ -1,0 +1,165 @@
+"""The Ray executor on a real cluster of two nodes on this machine."""
+
+import threading
+import time
+from functools import partial
+
+import pytest
+import torch
+from executor_jobs import dying_at_three, refusing
+
+from eval.features import embed_part, extract, load_extractor
+from pipeline.errors import InputError
+from pipeline.executor import run_tasks
+from pipeline.executor_settings import LocalExecutor, RayExecutor
+from pipeline.generate import generate
+from pipeline.layout import SETS
+from pipeline.places import Places
+from pipeline.shards import read_set, set_fingerprint
+from pipeline.study import Extractor
+from pipeline.termination import Termination
+
+ray = pytest.importorskip("ray")  # in the lock, so CI has it
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes with a processor each; more may come and go."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def on_ray(cluster, **settings):
+    return RayExecutor(kind="ray", address=cluster.address, **settings)
+
+
+def with_executor(study, executor, **generation):
+    update = {"executor": executor, "generate": study.generate.model_copy(update=generation)}
+    return study.model_copy(update=update)
+
+
+def fingerprints(root, arm="cfg"):
+    own = Places.under(root).of(arm)
+    return [set_fingerprint(folder) for folder in (own.sets, own.traces, own.trajectories)]
+
+
+@pytest.fixture
+def drawn_here(study, tmp_path):
+    """What one process of this machine draws."""
+    generate(with_executor(study, LocalExecutor(kind="local"), watched=12), "cfg", Places.under(tmp_path / "here"))
+    return fingerprints(tmp_path / "here")
+
+
+def test_two_nodes_draw_the_same_bytes_as_this_process(cluster, study, drawn_here, tmp_path):
+    there = with_executor(study, on_ray(cluster), watched=12)
+    assert generate(there, "cfg", Places.under(tmp_path / "there")) == (2, 2)
+    assert fingerprints(tmp_path / "there") == drawn_here
+    assert generate(there, "cfg", Places.under(tmp_path / "there")) == (0, 2)
+
+
+def test_a_node_that_goes_costs_no_byte(cluster, study, tmp_path):
+    """More shards than are done before the node is gone."""
+    generate(with_executor(study, LocalExecutor(kind="local"), shard=4), "cfg", Places.under(tmp_path / "here"))
+    extra = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    there = with_executor(study, on_ray(cluster, workers=3), shard=4)
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            generate(there, "cfg", Places.under(tmp_path / "there"))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while not errors and not list((tmp_path / "there" / SETS / "cfg").glob("part-*")):
+        time.sleep(0.02)
+    cluster.remove_node(extra, allow_graceful=False)
+    thread.join()
+    assert not errors
+    assert set_fingerprint(tmp_path / "there" / SETS / "cfg") == set_fingerprint(tmp_path / "here" / SETS / "cfg")
+
+
+def test_the_task_of_a_killed_worker_is_done_by_another(cluster, tmp_path):
+    job = partial(dying_at_three, tmp_path, 1)
+    assert sorted(run_tasks(on_ray(cluster), job, range(6), Termination())) == [0, 1, 2, 3, 4, 5]
+    assert (tmp_path / "deaths").stat().st_size == 1
+
+
+def test_a_task_that_kills_every_worker_stops_the_run(cluster, tmp_path):
+    with pytest.raises(InputError, match=r"workers died 2 times over the same task \(executor.retries is 1\)"):
+        list(run_tasks(on_ray(cluster, retries=1), partial(dying_at_three, tmp_path, 9), range(6), Termination()))
+
+
+def test_a_task_that_fails_stops_the_run_with_its_own_error(cluster):
+    with pytest.raises(InputError, match=r"^1 is odd; take another$"):
+        list(run_tasks(on_ray(cluster), refusing, [1], Termination()))
+    with pytest.raises(ValueError, match=r"^even$"):
+        list(run_tasks(on_ray(cluster), refusing, [2], Termination()))
+
+
+def test_vectors_are_those_of_this_process(cluster, study, drawn_here, tmp_path):
+    settings = Extractor(model="pyramid")
+    here = extract(tmp_path / "here" / SETS / "cfg", "pyramid", load_extractor(settings, CPU))
+
+    def embed(parts):
+        return run_tasks(on_ray(cluster), partial(_pyramid, settings), parts, Termination())
+
+    there = extract(tmp_path / "here" / SETS / "cfg", "pyramid", load_extractor(settings, CPU), embed)
+    assert there.ids == here.ids
+    assert torch.equal(there.images, here.images)
+
+
+def _pyramid(settings, device):
+    return partial(embed_part, load_extractor(settings, device))
+
+
+@pytest.fixture
+def s3_storage(monkeypatch):
+    """A bucket of a real S3 server on loopback."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    boto3.client("s3").create_bucket(Bucket="shards")
+    yield "s3://shards/run"
+    server.stop()
+
+
+def test_shards_wait_in_a_shared_storage(cluster, study, drawn_here, tmp_path, s3_storage, monkeypatch):
+    """What workers left there is copied and not drawn again, also by a driver that begins anew."""
+    from pipeline.remote_path import path_of
+
+    there = with_executor(study, on_ray(cluster, storage=s3_storage), watched=12)
+    assert generate(there, "cfg", Places.under(tmp_path / "there")) == (2, 2)
+    assert fingerprints(tmp_path / "there") == drawn_here
+    stored = path_of(s3_storage) / study.name / SETS / "cfg"
+    assert read_set(stored).equals(read_set(tmp_path / "here" / SETS / "cfg"))
+    before = {path.name: path.stat().st_mtime for path in stored.iterdir()}
+    assert generate(there, "cfg", Places.under(tmp_path / "anew")) == (2, 2)
+    assert fingerprints(tmp_path / "anew") == drawn_here
+    assert {path.name: path.stat().st_mtime for path in stored.iterdir()} == before, "nothing was drawn again"
+
+
+def test_no_cluster_is_an_error_with_the_way_out(monkeypatch):
+    if ray.is_initialized():
+        ray.shutdown()
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(InputError, match=r"RAY_ADDRESS is not set; start a cluster with `ray start --head`"):
+        list(run_tasks(RayExecutor(kind="ray"), refusing, [1], Termination()))
+    with pytest.raises(InputError, match=r"executor.address 127.0.0.1:1: no Ray cluster answers"):
+        list(run_tasks(RayExecutor(kind="ray", address="127.0.0.1:1"), refusing, [1], Termination()))

@@ -1,0 +1,165 @@
+"""Who does a stage's tasks: one process or several give the same bytes, and what happens when they die."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import yaml
+from executor_jobs import dying_at_three, refusing, squaring
+
+from pipeline.arm import Arm
+from pipeline.drawing import Canvas
+from pipeline.errors import InputError
+from pipeline.executor import run_tasks
+from pipeline.executor_settings import LocalExecutor
+from pipeline.generate import generate
+from pipeline.layout import COSTS, SETS
+from pipeline.places import Places
+from pipeline.shards import set_fingerprint, shard_fingerprint
+from pipeline.termination import Termination
+
+ROOT = Path(__file__).parent.parent
+
+
+def local(workers, retries=3):
+    return LocalExecutor(kind="local", workers=workers, retries=retries)
+
+
+def test_two_processes_draw_the_same_bytes_as_one(study, tmp_path):
+    for workers in (1, 2):
+        settings = study.model_copy(update={"executor": local(workers)})
+        assert generate(settings, "autoguidance", Places.under(tmp_path / str(workers))) == (2, 2)
+    one, two = (Places.under(tmp_path / workers).of("autoguidance") for workers in "12")
+    for kind in ("sets", "traces"):
+        assert set_fingerprint(getattr(one, kind)) == set_fingerprint(getattr(two, kind))
+
+
+def test_tasks_are_taken_when_there_is_room_for_them():
+    taken = []
+
+    def tasks():
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    for workers, ahead in ((1, 1), (2, 3)):
+        taken.clear()
+        results = run_tasks(local(workers), squaring, tasks(), Termination())
+        assert next(results) in (0, 1, 4)
+        assert len(taken) <= ahead
+        results.close()
+
+
+def test_the_task_of_a_killed_worker_is_done_by_another(tmp_path):
+    job = partial(dying_at_three, tmp_path, 2)
+    assert sorted(run_tasks(local(2), job, range(6), Termination())) == [0, 1, 2, 3, 4, 5]
+    assert (tmp_path / "deaths").stat().st_size == 2
+
+
+def test_a_task_that_kills_every_worker_stops_the_run(tmp_path):
+    with pytest.raises(InputError, match=r"workers died 2 times over the same task \(executor.retries is 1\)"):
+        list(run_tasks(local(2, retries=1), partial(dying_at_three, tmp_path, 9), range(6), Termination()))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_task_that_fails_stops_the_run_with_its_own_error(workers):
+    with pytest.raises(InputError, match=r"^1 is odd; take another$"):
+        list(run_tasks(local(workers), refusing, [1], Termination()))
+    with pytest.raises(ValueError, match=r"^even$"):
+        list(run_tasks(local(workers), refusing, [2], Termination()))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_after_a_termination_no_task_is_begun(workers):
+    termination = Termination()
+    results = run_tasks(local(workers), squaring, iter(range(100)), termination)
+    assert next(results) in (0, 1, 4)
+    termination.requested = True
+    assert len(list(results)) <= workers
+
+
+@pytest.fixture
+def slow_project(project, params, networks_folder):
+    """A project folder that draws for some seconds."""
+    for name in ("main", "guide"):
+        shutil.copytree(networks_folder / name, project / "networks" / name)
+    params["model"] = {"name": "random", "main": "networks/main", "guide": "networks/guide"}
+    params["sampler"]["steps"] = 30
+    params["generate"]["pictures"] = 64
+    params["reference"]["pictures"] = 128
+    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    return project
+
+
+def start_generate(project):
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.generate", "--arm", "cfg"],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition, process):
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def test_a_terminated_stage_finishes_the_shard_in_hand(slow_project):
+    shards = slow_project / SETS / "cfg"
+    process = start_generate(slow_project)
+    wait_for(lambda: (shards / "part-00000.parquet").exists(), process)
+    process.terminate()
+    _, said = process.communicate()
+    assert process.returncode == 143
+    done = sorted(shards.iterdir())
+    assert f"terminated after a whole shard of cfg ({len(done)} drawn in this run); the same command goes on" in said
+    assert 2 <= len(done) < 8, "the one that was there and the one that was under way"
+    assert all(shard_fingerprint(path) for path in done)
+    assert (slow_project / COSTS / "cfg.json").exists()
+
+
+def test_the_second_termination_ends_at_once(slow_project):
+    shards = slow_project / SETS / "cfg"
+    process = start_generate(slow_project)
+    wait_for(lambda: (shards / "part-00000.parquet").exists(), process)
+    process.terminate()
+    time.sleep(0.02)
+    process.terminate()
+    process.communicate()
+    assert process.returncode == 143
+    assert all(shard_fingerprint(path) for path in shards.glob("part-*"))
+
+
+def test_processes_end_with_a_killed_parent(slow_project, params):
+    params["executor"]["workers"] = 2
+    (slow_project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    process = start_generate(slow_project)
+    wait_for(lambda: (slow_project / SETS / "cfg/part-00000.parquet").exists(), process)
+    children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    assert len(children) >= 2
+    process.kill()
+    process.communicate()
+    until = time.monotonic() + 20
+    while alive := [pid for pid in children if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < until, f"{alive} outlived their parent"
+        time.sleep(0.05)
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_refused_with_a_smaller_one(study, tmp_path):
+    """A terabyte of noise a picture is more than there is anywhere."""
+    huge = Arm(method="unguided", canvas=Canvas(width=2**20, height=2**20))
+    arms = {**study.arms, "huge": huge}
+    with pytest.raises(
+        InputError, match=r"4 pictures of arm 'huge' at once do not fit.* generate.batch=2, which draws"
+    ):
+        generate(study.model_copy(update={"arms": arms}), "huge", Places.under(tmp_path))
+    assert not list(tmp_path.rglob("*.parquet"))
