@@ -23,6 +23,7 @@ from eval.features import SetFeatures, save_features
 from eval.report.page import report
 from labeling.records import SAMPLED_TASKS, write_tasks
 from pipeline.comparison import COMPARISON
+from pipeline.json_file import read_json_text
 from pipeline.layout import FEATURES, METRICS, REPORT, SCORES, SETS, TRACES
 from pipeline.rates import RATES, VERDICTS
 from pipeline.shard_drawer import FEATURES as SET_FEATURES
@@ -62,7 +63,7 @@ def large_comparison(committed: dict[str, Any], arms: int) -> dict[str, Any]:
 
 def write_study(root: Path, study: Study, arms: int = ARMS, pictures: int = PICTURES) -> Study:
     """Everything that the report reads, under `root`, for a study of so many arms and pictures an arm."""
-    content = large_comparison(json.loads(COMPARISON.read_text("utf-8")), arms)
+    content = large_comparison(json.loads(read_json_text(COMPARISON)), arms)
     names = [arm["arm"] for arm in content["arms"]]
     known = study.arms[study.baseline]
     large = study.model_copy(update={"arms": dict.fromkeys(names, known)})

@@ -97,6 +97,7 @@ _MODULES = (
     "pipeline.dataset",
     "eval.report",
     "pipeline.track",
+    "pipeline.verify",
     "pipeline.publish",
     "pipeline.tracking.server",
     "labeling.server",

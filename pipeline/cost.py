@@ -14,8 +14,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.conditioning import Conditioning
+from pipeline.errors import InputError
 from pipeline.files import write_atomically
 from pipeline.guidance import MAIN, Prediction
+from pipeline.json_file import read_json_text, seal_json
 from pipeline.networks import DenoisingNetwork
 from pipeline.perturbation import perturbed
 from pipeline.remote_path import AnyPath
@@ -90,7 +92,7 @@ class Cost:
             "device": ", ".join(sorted({entry.device for entry in entries})),
             "shards": {name: asdict(self.shards[name]) for name in sorted(self.shards)},
         }
-        write_atomically(self.path, (json.dumps(content, indent=2) + "\n").encode())
+        write_atomically(self.path, seal_json(json.dumps(content, indent=2)))
 
 
 def read_shard_costs(path: AnyPath) -> dict[str, ShardCost]:
@@ -99,8 +101,8 @@ def read_shard_costs(path: AnyPath) -> dict[str, ShardCost]:
     A file that is lost, damaged or of another version costs the record of the past and no pictures, so it has none.
     """
     try:
-        return {name: ShardCost(**e) for name, e in json.loads(path.read_text("utf-8"))["shards"].items()}
-    except (FileNotFoundError, ValueError, KeyError, AttributeError, TypeError):
+        return {name: ShardCost(**e) for name, e in json.loads(read_json_text(path))["shards"].items()}
+    except (FileNotFoundError, InputError, ValueError, KeyError, AttributeError, TypeError):
         return {}
 
 

@@ -1,9 +1,13 @@
 """Errors that a user can mend, and how a stage ends."""
 
+import errno
 import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
+
+# What the machine refuses to write, and a person can change.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class InputError(Exception):
@@ -11,7 +15,7 @@ class InputError(Exception):
 
 
 def run_stage(stage: Callable[[], None]) -> None:
-    """Run a stage; the exit code is 0, or 2 with one line on standard error for an InputError.
+    """Run a stage; the exit code is 0, or 2 with one line on standard error for an InputError or a disk that refuses.
 
     A signal ends it with 128 and the signal's number, as shells count: 130 for Ctrl-C, 143 for a termination, after
     every `finally`. What was finished before is kept.
@@ -21,6 +25,12 @@ def run_stage(stage: Callable[[], None]) -> None:
         stage()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        place = f" ({error.filename})" if error.filename else ""
+        print(f"error: {error.strerror}{place}; what was finished is kept, the same command goes on", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept, the same command goes on", file=sys.stderr)

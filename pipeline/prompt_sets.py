@@ -6,6 +6,7 @@ checked strictly; captions of a dataset are taken as they are.
 
 import random
 from collections.abc import Sequence
+from functools import cache
 from itertools import islice
 from math import prod
 from pathlib import Path
@@ -114,11 +115,7 @@ def read_prompts(prompt_set: PromptSet, count: int, syntax: Syntax) -> list[str]
     """
     match prompt_set:
         case TinybooruPrompts():
-            # As below, an import of a second.
-            from pipeline.tinybooru.build import plans
-
-            held_out = plans(prompt_set.split, prompt_set.world_seed, good_only=True)
-            return [", ".join(planned.tags) for planned in islice(held_out, count)]
+            return list(_world_captions(prompt_set.split, prompt_set.world_seed, count))
         case FilePrompts():
             prompts = _lines(Path(prompt_set.path), syntax)
         case GridPrompts():
@@ -128,6 +125,15 @@ def read_prompts(prompt_set: PromptSet, count: int, syntax: Syntax) -> list[str]
         case EmptyPrompts():
             prompts = [""]
     return [prompts[k % len(prompts)] for k in range(count)]
+
+
+# Every arm of a study asks for the same, and one of many pictures takes seconds to find them.
+@cache
+def _world_captions(split: str, seed: int, count: int) -> tuple[str, ...]:
+    # As below, an import of a second.
+    from pipeline.tinybooru.build import plans
+
+    return tuple(", ".join(planned.tags) for planned in islice(plans(split, seed, good_only=True), count))
 
 
 def _lines(path: Path, syntax: Syntax) -> list[str]:

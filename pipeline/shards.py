@@ -47,10 +47,18 @@ def write_shard(path: AnyPath, columns: Mapping[str, Sequence[Any]], features: F
 def shard_fingerprint(path: AnyPath) -> str | None:
     """The fingerprint a shard was written with; None where there is no such file or not a bit more or less than it."""
     try:
-        metadata = pq.read_schema(pa.BufferReader(_checked(path))).metadata or {}
-        return metadata.get(_FINGERPRINT, b"").decode() or None
+        return _fingerprint(pq.read_schema(pa.BufferReader(_checked(path))))
     except (InputError, pa.ArrowException, OSError):
         return None
+
+
+def table_fingerprint(table: pa.Table) -> str | None:
+    """The fingerprint that a shard was written with, of the table that was read."""
+    return _fingerprint(table.schema)
+
+
+def _fingerprint(schema: pa.Schema) -> str | None:
+    return (schema.metadata or {}).get(_FINGERPRINT, b"").decode() or None
 
 
 def read_table(path: AnyPath, columns: Sequence[str] | None = None) -> pa.Table:

@@ -1,0 +1,196 @@
+"""How long `python -m pipeline.verify` takes for 10,000 pictures, and whether it finds a single flipped bit.
+
+`python -m benchmarks.verify` writes the default study with that many pictures to a temporary folder (blurred noise, as
+large as those of the embedded world; vectors and numbers at random), records it with DVC, and verifies it as a user
+would. Then one bit of one file at a time is flipped, without changing its size or time stamp.
+"""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from benchmarks.record import entry, record
+from benchmarks.report import DISTINCT, WIDTH, picture
+from eval.features import REFERENCE, SetFeatures, save_features
+from eval.score import SCORE_FEATURES
+from pipeline.comparison import COMPARISON
+from pipeline.cost import Cost, ShardCost
+from pipeline.files import write_atomically
+from pipeline.json_file import read_json_text, seal_json
+from pipeline.layout import COSTS, FEATURES, METRICS, REFERENCE_SET, SCORES, SETS, TRACES, TRAJECTORIES
+from pipeline.rates import RATES
+from pipeline.shard_drawer import FEATURES as SET_FEATURES
+from pipeline.shard_drawer import TRACE_FEATURES
+from pipeline.shard_plan import Shard, arm_texts, plan_shards
+from pipeline.shards import encode_png, set_fingerprint, write_shard
+from pipeline.study import Study, load_study
+from pipeline.trajectory import FRAMES, TRAJECTORY_FEATURES, trajectory_fingerprint, watched_of
+
+ROOT = Path.cwd()
+PICTURES, STEPS = 10_000, 20
+SECONDS, ROUNDS, FLIPS = 20.0, 3, 10
+PROGRAM = [sys.executable, "-m", "pipeline.verify"]
+
+
+def write_project(folder: Path) -> Study:
+    """A DVC repository in `folder`, which becomes the working directory, with the default study's outputs."""
+    params = yaml.safe_load(Path("params.yaml").read_text("utf-8"))
+    params["generate"] |= {"pictures": -(-PICTURES // len(params["arms"])), "shard": 256}
+    # As many as the study has to have; that the folder holds fewer is DVC's to say.
+    params["reference"]["pictures"] = 2 * params["generate"]["pictures"]
+    stages = yaml.safe_load(Path("dvc.yaml").read_text("utf-8"))["stages"]
+    kept: dict[str, Any] = {}
+    for name in ("generate", "features_reference", "features", "score", "reference"):
+        stage = stages[name]
+        own = {key: value for key, value in stage.get("do", stage).items() if key in ("cmd", "outs", "metrics")}
+        kept[name] = {"foreach": stage["foreach"], "do": own} if "do" in stage else own
+    kept["compare"] = {"cmd": "true", "outs": [str(COMPARISON), str(RATES)]}
+    compared, rates = read_json_text(COMPARISON), RATES.read_bytes()
+    shutil.copytree(REFERENCE_SET, folder / REFERENCE_SET)
+    (folder / "models").symlink_to(ROOT / "models")
+    os.chdir(folder)
+    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), "utf-8")
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": kept}, sort_keys=False), "utf-8")
+    study = load_study()
+    chance = np.random.default_rng(0)
+    cells: list[dict[str, Any]] = [{"bytes": encode_png(picture(chance)), "path": None} for _ in range(DISTINCT)]
+    for arm in study.arms:
+        _write_arm(study, arm, chance, cells)
+    for extractor in study.features.extractors:
+        reference = SetFeatures(
+            ["x"], torch.zeros(1, WIDTH), torch.zeros(1, 0), {"set": set_fingerprint(REFERENCE_SET)}
+        )
+        save_features(FEATURES / REFERENCE / f"{extractor}.safetensors", reference)
+    write_atomically(COMPARISON, seal_json(compared.decode()))
+    write_atomically(RATES, rates)
+    for command in (["init", "--no-scm", "-q"], ["commit", "-f", "-q"]):
+        subprocess.run([sys.executable, "-m", "dvc", *command], check=True)
+    return study
+
+
+def _write_arm(study: Study, arm: str, chance: np.random.Generator, cells: list[dict[str, Any]]) -> None:
+    texts = arm_texts(study, arm)
+    shards = plan_shards(study, arm, texts)
+    ids = [f"{arm}-{k:06d}" for k in range(study.generate.pictures)]
+    cost = Cost(COSTS / f"{arm}.json", {shard.name: shard.fingerprint for shard in shards}, 0)
+    for shard in shards:
+        _write_shards(study, arm, shard, ids[shard.start : shard.stop], texts["prompt"], chance, cells)
+        cost.add(shard.name, ShardCost(shard.fingerprint, shard.stop - shard.start, 1, 1, 0, 0, 1.0, "cpu", 1.0, 1))
+    drawn = set_fingerprint(SETS / arm)
+    for extractor in study.features.extractors:
+        vectors = torch.from_numpy(chance.normal(size=(len(ids), WIDTH)).astype(np.float32))
+        save_features(
+            FEATURES / arm / f"{extractor}.safetensors", SetFeatures(ids, vectors, vectors.flip(0), {"set": drawn})
+        )
+    numbers: dict[str, list[Any]] = {name: chance.uniform(size=len(ids)).tolist() for name in SCORE_FEATURES}
+    numbers |= {"image_id": ids, "pair_id": list(range(len(ids))), "inside_reference": [True] * len(ids)}
+    write_shard(SCORES / f"{arm}.parquet", numbers, SCORE_FEATURES, drawn)
+    write_atomically(METRICS / "detail" / f"{arm}.json", seal_json(json.dumps({"provenance": {"set": drawn}})))
+    write_atomically(METRICS / f"{arm}.json", b"{}\n")
+
+
+def _write_shards(
+    study: Study,
+    arm: str,
+    shard: Shard,
+    ids: list[str],
+    prompts: list[str],
+    chance: np.random.Generator,
+    cells: list[dict[str, Any]],
+) -> None:
+    pairs = list(range(shard.start, shard.stop))
+    columns: dict[str, list[Any]] = {
+        "image_id": ids,
+        "image": [cells[k % len(cells)] for k in pairs],
+        "arm": [arm] * len(ids),
+        "pair_id": pairs,
+        "prompt": prompts[shard.start : shard.stop],
+        "negative_prompt": [""] * len(ids),
+        "seed": pairs,
+    }
+    write_shard(SETS / arm / shard.name, columns, SET_FEATURES, shard.fingerprint)
+    rows = len(ids) * STEPS
+    trace: dict[str, list[Any]] = {
+        "image_id": [image_id for image_id in ids for _ in range(STEPS)],
+        "step": list(range(STEPS)) * len(ids),
+        **{name: chance.uniform(size=rows).tolist() for name in ("timestep", "sigma", "direction")},
+        "references": [["empty"]] * rows,
+        "relative_norms": chance.uniform(size=(rows, 1)).tolist(),
+        "cosines": [[]] * rows,
+    }
+    write_shard(TRACES / arm / shard.name, trace, TRACE_FEATURES, shard.fingerprint)
+    if watched := watched_of(range(shard.start, shard.stop), study.generate.watched):
+        seen = [image_id for image_id in ids[:watched] for _ in range(FRAMES)]
+        ways: dict[str, list[Any]] = {
+            "image_id": seen,
+            "step": list(range(FRAMES)) * watched,
+            "sigma": [1.0] * len(seen),
+            "image": [cells[k] for k in range(len(seen))],
+        }
+        mark = trajectory_fingerprint(shard, study.generate.watched)
+        write_shard(TRAJECTORIES / arm / shard.name, ways, TRAJECTORY_FEATURES, mark)
+
+
+def verified() -> tuple[float, str]:
+    """Seconds of the program from its start to its end, and what it said."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        PROGRAM, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    return time.perf_counter() - start, f"{done.returncode}: {done.stdout}{done.stderr}"
+
+
+def flip_one(chance: random.Random) -> tuple[Path, bytes]:
+    """Flip a random bit of a random file below data/, and keep its time stamp; returns it and what it held."""
+    path = chance.choice(sorted(path for path in Path("data").rglob("*") if path.is_file()))
+    whole, state = path.read_bytes(), path.stat()
+    content = bytearray(whole)
+    content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    path.write_bytes(content)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    return path, whole
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        study = write_project(Path(folder))
+        count = study.generate.pictures * len(study.arms)
+        size = sum(path.stat().st_size for path in Path("data").rglob("*") if path.is_file()) / 1e6
+        rounds = [verified() for _ in range(ROUNDS)]
+        assert all(said.startswith("0: ") for _, said in rounds), rounds[0][1]
+        chance, found = random.Random(0), 0
+        for _ in range(FLIPS):
+            path, whole = flip_one(chance)
+            _, said = verified()
+            found += said.startswith(f"1: {path} ") and ", 1 damaged or missing, 0 not up to date" in said
+            path.write_bytes(whole)
+        os.chdir(ROOT)
+    least, most = min(rounds)[0], max(rounds)[0]
+    peer = f"{count} pictures, {size:.0f} MB, from start to end, least of {ROUNDS} (most {most:.3g})"
+    record(
+        [
+            entry("verify_10000_seconds", least, SECONDS, least < SECONDS, peer),
+            entry(
+                "verify_flipped_bits_found",
+                found,
+                FLIPS,
+                found == FLIPS,
+                f"{FLIPS} bits in random files, one at a time",
+            ),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""What a study's artefacts must hold: the bits that were written, what the study asks for, and what fits together."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datasets import Features
+
+from pipeline.comparison import COMPARISON, load_comparison
+from pipeline.errors import InputError
+from pipeline.json_file import read_json_text
+from pipeline.layout import COSTS, FEATURES, METRICS, REFERENCE_SET, SCORES, SETS, TRACES, TRAJECTORIES
+from pipeline.rates import RATES, load_rates
+from pipeline.shards import read_table, set_fingerprint, shard_fingerprint, table_fingerprint
+from pipeline.study import Study
+from pipeline.tensor_file import read_tensors
+
+SAMPLE = Path("data/sample")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with a file.
+
+    A `damaged` file is of no use and can be deleted; another is whole, but not what the study asks for now, and the
+    stage that makes it decides what of it to keep.
+    """
+
+    path: Path
+    fault: str
+    damaged: bool
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A file, and the check of its content, which returns what does not fit and raises InputError for damage."""
+
+    path: Path
+    check: Callable[[Path], str | None]
+
+    def finding(self) -> Finding | None:
+        """What is wrong with the file; None where nothing is."""
+        try:
+            fault = self.check(self.path)
+        except InputError as error:
+            return Finding(self.path, str(error), damaged=True)
+        return None if fault is None else Finding(self.path, f"{self.path} {fault}; run `dvc repro`", damaged=False)
+
+
+def study_artefacts(study: Study) -> Iterator[Artefact]:
+    """Every file of a study that carries its own checksum. Raises InputError where a network is missing."""
+    for path in sorted(REFERENCE_SET.glob("part-*.parquet")):
+        yield Artefact(path, partial(_table, ["image_id", "image", "prompt"]))
+    yield from _features("reference", study, None, _whole_set(REFERENCE_SET))
+    for arm in study.arms:
+        yield from _arm(study, arm)
+    yield Artefact(COMPARISON, lambda path: _read(lambda: load_comparison(path, study)))
+    yield Artefact(RATES, lambda path: _read(lambda: load_rates(path)))
+    for path in sorted(SAMPLE.glob("*.parquet")):
+        yield Artefact(path, partial(_table, ["task_id"]))
+
+
+def _arm(study: Study, arm: str) -> Iterator[Artefact]:
+    # These load torch and diffusers, which takes longer than reading a study.
+    from pipeline.shard_drawer import FEATURES as SET_FEATURES
+    from pipeline.shard_drawer import TRACE_FEATURES
+    from pipeline.shard_plan import arm_texts, plan_shards
+    from pipeline.trajectory import TRAJECTORY_FEATURES, trajectory_fingerprint, watched_of
+
+    shards = plan_shards(study, arm, arm_texts(study, arm))
+    ids = [f"{arm}-{k:06d}" for k in range(study.generate.pictures)]
+    for shard in shards:
+        own = ids[shard.start : shard.stop]
+        yield Artefact(SETS / arm / shard.name, partial(_shard, shard.fingerprint, SET_FEATURES, own))
+        yield Artefact(TRACES / arm / shard.name, partial(_shard, shard.fingerprint, TRACE_FEATURES, own))
+        if watched := watched_of(range(shard.start, shard.stop), study.generate.watched):
+            mark = trajectory_fingerprint(shard, study.generate.watched)
+            place = TRAJECTORIES / arm / shard.name
+            yield Artefact(place, partial(_shard, mark, TRAJECTORY_FEATURES, own[:watched]))
+    marks = {shard.name: shard.fingerprint for shard in shards}
+    yield Artefact(COSTS / f"{arm}.json", partial(_cost, marks))
+    drawn = _whole_set(SETS / arm, list(marks))
+    yield from _features(arm, study, ids, drawn)
+    yield Artefact(SCORES / f"{arm}.parquet", partial(_scores, ids, drawn))
+    yield Artefact(METRICS / "detail" / f"{arm}.json", partial(_detail, drawn))
+
+
+def _features(name: str, study: Study, ids: list[str] | None, drawn: str | None) -> Iterator[Artefact]:
+    for extractor in study.features.extractors:
+        yield Artefact(FEATURES / name / f"{extractor}.safetensors", partial(_vectors, ids, drawn))
+
+
+def _whole_set(folder: Path, names: Sequence[str] | None = None) -> str | None:
+    """The fingerprint of an image set; None where a shard is damaged, as what was made of it may be whole."""
+    paths = sorted(folder.glob("part-*.parquet")) if names is None else [folder / name for name in names]
+    if not paths or any(shard_fingerprint(path) is None for path in paths):
+        return None
+    return set_fingerprint(folder)
+
+
+def _shard(mark: str, features: Features, ids: list[str], path: Path) -> str | None:
+    table = read_table(path, list(features))
+    if table_fingerprint(table) != mark:
+        return "was made with other settings, networks, code or libraries than the study's now"
+    found = list(dict.fromkeys(table.column("image_id").to_pylist()))
+    if found != ids:
+        return f"holds {len(found)} pictures from {found[:1]} on, not the {len(ids)} from {ids[0]} on"
+    if table.schema.types != features.arrow_schema.types:
+        return "has columns of other types than are written now"
+    return None
+
+
+def _table(columns: list[str], path: Path) -> str | None:
+    read_table(path, columns)
+    return None
+
+
+def _scores(ids: list[str], drawn: str | None, path: Path) -> str | None:
+    table = read_table(path, ["image_id", "pair_id"])
+    return _of_other_pictures(table.column("image_id").to_pylist(), ids, table_fingerprint(table), drawn)
+
+
+def _vectors(ids: list[str] | None, drawn: str | None, path: Path) -> str | None:
+    tensors, known = read_tensors(path)
+    missing = [key for key in ("ids", "provenance") if key not in known] + [
+        key for key in ("images", "texts") if key not in tensors
+    ]
+    if missing or any(len(tensor) != len(known["ids"]) for tensor in tensors.values()):
+        raise InputError(f"{path} is no feature file of one row a picture; delete it and run `dvc repro`")
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise InputError(f"{path} holds numbers that are not finite; delete it and run `dvc repro`")
+    return _of_other_pictures(known["ids"], ids, known["provenance"].get("set"), drawn)
+
+
+def _of_other_pictures(seen: list[str], ids: list[str] | None, made_of: str | None, drawn: str | None) -> str | None:
+    if ids is not None and seen != ids:
+        return f"is of {len(seen)} pictures from {seen[:1]} on, not of the {len(ids)} from {ids[0]} on"
+    if drawn is not None and made_of != drawn:
+        return f"was made from the set {made_of}, and there is the set {drawn}"
+    return None
+
+
+def _cost(marks: dict[str, str], path: Path) -> str | None:
+    shards = _json(path, "shards")
+    foreign = [name for name, entry in shards.items() if marks.get(name) != entry.get("fingerprint")]
+    return f"has the cost of another shard {foreign[0]}" if foreign else None
+
+
+def _detail(drawn: str | None, path: Path) -> str | None:
+    made_of = _json(path, "provenance").get("set")
+    if drawn is not None and made_of != drawn:
+        return f"was made from the set {made_of}, and there is the set {drawn}"
+    return None
+
+
+def _json(path: Path, key: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(read_json_text(path))[key]
+        return content
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; `dvc repro` makes it") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not what a stage wrote ({error!r}); delete it and run `dvc repro`") from None
+
+
+def _read(load: Callable[[], object]) -> None:
+    load()
