@@ -12,7 +12,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 OVERRIDES ?=
 PORT ?= 5000
 
-.PHONY: help setup params repro test test-slow lint mlflow experiments label-studio label-demo publish train worldcheck lock clean
+.PHONY: help setup params repro test test-slow chaos lint mlflow experiments label-studio label-demo publish train worldcheck lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -31,6 +31,7 @@ params: $(READY) ## compose conf/ into params.yaml (OVERRIDES="key=value ...")
 	@$(BIN)/python -m pipeline.compose $(OVERRIDES)
 
 repro: params ## draw, score, compare, report and track the study; what is done stays done
+	@$(BIN)/python -m pipeline.recover
 	@$(BIN)/dvc repro
 	@echo "report: reports/index.html   numbers: dvc metrics show   runs: make mlflow"
 
@@ -39,6 +40,9 @@ test: $(READY) ## run the tests
 
 test-slow: $(READY) ## run the simulations behind docs/labeling-statistics.md and docs/statistics.md; they take minutes
 	$(BIN)/python -m pytest -m slow -s
+
+chaos: $(READY) ## kill `dvc repro` at 20 random moments and compare (docs/reliability.md); it takes minutes
+	$(BIN)/python -m pytest -m slow -s tests/integration/test_chaos.py
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff format --check .

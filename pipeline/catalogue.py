@@ -98,6 +98,7 @@ _MODULES = (
     "eval.report",
     "pipeline.track",
     "pipeline.verify",
+    "pipeline.recover",
     "pipeline.publish",
     "pipeline.tracking.server",
     "labeling.server",

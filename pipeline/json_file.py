@@ -1,10 +1,10 @@
 """JSON that one stage writes and another reads, with the checksum of its own bytes as the first key."""
 
 import re
-from pathlib import Path
 
 from pipeline.checksum import ROOM, is_whole, seal
 from pipeline.errors import InputError
+from pipeline.remote_path import AnyPath
 
 _BEGIN = b'{\n  "sha256": "'
 _AT = len(_BEGIN)
@@ -16,7 +16,7 @@ def seal_json(text: str) -> bytes:
     return seal(_BEGIN + f'{ROOM}",\n'.encode() + text.strip().removeprefix("{").lstrip("\n").encode() + b"\n", _AT)
 
 
-def read_json_text(path: Path) -> bytes:
+def read_json_text(path: AnyPath) -> bytes:
     """The JSON object of a file without its checksum.
 
     A file without a checksum, which a person or an earlier version wrote, is read as it is. Raises InputError where the
