@@ -6,6 +6,9 @@ environment; what is large, pictures and vectors, travels through Ray or a stora
 
 import logging
 import os
+import signal
+import socket
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -34,14 +37,15 @@ _PATIENCE = 20.0
 class _Worker:
     """One actor: loads a job on its device and does task after task."""
 
-    def __init__(self, job: Job[Any, Any]):
-        self._work = LazyJob(job, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    def enter(self, root: str, job: Job[Any, Any]) -> None:
+        """Go to the project, which the paths of a study are relative to, and take the job.
 
-    def enter(self, root: str) -> None:
-        """Go to the project, which the paths of a study are relative to."""
+        Not the constructor's work: what goes wrong in one reaches nobody but as an actor that is gone.
+        """
         if not Path(root).is_dir():
             raise InputError(f"node {ray.util.get_node_ip_address()} has no folder {root}; the project must lie there")
         os.chdir(root)
+        self._work = LazyJob(job, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
     def work(self, task: Any) -> Any:
         return self._work(task)
@@ -67,8 +71,8 @@ def run_on_ray(
     lost = 0
 
     def start() -> None:
-        actor = actor_class.remote(job)
-        starting[actor.enter.remote(str(Path.cwd()))] = actor
+        actor = actor_class.remote()
+        starting[actor.enter.remote(str(Path.cwd()), job)] = actor
 
     try:
         for _ in range(count):
@@ -97,8 +101,8 @@ def run_on_ray(
                     if task is not None:
                         remaining.put_back(*task)
                         more = True
-                    elif lost > count * (1 + executor.retries):
-                        raise InputError(f"{lost} workers died on the Ray cluster before they could begin") from None
+                    elif lost > count + executor.retries:
+                        raise InputError(f"{lost} workers died on the Ray cluster, one before it could begin") from None
                     start()
                     continue
                 idle.append(actor)
@@ -128,17 +132,34 @@ def _connect(executor: RayExecutor) -> None:
             "executor.address is empty and RAY_ADDRESS is not set; start a cluster with `ray start --head`, and on the "
             "same machine name it with executor.address=auto"
         )
+    _check_reachable(address)
+    paths = [str(Path.cwd()), os.environ.get("PYTHONPATH")]
+    before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address,
             logging_level=logging.ERROR,
             log_to_driver=False,
-            runtime_env={"env_vars": {"PYTHONPATH": str(Path.cwd())}},
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, paths))}},
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"executor.address {address}: no Ray cluster answers ({' '.join(str(error).split())[:200]})"
-        ) from None
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"executor.address {address}: no Ray cluster answers ({reason})") from None
+    finally:
+        # Ray puts a handler of its own in its place, which ends the process at once.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries for minutes, and then ends the process. Raises InputError."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # "auto": Ray looks for a cluster on this machine, and says at once where there is none
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"executor.address {address}: no Ray cluster answers ({error})") from None
 
 
 def _room(cpus: int, gpus: int) -> int:

@@ -3,31 +3,57 @@
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
+import boto3
 import pytest
-import torch
+import ray
 from executor_jobs import dying_at_three, refusing
+from moto.server import ThreadedMotoServer
+from ray.cluster_utils import Cluster
 
-from eval.features import embed_part, extract, load_extractor
+from eval.features import refresh
 from pipeline.errors import InputError
 from pipeline.executor import run_tasks
 from pipeline.executor_settings import LocalExecutor, RayExecutor
 from pipeline.generate import generate
 from pipeline.layout import SETS
 from pipeline.places import Places
+from pipeline.remote_path import path_of
 from pipeline.shards import read_set, set_fingerprint
 from pipeline.study import Extractor
 from pipeline.termination import Termination
 
-ray = pytest.importorskip("ray")  # in the lock, so CI has it
-CPU = torch.device("cpu")
+
+@pytest.fixture(scope="module")
+def environment():
+    with pytest.MonkeyPatch.context() as environment:
+        yield environment
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    """Two nodes with a processor each; more may come and go."""
-    from ray.cluster_utils import Cluster
+def bucket(environment):
+    """A bucket of an S3 server on loopback, which the environment leads to."""
+    server = ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        environment.setenv(name, "test")
+    environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    boto3.client("s3").create_bucket(Bucket="shards")
+    yield "s3://shards"
+    server.stop()
 
+
+@pytest.fixture(scope="module")
+def cluster(environment, bucket):
+    """Two nodes with a processor each, that find the bucket as this process does; more may come and go."""
+    environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    # Of workers; Ray's own is 15, which on a busy machine is next to nothing.
+    environment.setenv("RAY_worker_niceness", "0")
+    # Where workers find the jobs of the tests.
+    environment.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
@@ -106,48 +132,19 @@ def test_a_task_that_fails_stops_the_run_with_its_own_error(cluster):
         list(run_tasks(on_ray(cluster), refusing, [2], Termination()))
 
 
-def test_vectors_are_those_of_this_process(cluster, study, drawn_here, tmp_path):
-    settings = Extractor(model="pyramid")
-    here = extract(tmp_path / "here" / SETS / "cfg", "pyramid", load_extractor(settings, CPU))
-
-    def embed(parts):
-        return run_tasks(on_ray(cluster), partial(_pyramid, settings), parts, Termination())
-
-    there = extract(tmp_path / "here" / SETS / "cfg", "pyramid", load_extractor(settings, CPU), embed)
-    assert there.ids == here.ids
-    assert torch.equal(there.images, here.images)
+def test_vectors_are_those_of_this_process(cluster, drawn_here, tmp_path):
+    settings, files = Extractor(model="pyramid"), [tmp_path / "here.safetensors", tmp_path / "there.safetensors"]
+    for path, executor in zip(files, (LocalExecutor(kind="local"), on_ray(cluster)), strict=True):
+        assert refresh(tmp_path / "here" / SETS / "cfg", "pyramid", settings, path, executor)
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def _pyramid(settings, device):
-    return partial(embed_part, load_extractor(settings, device))
-
-
-@pytest.fixture
-def s3_storage(monkeypatch):
-    """A bucket of a real S3 server on loopback."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    boto3.client("s3").create_bucket(Bucket="shards")
-    yield "s3://shards/run"
-    server.stop()
-
-
-def test_shards_wait_in_a_shared_storage(cluster, study, drawn_here, tmp_path, s3_storage, monkeypatch):
+def test_shards_wait_in_a_shared_storage(cluster, study, drawn_here, tmp_path, bucket):
     """What workers left there is copied and not drawn again, also by a driver that begins anew."""
-    from pipeline.remote_path import path_of
-
-    there = with_executor(study, on_ray(cluster, storage=s3_storage), watched=12)
+    there = with_executor(study, on_ray(cluster, storage=f"{bucket}/run"), watched=12)
     assert generate(there, "cfg", Places.under(tmp_path / "there")) == (2, 2)
     assert fingerprints(tmp_path / "there") == drawn_here
-    stored = path_of(s3_storage) / study.name / SETS / "cfg"
+    stored = path_of(f"{bucket}/run") / study.name / SETS / "cfg"
     assert read_set(stored).equals(read_set(tmp_path / "here" / SETS / "cfg"))
     before = {path.name: path.stat().st_mtime for path in stored.iterdir()}
     assert generate(there, "cfg", Places.under(tmp_path / "anew")) == (2, 2)
@@ -156,8 +153,7 @@ def test_shards_wait_in_a_shared_storage(cluster, study, drawn_here, tmp_path, s
 
 
 def test_no_cluster_is_an_error_with_the_way_out(monkeypatch):
-    if ray.is_initialized():
-        ray.shutdown()
+    ray.shutdown()
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(InputError, match=r"RAY_ADDRESS is not set; start a cluster with `ray start --head`"):
         list(run_tasks(RayExecutor(kind="ray"), refusing, [1], Termination()))
