@@ -115,11 +115,13 @@ class ShardDrawer:
         return total_cost([drawn.cost], shard.fingerprint)
 
     def _too_large(self, pictures: int) -> InputError:
+        smaller = (
+            "A smaller batch is not taken by itself, since it rounds otherwise and the pictures would differ in their "
+            f"last bits: compose with generate.batch={pictures // 2}, which draws the study anew, or use"
+        )
         return InputError(
-            f"{pictures} pictures of arm '{self.arm_name}' at once do not fit into memory. A smaller batch is not "
-            "taken by itself, since it rounds otherwise and the pictures would differ in their last bits: compose with "
-            f"generate.batch={max(1, pictures // 2)}, which draws the study's pictures anew, or use model.loading's "
-            "slicing, tiling and offload"
+            f"{pictures} pictures of arm '{self.arm_name}' at once do not fit into memory. "
+            f"{smaller if pictures > 1 else 'It helps to use'} model.loading's slicing, tiling and offload"
         )
 
 

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from executor_jobs import dying_at_three, refusing, squaring
 
-from pipeline.arm import Arm
-from pipeline.drawing import Canvas
+from pipeline.arm_generator import ArmGenerator
 from pipeline.errors import InputError
 from pipeline.executor import run_tasks
 from pipeline.executor_settings import LocalExecutor
@@ -154,12 +154,11 @@ def test_processes_end_with_a_killed_parent(slow_project, params):
         time.sleep(0.05)
 
 
-def test_a_batch_that_does_not_fit_into_memory_is_refused_with_a_smaller_one(study, tmp_path):
-    """A terabyte of noise a picture is more than there is anywhere."""
-    huge = Arm(method="unguided", canvas=Canvas(width=2**20, height=2**20))
-    arms = {**study.arms, "huge": huge}
-    with pytest.raises(
-        InputError, match=r"4 pictures of arm 'huge' at once do not fit.* generate.batch=2, which draws"
-    ):
-        generate(study.model_copy(update={"arms": arms}), "huge", Places.under(tmp_path))
+@pytest.mark.parametrize(("batch", "way_out"), [(4, "compose with generate.batch=2,"), (1, "use model.loading")])
+def test_a_batch_that_does_not_fit_into_memory_is_refused(study, tmp_path, monkeypatch, batch, way_out):
+    """The error is torch's own, of more memory than there is anywhere."""
+    monkeypatch.setattr(ArmGenerator, "draw", lambda *_: torch.empty(2**50))
+    small = study.model_copy(update={"generate": study.generate.model_copy(update={"batch": batch})})
+    with pytest.raises(InputError, match=rf"^{batch} pictures of arm 'cfg' at once do not fit into memory.*{way_out}"):
+        generate(small, "cfg", Places.under(tmp_path))
     assert not list(tmp_path.rglob("*.parquet"))
