@@ -83,7 +83,7 @@ def _drawn(
     if not shared:
         # Another process cannot move the bar by the batch.
         here = runs_here(executor)
-        job = partial(_drawer, study, arm_name, places, progress if here else None)
+        job = partial(shard_job, study, arm_name, places, progress if here else None)
         for made in run_tasks(executor, job, missing, termination):
             if not here:
                 progress(made.shard.stop - made.shard.start)
@@ -103,7 +103,7 @@ def _drawn(
         progress(shard.stop - shard.start)
 
 
-def _drawer(
+def shard_job(
     study: Study, arm_name: str, places: Places, progress: Callable[[int], object] | None, device: torch.device
 ) -> Callable[[Shard], DrawnShard]:
     """A job (pipeline/executor.py): draws shards."""
