@@ -25,7 +25,6 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from benchmarks.record import Result, entry, least, record
 from models.tinybooru.tokenizer import train_tokenizer
 from pipeline.checkpoints import locate
-from pipeline.cost import device_name
 from pipeline.drawing import Sampler
 from pipeline.guidance import EMPTY, GUIDE, NEGATIVE, Guidance, Network, Term, Text
 from pipeline.loading import Loading
@@ -33,6 +32,7 @@ from pipeline.networks import DTYPES, DenoisingNetwork, load_network
 from pipeline.parametrisation import to_x0, x0_per_output
 from pipeline.sampler import sample
 from pipeline.schedulers import build_scheduler
+from pipeline.system_metrics import device_name
 from pipeline.text_encoder import TextEncoder, load_text_encoder
 from pipeline.text_settings import TextSettings
 from pipeline.tinybooru.build import plans

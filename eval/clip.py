@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
-from open_clip.utils import to_2tuple
 from PIL import Image
 
 from eval.extractor import forward_precision, weights_digest
@@ -49,7 +47,8 @@ class Clip:
         open_clip's preprocessing ends with a tensor of [0, 1] and a normalisation; `embed` does these two for a batch
         at once, which costs a tenth of doing them for each picture and gives the same numbers.
         """
-        height, width = to_2tuple(self.model.visual.image_size)
+        side = self.model.visual.image_size
+        width, height = (side, side) if isinstance(side, int) else reversed(side)
         # Resizing and cropping to the size that is there changes nothing but takes two thirds of the time.
         for step in self.preprocess.transforms[:-2] if image.size != (width, height) else ():
             image = step(image)
@@ -74,6 +73,9 @@ class Clip:
 
 def load_clip(folder: Path, device: torch.device, fetch: str = _TRAIN) -> Clip:
     """Load an open_clip folder (configuration, safetensors, tokenizer); `fetch` gets its files. Raises InputError."""
+    # Here and not above: it takes seconds to import, and most of what reads features loads no network.
+    import open_clip
+
     digest = weights_digest([folder / name for name in _FILES], fetch)
     name = f"local-dir:{folder}"
     try:

@@ -4,11 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from torchvision.transforms import v2
 
 from eval.extractor import forward_precision, weights_digest
 from pipeline.errors import InputError
@@ -27,6 +25,8 @@ class DinoV2:
     device: torch.device
 
     def __post_init__(self) -> None:
+        from torchvision.transforms import v2
+
         # 224 and antialiased bicubic without a crop, as dgm-eval and EDM2 do it.
         self._prepare = v2.Compose(
             [
@@ -58,6 +58,9 @@ class DinoV2:
 
 def load_dinov2(folder: Path, device: torch.device, fetch: str) -> DinoV2:
     """Load a timm folder (config.json, model.safetensors) of a DINOv2; `fetch` gets it. Raises InputError."""
+    # Here and not above: it takes seconds to import, and most of what reads features loads no network.
+    import timm
+
     digest = weights_digest([folder / name for name in _FILES], fetch)
     try:
         # Of a folder's files timm takes model.safetensors first, never a pickle beside it.

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 from eval.frechet import check_features
 
@@ -25,6 +24,9 @@ def torchmetrics_fid(x: Tensor, reference: Tensor) -> float:
     papers. torchmetrics' own default resizes with antialias, which moves the number (2104.11222).
     Raises ValueError below 2 pictures a set, for differing D, and for features that are not finite.
     """
+    # Here and not above: it takes a second to import, and only studies with Inception features have this number.
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
     check_features(x, reference, 2, "Fréchet distances")
     metric = FrechetInceptionDistance(feature=Given(x.shape[1])).set_dtype(torch.float64)
     metric.update(x.cpu(), real=False)

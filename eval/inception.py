@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from eval.extractor import weights_digest
 from pipeline.errors import InputError, run_stage
@@ -51,6 +50,9 @@ class Inception:
 
 def load_inception(path: Path, device: torch.device, fetch: str | None = None) -> Inception:
     """Load converted weights from safetensors. Raises InputError that names the command which fetches them."""
+    # Here and not above: it takes seconds to import, and most of what reads features loads no network.
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
     fetch = fetch or f"python -m eval.inception {path}"
     digest = weights_digest([path], fetch)
     try:
@@ -68,6 +70,8 @@ def load_inception(path: Path, device: torch.device, fetch: str | None = None) -
 
 
 def main() -> None:
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
     if len(sys.argv) != 2 or not sys.argv[1].endswith(".safetensors"):
         raise InputError("usage: python -m eval.inception <path>.safetensors")
     path = Path(sys.argv[1])

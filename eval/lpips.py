@@ -9,7 +9,6 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from torchmetrics.functional.image.lpips import _LPIPS
 
 from eval.extractor import weights_digest
 from pipeline.errors import InputError
@@ -28,6 +27,9 @@ def load_lpips(weights: Path, device: torch.device) -> tuple[Distance, str]:
     `weights` is safetensors with torchvision's names; the linear layers of LPIPS come with torchmetrics. The distance
     takes two batches [B, 3, H, W] in [-1, 1] and gives [B]. Raises InputError.
     """
+    # Here and not above: it takes a second to import, and only studies with `metrics.lpips` have this number.
+    from torchmetrics.functional.image.lpips import _LPIPS
+
     fetch = f"{_FETCH} {weights.parent}"
     digest = weights_digest([weights], fetch)
     network = _LPIPS(pretrained=True, net="vgg", pnet_rand=True)

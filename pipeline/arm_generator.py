@@ -10,15 +10,16 @@ from PIL import Image as PillowImage
 from pipeline.arm import Arm
 from pipeline.checkpoints import locate
 from pipeline.conditioning import Conditioning
-from pipeline.cost import ShardCost, device_name, evaluations, prediction_flops
+from pipeline.cost import ShardCost
 from pipeline.degrade import weaken
+from pipeline.evaluations import evaluations, prediction_flops
 from pipeline.guidance import Guidance, Network, Text, guidance_of
 from pipeline.networks import DTYPES, DenoisingNetwork, check_pair, load_network
 from pipeline.sampler import sample
 from pipeline.schedulers import Start, build_scheduler
 from pipeline.shard_plan import replaced_parts
 from pipeline.study import Study
-from pipeline.system_metrics import Usage, UsageClock
+from pipeline.system_metrics import Usage, UsageClock, device_name
 from pipeline.text_encoder import TextEncoder, load_text_encoder
 from pipeline.trace import TraceStep, trace_rows
 from pipeline.trajectory import Frame, shown_steps

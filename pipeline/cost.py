@@ -5,23 +5,13 @@ entry at once, so an interrupted run loses none.
 """
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
-
-from pipeline.conditioning import Conditioning
 from pipeline.errors import InputError
 from pipeline.files import write_atomically
-from pipeline.guidance import MAIN, Prediction
 from pipeline.json_file import read_json_text, seal_json
-from pipeline.networks import DenoisingNetwork
-from pipeline.perturbation import perturbed
 from pipeline.remote_path import AnyPath
-from pipeline.trace import TraceStep
 
 
 @dataclass(frozen=True)
@@ -104,34 +94,3 @@ def read_shard_costs(path: AnyPath) -> dict[str, ShardCost]:
         return {name: ShardCost(**e) for name, e in json.loads(read_json_text(path))["shards"].items()}
     except (FileNotFoundError, InputError, ValueError, KeyError, AttributeError, TypeError):
         return {}
-
-
-def evaluations(trace: Sequence[TraceStep]) -> tuple[Counter[str], Counter[str]]:
-    """How often each prediction was evaluated for one picture, by name: for its guidance, and as a mere probe."""
-    probed = Counter(name for step in trace for name in step.probed)
-    return Counter(name for step in trace for name in (MAIN.name, *step.references)) - probed, probed
-
-
-def prediction_flops(
-    network: DenoisingNetwork, prediction: Prediction, like: torch.Tensor, conditioning: Conditioning
-) -> int:
-    """FLOPs of one evaluation for one picture like `like` [1, C, H, W]; a multiply-add is two.
-
-    `conditioning` is of one text. torch's counter knows attention only as matrix products on a CPU, so it is computed
-    that way here.
-    """
-    x, timestep = torch.zeros_like(like), torch.tensor(1, device=like.device)
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        if prediction.perturbation is None:
-            network(x, timestep, conditioning)
-        else:
-            with perturbed(network.unet, prediction.perturbation):
-                network(x, timestep, conditioning)
-    return int(counter.get_total_flops())
-
-
-def device_name(device: torch.device) -> str:
-    """How results name a device: the model of a GPU, or the CPU with its number of threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"

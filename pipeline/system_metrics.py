@@ -60,3 +60,10 @@ def _peak_memory(process: psutil.Process) -> int:
         return int(process.memory_info().rss)
     (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
+
+
+def device_name(device: torch.device) -> str:
+    """How results name a device: the model of a GPU, or the CPU with its number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
