@@ -1,0 +1,95 @@
+"""MLflow holds each state of a study once and whole, whatever was interrupted before."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from small_study import ARMS, URI, comparison, write_comparison
+from tracked_runs import all_runs
+
+from pipeline.errors import InputError
+from pipeline.study import Study
+from pipeline.track import track
+
+
+def test_tracking_twice_leaves_one_parent_one_child_an_arm_and_single_metric_histories(
+    study: Study, root: Path, client: MlflowClient
+) -> None:
+    first = track(study, root, URI)
+    assert track(study, root, URI) == first
+    (parent,), children = all_runs(client)
+    assert parent.info.run_id == first
+    assert sorted(child.info.run_name for child in children) == sorted(ARMS)
+    assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {first}
+    assert len(client.get_metric_history(first, "fd/cfg")) == 1
+    assert all(len(client.get_metric_history(child.info.run_id, "fd")) == 1 for child in children)
+
+
+def test_changed_metrics_and_changed_pictures_are_new_states(study: Study, root: Path, client: MlflowClient) -> None:
+    runs = {track(study, root, URI)}
+    write_comparison(root, comparison(seed=1))
+    runs.add(track(study, root, URI))
+    shard = root / "data/sets/cfg/part-00001.parquet"
+    shutil.copy(root / "data/sets/unguided/part-00001.parquet", shard)
+    runs.add(track(study, root, URI))
+    parents, children = all_runs(client)
+    assert {parent.info.run_id for parent in parents} == runs
+    assert (len(runs), len(children)) == (3, 3 * len(ARMS))
+
+
+def test_a_state_is_one_version_in_the_registry(
+    study: Study, root: Path, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = track(study, root, URI)
+    track(study, root, URI)
+    write_comparison(root, comparison(seed=1))
+    second = track(study, root, URI)
+    versions = client.search_model_versions("name='guidedrift-small'")
+    assert {int(version.version): version.run_id for version in versions} == {1: first, 2: second}
+    assert client.get_model_version_by_alias("guidedrift-small", "current").run_id == second
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        monkeypatch.setenv(name, f"sqlite:///{root}/mlflow.db")
+    folder = Path(download_artifacts("models:/guidedrift-small@current", dst_path=str(tmp_path / "got")))
+    for name, original in (("compare.json", "metrics/compare.json"), ("params.yaml", "params.yaml")):
+        assert (folder / name).read_bytes() == (root / original).read_bytes()
+    # The first state again: its run and its version are there already.
+    write_comparison(root, comparison())
+    assert track(study, root, URI) == first
+    assert len(client.search_model_versions("name='guidedrift-small'")) == 2
+    assert client.get_model_version_by_alias("guidedrift-small", "current").run_id == first
+
+
+def test_the_version_of_a_run_that_broke_off_is_replaced(study: Study, root: Path, client: MlflowClient) -> None:
+    client.update_run(track(study, root, URI), "RUNNING")
+    again = track(study, root, URI)
+    (version,) = client.search_model_versions("name='guidedrift-small'")
+    assert version.run_id == again
+
+
+def test_what_an_interrupted_run_left_is_replaced(study: Study, root: Path, client: MlflowClient) -> None:
+    leftover = track(study, root, URI)
+    for child in all_runs(client)[1]:
+        client.update_run(child.info.run_id, "RUNNING")
+    client.update_run(leftover, "RUNNING")
+    parent = track(study, root, URI)
+    parents, children = all_runs(client)
+    assert [run.info.run_id for run in parents] == [parent] != [leftover]
+    assert len(children) == len(ARMS)
+    assert len(client.get_metric_history(parent, "fd/cfg")) == 1
+
+
+def test_a_run_that_breaks_off_is_failed_and_the_next_one_replaces_it(
+    study: Study, root: Path, client: MlflowClient
+) -> None:
+    blocked = root / "mlartifacts"
+    blocked.write_text("a file where the folder should be")
+    with pytest.raises(InputError, match=r"MLflow at sqlite:///mlflow\.db refuses: .*mlartifacts"):
+        track(study, root, URI)
+    (parent,), children = all_runs(client)
+    assert {run.info.status for run in (parent, *children)} == {"FAILED"}
+    blocked.unlink()
+    again = track(study, root, URI)
+    assert [run.info.run_id for run in all_runs(client)[0]] == [again]
