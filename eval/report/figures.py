@@ -250,7 +250,8 @@ def layout(x_title: str, y_title: str) -> dict[str, Any]:
         "plot_bgcolor": "rgba(0,0,0,0)",
         # The template's stylesheet replaces this grey by the theme's own.
         "font": {"color": "#808080", "family": "system-ui, sans-serif", "size": 13},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        # Plotly would give it half of the height and a scroll bar.
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "maxheight": 1},
         "height": 390,
         "margin": {"l": 56, "r": 16, "t": 16, "b": 48},
         "showlegend": True,

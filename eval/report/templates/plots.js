@@ -2,15 +2,19 @@
 // plotly.js takes a browser a second or more to start, so the tables and pictures go first.
 const figures = JSON.parse(document.getElementById("figures").textContent);
 
-// What a line of the legend and a name in it take, in pixels.
+// What a line of the legend, a symbol and a letter in it, and the axis beside it take, in pixels.
 const LEGEND_LINE = 20;
-const LEGEND_NAME = 160;
+const LEGEND_SYMBOL = 45;
+const LEGEND_LETTER = 7;
+const AXIS = 60;
 // Widths that two plots beside each other, and one alone, have on a sheet of A4 or letter paper on its side.
 const PAPER = {half: 470, whole: 950};
 
 const heightAt = (figure, width) => {
-  const names = figure.data.filter((trace) => trace.showlegend !== false).length;
-  return figure.layout.height + LEGEND_LINE * Math.ceil(names / Math.max(1, Math.floor(width / LEGEND_NAME)));
+  const names = figure.data.filter((trace) => trace.showlegend !== false).map((trace) => trace.name ?? "");
+  const name = LEGEND_SYMBOL + LEGEND_LETTER * Math.max(0, ...names.map((text) => text.length));
+  const columns = Math.max(1, Math.floor((width - AXIS) / name));
+  return figure.layout.height + LEGEND_LINE * Math.ceil(names.length / columns);
 };
 const figureOf = (place) => figures[place.id.slice("plot-".length)];
 const isDrawn = (place) => place.classList.contains("js-plotly-plot");
