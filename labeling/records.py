@@ -5,16 +5,26 @@ hashes (labeling.sample): they are all that a labeller's browser learns of a pic
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from datasets import Features, Value
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, printable
 from pipeline.files import fingerprint, write_atomically
 from pipeline.rates import Verdict
+from pipeline.section import Name
 from pipeline.shards import read_table, write_shard
 
 SAMPLED_TASKS = Path("data/sample/tasks.parquet")
@@ -26,6 +36,11 @@ BodyShape = Literal["normal", "other"]
 MalformedPart = Literal["face", "hands", "limbs", "count", "other"]
 Choice = Literal["left", "right", "tie"]
 Batch = Literal["random", "triage"]
+# Names of files that labellers' pictures are written to, so nothing that is a path.
+TaskId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
+
+# A label takes some 300 bytes; a note may be long.
+_LONGEST_LINE = 2**20
 
 
 class _Record(BaseModel):
@@ -40,9 +55,9 @@ class SampledTask(_Record):
     `position` orders the queue.
     """
 
-    task_id: str
+    task_id: TaskId
     image_id: str
-    arm: str
+    arm: Name
     pair_id: int
     canvas: str
     stratum: str
@@ -56,11 +71,11 @@ class SampledTask(_Record):
 class SampledPair(_Record):
     """Two arms' pictures of one prompt and seed, sides drawn at random."""
 
-    task_id: str
+    task_id: TaskId
     pair_id: int
     prompt: str
-    left_arm: str
-    right_arm: str
+    left_arm: Name
+    right_arm: Name
     left_image_id: str
     right_image_id: str
     position: Annotated[int, Field(ge=0)]
@@ -186,9 +201,7 @@ def _read_lines(path: Path, record: type[_Given]) -> list[_Given]:
         return []
     first_line: dict[tuple[str, str], int] = {}
     labels = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
+    for number, line in _numbered_lines(path):
         where = f"{path}:{number}"
         try:
             content = json.loads(line)
@@ -200,12 +213,13 @@ def _read_lines(path: Path, record: type[_Given]) -> list[_Given]:
                 else ""
             )
             raise InputError(f"{where}: {task}{_first_fault(error)}; mend the line or pull the labels again") from None
-        except ValueError:
+        # A thousand brackets are a RecursionError.
+        except (ValueError, RecursionError):
             raise InputError(f"{where} is no JSON: {line[:80]!r}; mend the line or pull the labels again") from None
         key = label.task_id, label.labeller
         if key in first_line:
             raise InputError(
-                f"{where}: labeller {label.labeller[:80]!r} labelled task_id '{label.task_id}' on line "
+                f"{where}: labeller {label.labeller[:80]!r} labelled task_id {label.task_id[:80]!r} on line "
                 f"{first_line[key]} already; keep one of the two lines"
             )
         first_line[key] = number
@@ -213,9 +227,22 @@ def _read_lines(path: Path, record: type[_Given]) -> list[_Given]:
     return labels
 
 
+def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    # One line at a time: a file without line ends would be read whole before it is refused.
+    with open(path, "rb") as file:
+        for number in count(1):
+            line = file.readline(_LONGEST_LINE + 1)
+            if len(line) > _LONGEST_LINE:
+                raise InputError(f"{path}:{number} is longer than {_LONGEST_LINE} bytes; shorten its note")
+            if not line:
+                return
+            if line.strip():
+                yield number, line
+
+
 def _first_fault(error: ValidationError) -> str:
     first = error.errors()[0]
-    key = ".".join(map(str, first["loc"]))
+    key = printable(".".join(map(str, first["loc"])))[:80]
     message = first["msg"].removeprefix("Value error, ")
     if not key:
         return message

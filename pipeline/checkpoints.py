@@ -26,7 +26,8 @@ PATTERNS = ("*.json", "*.txt", "*.safetensors")
 def known_source(source: str) -> str:
     """A source as a configuration may name it. Raises ValueError."""
     if source.startswith(HUB):
-        if _HUB_SOURCE.fullmatch(source) is None:
+        # Names and revisions become folders of the cache.
+        if _HUB_SOURCE.fullmatch(source) is None or ".." in source:
             raise ValueError("must be hub:<owner>/<name> or hub:<owner>/<name>@<revision>")
         return source
     if source.endswith((".ckpt", ".pt", ".pth", ".bin", ".pkl")):

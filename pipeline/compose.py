@@ -11,13 +11,16 @@ from pathlib import Path
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.errors import InputError, run_stage
 from pipeline.files import write_atomically
 from pipeline.layout import CONF, PARAMS
+from pipeline.plain_yaml import YAML_ERRORS, check_aliases
 from pipeline.prompts import study_prompts
 from pipeline.study import parse_study
 
@@ -26,21 +29,47 @@ _OVERRIDES = "GUIDEDRIFT_OVERRIDES"
 _FEWEST_PROMPTS = 5
 
 
+# Where Hydra may read: its own defaults, conf/ and the structured ones in memory.
+_PROVIDERS = {"hydra", "main", "schema"}
+
+
 def compose(conf: Path, overrides: list[str]) -> dict[str, object]:
-    """The composed configuration. Raises InputError for unknown groups, choices and keys."""
+    """The composed configuration, of files below `conf` alone.
+
+    Raises InputError for unknown groups, choices and keys, files of other folders, and values of the environment.
+    """
+    for path in sorted(conf.rglob("*.yaml")):
+        check_aliases(path)
+    OmegaConf.register_new_resolver("oc.env", _no_environment, replace=True)
     try:
         with initialize_config_dir(str(conf.resolve()), version_base=None):
+            _check_sources(conf, overrides)
             config = hydra_compose("config", overrides)
         content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingConfigException as error:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         known = ", ".join(sorted(path.stem for path in (conf / group).glob("*.yaml")))
         raise InputError(f"{conf.name}/ has no {group} '{choice}'; known choices: {known or 'none'}") from None
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, *YAML_ERRORS) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise InputError(f"{conf} cannot be composed: {' '.join(lines)[:600]}") from None
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
+
+
+def _check_sources(conf: Path, overrides: list[str]) -> None:
+    # Hydra follows `..` in a defaults list, and hydra.searchpath to any folder.
+    loader = GlobalHydra.instance().config_loader()
+    foreign = [source.path for source in loader.get_search_path().get_path() if source.provider not in _PROVIDERS]
+    parts = loader.compute_defaults_list("config", overrides, RunMode.RUN).defaults
+    foreign += [part.config_path for part in parts if part.config_path and ".." in Path(part.config_path).parts]
+    if foreign:
+        raise InputError(f"{conf.name}/ reads {foreign[0]!r}, which is not in {conf.name}/; move it there")
+
+
+def _no_environment(*name: object) -> None:
+    # What is composed is committed, logged and published.
+    raise ValueError(f"a study reads no environment variable ({name[0] if name else ''}); write the value down")
 
 
 def check_number_of_prompts(prompts: list[str]) -> None:

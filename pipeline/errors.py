@@ -14,6 +14,11 @@ class InputError(Exception):
     """Bad input: the message names the key or file, the value seen and the way out, in one line."""
 
 
+def printable(text: str) -> str:
+    """One line that shows a text: what other people wrote shall not steer a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+
+
 def run_stage(stage: Callable[[], None]) -> None:
     """Run a stage; the exit code is 0, or 2 with one line on standard error for an InputError or a disk that refuses.
 
@@ -24,7 +29,7 @@ def run_stage(stage: Callable[[], None]) -> None:
     try:
         stage()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if error.errno not in _DISK:

@@ -11,27 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import safe_open
 
+from pipeline.credentials import credential_patterns
 from pipeline.errors import InputError
 
-# Shapes that are credentials wherever they stand. Each is specific enough that a prompt or a tokenizer has none.
-_CREDENTIALS = {
-    "a Hugging Face token": r"\bhf_[A-Za-z0-9]{16,}",
-    "a GitHub token": r"\b(gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})",
-    "an API key": r"\b(sk-[\w-]{20,}|AIza[\w-]{30,}|xox[abprs]-[\w-]{10,})",
-    "an AWS key": r"\b(AKIA|ASIA)[A-Z0-9]{16}\b",
-    "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
-    "a JSON web token": r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{5,}",
-    "credentials in an address": r"\b[a-z][a-z0-9+.-]*://[^\s/@:\"']+:[^\s/@\"']+@",
-    "a secret": r"(?i)\b(api[_-]?key|(access|auth)[_-]?token|secret|password|token)[\"']?\s*[:=]\s*[\"']?[\w-]{20,}",
-}
 _PERSONAL = {
     "an e-mail address": r"[\w.+-]+@[\w-]+(\.[\w-]+)*\.[A-Za-z]{2,}\b",
     "a folder of this machine's user": r"(/home/|/Users/|\b[A-Za-z]:\\+Users\\+)[^/\\\s\"']+|/root/",
 }
-_PATTERNS = {what: re.compile(pattern) for what, pattern in {**_CREDENTIALS, **_PERSONAL}.items()}
-# Names of environment variables whose values are secrets, and how long a value must be to be looked for.
-_SECRET_VARIABLE = re.compile(r"(?i)(token|secret|password|passwd|api_?key|credential)")
-_SHORTEST_SECRET = 8
+_PATTERNS = {what: re.compile(pattern) for what, pattern in _PERSONAL.items()}
 # A backslash before punctuation is how Markdown shows it.
 _ESCAPED = re.compile(r"\\([^\w\s])")
 _TEXT_ROWS = 1000
@@ -44,7 +31,7 @@ def labeller_names(folder: Path) -> set[str]:
         for number, line in enumerate(path.read_bytes().splitlines(), start=1):
             try:
                 names |= {str(json.loads(line)["labeller"])} if line.strip() else set()
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 raise InputError(f"{path}:{number} is no label; mend the line or pull the labels again") from None
     return names
 
@@ -54,10 +41,7 @@ def check_leaks(files: Mapping[str, Path], names: Iterable[str], environment: Ma
 
     Raises InputError that names the file and what was found, and never shows a credential.
     """
-    patterns = dict(_PATTERNS)
-    for variable, value in environment.items():
-        if _SECRET_VARIABLE.search(variable) and len(value) >= _SHORTEST_SECRET:
-            patterns[f"the value of {variable}"] = re.compile(re.escape(value))
+    patterns = credential_patterns(environment) | _PATTERNS
     for name in names:
         patterns[f"the labeller '{name}'"] = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
     for name, path in files.items():

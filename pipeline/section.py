@@ -1,14 +1,16 @@
 """What the sections of a study have in common."""
 
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 # Names become folder names, DVC stage names and MLflow keys.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+_LONGEST_NAME = 255
 
 
 class Section(BaseModel):
@@ -18,7 +20,14 @@ class Section(BaseModel):
 
 
 def inside_project(path: str) -> str:
-    """A path of the configuration. Raises ValueError where it leaves the project's folder."""
-    if Path(path).is_absolute() or ".." in Path(path).parts:
+    """A path of the configuration, relative to the project's folder.
+
+    Raises ValueError where it leaves that folder, on this system or on Windows, or no file can have such a name.
+    """
+    # Windows' reading takes both kinds of slashes as such, and knows drives.
+    windows = PureWindowsPath(path)
+    if windows.drive or windows.root or ".." in windows.parts:
         raise ValueError("must be a path inside the project, without '..'")
+    if not path.isprintable() or any(len(part.encode()) > _LONGEST_NAME for part in Path(path).parts):
+        raise ValueError(f"must be a path of printable names, each of at most {_LONGEST_NAME} bytes")
     return path

@@ -1,26 +1,32 @@
 """The study: what `params.yaml` holds, typed and validated before anything heavy is loaded."""
 
 import re
+import reprlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from pipeline import dynamic_negative
 from pipeline.arm import Arm
 from pipeline.checkpoints import known_source
+from pipeline.credentials import credential_in, masked
 from pipeline.drawing import Sampler
 from pipeline.emphasis import check_emphasis
-from pipeline.errors import InputError
+from pipeline.errors import InputError, printable
 from pipeline.executor_settings import Executor
 from pipeline.layout import EMBEDDED, PARAMS
 from pipeline.licences import EMBEDDED_LICENCE, check_licence
 from pipeline.loading import Loading
+from pipeline.plain_yaml import read_yaml
 from pipeline.prompt_sets import PromptSet
 from pipeline.section import Count, Name, Section, Seed, inside_project
 from pipeline.text_settings import TextSettings
 from pipeline.weaken_settings import Lora, Weaken
+
+# A hundred times the largest study that is planned for; lists of seeds and prompts must fit the memory.
+MOST_PICTURES = 100_000_000
 
 
 def _known_source(source: str | None) -> str | None:
@@ -60,7 +66,7 @@ class Model(Section):
 class Reference(Section):
     """The reference set: real pictures of good quality from the `reference` split."""
 
-    pictures: Annotated[int, Field(ge=8)]
+    pictures: Annotated[int, Field(ge=8, le=MOST_PICTURES)]
     world_seed: Seed
 
 
@@ -71,7 +77,7 @@ class Generate(Section):
     `watched` pictures the way from noise is kept.
     """
 
-    pictures: Annotated[int, Field(ge=8)]
+    pictures: Annotated[int, Field(ge=8, le=MOST_PICTURES)]
     first_seed: Seed
     shard: Count
     batch: Count
@@ -132,7 +138,7 @@ class Metrics(Section):
 
     precision_recall_k: Count
     density_coverage_k: Count
-    resamples: Annotated[int, Field(ge=100)]
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)]
     level: Annotated[float, Field(gt=0.5, lt=1)]
     seed: Seed
     aesthetic_head: str
@@ -164,11 +170,38 @@ class Labeling(Section):
     preannotate: bool
 
 
-class Tracking(Section):
-    """MLflow: where runs go unless the environment variable MLFLOW_TRACKING_URI says otherwise."""
+# Servers and databases that MLflow speaks to. A folder ("file:") is none: MLflow would write wherever it names.
+_SERVERS = ("http", "https", "mssql", "mysql", "postgresql")
 
-    uri: str
-    experiment: str
+
+class Tracking(Section):
+    """MLflow: where runs go unless the environment variable MLFLOW_TRACKING_URI says otherwise.
+
+    `uri` is a sqlite file inside the project, or a server without credentials, which only the environment holds.
+    """
+
+    uri: Annotated[str, Field(max_length=1000)]
+    experiment: Annotated[str, Field(max_length=200)]
+
+    @field_validator("uri")
+    @classmethod
+    def _inside_or_server(cls, uri: str) -> str:
+        scheme, _, rest = uri.partition("://")
+        if scheme == "sqlite" and re.fullmatch(r"/[^?#%]+", rest):
+            inside_project(rest[1:])
+            return uri
+        if scheme.partition("+")[0] not in _SERVERS:
+            raise ValueError(f"must be sqlite:///<file inside the project> or an address of {', '.join(_SERVERS)}")
+        if "@" in rest or "?" in rest:
+            raise ValueError(
+                "may hold no credentials, since it is committed; set MLFLOW_TRACKING_URI, or "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, in the environment"
+            )
+        return uri
+
+
+# Names that the stages give to other things in the folders where arms' files lie.
+_TAKEN = {"compare", "labels", "reference"}
 
 
 class Study(Section):
@@ -191,6 +224,8 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Study":
+        if taken := sorted(_TAKEN & set(self.arms)):
+            raise ValueError(f"arm '{taken[0]}' would overwrite another file of that name; choose another name")
         if self.baseline not in self.arms:
             raise ValueError(f"baseline '{self.baseline}' is not one of the arms: {', '.join(self.arms)}")
         needed = 2 * self.generate.pictures
@@ -265,6 +300,14 @@ class Study(Section):
         return self.arms[name]
 
 
+# Values are other people's text of any length; an error is one line to read.
+_VALUES = reprlib.Repr()
+_VALUES.maxstring = _VALUES.maxother = _VALUES.maxlong = 200
+_SHOWN_KEY = 100
+_SHOWN_FAULTS = 20
+_LONGEST_REASON = 1000
+
+
 def parse_study(content: Any, source: str) -> Study:
     """Validate a composed configuration; `source` names it in errors.
 
@@ -272,26 +315,36 @@ def parse_study(content: Any, source: str) -> Study:
     """
     if not isinstance(content, dict):
         raise InputError(f"{source} holds no mapping; compose it with `python -m pipeline.compose`")
+    if what := credential_in("\n".join(_texts(content))):
+        raise InputError(f"{source} holds {what}; the configuration is committed and logged: take it out, revoke it")
     try:
         return Study.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"{source}: " + "; ".join(_explain(e) for e in error.errors())) from None
+        faults = [printable(_explain(e)) for e in error.errors(include_url=False, include_context=False)]
+        more = f"; and {len(faults) - _SHOWN_FAULTS} more" if len(faults) > _SHOWN_FAULTS else ""
+        raise InputError(f"{source}: {'; '.join(faults[:_SHOWN_FAULTS])}{more}") from None
+
+
+def _texts(content: Any) -> Iterator[str]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield str(key)
+            yield from _texts(value)
+    elif isinstance(content, list | tuple):
+        for value in content:
+            yield from _texts(value)
+    elif isinstance(content, str):
+        yield content
 
 
 def load_study(path: Path = PARAMS) -> Study:
     """Read and validate `params.yaml`. Raises InputError."""
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; compose it with `python -m pipeline.compose`") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = re.sub(r"\s+", " ", str(error))
-        raise InputError(f"{path} is not YAML ({reason}); compose it with `python -m pipeline.compose`") from None
+    content = read_yaml(path, "compose it with `python -m pipeline.compose`")
     return parse_study(content, str(path))
 
 
 def _explain(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"] if part != "[key]") or "study"
+    key = ".".join(_shown_key(part) for part in error["loc"] if part != "[key]") or "study"
     if error["type"] == "extra_forbidden":
         return f"{key} is no known key"
     if error["type"] == "missing":
@@ -299,4 +352,10 @@ def _explain(error: Any) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error" and isinstance(error["input"], dict):
         return f"{key}: {message}"
-    return f"{key} is {error['input']!r}: {message}"
+    value = _VALUES.repr(error["input"])
+    return f"{key} is {masked(value) if '://' in value else value}: {message[:_LONGEST_REASON]}"
+
+
+def _shown_key(part: str | int) -> str:
+    key = str(part)
+    return key if len(key) <= _SHOWN_KEY else _VALUES.repr(key)

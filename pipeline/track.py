@@ -14,6 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from pipeline.comparison import COMPARISON, load_comparison
+from pipeline.credentials import masked
 from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, fingerprint, write_atomically
 from pipeline.layout import PARAMS, REFERENCE_SET, REPORT, SCORES, SETS, TRACKED
@@ -30,7 +31,6 @@ from pipeline.tracking.store import (
     delete_with_children,
     explained,
     local_database,
-    masked,
     open_experiment,
     open_run,
     open_store,

@@ -24,6 +24,8 @@ ROOT = Path(__file__).parent.parent
 # for new ones.
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.register_profile("search", deadline=None)
+# `make fuzz`: ten rounds of this many. What a round has tried is kept in memory, so that nothing is tried twice.
+settings.register_profile("fuzz", deadline=None, max_examples=10_000, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 

@@ -26,7 +26,7 @@ def study(params) -> Study:
 def task(arm: str, pair: int, **changes: object) -> SampledTask:
     return SampledTask.model_validate(
         {
-            "task_id": f"{arm}/{pair}",
+            "task_id": f"{arm}-{pair}",
             "image_id": f"{arm}-{pair:06d}",
             "arm": arm,
             "pair_id": pair,
@@ -84,7 +84,7 @@ def test_the_rate_of_a_plain_sample_is_wilsons(study):
 
 def test_several_peoples_labels_of_a_picture_count_once(study):
     tasks, labels = twenty("cfg", 4)
-    labels += [label("cfg/0", "legit_human", "p2"), label("cfg/1", "malformed_human", "p2")]
+    labels += [label("cfg-0", "legit_human", "p2"), label("cfg-1", "malformed_human", "p2")]
     arm = estimate(study, tasks, labels, [], [], scores()).of_arm("cfg")
     # Picture 0 is half malformed: 3.5 of 20.
     assert arm.verdicts["malformed_human"].classical.value == pytest.approx(3.5 / 20)
@@ -93,7 +93,7 @@ def test_several_peoples_labels_of_a_picture_count_once(study):
 
 def test_rarely_drawn_pictures_count_more(study):
     tasks = [task("cfg", 0, inclusion_probability=0.1), task("cfg", 1), task("cfg", 2)]
-    labels = [label("cfg/0", "pattern"), label("cfg/1", "legit_human"), label("cfg/2", "legit_human")]
+    labels = [label("cfg-0", "pattern"), label("cfg-1", "legit_human"), label("cfg-2", "legit_human")]
     rate = estimate(study, tasks, labels, [], [], scores()).of_arm("cfg").verdicts["pattern"].classical
     assert rate.value == pytest.approx(10 / (10 + 2 + 2))
 
@@ -103,7 +103,7 @@ def test_triage_and_repeats_change_no_rate(study):
     plain = estimate(study, tasks, labels, [], [], scores())
     more = [
         *(task("cfg", pair, batch="triage", inclusion_probability=1.0) for pair in range(20, 30)),
-        task("cfg", 0, task_id="again", repeat_of="cfg/0", position=50),
+        task("cfg", 0, task_id="again", repeat_of="cfg-0", position=50),
     ]
     given = [label(t.task_id, "malformed_human") for t in more]
     both = estimate(study, tasks + more, labels + given, [], [], scores())
@@ -142,8 +142,8 @@ def test_a_canvas_is_the_mean_of_its_arms_pair_by_pair(study):
 
 def test_body_shapes_are_of_people(study):
     tasks, _ = twenty("cfg", 0)
-    labels = [label(f"cfg/{k}", "legit_human", body_shape="normal" if k < 6 else "other") for k in range(8)]
-    labels += [label(f"cfg/{k}", "pattern") for k in range(8, 20)]
+    labels = [label(f"cfg-{k}", "legit_human", body_shape="normal" if k < 6 else "other") for k in range(8)]
+    labels += [label(f"cfg-{k}", "pattern") for k in range(8, 20)]
     arm = estimate(study, tasks, labels, [], [], scores()).of_arm("cfg")
     assert (arm.body_normal.value, arm.body_normal.n) == (pytest.approx(0.75), 8)
 

@@ -9,9 +9,10 @@ import os
 import sys
 from pathlib import Path
 
+from pipeline.credentials import masked
 from pipeline.errors import run_stage
 from pipeline.study import load_study
-from pipeline.tracking.store import artifact_folder, explained, local_database, masked, open_store, tracking_uri
+from pipeline.tracking.store import artifact_folder, explained, local_database, open_store, tracking_uri
 from pipeline.tracking.view import view_address
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import requests
 from sqlalchemy.exc import SQLAlchemyError
 
+from pipeline.credentials import masked
 from pipeline.errors import InputError
 
 # MLflow reads its settings when it is imported. Its own patience with a server that is down is four minutes, and
@@ -137,11 +138,6 @@ def explained(uri: str) -> Iterator[None]:
         ) from None
     finally:
         retries.setLevel(level)
-
-
-def masked(text: str) -> str:
-    """`text` without the credentials of the addresses in it."""
-    return re.sub(r"\?\S*", "?***", re.sub(r"//\S*@", "//***@", text))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

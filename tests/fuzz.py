@@ -1,0 +1,88 @@
+"""`make fuzz`: the properties of test_hostile_inputs.py on many inputs: `python tests/fuzz.py [inputs] [property ...]`.
+
+Inputs are numbered: the same number is the same input. Prints the first inputs that break a property, and ends with 1.
+"""
+
+import argparse
+import faulthandler
+import random
+import resource
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import test_hostile_inputs as properties
+from mutations import random_mutation, random_swap
+
+_SHOWN = 5
+_LONGEST_SECONDS = 60
+_MEMORY = 8 * 2**30
+
+
+def _body(test: Any) -> Callable[..., None]:
+    # What hypothesis calls with each example.
+    return test.hypothesis.inner_test  # type: ignore[no-any-return]
+
+
+def configuration_file(chance: random.Random, folder: Path) -> None:
+    content = random_mutation(chance, properties.FILES, properties.YAML_TOKENS)
+    _body(properties.test_a_configuration_file_of_any_bytes_is_a_study_or_an_input_error)(folder, content)
+
+
+def configuration(chance: random.Random, _: Path) -> None:
+    content = random_swap(chance, chance.choice((properties.CONTENT, properties.RICH)))
+    _body(properties.test_a_configuration_of_any_values_is_a_study_or_an_input_error)(content)
+
+
+def emphasis(chance: random.Random, _: Path) -> None:
+    content = random_mutation(chance, properties.PROMPTS, properties.EMPHASIS_TOKENS)
+    syntax = chance.choice(("plain", "a1111", "novelai"))
+    _body(properties.test_a_prompt_of_any_text_has_a_reading_with_bounded_weights)(content, syntax)
+
+
+def labels(chance: random.Random, folder: Path) -> None:
+    content = random_mutation(chance, properties.LABEL_FILES, properties.LABEL_TOKENS)
+    _body(properties.test_a_label_file_of_any_bytes_is_labels_or_an_input_error)(folder, content)
+
+
+PROPERTIES = {property.__name__: property for property in (emphasis, labels, configuration, configuration_file)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("inputs", type=int, nargs="?", default=100_000)
+    parser.add_argument("properties", nargs="*", choices=[[], *PROPERTIES], default=list(PROPERTIES))
+    chosen = parser.parse_args()
+    # What blows up ends here and not with the machine; what hangs or crashes shows where.
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    faulthandler.enable()
+    broken = 0
+    for name in chosen.properties:
+        broken += _run(name, chosen.inputs)
+    sys.exit(1 if broken else 0)
+
+
+def _run(name: str, inputs: int) -> int:
+    broken = 0
+    start = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(inputs):
+            faulthandler.dump_traceback_later(_LONGEST_SECONDS, exit=True)
+            try:
+                PROPERTIES[name](random.Random(f"{name} {number}"), Path(folder))
+            except Exception:
+                broken += 1
+                if broken <= _SHOWN:
+                    print(f"{name} {number}:\n{traceback.format_exc(limit=-4)}", flush=True)
+    faulthandler.cancel_dump_traceback_later()
+    seconds = time.process_time() - start
+    print(f"{name}: {inputs} inputs, {broken} of them broke the property, {seconds:.0f} s", flush=True)
+    return broken
+
+
+if __name__ == "__main__":
+    main()
