@@ -1,13 +1,11 @@
 """Stage `features@<set>`: an image set becomes one file of vectors an extractor, with their ids and provenance."""
 
-import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from eval import clip as clip_module
@@ -25,6 +23,7 @@ from pipeline.executor import Job, local_devices, run_tasks, runs_here
 from pipeline.executor_settings import Executor
 from pipeline.files import file_digest, fingerprint, write_atomically
 from pipeline.layout import FEATURES, REFERENCE_SET, SETS
+from pipeline.pictures import open_picture
 from pipeline.remote_path import AnyPath
 from pipeline.shards import read_table, set_fingerprint, shard_paths
 from pipeline.stage_arguments import stage_parser
@@ -96,7 +95,7 @@ class EmbeddedPart:
 def embed_part(extractor: Extractor, part: Part) -> EmbeddedPart:
     """Vectors of one part."""
     # Opened but not decoded: that happens in the threads of embed_images.
-    pictures = (Image.open(io.BytesIO(picture)) for picture in part.pictures)
+    pictures = (open_picture(picture) for picture in part.pictures)
     texts = extractor.embed_texts(part.prompts) if isinstance(extractor, Clip) else torch.zeros(len(part.prompts), 0)
     return EmbeddedPart(part.number, embed_images(extractor, pictures), texts)
 

@@ -1,6 +1,5 @@
 """Stage `score@<arm>`: per-image scores of an arm, and its distance from the reference set."""
 
-import io
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -34,6 +33,7 @@ from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, write_atomically
 from pipeline.json_file import seal_json
 from pipeline.layout import FEATURES, METRICS, SCORES, SETS
+from pipeline.pictures import open_picture
 from pipeline.shards import decode_images, read_set, write_shard
 from pipeline.stage_arguments import stage_parser
 from pipeline.study import Metrics, Study, load_study
@@ -181,7 +181,7 @@ def learned_scores(
         distance, digests["lpips"] = lpips
         cells = pictures.column("image")
         columns["lpips"] = within_prompt_lpips(
-            lambda k: Image.open(io.BytesIO(cells[k]["bytes"].as_py())), of_picture, distance, settings.seed
+            lambda k: open_picture(cells[k]["bytes"].as_py()), of_picture, distance, settings.seed
         )
     return columns, digests
 

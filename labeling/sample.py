@@ -8,7 +8,6 @@ that arms are compared on the same prompts and seeds.
 
 import hashlib
 import hmac
-import io
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,12 +16,11 @@ from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
-from PIL import Image
-
 from labeling.records import SAMPLED_PAIRS, SAMPLED_TASKS, SampledPair, SampledTask, write_pairs, write_tasks
 from labeling.sample_size import labels_needed, labels_needed_with_scores
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import SCORES, SETS
+from pipeline.pictures import open_picture
 from pipeline.shards import read_table, shard_paths
 from pipeline.stage_arguments import stage_parser
 from pipeline.study import Labeling, Study, load_study
@@ -185,7 +183,7 @@ def candidates_of(arm: str, sets: Path, scores: Path) -> list[Candidate]:
             if row["image_id"] not in score:
                 raise InputError(f"{path} has no row for '{row['image_id']}'; delete it and run `dvc repro`")
             try:
-                width, height = Image.open(io.BytesIO(row["image"]["bytes"])).size
+                width, height = open_picture(row["image"]["bytes"]).size
             except OSError as error:
                 raise InputError(
                     f"{shard} holds an unreadable picture ({error}); delete it and run `dvc repro`"

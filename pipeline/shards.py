@@ -16,14 +16,19 @@ from datasets import Features
 from PIL import Image
 
 from pipeline.checksum import KEY, ROOM, is_whole, seal
-from pipeline.errors import InputError
+from pipeline.errors import InputError, printable
 from pipeline.files import file_digest, fingerprint, write_atomically
+from pipeline.pictures import decode_picture
 from pipeline.remote_path import AnyPath
 
 _FINGERPRINT = b"guidedrift.fingerprint"
 # How the key stands in the footer: the key, then Thrift's field header and length of a string of 64 bytes.
 _MARK = KEY.encode() + b"\x18\x40"
 _END = b"PAR1"
+# As `datasets` stores pictures.
+_PICTURE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+# Repeated values take no room in a file, so its size does not bound what is read. Scores have a row a picture.
+_MOST_ROWS = 100_000_000
 
 
 def encode_table(columns: Mapping[str, Sequence[Any]], features: Features, mark: str) -> bytes:
@@ -48,7 +53,7 @@ def shard_fingerprint(path: AnyPath) -> str | None:
     """The fingerprint a shard was written with; None where there is no such file or not a bit more or less than it."""
     try:
         return _fingerprint(pq.read_schema(pa.BufferReader(_checked(path))))
-    except (InputError, pa.ArrowException, OSError):
+    except (InputError, pa.ArrowException, OSError, ValueError):
         return None
 
 
@@ -68,12 +73,22 @@ def read_table(path: AnyPath, columns: Sequence[str] | None = None) -> pa.Table:
     """
     try:
         content = pa.BufferReader(_checked(path))
+        rows = pq.read_metadata(content).num_rows
+        if rows > _MOST_ROWS:
+            raise pa.ArrowInvalid(f"it declares {rows} rows; {_MOST_ROWS} are the most that are read")
+        content.seek(0)
         table = pq.read_table(content, columns=None if columns is None else list(columns))
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is not a readable parquet shard ({error}); delete it and run `dvc repro`") from None
+        # Arrow looks at neither offsets nor the encoding of texts when it reads.
+        table.validate(full=True)
+    # Names and texts of a damaged footer are decoded in Python, too.
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = printable(str(error))[:300]
+        raise InputError(f"{path} is not a readable parquet shard ({reason}); delete it and run `dvc repro`") from None
     missing = set(columns or ()) - set(table.column_names)
     if missing:
         raise InputError(f"{path} lacks the columns {sorted(missing)}; delete it and run `dvc repro`")
+    if "image" in table.column_names and table.schema.field("image").type != _PICTURE:
+        raise InputError(f"{path} has no pictures in its column image; delete it and run `dvc repro`")
     return table
 
 
@@ -122,6 +137,6 @@ def encode_png(image: Image.Image) -> bytes:
 
 
 def decode_images(table: pa.Table) -> Iterable[Image.Image]:
-    """RGB pictures of a table's `image` column, in order."""
+    """RGB pictures of a table's `image` column, in order. Raises OSError for one that cannot be read."""
     for cell in table.column("image"):
-        yield Image.open(io.BytesIO(cell["bytes"].as_py())).convert("RGB")
+        yield decode_picture(cell["bytes"].as_py())

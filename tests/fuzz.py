@@ -49,7 +49,14 @@ def labels(chance: random.Random, folder: Path) -> None:
     _body(properties.test_a_label_file_of_any_bytes_is_labels_or_an_input_error)(folder, content)
 
 
-PROPERTIES = {property.__name__: property for property in (emphasis, labels, configuration, configuration_file)}
+def shards(chance: random.Random, folder: Path) -> None:
+    content = random_mutation(chance, properties.SHARDS, properties.SHARD_TOKENS)
+    # Without its right checksum a shard is refused before it is parsed.
+    with_checksum = chance.random() < 0.9
+    _body(properties.test_a_shard_of_any_bytes_is_a_table_of_pictures_or_an_error)(folder, content, with_checksum)
+
+
+PROPERTIES = {property.__name__: property for property in (emphasis, labels, shards, configuration, configuration_file)}
 
 
 def main() -> None:

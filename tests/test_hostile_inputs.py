@@ -11,13 +11,17 @@ from typing import Any
 
 import pytest
 import yaml
+from datasets import Features, Image, List, Value
 from hypothesis import given
 from hypothesis import strategies as st
 from mutations import mutated, swapped
+from PIL import Image as PillowImage
 
 from labeling.records import read_labels, read_pair_labels
+from pipeline.checksum import KEY, ROOM, seal
 from pipeline.emphasis import LARGEST, check_emphasis, parse, write
 from pipeline.errors import InputError
+from pipeline.shards import decode_images, encode_png, encode_table, read_table, shard_fingerprint
 from pipeline.study import load_study, parse_study
 
 ROOT = Path(__file__).parent.parent
@@ -192,3 +196,55 @@ def test_a_label_file_of_any_bytes_is_labels_or_an_input_error(folder: Path, con
     for read in (read_labels, read_pair_labels):
         with refused_or_not():
             read(path)
+
+
+def _shard(columns: dict[str, list[Any]]) -> bytes:
+    kinds = {"image_id": Value("string"), "image": Image(), "pair_id": Value("int64"), "names": List(Value("string"))}
+    return encode_table(columns, Features({name: kinds[name] for name in columns}), "mark")
+
+
+PICTURE = encode_png(PillowImage.linear_gradient("L").resize((8, 8)).convert("RGB"))
+IDS = [f"cfg-{k}" for k in range(4)]
+SHARDS = (
+    _shard({"image_id": IDS, "image": [{"bytes": PICTURE, "path": None}] * 4, "pair_id": [0, 1, 2, 3]}),
+    _shard({"image_id": ["same"] * 500, "names": [["empty", "guide"], []] * 250}),
+    _shard({"image_id": IDS[:1], "image": [{"bytes": PICTURE, "path": None}]}),
+)
+SHARD_TOKENS = (
+    *(b"PAR1", b"\x15\x00", b"\x15\xfe\xff\xff\xff\xff\x0f", b"\xff" * 8, b"\0" * 8, b"\x19\x1c", b"\x18\x40", b"\x00"),
+    *(b"\x89PNG\r\n\x1a\n", b"IHDR", b"\x7f\xff\xff\xff\x7f\xff\xff\xff", b"IDAT", b"IEND", b"zTXt", b"iCCP", b"tRNS"),
+    *(
+        b"\xff\xd8\xff\xe0",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+        b"GIF89a",
+        b"RIFF",
+        b"ARROW1",
+        b"\xc3\x28",
+        b"bytes",
+        b"image",
+    ),
+)
+
+
+def sealed(content: bytes) -> bytes:
+    """The shard with the checksum of what it holds now: a fault that its writer put there."""
+    mark = KEY.encode() + b"\x18\x40"
+    at = content.rfind(mark)
+    return content if at < 0 or at + len(mark + ROOM.encode()) > len(content) else seal(content, at + len(mark))
+
+
+@given(content=mutated(SHARDS, SHARD_TOKENS), with_checksum=st.booleans())
+def test_a_shard_of_any_bytes_is_a_table_of_pictures_or_an_error(
+    folder: Path, content: bytes, with_checksum: bool
+) -> None:
+    path = folder / "part-00000.parquet"
+    path.write_bytes(sealed(content) if with_checksum else content)
+    shard_fingerprint(path)
+    for columns in (None, ["image_id"], ["image_id", "image"]):
+        with refused_or_not():
+            table = read_table(path, columns)
+            table.drop_columns([name for name in ("image",) if name in table.column_names]).to_pylist()
+            if columns == ["image_id", "image"]:
+                # Told as an InputError with the name of its file by whoever reads pictures.
+                with suppress(OSError):
+                    list(decode_images(table))

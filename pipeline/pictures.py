@@ -1,0 +1,37 @@
+"""Opening pictures of image sets, which may come from somebody else: PNG alone, and no larger than a canvas can be."""
+
+import io
+
+from PIL import Image
+
+# The largest canvas, 4096 x 4096 (pipeline/drawing.py). A PNG of a few kilobytes can declare a thousand times that.
+MOST_PIXELS = 4096**2
+
+
+def open_picture(content: bytes | None) -> Image.Image:
+    """A picture whose pixels are decoded when they are asked for.
+
+    Raises OSError, as Pillow does for what it cannot read, for other formats than PNG and for more pixels than
+    MOST_PIXELS; so does decoding for what is damaged.
+    """
+    if content is None:
+        raise OSError("there are no bytes of it")
+    try:
+        # Pillow would try 40 formats, of which one runs another program (EPS).
+        image = Image.open(io.BytesIO(content), formats=("PNG",))
+    # A damaged header; and Pillow's own bound, which is a warning up to 179 million pixels.
+    except (SyntaxError, ValueError, OverflowError, Image.DecompressionBombError) as error:
+        raise OSError(str(error)) from None
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise OSError(f"it has {width}x{height} pixels; {MOST_PIXELS} are the most that are read")
+    return image
+
+
+def decode_picture(content: bytes | None) -> Image.Image:
+    """The RGB pixels of a picture. Raises OSError."""
+    image = open_picture(content)
+    try:
+        return image.convert("RGB")
+    except (SyntaxError, ValueError, OverflowError) as error:
+        raise OSError(str(error)) from None
