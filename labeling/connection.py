@@ -10,14 +10,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretStr, StringConstraints, ValidationError
 
-from pipeline.errors import InputError
+from pipeline.credentials import check_private
+from pipeline.errors import InputError, printable
 
 if TYPE_CHECKING:
     from label_studio_sdk.client import LabelStudio
@@ -41,7 +42,8 @@ class Credentials(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: str
+    # Whoever could change it to another machine's would be sent the token.
+    url: Annotated[str, StringConstraints(pattern=r"^http://127\.0\.0\.1:[0-9]{1,5}$")]
     username: str
     password: SecretStr
     token: SecretStr
@@ -51,7 +53,7 @@ class Credentials(BaseModel):
 class Connection:
     """A server's address, its key, and where that key came from (for errors)."""
 
-    url: str
+    url: str = field(repr=False)
     key: SecretStr
     source: str
 
@@ -91,8 +93,12 @@ def required(root: Path = Path()) -> Connection:
 
 
 def read_credentials(path: Path) -> Credentials | None:
-    """The local server's credentials; None where there are none. Raises InputError where the file is damaged."""
+    """The local server's credentials; None where there are none.
+
+    Raises InputError where the file is damaged or others can read it.
+    """
     try:
+        check_private(path)
         return Credentials.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
@@ -119,7 +125,8 @@ def write_credentials(path: Path, credentials: Credentials) -> None:
 def answers(url: str, timeout: float = 2.0) -> bool:
     """Whether a Label Studio answers at `url`."""
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=timeout) as response:
+        # Of http or https: the environment's address and that of the credentials are looked at before.
+        with urllib.request.urlopen(f"{url}/health", timeout=timeout) as response:  # noqa: S310
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError, ValueError):
         return False
@@ -156,9 +163,11 @@ def client_of(connection: Connection) -> Iterator["LabelStudio"]:
                 f"Label Studio at {connection.shown} refuses the key from {connection.source} "
                 f"({error.status_code}); take a valid one from its page 'Account & Settings', then repeat the command"
             ) from None
-        reason = " ".join(_reason(error.body).split()).replace(connection.key.get_secret_value(), "***")[:300]
+        reason = printable(_reason(error.body))
+        for secret in (connection.key.get_secret_value(), urlsplit(connection.url).password):
+            reason = reason.replace(secret, "***") if secret else reason
         raise ServerUnavailable(
-            f"Label Studio at {connection.shown} refuses ({error.status_code}): {reason}; "
+            f"Label Studio at {connection.shown} refuses ({error.status_code}): {reason[:300]}; "
             "what was done so far is kept: mend that and repeat the command"
         ) from None
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 def mistaken(answer: str, others: Sequence[str], error_rate: float, task_id: str, labeller: str) -> str:
     """The answer, or with probability `error_rate` one of the others; the same for the same task and labeller."""
-    draw = random.Random(f"{labeller} {task_id}")
+    draw = random.Random(f"{labeller} {task_id}")  # noqa: S311 (to be repeated, not to be secret)
     if draw.random() >= error_rate:
         return answer
     return draw.choice([other for other in others if other != answer])

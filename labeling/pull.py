@@ -25,11 +25,15 @@ from pipeline.stage_arguments import stage_parser
 from pipeline.study import load_study
 
 if TYPE_CHECKING:
+    from label_studio_sdk.client import LabelStudio
+
     from labeling.interface import Answer, Kind
 
 # Addresses below .invalid belong to nobody (RFC 2606): no person signs up with one.
 SIMULATED_DOMAIN = "@simulated.invalid"
 _SHOWN_FAULTS = 10
+# A task with its annotation takes about a kilobyte.
+_LARGEST_EXPORT = 2**30
 _KINDS: tuple["Kind", ...] = ("tasks", "pairs")
 _Given = TypeVar("_Given", Label, PairLabel)
 
@@ -130,12 +134,21 @@ def read_project(connection: Connection, study: str, kind: "Kind") -> tuple[Pull
         annotations: dict[str, list[Annotation]] = {
             task.data["task_id"]: [] for task in listed if "task_id" in task.data
         }
-        exported = b"".join(client.projects.exports.download_sync(project.number, export_type="JSON"))
-        for task in json.loads(exported):
+        for task in _exported(client, project.number):
             if (task_id := task["data"].get("task_id")) in annotations:
                 annotations[task_id] = [Annotation.model_validate(given) for given in task["annotations"]]
         emails = {int(user.id): str(user.email) for user in client.users.list()}
     return Pulled(annotations=annotations, emails=emails), project.pseudonym_key
+
+
+def _exported(client: "LabelStudio", project: int) -> list[dict[str, Any]]:
+    # Part by part: what a server sends shall not fill the memory before it is refused.
+    content = bytearray()
+    for part in client.projects.exports.download_sync(project, export_type="JSON"):
+        content += part
+        if len(content) > _LARGEST_EXPORT:
+            raise InputError(f"Label Studio's export of project {project} is larger than {_LARGEST_EXPORT} bytes")
+    return json.loads(content)  # type: ignore[no-any-return]
 
 
 def labels_of(pulled: Pulled, key: str, kind: "Kind") -> list[Label] | list[PairLabel]:

@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import SecretStr
 
 from labeling.connection import CREDENTIALS, SERVER_FOLDER, Credentials, answers, read_credentials, write_credentials
+from pipeline.credentials import masked
 from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest
 
@@ -110,6 +111,7 @@ def running_server(
     """
     migrated = make_environment(environment)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
     database = folder / "data" / _DATABASE
     if not database_url and not database.exists():
         database.parent.mkdir(mode=0o700, exist_ok=True)
@@ -122,10 +124,13 @@ def running_server(
     command += ["--internal-host", "127.0.0.1", "--port", str(address.port)]
     variables = {**os.environ, **settings(folder, credentials, database_url)}
     log = folder / "server.log"
-    with open(log, "wb") as file:
-        os.chmod(log, 0o600)
+    log.unlink(missing_ok=True)
+    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        # What the server writes is for its owner alone, too: labels, people's addresses, the key that signs sessions.
         # A session of its own: Ctrl-C reaches this process alone, which then ends the server in order.
-        process = subprocess.Popen(command, env=variables, stdout=file, stderr=file, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=variables, stdout=file, stderr=file, start_new_session=True, umask=0o077
+        )
     try:
         _wait(process, credentials.url, log)
         yield credentials, process
@@ -202,7 +207,8 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
 def _run(command: list[str], environment: Mapping[str, str] | None = None) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        tail = " ".join((done.stderr or done.stdout).split())[-300:]
+        # uv names the index that it asked, with its password where the address holds one.
+        tail = masked(" ".join((done.stderr or done.stdout).split()))[-300:]
         raise InputError(f"`{Path(command[0]).name} {' '.join(command[1:4])} ...` failed: {tail}")
 
 
@@ -210,13 +216,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, help=f"default: the last one, else a free one from {FIRST_PORT}")
     arguments = parser.parse_args()
-    new = not CREDENTIALS.exists()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with running_server(SERVER_FOLDER, ENVIRONMENT, arguments.port, os.environ.get("DATABASE_URL")) as started:
         credentials, process = started
         login = f"{credentials.username}, password in {CREDENTIALS}"
-        if new:
-            login = f"{credentials.username} / {credentials.password.get_secret_value()} (kept in {CREDENTIALS})"
         print(f"Label Studio: {credentials.url}   login: {login}   (Ctrl-C ends the server)", flush=True)
         with suppress(KeyboardInterrupt):
             process.wait()

@@ -29,10 +29,6 @@ _OVERRIDES = "GUIDEDRIFT_OVERRIDES"
 _FEWEST_PROMPTS = 5
 
 
-# Where Hydra may read: its own defaults, conf/ and the structured ones in memory.
-_PROVIDERS = {"hydra", "main", "schema"}
-
-
 def compose(conf: Path, overrides: list[str]) -> dict[str, object]:
     """The composed configuration, of files below `conf` alone.
 
@@ -58,13 +54,13 @@ def compose(conf: Path, overrides: list[str]) -> dict[str, object]:
 
 
 def _check_sources(conf: Path, overrides: list[str]) -> None:
-    # Hydra follows `..` in a defaults list, and hydra.searchpath to any folder.
-    loader = GlobalHydra.instance().config_loader()
-    foreign = [source.path for source in loader.get_search_path().get_path() if source.provider not in _PROVIDERS]
-    parts = loader.compute_defaults_list("config", overrides, RunMode.RUN).defaults
-    foreign += [part.config_path for part in parts if part.config_path and ".." in Path(part.config_path).parts]
-    if foreign:
-        raise InputError(f"{conf.name}/ reads {foreign[0]!r}, which is not in {conf.name}/; move it there")
+    # Hydra follows `..` in a list of defaults, and hydra.searchpath to any folder.
+    parts = GlobalHydra.instance().config_loader().compute_defaults_list("config", overrides, RunMode.RUN).defaults
+    for part in parts:
+        # What goes under `hydra` is Hydra's own and no part of the study.
+        path = "" if part.config_path is None or f"{part.package}.".startswith("hydra.") else part.config_path
+        if path and (".." in Path(path).parts or not (conf / f"{path}.yaml").is_file()):
+            raise InputError(f"{conf.name}/ reads {path!r}, which is not in {conf.name}/; move it there")
 
 
 def _no_environment(*name: object) -> None:

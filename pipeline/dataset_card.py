@@ -89,7 +89,7 @@ def write_card(study: Study, comparison: Comparison, rates: Rates, contents: Con
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,
+        autoescape=False,  # noqa: S701 (Markdown; the filter `plain` is its escape)
     )
     environment.filters |= {"plain": plain, "interval": _interval, "share": _share}
     settings = study.model_dump(mode="json", exclude={"tracking", "labeling"}, exclude_defaults=True, by_alias=True)

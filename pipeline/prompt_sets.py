@@ -157,7 +157,7 @@ def _combinations(grid: GridPrompts, syntax: Syntax) -> list[str]:
         for tag in axis:
             _check(tag, syntax, "prompts.axes")
     total = prod(len(axis) for axis in axes)
-    chosen = range(total) if grid.sample is None else random.Random(grid.seed).sample(range(total), grid.sample)
+    chosen = range(total) if grid.sample is None else random.Random(grid.seed).sample(range(total), grid.sample)  # noqa: S311 (to be repeated)
     return [_combination(axes, number) for number in chosen]
 
 

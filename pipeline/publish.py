@@ -28,6 +28,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 from pydantic import ValidationError, field_validator
 from tqdm import tqdm
 
+from pipeline.credentials import check_private
 from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, fingerprint
 from pipeline.layout import DATASET, EMBEDDED
@@ -96,7 +97,7 @@ def publication(what: Literal["dataset", "models"], root: Path) -> Publication:
     """The files under `root` that would be published. Raises InputError where they are not there."""
     if what == "dataset":
         folder = root / DATASET
-        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if _is_own_file(path)}
         if CARD not in files:
             raise InputError(f"{folder / CARD} does not exist; `dvc repro dataset` makes it")
         return Publication("dataset", dict(sorted(files.items())), f"study-{_content(files)}")
@@ -105,13 +106,20 @@ def publication(what: Literal["dataset", "models"], root: Path) -> Publication:
         path.relative_to(folder).as_posix(): path
         for pattern in (*(f"{network}/**/*" for network in _NETWORKS), *_BESIDE_THEM)
         for path in folder.glob(pattern)
-        if path.is_file()
+        if _is_own_file(path)
     }
     files[CARD] = folder / "CARD.md"
     for needed in (CARD, "main/unet/diffusion_pytorch_model.safetensors"):
         if needed not in files or not files[needed].is_file():
             raise InputError(f"{files.get(needed, folder / needed)} does not exist; `make train` makes it")
     return Publication("model", dict(sorted(files.items())), f"weights-{_content(files)}")
+
+
+def _is_own_file(path: Path) -> bool:
+    # A link could bring any file of this machine to the Hub.
+    if path.is_symlink():
+        raise InputError(f"{path} is a symbolic link, and only files are published; replace it by what it points to")
+    return path.is_file()
 
 
 def _content(files: Mapping[str, Path]) -> str:
@@ -136,6 +144,20 @@ def check_publishable(files: Mapping[str, Path], labels: Path) -> None:
     except ValueError as error:
         raise InputError(f"{card}: {error}; for a study, set model.licence in conf/ and `dvc repro dataset`") from None
     check_leaks(files, labeller_names(labels))
+
+
+def hub_token() -> str:
+    """The token for the Hub, from the environment or the file of `hf auth login`.
+
+    Raises InputError where there is none, or others can read that file.
+    """
+    token = get_token()
+    if token is None:
+        raise InputError(f"there is no token for the Hub; {_WRITE_TOKEN}")
+    file = Path(constants.HF_TOKEN_PATH)
+    if file.is_file() and file.read_text("utf-8").strip() == token:
+        check_private(file)
+    return token
 
 
 def publish(what: Publication, settings: Settings, token: str) -> Published:
@@ -287,10 +309,7 @@ def main() -> None:
         kind = "private" if settings.private else "public"
         print(f"publish: dry run, nothing was sent; {total} would go to {kind} {settings.repo_id} with tag {what.tag}")
         return
-    token = get_token()
-    if token is None:
-        raise InputError(f"there is no token for the Hub; {_WRITE_TOKEN}")
-    done = publish(what, settings, token)
+    done = publish(what, settings, hub_token())
     if done.new:
         print(f"publish: {total} in commit {done.commit[:8]} with tag {done.tag}")
     else:

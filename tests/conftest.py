@@ -46,10 +46,16 @@ def networks_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def composed() -> str:
+    """The composed default study as JSON: Hydra takes most of a second."""
+    return json.dumps(compose(ROOT / "conf", []))
+
+
 @pytest.fixture
-def params() -> dict[str, Any]:
-    """The composed default study as plain content, small."""
-    content: dict[str, Any] = json.loads(json.dumps(compose(ROOT / "conf", [])))
+def params(composed: str) -> dict[str, Any]:
+    """The default study as plain content, small."""
+    content: dict[str, Any] = json.loads(composed)
     content["generate"] = {"pictures": 16, "first_seed": 0, "shard": 8, "batch": 4}
     content["reference"]["pictures"] = 32
     content["sampler"]["steps"] = 3

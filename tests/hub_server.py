@@ -77,7 +77,7 @@ class Hub:
 
 
 def _oid(*of: object) -> str:
-    return hashlib.sha1(repr(of).encode()).hexdigest()
+    return hashlib.sha1(repr(of).encode(), usedforsecurity=False).hexdigest()
 
 
 def _is_large(path: str) -> bool:
@@ -87,7 +87,7 @@ def _is_large(path: str) -> bool:
 def _remote_oid(path: str, content: bytes) -> str:
     if _is_large(path):
         return hashlib.sha256(content).hexdigest()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def main() -> None:
     }
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     command = [sys.executable, "-m", "mlflow", "server", *(word for option in options.items() for word in option)]
-    os.execv(sys.executable, command)
+    os.execv(sys.executable, command)  # noqa: S606 (no shell is wanted)
 
 
 if __name__ == "__main__":
