@@ -12,7 +12,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 OVERRIDES ?=
 PORT ?= 5000
 
-.PHONY: help setup params repro test test-slow chaos lint mlflow experiments label-studio label-demo publish train worldcheck lock clean
+.PHONY: help setup params repro test test-slow chaos lint audit fuzz mlflow experiments label-studio label-demo publish train worldcheck lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,12 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+audit: $(READY) ## known vulnerabilities of requirements.lock; says so where no database can be reached (AUDIT="...")
+	$(BIN)/python .ci/audit.py $(AUDIT)
+
+fuzz: $(READY) ## 100,000 hostile configurations, prompts, shards and label files (FUZZ="1000 shards"); takes half an hour
+	nice -n 10 $(BIN)/python tests/fuzz.py $(FUZZ)
 
 mlflow: $(READY) ## look at the runs on http://127.0.0.1:5000 (PORT=...); with MLFLOW_TRACKING_URI: says where they are
 	@$(BIN)/python -m pipeline.tracking.server --port $(PORT)

@@ -227,12 +227,16 @@ def test_a_refused_token_is_one_line(
     assert hub.repositories == {}
 
 
-def test_a_token_from_the_login_file_is_used(
+def test_a_token_from_the_login_file_is_used_where_nobody_else_can_read_it(
     project: Path, hub: Hub, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")
     (project / "token").write_text(TOKEN)
+    (project / "token").chmod(0o644)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(project / "token"))
+    with pytest.raises(InputError, match=r"token holds a credential .*\(mode 644\); run: chmod 600"):
+        publish()
+    (project / "token").chmod(0o600)
     publish()
     assert len(hub.repository(REPO).commits) == 2
 
