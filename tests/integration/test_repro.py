@@ -1,99 +1,34 @@
 """`dvc repro` on a small study in a repository of its own: the real stages, the real DVC, the shipped networks."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
+import re
 
+import pyarrow.parquet as pq
 import pytest
-from repository_copy import copy_repository
+from clone import ASKING, Clone, stages_run
 
-SMALL = """# @package _global_
-defaults:
-  - /model: tinybooru
-  - /prompts: tinybooru
-  - /text: a1111
-  - /sampler: ddim
-  - /features: clip
-  - /metrics: default
-  - /tracking: local
-  - /arm:
-      - unguided
-      - cfg
-  - _self_
-
-name: small
-baseline: unguided
-reference:
-  pictures: 32
-  world_seed: 0
-generate:
-  pictures: 16
-  first_seed: 0
-  shard: 8
-  batch: 8
-sampler:
-  steps: 3
-metrics:
-  resamples: 100
-"""
+from pipeline.presets import NEGATIVE_PRESETS
 
 
-def run(project, *command, ok=True):
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "DVC_NO_ANALYTICS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "LABEL_STUDIO_URL": "",
-        "LABEL_STUDIO_API_KEY": "",
-        "COLUMNS": "400",  # DVC cuts a table that is wider than the terminal
-    }
-    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
-    assert not ok or done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done
-
-
-# DVC cannot see what people do in Label Studio, nor what only the configuration names, so these look every time.
-ASKING = {"push", "pull", "weights"}
-
-
-def stages_run(said):
-    """The stages that ran by what DVC said, but for those that always do."""
-    return {line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")} - ASKING
-
-
-def would_run(project):
+def would_run(clone: Clone) -> set[str]:
     """The stages that `dvc repro` would run now."""
-    return stages_run(run(project, "dvc", "repro", "--dry").stdout)
+    return stages_run(clone.shell("dvc repro --dry"))
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """The tracked and new files of this repository in a git repository of their own, with a small study, run once."""
-    folder = tmp_path_factory.mktemp("clone")
-    copy_repository(folder)
-    (folder / "dvc.lock").unlink(missing_ok=True)
-    shutil.rmtree(folder / "metrics", ignore_errors=True)
-    (folder / "conf/study/small.yaml").write_text(SMALL)
-    config = folder / "conf/config.yaml"
-    config.write_text(config.read_text().replace("study: default", "study: small"))
-    run(folder, sys.executable, "-m", "pipeline.compose")
-    run(folder, "git", "init", "-q")
-    run(folder, "git", "config", "user.name", "test")
-    run(folder, "git", "config", "user.email", "test@localhost")
-    run(folder, "git", "add", "-A")
-    run(folder, "git", "commit", "-qm", "clone")
-    run(folder, "dvc", "repro")
+def project(followed: Clone) -> Clone:
+    """The clone in which the guide has been followed, its study as it ended there being what is drawn by default."""
+    config, study = followed.folder / "conf/config.yaml", followed.folder / "conf/study/mine.yaml"
+    config.write_text(config.read_text().replace("study: default", "study: mine"))
+    own = re.sub(r"(  my_negative:.*?scale: )3", r"\g<1>2", study.read_text(), flags=re.DOTALL)
+    study.write_text(own)
+    followed.shell("make repro")
     # Experiments are compared with the commit that they start from.
-    run(folder, "git", "add", "-A")
-    run(folder, "git", "commit", "-qm", "the small study")
-    return folder
+    followed.commit()
+    return followed
 
 
-def test_everything_is_made(project):
+def test_everything_is_made(project: Clone) -> None:
     for name in (
         "data/sets/unguided/part-00001.parquet",
         "data/trace/cfg/part-00000.parquet",
@@ -106,78 +41,106 @@ def test_everything_is_made(project):
         "reports/index.html",
         "mlflow.db",
     ):
-        assert (project / name).is_file(), name
-    compare = json.loads((project / "metrics/compare.json").read_text())
-    assert [arm["arm"] for arm in compare["arms"]] == ["unguided", "cfg"]
+        assert (project.folder / name).is_file(), name
+    compare = json.loads((project.folder / "metrics/compare.json").read_text())
+    assert [arm["arm"] for arm in compare["arms"]] == ["unguided", "cfg", "my_negative", "autoguidance"]
     assert compare["arms"][0]["against_baseline"] is None
     assert compare["arms"][1]["scores"]["fd"]["n"] == 16
     assert compare["provenance"]["extractor_digest"]
 
 
-def test_a_second_repro_does_nothing(project):
-    said = run(project, "dvc", "repro").stdout
+def test_a_repro_of_what_is_there_does_nothing(project: Clone) -> None:
+    said = project.said["make repro"][0]
     assert stages_run(said) == set()
     for stage in ASKING:
         assert f"{stage}: " in said
     assert said.count("no Label Studio is running") == len(ASKING - {"weights"})
 
 
-def test_metrics_and_plots_show(project):
-    shown = json.loads(run(project, "dvc", "metrics", "show", "--json").stdout)
+def test_metrics_and_plots_show(project: Clone) -> None:
+    shown = json.loads(project.shell("dvc metrics show --json"))
     values = shown[""]["data"]["metrics/cfg.json"]["data"]
     assert set(values) == {"fd", "precision", "recall", "coverage", "clip_score", "aesthetic", "malformed", "n"}
-    detail = json.loads((project / "metrics/detail/cfg.json").read_text())
+    detail = json.loads((project.folder / "metrics/detail/cfg.json").read_text())
     assert {"density", "kid", "cmmd", "vendi"} <= set(detail["scores"])
-    table = run(project, "dvc", "metrics", "show").stdout
+    table = project.shell("dvc metrics show")
     assert max(len(line) for line in table.splitlines()) <= 120
-    page = run(project, "dvc", "plots", "show").stdout
-    assert "index.html" in page
+    project.shell("dvc plots show -o plots-page")
+    page = (project.folder / "plots-page/index.html").read_text()
+    assert page.count("vegaEmbed(") == 5
+    assert "<DVC_METRIC" not in page
 
 
-def test_another_scale_redraws_no_other_arm(project):
-    run(project, sys.executable, "-m", "pipeline.compose", "arms.cfg.scale=5")
-    stages = would_run(project)
-    assert {s for s in stages if s.startswith(("reference", "generate", "features", "score"))} == {"generate@cfg"}
-    run(project, sys.executable, "-m", "pipeline.compose")
-    assert would_run(project) == set()
-
-
-def test_another_metric_setting_regenerates_no_picture(project):
-    run(project, sys.executable, "-m", "pipeline.compose", "metrics.resamples=120")
+def test_another_metric_setting_regenerates_no_picture(project: Clone) -> None:
+    project.shell('make params OVERRIDES="metrics.resamples=120"')
     stages = would_run(project)
     assert {"score@cfg", "score@unguided", "compare"} <= stages
     assert not {s for s in stages if s.startswith(("generate", "features"))}
-    run(project, sys.executable, "-m", "pipeline.compose")
+    project.shell("make params")
+    assert would_run(project) == set()
 
 
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_an_experiment_with_another_scale_draws_that_arm_alone(project):
-    kept, changed = project / "data/sets/unguided", project / "data/sets/cfg"
-    before, stamps = contents(changed), {p: p.stat().st_mtime_ns for p in kept.iterdir()}
-    done = run(project, "dvc", "exp", "run", "-S", "arms.cfg.scale=5")
+def test_an_experiment_with_another_scale_draws_that_arm_alone(project: Clone) -> None:
+    kept = project.folder / "data/sets/unguided"
+    before, stamps = project.contents("data/sets/cfg"), {p: p.stat().st_mtime_ns for p in kept.iterdir()}
+    said = project.shell(".venv/bin/dvc exp run -S arms.cfg.scale=4")
     arm = {"generate@cfg", "features@cfg", "score@cfg"}
-    assert stages_run(done.stdout) == {*arm, "sample", "rates", "compare", "dataset", "report", "track"}
+    assert stages_run(said) == {*arm, "sample", "rates", "compare", "dataset", "report", "track"}
     assert {p: p.stat().st_mtime_ns for p in kept.iterdir()} == stamps
-    assert contents(changed).keys() == before.keys()
-    assert contents(changed) != before
-    arms = json.loads((project / "metrics/compare.json").read_text())["arms"]
-    assert [arm["scale"] for arm in arms] == [1.0, 5.0]
+    after = project.contents("data/sets/cfg")
+    assert after.keys() == before.keys()
+    assert after != before
+    arms = json.loads((project.folder / "metrics/compare.json").read_text())["arms"]
+    assert [arm["scale"] for arm in arms] == [1.0, 4.0, 2.0, 1.5]
 
 
-def test_experiments_show_where_they_differ(project):
+def test_experiments_show_where_they_differ(project: Clone) -> None:
     """After the experiment above: its scale, and numbers of the arm that it changed."""
-    (project / ".venv").symlink_to(sys.prefix)
-    shown = run(project, "make", "-o", ".venv/.ready", "experiments").stdout
+    shown = project.shell("make experiments")
     assert "arms.cfg.scale" in shown
     assert "metrics/cfg.json:fd" in shown
     assert "metrics/unguided.json" not in shown
     assert "data/sets" not in shown
 
 
-def test_an_experiment_with_a_wrong_value_is_refused_by_the_study(project):
-    done = run(project, "dvc", "exp", "run", "-S", "arms.cfg.scale=-1", "generate@cfg", ok=False)
-    assert done.returncode != 0
-    assert "arms.cfg.scale is -1" in done.stdout + done.stderr
+def test_another_scale_is_the_same_as_its_experiment(project: Clone) -> None:
+    # The experiment above has drawn the arm, scored it and compared.
+    assert stages_run(project.shell('make repro OVERRIDES="arms.cfg.scale=4"')) == set()
+
+
+def test_an_experiment_with_a_wrong_value_is_refused_by_the_study(project: Clone) -> None:
+    said = project.shell("dvc exp run -S arms.cfg.scale=-1 generate@cfg", ok=False)
+    assert "arms.cfg.scale is -1" in said
+
+
+# The other changes of the README, each of one arm as far as it can be seen: `make repro` is `make params`, `dvc repro`.
+
+
+def test_another_sampler_changes_pictures_and_numbers(project: Clone) -> None:
+    folder, metrics = "data/sets/unguided", project.folder / "metrics/unguided.json"
+    before, number = project.contents(folder), json.loads(metrics.read_text())["fd"]
+    project.shell('make params OVERRIDES="sampler=dpmsolver++"')
+    assert {"generate@cfg", "generate@autoguidance", "generate@unguided"} <= would_run(project)
+    said = project.shell("dvc repro score@unguided")
+    assert stages_run(said) == {"generate@unguided", "features@unguided", "score@unguided"}
+    assert project.contents(folder) != before
+    assert json.loads(metrics.read_text())["fd"] != number
+
+
+def test_another_syntax_reads_the_same_prompts_otherwise(project: Clone) -> None:
+    folder = project.folder / "data/sets/cfg"
+    before = pq.read_table(folder)
+    project.shell('make params OVERRIDES="arms.cfg.scale=4 text=novelai"')
+    assert stages_run(project.shell("dvc repro generate@cfg")) == {"generate@cfg"}
+    after = pq.read_table(folder)
+    assert after["prompt"] == before["prompt"]
+    assert after["image"] != before["image"]
+
+
+def test_another_study_draws_its_presets(project: Clone) -> None:
+    project.shell('make params OVERRIDES="study=presets"')
+    drawn = "generate@negative_heavy"
+    assert {drawn, "generate@negative_light", "generate@quality_tags"} <= would_run(project)
+    assert stages_run(project.shell(f"dvc repro {drawn}")) == {drawn}
+    texts = pq.read_table(project.folder / "data/sets/negative_heavy")["negative_prompt"].to_pylist()
+    assert set(texts) == {NEGATIVE_PRESETS["tinybooru-heavy"].text}
