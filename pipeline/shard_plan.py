@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from pipeline import chunks as chunks_module
 from pipeline import conditioning as conditioning_module
 from pipeline import degrade as degrade_module
@@ -37,7 +35,7 @@ from pipeline.files import file_digest, fingerprint
 from pipeline.guidance import Text, guidance_of
 from pipeline.prompts import arm_negatives, arm_prompts, study_prompts, unrelated_prompts
 from pipeline.schedulers import steps_taken
-from pipeline.shards import set_fingerprint, shard_paths
+from pipeline.shards import read_table, set_fingerprint, shard_paths
 from pipeline.study import Model, Study
 from pipeline.weaken_settings import Lora
 from pipeline.weights import digest_of, network_digest
@@ -169,7 +167,7 @@ def start_fingerprints(study: Study, start: ImageToImage) -> list[str]:
     if not start.is_folder:
         return [shard.fingerprint for shard in plan_shards(study, start.start, arm_texts(study, start.start))]
     folder = Path(start.start)
-    count = sum(pq.read_metadata(path).num_rows for path in shard_paths(folder))
+    count = sum(len(read_table(path, ["image"])) for path in shard_paths(folder))
     if count < study.generate.pictures:
         raise InputError(
             f"image_to_image.from {folder} holds {count} pictures, generate.pictures is {study.generate.pictures}; "

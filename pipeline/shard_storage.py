@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pipeline.cost import ShardCost
 from pipeline.errors import InputError
 from pipeline.files import write_atomically
+from pipeline.json_file import read_json_text, seal_json
 from pipeline.places import Places
 from pipeline.remote_path import AnyPath, path_of
 from pipeline.shard_drawer import DrawnShard
@@ -43,7 +44,7 @@ class ShardStorage:
 
     def put_with_cost(self, drawn: DrawnShard) -> None:
         """Write a shard's files, and before them what they cost."""
-        write_atomically(self._cost(drawn.shard), json.dumps(asdict(drawn.cost)).encode())
+        write_atomically(self._cost(drawn.shard), seal_json(json.dumps(asdict(drawn.cost), indent=2)))
         self.put(drawn)
 
     def get(self, shard: Shard) -> DrawnShard | None:
@@ -58,7 +59,7 @@ class ShardStorage:
                 self._image_set(shard).read_bytes(),
                 self._trace(shard).read_bytes(),
                 self._trajectory(shard).read_bytes() if self._is_watched(shard) else None,
-                ShardCost(**json.loads(self._cost(shard).read_bytes())),
+                ShardCost(**json.loads(read_json_text(self._cost(shard)))),
             )
         except (OSError, ValueError, TypeError) as error:
             raise InputError(
