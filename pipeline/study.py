@@ -315,7 +315,11 @@ def parse_study(content: Any, source: str) -> Study:
     """
     if not isinstance(content, dict):
         raise InputError(f"{source} holds no mapping; compose it with `python -m pipeline.compose`")
-    if what := credential_in("\n".join(_texts(content))):
+    texts = "\n".join(_texts(content))
+    # YAML can write half of a surrogate pair ("\\ud800"), which pydantic cannot tell an error of.
+    if not texts.isascii() and texts.encode(errors="replace") != texts.encode(errors="surrogatepass"):
+        raise InputError(f"{source} holds a text that is no Unicode (half of a surrogate pair); write it anew")
+    if what := credential_in(texts):
         raise InputError(f"{source} holds {what}; the configuration is committed and logged: take it out, revoke it")
     try:
         return Study.model_validate(content)

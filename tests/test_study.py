@@ -147,6 +147,13 @@ def test_params_that_are_no_mapping_are_refused(tmp_path):
         load_study(tmp_path / "params.yaml")
 
 
+@pytest.mark.parametrize("text", ['arms: {cfg: {negative_prompt: "\\ud800"}}', '"\\ud800": 1'])
+def test_half_a_surrogate_pair_is_refused(tmp_path, text):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(InputError, match="no Unicode"):
+        load_study(tmp_path / "params.yaml")
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "conf/arm").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_arm_of_conf_is_a_valid_arm_of_its_own_name(path):
     assert f"@package arms.{path.stem}\n" in path.read_text()
