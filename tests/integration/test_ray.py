@@ -5,11 +5,9 @@ import time
 from functools import partial
 from pathlib import Path
 
-import boto3
 import pytest
 import ray
 from executor_jobs import dying_at_three, refusing
-from moto.server import ThreadedMotoServer
 from ray.cluster_utils import Cluster
 
 from eval.features import refresh
@@ -26,28 +24,7 @@ from pipeline.termination import Termination
 
 
 @pytest.fixture(scope="module")
-def environment():
-    with pytest.MonkeyPatch.context() as environment:
-        yield environment
-
-
-@pytest.fixture(scope="module")
-def bucket(environment):
-    """A bucket of an S3 server on loopback, which the environment leads to."""
-    server = ThreadedMotoServer("127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        environment.setenv(name, "test")
-    environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    boto3.client("s3").create_bucket(Bucket="shards")
-    yield "s3://shards"
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def cluster(environment, bucket):
+def cluster(environment, module_bucket):
     """Two nodes with a processor each, that find the bucket as this process does; more may come and go."""
     environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
     # Of workers; Ray's own is 15, which on a busy machine is next to nothing.
@@ -139,12 +116,12 @@ def test_vectors_are_those_of_this_process(cluster, drawn_here, tmp_path):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_shards_wait_in_a_shared_storage(cluster, study, drawn_here, tmp_path, bucket):
+def test_shards_wait_in_a_shared_storage(cluster, study, drawn_here, tmp_path, module_bucket):
     """What workers left there is copied and not drawn again, also by a driver that begins anew."""
-    there = with_executor(study, on_ray(cluster, storage=f"{bucket}/run"), watched=12)
+    there = with_executor(study, on_ray(cluster, storage=f"{module_bucket}/run"), watched=12)
     assert generate(there, "cfg", Places.under(tmp_path / "there")) == (2, 2)
     assert fingerprints(tmp_path / "there") == drawn_here
-    stored = path_of(f"{bucket}/run") / study.name / SETS / "cfg"
+    stored = path_of(f"{module_bucket}/run") / study.name / SETS / "cfg"
     assert read_set(stored).equals(read_set(tmp_path / "here" / SETS / "cfg"))
     before = {path.name: path.stat().st_mtime for path in stored.iterdir()}
     assert generate(there, "cfg", Places.under(tmp_path / "anew")) == (2, 2)

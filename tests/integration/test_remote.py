@@ -6,31 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import boto3
-import pytest
 import torch
-from moto.server import ThreadedMotoServer
 from small_study import write_study
 
 from eval.features import SetFeatures, load_features, save_features
 from pipeline.layout import SETS
 from pipeline.remote_path import path_of
 from pipeline.shards import read_set, set_fingerprint
-
-
-@pytest.fixture
-def bucket(monkeypatch):
-    """A bucket of an S3 server on loopback, which the environment leads to."""
-    server = ThreadedMotoServer("127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    boto3.client("s3").create_bucket(Bucket="studies")
-    yield "s3://studies"
-    server.stop()
 
 
 def dvc(folder: Path, *arguments: str) -> None:
