@@ -120,7 +120,6 @@ def test_another_sampler_changes_pictures_and_numbers(project: Clone) -> None:
     folder, metrics = "data/sets/unguided", project.folder / "metrics/unguided.json"
     before, number = project.contents(folder), json.loads(metrics.read_text())["fd"]
     project.shell('make params OVERRIDES="sampler=dpmsolver++"')
-    assert {"generate@cfg", "generate@autoguidance", "generate@unguided"} <= would_run(project)
     said = project.shell("dvc repro score@unguided")
     assert stages_run(said) == {"generate@unguided", "features@unguided", "score@unguided"}
     assert project.contents(folder) != before
@@ -140,7 +139,6 @@ def test_another_syntax_reads_the_same_prompts_otherwise(project: Clone) -> None
 def test_another_study_draws_its_presets(project: Clone) -> None:
     project.shell('make params OVERRIDES="study=presets"')
     drawn = "generate@negative_heavy"
-    assert {drawn, "generate@negative_light", "generate@quality_tags"} <= would_run(project)
     assert stages_run(project.shell(f"dvc repro {drawn}")) == {drawn}
     texts = pq.read_table(project.folder / "data/sets/negative_heavy")["negative_prompt"].to_pylist()
     assert set(texts) == {NEGATIVE_PRESETS["tinybooru-heavy"].text}
