@@ -9,7 +9,9 @@ import os
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -272,13 +274,16 @@ def check(folder: Path, arms: Sequence[str], sets: Path) -> None:
         stream = load_dataset(str(folder), arm, split="train", streaming=True)
         stream = stream.select_columns(["image_id", "image"]).cast_column("image", Image(decode=False))
         written = ((row["image_id"], _digest(row["image"]["bytes"])) for row in stream)
-        for ours, theirs in zip(_drawn(sets / arm), _padded(written), strict=False):
-            if ours != theirs:
-                fault = "changed" if theirs else "lost"
-                raise InputError(
-                    f"{folder} does not read back: {ours[0]} of arm '{arm}' is {fault}; "
-                    "look at the disk, then run `dvc repro dataset`"
-                )
+        # To its end, and closed: a stream left half-read when the process ends can abort it in Arrow's threads.
+        with closing(written):
+            for ours, theirs in zip_longest(_drawn(sets / arm), written):
+                if ours != theirs:
+                    fault = "lost" if theirs is None else "added" if ours is None else "changed"
+                    image_id = (ours or theirs)[0]
+                    raise InputError(
+                        f"{folder} does not read back: {image_id} of arm '{arm}' is {fault}; "
+                        "look at the disk, then run `dvc repro dataset`"
+                    )
 
 
 def _drawn(folder: Path) -> Iterator[tuple[str, str]]:
@@ -286,12 +291,6 @@ def _drawn(folder: Path) -> Iterator[tuple[str, str]]:
         table = read_table(path, ["image_id", "image"])
         for image_id, image in zip(table.column("image_id"), table.column("image"), strict=True):
             yield image_id.as_py(), _digest(image["bytes"].as_py())
-
-
-def _padded(rows: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str] | None]:
-    yield from rows
-    while True:
-        yield None
 
 
 def _digest(content: bytes) -> str:
