@@ -25,8 +25,8 @@ from pipeline.executor_settings import Executor, LocalExecutor, RayExecutor
 from pipeline.generate import shard_job
 from pipeline.layout import COSTS
 from pipeline.places import Places
-from pipeline.shard_drawer import DrawnShard, ShardDrawer
-from pipeline.shard_plan import Shard, arm_texts, plan_shards
+from pipeline.shard_drawer import DrawnShard, ShardDrawer, ShardTask
+from pipeline.shard_plan import arm_texts, plan_shards
 from pipeline.study import Study, load_study
 from pipeline.termination import Termination
 
@@ -46,15 +46,15 @@ def rate(results: Iterable[DrawnShard]) -> float:
     return drawn / (time.perf_counter() - started)
 
 
-def rates(study: Study, shards: list[Shard]) -> dict[str, float]:
+def rates(study: Study, tasks: list[ShardTask]) -> dict[str, float]:
     """Pictures a second of the bare loop and of each executor."""
 
     def on(executor: Executor) -> float:
-        return rate(run_tasks(executor, partial(shard_job, study, ARM, Places(), None), shards, Termination()))
+        return rate(run_tasks(executor, partial(shard_job, study, ARM, Places(), None), tasks, Termination()))
 
     drawer = ShardDrawer(study, ARM, Places(), torch.device("cpu"))
     found = {
-        "bare": rate(drawer.draw(shard, lambda _: None) for shard in shards),
+        "bare": rate(drawer.draw(task, lambda _: None) for task in tasks),
         "one": on(LocalExecutor(kind="local", workers=1)),
         "two": on(LocalExecutor(kind="local", workers=2)),
     }
@@ -87,7 +87,8 @@ def main() -> None:
     study = load_study()
     cut = study.generate.model_copy(update={"pictures": SHARD * SHARDS, "shard": SHARD, "watched": 0})
     study = study.model_copy(update={"generate": cut})
-    found = rates(study, plan_shards(study, ARM, arm_texts(study, ARM)))
+    texts = arm_texts(study, ARM)
+    found = rates(study, [ShardTask.of(shard, texts) for shard in plan_shards(study, ARM, texts)])
     print(found)
     results = [
         entry(f"executor_overhead_{name}", value, OVERHEAD, value <= OVERHEAD, "the bare loop over the same shards")

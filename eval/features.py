@@ -129,13 +129,13 @@ def extract(
     return SetFeatures(ids, images, texts, provenance_of(folder, name, extractor))
 
 
-def save_features(path: Path, features: SetFeatures) -> None:
+def save_features(path: AnyPath, features: SetFeatures) -> None:
     """Write features atomically; equal features give equal bytes."""
     tensors = {"images": features.images, "texts": features.texts}
     write_atomically(path, encode_tensors(tensors, {"ids": features.ids, "provenance": features.provenance}))
 
 
-def load_features(path: Path) -> SetFeatures:
+def load_features(path: AnyPath) -> SetFeatures:
     """Read features back. Raises InputError where the file is missing or damaged."""
     tensors, known = read_tensors(path)
     try:

@@ -18,7 +18,7 @@ from pipeline.executor import local_devices, run_tasks, runs_here
 from pipeline.executor_settings import RayExecutor
 from pipeline.layout import SETS
 from pipeline.places import Places
-from pipeline.shard_drawer import DrawnShard, ShardDrawer
+from pipeline.shard_drawer import DrawnShard, ShardDrawer, ShardTask
 from pipeline.shard_plan import Shard, arm_texts, plan_shards
 from pipeline.shard_storage import ShardStorage
 from pipeline.stage_arguments import stage_parser
@@ -48,12 +48,13 @@ def generate(study: Study, arm_name: str, places: Places, termination: Terminati
     asked for, the shards that are under way are finished and no others begun. Raises InputError.
     """
     termination = termination or Termination()
-    shards = plan_shards(study, arm_name, arm_texts(study, arm_name))
+    texts = arm_texts(study, arm_name)
+    shards = plan_shards(study, arm_name, texts)
     own = ShardStorage(places, study, arm_name)
     own.clear(shards)
     cost = Cost(own.places.costs, {shard.name: shard.fingerprint for shard in shards}, arm_anlas(study, arm_name))
-    missing = [shard for shard in shards if not own.holds(shard)]
-    total = sum(shard.stop - shard.start for shard in missing)
+    missing = [ShardTask.of(shard, texts) for shard in shards if not own.holds(shard)]
+    total = sum(task.shard.stop - task.shard.start for task in missing)
     drawn = 0
     with tqdm(total=total, desc=f"generate {arm_name}", unit="picture", disable=None) as bar:
         for made in _drawn(study, arm_name, places, missing, bar.update, termination):
@@ -63,7 +64,7 @@ def generate(study: Study, arm_name: str, places: Places, termination: Terminati
     if not cost.shards and not termination.requested:
         # Every picture is there but no record of its cost: one batch is drawn again to measure it.
         drawer = ShardDrawer(study, arm_name, places, local_devices()[0])
-        cost.add(shards[0].name, drawer.measure_again(shards[0]))
+        cost.add(shards[0].name, drawer.measure_again(ShardTask.of(shards[0], texts)))
     if cost.shards:
         cost.write()
     own.places.trajectories.mkdir(parents=True, exist_ok=True)  # also where none is kept: DVC wants to find it
@@ -74,7 +75,7 @@ def _drawn(
     study: Study,
     arm_name: str,
     places: Places,
-    missing: list[Shard],
+    missing: list[ShardTask],
     progress: Callable[[int], object],
     termination: Termination,
 ) -> Iterator[DrawnShard]:
@@ -91,13 +92,13 @@ def _drawn(
         return
     storage = ShardStorage.at(shared, study, arm_name)
     unfinished = []
-    for shard in missing:
-        finished = storage.get(shard)
+    for task in missing:
+        finished = storage.get(task.shard)
         if finished is None:
-            unfinished.append(shard)
+            unfinished.append(task)
         else:
             yield finished
-            progress(shard.stop - shard.start)
+            progress(task.shard.stop - task.shard.start)
     for shard in run_tasks(executor, partial(_storing_drawer, study, arm_name, places), unfinished, termination):
         yield storage.fetch(shard)
         progress(shard.stop - shard.start)
@@ -105,21 +106,21 @@ def _drawn(
 
 def shard_job(
     study: Study, arm_name: str, places: Places, progress: Callable[[int], object] | None, device: torch.device
-) -> Callable[[Shard], DrawnShard]:
+) -> Callable[[ShardTask], DrawnShard]:
     """A job (pipeline/executor.py): draws shards."""
     drawer = ShardDrawer(study, arm_name, places, device)
-    return lambda shard: drawer.draw(shard, progress or (lambda _: None))
+    return lambda task: drawer.draw(task, progress or (lambda _: None))
 
 
-def _storing_drawer(study: Study, arm_name: str, places: Places, device: torch.device) -> Callable[[Shard], Shard]:
+def _storing_drawer(study: Study, arm_name: str, places: Places, device: torch.device) -> Callable[[ShardTask], Shard]:
     """A job that leaves what it draws in the executor's storage."""
     assert isinstance(study.executor, RayExecutor)
     drawer = ShardDrawer(study, arm_name, places, device)
     storage = ShardStorage.at(study.executor.storage, study, arm_name)
 
-    def draw(shard: Shard) -> Shard:
-        storage.put_with_cost(drawer.draw(shard, lambda _: None))
-        return shard
+    def draw(task: ShardTask) -> Shard:
+        storage.put_with_cost(drawer.draw(task, lambda _: None))
+        return task.shard
 
     return draw
 

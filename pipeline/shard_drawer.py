@@ -1,6 +1,6 @@
 """One shard of an arm, drawn: the bytes of its files, and what they cost."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +10,9 @@ from PIL import Image as PillowImage
 from pipeline.arm_generator import ArmGenerator
 from pipeline.cost import ShardCost, total_cost
 from pipeline.errors import InputError
+from pipeline.guidance import Text
 from pipeline.places import Places
-from pipeline.shard_plan import Shard, arm_texts, batch_seeds, batch_texts
+from pipeline.shard_plan import Shard, batch_seeds, batch_texts
 from pipeline.shards import encode_png, encode_table
 from pipeline.start_pictures import StartPictures
 from pipeline.study import Study
@@ -43,6 +44,23 @@ TRACE_FEATURES = Features(
 
 
 @dataclass(frozen=True)
+class ShardTask:
+    """A shard to draw, and the texts of its pictures, one a picture each."""
+
+    shard: Shard
+    texts: Mapping[Text, list[str]]
+
+    @staticmethod
+    def of(shard: Shard, arm_texts: Mapping[Text, list[str]]) -> "ShardTask":
+        """From the texts of all pictures of the arm."""
+        return ShardTask(shard, batch_texts(arm_texts, range(shard.start, shard.stop)))
+
+    def texts_of(self, batch: range) -> dict[Text, list[str]]:
+        """The texts of a batch of the shard."""
+        return batch_texts(self.texts, range(batch.start - self.shard.start, batch.stop - self.shard.start))
+
+
+@dataclass(frozen=True)
 class DrawnShard:
     """A shard's files: its image set, its trace, and the ways of its watched pictures where it has some."""
 
@@ -60,36 +78,36 @@ class ShardDrawer:
         self.study, self.arm_name = study, arm_name
         torch.set_num_threads(study.generate.threads)
         self._generator = ArmGenerator(study, arm_name, device)
-        self._texts = arm_texts(study, arm_name)
         setting = study.arm(arm_name).image_to_image
         self._starts = None if setting is None else StartPictures(study, setting, places.sets, device)
 
-    def draw(self, shard: Shard, progress: Callable[[int], object]) -> DrawnShard:
+    def draw(self, task: ShardTask, progress: Callable[[int], object]) -> DrawnShard:
         """Draw a shard; `progress` is told the number of pictures after each batch.
 
         Raises InputError where a batch does not fit into memory.
         """
-        study, arm_name, texts = self.study, self.arm_name, self._texts
+        study, arm_name, shard = self.study, self.arm_name, task.shard
         columns: dict[str, list[object]] = {name: [] for name in FEATURES}
         trace: dict[str, list[object]] = {name: [] for name in TRACE_FEATURES}
         frames: dict[str, list[object]] = {name: [] for name in TRAJECTORY_FEATURES}
         # A negative prompt that is only probed has not made the picture.
         used = any(term.reference.text == "negative" for term in self._generator.guidance.terms)
-        negatives = texts["negative"] if used and "negative" in texts else [""] * len(texts["prompt"])
         costs: list[ShardCost] = []
         for batch in shard.batches(study.generate.batch):
             seeds, start = batch_seeds(study, batch), None if self._starts is None else self._starts(shard.part, batch)
-            watched = watched_of(batch, study.generate.watched)
+            texts, watched = task.texts_of(batch), watched_of(batch, study.generate.watched)
+            negatives = texts["negative"] if used and "negative" in texts else [""] * len(batch)
             try:
-                drawn = self._generator.draw(batch_texts(texts, batch), seeds, start, watched)
+                drawn = self._generator.draw(texts, seeds, start, watched)
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
                 raise self._too_large(len(batch)) from None
             costs.append(drawn.cost)
             ids = [f"{arm_name}-{k:06d}" for k in batch]
-            for k, image_id, seed, picture in zip(batch, ids, seeds, drawn.pictures, strict=True):
-                _add(columns, image_id, _png(picture), arm_name, k, texts["prompt"][k], negatives[k], seed)
+            rows = zip(ids, drawn.pictures, batch, texts["prompt"], negatives, seeds, strict=True)
+            for image_id, picture, k, prompt, negative, seed in rows:
+                _add(columns, image_id, _png(picture), arm_name, k, prompt, negative, seed)
             for image_id, steps in zip(ids, drawn.traces, strict=True):
                 trace["image_id"] += [image_id] * len(steps["step"])
                 for name, values in steps.items():
@@ -107,12 +125,12 @@ class ShardDrawer:
             total_cost(costs, shard.fingerprint),
         )
 
-    def measure_again(self, shard: Shard) -> ShardCost:
+    def measure_again(self, task: ShardTask) -> ShardCost:
         """The cost of a shard's first batch, drawn again for its cost alone."""
-        batch = next(shard.batches(self.study.generate.batch))
-        again = None if self._starts is None else self._starts(shard.part, batch)
-        drawn = self._generator.draw(batch_texts(self._texts, batch), batch_seeds(self.study, batch), again)
-        return total_cost([drawn.cost], shard.fingerprint)
+        batch = next(task.shard.batches(self.study.generate.batch))
+        again = None if self._starts is None else self._starts(task.shard.part, batch)
+        drawn = self._generator.draw(task.texts_of(batch), batch_seeds(self.study, batch), again)
+        return total_cost([drawn.cost], task.shard.fingerprint)
 
     def _too_large(self, pictures: int) -> InputError:
         smaller = (

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from safetensors.torch import load, save
 
 from pipeline.checksum import KEY, ROOM, is_whole, seal
 from pipeline.errors import InputError
+from pipeline.remote_path import AnyPath
 
 _METADATA = "guidedrift"
 # How the key stands in the header, which is JSON within JSON.
@@ -25,7 +25,7 @@ def encode_tensors(tensors: Mapping[str, torch.Tensor], known: Mapping[str, Any]
     return seal(content, content.find(_MARK) + len(_MARK))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_tensors(path: AnyPath) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The tensors of a file and what is known of them. Raises InputError where it is missing or damaged."""
     try:
         content = path.read_bytes()

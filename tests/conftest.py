@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +211,13 @@ def vgg16(tmp_path_factory: pytest.TempPathFactory) -> Path:
     layers = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"]).state_dict()
     save_file({f"features.{name}": tensor for name, tensor in layers.items()}, path)
     return path
+
+
+@pytest.fixture
+def networks_project(project: Path, params: dict[str, Any], networks_folder: Path) -> Path:
+    """A project folder whose model is the random networks."""
+    for name in ("main", "guide"):
+        shutil.copytree(networks_folder / name, project / "networks" / name)
+    params["model"] = {"name": "random", "main": "networks/main", "guide": "networks/guide"}
+    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    return project

@@ -1,7 +1,6 @@
 """Who does a stage's tasks: one process or several give the same bytes, and what happens when they die."""
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -84,16 +83,13 @@ def test_after_a_termination_no_task_is_begun(workers):
 
 
 @pytest.fixture
-def slow_project(project, params, networks_folder):
+def slow_project(networks_project, params):
     """A project folder that draws for some seconds."""
-    for name in ("main", "guide"):
-        shutil.copytree(networks_folder / name, project / "networks" / name)
-    params["model"] = {"name": "random", "main": "networks/main", "guide": "networks/guide"}
     params["sampler"]["steps"] = 30
     params["generate"]["pictures"] = 64
     params["reference"]["pictures"] = 128
-    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    return project
+    (networks_project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    return networks_project
 
 
 def start_generate(project):

@@ -48,16 +48,6 @@ def fail_generate(monkeypatch, capsys, arm):
     return capsys.readouterr().err.strip()
 
 
-@pytest.fixture
-def networks_project(project, params, networks_folder):
-    """A project folder whose model is the random networks."""
-    for name in ("main", "guide"):
-        shutil.copytree(networks_folder / name, project / "networks" / name)
-    params["model"] = {"name": "random", "main": "networks/main", "guide": "networks/guide"}
-    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    return project
-
-
 def test_arms_share_prompts_and_seeds(study, tmp_path):
     for arm in ("unguided", "negative", "pure_negative"):
         generate(study, arm, Places.under(tmp_path))

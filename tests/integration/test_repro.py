@@ -15,6 +15,11 @@ def would_run(clone: Clone) -> set[str]:
     return stages_run(clone.shell("dvc repro --dry"))
 
 
+def changed(clone: Clone) -> set[str]:
+    """The stages that are not as `dvc.lock` has them; unlike a dry run this works where files are missing."""
+    return set(json.loads(clone.shell("dvc status --json")))
+
+
 @pytest.fixture(scope="module")
 def project(followed: Clone) -> Clone:
     """The clone in which the guide has been followed, its study as it ended there being what is drawn by default."""
@@ -120,6 +125,7 @@ def test_another_sampler_changes_pictures_and_numbers(project: Clone) -> None:
     folder, metrics = "data/sets/unguided", project.folder / "metrics/unguided.json"
     before, number = project.contents(folder), json.loads(metrics.read_text())["fd"]
     project.shell('make params OVERRIDES="sampler=dpmsolver++"')
+    assert {"generate@cfg", "generate@autoguidance", "generate@unguided"} <= changed(project)
     said = project.shell("dvc repro score@unguided")
     assert stages_run(said) == {"generate@unguided", "features@unguided", "score@unguided"}
     assert project.contents(folder) != before
@@ -139,6 +145,7 @@ def test_another_syntax_reads_the_same_prompts_otherwise(project: Clone) -> None
 def test_another_study_draws_its_presets(project: Clone) -> None:
     project.shell('make params OVERRIDES="study=presets"')
     drawn = "generate@negative_heavy"
+    assert {drawn, "generate@negative_light", "generate@quality_tags"} <= changed(project)
     assert stages_run(project.shell(f"dvc repro {drawn}")) == {drawn}
     texts = pq.read_table(project.folder / "data/sets/negative_heavy")["negative_prompt"].to_pylist()
     assert set(texts) == {NEGATIVE_PRESETS["tinybooru-heavy"].text}

@@ -18,6 +18,7 @@ from pipeline.comparison import Comparison
 from pipeline.compose import compose
 from pipeline.rates import VERDICTS
 from pipeline.shard_drawer import FEATURES as SET_FEATURES
+from pipeline.shard_drawer import TRACE_FEATURES as SHARD_TRACE
 from pipeline.shards import encode_png, write_shard
 from pipeline.study import Study, parse_study
 from pipeline.trajectory import TRAJECTORY_FEATURES
@@ -48,15 +49,8 @@ SCORE_FEATURES = Features(
 )
 SIGMAS = (150.0, 20.0, 4.0, 0.8, 0.0)
 TRAJECTORY_STEPS = (0, 2, 3)
-TRACE_FEATURES = Features(
-    {
-        "image_id": Value("string"),
-        "step": Value("int32"),
-        "timestep": Value("float32"),
-        "sigma": Value("float32"),
-        "direction": Value("float32"),
-    }
-)
+# What the report reads of a trace.
+TRACE_FEATURES = Features({name: SHARD_TRACE[name] for name in ("image_id", "step", "timestep", "sigma", "direction")})
 
 
 def study() -> Study:
