@@ -25,8 +25,9 @@ from pipeline.executor_settings import Executor, LocalExecutor, RayExecutor
 from pipeline.generate import shard_job
 from pipeline.layout import COSTS
 from pipeline.places import Places
-from pipeline.shard_drawer import DrawnShard, ShardDrawer, ShardTask
-from pipeline.shard_plan import arm_texts, plan_shards
+from pipeline.shard_drawer import ShardDrawer
+from pipeline.shard_files import DrawnShard
+from pipeline.shard_plan import ShardTask, arm_texts, plan_shards
 from pipeline.study import Study, load_study
 from pipeline.termination import Termination
 

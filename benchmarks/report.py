@@ -26,7 +26,7 @@ from pipeline.comparison import COMPARISON
 from pipeline.json_file import read_json_text
 from pipeline.layout import FEATURES, METRICS, REPORT, SCORES, SETS, TRACES
 from pipeline.rates import RATES, VERDICTS
-from pipeline.shard_drawer import FEATURES as SET_FEATURES
+from pipeline.shard_files import SET_FEATURES
 from pipeline.shards import encode_png, write_shard
 from pipeline.study import Study, load_study
 

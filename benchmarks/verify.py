@@ -31,8 +31,7 @@ from pipeline.files import write_atomically
 from pipeline.json_file import read_json_text, seal_json
 from pipeline.layout import COSTS, FEATURES, METRICS, REFERENCE_SET, SCORES, SETS, TRACES, TRAJECTORIES
 from pipeline.rates import RATES
-from pipeline.shard_drawer import FEATURES as SET_FEATURES
-from pipeline.shard_drawer import TRACE_FEATURES
+from pipeline.shard_files import SET_FEATURES, TRACE_FEATURES
 from pipeline.shard_plan import Shard, arm_texts, plan_shards
 from pipeline.shards import encode_png, set_fingerprint, write_shard
 from pipeline.study import Study, load_study

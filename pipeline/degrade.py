@@ -12,7 +12,6 @@ from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 
 from pipeline.errors import InputError
-from pipeline.files import file_digest
 from pipeline.perturbation import skip_for_good
 from pipeline.weaken_settings import DropLayers, Dropout, Lora, LowBits, WeightNoise
 
@@ -46,13 +45,6 @@ def weaken(unet: UNet2DConditionModel, how: WeightNoise | Dropout | DropLayers |
 def _matrices(unet: UNet2DConditionModel) -> list[tuple[str, torch.Tensor]]:
     kinds = (torch.nn.Linear, torch.nn.Conv2d)
     return [(name, module.weight) for name, module in unet.named_modules() if isinstance(module, kinds)]
-
-
-def lora_digest(lora: Lora) -> str:
-    """Hex digest of a LoRA's file. Raises InputError where there is none."""
-    if not Path(lora.file).is_file():
-        raise InputError(f"model.weaken.file {lora.file} does not exist")
-    return file_digest(Path(lora.file))
 
 
 def _fuse_lora(unet: UNet2DConditionModel, lora: Lora) -> None:

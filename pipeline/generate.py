@@ -6,6 +6,7 @@ what is finished is kept, whatever happened to the run that made it.
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
@@ -18,12 +19,15 @@ from pipeline.executor import local_devices, run_tasks, runs_here
 from pipeline.executor_settings import RayExecutor
 from pipeline.layout import SETS
 from pipeline.places import Places
-from pipeline.shard_drawer import DrawnShard, ShardDrawer, ShardTask
-from pipeline.shard_plan import Shard, arm_texts, plan_shards
+from pipeline.shard_files import DrawnShard
+from pipeline.shard_plan import Shard, ShardTask, arm_texts, plan_shards
 from pipeline.shard_storage import ShardStorage
 from pipeline.stage_arguments import stage_parser
 from pipeline.study import Study, load_study
 from pipeline.termination import Termination
+
+if TYPE_CHECKING:
+    from pipeline.shard_drawer import ShardDrawer
 
 
 def arm_anlas(study: Study, arm_name: str) -> int:
@@ -63,7 +67,7 @@ def generate(study: Study, arm_name: str, places: Places, termination: Terminati
             drawn += 1
     if not cost.shards and not termination.requested:
         # Every picture is there but no record of its cost: one batch is drawn again to measure it.
-        drawer = ShardDrawer(study, arm_name, places, local_devices()[0])
+        drawer = _load_drawer(study, arm_name, places, local_devices()[0])
         cost.add(shards[0].name, drawer.measure_again(ShardTask.of(shards[0], texts)))
     if cost.shards:
         cost.write()
@@ -108,14 +112,14 @@ def shard_job(
     study: Study, arm_name: str, places: Places, progress: Callable[[int], object] | None, device: torch.device
 ) -> Callable[[ShardTask], DrawnShard]:
     """A job (pipeline/executor.py): draws shards."""
-    drawer = ShardDrawer(study, arm_name, places, device)
+    drawer = _load_drawer(study, arm_name, places, device)
     return lambda task: drawer.draw(task, progress or (lambda _: None))
 
 
 def _storing_drawer(study: Study, arm_name: str, places: Places, device: torch.device) -> Callable[[ShardTask], Shard]:
     """A job that leaves what it draws in the executor's storage."""
     assert isinstance(study.executor, RayExecutor)
-    drawer = ShardDrawer(study, arm_name, places, device)
+    drawer = _load_drawer(study, arm_name, places, device)
     storage = ShardStorage.at(study.executor.storage, study, arm_name)
 
     def draw(task: ShardTask) -> Shard:
@@ -123,6 +127,13 @@ def _storing_drawer(study: Study, arm_name: str, places: Places, device: torch.d
         return task.shard
 
     return draw
+
+
+def _load_drawer(study: Study, arm_name: str, places: Places, device: torch.device) -> "ShardDrawer":
+    # With diffusers, whose import takes ten seconds: an arm whose shards are all there does not wait for it.
+    from pipeline.shard_drawer import ShardDrawer
+
+    return ShardDrawer(study, arm_name, places, device)
 
 
 def main() -> None:

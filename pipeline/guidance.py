@@ -20,20 +20,34 @@ changed before the sampler steps (pipeline/postprocess.py).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from diffusers.guiders import BaseGuidance
 
 from pipeline.arm import Arm, ReferenceName
 from pipeline.dynamic_negative import Dynamic
-from pipeline.perturbation import Perturbation
 from pipeline.postprocess import APG, Guider, Rescale, place_guider
 from pipeline.scale import Constant, Interval, Moment, Ramp, Window
+
+if TYPE_CHECKING:  # shards are planned and verified without diffusers, which takes ten seconds to import
+    from diffusers.guiders import BaseGuidance
 
 Network = Literal["main", "guide"]
 Text = Literal["prompt", "empty", "negative", "unrelated"]
 CONSTANT = Constant()
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """How the main network is damaged for a prediction (pipeline/perturbation.py).
+
+    `layers` are the beginnings of module names (`mid_block`, `up_blocks.1.attentions.0`), `blur` is the standard
+    deviation of seg's Gaussian in positions of the layer; None is infinitely wide.
+    """
+
+    kind: Literal["pag", "seg", "skip_layers"]
+    layers: tuple[str, ...]
+    blur: float | None = None
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ install none when there is no empty prompt, and its query blur has its two branc
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,18 +17,7 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
 from pipeline.errors import InputError
-
-
-@dataclass(frozen=True)
-class Perturbation:
-    """What is damaged: `layers` are the beginnings of module names (`mid_block`, `up_blocks.1.attentions.0`).
-
-    `blur` is the standard deviation of seg's Gaussian in positions of the layer; None is infinitely wide.
-    """
-
-    kind: Literal["pag", "seg", "skip_layers"]
-    layers: tuple[str, ...]
-    blur: float | None = None
+from pipeline.guidance import Perturbation
 
 
 @contextmanager

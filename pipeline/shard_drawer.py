@@ -1,74 +1,20 @@
 """One shard of an arm, drawn: the bytes of its files, and what they cost."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
-from datasets import Features, Image, List, Value
 from PIL import Image as PillowImage
 
 from pipeline.arm_generator import ArmGenerator
 from pipeline.cost import ShardCost, total_cost
 from pipeline.errors import InputError
-from pipeline.guidance import Text
 from pipeline.places import Places
-from pipeline.shard_plan import Shard, batch_seeds, batch_texts
+from pipeline.shard_files import SET_FEATURES, TRACE_FEATURES, DrawnShard
+from pipeline.shard_plan import ShardTask, batch_seeds
 from pipeline.shards import encode_png, encode_table
 from pipeline.start_pictures import StartPictures
 from pipeline.study import Study
 from pipeline.trajectory import TRAJECTORY_FEATURES, trajectory_fingerprint, watched_of
-
-FEATURES = Features(
-    {
-        "image_id": Value("string"),
-        "image": Image(),
-        "arm": Value("string"),
-        "pair_id": Value("int64"),
-        "prompt": Value("string"),
-        "negative_prompt": Value("string"),
-        "seed": Value("int64"),
-    }
-)
-TRACE_FEATURES = Features(
-    {
-        "image_id": Value("string"),
-        "step": Value("int32"),
-        "timestep": Value("float32"),
-        "sigma": Value("float32"),
-        "direction": Value("float32"),
-        "references": List(Value("string")),
-        "relative_norms": List(Value("float32")),
-        "cosines": List(Value("float32")),
-    }
-)
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """A shard to draw, and the texts of its pictures, one a picture each."""
-
-    shard: Shard
-    texts: Mapping[Text, list[str]]
-
-    @staticmethod
-    def of(shard: Shard, arm_texts: Mapping[Text, list[str]]) -> "ShardTask":
-        """From the texts of all pictures of the arm."""
-        return ShardTask(shard, batch_texts(arm_texts, range(shard.start, shard.stop)))
-
-    def texts_of(self, batch: range) -> dict[Text, list[str]]:
-        """The texts of a batch of the shard."""
-        return batch_texts(self.texts, range(batch.start - self.shard.start, batch.stop - self.shard.start))
-
-
-@dataclass(frozen=True)
-class DrawnShard:
-    """A shard's files: its image set, its trace, and the ways of its watched pictures where it has some."""
-
-    shard: Shard
-    image_set: bytes
-    trace: bytes
-    trajectory: bytes | None
-    cost: ShardCost
 
 
 class ShardDrawer:
@@ -87,7 +33,7 @@ class ShardDrawer:
         Raises InputError where a batch does not fit into memory.
         """
         study, arm_name, shard = self.study, self.arm_name, task.shard
-        columns: dict[str, list[object]] = {name: [] for name in FEATURES}
+        columns: dict[str, list[object]] = {name: [] for name in SET_FEATURES}
         trace: dict[str, list[object]] = {name: [] for name in TRACE_FEATURES}
         frames: dict[str, list[object]] = {name: [] for name in TRAJECTORY_FEATURES}
         # A negative prompt that is only probed has not made the picture.
@@ -119,7 +65,7 @@ class ShardDrawer:
         kept = trajectory_fingerprint(shard, study.generate.watched)
         return DrawnShard(
             shard,
-            encode_table(columns, FEATURES, shard.fingerprint),
+            encode_table(columns, SET_FEATURES, shard.fingerprint),
             encode_table(trace, TRACE_FEATURES, shard.fingerprint),
             encode_table(frames, TRAJECTORY_FEATURES, kept) if frames["image_id"] else None,
             total_cost(costs, shard.fingerprint),

@@ -10,55 +10,36 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline import chunks as chunks_module
-from pipeline import conditioning as conditioning_module
-from pipeline import degrade as degrade_module
-from pipeline import dynamic_negative as dynamic_negative_module
-from pipeline import emphasis as emphasis_module
-from pipeline import guidance as guidance_module
-from pipeline import networks as networks_module
-from pipeline import parametrisation as parametrisation_module
-from pipeline import perturbation as perturbation_module
-from pipeline import postprocess as postprocess_module
-from pipeline import sampler as sampler_module
-from pipeline import scale as scale_module
-from pipeline import schedulers as schedulers_module
-from pipeline import text_encoder as text_encoder_module
-from pipeline import text_free as text_free_module
-from pipeline import trace as trace_module
-from pipeline import underscores as underscores_module
 from pipeline.checkpoints import check_fit, locate
-from pipeline.degrade import lora_digest
 from pipeline.drawing import Canvas, ImageToImage
 from pipeline.errors import InputError
 from pipeline.files import file_digest, fingerprint
 from pipeline.guidance import Text, guidance_of
 from pipeline.prompts import arm_negatives, arm_prompts, study_prompts, unrelated_prompts
-from pipeline.schedulers import steps_taken
 from pipeline.shards import read_table, set_fingerprint, shard_paths
 from pipeline.study import Model, Study
 from pipeline.weaken_settings import Lora
-from pipeline.weights import digest_of, network_digest
+from pipeline.weights import digest_of, lora_digest, network_digest
 
 # What decides a pixel besides weights and settings: our own algebra and loop, and the libraries that compute.
 _CODE = (
-    chunks_module,
-    conditioning_module,
-    degrade_module,
-    dynamic_negative_module,
-    emphasis_module,
-    guidance_module,
-    networks_module,
-    parametrisation_module,
-    perturbation_module,
-    postprocess_module,
-    sampler_module,
-    scale_module,
-    schedulers_module,
-    text_encoder_module,
-    text_free_module,
-    trace_module,
-    underscores_module,
+    "chunks.py",
+    "conditioning.py",
+    "degrade.py",
+    "dynamic_negative.py",
+    "emphasis.py",
+    "guidance.py",
+    "networks.py",
+    "parametrisation.py",
+    "perturbation.py",
+    "postprocess.py",
+    "sampler.py",
+    "scale.py",
+    "schedulers.py",
+    "text_encoder.py",
+    "text_free.py",
+    "trace.py",
+    "underscores.py",
 )
 _LIBRARIES = ("torch", "diffusers", "transformers")
 
@@ -80,6 +61,23 @@ class Shard:
         """The pictures in batches of `size`."""
         for start in range(self.start, self.stop, size):
             yield range(start, min(start + size, self.stop))
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard to draw, and the texts of its pictures, one a picture each."""
+
+    shard: Shard
+    texts: Mapping[Text, list[str]]
+
+    @staticmethod
+    def of(shard: Shard, arm_texts: Mapping[Text, list[str]]) -> "ShardTask":
+        """From the texts of all pictures of the arm."""
+        return ShardTask(shard, batch_texts(arm_texts, range(shard.start, shard.stop)))
+
+    def texts_of(self, batch: range) -> dict[Text, list[str]]:
+        """The texts of a batch of the shard."""
+        return batch_texts(self.texts, range(batch.start - self.shard.start, batch.stop - self.shard.start))
 
 
 def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
@@ -112,6 +110,8 @@ def plan_shards(study: Study, arm_name: str, texts: Mapping[Text, list[str]]) ->
     if arm.canvas is not None:
         check_canvas(arm_name, arm.canvas, main.factor)
     if arm.image_to_image is not None:
+        from pipeline.schedulers import steps_taken  # with diffusers, which no other arm needs here
+
         steps_taken(study.sampler_of(arm).steps, arm.image_to_image.strength)
     common = {
         "arm": arm.model_dump(exclude=_SAID_ELSEWHERE),
@@ -122,7 +122,7 @@ def plan_shards(study: Study, arm_name: str, texts: Mapping[Text, list[str]]) ->
         "loading": model.loading.model_dump(),
         "main": network_digest(main, with_text_encoder=True),
         "replaced": {part: digest_of(checkpoint, (part,)) for part, checkpoint in replaced.items()},
-        "code": [file_digest(Path(module.__file__ or "")) for module in _CODE],
+        "code": [file_digest(Path(__file__).with_name(name)) for name in _CODE],
         "libraries": {name: version(name) for name in _LIBRARIES},
         "machine": platform.machine(),
     }

@@ -10,7 +10,7 @@ from pipeline.files import write_atomically
 from pipeline.json_file import read_json_text, seal_json
 from pipeline.places import Places
 from pipeline.remote_path import AnyPath, path_of
-from pipeline.shard_drawer import DrawnShard
+from pipeline.shard_files import DrawnShard
 from pipeline.shard_plan import Shard
 from pipeline.shards import shard_fingerprint
 from pipeline.study import Study

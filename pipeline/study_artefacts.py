@@ -14,9 +14,12 @@ from pipeline.errors import InputError
 from pipeline.json_file import read_json_text
 from pipeline.layout import COSTS, FEATURES, METRICS, REFERENCE_SET, SCORES, SETS, TRACES, TRAJECTORIES
 from pipeline.rates import RATES, load_rates
+from pipeline.shard_files import SET_FEATURES, TRACE_FEATURES
+from pipeline.shard_plan import arm_texts, plan_shards
 from pipeline.shards import read_table, set_fingerprint, shard_fingerprint, table_fingerprint
 from pipeline.study import Study
 from pipeline.tensor_file import read_tensors
+from pipeline.trajectory import TRAJECTORY_FEATURES, trajectory_fingerprint, watched_of
 
 SAMPLE = Path("data/sample")
 
@@ -64,12 +67,6 @@ def study_artefacts(study: Study) -> Iterator[Artefact]:
 
 
 def _arm(study: Study, arm: str) -> Iterator[Artefact]:
-    # These load torch and diffusers, which takes longer than reading a study.
-    from pipeline.shard_drawer import FEATURES as SET_FEATURES
-    from pipeline.shard_drawer import TRACE_FEATURES
-    from pipeline.shard_plan import arm_texts, plan_shards
-    from pipeline.trajectory import TRAJECTORY_FEATURES, trajectory_fingerprint, watched_of
-
     shards = plan_shards(study, arm, arm_texts(study, arm))
     ids = [f"{arm}-{k:06d}" for k in range(study.generate.pictures)]
     for shard in shards:

@@ -162,6 +162,13 @@ def _sha256(path: Path) -> str:
     return known[key]
 
 
+def lora_digest(lora: Lora) -> str:
+    """Hex digest of a LoRA's file. Raises InputError where there is none."""
+    if not Path(lora.file).is_file():
+        raise InputError(f"model.weaken.file {lora.file} does not exist")
+    return file_digest(Path(lora.file))
+
+
 def study_digests(study: Study) -> dict[str, str | None]:
     """Digests of a study's networks, of what takes the place of their parts, and of the folders pictures start from.
 

@@ -13,7 +13,7 @@ from pipeline.comparison import Interval
 from pipeline.compose import compose
 from pipeline.cost import Cost, ShardCost
 from pipeline.rates import VERDICTS, LabelledPictures, Rate, Rates, Strength
-from pipeline.shard_drawer import FEATURES
+from pipeline.shard_files import SET_FEATURES
 from pipeline.shards import encode_png, write_shard
 
 URI = "sqlite:///mlflow.db"
@@ -187,7 +187,7 @@ def write_study(root: Path) -> None:
                 "negative_prompt": [PARAMS["arms"][arm].get("negative_prompt", "")] * SHARD,
                 "seed": list(rows),
             }
-            write_shard(root / f"data/sets/{arm}/part-{part:05d}.parquet", columns, FEATURES, "mark")
+            write_shard(root / f"data/sets/{arm}/part-{part:05d}.parquet", columns, SET_FEATURES, "mark")
         # Picture k is of kind k modulo 4, as the scores say.
         kinds = {
             f"kind_{verdict}": [0.7 if k % len(VERDICTS) == number else 0.1 for k in range(PICTURES)]

@@ -22,6 +22,7 @@ from pipeline.guidance import (
     NEGATIVE,
     UNRELATED,
     Guidance,
+    Perturbation,
     Term,
     Walk,
     by_network,
@@ -30,7 +31,7 @@ from pipeline.guidance import (
 )
 from pipeline.networks import load_network
 from pipeline.parametrisation import to_x0
-from pipeline.perturbation import Perturbation, blurred, perturbed
+from pipeline.perturbation import blurred, perturbed
 from pipeline.postprocess import APG, Guider, Rescale
 from pipeline.prompts import unrelated_prompts
 from pipeline.sampler import sample

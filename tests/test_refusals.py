@@ -19,7 +19,7 @@ from pipeline.comparison import COMPARISON
 from pipeline.compose import compose
 from pipeline.errors import run_stage
 from pipeline.layout import FEATURES, METRICS, REFERENCE_SET, SCORES, SETS
-from pipeline.shard_drawer import FEATURES as COLUMNS
+from pipeline.shard_files import SET_FEATURES as COLUMNS
 from pipeline.shards import read_set, write_shard
 from pipeline.tinybooru.build import build
 

@@ -13,7 +13,7 @@ from labeling.records import read_pairs, read_tasks, write_pairs, write_tasks
 from labeling.sample import Candidate, Lot, draw_pairs, draw_random, draw_tasks, sample
 from labeling.sample_size import labels_needed, labels_needed_with_scores
 from pipeline.errors import InputError
-from pipeline.shard_drawer import FEATURES
+from pipeline.shard_files import SET_FEATURES
 from pipeline.shards import encode_png, write_shard
 from pipeline.study import Labeling, parse_study
 
@@ -184,7 +184,7 @@ def _write(root: Path, arm: str, count: int) -> None:
         "negative_prompt": [""] * count,
         "seed": list(range(count)),
     }
-    write_shard(root / "sets" / arm / "part-00000.parquet", columns, FEATURES, "mark")
+    write_shard(root / "sets" / arm / "part-00000.parquet", columns, SET_FEATURES, "mark")
     scores = {name: [0.25] * count for name in SCORE_FEATURES if name not in ("image_id", "pair_id")}
     scores |= {"image_id": ids, "pair_id": list(range(count)), "inside_reference": [True] * count}
     write_shard(root / "scores" / f"{arm}.parquet", scores, SCORE_FEATURES, "mark")

@@ -35,7 +35,7 @@ from pipeline.files import fingerprint, write_atomically
 from pipeline.guidance import Text, guidance_of
 from pipeline.layout import CONF
 from pipeline.prompts import arm_negatives
-from pipeline.shard_drawer import FEATURES
+from pipeline.shard_files import SET_FEATURES
 from pipeline.shard_plan import plan_shards
 from pipeline.shards import decode_images, encode_png, read_set, shard_fingerprint, write_shard
 from pipeline.study import Study, parse_study
@@ -144,7 +144,7 @@ def draw_sets(study: Study, folder: Path, device: torch.device) -> None:
         generator = ArmGenerator(study, name, device) if missing else None
         for start in tqdm(missing, desc=f"worldcheck {name}", unit="shard", disable=None):
             assert generator is not None
-            columns: dict[str, list[object]] = {column: [] for column in FEATURES}
+            columns: dict[str, list[object]] = {column: [] for column in SET_FEATURES}
             for first in range(start, min(start + SHARD, pictures), study.generate.batch):
                 ids = range(first, min(first + study.generate.batch, pictures))
                 read = {text: [values[k] for k in ids] for text, values in texts.items()}
@@ -156,7 +156,7 @@ def draw_sets(study: Study, folder: Path, device: torch.device) -> None:
                     }  # fmt: skip
                     for column, values in columns.items():
                         values.append(row.get(column, ""))
-            write_shard(folder / name / f"part-{start // SHARD:05d}.parquet", columns, FEATURES, mark)
+            write_shard(folder / name / f"part-{start // SHARD:05d}.parquet", columns, SET_FEATURES, mark)
 
 
 @dataclass(frozen=True)

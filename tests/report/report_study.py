@@ -17,8 +17,8 @@ from labeling.records import Label, SampledTask, write_labels, write_tasks
 from pipeline.comparison import Comparison
 from pipeline.compose import compose
 from pipeline.rates import VERDICTS
-from pipeline.shard_drawer import FEATURES as SET_FEATURES
-from pipeline.shard_drawer import TRACE_FEATURES as SHARD_TRACE
+from pipeline.shard_files import SET_FEATURES
+from pipeline.shard_files import TRACE_FEATURES as SHARD_TRACE
 from pipeline.shards import encode_png, write_shard
 from pipeline.study import Study, parse_study
 from pipeline.trajectory import TRAJECTORY_FEATURES

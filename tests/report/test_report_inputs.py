@@ -10,7 +10,7 @@ from report_study import SCORE_FEATURES, Inputs, study
 
 from pipeline.comparison import load_comparison
 from pipeline.errors import InputError
-from pipeline.shard_drawer import FEATURES as SET_FEATURES
+from pipeline.shard_files import SET_FEATURES
 from pipeline.shards import write_shard
 
 
