@@ -12,7 +12,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 OVERRIDES ?=
 PORT ?= 5000
 
-.PHONY: help setup params repro test test-slow chaos lint audit fuzz mlflow experiments label-studio label-demo publish train worldcheck lock clean
+.PHONY: help setup params repro test test-slow chaos lint audit bench fuzz mlflow experiments label-studio label-demo publish train worldcheck lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ lint: $(READY) ## ruff and mypy
 
 audit: $(READY) ## known vulnerabilities of requirements.lock; says so where no database can be reached (AUDIT="...")
 	$(BIN)/python .ci/audit.py $(AUDIT)
+
+bench: $(READY) ## all benchmarks into docs/benchmarks.md, on an idle machine (BENCH="verify study"); over an hour
+	$(BIN)/python -m benchmarks $(BENCH)
 
 fuzz: $(READY) ## 100,000 hostile configurations, prompts, shards and label files (FUZZ="1000 shards"); takes half an hour
 	nice -n 10 $(BIN)/python tests/fuzz.py $(FUZZ)

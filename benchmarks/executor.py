@@ -50,7 +50,7 @@ def rate(results: Iterable[DrawnShard]) -> float:
 def rates(study: Study, tasks: list[ShardTask]) -> dict[str, float]:
     """Pictures a second of the bare loop and of each executor."""
 
-    def on(executor: Executor) -> float:
+    def on(executor: Executor, study: Study = study) -> float:
         return rate(run_tasks(executor, partial(shard_job, study, ARM, Places(), None), tasks, Termination()))
 
     drawer = ShardDrawer(study, ARM, Places(), torch.device("cpu"))
@@ -59,10 +59,15 @@ def rates(study: Study, tasks: list[ShardTask]) -> dict[str, float]:
         "one": on(LocalExecutor(kind="local", workers=1)),
         "two": on(LocalExecutor(kind="local", workers=2)),
     }
+    single = study.model_copy(update={"generate": study.generate.model_copy(update={"threads": 1})})
+    found["two_single"] = on(LocalExecutor(kind="local", workers=2), single)
+    print(found, flush=True)
+    import ray
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     found["ray"] = on(RayExecutor(kind="ray", address=cluster.address, workers=1))
+    ray.shutdown()
     cluster.shutdown()
     return found
 
@@ -98,6 +103,8 @@ def main() -> None:
     ]
     gain = found["two"] / found["one"]
     results.append(entry("executor_two_workers", gain, TWO_WORKERS, gain >= TWO_WORKERS, "one process with both cores"))
+    gain = found["two_single"] / found["one"]
+    results.append(entry("executor_two_workers_one_thread", gain, None, None, "one process with both cores"))
     sizes = {pictures: time_and_memory(pictures) for pictures in SIZES}
     for pictures, (speed, memory) in sizes.items():
         print(f"{pictures} pictures: {speed:.2f} a second, {memory / 2**20:.0f} MiB")

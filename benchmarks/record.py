@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -20,6 +21,8 @@ DOCUMENT = Path("docs/benchmarks.md")
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 Result = dict[str, object]
+# What computes, and the peers.
+_LIBRARIES = ("torch", "diffusers", "numpy", "scipy", "torchmetrics", "torch-fidelity", "prdc", "vendi-score")
 
 
 def least(times: int, *runs: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> list[float]:
@@ -40,7 +43,7 @@ def entry(
     name: str, value: float, bar: float | None, holds: bool | None, peer: str, device: str | None = None
 ) -> Result:
     """One result; `bar` and `holds` are None for a figure that has to reach nothing."""
-    machine = device or f"{platform.machine()}, {torch.get_num_threads()} thread(s), shared with other work"
+    machine = device or f"{processor()}, {torch.get_num_threads()} thread(s), shared with other work"
     return {
         "name": name,
         "value": float(f"{value:.4g}"),
@@ -49,7 +52,23 @@ def entry(
         "peer": peer,
         "machine": machine,
         "date": datetime.now(UTC).date().isoformat(),
+        "versions": versions(),
     }
+
+
+def versions() -> str:
+    """The versions of Python, of what computes, and of the peers."""
+    return ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in _LIBRARIES)])
+
+
+def processor() -> str:
+    """What this machine's processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = (line.partition(":")[2] for line in lines if line.startswith("model name"))
+    return " ".join(next(names, platform.processor() or platform.machine()).split())
 
 
 def record(found: Sequence[Result]) -> None:
@@ -68,13 +87,16 @@ def record(found: Sequence[Result]) -> None:
 
 
 def table(results: Sequence[Result]) -> str:
-    """The results as a table of Markdown."""
+    """The results as a table of Markdown, and under it what they were measured with."""
     lines = ["| result | value | bar | holds | against | machine | date |", "|---|---|---|---|---|---|---|"]
     for result in results:
         bar = "" if result["bar"] is None else result["bar"]
         holds = "" if result["holds"] is None else "yes" if result["holds"] else "**no**"
         cells = (f"`{result['name']}`", result["value"], bar, holds)
         lines.append("| " + " | ".join(map(str, (*cells, result["peer"], result["machine"], result["date"]))) + " |")
+    for used in dict.fromkeys(str(result["versions"]) for result in results):
+        names = [f"`{result['name']}`" for result in results if result["versions"] == used]
+        lines += ["", f"{'All' if len(names) == len(results) else ', '.join(names)} measured with {used}."]
     return "\n".join(lines) + "\n"
 
 

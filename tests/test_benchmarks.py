@@ -1,11 +1,13 @@
 """Results of benchmarks are kept by name, and the documented table is that of the file."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from benchmarks import record as record_module
-from benchmarks.record import BEGIN, DOCUMENT, END, RESULTS, entry, least, record, table
+from benchmarks.__main__ import BENCHMARKS
+from benchmarks.record import BEGIN, DOCUMENT, END, RESULTS, entry, least, record, table, versions
 
 
 def test_the_documented_table_is_that_of_the_results():
@@ -25,6 +27,18 @@ def test_a_result_replaces_that_of_its_name_and_no_other(tmp_path, monkeypatch):
     assert document.startswith("above")
     assert document.endswith("below\n")
     assert "| `a` | 3.0 | 2.0 | **no** |" in document
+
+
+def test_the_table_says_what_each_result_was_measured_with():
+    old, new = entry("a", 1.0, None, None, "peer") | {"versions": "torch 1"}, entry("b", 1.0, None, None, "peer")
+    assert table([old]).endswith("All measured with torch 1.\n")
+    assert "`a` measured with torch 1." in table([old, new])
+    assert f"`b` measured with {versions()}." in table([old, new])
+
+
+def test_one_command_runs_all_benchmarks():
+    programs = {path.stem for path in Path(record_module.__file__).parent.glob("*.py")}
+    assert set(BENCHMARKS) == programs - {"__init__", "__main__", "record"}
 
 
 def test_least_is_the_quickest_round_of_each_run():

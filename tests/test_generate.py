@@ -303,3 +303,11 @@ def test_probes_stand_in_the_trace_for_every_picture_and_step(study, params, tmp
     assert set(ours["negative_prompt"].to_pylist()) == {""}, "a probed prompt has not made the picture"
     for a, b in zip(decode_images(plain), decode_images(ours), strict=True):
         assert np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 1
+
+
+def test_finished_pictures_are_recognised_and_verified_without_diffusers():
+    # Its import takes longer than all else such a run does.
+    modules = "pipeline.generate, pipeline.verify, pipeline.study_artefacts"
+    code = f"import {modules}, sys; print(*sorted({{'diffusers', 'transformers'}} & set(sys.modules)))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == ""
