@@ -107,7 +107,10 @@ def _swapped(content: dict[str, Any], edits: list[tuple[str, list[int], list[int
         if holder is None:
             continue
         if kind == "value":
-            holder[key] = _VALUES[value] if isinstance(value, int) and 0 <= value < len(_VALUES) else value
+            # A copy: a later edit may put the value into itself, which no YAML without aliases says.
+            holder[key] = (
+                copy.deepcopy(_VALUES[value]) if isinstance(value, int) and 0 <= value < len(_VALUES) else value
+            )
         elif kind == "exchange":
             place, name = _place(result, other)
             if place is not None:

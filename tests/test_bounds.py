@@ -23,12 +23,12 @@ from pipeline.shards import encode_png, read_table, write_shard
 from pipeline.study import load_study
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
 def png(width: int, height: int) -> bytes:
     """A PNG of a few bytes that declares that size and has none of its pixels."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
@@ -54,10 +54,16 @@ def test_other_formats_than_png_are_refused(kind: str) -> None:
 
 def test_a_picture_with_a_bomb_in_its_text_is_refused() -> None:
     whole = encode_png(Image.new("RGB", (8, 8)))
-    text = b"x\0\0" + zlib.compress(b"0" * 100_000_000)
-    bomb = struct.pack(">I", len(text)) + b"zTXt" + text + struct.pack(">I", zlib.crc32(b"zTXt" + text))
+    bomb = chunk(b"zTXt", b"x\0\0" + zlib.compress(b"0" * 100_000_000))
     with pytest.raises(OSError, match="too large"):
         decode_picture(whole[:33] + bomb + whole[33:])
+
+
+def test_a_picture_with_a_chunk_that_is_cut_is_refused() -> None:
+    # Behind the pixels, where Pillow reads it while it decodes; the fuzzer found it.
+    whole = encode_png(Image.new("RGB", (8, 8)))
+    with pytest.raises(OSError, match="index out of range"):
+        decode_picture(whole[:-12] + chunk(b"iCCP", b"a profile\0") + whole[-12:])
 
 
 def test_a_shard_of_more_rows_than_any_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
