@@ -17,12 +17,12 @@ from pathlib import Path
 import psutil
 import yaml
 
-from benchmarks.record import entry, record
+from benchmarks.record import entry, processor, record
 from pipeline.cost import read_shard_costs
 from pipeline.layout import COSTS
 
 RUNNING = re.compile(r"Running stage '(?P<stage>[a-z_]+)(@[^']*)?'")
-MACHINE = f"{psutil.cpu_count()} cores, otherwise idle"
+MACHINE = f"{processor()}, {psutil.cpu_count()} cores, otherwise idle"
 
 
 def stage_times(folder: Path) -> dict[str, list[tuple[float, float]]]:
