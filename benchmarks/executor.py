@@ -1,8 +1,8 @@
 """What executors cost and bring: `python -m benchmarks.executor`, on an otherwise idle machine.
 
-Rates are from the second result on, so that loading counts nowhere. A bare loop draws the same shards with nothing
-around it. The Ray cluster is one node on this machine with one worker. How time and memory grow with the pictures is
-measured on the stage itself with two steps a picture, which are the same for every size.
+The bare loop draws the shards with nothing around it. A shared machine is a third faster in one minute than in another,
+so what is compared runs in turn and the median of the ratios counts. The Ray cluster is one node on this machine with
+one worker. How time and memory grow with the pictures is measured on the stage itself with two steps a picture.
 """
 
 import argparse
@@ -12,9 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import torch
 import yaml
@@ -32,65 +33,79 @@ from pipeline.shard_plan import ShardTask, arm_texts, plan_shards
 from pipeline.study import Study, load_study
 from pipeline.termination import Termination
 
-ARM, SHARD, SHARDS, ROUNDS = "cfg", 16, 8, 3
+ARM, SHARD = "cfg", 16
 SIZES = (100, 1000, 10_000)
 OVERHEAD, TWO_WORKERS, MEMORY = 0.03, 1.0, 1.1
 MACHINE = f"{processor()}, {os.cpu_count()} cores, otherwise idle"
 
 
-def rate(results: Iterable[DrawnShard]) -> float:
-    """Pictures a second from the second result to the last."""
-    drawn, started = 0, 0.0
-    for number, made in enumerate(results):
-        if number == 1:
-            started = time.perf_counter()
-        elif number > 1:
-            drawn += made.cost.pictures
-    return drawn / (time.perf_counter() - started)
+def study_of(shards: int, threads: int | None = None) -> tuple[Study, list[ShardTask]]:
+    """The default study with so many shards an arm, and the tasks of ARM."""
+    study = load_study()
+    changes = {"pictures": SHARD * shards, "shard": SHARD, "watched": 0, "threads": threads or study.generate.threads}
+    study = study.model_copy(update={"generate": study.generate.model_copy(update=changes)})
+    texts = arm_texts(study, ARM)
+    return study, [ShardTask.of(shard, texts) for shard in plan_shards(study, ARM, texts)]
 
 
-def rates(study: Study, tasks: list[ShardTask]) -> dict[str, float]:
-    """The most pictures a second of the bare loop and of each executor, over ROUNDS interleaved rounds.
+def on(executor: Executor, study: Study, tasks: list[ShardTask]) -> Iterator[DrawnShard]:
+    """The shards, drawn by an executor."""
+    return run_tasks(executor, partial(shard_job, study, ARM, Places(), None), tasks, Termination())
 
-    With the study's threads on all cores, and (`_one`) with one thread, which leaves the others to Ray's own processes.
+
+def overheads(threads: int | None) -> dict[str, float]:
+    """How much longer each executor takes for a shard than the bare loop; the median of shards drawn in turn.
+
+    An executor with one worker begins a shard when it is asked for it, so the others have the machine meanwhile.
     """
     import ray
     from ray.cluster_utils import Cluster
 
-    alone = study.model_copy(update={"generate": study.generate.model_copy(update={"threads": 1})})
-    one, two = LocalExecutor(kind="local", workers=1), LocalExecutor(kind="local", workers=2)
+    study, tasks = study_of(9, threads)
+    drawer = ShardDrawer(study, ARM, Places(), torch.device("cpu"))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        drawn = {
+            "bare": (drawer.draw(task, lambda _: None) for task in tasks),
+            "local": on(LocalExecutor(kind="local", workers=1), study, tasks),
+            "ray": on(RayExecutor(kind="ray", address=cluster.address, workers=1), study, tasks),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in drawn}
+        for _ in tasks:
+            for name, shards in drawn.items():
+                start = time.perf_counter()
+                next(shards)
+                seconds[name].append(time.perf_counter() - start)
+        for shards in drawn.values():
+            next(shards, None)  # ends it, with its workers
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    print(seconds, flush=True)
+    # The first of each loads the networks.
+    pairs = {name: zip(taken[1:], seconds["bare"][1:], strict=True) for name, taken in seconds.items()}
+    return {name: median(taken / bare for taken, bare in pairs[name]) - 1 for name in ("local", "ray")}
 
-    def bare(given: Study) -> float:
-        drawer = ShardDrawer(given, ARM, Places(), torch.device("cpu"))
-        return rate(drawer.draw(task, lambda _: None) for task in tasks)
 
-    def on(executor: Executor, given: Study) -> float:
-        return rate(run_tasks(executor, partial(shard_job, given, ARM, Places(), None), tasks, Termination()))
+def rate(executor: Executor, threads: int | None = None) -> float:
+    """Pictures a second of an executor from the second shard to the last, so that loading does not count."""
+    study, tasks = study_of(6, threads)
+    shards = on(executor, study, tasks)
+    next(shards), next(shards)
+    start = time.perf_counter()
+    return sum(made.cost.pictures for made in shards) / (time.perf_counter() - start)
 
-    def on_ray(given: Study) -> float:
-        # A cluster of its own: even idle, a node's processes take some of the cores that the other runs have.
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        try:
-            return on(RayExecutor(kind="ray", address=cluster.address, workers=1), given)
-        finally:
-            ray.shutdown()
-            cluster.shutdown()
 
-    runs = {
-        "bare": partial(bare, study),
-        "local": partial(on, one, study),
-        "ray": partial(on_ray, study),
-        "two": partial(on, two, study),
-        "two_one": partial(on, two, alone),
-        "bare_one": partial(bare, alone),
-        "ray_one": partial(on_ray, alone),
-    }
-    found: dict[str, float] = {}
-    for _ in range(ROUNDS):
-        for name, run in runs.items():
-            found[name] = max(found.get(name, 0.0), run())
-        print({name: round(value, 3) for name, value in found.items()}, flush=True)
-    return found
+def gains() -> dict[str, float]:
+    """Two workers' pictures a second over one's, with the study's threads and with one; the median of three rounds."""
+    found: dict[str, list[float]] = {"": [], "_one": []}
+    for _ in range(3):
+        alone = rate(LocalExecutor(kind="local", workers=1))
+        two = LocalExecutor(kind="local", workers=2)
+        found[""].append(rate(two) / alone)
+        found["_one"].append(rate(two, threads=1) / alone)
+        print(found, flush=True)
+    return {name: median(values) for name, values in found.items()}
 
 
 def time_and_memory(pictures: int) -> tuple[float, int]:
@@ -109,25 +124,24 @@ def time_and_memory(pictures: int) -> tuple[float, int]:
     return pictures / sum(cost.seconds for cost in costs), max(cost.memory for cost in costs)
 
 
-def executors() -> list[Result]:
-    """What each executor costs and brings on the same shards."""
-    study = load_study()
-    cut = study.generate.model_copy(update={"pictures": SHARD * SHARDS, "shard": SHARD, "watched": 0})
-    study = study.model_copy(update={"generate": cut})
-    texts = arm_texts(study, ARM)
-    found = rates(study, [ShardTask.of(shard, texts) for shard in plan_shards(study, ARM, texts)])
+def overhead() -> list[Result]:
+    """What executors cost on the same shards."""
     results = []
-    for name, peer, said in (
-        ("local", "bare", "the bare loop over the same shards"),
-        ("ray", "bare", "the bare loop over the same shards, all cores busy"),
-        ("ray_one", "bare_one", "the bare loop over the same shards, one thread each"),
-    ):
-        overhead = found[peer] / found[name] - 1
-        results.append(entry(f"executor_overhead_{name}", overhead, OVERHEAD, overhead <= OVERHEAD, said, MACHINE))
-    gain, peer = found["two"] / found["local"], "one process with both cores"
-    results.append(entry("executor_two_workers", gain, TWO_WORKERS, gain >= TWO_WORKERS, peer, MACHINE))
-    results.append(entry("executor_two_workers_one", found["two_one"] / found["local"], None, None, peer, MACHINE))
+    for suffix, threads, said in (("", None, "all cores busy"), ("_one", 1, "one thread each")):
+        for executor, value in overheads(threads).items():
+            peer = f"the bare loop over the same shards, {said}"
+            name = f"executor_overhead_{executor}{suffix}"
+            results.append(entry(name, value, OVERHEAD, value <= OVERHEAD, peer, MACHINE))
     return results
+
+
+def workers() -> list[Result]:
+    """What a second worker brings."""
+    peer = "one process with both cores"
+    return [
+        entry(f"executor_two_workers{suffix}", gain, TWO_WORKERS, gain >= TWO_WORKERS, peer, MACHINE)
+        for suffix, gain in gains().items()
+    ]
 
 
 def scaling() -> list[Result]:
@@ -144,7 +158,7 @@ def scaling() -> list[Result]:
     return results
 
 
-PARTS: dict[str, Callable[[], list[Result]]] = {"executors": executors, "scaling": scaling}
+PARTS: dict[str, Callable[[], list[Result]]] = {"overhead": overhead, "workers": workers, "scaling": scaling}
 
 
 def main() -> None:

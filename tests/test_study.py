@@ -1,5 +1,6 @@
 """The study: conf/ and params.yaml agree, and every wrong value is named before anything is loaded."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,24 @@ def change(params, dotted, value):
     for key in path:
         params = params[key]
     params[last] = value
+
+
+def test_a_study_that_says_only_how_much_is_drawn_has_all_that_dvc_asks_for_by_name(tmp_path):
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    names = [name for name in read_params(ROOT / "dvc.yaml") if "." in name and not name.startswith("arms.")]
+    assert "generate.threads" in names
+    own = "defaults: [{/setup: embedded}, {/arm: [unguided, cfg]}, _self_]\nname: own\nbaseline: unguided\n"
+    (tmp_path / "conf/study/own.yaml").write_text("# @package _global_\n" + own)
+    content = compose(tmp_path / "conf", ["study=own"])
+    for name in names:
+        section, key = name.split(".")
+        assert key in content[section], name
+
+
+def read_params(path):
+    """What the stages of a dvc.yaml depend on in params.yaml."""
+    stages = yaml.safe_load(path.read_text())["stages"].values()
+    return {name for stage in stages for name in stage.get("do", stage).get("params", []) if isinstance(name, str)}
 
 
 def test_the_committed_params_are_what_conf_composes():
