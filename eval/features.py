@@ -18,12 +18,12 @@ from eval.dinov2 import load_dinov2
 from eval.extractor import Extractor, embed_images
 from eval.inception import load_inception
 from eval.pyramid import Pyramid
-from pipeline.errors import InputError, run_stage
+from pipeline.errors import InputError, printable, run_stage
 from pipeline.executor import Job, local_devices, run_tasks, runs_here
 from pipeline.executor_settings import Executor
 from pipeline.files import file_digest, fingerprint, write_atomically
 from pipeline.layout import FEATURES, REFERENCE_SET, SETS
-from pipeline.pictures import open_picture
+from pipeline.pictures import DAMAGED, decode_picture, open_picture
 from pipeline.remote_path import AnyPath
 from pipeline.shards import read_table, set_fingerprint, shard_paths
 from pipeline.stage_arguments import stage_parser
@@ -79,7 +79,9 @@ class Part:
     """What is embedded of one shard, the `number`-th of its set: the files of its pictures, and their prompts."""
 
     number: int
-    pictures: list[bytes]
+    shard: str
+    ids: list[str]
+    pictures: list[bytes | None]
     prompts: list[str]
 
 
@@ -93,11 +95,27 @@ class EmbeddedPart:
 
 
 def embed_part(extractor: Extractor, part: Part) -> EmbeddedPart:
-    """Vectors of one part."""
+    """Vectors of one part. Raises InputError, with its id, for a picture that cannot be read."""
     # Opened but not decoded: that happens in the threads of embed_images.
     pictures = (open_picture(picture) for picture in part.pictures)
     texts = extractor.embed_texts(part.prompts) if isinstance(extractor, Clip) else torch.zeros(len(part.prompts), 0)
-    return EmbeddedPart(part.number, embed_images(extractor, pictures), texts)
+    try:
+        return EmbeddedPart(part.number, embed_images(extractor, pictures), texts)
+    except (OSError, *DAMAGED):
+        _check_pictures(part)
+        raise
+
+
+def _check_pictures(part: Part) -> None:
+    for image_id, picture in zip(part.ids, part.pictures, strict=True):
+        try:
+            decode_picture(picture)
+        except OSError as error:
+            reason = printable(str(error))[:200]
+            raise InputError(
+                f"{part.shard}: picture {printable(image_id)} cannot be read ({reason}); delete the file and run "
+                "`dvc repro`"
+            ) from None
 
 
 def extract(
@@ -115,9 +133,10 @@ def extract(
     def parts() -> Iterator[Part]:
         for number, path in enumerate(shard_paths(folder)):
             table = read_table(path, ["image_id", "image", "prompt"])
-            ids.extend(table.column("image_id").to_pylist())
+            ids_here = table.column("image_id").to_pylist()
+            ids.extend(ids_here)
             pictures = [cell["bytes"].as_py() for cell in table.column("image")]
-            yield Part(number, pictures, table.column("prompt").to_pylist())
+            yield Part(number, str(path), ids_here, pictures, table.column("prompt").to_pylist())
 
     embedded = []
     with tqdm(desc=f"features {folder.name} {name}", unit="picture", disable=None) as bar:

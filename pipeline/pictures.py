@@ -9,7 +9,7 @@ from PIL import Image
 # The largest canvas, 4096 x 4096 (pipeline/drawing.py). A PNG of a few kilobytes can declare a thousand times that.
 MOST_PIXELS = 4096**2
 # What Pillow raises, beside OSError, for chunks that are damaged or cut.
-_DAMAGED = (SyntaxError, ValueError, TypeError, LookupError, OverflowError, struct.error, zlib.error)
+DAMAGED = (SyntaxError, ValueError, TypeError, LookupError, OverflowError, struct.error, zlib.error)
 
 
 def open_picture(content: bytes | None) -> Image.Image:
@@ -24,7 +24,7 @@ def open_picture(content: bytes | None) -> Image.Image:
         # Pillow would try 40 formats, of which one runs another program (EPS).
         image = Image.open(io.BytesIO(content), formats=("PNG",))
     # A damaged header; and Pillow's own bound, which is a warning up to 179 million pixels.
-    except (*_DAMAGED, Image.DecompressionBombError) as error:
+    except (*DAMAGED, Image.DecompressionBombError) as error:
         raise OSError(str(error)) from None
     width, height = image.size
     if width * height > MOST_PIXELS:
@@ -37,5 +37,5 @@ def decode_picture(content: bytes | None) -> Image.Image:
     image = open_picture(content)
     try:
         return image.convert("RGB")
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise OSError(str(error)) from None

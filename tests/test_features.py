@@ -25,9 +25,10 @@ from eval.pyramid import Pyramid
 from pipeline.compose import compose
 from pipeline.errors import InputError
 from pipeline.executor_settings import LocalExecutor
+from pipeline.shards import read_table, shard_paths, write_shard
 from pipeline.study import Extractor as ExtractorSettings
 from pipeline.study import parse_study
-from pipeline.tinybooru.build import build
+from pipeline.tinybooru.build import FEATURES, build
 from pipeline.tinybooru.picture import draw, plan
 
 ROOT = Path(__file__).parent.parent
@@ -214,6 +215,24 @@ def test_a_file_that_is_up_to_date_is_kept_and_another_is_replaced(picture_set: 
     features = load_features(path)
     save_features(path, SetFeatures(features.ids, features.images, features.texts, {**features.provenance, "set": "x"}))
     assert refresh(picture_set, "pyramid", settings, path, LOCAL)
+
+
+@pytest.mark.parametrize("executor", [LOCAL, LocalExecutor(kind="local", workers=2)], ids=["here", "two_processes"])
+@pytest.mark.parametrize("damage", ["cut", "none", "no_png"])
+def test_a_picture_that_cannot_be_read_is_named_and_nothing_is_written(
+    damage: str, executor: LocalExecutor, picture_set: Path, tmp_path: Path
+) -> None:
+    table = read_table(shard_paths(picture_set)[0])
+    columns = table.to_pydict()
+    whole = columns["image"][3]["bytes"]
+    columns["image"][3]["bytes"] = {"cut": whole[: len(whole) // 2], "none": None, "no_png": b"GIF89a"}[damage]
+    folder = tmp_path / "set"
+    folder.mkdir()
+    write_shard(folder / "part-00000.parquet", columns, FEATURES, "mark")
+    path = tmp_path / "pyramid.safetensors"
+    with pytest.raises(InputError, match=rf"part-00000.parquet: picture {columns['image_id'][3]} cannot be read"):
+        refresh(folder, "pyramid", ExtractorSettings(model="pyramid"), path, executor)
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(
