@@ -13,7 +13,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
@@ -87,6 +90,41 @@ def overheads(threads: int | None) -> dict[str, float]:
     return {name: median(taken / bare for taken, bare in pairs[name]) - 1 for name in ("local", "ray")}
 
 
+def bare_job(study: Study, arm: str, places: Places, device: torch.device) -> Callable[[ShardTask], DrawnShard]:
+    """As `shard_job`, but the C library hands freed memory back as it likes."""
+    drawer = ShardDrawer(study, arm, places, device)
+    return lambda task: drawer.draw(task, lambda _: None)
+
+
+_draw: Callable[[ShardTask], DrawnShard]
+
+
+def _begin(job: Callable[[torch.device], Callable[[ShardTask], DrawnShard]]) -> None:
+    global _draw
+    _draw = job(torch.device("cpu"))
+
+
+def _seconds(task: ShardTask) -> float:
+    start = time.perf_counter()
+    _draw(task)
+    return time.perf_counter() - start
+
+
+def gain_of_kept_memory() -> float:
+    """How many times as fast a process draws that keeps freed memory; the median of shards drawn in turn."""
+    study, tasks = study_of(9)
+    jobs = {
+        "kept": partial(shard_job, study, ARM, Places(), None),
+        "handed back": partial(bare_job, study, ARM, Places()),
+    }
+    spawn = get_context("spawn")
+    with ExitStack() as stack:
+        pools = {n: stack.enter_context(ProcessPoolExecutor(1, spawn, _begin, (job,))) for n, job in jobs.items()}
+        taken = [{name: pool.submit(_seconds, task).result() for name, pool in pools.items()} for task in tasks]
+    print(taken, flush=True)
+    return median(pair["handed back"] / pair["kept"] for pair in taken[1:])
+
+
 def rate(executor: Executor, threads: int | None = None) -> float:
     """Pictures a second of an executor from the second shard to the last, so that loading does not count."""
     study, tasks = study_of(6, threads)
@@ -135,6 +173,12 @@ def overhead() -> list[Result]:
     return results
 
 
+def memory() -> list[Result]:
+    """What it brings to keep freed memory."""
+    peer = "the same with glibc's own settings"
+    return [entry("generate_kept_memory", gain_of_kept_memory(), None, None, peer, MACHINE)]
+
+
 def workers() -> list[Result]:
     """What a second worker brings."""
     peer = "one process with both cores"
@@ -158,7 +202,12 @@ def scaling() -> list[Result]:
     return results
 
 
-PARTS: dict[str, Callable[[], list[Result]]] = {"overhead": overhead, "workers": workers, "scaling": scaling}
+PARTS: dict[str, Callable[[], list[Result]]] = {
+    "overhead": overhead,
+    "memory": memory,
+    "workers": workers,
+    "scaling": scaling,
+}
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from eval.dinov2 import load_dinov2
 from eval.extractor import Extractor, embed_images
 from eval.inception import load_inception
 from eval.pyramid import Pyramid
+from pipeline.allocator import keep_freed_memory
 from pipeline.errors import InputError, printable, run_stage
 from pipeline.executor import Job, local_devices, run_tasks, runs_here
 from pipeline.executor_settings import Executor
@@ -51,6 +52,7 @@ class SetFeatures:
 
 def load_extractor(settings: ExtractorSettings, device: torch.device) -> Extractor:
     """The extractor that a study describes. Raises InputError, with the command that fetches missing weights."""
+    keep_freed_memory()
     path = Path(settings.weights)
     fetch = f"hf download {settings.hub} --local-dir {path}" if settings.hub else "make train"
     if settings.model == "open_clip":

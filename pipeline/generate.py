@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm import tqdm
 
+from pipeline.allocator import keep_freed_memory
 from pipeline.anlas import anlas
 from pipeline.checkpoints import locate
 from pipeline.cost import Cost
@@ -133,6 +134,7 @@ def _load_drawer(study: Study, arm_name: str, places: Places, device: torch.devi
     # With diffusers, whose import takes ten seconds: an arm whose shards are all there does not wait for it.
     from pipeline.shard_drawer import ShardDrawer
 
+    keep_freed_memory()
     return ShardDrawer(study, arm_name, places, device)
 
 
