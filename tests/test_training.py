@@ -35,8 +35,8 @@ def tokenizer(corpus):
     return train_tokenizer(corpus.captions())
 
 
-def training(corpus, tokenizer, checkpoint, recipe=TINY):
-    return DenoiserTraining(recipe, tokenizer, corpus, corpus, None, checkpoint, CPU, compiled=False)
+def training(corpus, tokenizer, checkpoint, recipe=TINY, lengths=()):
+    return DenoiserTraining(recipe, tokenizer, corpus, corpus, None, checkpoint, CPU, False, lengths)
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(corpus, tokenizer, tmp_path):
@@ -116,6 +116,25 @@ def test_snapshots_are_the_averages_of_their_step(corpus, tokenizer, tmp_path):
     until.export(tmp_path / "b")
     name = "unet/diffusion_pytorch_model.safetensors"
     assert (tmp_path / "tiny-5" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_further_averages_change_nothing_and_are_of_their_length_after_a_stop_too(corpus, tokenizer, tmp_path):
+    plain = training(corpus, tokenizer, tmp_path / "plain.safetensors")
+    plain.run()
+    training(corpus, tokenizer, tmp_path / "a.safetensors", lengths=(0.0, 0.3)).run(until=4)
+    several = training(corpus, tokenizer, tmp_path / "a.safetensors", lengths=(0.0, 0.3))
+    several.run(snapshots=(TINY.steps,))
+    other = training(corpus, tokenizer, tmp_path / "b.safetensors", replace(TINY, ema=0.3))
+    other.run()
+    for name, weight in plain.weights.items():
+        assert torch.equal(several.weights[name], weight)
+        assert torch.equal(several.average[name], plain.average[name])
+        assert torch.equal(several.averages[0.3][name], other.average[name])
+        torch.testing.assert_close(several.averages[0.0][name], weight)
+    name = "unet/diffusion_pytorch_model.safetensors"
+    other.export(tmp_path / "other")
+    assert (tmp_path / "tiny-8-ema-0.3" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+    assert (tmp_path / "tiny-8" / name).read_bytes() != (tmp_path / "other" / name).read_bytes()
 
 
 def test_checkpoints_keep_every_shape_and_layout(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -11,6 +12,8 @@ from pipeline.tinybooru.styles import credits
 
 TEMPLATE = "cards.md.j2"
 HISTORY = "history.json"
+# Written by the programs of these names.
+WORLDCHECK, GUIDES = "worldcheck.json", "guides.json"
 
 
 def write_cards(models: Path, recipes: dict[str, dict[str, object]]) -> Path:
@@ -30,7 +33,13 @@ def write_cards(models: Path, recipes: dict[str, dict[str, object]]) -> Path:
         if "checkpoints" not in path.parts
     }
     card = environment.get_template(TEMPLATE).render(
-        recipes=recipes, measured=measured, histories=histories, sizes=sizes, credits=credits()
+        recipes=recipes,
+        measured=measured,
+        histories=histories,
+        sizes=sizes,
+        credits=credits(),
+        worldcheck=_json(models / WORLDCHECK),
+        guides=_json(models / GUIDES),
     )
     write_atomically(models / "CARD.md", card.encode())
     return models / "CARD.md"
@@ -43,5 +52,5 @@ def keep_history(models: Path, name: str, history: list[dict[str, float]]) -> No
     write_atomically(models / HISTORY, (json.dumps(content, indent=1) + "\n").encode())
 
 
-def _json(path: Path) -> dict[str, object]:
+def _json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text("utf-8")) if path.exists() else {}

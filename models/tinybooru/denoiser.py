@@ -125,7 +125,9 @@ class DenoiserTraining:
         checkpoint: Path,
         device: torch.device,
         compiled: bool,
+        lengths: Sequence[float] = (),
     ):
+        """`lengths`: further averages of the weights to keep, beside that of the recipe's `ema`."""
         torch.manual_seed(recipe.seed)
         self.recipe, self.tokenizer, self.corpus, self.held_out = recipe, tokenizer, corpus, held_out
         self.checkpoint, self.device = checkpoint, device
@@ -139,10 +141,17 @@ class DenoiserTraining:
         self.weights = {f"unet.{n}": p for n, p in self.unet.named_parameters()}
         if recipe.text_encoder_steps:
             self.weights |= {f"text_encoder.{n}": p for n, p in self.text_encoder.named_parameters()}
-        self.average = {name: p.detach().clone() for name, p in self.weights.items()}
+        self.averages = {
+            length: {name: p.detach().clone() for name, p in self.weights.items()} for length in (recipe.ema, *lengths)
+        }
         self.optimisers = self._optimisers()
         self.step = 0
         self.history: list[dict[str, float]] = []
+
+    @property
+    def average(self) -> dict[str, torch.Tensor]:
+        """The weights averaged as the recipe says."""
+        return self.averages[self.recipe.ema]
 
     def _optimisers(self) -> list[torch.optim.Optimizer]:
         # Embedding tables and the ends of the network are looked up or read out, not multiplied through.
@@ -205,11 +214,12 @@ class DenoiserTraining:
                 group["lr"] = rate
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-        # A long average over a short past would remember the initial weights.
-        keep = min(recipe.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            for name, p in self.weights.items():
-                self.average[name].lerp_(p, 1 - keep)
+            for length, average in self.averages.items():
+                # A long average over a short past would remember the initial weights.
+                keep = min(length, (1 + self.step) / (10 + self.step))
+                for name, p in self.weights.items():
+                    average[name].lerp_(p, 1 - keep)
         self.step += 1
         return loss.item()
 
@@ -243,13 +253,17 @@ class DenoiserTraining:
     def save(self) -> None:
         """Write everything a resumed run needs."""
         tensors = {f"weight.{n}": p for n, p in self.weights.items()}
-        tensors |= {f"average.{n}": p for n, p in self.average.items()}
+        for length, average in self.averages.items():
+            tensors |= {f"{self._prefix(length)}{n}": p for n, p in average.items()}
         names = {p: n for n, p in self.weights.items()}
         for k, optimiser in enumerate(self.optimisers):
             for p, state in optimiser.state.items():
                 tensors |= {f"optimiser.{k}.{names[p]}|{key}": value for key, value in state.items()}
         state = {"recipe": asdict(self.recipe), "step": self.step, "history": self.history}
         save_checkpoint(self.checkpoint, tensors, state)
+
+    def _prefix(self, length: float) -> str:
+        return "average." if length == self.recipe.ema else f"average {length:g}."
 
     def resume(self) -> None:
         """Continue from the checkpoint, if there is one. Raises InputError where it is of another recipe."""
@@ -264,7 +278,8 @@ class DenoiserTraining:
         with torch.no_grad():
             for name, p in self.weights.items():
                 p.copy_(tensors[f"weight.{name}"])
-                self.average[name].copy_(tensors[f"average.{name}"])
+                for length, average in self.averages.items():
+                    average[name].copy_(tensors[f"{self._prefix(length)}{name}"])
         for k, optimiser in enumerate(self.optimisers):
             prefix = f"optimiser.{k}."
             for key, value in tensors.items():
@@ -285,8 +300,8 @@ class DenoiserTraining:
     def run(self, save_seconds: float = 120.0, until: int | None = None, snapshots: Sequence[int] = ()) -> None:
         """Train to the end (or to step `until`), saving now and then; safe to kill at any time.
 
-        After each step in `snapshots` the averaged weights are exported beside the checkpoint: less trained
-        networks of the same run, to choose a guide from.
+        After each step in `snapshots` the averages are exported beside the checkpoint: less trained networks of the
+        same run, to choose a guide from.
         """
         self.resume()
         end = self.recipe.steps if until is None else until
@@ -296,7 +311,8 @@ class DenoiserTraining:
             losses.append(self.train_step())
             bar.update()
             if self.step in snapshots:
-                self.export(self.checkpoint.with_name(f"{self.recipe.name}-{self.step}"))
+                for length in self.averages:
+                    self.export(snapshot(self.checkpoint, self.recipe, self.step, length), length)
             if self.step % 50 == 0 or self.step == end:
                 entry = {"step": self.step, "loss": float(np.mean(losses)), "held_out": self.held_out_loss()}
                 self.history.append(entry)
@@ -310,16 +326,23 @@ class DenoiserTraining:
         bar.close()
         self.save()
 
-    def export(self, folder: Path) -> None:
-        """Write the averaged weights, half precision, in diffusers' folder layout."""
+    def export(self, folder: Path, length: float | None = None) -> None:
+        """Write the averaged weights (the recipe's, or those of `length`), half precision, in diffusers' layout."""
+        weights = self.averages[self.recipe.ema if length is None else length]
         unet = build_unet(self.recipe)
-        unet.load_state_dict({n.removeprefix("unet."): t for n, t in self.average.items() if n.startswith("unet.")})
+        unet.load_state_dict({n.removeprefix("unet."): t for n, t in weights.items() if n.startswith("unet.")})
         unet.half().save_pretrained(folder / "unet")
         build_scheduler(self.recipe.prediction).save_pretrained(folder / "scheduler")
         if self.recipe.text_encoder_steps:
             encoder = build_text_encoder(self.tokenizer, self.recipe.text_width, self.recipe.text_layers)
             prefix = "text_encoder."
-            average = {n.removeprefix(prefix): t for n, t in self.average.items() if n.startswith(prefix)}
+            average = {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)}
             encoder.load_state_dict(average, strict=False)
             encoder.half().save_pretrained(folder / "text_encoder")
             self.tokenizer.save_pretrained(folder / "tokenizer")
+
+
+def snapshot(checkpoint: Path, recipe: DenoiserRecipe, step: int, length: float | None = None) -> Path:
+    """Where a run leaves its averaged weights of a step: the recipe's average, or that of `length`."""
+    suffix = "" if length in (None, recipe.ema) else f"-ema-{length:g}"
+    return checkpoint.with_name(f"{recipe.name}-{step}{suffix}")

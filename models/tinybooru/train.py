@@ -54,6 +54,11 @@ def preset_texts() -> list[str]:
     return [NEGATIVE_PRESETS[name].text for name in PRESETS_IN_VOCABULARY] * 50
 
 
+def recipes() -> dict[str, dict[str, object]]:
+    """How each network is trained, for the card."""
+    return {recipe.name: asdict(recipe) for recipe in (MAIN, GUIDE, CLIP, MALFORMED, JUDGE)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.tinybooru.train", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"which of {', '.join(PARTS)} (default: all)")
@@ -101,8 +106,7 @@ def main() -> None:
         training.run()
         training.export(HERE / "guide")
         keep_history(HERE, "guide", training.history)
-    recipes = {r.name: asdict(r) for r in (MAIN, GUIDE, CLIP, MALFORMED, JUDGE)}
-    write_cards(HERE, recipes)
+    write_cards(HERE, recipes())
     print(f"trained {', '.join(parts)} into {HERE}; next: make repro")
 
 

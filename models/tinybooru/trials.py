@@ -60,12 +60,12 @@ class Trial(DenoiserTraining):
 
     def prepare(self) -> None:
         """Start the averages."""
-        self.averages = {keep: {n: p.detach().clone() for n, p in self.weights.items()} for keep in AVERAGES}
+        self.means = {keep: {n: p.detach().clone() for n, p in self.weights.items()} for keep in AVERAGES}
 
     def train_step(self) -> float:
         loss = super().train_step()
         with torch.no_grad():
-            for longest, average in self.averages.items():
+            for longest, average in self.means.items():
                 # The plain mean of all steps until there are more of them than the average is long.
                 keep = min(longest, self.step / (1 + self.step))
                 for name, p in self.weights.items():
@@ -101,7 +101,7 @@ def run_trial(recipe: DenoiserRecipe, corpus: Corpus, held_out: Corpus) -> dict[
             bar.update(min(taken, CPU_SECONDS - bar.n))
             if spent >= marks[0]:
                 losses[f"{marks.pop(0):g}"] = round(trial.held_out_loss(), 4)
-    averaged = {keep: trial.held_out_of(average) for keep, average in trial.averages.items()}
+    averaged = {keep: trial.held_out_of(average) for keep, average in trial.means.items()}
     best = min(averaged, key=lambda keep: averaged[keep])
     return {
         "trial": recipe.name,
@@ -111,7 +111,7 @@ def run_trial(recipe: DenoiserRecipe, corpus: Corpus, held_out: Corpus) -> dict[
         "pictures": trial.step * recipe.batch,
         "held_out": losses,
         "held_out_averaged": {str(keep): round(loss, 4) for keep, loss in averaged.items()},
-        "held_out_without_prompt": round(trial.held_out_of(trial.averages[best], captioned=False), 4),
+        "held_out_without_prompt": round(trial.held_out_of(trial.means[best], captioned=False), 4),
     }
 
 

@@ -7,7 +7,7 @@ held against; the same seeds under each guidance go to contact.png.
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -25,8 +25,10 @@ from eval.extractor import embed_images
 from eval.frechet import frechet_distance
 from eval.malformed import load_classifier
 from eval.neighbours import neighbour_metrics
+from models.tinybooru.cards import WORLDCHECK, write_cards
 from models.tinybooru.judge import QUESTIONS, Judgements, load_judge
 from models.tinybooru.measure import MEASURED
+from models.tinybooru.train import recipes
 from pipeline.arm import Arm
 from pipeline.arm_generator import ArmGenerator
 from pipeline.compose import compose
@@ -108,10 +110,12 @@ def prompt_of(which: str, plan: Plan) -> str:
     return ", ".join(tag for tag in plan.tags if which != "no quality" or tag != plan.quality)
 
 
-def study_of(sets: dict[str, Drawn], pictures: int) -> Study:
-    """The default study's networks and sampler with these arms."""
+def study_of(arms: Mapping[str, dict[str, Any]], pictures: int, guide: Path | None = None) -> Study:
+    """The default study's networks and sampler with these arms, and with another guide where one is given."""
     content = compose(CONF, [])
-    content["arms"] = {name: drawn.arm for name, drawn in sets.items()}
+    content["arms"] = dict(arms)
+    if guide is not None:
+        content["model"] = {**content["model"], "guide": str(guide)}  # type: ignore[dict-item]
     content["baseline"] = "unguided"
     content["generate"] = {**content["generate"], "pictures": pictures}  # type: ignore[dict-item]
     content["reference"] = {**content["reference"], "pictures": 2 * pictures}  # type: ignore[dict-item]
@@ -129,24 +133,19 @@ def texts_of(arm: Arm, prompts: list[str]) -> dict[Text, list[str]]:
     return {text: values for text, values in given.items() if text in needed}
 
 
-def draw_sets(study: Study, folder: Path, device: torch.device) -> None:
-    """Draw every set that is not there yet, shard by shard."""
-    pictures = study.generate.pictures
-    for name, drawn in SETS_DRAWN.items():
-        prompts = [prompt_of(drawn.prompts, plan) for plan in held_out(drawn.prompts, pictures)]
-        texts = texts_of(study.arm(name), prompts)
-        mark = fingerprint([shard.fingerprint for shard in plan_shards(study, name, texts)])
-        missing = [
-            start
-            for start in range(0, pictures, SHARD)
-            if shard_fingerprint(folder / name / f"part-{start // SHARD:05d}.parquet") != mark
-        ]
-        generator = ArmGenerator(study, name, device) if missing else None
-        for start in tqdm(missing, desc=f"worldcheck {name}", unit="shard", disable=None):
+def draw_set(study: Study, name: str, prompts: list[str], folder: Path, device: torch.device) -> None:
+    """Draw an arm's pictures of these prompts, seeds 0 and on, into `folder`, but for the shards that are there."""
+    texts = texts_of(study.arm(name), prompts)
+    mark = fingerprint([shard.fingerprint for shard in plan_shards(study, name, texts)])
+    paths = {start: folder / f"part-{start // SHARD:05d}.parquet" for start in range(0, len(prompts), SHARD)}
+    missing = [start for start, path in paths.items() if shard_fingerprint(path) != mark]
+    generator = ArmGenerator(study, name, device) if missing else None
+    with tqdm(total=len(missing) * SHARD, desc=f"drawn {name}", unit="picture", disable=None) as bar:
+        for start in missing:
             assert generator is not None
             columns: dict[str, list[object]] = {column: [] for column in SET_FEATURES}
-            for first in range(start, min(start + SHARD, pictures), study.generate.batch):
-                ids = range(first, min(first + study.generate.batch, pictures))
+            for first in range(start, min(start + SHARD, len(prompts)), study.generate.batch):
+                ids = range(first, min(first + study.generate.batch, len(prompts)))
                 read = {text: [values[k] for k in ids] for text, values in texts.items()}
                 images = generator.draw(read, list(ids)).pictures
                 for k, image in zip(ids, images, strict=True):
@@ -156,7 +155,15 @@ def draw_sets(study: Study, folder: Path, device: torch.device) -> None:
                     }  # fmt: skip
                     for column, values in columns.items():
                         values.append(row.get(column, ""))
-            write_shard(folder / name / f"part-{start // SHARD:05d}.parquet", columns, SET_FEATURES, mark)
+                bar.update(len(ids))
+            write_shard(paths[start], columns, SET_FEATURES, mark)
+
+
+def draw_sets(study: Study, folder: Path, device: torch.device) -> None:
+    """Draw every set that is not there yet, shard by shard."""
+    for name, drawn in SETS_DRAWN.items():
+        prompts = [prompt_of(drawn.prompts, plan) for plan in held_out(drawn.prompts, study.generate.pictures)]
+        draw_set(study, name, prompts, folder / name, device)
 
 
 @dataclass(frozen=True)
@@ -347,13 +354,13 @@ def contact_sheet(real: list[Image.Image], rows: list[list[Image.Image]]) -> Ima
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.tinybooru.worldcheck", description=__doc__)
     parser.add_argument("--pictures", type=int, default=2048, help="pictures a set (default: 2048)")
-    parser.add_argument("--output", type=Path, default=HERE / "worldcheck.json", help="where the figures go")
+    parser.add_argument("--output", type=Path, default=HERE / WORLDCHECK, help="where the figures go")
     pictures, output = (arguments := parser.parse_args()).pictures, arguments.output
     real_path = HERE / MEASURED
     if not real_path.exists() or "judge" not in (real := json.loads(real_path.read_text("utf-8"))):
         raise InputError(f"{real_path} holds no figures of the judge; `make train` makes them")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    study = study_of(SETS_DRAWN, pictures)
+    study = study_of({name: drawn.arm for name, drawn in SETS_DRAWN.items()}, pictures)
     draw_sets(study, SETS, device)
     build(SETS / "real", "reference", 2 * pictures, study.reference.world_seed, good_only=True)
     looked = look(SETS, HERE, pictures, device)
@@ -364,6 +371,7 @@ def main() -> None:
     prompted = [draw(plan, CANVAS) for plan in held_out("good", CONTACT_COLUMNS)]
     rows = [list(islice(decode_images(read_set(SETS / name, ["image"])), CONTACT_COLUMNS)) for name in CONTACT]
     contact_sheet(prompted, rows).save(output.with_name("contact.png"), optimize=True)
+    write_cards(HERE, recipes())
     missed = [str(entry["name"]) for entry in found if entry["holds"] is False]
     print(
         f"worldcheck: {len(found)} figures in {output}; "

@@ -1,0 +1,167 @@
+"""Which guide? Less capacity, less training, both, and other averages: `python -m models.tinybooru.guides`.
+
+As the ablation of the paper (2406.02507, section 4): every candidate reads main's text encoder and guides the shipped
+main network at the same scales, prompts and seeds. Training resumes, snapshots stay in checkpoints/guides, pictures in
+data/guides, and the table goes to guides.json, which the card shows. What the judge says is left for the world check.
+"""
+
+import argparse
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from eval.clip import load_clip
+from eval.extractor import embed_images
+from eval.neighbours import neighbour_metrics
+from models.tinybooru.cards import GUIDES, write_cards
+from models.tinybooru.corpus import load_corpus
+from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining, build_unet, snapshot
+from models.tinybooru.train import CHECKPOINTS, DATA, HERE, MAIN, SNAPSHOTS, recipes
+from models.tinybooru.worldcheck import UNGUIDED, draw_set, fd_to, held_out, prompt_of, study_of
+from pipeline.errors import InputError, run_stage
+from pipeline.files import write_atomically
+from pipeline.shards import decode_images, read_set
+from pipeline.tinybooru.build import build
+
+RESULTS = HERE / GUIDES
+PICTURES = Path("data/guides")
+SCALES = (1.5, 2.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run, the steps whose averages are candidates, and the further averages of the last but one."""
+
+    recipe: DenoiserRecipe
+    snapshots: tuple[int, ...]
+    lengths: tuple[float, ...] = ()
+
+    @property
+    def checkpoint(self) -> Path:
+        return CHECKPOINTS / "guides" / f"{self.recipe.name}.safetensors"
+
+
+def _recipe(*channels: int) -> DenoiserRecipe:
+    name = "-".join(["guide", *map(str, channels)])
+    return replace(MAIN, name=name, channels=channels, text_encoder_steps=0, seed=1)
+
+
+RUNS = (
+    Run(_recipe(32, 64), (150, 300, 600, 1200, 3000, MAIN.steps), lengths=(0.95, 0.99)),
+    Run(_recipe(16, 48), (150, 300, 600, 1200)),
+    Run(_recipe(*MAIN.channels), (150, 300, 600)),
+)
+# The step of the first run at which its other averages are candidates, too.
+AVERAGED_AT = 600
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network that may be the guide; `ema` is the decay a step of its average of weights."""
+
+    folder: Path
+    recipe: DenoiserRecipe
+    steps: int
+    ema: float
+
+    @property
+    def lesser_in(self) -> str:
+        """What it has less of than main."""
+        less = {
+            "capacity": self.recipe.channels != MAIN.channels,
+            "training": self.steps < MAIN.steps,
+        }
+        return " and ".join(name for name, true in less.items() if true)
+
+
+def candidates() -> list[Candidate]:
+    """Main's own snapshots, and those of the runs."""
+    main = CHECKPOINTS / "main.safetensors"
+    found = [Candidate(snapshot(main, MAIN, steps), MAIN, steps, MAIN.ema) for steps in SNAPSHOTS]
+    for run in RUNS:
+        for steps in run.snapshots:
+            for ema in (run.recipe.ema, *(run.lengths if steps == AVERAGED_AT else ())):
+                folder = snapshot(run.checkpoint, run.recipe, steps, ema)
+                found.append(Candidate(folder, run.recipe, steps, ema))
+    return found
+
+
+def train(run: Run, text_folder: Path, compiled: bool) -> None:
+    """Bring a run to its last snapshot. Raises InputError without main's text encoder."""
+    if not (text_folder / "text_encoder").is_dir():
+        raise InputError(f"{text_folder} has no text_encoder; `make train` makes it")
+    corpus, validation = load_corpus(DATA / "train"), load_corpus(DATA / "validation")
+    encoder = CLIPTextModel.from_pretrained(text_folder / "text_encoder", torch_dtype=torch.float32)
+    tokenizer = CLIPTokenizer.from_pretrained(text_folder / "tokenizer")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    training = DenoiserTraining(
+        run.recipe, tokenizer, corpus, validation, encoder, run.checkpoint, device, compiled, run.lengths
+    )
+    training.run(until=run.snapshots[-1], snapshots=run.snapshots)
+
+
+def measure(
+    name: str, arm: dict[str, Any], guide: Path | None, reference: torch.Tensor, device: torch.device
+) -> dict[str, float]:
+    """Draw as many pictures as the reference [N, D] has, and compare them with it: FD with interval, recall."""
+    study = study_of({"unguided": UNGUIDED, "arm": arm}, len(reference), guide)
+    prompts = [prompt_of("good", plan) for plan in held_out("good", len(reference))]
+    draw_set(study, "arm", prompts, PICTURES / name, device)
+    embeddings = embed_images(load_clip(HERE / "clip", device), decode_images(read_set(PICTURES / name, ["image"])))
+    fd = fd_to(reference, embeddings)
+    found = {"fd": fd.value, "low": fd.low, "high": fd.high}
+    found["recall"] = neighbour_metrics(embeddings, reference).recall
+    return {key: round(value, 4) for key, value in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m models.tinybooru.guides", description=__doc__)
+    parser.add_argument("--pictures", type=int, default=512, help="pictures a figure (default: 512)")
+    parser.add_argument("--threads", type=int, help="CPU threads of training (default: all cores)")
+    parser.add_argument("--text", type=Path, default=HERE / "main", help="where main's text encoder lies")
+    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile (slower steps, no wait)")
+    parser.add_argument("--only-train", action="store_true", help="stop when all candidates are trained")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    for run in RUNS:
+        train(run, arguments.text, not arguments.no_compile)
+    if arguments.only_train:
+        print(f"{len(candidates())} candidates in {CHECKPOINTS}; next: python -m models.tinybooru.guides")
+        return
+
+    pictures, device = arguments.pictures, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if missing := [str(c.folder) for c in candidates() if not (c.folder / "unet").is_dir()]:
+        raise InputError(f"there are no {', '.join(missing)}; `make train` with another run of main makes them")
+    build(PICTURES / "real", "reference", pictures, 0, good_only=True)
+    real = decode_images(read_set(PICTURES / "real", ["image"]))
+    reference = embed_images(load_clip(HERE / "clip", device), real)
+    unguided = {"guide": "none", "scale": 1.0, **measure("unguided", UNGUIDED, None, reference, device)}
+    rows: list[dict[str, Any]] = [unguided]
+    for candidate in candidates():
+        unet = build_unet(candidate.recipe)
+        known = {
+            "guide": candidate.lesser_in,
+            "channels": list(candidate.recipe.channels),
+            "parameters": sum(p.numel() for p in unet.parameters()),
+            "steps": candidate.steps,
+            "ema": candidate.ema,
+        }
+        for scale in SCALES:
+            arm = {"method": "autoguidance", "scale": scale}
+            name = f"{candidate.folder.name}-{scale:g}"
+            rows.append({**known, "scale": scale, **measure(name, arm, candidate.folder, reference, device)})
+            content = {"pictures": pictures, "main_steps": MAIN.steps, "rows": rows}
+            write_atomically(RESULTS, (json.dumps(content, indent=1) + "\n").encode())
+            print(json.dumps(rows[-1]), flush=True)
+    write_cards(HERE, recipes())
+    best = min(rows, key=lambda row: float(row["fd"]))
+    print(f"{len(rows)} rows in {RESULTS}; FD {unguided['fd']} unguided, best {json.dumps(best)}")
+
+
+if __name__ == "__main__":
+    run_stage(main)
