@@ -40,7 +40,7 @@ CARD = "README.md"
 _LABELS = Path("labels")
 # What belongs to the embedded networks; the rest of their folder is code and the training's own checkpoints.
 _NETWORKS = ("main", "guide", "clip")
-_BESIDE_THEM = ("*.safetensors", "kinds.json", "measured.json")
+_BESIDE_THEM = ("*.safetensors", "kinds.json", "measured.json", "worldcheck.json", "guides.json", "contact.png")
 # Files whose upload is one step of the progress bar and of the client's threads.
 _AT_ONCE = 8
 _WRITE_TOKEN = (

@@ -1,12 +1,17 @@
 """The judge answers only what can be asked, and the world check counts what the judge says."""
 
+import json
+
 import pytest
 import torch
 from PIL import Image
 
 from eval.bootstrap import Interval
 from eval.picture_classifier import save_weights
+from models.tinybooru.cards import write_cards
 from models.tinybooru.corpus import load_corpus
+from models.tinybooru.guides import candidates
+from models.tinybooru.held_out_sets import held_out, prompt_of
 from models.tinybooru.judge import (
     NO_ANSWER,
     QUESTIONS,
@@ -27,9 +32,7 @@ from models.tinybooru.worldcheck import (
     composition,
     contact_sheet,
     figures,
-    held_out,
     legit,
-    prompt_of,
 )
 from pipeline.errors import InputError
 from pipeline.tinybooru.build import build
@@ -133,8 +136,9 @@ def test_figures_hold_where_they_reach_their_bars():
     n = 80
     real = {
         "judge": {question: [0.995, 0.99, 1.0, n] for question in QUESTIONS},
-        "clip_first_of_100": [0.5, 0.4, 0.6],
-        "pictures": n,
+        "clip_first_of_100": [0.5, 0.4, 0.6, n],
+        "malformed_auc": [0.99, 0.98, 1.0, n],
+        "aesthetic_auc_masterpiece_worst": [0.97, 0.96, 0.98, n],
     }
     sets = {}
     for name, drawn in SETS_DRAWN.items():
@@ -146,6 +150,8 @@ def test_figures_hold_where_they_reach_their_bars():
         sets[name] = Looked(plans_, judged, malformed * 0.8 + 0.1 * torch.rand(n), spread * torch.randn(n, 4))
     found = {entry["name"]: entry for entry in figures(sets, torch.randn(2 * n, 4), real)}
     assert found["CLIP: own caption first of 100"]["holds"] is False
+    assert found["malformed classifier on real pictures, ROC AUC"]["holds"] is True
+    assert found["aesthetic head: masterpiece against worst quality, ROC AUC"]["holds"] is False
     assert found["people prompted with bad anatomy judged malformed"]["holds"] is True
     assert found["no quality tags: malformed with the negative prompt at 2"]["holds"] is True
     assert found["judge, real pictures: kind"] == {
@@ -172,3 +178,35 @@ def test_intervals_of_the_check_come_with_their_n():
     assert isinstance(legit(looked), Interval)
     assert legit(looked).n == sum(plan.kind == "person" for plan in plans_)
     assert legit(looked).value == 0
+
+
+def test_the_card_shows_what_was_measured_and_leaves_out_what_was_not(tmp_path):
+    (tmp_path / "measured.json").write_text(json.dumps({"pictures": 9, "judge": {"kind": [0.995, 0.99, 1.0, 9]}}))
+    (tmp_path / "main").mkdir()
+    (tmp_path / "main" / "a.safetensors").write_bytes(bytes(2_500_000))
+    card = write_cards(tmp_path, {"main": {"name": "main", "steps": 7}}).read_text()
+    assert card.startswith("---\nlicense:")
+    assert "| main/a.safetensors | 2.50 |" in card
+    assert "| judge, right about: kind | 99.5 % | 99.0 to 100.0 |" in card
+    assert "Which guide" not in card
+    assert "What the networks draw" not in card
+
+    figure_ = {"name": "style as prompted", "value": 0.8, "low": 0.7, "high": 0.9, "n": 9, "bar": ">= 0.9"}
+    held = [{**figure_, "holds": False}, {**figure_, "name": "kind", "holds": None}]
+    (tmp_path / "worldcheck.json").write_text(json.dumps(held))
+    measured = {"fd": 3.5, "low": 3.0, "high": 4.0, "recall": 0.5}
+    candidate = {"guide": "capacity", "channels": [16, 48], "parameters": 5, "steps": 600, "ema": 0.99, "scale": 2.0}
+    rows = [{"guide": "none", "scale": 1.0, **measured}, {**candidate, **measured}]
+    (tmp_path / "guides.json").write_text(json.dumps({"pictures": 64, "main_steps": 7, "rows": rows}))
+    card = write_cards(tmp_path, {"main": {"name": "main", "steps": 7}}).read_text()
+    assert "| style as prompted | 0.8 | 0.7 to 0.9 | 9 | >= 0.9 | **no** |" in card
+    assert "| kind | 0.8 | 0.7 to 0.9 | 9 | >= 0.9 |  |" in card
+    assert "| none |  |  |  |  | 1.0 | 3.5 | 3.0 to 4.0 | 0.5 |" in card
+    assert "| capacity | 16, 48 | 5 | 600 | 0.99 | 2.0 | 3.5 | 3.0 to 4.0 | 0.5 |" in card
+
+
+def test_the_guides_to_choose_from_have_less_and_names_of_their_own():
+    found = candidates()
+    assert {candidate.lesser_in for candidate in found} == {"capacity", "training", "capacity and training"}
+    assert len({candidate.folder for candidate in found}) == len(found)
+    assert len({candidate.ema for candidate in found}) > 1

@@ -13,7 +13,7 @@ from pipeline.tinybooru.styles import credits
 TEMPLATE = "cards.md.j2"
 HISTORY = "history.json"
 # Written by the programs of these names.
-WORLDCHECK, GUIDES = "worldcheck.json", "guides.json"
+WORLDCHECK, CONTACT, GUIDES = "worldcheck.json", "contact.png", "guides.json"
 
 
 def write_cards(models: Path, recipes: dict[str, dict[str, object]]) -> Path:
@@ -27,22 +27,27 @@ def write_cards(models: Path, recipes: dict[str, dict[str, object]]) -> Path:
     )
     measured = _json(models / MEASURED)
     histories = _json(models / HISTORY)
-    sizes = {
-        path.relative_to(models).as_posix(): path.stat().st_size / 1e6
-        for path in sorted(models.rglob("*.safetensors"))
-        if "checkpoints" not in path.parts
-    }
     card = environment.get_template(TEMPLATE).render(
         recipes=recipes,
         measured=measured,
         histories=histories,
-        sizes=sizes,
+        sizes=shipped_sizes(models),
         credits=credits(),
         worldcheck=_json(models / WORLDCHECK),
         guides=_json(models / GUIDES),
+        contact=(models / CONTACT).exists(),
     )
     write_atomically(models / "CARD.md", card.encode())
     return models / "CARD.md"
+
+
+def shipped_sizes(models: Path) -> dict[str, float]:
+    """Megabytes of every file of weights that is shipped, by its path below `models`."""
+    return {
+        path.relative_to(models).as_posix(): path.stat().st_size / 1e6
+        for path in sorted(models.rglob("*.safetensors"))
+        if "checkpoints" not in path.parts
+    }
 
 
 def keep_history(models: Path, name: str, history: list[dict[str, float]]) -> None:

@@ -20,8 +20,9 @@ from eval.neighbours import neighbour_metrics
 from models.tinybooru.cards import GUIDES, write_cards
 from models.tinybooru.corpus import load_corpus
 from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining, build_unet, snapshot
+from models.tinybooru.held_out_sets import UNGUIDED, draw_set, held_out, prompt_of, study_of
 from models.tinybooru.train import CHECKPOINTS, DATA, HERE, MAIN, SNAPSHOTS, recipes
-from models.tinybooru.worldcheck import UNGUIDED, draw_set, fd_to, held_out, prompt_of, study_of
+from models.tinybooru.worldcheck import fd_to
 from pipeline.errors import InputError, run_stage
 from pipeline.files import write_atomically
 from pipeline.shards import decode_images, read_set
@@ -34,7 +35,7 @@ SCALES = (1.5, 2.0, 3.0)
 
 @dataclass(frozen=True)
 class Run:
-    """One training run, the steps whose averages are candidates, and the further averages of the last but one."""
+    """One training run, the steps whose averages are candidates, and the decays of further averages."""
 
     recipe: DenoiserRecipe
     snapshots: tuple[int, ...]
@@ -45,15 +46,19 @@ class Run:
         return CHECKPOINTS / "guides" / f"{self.recipe.name}.safetensors"
 
 
+def _steps(*steps: int) -> tuple[int, ...]:
+    return tuple(step for step in steps if step <= MAIN.steps)
+
+
 def _recipe(*channels: int) -> DenoiserRecipe:
     name = "-".join(["guide", *map(str, channels)])
     return replace(MAIN, name=name, channels=channels, text_encoder_steps=0, seed=1)
 
 
 RUNS = (
-    Run(_recipe(32, 64), (150, 300, 600, 1200, 3000, MAIN.steps), lengths=(0.95, 0.99)),
-    Run(_recipe(16, 48), (150, 300, 600, 1200)),
-    Run(_recipe(*MAIN.channels), (150, 300, 600)),
+    Run(_recipe(32, 64), _steps(150, 300, 600, 1200, 3000, MAIN.steps), lengths=(0.95, 0.99)),
+    Run(_recipe(16, 48), _steps(150, 300, 600, 1200)),
+    Run(_recipe(*MAIN.channels), _steps(150, 300, 600)),
 )
 # The step of the first run at which its other averages are candidates, too.
 AVERAGED_AT = 600
@@ -81,7 +86,7 @@ class Candidate:
 def candidates() -> list[Candidate]:
     """Main's own snapshots, and those of the runs."""
     main = CHECKPOINTS / "main.safetensors"
-    found = [Candidate(snapshot(main, MAIN, steps), MAIN, steps, MAIN.ema) for steps in SNAPSHOTS]
+    found = [Candidate(snapshot(main, MAIN, steps), MAIN, steps, MAIN.ema) for steps in _steps(*SNAPSHOTS)]
     for run in RUNS:
         for steps in run.snapshots:
             for ema in (run.recipe.ema, *(run.lengths if steps == AVERAGED_AT else ())):

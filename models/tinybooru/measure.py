@@ -1,13 +1,14 @@
 """What the shipped scorers are worth, measured on held-out real pictures."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from sklearn.metrics import roc_auc_score
 
 from eval.aesthetic import load_aesthetic_head
-from eval.bootstrap import wilson_interval
+from eval.bootstrap import Interval, statistic_interval, wilson_interval
 from eval.clip import load_clip
 from eval.extractor import embed_images
 from eval.malformed import load_classifier
@@ -18,6 +19,7 @@ from pipeline.shards import decode_images, read_set
 
 MEASURED = "measured.json"
 CANDIDATES = 100
+LEVEL, RESAMPLES = 0.95, 200
 
 
 def first_of_candidates(images: torch.Tensor, texts: torch.Tensor, candidates: int = CANDIDATES) -> torch.Tensor:
@@ -32,6 +34,19 @@ def first_of_candidates(images: torch.Tensor, texts: torch.Tensor, candidates: i
         similarity = images[group] @ texts[group].T
         right.append(similarity.argmax(1) == torch.arange(candidates))
     return torch.cat(right)
+
+
+def ranking_quality(positive: torch.Tensor, scores: torch.Tensor) -> Interval:
+    """ROC AUC of scores [N] for the pictures that are `positive`, bool [N], with its interval over pictures."""
+    found = statistic_interval(
+        lambda index: float(roc_auc_score(positive[index], scores[index])), len(positive), RESAMPLES, LEVEL, 0
+    )
+    # Near 1 a symmetric interval would reach beyond it.
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
+
+
+def _listed(interval: Interval) -> list[float]:
+    return [*(round(x, 4) for x in (interval.value, interval.low, interval.high)), interval.n]
 
 
 def judge_accuracy(judged: Judgements, corpus: Corpus) -> dict[str, list[float]]:
@@ -49,32 +64,33 @@ def judge_accuracy(judged: Judgements, corpus: Corpus) -> dict[str, list[float]]
     for question, right in truths(corpus).items():
         asked = right != NO_ANSWER
         answers = torch.tensor([QUESTIONS[question].index(answer) for answer in given[question]])
-        interval = wilson_interval(int((answers == right)[asked].sum()), int(asked.sum()), 0.95)
-        found[question] = [*(round(x, 4) for x in (interval.value, interval.low, interval.high)), interval.n]
+        found[question] = _listed(wilson_interval(int((answers == right)[asked].sum()), int(asked.sum()), LEVEL))
     return found
 
 
 def measure_scorers(models: Path, held_out: Path, device: torch.device) -> dict[str, object]:
-    """Measure CLIP, aesthetic head, malformed classifier and judge; writes and returns `measured.json`."""
+    """Measure CLIP, aesthetic head, malformed classifier and judge; writes and returns `measured.json`.
+
+    Each figure is a list: value, low and high end of its interval of 95 %, and number of pictures.
+    """
     corpus = load_corpus(held_out)
     found: dict[str, object] = {"pictures": len(corpus)}
     if (models / "aesthetic.safetensors").exists():
         clip = load_clip(models / "clip", device)
         images = embed_images(clip, decode_images(read_set(held_out, ["image"])))
         right = first_of_candidates(images, clip.embed_texts(corpus.captions()))
-        interval = wilson_interval(int(right.sum()), len(right), 0.95)
-        found["clip_first_of_100"] = [round(x, 4) for x in (interval.value, interval.low, interval.high)]
+        found["clip_first_of_100"] = _listed(wilson_interval(int(right.sum()), len(right), LEVEL))
         scores = load_aesthetic_head(models / "aesthetic.safetensors")(images)
         best = torch.tensor([q == "masterpiece" for q in corpus.quality])
         worst = torch.tensor([q == "worst quality" for q in corpus.quality])
         ends = best | worst
-        found["aesthetic_auc_masterpiece_worst"] = round(float(roc_auc_score(best[ends], scores[ends])), 4)
+        found["aesthetic_auc_masterpiece_worst"] = _listed(ranking_quality(best[ends], scores[ends]))
     if (models / "malformed.safetensors").exists():
         classifier = load_classifier(models / "malformed.safetensors", device)
         chance = classifier(decode_images(read_set(held_out, ["image"])))
-        found["malformed_auc"] = round(float(roc_auc_score(corpus.malformed, chance)), 4)
+        found["malformed_auc"] = _listed(ranking_quality(corpus.malformed, chance))
         person = torch.tensor([kind == "person" for kind in corpus.kind])
-        found["malformed_auc_people"] = round(float(roc_auc_score(corpus.malformed[person], chance[person])), 4)
+        found["malformed_auc_people"] = _listed(ranking_quality(corpus.malformed[person], chance[person]))
     if (models / "judge.safetensors").exists():
         judge = load_judge(models / "judge.safetensors", device)
         found["judge"] = judge_accuracy(judge(decode_images(read_set(held_out, ["image"]))), corpus)

@@ -1,0 +1,103 @@
+"""Sets drawn from held-out prompts with the embedded networks, for the world check and for the choice of the guide."""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from pipeline.allocator import keep_freed_memory
+from pipeline.arm import Arm
+from pipeline.arm_generator import ArmGenerator
+from pipeline.compose import compose
+from pipeline.files import fingerprint
+from pipeline.guidance import Text, guidance_of
+from pipeline.layout import CONF
+from pipeline.prompts import arm_negatives
+from pipeline.shard_files import SET_FEATURES
+from pipeline.shard_plan import plan_shards
+from pipeline.shards import encode_png, shard_fingerprint, write_shard
+from pipeline.study import Study, parse_study
+from pipeline.tinybooru.build import plans
+from pipeline.tinybooru.flaws import BAD_ANATOMY
+from pipeline.tinybooru.picture import Plan
+
+SHARD = 256
+UNGUIDED: dict[str, Any] = {"method": "unguided", "scale": 1.0}
+
+
+@cache
+def held_out(which: str, pictures: int) -> list[Plan]:
+    """The plans behind a kind of prompts: held-out combinations, in index order."""
+    wanted: dict[str, Callable[[Plan], bool]] = {
+        "good": lambda plan: True,
+        "empty": lambda plan: True,
+        "bad anatomy": lambda plan: plan.malformed and plan.flaws == (BAD_ANATOMY,),
+        "no quality": lambda plan: plan.kind == "person" and not plan.flaws,
+    }
+    chosen = (plan for plan in plans("validation", 0, which in ("good", "empty")) if wanted[which](plan))
+    return list(islice(chosen, pictures))
+
+
+def prompt_of(which: str, plan: Plan) -> str:
+    """The prompt of a plan: its tags, without the quality tag where the figure asks for that, or nothing."""
+    if which == "empty":
+        return ""
+    return ", ".join(tag for tag in plan.tags if which != "no quality" or tag != plan.quality)
+
+
+def study_of(
+    arms: Mapping[str, dict[str, Any]], pictures: int, guide: Path | None = None, steps: int | None = None
+) -> Study:
+    """The default study's networks and sampler with these arms, and with another guide or number of steps if given."""
+    content = compose(CONF, [])
+    content["arms"] = dict(arms)
+    if guide is not None:
+        content["model"] = {**content["model"], "guide": str(guide)}  # type: ignore[dict-item]
+    content["baseline"] = "unguided"
+    if steps is not None:
+        content["sampler"] = {**content["sampler"], "steps": steps}  # type: ignore[dict-item]
+    content["generate"] = {**content["generate"], "pictures": pictures}  # type: ignore[dict-item]
+    content["reference"] = {**content["reference"], "pictures": 2 * pictures}  # type: ignore[dict-item]
+    return parse_study(content, "a study of held-out prompts")
+
+
+def texts_of(arm: Arm, prompts: list[str]) -> dict[Text, list[str]]:
+    """The texts that an arm's networks read, one a picture each."""
+    given: dict[Text, list[str]] = {
+        "prompt": prompts,
+        "empty": [""] * len(prompts),
+        "negative": arm_negatives(arm, prompts, "plain"),
+    }
+    needed = {prediction.text for prediction in guidance_of(arm).predictions()}
+    return {text: values for text, values in given.items() if text in needed}
+
+
+def draw_set(study: Study, name: str, prompts: list[str], folder: Path, device: torch.device) -> None:
+    """Draw an arm's pictures of these prompts, seeds 0 and on, into `folder`, but for the shards that are there."""
+    texts = texts_of(study.arm(name), prompts)
+    mark = fingerprint([shard.fingerprint for shard in plan_shards(study, name, texts)])
+    paths = {start: folder / f"part-{start // SHARD:05d}.parquet" for start in range(0, len(prompts), SHARD)}
+    missing = [start for start, path in paths.items() if shard_fingerprint(path) != mark]
+    keep_freed_memory()
+    generator = ArmGenerator(study, name, device) if missing else None
+    with tqdm(total=len(missing) * SHARD, desc=f"drawn {name}", unit="picture", disable=None) as bar:
+        for start in missing:
+            assert generator is not None
+            columns: dict[str, list[object]] = {column: [] for column in SET_FEATURES}
+            for first in range(start, min(start + SHARD, len(prompts)), study.generate.batch):
+                ids = range(first, min(first + study.generate.batch, len(prompts)))
+                read = {text: [values[k] for k in ids] for text, values in texts.items()}
+                images = generator.draw(read, list(ids)).pictures
+                for k, image in zip(ids, images, strict=True):
+                    row = {
+                        "image_id": f"{name}-{k:06d}", "image": {"bytes": encode_png(image), "path": None},
+                        "arm": name, "pair_id": k, "prompt": prompts[k], "seed": k,
+                    }  # fmt: skip
+                    for column, values in columns.items():
+                        values.append(row.get(column, ""))
+                bar.update(len(ids))
+            write_shard(paths[start], columns, SET_FEATURES, mark)
