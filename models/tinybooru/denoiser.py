@@ -60,19 +60,21 @@ class DenoiserRecipe:
     whole_prompt_dropout: float = 0.1
     tag_dropout: float = 0.1
     seed: int = 0
+    attention_levels: int = 1  # the coarsest ones
 
 
 def build_unet(recipe: DenoiserRecipe) -> UNet2DConditionModel:
-    """diffusers' text-to-image UNet, attention at its coarsest level, the pooled text added to the time embedding."""
-    fine = len(recipe.channels) - 1
+    """diffusers' text-to-image UNet, attention at its coarsest levels, the pooled text added to the time embedding."""
+    coarse = recipe.attention_levels
+    fine = len(recipe.channels) - coarse
     return UNet2DConditionModel(
         sample_size=CANVAS // recipe.patch,
         in_channels=3 * recipe.patch**2,
         out_channels=3 * recipe.patch**2,
         layers_per_block=1,
         block_out_channels=recipe.channels,
-        down_block_types=(*["DownBlock2D"] * fine, "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", *["UpBlock2D"] * fine),
+        down_block_types=(*["DownBlock2D"] * fine, *["CrossAttnDownBlock2D"] * coarse),
+        up_block_types=(*["CrossAttnUpBlock2D"] * coarse, *["UpBlock2D"] * fine),
         attention_head_dim=4,
         norm_num_groups=16,
         cross_attention_dim=recipe.text_width,

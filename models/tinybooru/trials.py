@@ -43,6 +43,9 @@ TRIALS: dict[str, DenoiserRecipe] = {
         replace(START, name="4x4 patches, (64, 128)", channels=(64, 128)),
         replace(START, name="4x4 patches, (32, 128)", channels=(32, 128)),
         replace(START, name="4x4 patches, (48, 96)", channels=(48, 96)),
+        replace(
+            START, name="4x4 patches, (48, 96, 160), two with attention", channels=(48, 96, 160), attention_levels=2
+        ),
         replace(START, name="2x2 patches, (32, 48, 128)", patch=2, channels=(32, 48, 128)),
         replace(START, name="rate 3e-3", learning_rate=3e-3),
         replace(START, name="AdamW", optimiser="adamw"),

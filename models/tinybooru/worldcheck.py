@@ -212,7 +212,8 @@ def figures(looked: dict[str, Looked], reference: torch.Tensor, real: dict[str, 
     with_empty, with_negative = rate(malformed["no_quality_cfg"]), rate(malformed["no_quality_negative"])
     found.append(
         figure(f"no quality tags: malformed with the negative prompt at {NEGATIVE_SCALE:g}", with_negative,
-               "<= half of the empty prompt's", with_negative.value <= with_empty.value / 2)
+               "<= half of the empty prompt's, which is not 0",
+               with_empty.value > 0 and with_negative.value <= with_empty.value / 2)
     )  # fmt: skip
     found.append(figure(f"no quality tags: malformed with the empty prompt at {NEGATIVE_SCALE:g}", with_empty))
 
@@ -269,7 +270,7 @@ TIMED_STEPS, TIMED_BATCHES = 25, 5
 
 def pictures_per_second(device: torch.device) -> Interval:
     """Pictures a second of TIMED_STEPS steps of two evaluations each: the median batch, the slowest and the fastest."""
-    study = study_of({"unguided": UNGUIDED, "cfg": _cfg(3.0)}, 2, steps=TIMED_STEPS)
+    study = study_of({"unguided": UNGUIDED, "cfg": _cfg(3.0)}, 64, steps=TIMED_STEPS)
     batch = study.generate.batch
     prompts = [prompt_of("good", plan) for plan in held_out("good", batch)]
     texts, generator = texts_of(study.arm("cfg"), prompts), ArmGenerator(study, "cfg", device)
@@ -315,12 +316,13 @@ def main() -> None:
         raise InputError(f"{real_path} holds no figures of the judge; `make train` makes them")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     study = study_of({name: drawn.arm for name, drawn in SETS_DRAWN.items()}, pictures)
+    machine = of_the_machine(device)
     draw_sets(study, SETS, device)
     build(SETS / "real", "reference", 2 * pictures, study.reference.world_seed, good_only=True)
     looked = look(SETS, HERE, pictures, device)
     clip = load_clip(HERE / "clip", device)
     reference = embed_images(clip, decode_images(read_set(SETS / "real", ["image"])))
-    found = [*figures(looked, reference, real), *of_the_machine(device)]
+    found = [*figures(looked, reference, real), *machine]
     write_atomically(output, (json.dumps(found, indent=1) + "\n").encode())
     prompted = [draw(plan, CANVAS) for plan in held_out("good", CONTACT_COLUMNS)]
     rows = [list(islice(decode_images(read_set(SETS / name, ["image"])), CONTACT_COLUMNS)) for name in CONTACT_ROWS]
