@@ -42,7 +42,7 @@ GUIDE = DenoiserRecipe("guide", channels=(32, 96), steps=300, learning_rate=1.5e
 SNAPSHOTS = (1000, 1500, 2000, 3000)
 CLIP = ScorerRecipe("clip", steps=900, batch=256, learning_rate=1e-3)
 MALFORMED = ScorerRecipe("malformed", steps=1500, batch=128, learning_rate=2e-3)
-JUDGE = ScorerRecipe("judge", steps=2000, batch=128, learning_rate=2e-3, seed=2)
+JUDGE = ScorerRecipe("judge", steps=4000, batch=128, learning_rate=2e-3, seed=2)
 
 PARTS = ("clip", "malformed", "judge", "main", "guide")
 # The shipped tokenizer was trained with these; more of them would make another vocabulary.
