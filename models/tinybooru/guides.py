@@ -14,15 +14,16 @@ from typing import Any
 import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from eval.clip import load_clip
+from eval.clip import Clip, load_clip
 from eval.extractor import embed_images
 from eval.neighbours import neighbour_metrics
 from models.tinybooru.cards import GUIDES, write_cards
-from models.tinybooru.corpus import load_corpus
+from models.tinybooru.corpus import Corpus, load_corpus
 from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining, build_unet, snapshot
 from models.tinybooru.held_out_sets import UNGUIDED, draw_set, held_out, prompt_of, study_of
 from models.tinybooru.train import CHECKPOINTS, DATA, HERE, MAIN, SNAPSHOTS, recipes
 from models.tinybooru.worldcheck import fd_to
+from pipeline.allocator import keep_freed_memory
 from pipeline.errors import InputError, run_stage
 from pipeline.files import write_atomically
 from pipeline.shards import decode_images, read_set
@@ -95,11 +96,8 @@ def candidates() -> list[Candidate]:
     return found
 
 
-def train(run: Run, text_folder: Path, compiled: bool) -> None:
-    """Bring a run to its last snapshot. Raises InputError without main's text encoder."""
-    if not (text_folder / "text_encoder").is_dir():
-        raise InputError(f"{text_folder} has no text_encoder; `make train` makes it")
-    corpus, validation = load_corpus(DATA / "train"), load_corpus(DATA / "validation")
+def train(run: Run, corpus: Corpus, validation: Corpus, text_folder: Path, compiled: bool) -> None:
+    """Bring a run to its last snapshot, with main's text encoder."""
     encoder = CLIPTextModel.from_pretrained(text_folder / "text_encoder", torch_dtype=torch.float32)
     tokenizer = CLIPTokenizer.from_pretrained(text_folder / "tokenizer")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -110,13 +108,13 @@ def train(run: Run, text_folder: Path, compiled: bool) -> None:
 
 
 def measure(
-    name: str, arm: dict[str, Any], guide: Path | None, reference: torch.Tensor, device: torch.device
+    name: str, arm: dict[str, Any], guide: Path | None, reference: torch.Tensor, clip: Clip
 ) -> dict[str, float]:
     """Draw as many pictures as the reference [N, D] has, and compare them with it: FD with interval, recall."""
     study = study_of({"unguided": UNGUIDED, "arm": arm}, len(reference), guide)
     prompts = [prompt_of("good", plan) for plan in held_out("good", len(reference))]
-    draw_set(study, "arm", prompts, PICTURES / name, device)
-    embeddings = embed_images(load_clip(HERE / "clip", device), decode_images(read_set(PICTURES / name, ["image"])))
+    draw_set(study, "arm", prompts, PICTURES / name, clip.device)
+    embeddings = embed_images(clip, decode_images(read_set(PICTURES / name, ["image"])))
     fd = fd_to(reference, embeddings)
     found = {"fd": fd.value, "low": fd.low, "high": fd.high}
     found["recall"] = neighbour_metrics(embeddings, reference).recall
@@ -133,19 +131,24 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    if not (arguments.text / "text_encoder").is_dir():
+        raise InputError(f"{arguments.text} has no text_encoder; `make train` makes it")
+    if missing := [str(c.folder) for c in candidates() if c.recipe == MAIN and not (c.folder / "unet").is_dir()]:
+        raise InputError(f"there are no {', '.join(missing)}; training main anew leaves them (`make train`)")
+    keep_freed_memory()
+    corpus, validation = load_corpus(DATA / "train"), load_corpus(DATA / "validation")
     for run in RUNS:
-        train(run, arguments.text, not arguments.no_compile)
+        train(run, corpus, validation, arguments.text, not arguments.no_compile)
     if arguments.only_train:
         print(f"{len(candidates())} candidates in {CHECKPOINTS}; next: python -m models.tinybooru.guides")
         return
 
     pictures, device = arguments.pictures, torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if missing := [str(c.folder) for c in candidates() if not (c.folder / "unet").is_dir()]:
-        raise InputError(f"there are no {', '.join(missing)}; `make train` with another run of main makes them")
     build(PICTURES / "real", "reference", pictures, 0, good_only=True)
     real = decode_images(read_set(PICTURES / "real", ["image"]))
-    reference = embed_images(load_clip(HERE / "clip", device), real)
-    unguided = {"guide": "none", "scale": 1.0, **measure("unguided", UNGUIDED, None, reference, device)}
+    clip = load_clip(HERE / "clip", device)
+    reference = embed_images(clip, real)
+    unguided = {"guide": "none", "scale": 1.0, **measure("unguided", UNGUIDED, None, reference, clip)}
     rows: list[dict[str, Any]] = [unguided]
     for candidate in candidates():
         unet = build_unet(candidate.recipe)
@@ -159,7 +162,7 @@ def main() -> None:
         for scale in SCALES:
             arm = {"method": "autoguidance", "scale": scale}
             name = f"{candidate.folder.name}-{scale:g}"
-            rows.append({**known, "scale": scale, **measure(name, arm, candidate.folder, reference, device)})
+            rows.append({**known, "scale": scale, **measure(name, arm, candidate.folder, reference, clip)})
             content = {"pictures": pictures, "main_steps": MAIN.steps, "rows": rows}
             write_atomically(RESULTS, (json.dumps(content, indent=1) + "\n").encode())
             print(json.dumps(rows[-1]), flush=True)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from pipeline.allocator import keep_freed_memory
 from pipeline.arm import Arm
 from pipeline.arm_generator import ArmGenerator
 from pipeline.compose import compose
@@ -82,7 +81,6 @@ def draw_set(study: Study, name: str, prompts: list[str], folder: Path, device: 
     mark = fingerprint([shard.fingerprint for shard in plan_shards(study, name, texts)])
     paths = {start: folder / f"part-{start // SHARD:05d}.parquet" for start in range(0, len(prompts), SHARD)}
     missing = [start for start, path in paths.items() if shard_fingerprint(path) != mark]
-    keep_freed_memory()
     generator = ArmGenerator(study, name, device) if missing else None
     with tqdm(total=len(missing) * SHARD, desc=f"drawn {name}", unit="picture", disable=None) as bar:
         for start in missing:

@@ -59,7 +59,7 @@ TRIALS: dict[str, DenoiserRecipe] = {
 
 
 class Trial(DenoiserTraining):
-    """A run that keeps averages of several lengths."""
+    """A run that keeps averages of several lengths, which begin as plain means: a trial is short."""
 
     def prepare(self) -> None:
         """Start the averages."""
