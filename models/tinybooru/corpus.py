@@ -59,10 +59,17 @@ ONLY_JUDGEMENT = 0.04  # keep nothing but the quality and flaw tags
 SHUFFLED = 0.25
 
 
-def caption(tags: list[str], rng: np.random.Generator, whole_prompt_dropout: float, tag_dropout: float) -> str:
+def caption(
+    tags: list[str],
+    rng: np.random.Generator,
+    whole_prompt_dropout: float,
+    tag_dropout: float,
+    judgement_dropout: float = JUDGEMENT_DROPOUT,
+) -> str:
     """A training caption: tags dropped at random, sometimes shuffled, sometimes empty.
 
-    `whole_prompt_dropout` and `tag_dropout` are chances in [0, 1], of a picture and of each tag.
+    The dropouts are chances in [0, 1]: of a picture's whole caption, of each other tag, and of the quality and flaw
+    tags together.
     """
     draw = rng.random(4)
     if draw[0] < whole_prompt_dropout:
@@ -71,7 +78,7 @@ def caption(tags: list[str], rng: np.random.Generator, whole_prompt_dropout: flo
     if draw[1] < ONLY_JUDGEMENT:
         kept = [tag for tag in tags if tag in judgements]
     else:
-        judged = draw[2] >= JUDGEMENT_DROPOUT
+        judged = draw[2] >= judgement_dropout
         keep = rng.random(len(tags)) >= tag_dropout
         kept = [tag for tag, k in zip(tags, keep, strict=True) if (judged if tag in judgements else k)]
     if draw[3] < SHUFFLED:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DConditionModel
@@ -60,6 +61,10 @@ class DenoiserRecipe:
     whole_prompt_dropout: float = 0.1
     tag_dropout: float = 0.1
     seed: int = 0
+    # Share of each batch, from a step on, that is malformed people with their quality and flaw tags in the caption. All
+    # else stays as drawn from the corpus, so what follows from any one caption keeps its distribution.
+    malformed_share: float = 0.0
+    malformed_from: int = 0
     attention_levels: int = 1  # the coarsest ones
 
 
@@ -147,6 +152,7 @@ class DenoiserTraining:
             length: {name: p.detach().clone() for name, p in self.weights.items()} for length in (recipe.ema, *lengths)
         }
         self.optimisers = self._optimisers()
+        self.malformed = np.flatnonzero(corpus.malformed.numpy())
         self.step = 0
         self.history: list[dict[str, float]] = []
 
@@ -198,15 +204,25 @@ class DenoiserTraining:
         ).mean()
         return error
 
+    def batch(self, step: int) -> tuple[npt.NDArray[np.int64], list[str], int]:
+        """What a step learns from: rows of the corpus [B], their captions, and the seed of its noise."""
+        recipe = self.recipe
+        rng = np.random.default_rng([recipe.seed, step])
+        chosen = rng.integers(len(self.corpus), size=recipe.batch)
+        captions = [caption(self.corpus.tags[i], rng, recipe.whole_prompt_dropout, recipe.tag_dropout) for i in chosen]
+        if recipe.malformed_share and step >= recipe.malformed_from:
+            extra = rng.choice(self.malformed, round(recipe.malformed_share * recipe.batch))
+            chosen[: len(extra)] = extra
+            captions[: len(extra)] = [caption(self.corpus.tags[i], rng, 0.0, recipe.tag_dropout, 0.0) for i in extra]
+        return chosen, captions, int(rng.integers(2**62))
+
     def train_step(self) -> float:
         """One step; returns its loss."""
         recipe = self.recipe
         if self.step == recipe.text_encoder_steps and recipe.text_encoder_steps:
             self._freeze_text_encoder()
-        rng = np.random.default_rng([recipe.seed, self.step])
-        chosen = rng.integers(len(self.corpus), size=recipe.batch)
-        captions = [caption(self.corpus.tags[i], rng, recipe.whole_prompt_dropout, recipe.tag_dropout) for i in chosen]
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        chosen, captions, seed = self.batch(self.step)
+        generator = torch.Generator().manual_seed(seed)
         loss = self.loss(self.corpus.pixels[torch.from_numpy(chosen)], captions, generator)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_([p for p in self.weights.values() if p.grad is not None], 1.0)
