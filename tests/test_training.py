@@ -61,19 +61,27 @@ def test_the_text_encoder_is_frozen_on_the_way(corpus, tokenizer, tmp_path):
     assert all(torch.equal(p, frozen[n]) for n, p in run.text_encoder.named_parameters())
 
 
-def test_more_malformed_people_come_with_what_is_wrong_in_their_captions(corpus, tokenizer, tmp_path):
+def test_a_tag_in_focus_is_shown_more_and_never_without_its_name(corpus, tokenizer, tmp_path):
     plain = training(corpus, tokenizer, tmp_path / "a.safetensors", replace(TINY, batch=8))
-    more = replace(TINY, batch=8, malformed_share=0.5, malformed_from=2)
-    focused = training(corpus, tokenizer, tmp_path / "b.safetensors", more)
-    assert_same = np.testing.assert_array_equal
-    assert_same(focused.batch(1)[0], plain.batch(1)[0])
+    focus = {"bad anatomy": 0.25, "glasses": 0.125}
+    focused = training(corpus, tokenizer, tmp_path / "b.safetensors", replace(plain.recipe, focus=focus, focus_from=2))
+    np.testing.assert_array_equal(focused.batch(1)[0], plain.batch(1)[0])
     for step in range(2, 100):
         (rows, captions, _), (as_drawn, captions_as_drawn, _) = focused.batch(step), plain.batch(step)
-        assert corpus.malformed[torch.from_numpy(rows[:4])].all()
-        assert all("bad anatomy" in text for text in captions[:4])
+        for row, text, tag in zip(rows, captions, ["bad anatomy", "bad anatomy", "glasses"], strict=False):
+            assert tag in corpus.tags[row]
+            assert tag in text.split(", ")
         # Beyond these the batch is what the corpus gives, empty captions and all.
-        assert_same(rows[4:], as_drawn[4:])
-        assert captions[4:] == captions_as_drawn[4:]
+        np.testing.assert_array_equal(rows[3:], as_drawn[3:])
+        assert captions[3:] == captions_as_drawn[3:]
+
+
+@pytest.mark.parametrize(
+    ("focus", "words"), [({"a moustache": 0.1}, "a moustache"), ({"smile": 0.7, "frown": 0.7}, "1.4")]
+)
+def test_a_focus_that_cannot_be_is_refused(focus, words, corpus, tokenizer, tmp_path):
+    with pytest.raises(InputError, match=words):
+        training(corpus, tokenizer, tmp_path / "a.safetensors", replace(TINY, focus=focus))
 
 
 def test_a_damaged_checkpoint_is_refused(corpus, tokenizer, tmp_path):

@@ -64,23 +64,25 @@ def caption(
     rng: np.random.Generator,
     whole_prompt_dropout: float,
     tag_dropout: float,
-    judgement_dropout: float = JUDGEMENT_DROPOUT,
+    kept_tag: str | None = None,
 ) -> str:
     """A training caption: tags dropped at random, sometimes shuffled, sometimes empty.
 
-    The dropouts are chances in [0, 1]: of a picture's whole caption, of each other tag, and of the quality and flaw
-    tags together.
+    `whole_prompt_dropout` and `tag_dropout` are chances in [0, 1], of a picture and of each tag; `kept_tag` is never
+    dropped.
     """
     draw = rng.random(4)
-    if draw[0] < whole_prompt_dropout:
+    if draw[0] < whole_prompt_dropout and kept_tag is None:
         return ""
     judgements = {*QUALITIES, *FLAWS}
     if draw[1] < ONLY_JUDGEMENT:
-        kept = [tag for tag in tags if tag in judgements]
+        kept = [tag for tag in tags if tag in judgements or tag == kept_tag]
     else:
-        judged = draw[2] >= judgement_dropout
+        judged = draw[2] >= JUDGEMENT_DROPOUT
         keep = rng.random(len(tags)) >= tag_dropout
-        kept = [tag for tag, k in zip(tags, keep, strict=True) if (judged if tag in judgements else k)]
+        kept = [
+            tag for tag, k in zip(tags, keep, strict=True) if tag == kept_tag or (judged if tag in judgements else k)
+        ]
     if draw[3] < SHUFFLED:
         rng.shuffle(kept)
     return ", ".join(kept)

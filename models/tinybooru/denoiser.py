@@ -7,8 +7,8 @@ there on, so that snapshots of the main network and the guide read the same text
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,10 @@ class DenoiserRecipe:
     whole_prompt_dropout: float = 0.1
     tag_dropout: float = 0.1
     seed: int = 0
-    # Share of each batch, from a step on, that is malformed people with their quality and flaw tags in the caption. All
-    # else stays as drawn from the corpus, so what follows from any one caption keeps its distribution.
-    malformed_share: float = 0.0
-    malformed_from: int = 0
+    # Shares of each batch, from a step on, that are pictures with these tags, never dropped there. The rest stays as
+    # drawn from the corpus, so what follows from any one caption keeps its distribution.
+    focus: Mapping[str, float] = field(default_factory=dict)
+    focus_from: int = 0
     attention_levels: int = 1  # the coarsest ones
 
 
@@ -152,7 +152,11 @@ class DenoiserTraining:
             length: {name: p.detach().clone() for name, p in self.weights.items()} for length in (recipe.ema, *lengths)
         }
         self.optimisers = self._optimisers()
-        self.malformed = np.flatnonzero(corpus.malformed.numpy())
+        self.tagged = {tag: np.array([i for i, tags in enumerate(corpus.tags) if tag in tags]) for tag in recipe.focus}
+        if unseen := [tag for tag, rows in self.tagged.items() if not len(rows)]:
+            raise InputError(f"focus of recipe {recipe.name}: no training picture is tagged {', '.join(unseen)}")
+        if (total := sum(recipe.focus.values())) > 1:
+            raise InputError(f"focus of recipe {recipe.name}: the shares sum to {total:g}; a batch has 1 to give")
         self.step = 0
         self.history: list[dict[str, float]] = []
 
@@ -210,10 +214,12 @@ class DenoiserTraining:
         rng = np.random.default_rng([recipe.seed, step])
         chosen = rng.integers(len(self.corpus), size=recipe.batch)
         captions = [caption(self.corpus.tags[i], rng, recipe.whole_prompt_dropout, recipe.tag_dropout) for i in chosen]
-        if recipe.malformed_share and step >= recipe.malformed_from:
-            extra = rng.choice(self.malformed, round(recipe.malformed_share * recipe.batch))
-            chosen[: len(extra)] = extra
-            captions[: len(extra)] = [caption(self.corpus.tags[i], rng, 0.0, recipe.tag_dropout, 0.0) for i in extra]
+        first = 0
+        for tag, share in recipe.focus.items() if step >= recipe.focus_from else ():
+            for k in range(first, first + round(share * recipe.batch)):
+                chosen[k] = rng.choice(self.tagged[tag])
+                captions[k] = caption(self.corpus.tags[chosen[k]], rng, 0.0, recipe.tag_dropout, tag)
+            first += round(share * recipe.batch)
         return chosen, captions, int(rng.integers(2**62))
 
     def train_step(self) -> float:
