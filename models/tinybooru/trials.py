@@ -18,14 +18,22 @@ from tqdm import tqdm
 from models.tinybooru.corpus import Corpus, load_corpus
 from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining
 from models.tinybooru.tokenizer import train_tokenizer
-from models.tinybooru.train import DATA, MAIN, preset_texts
+from models.tinybooru.train import DATA, preset_texts
 from pipeline.errors import run_stage
 from pipeline.files import write_atomically
 
 RESULTS = Path(__file__).parent / "trials.json"
 CPU_SECONDS = 240
 # The rate stays on its plateau, so that a trial says what the next steps would go on from.
-START = replace(MAIN, name="as shipped", steps=100_000, text_encoder_steps=100_000, warmup=30, ema=0.95)
+START = DenoiserRecipe(
+    "4x4 patches, (48, 128)",
+    channels=(48, 128),
+    steps=100_000,
+    text_encoder_steps=100_000,
+    learning_rate=1.5e-3,
+    warmup=30,
+    ema=0.95,
+)
 AVERAGES = (0.9, 0.95, 0.97, 0.985)
 
 TRIALS: dict[str, DenoiserRecipe] = {
