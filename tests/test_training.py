@@ -105,6 +105,13 @@ def test_a_checkpoint_of_another_recipe_is_refused(corpus, tokenizer, tmp_path):
         training(corpus, tokenizer, path, replace(TINY, learning_rate=1.0)).resume()
 
 
+def test_a_checkpoint_of_another_vocabulary_is_refused(corpus, tokenizer, tmp_path):
+    training(corpus, tokenizer, tmp_path / "a.safetensors").run(until=2)
+    other = train_tokenizer([text.replace("style", "manner") for text in corpus.captions()])
+    with pytest.raises(InputError, match="another vocabulary"):
+        training(corpus, other, tmp_path / "a.safetensors").resume()
+
+
 def test_the_plateau_may_be_prolonged_but_not_the_fall(corpus, tokenizer, tmp_path):
     path = tmp_path / "a.safetensors"
     training(corpus, tokenizer, path).run(until=4)

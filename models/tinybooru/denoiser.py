@@ -25,6 +25,7 @@ from models.tinybooru.corpus import Corpus, caption
 from models.tinybooru.muon import Muon
 from models.tinybooru.tokenizer import CONTEXT_LENGTH
 from pipeline.errors import InputError
+from pipeline.files import fingerprint
 from pipeline.parametrisation import from_x0
 
 CANVAS = 64
@@ -283,7 +284,10 @@ class DenoiserTraining:
         for k, optimiser in enumerate(self.optimisers):
             for p, state in optimiser.state.items():
                 tensors |= {f"optimiser.{k}.{names[p]}|{key}": value for key, value in state.items()}
-        state = {"recipe": asdict(self.recipe), "step": self.step, "history": self.history}
+        state = {
+            "recipe": asdict(self.recipe), "step": self.step, "history": self.history,
+            "vocabulary": fingerprint(self.tokenizer.get_vocab()),
+        }  # fmt: skip
         save_checkpoint(self.checkpoint, tensors, state)
 
     def _prefix(self, length: float) -> str:
@@ -297,6 +301,12 @@ class DenoiserTraining:
         if not self._continues(state):
             raise InputError(
                 f"checkpoint {self.checkpoint} belongs to another recipe ({state['recipe']}); "
+                "delete it to train from the start"
+            )
+        # With other numbers for the same words the loss looks sound and the networks draw something else.
+        if state.get("vocabulary", vocabulary := fingerprint(self.tokenizer.get_vocab())) != vocabulary:
+            raise InputError(
+                f"checkpoint {self.checkpoint} was trained with another vocabulary than the tokenizer has now; "
                 "delete it to train from the start"
             )
         with torch.no_grad():

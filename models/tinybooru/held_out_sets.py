@@ -1,5 +1,6 @@
 """Sets drawn from held-out prompts with the embedded networks, for the world check and for the choice of the guide."""
 
+import os
 from collections.abc import Callable, Mapping
 from functools import cache
 from itertools import islice
@@ -55,7 +56,7 @@ def study_of(
     content = compose(CONF, [])
     content["arms"] = dict(arms)
     if guide is not None:
-        content["model"] = {**content["model"], "guide": str(guide)}  # type: ignore[dict-item]
+        content["model"] = {**content["model"], "guide": os.path.relpath(guide)}  # type: ignore[dict-item]
     content["baseline"] = "unguided"
     if steps is not None:
         content["sampler"] = {**content["sampler"], "steps": steps}  # type: ignore[dict-item]
