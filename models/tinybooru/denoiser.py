@@ -156,8 +156,12 @@ class DenoiserTraining:
         self.tagged = {tag: np.array([i for i, tags in enumerate(corpus.tags) if tag in tags]) for tag in recipe.focus}
         if unseen := [tag for tag, rows in self.tagged.items() if not len(rows)]:
             raise InputError(f"focus of recipe {recipe.name}: no training picture is tagged {', '.join(unseen)}")
-        if (total := sum(recipe.focus.values())) > 1:
-            raise InputError(f"focus of recipe {recipe.name}: the shares sum to {total:g}; a batch has 1 to give")
+        self.focused = [tag for tag, share in recipe.focus.items() for _ in range(round(share * recipe.batch))]
+        if len(self.focused) > recipe.batch:
+            raise InputError(
+                f"focus of recipe {recipe.name}: shares of {sum(recipe.focus.values()):g} in all are "
+                f"{len(self.focused)} pictures of a batch of {recipe.batch}"
+            )
         self.step = 0
         self.history: list[dict[str, float]] = []
 
@@ -215,12 +219,10 @@ class DenoiserTraining:
         rng = np.random.default_rng([recipe.seed, step])
         chosen = rng.integers(len(self.corpus), size=recipe.batch)
         captions = [caption(self.corpus.tags[i], rng, recipe.whole_prompt_dropout, recipe.tag_dropout) for i in chosen]
-        first = 0
-        for tag, share in recipe.focus.items() if step >= recipe.focus_from else ():
-            for k in range(first, first + round(share * recipe.batch)):
+        if step >= recipe.focus_from:
+            for k, tag in enumerate(self.focused):
                 chosen[k] = rng.choice(self.tagged[tag])
                 captions[k] = caption(self.corpus.tags[chosen[k]], rng, 0.0, recipe.tag_dropout, tag)
-            first += round(share * recipe.batch)
         return chosen, captions, int(rng.integers(2**62))
 
     def train_step(self) -> float:

@@ -56,7 +56,7 @@ def _recipe(*channels: int) -> DenoiserRecipe:
     return replace(MAIN, name=name, channels=channels, text_encoder_steps=0, seed=1)
 
 
-# Guides of (32, 64) with 300 steps and fewer overshoot at every scale (README.md).
+# A guide of (32, 64) with 300 steps overshoots at the lowest scale already (README.md).
 RUNS = (
     Run(_recipe(32, 64), _steps(600, 1200, 3000), lengths=(0.95, 0.99)),
     Run(_recipe(16, 48), _steps(1200, MAIN.steps)),
