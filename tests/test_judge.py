@@ -11,7 +11,7 @@ from eval.picture_classifier import save_weights
 from models.tinybooru.cards import write_cards
 from models.tinybooru.corpus import load_corpus
 from models.tinybooru.guides import candidates
-from models.tinybooru.held_out_sets import held_out, prompt_of
+from models.tinybooru.held_out_sets import UNGUIDED, draw_set, held_out, prompt_of, study_of
 from models.tinybooru.judge import (
     NO_ANSWER,
     QUESTIONS,
@@ -24,6 +24,7 @@ from models.tinybooru.judge import (
     truths,
 )
 from models.tinybooru.scorers import ScorerRecipe
+from models.tinybooru.train import HERE
 from models.tinybooru.worldcheck import (
     GUIDED,
     SETS_DRAWN,
@@ -35,6 +36,7 @@ from models.tinybooru.worldcheck import (
     legit,
 )
 from pipeline.errors import InputError
+from pipeline.shards import decode_images, read_set
 from pipeline.tinybooru.build import build
 from pipeline.tinybooru.flaws import QUALITIES
 
@@ -203,6 +205,17 @@ def test_the_card_shows_what_was_measured_and_leaves_out_what_was_not(tmp_path):
     assert "| kind | 0.8 | 0.7 to 0.9 | 9 | >= 0.9 |  |" in card
     assert "| none |  |  |  |  | 1.0 | 3.5 | 3.0 to 4.0 | 0.5 |" in card
     assert "| capacity | 16, 48 | 5 | 600 | 0.99 | 2.0 | 3.5 | 3.0 to 4.0 | 0.5 |" in card
+
+
+def test_the_shipped_networks_draw_the_colours_that_prompts_name(tmp_path):
+    # A tokenizer that is not the text encoder's own gives people and styles still, but colours at random.
+    plans = [plan for plan in held_out("good", 64) if plan.kind == "person"][:16]
+    study = study_of({"unguided": UNGUIDED, "arm": {"method": "cfg", "scale": 2.0}}, len(plans), steps=10)
+    draw_set(study, "arm", [prompt_of("good", plan) for plan in plans], tmp_path, CPU)
+    judged = load_judge(HERE / "judge.safetensors", CPU)(list(decode_images(read_set(tmp_path, ["image"]))))
+    for question, share in (("hair", 0.7), ("background", 0.8)):
+        right = [f"{said} {question}" in plan.tags for said, plan in zip(getattr(judged, question), plans, strict=True)]
+        assert sum(right) >= share * len(plans), (question, right)
 
 
 def test_the_guides_to_choose_from_have_less_and_names_of_their_own():
