@@ -29,7 +29,9 @@ def prediction_flops(
     that way here.
     """
     x, timestep = torch.zeros_like(like), torch.tensor(1, device=like.device)
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    # The counter sees no operation of a compiled network.
+    eager = torch.compiler.set_stance("force_eager")
+    with eager, FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         if prediction.perturbation is None:
             network(x, timestep, conditioning)
         else:

@@ -1,6 +1,8 @@
 """How a model's weights are held in memory, as conf/model describes it."""
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from pipeline.section import Section
 
@@ -10,7 +12,8 @@ class Loading(Section):
 
     `attention_slicing` computes attention in parts, `vae_slicing` decodes picture by picture and `vae_tiling` in tiles
     (which shows in the pixels of large canvases); `offload` keeps the UNet on the CPU and brings each layer to the
-    accelerator when it is needed.
+    accelerator when it is needed. `compile` has torch.compile fuse a UNet's operations: the first batches take a minute
+    more, once a network and size of batch, and all that follow less.
     """
 
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
@@ -18,3 +21,10 @@ class Loading(Section):
     vae_slicing: bool = False
     vae_tiling: bool = False
     offload: bool = False
+    compile: bool = False
+
+    @model_validator(mode="after")
+    def _compiled_where_it_lies(self) -> Self:
+        if self.compile and self.offload:
+            raise ValueError("compile and offload exclude each other: layers that move cannot be fused; leave one out")
+        return self

@@ -4,6 +4,8 @@ A checkpoint holds `unet/` and `scheduler/`, for latents `vae/`, and for a main 
 the main network's text embeddings. Weights load from safetensors only, and no code of a repository is ever run.
 """
 
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -212,8 +214,21 @@ def load_network(
     else:
         unet = unet.to(device, memory_format=memory_format(device))
     unet = unet.eval().requires_grad_(False)
+    if loading.compile:
+        _check_compiler()
+        unet.compile(dynamic=False)
     patch = 1 if latents else pixel_patch(unet.config.in_channels, checkpoint.path)
     return DenoisingNetwork(unet, schedule, patch, latents, dtype, execution)
+
+
+def _check_compiler() -> None:
+    # What torch's compiler would say at the first evaluation.
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise InputError(
+            f"model.loading.compile needs a C++ compiler, and there is no '{compiler}'; "
+            "install g++, name another in CXX, or leave compile out"
+        )
 
 
 def _part(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> Any:

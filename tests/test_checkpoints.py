@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from single_file import original_vae, save_single_file
 
@@ -144,6 +145,29 @@ def test_offloaded_weights_predict_the_same(checkpoint_params):
         for offload in (False, True)
     ]
     assert draw[0].pictures[0].tobytes() == draw[1].pictures[0].tobytes()
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_networks_draw_the_same(checkpoint_params, monkeypatch, backend):
+    # Inductor, the default, takes minutes for a network as small as this one.
+    own = UNet2DConditionModel.compile
+    monkeypatch.setattr(UNet2DConditionModel, "compile", lambda unet, **how: own(unet, backend=backend, **how))
+    texts = {"prompt": ["a person", "a cat"], "negative": ["bad anatomy"] * 2}
+    plain, compiled = (
+        ArmGenerator(study_of(checkpoint_params, "sd", loading=loading), "negative", CPU).draw(texts, [1, 2])
+        for loading in ({}, {"compile": True})
+    )
+    for ours, theirs in zip(compiled.pictures, plain.pictures, strict=True):
+        assert max(abs(a - b) for a, b in zip(ours.tobytes(), theirs.tobytes(), strict=True)) <= 1
+    assert compiled.cost.flops == plain.cost.flops > 0
+
+
+def test_compiling_needs_a_compiler_and_weights_that_stay(checkpoint_params, monkeypatch):
+    with pytest.raises(InputError, match="compile and offload exclude each other"):
+        study_of(checkpoint_params, "sd", loading={"compile": True, "offload": True})
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match=r"loading.compile needs a C\+\+ compiler, and there is no 'no-such"):
+        ArmGenerator(study_of(checkpoint_params, "sd", loading={"compile": True}), "cfg", CPU)
 
 
 def test_the_first_sdxl_autoencoder_stays_in_single_precision(pipelines_folder):

@@ -139,6 +139,26 @@ def test_the_loss_is_the_weighted_x0_error_whatever_is_predicted(prediction, cor
     assert loss.item() == pytest.approx(wrong_by**2, rel=1e-3)
 
 
+def test_recipes_are_compared_at_the_same_noise_levels_whatever_their_schedule(corpus, tokenizer, tmp_path):
+    read = {}
+    for schedule in ("linear", "squaredcos_cap_v2"):
+        recipe = replace(TINY, beta_schedule=schedule, weighting="x0")
+        run = training(corpus, tokenizer, tmp_path / f"{schedule}.safetensors", recipe)
+
+        def network(noisy, t, _, run=run, schedule=schedule):
+            read[schedule] = noisy, torch.stack([run.alphas[round(step)] for step in t.tolist()])
+            return SimpleNamespace(sample=torch.zeros_like(noisy))
+
+        run.forward = network
+        read[schedule, "loss"] = run.loss(
+            corpus.pixels[:8], corpus.captions()[:8], torch.Generator().manual_seed(0), common=True
+        ).item()
+    assert read["linear", "loss"] == read["squaredcos_cap_v2", "loss"]
+    assert torch.equal(read["linear"][0], read["squaredcos_cap_v2"][0])
+    # Each is told the timestep at which its own schedule has that level (here to the nearest whole one).
+    torch.testing.assert_close(read["linear"][1], read["squaredcos_cap_v2"][1], atol=3e-3, rtol=0)
+
+
 def test_snapshots_are_the_averages_of_their_step(corpus, tokenizer, tmp_path):
     training(corpus, tokenizer, tmp_path / "a.safetensors").run(snapshots=(5,))
     until = training(corpus, tokenizer, tmp_path / "b.safetensors")

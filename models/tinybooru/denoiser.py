@@ -26,7 +26,7 @@ from models.tinybooru.muon import Muon
 from models.tinybooru.tokenizer import CONTEXT_LENGTH
 from pipeline.errors import InputError
 from pipeline.files import fingerprint
-from pipeline.parametrisation import from_x0
+from pipeline.parametrisation import from_x0, timestep_at
 
 CANVAS = 64
 TRAIN_TIMESTEPS = 1000
@@ -50,6 +50,7 @@ class DenoiserRecipe:
     patch: int = 4
     prediction: str = "sample"
     weighting: str = "v"
+    beta_schedule: str = "linear"  # diffusers' name for how noise grows over the timesteps
     batch: int = 64
     optimiser: str = "muon"
     learning_rate: float = 1e-3
@@ -108,11 +109,11 @@ def build_text_encoder(tokenizer: CLIPTokenizer, width: int, layers: int = 2) ->
     )
 
 
-def build_scheduler(prediction: str = "sample") -> DDPMScheduler:
-    """The noise schedule of training: DDPM's linear betas, whose last step leaves nothing of the picture."""
+def build_scheduler(prediction: str = "sample", beta_schedule: str = "linear") -> DDPMScheduler:
+    """The noise schedule of training, DDPM's linear betas by default: their last step leaves nothing of the picture."""
     return DDPMScheduler(
         num_train_timesteps=TRAIN_TIMESTEPS,
-        beta_schedule="linear",
+        beta_schedule=beta_schedule,
         beta_start=1e-4,
         beta_end=0.02,
         prediction_type=prediction,
@@ -144,7 +145,8 @@ class DenoiserTraining:
             device
         )
         self.text_encoder.requires_grad_(recipe.text_encoder_steps > 0)
-        self.alphas = build_scheduler().alphas_cumprod.to(device)
+        self.alphas = build_scheduler(beta_schedule=recipe.beta_schedule).alphas_cumprod.to(device)
+        self.common_alphas = build_scheduler().alphas_cumprod.to(device)
         self.forward = torch.compile(self.unet) if compiled else self.unet
         self.weights = {f"unet.{n}": p for n, p in self.unet.named_parameters()}
         if recipe.text_encoder_steps:
@@ -192,25 +194,31 @@ class DenoiserTraining:
         return embeddings
 
     def loss(
-        self, pixels: torch.Tensor, captions: list[str], generator: torch.Generator, weighting: str | None = None
+        self, pixels: torch.Tensor, captions: list[str], generator: torch.Generator, common: bool = False
     ) -> torch.Tensor:
-        """Weighted x0 error of a batch, whatever the network predicts; `pixels` uint8 [B, 3, H, W]."""
+        """Weighted x0 error of a batch, whatever the network predicts; `pixels` uint8 [B, 3, H, W].
+
+        `common`: with the noise levels and the weighting ("v") by which all recipes are compared, not the recipe's.
+        """
         x0 = F.pixel_unshuffle(pixels.to(self.device).float() / 127.5 - 1, self.recipe.patch)
         t = torch.randint(TRAIN_TIMESTEPS, (len(x0),), generator=generator)
         noise = torch.randn(x0.shape, generator=generator).to(self.device)
-        alpha = self.alphas[t.to(self.device)].view(-1, 1, 1, 1)
+        timestep = t.to(self.device)
+        alpha = (self.common_alphas if common else self.alphas)[timestep].view(-1, 1, 1, 1)
+        if common and self.recipe.beta_schedule != "linear":  # there the same noise level is another timestep
+            sigmas = ((1 - alpha) / alpha).sqrt().flatten().tolist()
+            timestep = torch.tensor([timestep_at(sigma, self.alphas) for sigma in sigmas], device=self.device)
         noisy = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
         noisy = noisy.contiguous(memory_format=torch.channels_last)
-        output = self.forward(noisy, t.to(self.device), self.embed(captions)).sample.float()
+        output = self.forward(noisy, timestep, self.embed(captions)).sample.float()
         snr = alpha / (1 - alpha)
         kind = self.recipe.prediction
         # In the network's own terms: an x0 made of a noise prediction is that prediction's error, much enlarged,
         # minus itself, which single precision does not survive.
         target = from_x0(x0, kind, noisy, alpha.sqrt(), (1 - alpha).sqrt())
         in_x0 = {"sample": torch.ones_like(snr), "epsilon": 1 / snr, "v_prediction": 1 - alpha}[kind]
-        error: torch.Tensor = (
-            WEIGHTINGS[weighting or self.recipe.weighting](snr) * in_x0 * (output - target).square()
-        ).mean()
+        weight = WEIGHTINGS["v" if common else self.recipe.weighting](snr)
+        error: torch.Tensor = (weight * in_x0 * (output - target).square()).mean()
         return error
 
     def batch(self, step: int) -> tuple[npt.NDArray[np.int64], list[str], int]:
@@ -267,12 +275,12 @@ class DenoiserTraining:
     def held_out_loss(self, pictures: int = 256, captioned: bool = True) -> float:
         """Loss of the current weights on held-out pictures with full captions (or none) and fixed noise.
 
-        Always with the weighting "v", so that recipes of other weightings can be compared.
+        Always with the same weighting and noise levels, so that recipes with others can be compared.
         """
         generator = torch.Generator().manual_seed(0)
         captions = self.held_out.captions() if captioned else [""] * len(self.held_out)
         losses = [
-            self.loss(self.held_out.pixels[i : i + 64], captions[i : i + 64], generator, "v").item()
+            self.loss(self.held_out.pixels[i : i + 64], captions[i : i + 64], generator, common=True).item()
             for i in range(0, min(pictures, len(self.held_out)), 64)
         ]
         return sum(losses) / len(losses)
@@ -368,7 +376,7 @@ class DenoiserTraining:
         unet = build_unet(self.recipe)
         unet.load_state_dict({n.removeprefix("unet."): t for n, t in weights.items() if n.startswith("unet.")})
         unet.half().save_pretrained(folder / "unet")
-        build_scheduler(self.recipe.prediction).save_pretrained(folder / "scheduler")
+        build_scheduler(self.recipe.prediction, self.recipe.beta_schedule).save_pretrained(folder / "scheduler")
         if self.recipe.text_encoder_steps:
             encoder = build_text_encoder(self.tokenizer, self.recipe.text_width, self.recipe.text_layers)
             prefix = "text_encoder."

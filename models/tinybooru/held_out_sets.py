@@ -50,10 +50,14 @@ def prompt_of(which: str, plan: Plan) -> str:
 
 
 def study_of(
-    arms: Mapping[str, dict[str, Any]], pictures: int, guide: Path | None = None, steps: int | None = None
+    arms: Mapping[str, dict[str, Any]],
+    pictures: int,
+    guide: Path | None = None,
+    steps: int | None = None,
+    compiled: bool = False,
 ) -> Study:
     """The default study's networks and sampler with these arms, and with another guide or number of steps if given."""
-    content = compose(CONF, [])
+    content = compose(CONF, ["+model.loading.compile=true"] if compiled else [])
     content["arms"] = dict(arms)
     if guide is not None:
         content["model"] = {**content["model"], "guide": os.path.relpath(guide)}  # type: ignore[dict-item]

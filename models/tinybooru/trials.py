@@ -44,6 +44,7 @@ TRIALS: dict[str, DenoiserRecipe] = {
         replace(START, name="noise prediction, min-SNR", prediction="epsilon", weighting="min_snr"),
         replace(START, name="weight: plain x0 error", weighting="x0"),
         replace(START, name="weight: min-SNR", weighting="min_snr"),
+        replace(START, name="noise: cosine schedule", beta_schedule="squaredcos_cap_v2"),
         replace(START, name="8x8 patches, (96, 160)", patch=8, channels=(96, 160)),
         replace(START, name="8x8 patches, (96, 160), batch 128", patch=8, channels=(96, 160), batch=128),
         replace(START, name="8x8 patches, (128, 192)", patch=8, channels=(128, 192)),
