@@ -112,6 +112,12 @@ def test_a_checkpoint_of_another_vocabulary_is_refused(corpus, tokenizer, tmp_pa
         training(corpus, other, tmp_path / "a.safetensors").resume()
 
 
+def test_a_checkpoint_without_an_average_that_is_asked_for_is_refused(corpus, tokenizer, tmp_path):
+    training(corpus, tokenizer, tmp_path / "a.safetensors").run(until=1)
+    with pytest.raises(InputError, match=r"keeps no average of 0\.3; delete it"):
+        training(corpus, tokenizer, tmp_path / "a.safetensors", lengths=(0.3,)).resume()
+
+
 def test_the_plateau_may_be_prolonged_but_not_the_fall(corpus, tokenizer, tmp_path):
     path = tmp_path / "a.safetensors"
     training(corpus, tokenizer, path).run(until=4)

@@ -319,6 +319,11 @@ class DenoiserTraining:
                 f"checkpoint {self.checkpoint} was trained with another vocabulary than the tokenizer has now; "
                 "delete it to train from the start"
             )
+        kept = {length: any(key.startswith(self._prefix(length)) for key in tensors) for length in self.averages}
+        if lacking := [f"{length:g}" for length, there in kept.items() if not there]:
+            raise InputError(
+                f"checkpoint {self.checkpoint} keeps no average of {', '.join(lacking)}; delete it to begin anew"
+            )
         with torch.no_grad():
             for name, p in self.weights.items():
                 p.copy_(tensors[f"weight.{name}"])

@@ -7,24 +7,33 @@ data/guides, and the table goes to guides.json, which the card shows. What the j
 
 import argparse
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from eval.clip import Clip, load_clip
 from eval.extractor import embed_images
 from eval.neighbours import neighbour_metrics
 from models.tinybooru.cards import GUIDES, write_cards
-from models.tinybooru.corpus import Corpus, load_corpus
-from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining, build_unet, snapshot
+from models.tinybooru.corpus import load_corpus
+from models.tinybooru.denoiser import DenoiserRecipe, build_unet, snapshot
 from models.tinybooru.held_out_sets import UNGUIDED, draw_set, held_out, prompt_of, study_of
-from models.tinybooru.train import CHECKPOINTS, DATA, HERE, MAIN, SNAPSHOTS, recipes
+from models.tinybooru.train import (
+    CHECKPOINTS,
+    DATA,
+    GUIDE,
+    HERE,
+    MAIN,
+    SNAPSHOTS,
+    guide_checkpoint,
+    recipes,
+    train_guide,
+)
 from models.tinybooru.worldcheck import fd_to
 from pipeline.allocator import keep_freed_memory
-from pipeline.errors import InputError, run_stage
+from pipeline.errors import run_stage
 from pipeline.files import write_atomically
 from pipeline.shards import decode_images, read_set
 from pipeline.tinybooru.build import build
@@ -42,26 +51,17 @@ class Run:
     snapshots: tuple[int, ...]
     lengths: tuple[float, ...] = ()
 
-    @property
-    def checkpoint(self) -> Path:
-        return CHECKPOINTS / "guides" / f"{self.recipe.name}.safetensors"
-
 
 def _steps(*steps: int) -> tuple[int, ...]:
     return tuple(step for step in steps if step <= MAIN.steps)
 
 
-def _recipe(*channels: int) -> DenoiserRecipe:
-    name = "-".join(["guide", *map(str, channels)])
-    return replace(MAIN, name=name, channels=channels, text_encoder_steps=0, seed=1)
-
-
 # A guide of (32, 64) with 300 steps overshoots at the lowest scale already (README.md).
-RUNS = (Run(_recipe(32, 64), _steps(1200, 3000, MAIN.steps), lengths=(0.95, 0.99)),)
+RUNS = (Run(GUIDE, _steps(1200, 3000, MAIN.steps), lengths=(0.95, 0.99)),)
 # The step of the first run at which its other averages are candidates, too.
 AVERAGED_AT = 1200
 # Higher scales are not drawn once the distance is this many times that of no guidance: it only grows from there.
-OVERSHOT = 2.0
+OVERSHOT = 1.5
 
 
 @dataclass(frozen=True)
@@ -90,20 +90,9 @@ def candidates() -> list[Candidate]:
     for run in RUNS:
         for steps in run.snapshots:
             for ema in (run.recipe.ema, *(run.lengths if steps == AVERAGED_AT else ())):
-                folder = snapshot(run.checkpoint, run.recipe, steps, ema)
+                folder = snapshot(guide_checkpoint(run.recipe), run.recipe, steps, ema)
                 found.append(Candidate(folder, run.recipe, steps, ema))
     return found
-
-
-def train(run: Run, corpus: Corpus, validation: Corpus, text_folder: Path, compiled: bool) -> None:
-    """Bring a run to its last snapshot, with main's text encoder."""
-    encoder = CLIPTextModel.from_pretrained(text_folder / "text_encoder", torch_dtype=torch.float32)
-    tokenizer = CLIPTokenizer.from_pretrained(text_folder / "tokenizer")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    training = DenoiserTraining(
-        run.recipe, tokenizer, corpus, validation, encoder, run.checkpoint, device, compiled, run.lengths
-    )
-    training.run(until=run.snapshots[-1], snapshots=run.snapshots)
 
 
 def measure(
@@ -126,21 +115,24 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="CPU threads of training (default: all cores)")
     parser.add_argument("--text", type=Path, default=HERE / "main", help="where main's text encoder lies")
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile (slower, no wait)")
-    parser.add_argument("--only-train", action="store_true", help="stop when all candidates are trained")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--only-train", action="store_true", help="stop when all candidates are trained")
+    which.add_argument("--no-train", action="store_true", help="compare the candidates that are there")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    if not (arguments.text / "text_encoder").is_dir():
-        raise InputError(f"{arguments.text} has no text_encoder; `make train` makes it")
-    # Main's earlier averages are where main was trained, which takes hours; the shipped guide may be one of them.
-    chosen = [c for c in candidates() if c.recipe != MAIN or (c.folder / "unet").is_dir()]
-    if missing := sorted(c.folder.name for c in set(candidates()) - set(chosen)):
-        print(f"left out: {', '.join(missing)} in {CHECKPOINTS}; training main anew leaves them there (`make train`)")
     keep_freed_memory()
     compiled = not arguments.no_compile
-    corpus, validation = load_corpus(DATA / "train"), load_corpus(DATA / "validation")
-    for run in RUNS:
-        train(run, corpus, validation, arguments.text, compiled)
+    if not arguments.no_train:
+        corpus, validation = load_corpus(DATA / "train"), load_corpus(DATA / "validation")
+        for run in RUNS:
+            train_guide(run.recipe, run.snapshots, corpus, validation, arguments.text, compiled, run.lengths)
+    # Main's earlier averages are where main was trained, which takes hours.
+    chosen = [candidate for candidate in candidates() if (candidate.folder / "unet").is_dir()]
+    if missing := [candidate.folder.name for candidate in candidates() if candidate not in chosen]:
+        print(
+            f"not in {CHECKPOINTS}: {', '.join(missing)}; `make train` makes main's, leaving out --no-train the others"
+        )
     if arguments.only_train:
         print(f"{len(chosen)} candidates in {CHECKPOINTS}; next: python -m models.tinybooru.guides")
         return

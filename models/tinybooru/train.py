@@ -5,16 +5,18 @@ Every part resumes from its checkpoint in models/tinybooru/checkpoints and is sk
 
 import argparse
 import shutil
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from eval.clip import load_clip
 from eval.extractor import embed_images
 from eval.picture_classifier import save_weights
 from models.tinybooru.cards import keep_history, write_cards
-from models.tinybooru.corpus import load_corpus
+from models.tinybooru.corpus import Corpus, load_corpus
 from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining, snapshot
 from models.tinybooru.judge import JudgeTraining
 from models.tinybooru.measure import measure_scorers
@@ -46,9 +48,11 @@ MAIN = DenoiserRecipe(
     focus={"bad anatomy": 0.25, "glasses": 0.08, "sunglasses": 0.08},
     focus_from=2100,
 )
-# Less trained main networks to choose a guide from (guides.py), and the one that is the guide.
+# Less trained main networks to choose a guide from (guides.py).
 SNAPSHOTS = (1000, 1500, 2000, 3000)
-GUIDE_STEPS = 1000
+# Less capacity, and half of main's training: the rate is on its plateau when the run is stopped. Chosen by guides.py.
+GUIDE = replace(MAIN, name="guide-32-64", channels=(32, 64), text_encoder_steps=0, seed=1)
+GUIDE_STEPS = 3000
 CLIP = ScorerRecipe("clip", steps=900, batch=256, learning_rate=1e-3)
 MALFORMED = ScorerRecipe("malformed", steps=1500, batch=128, learning_rate=2e-3)
 JUDGE = ScorerRecipe("judge", steps=4000, batch=128, learning_rate=2e-3, seed=2)
@@ -66,7 +70,33 @@ def preset_texts() -> list[str]:
 def recipes() -> dict[str, dict[str, object]]:
     """How each network is trained, for the card."""
     trained = {recipe.name: asdict(recipe) for recipe in (MAIN, CLIP, MALFORMED, JUDGE)}
-    return {**trained, "guide": {"average of main's weights after steps": GUIDE_STEPS}}
+    return {**trained, "guide": {**asdict(GUIDE), "stopped after steps": GUIDE_STEPS}}
+
+
+def guide_checkpoint(recipe: DenoiserRecipe) -> Path:
+    """Where the run of a guide is kept, its snapshots beside it."""
+    return CHECKPOINTS / "guides" / f"{recipe.name}.safetensors"
+
+
+def train_guide(
+    recipe: DenoiserRecipe,
+    snapshots: Sequence[int],
+    corpus: Corpus,
+    held_out: Corpus,
+    text_folder: Path,
+    compiled: bool,
+    lengths: Sequence[float] = (),
+) -> None:
+    """Bring the run of a guide to its last snapshot, with the text encoder and tokenizer in `text_folder`."""
+    for part in ("text_encoder", "tokenizer"):
+        if not (text_folder / part).is_dir():
+            raise InputError(f"{text_folder} has no {part}; `python -m models.tinybooru.train main` makes it")
+    encoder = CLIPTextModel.from_pretrained(text_folder / "text_encoder", torch_dtype=torch.float32)
+    tokenizer = CLIPTokenizer.from_pretrained(text_folder / "tokenizer")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    checkpoint = guide_checkpoint(recipe)
+    training = DenoiserTraining(recipe, tokenizer, corpus, held_out, encoder, checkpoint, device, compiled, lengths)
+    training.run(until=snapshots[-1], snapshots=snapshots)
 
 
 def main() -> None:
@@ -109,10 +139,11 @@ def main() -> None:
         training.export(HERE / "main")
         keep_history(HERE, "main", training.history)
     if "guide" in parts:
-        less_trained = snapshot(CHECKPOINTS / "main.safetensors", MAIN, GUIDE_STEPS)
-        if not less_trained.is_dir():
-            raise InputError(f"there is no {less_trained}; training main leaves it there")
-        shutil.copytree(less_trained / "unet", HERE / "guide" / "unet", dirs_exist_ok=True)
+        trained = snapshot(guide_checkpoint(GUIDE), GUIDE, GUIDE_STEPS)
+        if not trained.is_dir():
+            train_guide(GUIDE, (GUIDE_STEPS,), corpus, held_out, HERE / "main", compiled)
+        for part in ("unet", "scheduler"):
+            shutil.copytree(trained / part, HERE / "guide" / part, dirs_exist_ok=True)
     write_cards(HERE, recipes())
     print(f"trained {', '.join(parts)} into {HERE}; next: make repro")
 

@@ -63,8 +63,8 @@ NEGATIVE_SCALE = 2.0
 SETS_DRAWN = {
     "unguided": Drawn("good", UNGUIDED),
     "cfg_2": Drawn("good", _cfg(2.0)),
+    "autoguidance_125": Drawn("good", _auto(1.25)),
     "autoguidance_15": Drawn("good", _auto(1.5)),
-    "autoguidance_2": Drawn("good", _auto(2.0)),
     "bad_anatomy": Drawn("bad anatomy", _cfg(3.0)),
     "no_quality_cfg": Drawn("no quality", _cfg(NEGATIVE_SCALE)),
     "no_quality_negative": Drawn(
@@ -73,7 +73,7 @@ SETS_DRAWN = {
     "empty": Drawn("empty", UNGUIDED),
     "empty_negative": Drawn("empty", {"method": "negative", "scale": 2.0, "negative_preset": "tinybooru"}),
 }
-GUIDED = ("cfg_2", "autoguidance_15", "autoguidance_2")
+GUIDED = ("cfg_2", "autoguidance_125", "autoguidance_15")
 AUTOGUIDED = GUIDED[1:]
 
 
