@@ -10,7 +10,7 @@ import sys
 import time
 
 # In order of how long they take; docs/benchmarks.md says what each measures.
-BENCHMARKS = ("report", "verify", "generate", "agreement", "executor", "metrics", "study")
+BENCHMARKS = ("report", "verify", "generate", "agreement", "training", "executor", "metrics", "study")
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from benchmarks.peak import matmul_rate
 from benchmarks.record import Result, entry, least, record
 from models.tinybooru.tokenizer import train_tokenizer
 from pipeline.checkpoints import locate
@@ -271,19 +272,6 @@ def picture_flops(contest: Contest) -> int:
     with FlopCounterMode(display=False) as decoder, sdpa_kernel(SDPBackend.MATH):
         contest.main.to_pictures(one)
     return contest.steps * int(step.get_total_flops()) + int(decoder.get_total_flops())
-
-
-def matmul_rate(device: torch.device, side: int = 8192) -> float:
-    """FLOPs a second of a large product of matrices in bfloat16: the peak that can be had on the device."""
-    a = torch.randn(side, side, device=device, dtype=torch.bfloat16)
-
-    def product() -> None:
-        for _ in range(10):
-            a @ a
-        a[0, 0].item()  # waits for the device
-
-    (seconds,) = least(5, product)
-    return 10 * 2 * side**3 / seconds
 
 
 def main() -> None:
