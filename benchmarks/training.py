@@ -1,9 +1,9 @@
-"""What a training step of the embedded main network costs: `python -m benchmarks.training`, into benchmarks/results.json.
+"""What a training step of the embedded networks costs: `python -m benchmarks.training`, into benchmarks/results.json.
 
-The shipped recipe on pictures of the world, from captions and noise to the averaged weights, eager and compiled, on CUDA
-where torch sees it, else on the CPU. The share of peak counts the FLOPs of the forward and the backward pass alone, in
-the precision of training, against large matrix products measured in the same run. The operators that take longest are
-printed with their shares.
+The shipped recipe on pictures of the world, from captions and noise to the averaged weights, eager and compiled, on
+CUDA where torch sees it, else on the CPU. The share of peak counts the FLOPs of the forward and the backward pass
+alone, in the precision of training, against large matrix products measured in the same run. The operators that take
+longest are printed with their shares.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from pipeline.tinybooru.build import build
 PICTURES = 1024
 # Products of this side take a core about a quarter of a second; smaller ones do not reach the peak of a GPU.
 SIDES = {"cpu": 2048, "cuda": 8192}
-# From here on the recipe shows malformed people and glasses more often and its text encoder is frozen: most of its steps.
+# From here on the text encoder is frozen and the recipe shows some tags more often: so are most of its steps.
 STEP = MAIN.focus_from
 
 

@@ -2,7 +2,8 @@
 
 Every trial has the same CPU seconds on one thread, so a change that makes a step dearer has to earn it; they mean
 nearly the same on a busy machine. What a change is worth is the held-out loss, written to trials.json as trials end;
-those that stand there are not run again.
+those that stand there are not run again unless named. Processors differ in how many pictures they see in that time, so
+a trial is to be held against the first one on its own processor.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from benchmarks.record import processor
 from models.tinybooru.corpus import Corpus, load_corpus
 from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining
 from models.tinybooru.tokenizer import train_tokenizer
@@ -117,6 +119,7 @@ def run_trial(recipe: DenoiserRecipe, corpus: Corpus, held_out: Corpus) -> dict[
     best = min(averaged, key=lambda keep: averaged[keep])
     return {
         "trial": recipe.name,
+        "machine": processor(),
         "parameters": sum(p.numel() for p in trial.unet.parameters()),
         "cpu_seconds": round(spent, 1),
         "steps": trial.step,
@@ -142,7 +145,8 @@ def main() -> None:
     for name in chosen or [name for name in TRIALS if name not in {result["trial"] for result in results}]:
         result = run_trial(TRIALS[name], corpus, held_out)
         # Read again: two of these may run at once, a thread each.
-        results = [r for r in read_results() if r["trial"] != name] + [result]
+        here = name, result["machine"]
+        results = [r for r in read_results() if (r["trial"], r["machine"]) != here] + [result]
         write_atomically(RESULTS, (json.dumps(results, indent=1) + "\n").encode())
         print(json.dumps(result), flush=True)
     print(f"{len(results)} trials in {RESULTS}")
