@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 from safetensors import safe_open
 
 from pipeline.credentials import credential_patterns
@@ -22,6 +23,7 @@ _PATTERNS = {what: re.compile(pattern) for what, pattern in _PERSONAL.items()}
 # A backslash before punctuation is how Markdown shows it.
 _ESCAPED = re.compile(r"\\([^\w\s])")
 _TEXT_ROWS = 1000
+_PICTURES = (".gif", ".jpeg", ".jpg", ".png", ".webp")
 
 
 def labeller_names(folder: Path) -> set[str]:
@@ -37,9 +39,10 @@ def labeller_names(folder: Path) -> set[str]:
 
 
 def check_leaks(files: Mapping[str, Path], names: Iterable[str], environment: Mapping[str, str] = os.environ) -> None:
-    """Look through every text of the files: text files, string columns of parquet, metadata of weights.
+    """Look through every text of the files: text files, string columns of parquet, metadata of weights and pictures.
 
-    Raises InputError that names the file and what was found, and never shows a credential.
+    Raises InputError that names the file and what was found, and never shows a credential, and for a picture that
+    cannot be read.
     """
     patterns = credential_patterns(environment) | _PATTERNS
     for name in names:
@@ -61,6 +64,8 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
     elif path.suffix == ".safetensors":
         with safe_open(path, framework="np") as file:
             yield "metadata", json.dumps(file.metadata() or {})
+    elif path.suffix.lower() in _PICTURES:
+        yield "metadata", _picture_metadata(path)
     else:
         content = path.read_bytes()
         for encoding in ("utf-8", "latin-1"):
@@ -72,6 +77,18 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
         yield "text", text
         if path.suffix == ".md":
             yield "text", _ESCAPED.sub(r"\1", html.unescape(text))
+
+
+def _picture_metadata(path: Path) -> str:
+    # Not the file's bytes: among compressed pixels anything turns up by chance, an e-mail address in half a megabyte.
+    try:
+        with Image.open(path) as image:
+            image.load()  # PNG may have text after the pixels
+            found = {**image.info, **image.getexif(), **getattr(image, "text", {})}
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path} is no picture that can be read ({error}); make the file anew") from None
+    values = (v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in found.values())
+    return "\n".join([*map(str, found), *values])
 
 
 def _parquet_texts(path: Path) -> Iterator[tuple[str, str]]:

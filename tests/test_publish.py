@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from datasets import Features, Value
 from hub_server import Hub, serve
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors.numpy import save_file
 from small_study import ARMS, PARAMS, write_study
 
@@ -341,6 +343,33 @@ def test_metadata_of_weights_are_read(tmp_path: Path) -> None:
     save_file({"w": np.zeros(2)}, weights, {"trained_by": "anna@uni.example.org"})
     with pytest.raises(InputError, match=r"w\.safetensors holds an e-mail address \(metadata\)"):
         check_leaks({"w.safetensors": weights}, [], {})
+
+
+def test_metadata_of_pictures_are_read_and_their_pixels_are_not(tmp_path: Path) -> None:
+    address, picture = b"anna@uni.example.org ", tmp_path / "contact.png"
+    pixels = Image.frombytes("P", (64, 64), (address * 200)[: 64 * 64])
+    pixels.putpalette(bytes(range(256)) * 3)  # with fewer colours a pixel is no whole byte
+    pixels.save(picture, compress_level=0)
+    assert address in picture.read_bytes()  # as compression makes it by chance
+    check_leaks({"contact.png": picture}, [], {})
+
+    text = PngInfo()
+    text.add_text("Author", "anna@uni.example.org", zip=True)
+    exif = Image.Exif()
+    exif[0x013B] = "anna@uni.example.org"  # Artist
+    for suffix, metadata in ((".png", {"pnginfo": text}), (".png", {"exif": exif}), (".jpg", {"exif": exif})):
+        picture = tmp_path / f"by{suffix}"
+        pixels.convert("L").save(picture, **metadata)
+        with pytest.raises(InputError, match=r"by\.\w+ holds an e-mail address \(metadata\)"):
+            check_leaks({picture.name: picture}, [], {})
+
+
+def test_a_picture_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    picture = tmp_path / "contact.png"
+    Image.effect_noise((64, 64), 64).save(picture)
+    picture.write_bytes(picture.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"contact\.png is no picture that can be read"):
+        check_leaks({"contact.png": picture}, [], {})
 
 
 def test_values_of_secret_variables_are_looked_for_and_not_shown(tmp_path: Path) -> None:

@@ -144,11 +144,11 @@ def main() -> None:
     corpus, held_out = load_corpus(DATA / "train"), load_corpus(DATA / "validation")
     for name in chosen or [name for name in TRIALS if name not in {result["trial"] for result in results}]:
         result = run_trial(TRIALS[name], corpus, held_out)
+        print(json.dumps(result), flush=True)
         # Read again: two of these may run at once, a thread each.
         here = name, result["machine"]
         results = [r for r in read_results() if (r["trial"], r["machine"]) != here] + [result]
         write_atomically(RESULTS, (json.dumps(results, indent=1) + "\n").encode())
-        print(json.dumps(result), flush=True)
     print(f"{len(results)} trials in {RESULTS}")
 
 
