@@ -49,16 +49,10 @@ def training(recipe: DenoiserRecipe, corpus: Corpus, device: torch.device, compi
     return run
 
 
-def loss_of_a_step(run: DenoiserTraining) -> torch.Tensor:
-    """The loss of the step at which the run stands."""
-    rows, captions, seed = run.batch(run.step)
-    return run.loss(run.corpus.pixels[torch.from_numpy(rows)], captions, torch.Generator().manual_seed(seed))
-
-
 def flops_of_a_step(run: DenoiserTraining) -> int:
     """FLOPs of the convolutions and matrix products of one forward and backward pass."""
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        loss_of_a_step(run).backward()  # type: ignore[no-untyped-call]
+        run.step_loss().backward()  # type: ignore[no-untyped-call]
     run.unet.zero_grad(set_to_none=True)
     return int(counter.get_total_flops())
 

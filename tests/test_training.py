@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.training import flops_of_a_step, loss_of_a_step
+from benchmarks.training import flops_of_a_step
 from models.tinybooru.checkpoint import load_checkpoint, save_checkpoint
 from models.tinybooru.corpus import caption, load_corpus
 from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining
@@ -171,7 +171,7 @@ def test_recipes_are_compared_at_the_same_noise_levels_whatever_their_schedule(c
 def test_a_step_is_counted_as_one_forward_and_two_backward_passes(corpus, tokenizer, tmp_path):
     run = training(corpus, tokenizer, tmp_path / "a.safetensors", replace(TINY, text_encoder_steps=0))
     with FlopCounterMode(display=False) as forward, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        loss_of_a_step(run)
+        run.step_loss()
     # Gradients to inputs and to weights; none to the noisy picture and none into the frozen text encoder.
     assert 2.5 < flops_of_a_step(run) / forward.get_total_flops() < 3
     assert all(p.grad is None for p in run.unet.parameters())

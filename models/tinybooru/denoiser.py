@@ -233,14 +233,18 @@ class DenoiserTraining:
                 captions[k] = caption(self.corpus.tags[chosen[k]], rng, 0.0, recipe.tag_dropout, tag)
         return chosen, captions, int(rng.integers(2**62))
 
+    def step_loss(self) -> torch.Tensor:
+        """The loss of the step at which the run stands."""
+        chosen, captions, seed = self.batch(self.step)
+        generator = torch.Generator().manual_seed(seed)
+        return self.loss(self.corpus.pixels[torch.from_numpy(chosen)], captions, generator)
+
     def train_step(self) -> float:
         """One step; returns its loss."""
         recipe = self.recipe
         if self.step == recipe.text_encoder_steps and recipe.text_encoder_steps:
             self._freeze_text_encoder()
-        chosen, captions, seed = self.batch(self.step)
-        generator = torch.Generator().manual_seed(seed)
-        loss = self.loss(self.corpus.pixels[torch.from_numpy(chosen)], captions, generator)
+        loss = self.step_loss()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_([p for p in self.weights.values() if p.grad is not None], 1.0)
         rate = self.rate(self.step)
