@@ -77,7 +77,7 @@ publish: $(READY) ## the study's dataset to the Hugging Face Hub (REPO=owner/nam
 train: $(READY) ## train the embedded networks again; resumes (see models/tinybooru/README.md)
 	$(BIN)/python -m models.tinybooru.train
 
-worldcheck: $(READY) ## draw with the shipped networks and let the judge measure them (resumes; about an hour on two cores)
+worldcheck: $(READY) ## draw with the shipped networks and let the judge measure them (resumes; 74 minutes on two cores)
 	$(BIN)/python -m models.tinybooru.worldcheck
 
 lock: $(READY) ## resolve pyproject.toml into requirements.lock anew

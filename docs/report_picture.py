@@ -5,12 +5,12 @@ It is the page as Chromium shows it, with some of its sections left out so that 
 
 import argparse
 import io
-import shutil
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
+from docs.browser import opened_chromium, small_png
 from pipeline.errors import InputError, run_stage
 from pipeline.files import write_atomically
 from pipeline.layout import REPORT
@@ -47,20 +47,13 @@ def picture(browser: Browser, report: Path) -> bytes:
             (WIDTH, round(whole.height * WIDTH / whole.width)), Image.Resampling.LANCZOS
         )
     page.close()
-    buffer = io.BytesIO()
-    small.quantize(256, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
-    return buffer.getvalue()
+    return small_png(small)
 
 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m docs.report_picture", description=__doc__).parse_args()
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        raise InputError("chromium is missing; `apt-get install --no-install-recommends chromium` installs it")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+    with opened_chromium() as browser:
         shown = picture(browser, REPORT)
-        browser.close()
     write_atomically(PICTURE, shown)
     print(f"{PICTURE}: {len(shown) / 1000:.0f} kB")
 

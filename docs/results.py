@@ -6,13 +6,13 @@ metrics/compare.json.
 """
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
+from docs.browser import opened_chromium
 from eval.notation import quoted
 from eval.report.details import MATCHED_COLUMNS, matched_rows
 from pipeline.comparison import COMPARISON, Alignment, Comparison, load_comparison
@@ -68,13 +68,8 @@ def main() -> None:
     arguments = parser.parse_args()
     folder: Path = arguments.sweep
     comparison = compared(folder)
-    browser_path = shutil.which("chromium")
-    if browser_path is None:
-        raise InputError("chromium is missing; `apt-get install --no-install-recommends chromium` installs it")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
+    with opened_chromium() as browser:
         photograph(browser, folder / REPORT, PICTURES)
-        browser.close()
     environment = Environment(
         loader=FileSystemLoader(DOCS),
         undefined=StrictUndefined,

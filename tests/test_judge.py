@@ -34,6 +34,7 @@ from models.tinybooru.worldcheck import (
     contact_sheet,
     figures,
     legit,
+    sets_of_people,
 )
 from pipeline.errors import InputError
 from pipeline.shards import decode_images, read_set
@@ -103,6 +104,8 @@ def test_prompts_of_the_check_are_what_their_names_say():
         assert not set(tags) & set(QUALITIES)
     assert {prompt_of("empty", plan) for plan in held_out("empty", 3)} == {""}
     assert all(not plan.flaws for plan in held_out("good", 8))
+    assert {plan.kind for plan in held_out("good people", 8)} == {"person"}
+    assert all("glasses" in prompt_of("glasses", plan) and not plan.flaws for plan in held_out("glasses", 4))
 
 
 def judgements_of(plans_, malformed):
@@ -143,9 +146,9 @@ def test_figures_hold_where_they_reach_their_bars():
         "aesthetic_auc_masterpiece_worst": [0.97, 0.96, 0.98, n],
     }
     sets = {}
-    for name, drawn in SETS_DRAWN.items():
+    for name, drawn in {**SETS_DRAWN, **sets_of_people(GUIDED[0])}.items():
         plans_ = held_out(drawn.prompts, n)
-        rates = {"bad_anatomy": 0.9, "no_quality_cfg": 0.4, "no_quality_negative": 0.1, "unguided": 0.5}
+        rates = {"bad_anatomy": 0.9, "no_quality_cfg": 0.4, "no_quality_negative": 0.1, "people_unguided": 0.5}
         malformed = torch.rand(n) < rates.get(name, 0.02)
         spread = 3.0 if name == "unguided" else 1.0
         judged = judgements_of(plans_, malformed)
@@ -164,7 +167,11 @@ def test_figures_hold_where_they_reach_their_bars():
     ratio = next(entry for name, entry in found.items() if name.startswith("FD of autoguidance"))
     assert ratio["holds"] is True, "the unguided set was made three times as wide as the real one"
     assert {entry["holds"] for entry in found.values()} == {True, False, None}
-    assert any(name.endswith(GUIDED) for name in found)
+    best = GUIDED[0]  # all are as prompted, and the first of equals is taken
+    of_people = [f"{question} as prompted, {name}" for question in ("hair", "glasses") for name in (best, "unguided")]
+    of_people += [f"people with good quality tags judged legit, {name}" for name in (best, "unguided")]
+    assert {found[name]["n"] for name in of_people} == {n}, "a set of people is behind figures of people"
+    assert found[of_people[-2]]["holds"] is True, "half of the unguided people were made malformed"
 
 
 def test_the_contact_sheet_has_a_row_for_each_guidance():

@@ -34,12 +34,21 @@ def held_out(which: str, pictures: int) -> list[Plan]:
     """The plans behind a kind of prompts: held-out combinations, in index order."""
     wanted: dict[str, Callable[[Plan], bool]] = {
         "good": lambda plan: True,
+        "good people": lambda plan: plan.kind == "person",
+        "glasses": wears_glasses,
         "empty": lambda plan: True,
         "bad anatomy": lambda plan: plan.malformed and plan.flaws == (BAD_ANATOMY,),
         "no quality": lambda plan: plan.kind == "person" and not plan.flaws,
     }
-    chosen = (plan for plan in plans("validation", 0, which in ("good", "empty")) if wanted[which](plan))
-    return list(islice(chosen, pictures))
+    of_any_quality = which in ("bad anatomy", "no quality")
+    chosen = (plan for plan in plans("validation", 0, not of_any_quality) if wanted[which](plan))
+    # Few plans wear glasses: finding as many takes a minute and more.
+    return list(tqdm(islice(chosen, pictures), f"prompts: {which}", pictures, unit="prompt", delay=5, disable=None))
+
+
+def wears_glasses(plan: Plan) -> bool:
+    """Whether a plan's tags name glasses of any kind."""
+    return not {"glasses", "sunglasses"}.isdisjoint(plan.tags)
 
 
 def prompt_of(which: str, plan: Plan) -> str:

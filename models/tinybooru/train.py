@@ -36,7 +36,7 @@ from pipeline.tinybooru.build import build
 HERE = Path(__file__).parent
 CHECKPOINTS = HERE / "checkpoints"
 DATA = Path("data/tinybooru")
-WORLD_SEED, TRAINING_PICTURES, HELD_OUT_PICTURES = 0, 30000, 3072
+WORLD_SEED, TRAINING_PICTURES, HELD_OUT_PICTURES = 0, 30000, 6656
 
 MAIN = DenoiserRecipe(
     "main",

@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from mlflow import MlflowClient
 from mlflow.data import get_source
 from PIL import Image
 from small_study import ARMS, HOSTILE, PARAMS, URI, comparison, picture, write_comparison
 from tracked_runs import all_runs, artifacts
 
+from docs.browser import opened_chromium
+from docs.mlflow_picture import arms, compared, opened, served
 from pipeline.gallery import GAP
 from pipeline.shards import set_fingerprint
 from pipeline.study import Study, parse_study
@@ -90,6 +93,25 @@ def test_the_shared_view_lists_the_arms_of_this_state(study: Study, root: Path, 
     for column in view["selectedColumns"]:
         kind, key = column.rstrip("`").split(".`")
         assert all(key in getattr(run.data, kind) for run in runs)
+
+
+def test_mlflow_opens_on_the_arms_and_plots_their_comparison(
+    study: Study, root: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Only MLflow's own pages know whether they can read the view and its address.
+    track(study, root, URI)
+    monkeypatch.chdir(root)
+    experiment, runs = arms()
+    with served() as address, opened_chromium() as browser:
+        page = opened(browser, address)
+        page.get_by_text("unguided", exact=True).first.wait_for()
+        names = page.locator(".ag-row a[href*='/runs/']").all_inner_texts()
+        columns = page.get_by_role("columnheader").all_inner_texts()
+        plot = compared(browser, address.split("/#")[0], experiment, runs)
+    distances = {run.info.run_name: run.data.metrics["fd"] for run in all_runs(client)[1]}
+    assert names == sorted(ARMS, key=lambda name: distances[name])
+    assert {"fd", "precision", "recall", "method", "scale"} <= {column.strip() for column in columns}
+    assert len(plot.getcolors(plot.width * plot.height)) > 10, "a plot has lines of many colours"
 
 
 def test_values_beyond_mlflows_limits_are_cut(root: Path, client: MlflowClient) -> None:
