@@ -4,7 +4,6 @@ A direction is main - reference in x0: where guidance by that reference pushes. 
 thousands of dimensions have a cosine near 0.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -12,8 +11,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from eval.bootstrap import Interval, mean_interval
+
+# A direction shorter than this share of the prediction is rounding: half precision has ten bits behind the point.
+_COINCIDES = 1e-3
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,14 @@ class Action:
 
 @dataclass(frozen=True)
 class Trajectories:
-    """An arm's trace as arrays: `sigma` [S], `norms` [N, S, R], `cosines` [N, S, R (R - 1) / 2]."""
+    """An arm's trace as arrays: `sigma` [S], `norms` [N, S, R], `cosines` [N, S, R (R - 1) / 2].
+
+    `coinciding` are the references left out because they predict what the main network does, such as the empty prompt
+    of an arm that has no other: what is between them is rounding and has no direction.
+    """
 
     references: tuple[str, ...]
+    coinciding: tuple[str, ...]
     sigma: NDArray[np.float64]
     norms: NDArray[np.float64]
     cosines: NDArray[np.float64]
@@ -60,10 +68,11 @@ class Trajectories:
 
 
 def trajectories(trace: pa.Table) -> Trajectories | None:
-    """The trace of an arm by picture and step; None where fewer than two references were evaluated at some step.
+    """The trace of an arm by picture and step; None where fewer than two references have a direction at every step.
 
     `trace` has the columns image_id, step, sigma, references, relative_norms and cosines. A reference that a schedule
-    leaves out at some steps is left out altogether.
+    leaves out at some steps is left out altogether, and so is one that coincides with the main prediction. References
+    may stand in another order at another step: a schedule puts those in use before those that are only probed.
     Raises ValueError where a picture lacks a step.
     """
     rows = trace.sort_by([("image_id", "ascending"), ("step", "ascending")])
@@ -81,30 +90,53 @@ def trajectories(trace: pa.Table) -> Trajectories | None:
         zip(names, rows["relative_norms"].to_pylist(), rows["cosines"].to_pylist(), strict=True)
     ):
         norms[k] = [norm[own.index(name)] for name in common]
-        by_pair = dict(zip(combinations(own, 2), cosine, strict=True))
-        cosines.append([by_pair[pair] for pair in combinations(common, 2)])
+        by_pair = {frozenset(pair): value for pair, value in zip(combinations(own, 2), cosine, strict=True)}
+        cosines.append([by_pair[frozenset(pair)] for pair in combinations(common, 2)])
+    apart = norms.mean(0) >= _COINCIDES
+    if apart.sum() < 2:
+        return None
+    kept = [bool(apart[a] and apart[b]) for a, b in combinations(range(len(common)), 2)]
     return Trajectories(
-        common,
+        tuple(name for name, one in zip(common, apart, strict=True) if one),
+        tuple(name for name, one in zip(common, apart, strict=True) if not one),
         rows["sigma"].to_numpy().reshape(pictures, steps).mean(0),
-        norms.reshape(pictures, steps, len(common)),
-        np.array(cosines).reshape(pictures, steps, -1),
+        norms[:, apart].reshape(pictures, steps, -1),
+        np.array(cosines)[:, kept].reshape(pictures, steps, -1),
     )
 
 
-def alignments(found: Trajectories, resamples: int, level: float, seed: int) -> list[Alignment]:
-    """Every two references, with intervals over pictures."""
+@dataclass(frozen=True)
+class Means:
+    """How means over pictures get their intervals: by the bootstrap over pictures, or over `clusters` [N] of them.
+
+    Clusters are the numbers of the prompts that pictures share, in the order of the trace.
+    """
+
+    resamples: int
+    level: float
+    seed: int
+    clusters: Tensor | None = None
+
+    def __call__(self, values: NDArray[np.float64]) -> Interval:
+        """The mean of values [N]."""
+        known = torch.from_numpy(np.ascontiguousarray(values))
+        return mean_interval(known, self.resamples, self.level, self.seed, self.clusters)
+
+    def over_steps(self, sigma: NDArray[np.float64], values: NDArray[np.float64]) -> list[tuple[float, Interval]]:
+        """The means of values [N, S] at each step."""
+        return list(zip(sigma.tolist(), [self(column) for column in values.T], strict=True))
+
+
+def alignments(found: Trajectories, mean: Means) -> list[Alignment]:
+    """Every two references."""
     return [
-        Alignment(
-            (a, b),
-            _over_steps(found.sigma, found.cosine(a, b), resamples, level, seed),
-            _mean(found.cosine(a, b).mean(1), resamples, level, seed),
-        )
+        Alignment((a, b), mean.over_steps(found.sigma, found.cosine(a, b)), mean(found.cosine(a, b).mean(1)))
         for a, b in combinations(found.references, 2)
     ]
 
 
-def actions(found: Trajectories, resamples: int, level: float, seed: int) -> list[Action]:
-    """Every reference: how strongly it pushes and where in the schedule, with intervals over pictures."""
+def actions(found: Trajectories, mean: Means) -> list[Action]:
+    """Every reference: how strongly it pushes and where in the schedule."""
     result = []
     for k, name in enumerate(found.references):
         norms = found.norms[:, :, k]
@@ -114,25 +146,14 @@ def actions(found: Trajectories, resamples: int, level: float, seed: int) -> lis
         result.append(
             Action(
                 name,
-                _over_steps(found.sigma, norms, resamples, level, seed),
-                _mean(norms.mean(1), resamples, level, seed),
-                _mean(half / norms.shape[1], resamples, level, seed),
+                mean.over_steps(found.sigma, norms),
+                mean(norms.mean(1)),
+                mean(half / norms.shape[1]),
             )
         )
     return result
 
 
-def closer_to(found: Trajectories, of: str, a: str, b: str, resamples: int, level: float, seed: int) -> Interval:
+def closer_to(found: Trajectories, of: str, a: str, b: str, mean: Means) -> Interval:
     """cos(of, a) - cos(of, b), averaged over steps: above 0 where `of` points rather the way of `a`. Paired."""
-    return _mean((found.cosine(of, a) - found.cosine(of, b)).mean(1), resamples, level, seed)
-
-
-def _over_steps(
-    sigma: NDArray[np.float64], values: NDArray[np.float64], resamples: int, level: float, seed: int
-) -> list[tuple[float, Interval]]:
-    means: Sequence[Interval] = [_mean(column, resamples, level, seed) for column in values.T]
-    return list(zip(sigma.tolist(), means, strict=True))
-
-
-def _mean(values: NDArray[np.float64], resamples: int, level: float, seed: int) -> Interval:
-    return mean_interval(torch.from_numpy(np.ascontiguousarray(values)), resamples, level, seed)
+    return mean((found.cosine(of, a) - found.cosine(of, b)).mean(1))

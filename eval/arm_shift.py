@@ -25,6 +25,7 @@ from pipeline.study import Metrics
 DIRECTIONS = 4
 # Fewer prompts with several pictures than this say nothing about the diversity within a prompt.
 REPEATED_PROMPTS = 10
+# The least; see `permutations`.
 PERMUTATIONS = 999
 # How many of the tags that changed most are named.
 NAMED_TAGS = 5
@@ -37,13 +38,17 @@ def against_baseline(
     base: dict[str, Replicates],
     prompts: Tensor,
     settings: Metrics,
+    permuted: int = PERMUTATIONS,
 ) -> dict[str, Any]:
-    """The record AgainstBaseline of one arm, with unadjusted `p_values` in the place of the adjusted ones."""
+    """The record AgainstBaseline of one arm, with unadjusted `p_values` in the place of the adjusted ones.
+
+    `permuted` is how many permutations the permutation tests have.
+    """
     level, seed = settings.level, settings.seed
     differences = {name: found[column] - base[column] for name, column in PAIRED_SCORES.items()}
     differences["reference_fd"] = found["fd_for_differences"] - base["fd_for_differences"]
     preferences = {name: (found[name] - base[name]).interval(level) for name in settings.scorers}
-    mmd = paired_mmd_test(arm.features, baseline.features, PERMUTATIONS, seed)
+    mmd = paired_mmd_test(arm.features, baseline.features, permuted, seed)
     moved = paired_displacement(arm.features, baseline.features)
     # Pictures of one seed differ less than those of two; held out together, a pair cannot tell on itself.
     auc = classifier_auc(arm.features, baseline.features, prompts, prompts, level)
@@ -53,7 +58,7 @@ def against_baseline(
         "mean_share": moved.mean_share,
         "dispersion": moved.dispersion,
         "two_sample": {"mmd2": mmd.mmd2, "mmd_p": mmd.p, "auc": auc},
-        "composition": composition(arm, baseline, found, base, settings),
+        "composition": composition(arm, baseline, found, base, settings, permuted),
         "directions": named_directions(arm, baseline),
         "within_prompt": within_prompt(arm, baseline, prompts, settings),
         "lpips": lpips_difference(found, base, prompts, settings),
@@ -73,8 +78,12 @@ def against_baseline(
 def against_reference(
     arm: ArmValues, found: dict[str, Replicates], reference: SetFeatures, prompts: Tensor, settings: Metrics
 ) -> dict[str, Any]:
-    """The record AgainstReference of one arm; real pictures are independent of the arm's, each on its own."""
-    mmd = mmd_test(arm.features, reference.images, PERMUTATIONS, settings.seed)
+    """The record AgainstReference of one arm; real pictures are independent of the arm's, each on its own.
+
+    Pictures of one prompt are not: the permutation test takes the first of each, as a pool in which some are copies of
+    one another and others are not is not exchangeable.
+    """
+    mmd = mmd_test(arm.features[first_of_each(prompts)], reference.images, PERMUTATIONS, settings.seed)
     own = torch.arange(len(reference.ids)) + int(prompts.max()) + 1
     auc = classifier_auc(arm.features, reference.images, prompts, own, settings.level)
     return {
@@ -83,12 +92,29 @@ def against_reference(
     }
 
 
+def first_of_each(prompts: Tensor) -> Tensor:
+    """The numbers of the first picture of each prompt, int64 and ascending, given every picture's prompt [N]."""
+    names, numbers = torch.unique(prompts, return_inverse=True)
+    first = torch.full((len(names),), len(prompts))
+    return first.scatter_reduce(0, numbers, torch.arange(len(prompts)), "amin").sort().values
+
+
+def permutations(arms: int, level: float) -> int:
+    """How many permutations let each of `arms` guided arms be decided at `level` after Holm's correction.
+
+    The smallest p-value is 1 / (1 + permutations), and the correction multiplies it by up to the number of arms; ten
+    times as many as just reach 1 - level.
+    """
+    return max(PERMUTATIONS, math.ceil(10 * arms / (1 - level)) - 1)
+
+
 def composition(
     arm: ArmValues,
     baseline: ArmValues,
     found: dict[str, Replicates],
     base: dict[str, Replicates],
     settings: Metrics,
+    permuted: int,
 ) -> dict[str, Any]:
     """How the shares of the kinds changed, with intervals over pairs."""
     shares = [*(found[column] for column in KIND_COLUMNS), *(base[column] for column in KIND_COLUMNS)]
@@ -103,7 +129,7 @@ def composition(
     return {
         "total_variation": distance(total_variation),
         "jensen_shannon": distance(jensen_shannon),
-        "p": paired_composition_p_value(kind_chances(arm), kind_chances(baseline), PERMUTATIONS, settings.seed),
+        "p": paired_composition_p_value(kind_chances(arm), kind_chances(baseline), permuted, settings.seed),
     }
 
 

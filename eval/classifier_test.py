@@ -25,8 +25,9 @@ def classifier_auc(x: Tensor, y: Tensor, clusters_x: Tensor, clusters_y: Tensor,
 
     0.5: it cannot; 1: it always can. Scores come from five-fold cross-validation. Pictures with the same number in
     `clusters_x` [N] and `clusters_y` [M], such as the pictures of a pair or of a prompt, are held out together:
-    otherwise a classifier that knows one picture of a pair would misjudge the other. The interval is DeLong's (1988)
-    over clusters (Obuchowski, 1997), for the classifiers as they were trained.
+    otherwise a classifier that knows one picture of a pair would misjudge the other. The area is the share of pairs of
+    one fold that are in order, since each fold has a classifier of its own; a fold without pictures of one set has no
+    pairs. The interval is DeLong's (1988) over clusters (Obuchowski, 1997), for the classifiers as they were trained.
     Raises ValueError below 2 x 5 pictures a set, below 5 clusters, for differing D and for features not finite.
     """
     x, y = comparable(x, y, 2 * FOLDS, "classifier tests")
@@ -35,29 +36,40 @@ def classifier_auc(x: Tensor, y: Tensor, clusters_x: Tensor, clusters_y: Tensor,
     groups = torch.cat([clusters_x, clusters_y]).numpy()
     if len(np.unique(groups)) < FOLDS:
         raise ValueError(f"classifier tests need at least {FOLDS} prompts or pairs, found {len(np.unique(groups))}")
-    scores = np.empty(len(labels))
+    # Of the pairs (x, y) of one fold: how many a picture is in, and how many of them are in order.
+    pairs, right = np.zeros(len(labels)), np.zeros(len(labels))
     for train, test in GroupKFold(FOLDS).split(features, labels, groups):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
         with warnings.catch_warnings():
             # A separable set has no finite optimum; its AUC is decided long before.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(features[train], labels[train])
-        decision = model.decision_function(features[test])
-        # Folds have different intercepts and scales, so scores are ranks within their fold: only order counts.
-        scores[test] = stats.rankdata(np.round(decision, 9)) / (len(test) + 1)
-    return _delong(scores[: len(x)], scores[len(x) :], groups, level)
+        decision = np.round(model.decision_function(features[test]), 9)
+        ours = labels[test] == 1
+        pairs[test] = np.where(ours, (~ours).sum(), ours.sum())
+        right[test] = _pairs_in_order(decision, ours)
+    return _delong(pairs, right, groups, len(x), level)
 
 
-def _delong(x: NDArray[np.float64], y: NDArray[np.float64], groups: NDArray[np.int64], level: float) -> Interval:
-    # Placements: the share of the other set that each picture is ranked above, ties as half.
-    n, m = len(x), len(y)
-    ranks = stats.rankdata(np.concatenate([x, y]))
-    above = (ranks[:n] - stats.rankdata(x)) / m
-    below = 1 - (ranks[n:] - stats.rankdata(y)) / n
-    auc = float(above.mean())
+def _pairs_in_order(decision: NDArray[np.float64], ours: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Of each picture [T]: how many of the other set it is on the right side of, ties as half."""
+    ranks = stats.rankdata(decision)
+    right = np.empty(len(decision))
+    right[ours] = ranks[ours] - stats.rankdata(decision[ours])
+    right[~ours] = ours.sum() - (ranks[~ours] - stats.rankdata(decision[~ours]))
+    return right
+
+
+def _delong(
+    pairs: NDArray[np.float64], right: NDArray[np.float64], groups: NDArray[np.int64], n: int, level: float
+) -> Interval:
+    # Every pair is counted once for its picture of x and once for its picture of y.
+    total = float(pairs.sum()) / 2
+    if total == 0:
+        raise ValueError("classifier tests need folds with pictures of both sets; take more prompts")
+    auc = float(right.sum()) / (2 * total)
     _, cluster = np.unique(groups, return_inverse=True)
-    deviations = np.concatenate([(above - auc) / n, (below - auc) / m])
-    sums = np.bincount(cluster, deviations)
+    sums = np.bincount(cluster, (right - auc * pairs) / total)
     count = len(sums)
     error = math.sqrt(count / (count - 1) * float((sums**2).sum()))
     half = float(stats.t.ppf((1 + level) / 2, count - 1)) * error

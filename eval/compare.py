@@ -4,11 +4,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor
 from tqdm import tqdm
 
-from eval.alignment import actions, alignments, closer_to, trajectories
+from eval.alignment import Means, actions, alignments, closer_to, trajectories
 from eval.arm_files import (
     Arms,
     check_one_instrument,
@@ -18,14 +19,14 @@ from eval.arm_files import (
     read_detail,
     reference_captions,
 )
-from eval.arm_shift import against_baseline, against_reference, kind_chances, tag_composition
+from eval.arm_shift import against_baseline, against_reference, kind_chances, permutations, tag_composition
 from eval.bootstrap import Interval, statistic_interval
 from eval.features import REFERENCE, SetFeatures, load_features
 from eval.frechet import frechet_distance
 from eval.holm import holm
 from eval.jackknife import deletions
 from eval.kinds import KINDS
-from eval.matched_strength import frontiers
+from eval.matched_strength import frontiers, sweeps
 from eval.paired_arms import arm_replicates
 from eval.plot_tables import COLUMNS, csv_bytes, direction_sizes, plot_tables
 from eval.tags import fit_tag_reader, tag_shares
@@ -70,8 +71,12 @@ def compare_arms(
     kept = deletions(prompts, settings.seed)
     found = arm_replicates(arms, study.baseline, reference.images, settings.precision_recall_k, kept)
     guided = [name for name in study.arms if name != study.baseline]
+    sweep_of = sweeps(study.arms)
+    permuted = permutations(len(guided), settings.level)
     against = {
-        name: against_baseline(arms[name], arms[study.baseline], found[name], found[study.baseline], prompts, settings)
+        name: against_baseline(
+            arms[name], arms[study.baseline], found[name], found[study.baseline], prompts, settings, permuted
+        )
         for name in tqdm(guided, "compare with the baseline", unit="arm", disable=None)
     }
     reader = fit_tag_reader(reference.images, captions, settings.seed)
@@ -84,7 +89,7 @@ def compare_arms(
         ComparedArm.model_validate(
             {
                 "arm": name,
-                "family": arm.family,
+                "family": sweep_of[name],
                 "method": arm.method,
                 "scale": arm.scale,
                 "prompt": arm.prompt,
@@ -100,7 +105,13 @@ def compare_arms(
         )
         for name, arm in tqdm(study.arms.items(), "compare with the reference", unit="arm", disable=None)
     ]
-    floor = Floor.model_validate({"fd": reference_floor(reference.images, study.generate.pictures, settings)})
+    n = study.generate.pictures
+    floor = Floor.model_validate(
+        {
+            "fd": reference_floor(reference.images, n, settings),
+            "between_sets": reference_floor(reference.images[: 2 * n], n, settings),
+        }
+    )
     return Comparison.model_validate(
         {
             "study": study.name,
@@ -110,7 +121,7 @@ def compare_arms(
             "floor": floor,
             "reference_n": len(reference.ids),
             "frontiers": frontiers(study.arms, study.baseline, found, settings.level),
-            "alignment": [one for name in study.arms if (one := alignment_of(name, settings)) is not None],
+            "alignment": [one for name in study.arms if (one := alignment_of(name, prompts, settings)) is not None],
             "verdicts": arm_verdicts(compared, study.baseline, floor, settings.level),
             "provenance": provenance(study, reference, details[study.baseline]["provenance"]),
         }
@@ -118,33 +129,35 @@ def compare_arms(
 
 
 def reference_floor(reference: Tensor, n: int, settings: Metrics) -> Interval:
-    """The Fréchet distance that `n` real pictures have from the other real ones: what a perfect arm would get."""
+    """The Fréchet distance that the first `n` real pictures have from the others: what a perfect arm would get."""
     ours, others = reference[:n], reference[n:]
     return statistic_interval(
         lambda index: frechet_distance(ours[index], others), n, settings.resamples, settings.level, settings.seed
     )
 
 
-def alignment_of(arm: str, settings: Metrics) -> Alignment | None:
-    """The alignment of the references along one arm's trajectories; None where fewer than two were evaluated."""
+def alignment_of(arm: str, prompts: Tensor, settings: Metrics) -> Alignment | None:
+    """The alignment of the references along one arm's trajectories; None where fewer than two have a direction."""
     if "cosines" not in read_set(TRACES / arm, None).column_names:
         return None
     columns = ["image_id", "step", "sigma", "references", "relative_norms", "cosines"]
     found = trajectories(read_set(TRACES / arm, columns))
     if found is None:
         return None
-    ask = (settings.resamples, settings.level, settings.seed)
+    repeated = prompts if len(torch.unique(prompts)) < len(prompts) else None
+    mean = Means(settings.resamples, settings.level, settings.seed, repeated)
     asked = {"negative", "guide", "empty"} <= set(found.references)
-    guide_over_empty = closer_to(found, "negative", "guide", "empty", *ask) if asked else None
+    guide_over_empty = closer_to(found, "negative", "guide", "empty", mean) if asked else None
     content = {
         "arm": arm,
-        "pairs": [{**vars(one), "steps": _steps(one.steps)} for one in alignments(found, *ask)],
-        "actions": [{**vars(one), "steps": _steps(one.steps)} for one in actions(found, *ask)],
+        "pairs": [{**vars(one), "steps": _steps(one.steps)} for one in alignments(found, mean)],
+        "actions": [{**vars(one), "steps": _steps(one.steps)} for one in actions(found, mean)],
+        "coinciding": found.coinciding,
         "guide_over_empty": guide_over_empty,
         "answer": "",
     }
     record = Alignment.model_validate(content)
-    return record.model_copy(update={"answer": alignment_answer(record.pairs, record.actions, record.guide_over_empty)})
+    return record.model_copy(update={"answer": alignment_answer(record)})
 
 
 def provenance(study: Study, reference: SetFeatures, measured: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,11 @@ def frontiers(arms: Mapping[str, Arm], baseline: str, found: AllReplicates, leve
     """Every family of arms as a frontier over its scales, and all of them at equal CLIP score and at equal shift."""
     paths = family_paths(arms, baseline)
     # A family with other prompts begins elsewhere and would move the levels away from where the others are.
-    from_baseline = [path[1:] for path in paths.values() if path[0] == baseline]
+    from_baseline = [
+        others
+        for path in paths.values()
+        if baseline in path and (others := [name for name in path if name != baseline])
+    ]
     levels = {axis: matching_levels(from_baseline, baseline, found, column, level) for axis, column in AXES.items()}
     return [
         {
@@ -76,19 +80,46 @@ def matching_levels(
     return levels
 
 
-def family_paths(arms: Mapping[str, Arm], baseline: str) -> dict[str, list[str]]:
-    """The arms of every family in order of their scale; the baseline begins those that draw the same prompts."""
-    base = arms[baseline]
-    families: dict[str, list[str]] = {}
+def sweeps(arms: Mapping[str, Arm]) -> dict[str, str]:
+    """The sweep of scales that each arm belongs to.
+
+    It is called as the family; where arms of one family differ in more than their scale (two negative prompts, two
+    canvases), there is a sweep for each, called as the first of its arms.
+    """
+    members: dict[str, dict[str, list[str]]] = {}
     for name, arm in arms.items():
-        if name != baseline:
-            families.setdefault(arm.family, []).append(name)
-    paths = {}
-    for family, names in families.items():
-        path = sorted(names, key=lambda name: arms[name].scale)
-        same_prompts = all(arms[name].prompt == base.prompt for name in names)
-        paths[family] = [baseline, *path] if same_prompts and base.method == "unguided" else path
-    return paths
+        members.setdefault(arm.family, {}).setdefault(_all_but_scale(arm), []).append(name)
+    found: dict[str, str] = {}
+    for family, by_settings in members.items():
+        for first, *others in by_settings.values():
+            # An arm may be called as some family is.
+            own = first if first == family or first not in members else f"{family}_{first}"[:40]
+            found |= dict.fromkeys([first, *others], family if len(by_settings) == 1 else own)
+    return found
+
+
+def _all_but_scale(arm: Arm) -> str:
+    apart = {"scale", "description", "family", "probes", "negative_prompt", "negative_preset", "negative_from_prompt"}
+    return f"{arm.model_dump_json(exclude=apart)} {arm.used_negative}"
+
+
+def family_paths(arms: Mapping[str, Arm], baseline: str) -> dict[str, list[str]]:
+    """The arms of every sweep in order of their scale.
+
+    An unguided baseline begins those that draw the same prompts the same way; another one has its place in its own.
+    """
+    base, sweep_of = arms[baseline], sweeps(arms)
+    drawn = {"prompt", "quality_preset", "canvas", "sampler", "image_to_image"}
+    paths: dict[str, list[str]] = {}
+    for name in sorted(arms, key=lambda name: arms[name].scale):
+        if name != baseline or base.method != "unguided":
+            paths.setdefault(sweep_of[name], []).append(name)
+    for path in paths.values():
+        same_start = all(arms[name].model_dump(include=drawn) == base.model_dump(include=drawn) for name in path)
+        if same_start and base.method == "unguided":
+            path.insert(0, baseline)
+    in_order = dict.fromkeys(sweep_of[name] for name in arms)
+    return {sweep: paths[sweep] for sweep in in_order if sweep in paths}
 
 
 def matched(path: list[str], found: AllReplicates, axis: str, level: float, confidence: float) -> dict[str, Interval]:

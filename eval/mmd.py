@@ -58,6 +58,19 @@ def cmmd_replicates(x: Tensor, y: Tensor, groups: Tensor) -> Replicates:
 
 
 @dataclass(frozen=True)
+class _Kernel:
+    """A kernel as a function of scalar products, `of_products`, of what `read` makes of rows [B, D] of features.
+
+    Rows are read block by block: whole sets in double precision, or of length 1, would be further copies of them.
+    `of_products` changes what it is given, and `read` gives a copy: memory for every step in between is not had for
+    nothing, the freed blocks leave holes (600 MiB of them for 20,000 pictures).
+    """
+
+    of_products: Callable[[Tensor], Tensor]
+    read: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
 class _KernelSums:
     """Sums of kernel values by picture of x, float64, and what depends on y alone.
 
@@ -65,7 +78,7 @@ class _KernelSums:
     """
 
     x: Tensor
-    kernel: Callable[[Tensor], Tensor]
+    kernel: "_Kernel"
     own: Tensor
     across: Tensor
     diagonal: Tensor
@@ -97,16 +110,20 @@ class _KernelSums:
 
 def _kid_sums(x: Tensor, y: Tensor) -> _KernelSums:
     check_features(x, y, 2, "kernel distances")
-    return _sums(x, y, lambda products: (products / x.shape[1] + 1) ** 3)
+    return _sums(x, y, _Kernel(lambda products: products.div_(x.shape[1]).add_(1).pow_(3), _double))
 
 
 def _cmmd_sums(x: Tensor, y: Tensor) -> _KernelSums:
     check_features(x, y, 2, "kernel distances")
+    for embeddings in (x, y):
+        empty = int((torch.linalg.vector_norm(embeddings, dim=1) == 0).sum())
+        if empty:
+            raise ValueError(f"CMMD needs embeddings with a direction, found {empty} of {len(embeddings)} that are 0")
     # |x - y|^2 = 2 - 2 x.y for vectors of length 1.
-    return _sums(_unit(x), _unit(y), lambda products: torch.exp((products - 1) / CMMD_SIGMA**2))
+    return _sums(x, y, _Kernel(lambda products: products.sub_(1).div_(CMMD_SIGMA**2).exp_(), _unit))
 
 
-def _sums(x: Tensor, y: Tensor, kernel: Callable[[Tensor], Tensor]) -> _KernelSums:
+def _sums(x: Tensor, y: Tensor, kernel: _Kernel) -> _KernelSums:
     return _KernelSums(
         x,
         kernel,
@@ -119,25 +136,26 @@ def _sums(x: Tensor, y: Tensor, kernel: Callable[[Tensor], Tensor]) -> _KernelSu
     )
 
 
-def _unit(x: Tensor) -> Tensor:
-    norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    empty = int((norms == 0).sum())
-    if empty:
-        raise ValueError(f"CMMD needs embeddings with a direction, found {empty} of {len(x)} that are 0")
-    unit: Tensor = x / norms
-    return unit
+def _double(rows: Tensor) -> Tensor:
+    return rows.to(torch.float64, copy=True)
 
 
-def _row_sums(x: Tensor, y: Tensor, kernel: Callable[[Tensor], Tensor]) -> Tensor:
+def _unit(rows: Tensor) -> Tensor:
+    rows = _double(rows)
+    return rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True))
+
+
+def _row_sums(x: Tensor, y: Tensor, kernel: _Kernel) -> Tensor:
     """Sums [N] over j of kernel(x_i . y_j), in double precision, a block of rows at a time."""
-    parts = []
-    for a in torch.split(x, _ROWS):
-        rows = a.double()
-        blocks = [kernel(rows @ b.double().T).sum(1) for b in torch.split(y, 8 * _ROWS)]
-        parts.append(torch.stack(blocks).sum(0))
-    return torch.cat(parts).cpu()
+    sums = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    for b in torch.split(y, 8 * _ROWS):
+        others = kernel.read(b).T
+        for rows, own in zip(torch.split(x, _ROWS), torch.split(sums, _ROWS), strict=True):
+            own += kernel.of_products(kernel.read(rows) @ others).sum(1)
+    return sums.cpu()
 
 
-def _diagonal(x: Tensor, kernel: Callable[[Tensor], Tensor]) -> Tensor:
+def _diagonal(x: Tensor, kernel: _Kernel) -> Tensor:
     """kernel(x_i . x_i) [N]."""
-    return torch.cat([kernel(rows.double().square().sum(1)) for rows in torch.split(x, 8 * _ROWS)]).cpu()
+    blocks = torch.split(x, 8 * _ROWS)
+    return torch.cat([kernel.of_products(kernel.read(rows).square().sum(1)) for rows in blocks]).cpu()

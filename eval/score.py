@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from eval.aesthetic import load_aesthetic_head
-from eval.bootstrap import Interval, mean_interval, statistic_interval
+from eval.bootstrap import Interval, mean_interval, statistic_interval, wilson_interval
 from eval.clip import clip_score, load_clip
 from eval.features import REFERENCE, SetFeatures, load_features
 from eval.fid import torchmetrics_fid
@@ -25,7 +25,8 @@ from eval.kinds import KINDS, kind_probabilities, load_kind_prompts
 from eval.lpips import check_repeats, load_lpips, within_prompt_lpips
 from eval.malformed import load_classifier
 from eval.mmd import cmmd_replicates, kid_replicates
-from eval.neighbours import NeighbourMetrics, neighbour_metrics
+from eval.neighbour_deletions import deleted_recall_and_coverage
+from eval.neighbours import neighbour_metrics
 from eval.preference import load_preference, preference_scores
 from eval.realism import realism
 from eval.vendi import vendi_score
@@ -106,11 +107,10 @@ def set_metrics(
     """
     n = len(arm)
     ask = (settings.resamples, settings.level, settings.seed, clusters)
-    found = neighbour_metrics(arm, reference, settings.precision_recall_k, settings.density_coverage_k)
     distance = FrechetTo(reference)
     return {
         "fd": statistic_interval(lambda index: distance(arm[index]), n, *ask),
-        **neighbour_intervals(found, settings, clusters),
+        **neighbour_intervals(arm, reference, settings, clusters),
         "vendi": statistic_interval(lambda index: vendi_score(arm[index]), n, *ask),
     }
 
@@ -130,24 +130,38 @@ def kernel_and_extrapolated_metrics(
 
 
 def neighbour_intervals(
-    found: NeighbourMetrics, settings: Metrics, clusters: torch.Tensor | None = None
+    arm: torch.Tensor,
+    reference: torch.Tensor,
+    settings: Metrics,
+    clusters: torch.Tensor | None = None,
 ) -> dict[str, Interval]:
-    """Intervals of the neighbour metrics from their per-image terms.
+    """Precision, recall, density and coverage with their intervals over the arm's pictures or clusters.
 
-    Precision and density are means over generated pictures, recall and coverage over reference pictures; each
-    is resampled over the pictures (of the generated ones: the clusters) that it averages.
+    Precision and density are means over these: bootstrap, and Wilson's interval where all or none lie inside. Recall
+    and coverage are means over reference pictures, which stay as they are: jackknife over the arm's.
     """
-    terms = {
-        "precision": found.inside.double(),
-        "recall": found.reference_found.double(),
-        "density": found.hits.double() / settings.density_coverage_k,
-        "coverage": found.covered.double(),
-    }
-    generated = ("precision", "density")
-    ask = (settings.resamples, settings.level, settings.seed)
+    k, coverage_k = settings.precision_recall_k, settings.density_coverage_k
+    found = neighbour_metrics(arm, reference, k, coverage_k)
+    ask = (settings.resamples, settings.level, settings.seed, clusters)
+    precision = mean_interval(found.inside.double(), *ask)
+    if found.precision in (0, 1):
+        independent = len(arm) if clusters is None else len(torch.unique(clusters))
+        precision = wilson_interval(round(found.precision) * independent, independent, settings.level)
+    groups = deletion_groups(torch.arange(len(arm)) if clusters is None else clusters, settings.seed)
+    recall, coverage = (
+        one.interval(settings.level) for one in deleted_recall_and_coverage(arm, reference, k, coverage_k, groups)
+    )
     return {
-        name: mean_interval(values, *ask, clusters if name in generated else None) for name, values in terms.items()
+        "precision": replace(precision, n=len(arm)),
+        "recall": _share(recall),
+        "density": mean_interval(found.hits.double() / coverage_k, *ask),
+        "coverage": _share(coverage),
     }
+
+
+def _share(interval: Interval) -> Interval:
+    """An interval of a share, which cannot reach beyond 0 and 1."""
+    return replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
 
 
 def median_interval(values: torch.Tensor, settings: Metrics, clusters: torch.Tensor | None = None) -> Interval:
@@ -157,11 +171,12 @@ def median_interval(values: torch.Tensor, settings: Metrics, clusters: torch.Ten
 
 
 def learned_scores(
-    pictures: pa.Table, settings: Metrics, device: torch.device
+    pictures: pa.Table, asked: list[str], settings: Metrics, device: torch.device
 ) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
     """The columns [N] of the scores that the study asks for by name, and the digests of their weights.
 
-    Preference scores, and LPIPS within a prompt (NaN for a picture that is alone with its prompt).
+    Preference scores for the prompts `asked` [N] of the pairs, and LPIPS within a prompt of the arm's own (NaN for a
+    picture that is alone with its prompt).
     Raises InputError where weights are missing, and ValueError where LPIPS has nothing to compare.
     """
     prompts = pictures.column("prompt").to_pylist()
@@ -175,7 +190,7 @@ def learned_scores(
     columns: dict[str, torch.Tensor] = {}
     for name, model in models.items():
         shown = tqdm(decode_images(pictures), f"score: {name}", len(pictures), unit="picture", disable=None)
-        columns[name] = preference_scores(model, shown, prompts)
+        columns[name] = preference_scores(model, shown, asked)
     digests: dict[str, object] = {name: model.digest for name, model in models.items()}
     if lpips is not None:
         distance, digests["lpips"] = lpips
@@ -204,7 +219,11 @@ def score_arm(study: Study, arm: str) -> ArmScores:
     classifier = load_classifier(Path(settings.malformed_classifier), device)
     head = load_aesthetic_head(Path(settings.aesthetic_head))
     prompts = load_kind_prompts(Path(settings.kind_prompts))
-    pictures = read_set(SETS / arm, ["image_id", "image", "prompt"])
+    pictures = read_set(SETS / arm, ["image_id", "pair_id", "image", "prompt"])
+    asked = load_features(FEATURES / study.baseline / f"{study.features.primary}.safetensors")
+    pairs = read_set(SETS / study.baseline, ["pair_id", "prompt"])
+    if pairs.column("pair_id") != pictures.column("pair_id") or len(asked.texts) != len(pairs):
+        raise InputError(f"arms '{arm}' and '{study.baseline}' do not share their pairs; run `dvc repro`")
     if pictures.column("image_id").to_pylist() != features.ids:
         raise InputError(f"features of '{arm}' belong to other pictures than {SETS / arm} holds; run `dvc repro`")
     clip = load_clip(Path(study.features.extractors[study.features.primary].weights), device)
@@ -212,14 +231,16 @@ def score_arm(study: Study, arm: str) -> ArmScores:
         features.images, {kind: clip.embed_texts(texts) for kind, texts in prompts.items()}, clip.logit_scale
     )
     k = settings.precision_recall_k
-    learned, digests = learned_scores(pictures, settings, device)
+    learned, digests = learned_scores(pictures, pairs.column("prompt").to_pylist(), settings, device)
     clusters = prompt_clusters(pictures.column("prompt").to_pylist())
 
     def shown(what: str) -> Iterable[Image.Image]:
         return tqdm(decode_images(pictures), f"score {arm}: {what}", len(pictures), unit="picture", disable=None)
 
     images = {
-        "clip_score": clip_score(features.images, features.texts),
+        # What the pair was asked for, the same text for every arm: an arm that drew another prompt, or none, would
+        # otherwise be compared with the baseline on two texts.
+        "clip_score": clip_score(features.images, asked.texts),
         "aesthetic": head(features.images),
         "p_malformed": classifier(shown("malformed")),
         **{f"kind_{kind}": kinds[:, column] for column, kind in enumerate(KINDS)},

@@ -5,9 +5,8 @@ A word about the direction of a change needs a p-value below 1 - level after Hol
 
 from eval.notation import number, p_value, quoted
 from pipeline.comparison import (
-    ActingReference,
     AgainstBaseline,
-    AlignedPair,
+    Alignment,
     ArmVerdicts,
     ComparedArm,
     Floor,
@@ -16,6 +15,8 @@ from pipeline.comparison import (
 )
 
 UNDECIDED = "undecided"
+# The cosine of directions that are called the same: less than a fifth of the one's square is outside the other.
+SAME = 0.9
 
 
 def arm_verdicts(arms: list[ComparedArm], baseline: str, floor: Floor, level: float) -> list[ArmVerdicts]:
@@ -51,7 +52,8 @@ def _answers(
         answer(
             "Shift",
             shifts,
-            f"FD to {base.arm} {quoted(against.fd)}, floor {quoted(floor.fd)}; the drift of the mean is "
+            f"FD to {base.arm} {quoted(against.fd)}, of two sets of real pictures {quoted(floor.between_sets)}; "
+            "the drift of the mean is "
             f"{against.drift.value / against.fd.value if against.fd.value else 0:.0%} of it; "
             f"a classifier tells the two apart with AUC {quoted(against.two_sample.auc)}; MMD",
             "shift",
@@ -66,7 +68,7 @@ def _answers(
             "Distance",
             word("distance", against.reference_fd, 0, "farther from the reference set", "closer to the reference set"),
             f"FD to the reference set {quoted(own)}, {base.arm} {quoted(other)}, "
-            f"difference {quoted(against.reference_fd, signed=True)}",
+            f"real pictures {quoted(floor.fd)}, difference {quoted(against.reference_fd, signed=True)}",
             "distance",
         ),
         answer(
@@ -100,13 +102,18 @@ def _cost(arm: ComparedArm, base: ComparedArm) -> Verdict:
     return Verdict(topic="Cost", verdict=f"{ratio:.2g} times the evaluations", numbers=numbers, decided=True)
 
 
-def alignment_answer(
-    pairs: list[AlignedPair], actions: list[ActingReference], guide_over_empty: Interval | None
-) -> str:
+def _sameness(cosine: Interval) -> str:
+    if cosine.low >= SAME:
+        return "It is nearly the same direction"
+    return "It is not the same direction" if cosine.high < SAME else "Whether it is the same direction is undecided"
+
+
+def alignment_answer(found: Alignment) -> str:
     """A paragraph on the project's question: is a negative prompt a bad version of the model?"""
-    cosine = {frozenset(pair.references): pair.cosine for pair in pairs}
-    half = {action.reference: action.half for action in actions}
-    norm = {action.reference: action.norm for action in actions}
+    cosine = {frozenset(pair.references): pair.cosine for pair in found.pairs}
+    half = {action.reference: action.half for action in found.actions}
+    norm = {action.reference: action.norm for action in found.actions}
+    guide_over_empty = found.guide_over_empty
     sentences = []
     if guide_over_empty is not None:
         to_guide, to_empty = cosine[frozenset(("negative", "guide"))], cosine[frozenset(("negative", "empty"))]
@@ -122,11 +129,8 @@ def alignment_answer(
             f"empty prompt, a difference of {quoted(guide_over_empty, signed=True)}."
         )
         sentences.append(
-            "It is not the same direction: " if to_guide.high < 0.9 else "It is nearly the same direction: "
-        )
-        sentences[-1] += (
-            f"a cosine of {number(to_guide.value, 2, signed=True)} leaves {1 - to_guide.value**2:.0%} of its square "
-            "outside."
+            f"{_sameness(to_guide)}: a cosine of {number(to_guide.value, 2, signed=True)} leaves "
+            f"{1 - to_guide.value**2:.0%} of its square outside."
         )
     if {"negative", "guide"} <= half.keys():
         a, b = half["negative"], half["guide"]
@@ -142,6 +146,11 @@ def alignment_answer(
             f"{quoted(norm['guide'])} of the prediction."
         )
     if not sentences:
-        names = ", ".join(action.reference for action in actions)
+        names = ", ".join(action.reference for action in found.actions)
         sentences.append(f"The references {names} were evaluated; the question needs negative, guide and empty.")
+    if found.coinciding:
+        sentences.append(
+            f"What the main network predicts for {' and '.join(found.coinciding)} is its own prediction here, so there "
+            "is no direction between them."
+        )
     return " ".join(sentences)

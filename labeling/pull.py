@@ -44,7 +44,7 @@ class Annotation(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     id: int
-    completed_by: int
+    completed_by: int | None  # None where the user was deleted
     was_cancelled: bool
     created_at: datetime
     updated_at: datetime
@@ -56,6 +56,11 @@ class Pulled(BaseModel):
 
     annotations: dict[str, list[Annotation]]
     emails: dict[int, str]
+
+    @property
+    def ownerless(self) -> int:
+        """How many annotations are of users that were deleted: nobody knows any more whose they are."""
+        return sum(given.completed_by is None for one in self.annotations.values() for given in one)
 
 
 def pseudonym(email: str, key: str) -> str:
@@ -70,10 +75,14 @@ def is_simulated(email: str) -> bool:
 
 
 def latest(annotations: Iterable[Annotation]) -> list[Annotation]:
-    """Each labeller's last word on one task, skips left out. A draft is no annotation until it is submitted."""
+    """Each labeller's last word on one task, skips and what deleted users said left out.
+
+    A draft is no annotation until it is submitted.
+    """
     last: dict[int, Annotation] = {}
     for annotation in sorted(annotations, key=lambda a: (a.updated_at, a.id)):
-        last[annotation.completed_by] = annotation
+        if annotation.completed_by is not None:
+            last[annotation.completed_by] = annotation
     return [annotation for annotation in last.values() if not annotation.was_cancelled]
 
 
@@ -131,14 +140,22 @@ def read_project(connection: Connection, study: str, kind: "Kind") -> tuple[Pull
             return None
         # Tasks without a task_id were put there by somebody else.
         listed = tasks_on_server(client, project, "id,data")
-        annotations: dict[str, list[Annotation]] = {
-            task.data["task_id"]: [] for task in listed if "task_id" in task.data
-        }
-        for task in _exported(client, project.number):
-            if (task_id := task["data"].get("task_id")) in annotations:
-                annotations[task_id] = [Annotation.model_validate(given) for given in task["annotations"]]
+        known = [task.data["task_id"] for task in listed if "task_id" in task.data]
+        annotations = annotations_of(known, _exported(client, project.number))
         emails = {int(user.id): str(user.email) for user in client.users.list()}
     return Pulled(annotations=annotations, emails=emails), project.pseudonym_key
+
+
+def annotations_of(known: Iterable[str], exported: Iterable[Mapping[str, Any]]) -> dict[str, list[Annotation]]:
+    """The annotations of the tasks that are `known`, by our task id.
+
+    Two machines that push at once can bring a task to the server twice; what people said of either copy counts.
+    """
+    found: dict[str, list[Annotation]] = {task_id: [] for task_id in known}
+    for task in exported:
+        if (task_id := task["data"].get("task_id")) in found:
+            found[task_id].extend(Annotation.model_validate(given) for given in task["annotations"])
+    return found
 
 
 def _exported(client: "LabelStudio", project: int) -> list[dict[str, Any]]:
@@ -161,6 +178,7 @@ def labels_of(pulled: Pulled, key: str, kind: "Kind") -> list[Label] | list[Pair
     faults = []
     for task_id, annotations in pulled.annotations.items():
         for given in latest(annotations):
+            assert given.completed_by is not None, "left out by latest"
             email = pulled.emails.get(given.completed_by, f"user {given.completed_by}")
             try:
                 answer = read_answer(given.result, allowed)
@@ -201,6 +219,7 @@ def pull(connection: Connection, study: str, root: Path = Path(), only_server: b
         said.append(
             f"{len(files[path])} labels of {kind} in {path.relative_to(root)}, {added} of them new"
             + (f", {simulated} SIMULATED" if simulated else "")
+            + (f"; {pulled.ownerless} annotations of deleted users left as pulled before" if pulled.ownerless else "")
         )
     for path, labels in files.items():
         write_labels(path, labels)

@@ -219,6 +219,7 @@ class ActingReference(_Record):
 class Alignment(_Record):
     """The references along one arm's trajectories.
 
+    `coinciding` are references without a direction, since they predict what the main network does.
     `guide_over_empty` is cos(negative, guide) - cos(negative, empty), None where one of them was not evaluated;
     `answer` says in words what that means.
     """
@@ -226,6 +227,7 @@ class Alignment(_Record):
     arm: Name
     pairs: list[AlignedPair]
     actions: list[ActingReference]
+    coinciding: list[str]
     guide_over_empty: Interval | None
     answer: str
 
@@ -247,9 +249,14 @@ class ArmVerdicts(_Record):
 
 
 class Floor(_Record):
-    """What two disjoint halves of the reference set, of the arms' N, differ by."""
+    """What real pictures in the place of an arm, as many as it has, would get as Fréchet distance.
+
+    `fd` to the other pictures of the reference set, `between_sets` to as many others. Arms share prompts and seeds,
+    which two sets of real pictures do not: two arms can lie nearer to each other than that.
+    """
 
     fd: Interval
+    between_sets: Interval
 
 
 class Provenance(_Record):

@@ -66,7 +66,7 @@ class Model(Section):
 class Reference(Section):
     """The reference set: real pictures of good quality from the `reference` split."""
 
-    pictures: Annotated[int, Field(ge=8, le=MOST_PICTURES)]
+    pictures: Annotated[int, Field(ge=10, le=MOST_PICTURES)]
     world_seed: Seed
 
 
@@ -77,7 +77,7 @@ class Generate(Section):
     `watched` pictures the way from noise is kept.
     """
 
-    pictures: Annotated[int, Field(ge=8, le=MOST_PICTURES)]
+    pictures: Annotated[int, Field(ge=10, le=MOST_PICTURES)]
     first_seed: Seed
     shard: Count
     batch: Count
@@ -234,9 +234,10 @@ class Study(Section):
                 f"reference.pictures is {self.reference.pictures}; two disjoint halves of an arm's "
                 f"generate.pictures ({self.generate.pictures}) need at least {needed}"
             )
-        smallest = max(self.metrics.precision_recall_k, self.metrics.density_coverage_k) + 1
+        # The classifier two-sample test has five folds of two pictures a set.
+        smallest = max(10, self.metrics.precision_recall_k + 1, self.metrics.density_coverage_k + 1)
         if self.generate.pictures < smallest:
-            raise ValueError(f"generate.pictures is {self.generate.pictures}; the neighbour metrics need {smallest}")
+            raise ValueError(f"generate.pictures is {self.generate.pictures}; the comparison needs {smallest}")
         return self
 
     @model_validator(mode="after")

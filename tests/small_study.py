@@ -87,7 +87,7 @@ def comparison(seed: int = 0) -> dict[str, Any]:
         "baseline": "unguided",
         "level": 0.95,
         "arms": arms,
-        "floor": {"fd": interval()},
+        "floor": {"fd": interval(), "between_sets": interval()},
         "reference_n": 32,
         "frontiers": [],
         "alignment": [],

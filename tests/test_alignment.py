@@ -5,10 +5,14 @@ from itertools import combinations
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
-from eval.alignment import Trajectories, actions, alignments, closer_to, trajectories
+from eval.alignment import Means, Trajectories, actions, alignments, closer_to, trajectories
+from eval.bootstrap import Interval
+from eval.verdicts import alignment_answer
+from pipeline.comparison import Alignment
 
-ASK = (200, 0.95, 0)
+MEAN = Means(200, 0.95, 0)
 NAMES = ["empty", "negative", "guide"]
 
 
@@ -61,7 +65,7 @@ def test_the_cosine_of_two_references_has_no_order() -> None:
 
 
 def test_directions_that_share_half_have_a_cosine_of_half_and_unrelated_ones_none() -> None:
-    by_pair = {one.references: one for one in alignments(found(trace()), *ASK)}
+    by_pair = {one.references: one for one in alignments(found(trace()), MEAN)}
     assert by_pair["negative", "guide"].cosine.value == pytest.approx(0.5, abs=0.03)
     assert by_pair["empty", "guide"].cosine.value == pytest.approx(0, abs=0.03)
     pair = by_pair["negative", "guide"]
@@ -72,22 +76,22 @@ def test_directions_that_share_half_have_a_cosine_of_half_and_unrelated_ones_non
 
 def test_the_negative_prompt_is_closer_to_what_it_shares() -> None:
     one = found(trace())
-    there, back = closer_to(one, "negative", "guide", "empty", *ASK), closer_to(one, "negative", "empty", "guide", *ASK)
+    there, back = closer_to(one, "negative", "guide", "empty", MEAN), closer_to(one, "negative", "empty", "guide", MEAN)
     assert there.low > 0.4
     assert back.value == -there.value
-    undecided = closer_to(one, "empty", "guide", "negative", *ASK)
+    undecided = closer_to(one, "empty", "guide", "negative", MEAN)
     assert undecided.low < 0 < undecided.high
 
 
 def test_norms_say_how_strongly_and_half_says_when() -> None:
-    by_name = {one.reference: one for one in actions(found(trace()), *ASK)}
+    by_name = {one.reference: one for one in actions(found(trace()), MEAN)}
     assert by_name["guide"].norm.value == pytest.approx(2 * by_name["negative"].norm.value, rel=0.05)
     # Alike at every step: half is reached in the middle, up to a step.
     assert 0.5 <= by_name["empty"].half.value <= 0.75
     early = Trajectories(
-        ("a", "b"), np.ones(4), np.array([[[8, 1], [1, 1], [1, 1], [1, 8.0]]] * 3), np.zeros((3, 4, 1))
+        ("a", "b"), (), np.ones(4), np.array([[[8, 1], [1, 1], [1, 1], [1, 8.0]]] * 3), np.zeros((3, 4, 1))
     )
-    half = {one.reference: one.half.value for one in actions(early, *ASK)}
+    half = {one.reference: one.half.value for one in actions(early, MEAN)}
     assert half == {"a": 0.25, "b": 1.0}
 
 
@@ -101,6 +105,99 @@ def test_a_reference_that_a_schedule_leaves_out_is_left_out() -> None:
     assert trajectories(trace(names=["guide"])) is None
 
 
+def test_references_may_change_their_order_from_step_to_step() -> None:
+    # A schedule puts the references in use before those that are only probed.
+    rows = trace().to_pylist()
+    for row in rows:
+        if row["step"] == 1:
+            empty, negative, guide = row["relative_norms"]
+            with_negative, with_guide, between = row["cosines"]
+            row |= {
+                "references": ["guide", "empty", "negative"],
+                "relative_norms": [guide, empty, negative],
+                "cosines": [with_guide, between, with_negative],
+            }
+    one, there = found(pa.Table.from_pylist(rows)), found(trace())
+    assert set(one.references) == set(there.references)
+    for a, b in combinations(NAMES, 2):
+        np.testing.assert_array_equal(one.cosine(a, b), there.cosine(a, b))
+
+
+def test_a_reference_that_predicts_what_the_main_network_does_has_no_direction() -> None:
+    rows = trace().to_pylist()
+    for row in rows:
+        row["relative_norms"] = [1e-7, *row["relative_norms"][1:]]
+        row["cosines"] = [0.0, 0.0, row["cosines"][2]]
+    one = found(pa.Table.from_pylist(rows))
+    assert (one.references, one.coinciding) == (("negative", "guide"), ("empty",))
+    np.testing.assert_array_equal(one.cosine("negative", "guide"), found(trace()).cosine("negative", "guide"))
+    assert one.norms.shape == (12, 4, 2)
+    for row in rows:
+        row["relative_norms"] = [1e-7, 1e-7, row["relative_norms"][2]]
+    assert trajectories(pa.Table.from_pylist(rows)) is None
+
+
+def test_pictures_of_one_prompt_are_resampled_together() -> None:
+    rows = trace(pictures=4).to_pylist()
+    copies = [{**row, "image_id": f"{row['image_id']}-{copy}"} for row in rows for copy in range(8)]
+    one = found(pa.Table.from_pylist(copies))
+    widths = []
+    for clusters in (None, torch.arange(4).repeat_interleave(8)):
+        (cosine,) = (
+            pair.cosine
+            for pair in alignments(one, Means(200, 0.95, 0, clusters))
+            if set(pair.references) == {"negative", "guide"}
+        )
+        widths.append(cosine.high - cosine.low)
+    assert widths[1] > 1.7 * widths[0], "32 pictures that are 4, eight times each, say no more than those 4"
+
+
 def test_a_picture_that_lacks_a_step_is_counted() -> None:
     with pytest.raises(ValueError, match="a trace of 12 pictures and 4 steps needs 48 rows, not 47"):
         trajectories(trace().slice(1))
+
+
+def record(to_guide: Interval, to_empty: Interval, difference: Interval | None, coinciding: list[str]) -> Alignment:
+    sure = Interval(0.5, 0.4, 0.6, 12)
+    action = {"steps": [], "norm": sure, "half": sure}
+    pairs = {("negative", "guide"): to_guide, ("negative", "empty"): to_empty}
+    content = {
+        "arm": "unguided",
+        "pairs": [{"references": pair, "steps": [], "cosine": cosine} for pair, cosine in pairs.items()],
+        "actions": [{"reference": name, **action} for name in NAMES if name not in coinciding],
+        "coinciding": coinciding,
+        "guide_over_empty": difference,
+        "answer": "",
+    }
+    return Alignment.model_validate(content)
+
+
+def around(value: float, half: float) -> Interval:
+    return Interval(value, value - half, value + half, 12)
+
+
+@pytest.mark.parametrize(
+    ("to_guide", "difference", "said"),
+    [
+        (around(0.95, 0.02), around(0.3, 0.1), "weaker network than that of the empty prompt"),
+        (around(0.95, 0.02), around(0.3, 0.1), "It is nearly the same direction: a cosine of +0.95 leaves 10%"),
+        (around(0.5, 0.02), around(-0.3, 0.1), "empty prompt than that of the weaker network"),
+        (around(0.5, 0.02), around(-0.3, 0.1), "It is not the same direction: a cosine of +0.50 leaves 75%"),
+        (around(0.5, 0.42), around(0.0, 0.1), "Whether it is the same direction is undecided: a cosine of +0.50"),
+        (
+            around(0.5, 0.42),
+            around(0.0, 0.1),
+            "is undecided between the way of the weaker network and that of",
+        ),
+    ],
+)
+def test_the_answer_says_what_the_intervals_hold(to_guide: Interval, difference: Interval, said: str) -> None:
+    answer = alignment_answer(record(to_guide, around(0.6, 0.1), difference, []))
+    assert said in answer
+    assert "at a time that is undecided against the weaker network" in answer
+
+
+def test_the_answer_leaves_out_what_has_no_direction_and_says_so() -> None:
+    answer = alignment_answer(record(around(0.5, 0.02), around(0.0, 0.0), None, ["empty"]))
+    assert "points rather" not in answer
+    assert "for empty is its own prediction" in answer

@@ -52,7 +52,7 @@ def checkpoint_params(params, pipelines_folder, monkeypatch):
     """Parameters of a small study with arms of all kinds, to be given a model; the folder of pipelines is current."""
     monkeypatch.chdir(pipelines_folder)
     params["arms"], params["baseline"] = ARMS, "cfg"
-    params["generate"] = {"pictures": 8, "first_seed": 0, "shard": 4, "batch": 4}
+    params["generate"] = {"pictures": 10, "first_seed": 0, "shard": 5, "batch": 5}
     params["sampler"] = {"scheduler": "ddim", "steps": 3}
     return params
 

@@ -16,7 +16,14 @@ from eval.arm_files import (
     read_cost,
     reference_captions,
 )
-from eval.arm_shift import against_baseline, lpips_difference, named_directions, within_prompt
+from eval.arm_shift import (
+    against_baseline,
+    first_of_each,
+    lpips_difference,
+    named_directions,
+    permutations,
+    within_prompt,
+)
 from eval.features import SetFeatures
 from eval.jackknife import deletions
 from eval.paired_arms import ArmValues, arm_replicates
@@ -65,6 +72,17 @@ def test_an_arm_has_not_moved_from_itself(settings: Metrics) -> None:
     assert found["composition"]["total_variation"].value == 0
     assert set(found["p_values"].values()) == {1}
     assert (found["mean_share"], found["dispersion"]) == (0, 0)
+
+
+def test_there_are_as_many_permutations_as_a_decision_needs() -> None:
+    for arms, level in ((1, 0.95), (8, 0.95), (15, 0.99), (60, 0.999)):
+        assert arms / (1 + permutations(arms, level)) < 1 - level
+    assert permutations(1, 0.95) == 999
+
+
+def test_a_test_against_the_reference_takes_one_picture_of_each_prompt() -> None:
+    assert first_of_each(torch.tensor([7, 7, 3, 9, 3, 9, 9])).tolist() == [0, 2, 3]
+    assert first_of_each(torch.arange(5)).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_exchanging_the_arms_turns_the_differences(settings: Metrics) -> None:

@@ -35,6 +35,13 @@ def test_an_anchor_gives_the_frechet_distance_and_its_parts(m: int, d: int) -> N
         assert vars(Anchor(y).shift_of(x)) == pytest.approx(vars(decompose(x, y)), rel=1e-6)
 
 
+@pytest.mark.parametrize("sizes", [[32] * 6, [24] * 8, [150] + [1] * 42])
+def test_sets_that_are_apart_are_told_apart_however_prompts_fall_into_folds(sizes: list[int]) -> None:
+    prompts = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    x, y = gaussian(len(prompts), 4, seed=0) + 20, gaussian(512, 4, seed=1)
+    assert classifier_auc(x, y, prompts, len(sizes) + torch.arange(512), 0.95).value == 1
+
+
 def test_an_arm_has_not_shifted_from_itself() -> None:
     x = gaussian(60, 4, seed=0)
     assert auc(x, x) == (0.5, 0.5, 0.5)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eval.jackknife import Replicates
-from eval.matched_strength import MATCHED, POINT, family_paths, frontiers, matched, matching_levels
+from eval.matched_strength import MATCHED, POINT, family_paths, frontiers, matched, matching_levels, sweeps
 from pipeline.arm import Arm
 
 LEVEL = 0.95
@@ -62,6 +62,31 @@ def test_arms_with_other_prompts_or_another_baseline_begin_elsewhere() -> None:
     empty = {**ARMS, "empty": arm("negative", 2.0, prompt="empty", negative_prompt="bad", family="pure")}
     assert family_paths(empty, "unguided")["pure"] == ["empty"]
     assert family_paths(ARMS, "low")["autoguidance"] == ["weaker", "weak"]
+
+
+def test_arms_that_differ_in_more_than_their_scale_are_no_sweep() -> None:
+    light, heavy, more = (
+        arm("negative", scale, negative_prompt=text) for scale, text in ((3, "a"), (3, "b"), (5, "b"))
+    )
+    arms = {"unguided": ARMS["unguided"], "light": light, "heavy": heavy, "heavier": more}
+    assert family_paths(arms, "unguided") == {
+        "light": ["unguided", "light"],
+        "heavy": ["unguided", "heavy", "heavier"],
+    }
+    assert sweeps(arms)["heavier"] == "heavy"
+    wide = arm("cfg", 5.0, canvas={"width": 96, "height": 64})
+    assert family_paths({**ARMS, "wide": wide}, "unguided") == {
+        "high": ["unguided", "low", "high"],
+        "wide": ["wide"],
+        "autoguidance": ["unguided", "weaker", "weak"],
+    }
+    tagged = arm("cfg", 3.0, quality_preset="tinybooru", family="tagged")
+    assert family_paths({**ARMS, "tagged": tagged}, "unguided")["tagged"] == ["tagged"]
+
+
+def test_a_guided_baseline_has_its_place_in_its_own_sweep() -> None:
+    assert family_paths(ARMS, "high")["cfg"] == ["low", "high"]
+    assert family_paths(ARMS, "high")["unguided"] == ["unguided"]
 
 
 def test_values_at_equal_strength_lie_on_the_lines_between_scales() -> None:

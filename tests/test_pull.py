@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from labeling.interface import choice
-from labeling.pull import Annotation, Pulled, is_simulated, labels_of, latest, merged, pseudonym
+from labeling.pull import Annotation, Pulled, annotations_of, is_simulated, labels_of, latest, merged, pseudonym
 from labeling.records import Label
 from pipeline.errors import InputError
 
@@ -37,6 +37,31 @@ def test_the_last_word_of_each_labeller_counts_and_a_skip_takes_it_back():
         annotation(4, 2, skipped=True, minute=1),
     ]
     assert [a.id for a in latest(given)] == [1]
+
+
+def test_what_people_said_of_either_copy_of_a_task_counts():
+    def exported(task_id, *annotations):
+        return {"data": {"task_id": task_id}, "annotations": [one.model_dump(mode="json") for one in annotations]}
+
+    ann, bob = (annotation(k, k, choice("verdict", "pattern")) for k in (1, 2))
+    found = annotations_of(["t", "u"], [exported("t", ann), exported("t", bob), exported("other", ann)])
+    assert {task: [one.completed_by for one in given] for task, given in found.items()} == {"t": [1, 2], "u": []}
+    again = annotation(3, 1, choice("verdict", "legit_human"), minute=1)
+    (first, _) = labels_of(
+        Pulled(annotations=annotations_of(["t"], [exported("t", again, bob), exported("t", ann)]), emails=EMAILS),
+        KEY, "tasks",
+    )  # fmt: skip
+    assert first.verdict == "legit_human", "the later of one person's two answers"
+
+
+def test_what_a_deleted_user_said_is_counted_and_the_label_pulled_before_stays():
+    gone = annotation(1, None, choice("verdict", "pattern"))
+    pulled = Pulled(annotations={"t": [gone, annotation(2, 2, choice("verdict", "pattern"))]}, emails={2: EMAILS[2]})
+    assert pulled.ownerless == 1
+    new = labels_of(pulled, KEY, "tasks")
+    assert [one.labeller for one in new] == [pseudonym(EMAILS[2], KEY)]
+    before = label("t", pseudonym(EMAILS[1], KEY))
+    assert merged([before], new, pulled.annotations, {pseudonym(EMAILS[2], KEY)})[0] == before
 
 
 def test_answers_to_questions_that_the_verdict_hides_are_left_out():

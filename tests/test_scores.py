@@ -109,7 +109,7 @@ def test_every_set_metric_has_an_interval_and_its_n(settings):
     found = set_metrics(arm, reference, settings)
     assert set(found) == {"fd", "precision", "recall", "density", "coverage", "vendi"}
     assert all(interval.low <= interval.value <= interval.high for interval in found.values())
-    assert (found["fd"].n, found["precision"].n, found["recall"].n) == (40, 40, 60)
+    assert (found["fd"].n, found["precision"].n, found["recall"].n) == (40, 40, 40)
 
 
 def test_the_floor_is_what_real_pictures_have_from_each_other(settings):
@@ -157,10 +157,8 @@ def test_pictures_of_one_prompt_are_resampled_together(settings):
     )
     assert {k: v.value for k, v in alone.items()} == {k: v.value for k, v in together.items()}
     # Five pictures that are alike say little more than one: by the square root of 5 wider.
-    for name in ("fd", "precision", "density", "kid", "cmmd", "fd_infinity"):
+    for name in ("fd", "precision", "density", "coverage", "kid", "cmmd", "fd_infinity"):
         assert together[name].high - together[name].low > 1.4 * (alone[name].high - alone[name].low) > 0, name
-    # These are means over the reference, which has no prompts in common.
-    assert (alone["recall"], alone["coverage"]) == (together["recall"], together["coverage"])
 
 
 def test_pictures_are_on_their_own_where_no_prompt_repeats_or_all_are_one():
@@ -193,22 +191,44 @@ def repeated_prompts():
     return pa.table({"prompt": prompts, "image": [{"bytes": encode_png(draw(one, 64))} for one in planned]})
 
 
+def test_a_rate_of_all_or_none_is_not_certain(settings):
+    torch.manual_seed(0)
+    arm, reference = 0.05 * torch.randn(40, 6), torch.randn(200, 6)
+    found = set_metrics(arm, reference, settings)
+    assert (found["precision"].value, found["precision"].high) == (1, 1)
+    assert 0.85 < found["precision"].low < 0.95
+    of_prompts = set_metrics(arm, reference, settings, torch.arange(8).repeat_interleave(5))
+    assert of_prompts["precision"].low < found["precision"].low - 0.1, "eight prompts say less than forty pictures"
+    for name in ("recall", "coverage"):
+        assert 0 <= found[name].low <= found[name].value <= found[name].high <= 1
+
+
+def test_preferences_are_for_what_the_pair_was_asked_for(repeated_prompts, settings, pickscore_folder):
+    asked = settings.model_copy(update={"scorers": {"pickscore": str(pickscore_folder)}})
+    own = repeated_prompts.column("prompt").to_pylist()
+    drawn_from_nothing = repeated_prompts.set_column(0, "prompt", pa.array([""] * len(own)))
+    theirs, _ = learned_scores(drawn_from_nothing, own, asked, CPU)
+    torch.testing.assert_close(theirs["pickscore"], learned_scores(repeated_prompts, own, asked, CPU)[0]["pickscore"])
+
+
 def test_learned_scores_are_columns_beside_the_others(repeated_prompts, settings, vgg16, pickscore_folder):
     asked = settings.model_copy(update={"scorers": {"pickscore": str(pickscore_folder)}, "lpips": str(vgg16)})
-    columns, digests = learned_scores(repeated_prompts, asked, CPU)
+    own = repeated_prompts.column("prompt").to_pylist()
+    columns, digests = learned_scores(repeated_prompts, own, asked, CPU)
     assert {name: len(values) for name, values in columns.items()} == {"pickscore": 6, "lpips": 6}
     assert set(digests) == {"pickscore", "lpips"}
     assert columns["lpips"].min() > 0
     assert columns["lpips"][0] == columns["lpips"][1]
-    assert learned_scores(repeated_prompts, settings, CPU) == ({}, {})
+    assert learned_scores(repeated_prompts, own, settings, CPU) == ({}, {})
 
 
 def test_lpips_without_a_repeated_prompt_is_refused_before_weights_are_looked_for(repeated_prompts, settings):
     asked = settings.model_copy(update={"lpips": "none.safetensors"})
+    own = repeated_prompts.column("prompt").to_pylist()
     with pytest.raises(ValueError, match="a prompt with 2 pictures; 3 prompts have 1 each"):
-        learned_scores(repeated_prompts.take([0, 2, 4]), asked, CPU)
+        learned_scores(repeated_prompts.take([0, 2, 4]), own[::2], asked, CPU)
     with pytest.raises(InputError, match=r"none\.safetensors is missing; get it with `hf download timm/vgg16"):
-        learned_scores(repeated_prompts, asked, CPU)
+        learned_scores(repeated_prompts, own, asked, CPU)
 
 
 def test_the_comparable_fid_is_torchmetrics_and_agrees_with_ours():

@@ -137,6 +137,7 @@ def render(
         tag_rows=tag_rows(comparison),
         cost_rows=cost_rows(comparison),
         floor=quoted(comparison.floor.fd),
+        floor_between=quoted(comparison.floor.between_sets),
         gallery=shown,
         trajectories=recorded,
         provenance=provenance,

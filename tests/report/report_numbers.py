@@ -80,6 +80,7 @@ def alignment() -> dict[str, Any]:
             {"reference": name, "steps": steps(0.3), "norm": interval(0.3, 0.2, 0.4), "half": interval(0.4, 0.3, 0.5)}
             for name in names
         ],
+        "coinciding": [],
         "guide_over_empty": interval(0.4, 0.3, 0.5),
         "answer": "The answer <i>in words</i>.",
     }
@@ -178,7 +179,7 @@ def comparison() -> dict[str, Any]:
             }
             for arm, method, scale, negative, description, own, against in arms
         ],
-        "floor": {"fd": interval(1.4, 1.3, 1.6)},
+        "floor": {"fd": interval(1.4, 1.3, 1.6), "between_sets": interval(2.4, 2.3, 2.6)},
         "reference_n": 4000,
         "frontiers": [frontier("cfg", "cfg_3", 0.81, 0.52), frontier("negative", "negative_long", 0.7, 0.66)],
         "alignment": [alignment()],

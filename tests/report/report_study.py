@@ -59,8 +59,8 @@ def study() -> Study:
             **compose(Path(__file__).parents[2] / "conf", []),
             "name": "smoke",
             "sampler": {"scheduler": "ddim", "steps": STEPS},
-            "reference": {"pictures": 16, "world_seed": 0},
-            "generate": {"pictures": 8, "first_seed": 100, "shard": 8, "batch": 4},
+            "reference": {"pictures": 20, "world_seed": 0},
+            "generate": {"pictures": 10, "first_seed": 100, "shard": 8, "batch": 4},
             "arms": {
                 "unguided": {"method": "unguided", "scale": 1},
                 "cfg_3": {"method": "cfg", "scale": 3},
