@@ -6,7 +6,7 @@ sets, which ties would bias, and Wilson's for rates.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,11 @@ class Interval:
     low: float
     high: float
     n: int
+
+
+def bounded(interval: Interval, least: float, most: float = math.inf) -> Interval:
+    """The part of an interval that its number can lie in: symmetric ones may reach below 0 for a share."""
+    return replace(interval, low=max(least, interval.low), high=min(most, interval.high))
 
 
 def mean_interval(values: Tensor, resamples: int, level: float, seed: int, clusters: Tensor | None = None) -> Interval:

@@ -1,11 +1,12 @@
 """Methods over their sweeps of scales: each one's frontier, and all of them at equal strength."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from eval.bootstrap import Interval
+from eval.bootstrap import Interval, bounded
 from eval.frontier import dominated_area, value_at
 from eval.jackknife import Replicates, combined
 from pipeline.arm import Arm
@@ -14,6 +15,8 @@ from pipeline.arm import Arm
 AXES = {"clip_score": "clip_score", "shift": "shift_fd"}
 POINT = ("precision", "recall", "fd", "clip_score", "aesthetic")
 MATCHED = ("fd", "precision", "recall", "aesthetic", "clip_score", "shift_fd")
+
+_RANGES = {"precision": (0, 1), "recall": (0, 1), "fd": (0,), "shift_fd": (0,)}
 
 AllReplicates = Mapping[str, Mapping[str, Replicates]]
 
@@ -35,16 +38,20 @@ def frontiers(arms: Mapping[str, Arm], baseline: str, found: AllReplicates, leve
                 {
                     "arm": arm,
                     "scale": arms[arm].scale,
-                    **{name: found[arm][name].interval(level) for name in POINT},
-                    "shift": found[arm]["shift_fd"].interval(level),
+                    **{name: _interval(name, found[arm][name], level) for name in POINT},
+                    "shift": _interval("shift_fd", found[arm]["shift_fd"], level),
                 }
                 for arm in path
             ],
-            "area": combined(
-                lambda *values: dominated_area(values[: len(values) // 2], values[len(values) // 2 :]),
-                *(found[arm]["recall"] for arm in path),
-                *(found[arm]["precision"] for arm in path),
-            ).interval(level),
+            "area": bounded(
+                combined(
+                    lambda *values: dominated_area(values[: len(values) // 2], values[len(values) // 2 :]),
+                    *(found[arm]["recall"] for arm in path),
+                    *(found[arm]["precision"] for arm in path),
+                ).interval(level),
+                0,
+                1,
+            ),
             "matched": [
                 {"axis": axis, "level": at, "values": matched(path, found, column, at, level)}
                 for axis, column in AXES.items()
@@ -142,5 +149,9 @@ def matched(path: list[str], found: AllReplicates, axis: str, level: float, conf
         value = combined(at_level, *(found[arm][axis] for arm in path), *(found[arm][name] for arm in path))
         if not bool(torch.isfinite(value.without).all()) or value.value != value.value:
             return {}
-        result[name] = value.interval(confidence)
+        result[name] = _interval(name, value, confidence)
     return result
+
+
+def _interval(name: str, value: Replicates, confidence: float) -> Interval:
+    return bounded(value.interval(confidence), *_RANGES.get(name, (-math.inf,)))

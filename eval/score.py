@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from eval.aesthetic import load_aesthetic_head
-from eval.bootstrap import Interval, mean_interval, statistic_interval, wilson_interval
+from eval.bootstrap import Interval, bounded, mean_interval, statistic_interval, wilson_interval
 from eval.clip import clip_score, load_clip
 from eval.features import REFERENCE, SetFeatures, load_features
 from eval.fid import torchmetrics_fid
@@ -153,15 +153,10 @@ def neighbour_intervals(
     )
     return {
         "precision": replace(precision, n=len(arm)),
-        "recall": _share(recall),
+        "recall": bounded(recall, 0, 1),
         "density": mean_interval(found.hits.double() / coverage_k, *ask),
-        "coverage": _share(coverage),
+        "coverage": bounded(coverage, 0, 1),
     }
-
-
-def _share(interval: Interval) -> Interval:
-    """An interval of a share, which cannot reach beyond 0 and 1."""
-    return replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
 
 
 def median_interval(values: torch.Tensor, settings: Metrics, clusters: torch.Tensor | None = None) -> Interval:

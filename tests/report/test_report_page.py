@@ -104,7 +104,7 @@ def test_without_tags_and_learned_scores_the_page_says_what_to_run(own_inputs: I
 def test_the_footer_names_weights_seeds_versions_and_parameters(visit: Visit) -> None:
     footer = visit.page.locator("footer")
     text = footer.inner_text()
-    assert "2000, seeds 100 to 107" in text
+    assert "2000, seeds 100 to 109" in text
     assert "aesthetic head head<1>" in text
     assert "pickscore pick1" in text
     assert "torch 2.14.1" in text
