@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import torch
 import torchvision
 import yaml
 from hypothesis import settings
+from playwright.sync_api import Browser
 from safetensors.torch import save_file
 
+from docs.browser import opened_chromium
 from models.tinybooru.denoiser import DenoiserRecipe, build_scheduler, build_text_encoder, build_unet
 from models.tinybooru.tokenizer import train_tokenizer
 from pipeline.compose import compose
@@ -28,6 +31,13 @@ settings.register_profile("search", deadline=None)
 # `make fuzz`: ten rounds of this many. What a round has tried is kept in memory, so that nothing is tried twice.
 settings.register_profile("fuzz", deadline=None, max_examples=10_000, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium. Playwright's event loop runs in the tests' thread, so two at once exclude each other."""
+    with opened_chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

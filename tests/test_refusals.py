@@ -145,8 +145,9 @@ def test_features_that_do_not_fit_leave_no_number(
 def test_fewer_pictures_than_a_metric_needs_leave_no_number(
     study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    draw("cfg", "validation", 5)
-    run(monkeypatch, features.main, "--set", "cfg")
+    for arm in ARMS:
+        draw(arm, "validation", 5)
+        run(monkeypatch, features.main, "--set", arm)
     for path in numbers():  # what is not there must not come
         if path.stem == "cfg":
             path.unlink()

@@ -19,7 +19,7 @@ from datasets import Image as EncodedImage
 from label_studio_sdk.client import LabelStudio
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect
 from pydantic import SecretStr
 
 from labeling.connection import Connection, Credentials, ServerUnavailable, client_of
@@ -37,7 +37,6 @@ from pipeline.shards import write_shard
 from pipeline.study import Study, parse_study
 
 ROOT = Path(__file__).parent.parent.parent
-CHROMIUM = Path("/usr/bin/chromium")
 # Words that stand in no program, so that finding one in a response means that it was told.
 ARMS = ("zebrafish", "quokkaarm")
 PROMPT = "1person, <img src=x onerror=document.title='owned'><b>solo</b>"
@@ -99,14 +98,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("label-studio"))
     yield server
     server.running.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

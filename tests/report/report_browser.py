@@ -4,8 +4,6 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
-CHROMIUM = Path("/usr/bin/chromium")
-
 
 class Visit:
     """The page in the browser, and whatever it said, asked for or fetched on the way."""

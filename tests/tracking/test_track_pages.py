@@ -8,10 +8,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.data import get_source
 from PIL import Image
+from playwright.sync_api import Browser
 from small_study import ARMS, HOSTILE, PARAMS, URI, comparison, picture, write_comparison
 from tracked_runs import all_runs, artifacts
 
-from docs.browser import opened_chromium
 from docs.mlflow_picture import arms, compared, opened, served
 from pipeline.gallery import GAP
 from pipeline.shards import set_fingerprint
@@ -96,13 +96,13 @@ def test_the_shared_view_lists_the_arms_of_this_state(study: Study, root: Path, 
 
 
 def test_mlflow_opens_on_the_arms_and_plots_their_comparison(
-    study: Study, root: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+    study: Study, root: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch, browser: Browser
 ) -> None:
     # Only MLflow's own pages know whether they can read the view and its address.
     track(study, root, URI)
     monkeypatch.chdir(root)
     experiment, runs = arms()
-    with served() as address, opened_chromium() as browser:
+    with served() as address:
         page = opened(browser, address)
         page.get_by_text("unguided", exact=True).first.wait_for()
         names = page.locator(".ag-row a[href*='/runs/']").all_inner_texts()
