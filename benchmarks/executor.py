@@ -32,7 +32,7 @@ from pipeline.layout import COSTS
 from pipeline.places import Places
 from pipeline.shard_drawer import ShardDrawer
 from pipeline.shard_files import DrawnShard
-from pipeline.shard_plan import ShardTask, arm_texts, plan_shards
+from pipeline.shard_plan import DEVICES, ShardTask, arm_texts, plan_shards
 from pipeline.study import Study, load_study
 from pipeline.termination import Termination
 
@@ -48,7 +48,7 @@ def study_of(shards: int, threads: int | None = None) -> tuple[Study, list[Shard
     changes = {"pictures": SHARD * shards, "shard": SHARD, "watched": 0, "threads": threads or study.generate.threads}
     study = study.model_copy(update={"generate": study.generate.model_copy(update=changes)})
     texts = arm_texts(study, ARM)
-    return study, [ShardTask.of(shard, texts) for shard in plan_shards(study, ARM, texts)]
+    return study, [ShardTask.of(shard, texts) for shard in plan_shards(study, ARM, texts, DEVICES[0])]
 
 
 def on(executor: Executor, study: Study, tasks: list[ShardTask]) -> Iterator[DrawnShard]:

@@ -32,7 +32,7 @@ from pipeline.json_file import read_json_text, seal_json
 from pipeline.layout import COSTS, FEATURES, METRICS, REFERENCE_SET, SCORES, SETS, TRACES, TRAJECTORIES
 from pipeline.rates import RATES
 from pipeline.shard_files import SET_FEATURES, TRACE_FEATURES
-from pipeline.shard_plan import Shard, arm_texts, plan_shards
+from pipeline.shard_plan import DEVICES, Shard, arm_texts, plan_shards
 from pipeline.shards import encode_png, set_fingerprint, write_shard
 from pipeline.study import Study, load_study
 from pipeline.trajectory import FRAMES, TRAJECTORY_FEATURES, trajectory_fingerprint, watched_of
@@ -81,7 +81,7 @@ def write_project(folder: Path) -> Study:
 
 def _write_arm(study: Study, arm: str, chance: np.random.Generator, cells: list[dict[str, Any]]) -> None:
     texts = arm_texts(study, arm)
-    shards = plan_shards(study, arm, texts)
+    shards = plan_shards(study, arm, texts, DEVICES[0])
     ids = [f"{arm}-{k:06d}" for k in range(study.generate.pictures)]
     cost = Cost(COSTS / f"{arm}.json", {shard.name: shard.fingerprint for shard in shards}, 0)
     for shard in shards:

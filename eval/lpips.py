@@ -52,10 +52,18 @@ def load_lpips(weights: Path, device: torch.device) -> tuple[Distance, str]:
 
 
 def check_repeats(prompts: Tensor) -> None:
-    """Raise ValueError where no prompt of `prompts` [N] int64 has two pictures."""
+    """Raise ValueError where no prompt of `prompts` [N] int64 has two pictures, or one of several alone.
+
+    Pictures of one prompt are resampled together, and of one there is nothing to resample.
+    """
     names, counts = torch.unique(prompts, return_counts=True)
-    if not bool((counts > 1).any()):
+    repeated = int((counts > 1).sum())
+    if not repeated:
         raise ValueError(f"LPIPS within a prompt needs a prompt with 2 pictures; {len(names)} prompts have 1 each")
+    if repeated == 1 < len(names):
+        raise ValueError(
+            f"LPIPS within a prompt needs 2 prompts with 2 pictures for its interval; of {len(names)} one has"
+        )
 
 
 def within_prompt_lpips(

@@ -11,7 +11,6 @@ from pipeline.arm import Arm
 from pipeline.checkpoints import locate
 from pipeline.conditioning import Conditioning
 from pipeline.cost import ShardCost
-from pipeline.degrade import weaken
 from pipeline.evaluations import evaluations, prediction_flops
 from pipeline.guidance import Guidance, Network, Text, guidance_of
 from pipeline.networks import DTYPES, DenoisingNetwork, check_pair, load_network
@@ -53,9 +52,8 @@ class ArmGenerator:
         }
         if any(prediction.network == "guide" for prediction in self.guidance.predictions()):
             guide = locate(model.guide, model.config)
-            self.networks["guide"] = load_network(guide, device, loading, latents=self.networks["main"].latents)
-            if model.weaken:
-                weaken(self.networks["guide"].unet, model.weaken)
+            latents = self.networks["main"].latents
+            self.networks["guide"] = load_network(guide, device, loading, latents=latents, how=model.weaken)
             check_pair(self.networks["main"], self.networks["guide"])
 
         self._flops: dict[str, int] = {}

@@ -14,6 +14,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+from pipeline.drawing import LEVELS, Sampler
 from pipeline.errors import InputError
 from pipeline.section import inside_project
 
@@ -52,7 +53,15 @@ class Checkpoint:
 
     def settings(self, part: str) -> dict[str, Any] | None:
         """The configuration of a part (unet, vae ...); None where the checkpoint has no such part."""
-        path = self.config / part / "config.json"
+        return self._mapping(f"{part}/config.json")
+
+    @property
+    def schedule(self) -> dict[str, Any]:
+        """The configuration of the training noise schedule; empty where there is none."""
+        return self._mapping("scheduler/scheduler_config.json") or {}
+
+    def _mapping(self, name: str) -> dict[str, Any] | None:
+        path = self.config / name
         if not path.is_file():
             return None
         try:
@@ -167,3 +176,30 @@ def check_fit(main: Checkpoint, guide: Checkpoint) -> None:
         raise InputError(
             f"the guide {guide.path} does not fit: its vae scales latents by {scales[1]}, the main one by {scales[0]}"
         )
+
+
+# Schedulers of diffusers that cannot end training's schedule without signal: they would visit other noise levels.
+WITH_SIGNAL_ALONE = ("dpmsolver++_sde", "heun")
+
+
+def check_schedules(sampler: Sampler, main: Checkpoint, guide: Checkpoint | None) -> None:
+    """Raise InputError where training ended without signal (zero terminal SNR, arXiv 2305.08891) and that cannot be.
+
+    Some schedulers do not know such schedules. A network that predicts noise says nothing of the picture where there is
+    nothing else to see.
+    """
+    if not main.schedule.get("rescale_betas_zero_snr"):
+        return
+    schedule = "whose noise schedule ends without signal (rescale_betas_zero_snr)"
+    if sampler.scheduler in WITH_SIGNAL_ALONE:
+        others = ", ".join(name for name in LEVELS if name not in WITH_SIGNAL_ALONE)
+        raise InputError(
+            f"sampler.scheduler {sampler.scheduler} cannot draw with {main.config}, {schedule}; take one of {others}"
+        )
+    for who, network in (("the main network", main), ("the guide", guide)):
+        if network is not None and network.schedule.get("prediction_type", "epsilon") == "epsilon":
+            raise InputError(
+                f"{who} {network.config} predicts noise (prediction_type epsilon), which says nothing of the picture "
+                f"at the first step of {main.config}, {schedule}; "
+                + ("one of the two settings is wrong" if network is main else "take a guide that predicts v or x0")
+            )

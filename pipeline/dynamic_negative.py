@@ -38,7 +38,8 @@ class Dynamic(Section):
     prior: Probability = 0.01
     temperature: Annotated[float, Field(ge=0)] = 0.2
     offset: float = 2e-4
-    p_min: Probability = 1e-6
+    # Where p was 0, the exponential of a large exponent would make it no number.
+    p_min: Annotated[float, Field(gt=0, lt=1)] = 1e-6
     p_max: Probability = 0.8
 
     @model_validator(mode="after")

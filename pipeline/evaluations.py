@@ -35,6 +35,6 @@ def prediction_flops(
         if prediction.perturbation is None:
             network(x, timestep, conditioning)
         else:
-            with perturbed(network.unet, prediction.perturbation):
+            with perturbed(network.unet, prediction.perturbation, like.shape[-2:]):
                 network(x, timestep, conditioning)
     return int(counter.get_total_flops())

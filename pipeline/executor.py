@@ -60,6 +60,15 @@ def local_devices() -> list[torch.device]:
     return gpus or [torch.device("cpu")]
 
 
+def device_kind(executor: Executor) -> str:
+    """The kind of device that an executor's workers compute on: cpu or cuda. Raises InputError without a cluster."""
+    if isinstance(executor, LocalExecutor):
+        return local_devices()[0].type
+    from pipeline.ray_executor import cluster_device_kind
+
+    return cluster_device_kind(executor)
+
+
 class LazyJob:
     """A job that is loaded by its first task, whose error then reaches the caller as any task's does."""
 

@@ -16,7 +16,7 @@ from pipeline.anlas import anlas
 from pipeline.checkpoints import locate
 from pipeline.cost import Cost
 from pipeline.errors import run_stage
-from pipeline.executor import local_devices, run_tasks, runs_here
+from pipeline.executor import device_kind, local_devices, run_tasks, runs_here
 from pipeline.executor_settings import RayExecutor
 from pipeline.layout import SETS
 from pipeline.places import Places
@@ -54,7 +54,7 @@ def generate(study: Study, arm_name: str, places: Places, termination: Terminati
     """
     termination = termination or Termination()
     texts = arm_texts(study, arm_name)
-    shards = plan_shards(study, arm_name, texts)
+    shards = plan_shards(study, arm_name, texts, device_kind(study.executor))
     own = ShardStorage(places, study, arm_name)
     own.clear(shards)
     cost = Cost(own.places.costs, {shard.name: shard.fingerprint for shard in shards}, arm_anlas(study, arm_name))

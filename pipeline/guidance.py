@@ -106,6 +106,7 @@ class Walk:
         self._averages: dict[Term, torch.Tensor] = {}
         self._posteriors: dict[Term, torch.Tensor] = {}
         self._guider: BaseGuidance | None = None
+        self._active: tuple[Moment, tuple[Term, ...]] | None = None
         post = guidance.post
         if isinstance(post, Guider):
             # All terms of a guider have the arm's scale, see Arm.
@@ -113,6 +114,12 @@ class Walk:
 
     def active(self, at: Moment) -> tuple[Term, ...]:
         """The terms that change anything at this step; the others cost no evaluation."""
+        if self._active is None or self._active[0] != at:
+            # Once a step: placing a guider at the first step starts its momentum anew.
+            self._active = at, self._find_active(at)
+        return self._active[1]
+
+    def _find_active(self, at: Moment) -> tuple[Term, ...]:
         if self._guider is not None:
             return self.guidance.terms if place_guider(self._guider, at) else ()
         return tuple(

@@ -18,12 +18,14 @@ from diffusers.utils import logging as diffusers_logging
 
 from pipeline.checkpoints import Checkpoint, pixel_patch
 from pipeline.conditioning import Conditioning
+from pipeline.degrade import weaken
 from pipeline.drawing import Canvas
 from pipeline.errors import InputError
 from pipeline.loading import Loading
 from pipeline.parametrisation import from_x0, signal_and_noise, timestep_at, to_x0
 from pipeline.text_free import TextFreeLayers
-from pipeline.weights import check_complete, check_files, weights_variant
+from pipeline.weaken_settings import DropLayers, Dropout, Lora, LowBits, WeightNoise
+from pipeline.weight_files import check_complete, check_files, weights_variant
 
 # Reading another scheduler's configuration as the training schedule is what happens here on purpose.
 diffusers_logging.set_verbosity_error()
@@ -184,10 +186,11 @@ def load_network(
     loading: Loading | None = None,
     vae: Checkpoint | None = None,
     latents: Latents | None = None,
+    how: WeightNoise | Dropout | DropLayers | LowBits | Lora | None = None,
 ) -> DenoisingNetwork:
     """Load a UNet with its noise schedule, and its autoencoder where it has one (or that of `vae` instead).
 
-    A guide shares the main network's `latents`, and none of its own are loaded.
+    A guide shares the main network's `latents`, and none of its own are loaded; `how` it is weakened.
     Raises InputError for missing, pickled or damaged weights.
     """
     checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(source, source)
@@ -205,6 +208,8 @@ def load_network(
         raise
     except Exception as error:  # diffusers and safetensors raise many kinds for a damaged folder
         raise InputError(f"{checkpoint.path} cannot be loaded ({_one_line(error)}); fetch or train it anew") from None
+    if how is not None:
+        weaken(unet, how)  # before its weights are moved away and its operations fused
     if loading.attention_slicing:
         unet.set_attention_slice("auto")
     execution = None

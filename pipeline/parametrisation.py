@@ -9,6 +9,9 @@ The noise level sigma = b / a is what two training noise schedules have in commo
 import torch
 
 PREDICTION_TYPES = ("sample", "epsilon", "v_prediction")
+# The a^2 of a schedule that ends without signal (arXiv 2305.08891), where sigma would be infinite: "close to 0 without
+# being 0" as diffusers' own schedulers have it.
+_LEAST_SIGNAL = 2.0**-24
 
 
 def to_x0(
@@ -45,6 +48,12 @@ def x0_per_output(kind: str, a: float, b: float) -> float:
     return {"sample": 1.0, "epsilon": b / a, "v_prediction": b}[kind]
 
 
+def noise_to_signal(alphas_cumprod: torch.Tensor) -> torch.Tensor:
+    """The noise levels sigma = b / a of a schedule's a^2; 4096 where there is no signal."""
+    alphas = alphas_cumprod.clamp(min=_LEAST_SIGNAL)
+    return ((1 - alphas) / alphas).sqrt()
+
+
 def signal_and_noise(sigma: float) -> tuple[float, float]:
     """(a, b) of x = a x0 + b e with a^2 + b^2 = 1 at the noise level sigma = b / a."""
     a = 1 / (1 + sigma**2) ** 0.5
@@ -57,7 +66,7 @@ def timestep_at(sigma: float, alphas_cumprod: torch.Tensor) -> float:
     `alphas_cumprod` [T] is the schedule's a^2. log sigma is interpolated linearly over the timesteps, as diffusers and
     k-diffusion do; below the first and above the last level it is the first and the last timestep.
     """
-    alphas = alphas_cumprod.double().cpu()
+    alphas = alphas_cumprod.double().cpu().clamp(min=_LEAST_SIGNAL)
     levels = ((1 - alphas) / alphas).log() / 2
     wanted = torch.tensor(sigma, dtype=torch.float64).log()
     if wanted <= levels[0]:

@@ -6,8 +6,9 @@ install none when there is no empty prompt, and its query blur has its two branc
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,37 +22,37 @@ from pipeline.guidance import Perturbation
 
 
 @contextmanager
-def perturbed(unet: UNet2DConditionModel, perturbation: Perturbation) -> Iterator[None]:
+def perturbed(unet: UNet2DConditionModel, perturbation: Perturbation, extent: Sequence[int]) -> Iterator[None]:
     """The UNet is damaged inside the `with` and as it was after it, whatever happened inside.
 
+    `extent` is (height, width) of the samples that it is given there. Attention is changed by its processor, which
+    torch.compile looks at before every call, unlike hooks.
     Raises InputError where no transformer block lies under `layers`.
     """
     with ExitStack() as undo:
-        for transformer, block in transformer_blocks(unet, perturbation.layers):
+        for block in transformer_blocks(unet, perturbation.layers):
             if perturbation.kind == "pag":
-                _identity_attention(block.attn1, undo)
+                _processed_by(_IdentityAttention(), block.attn1, undo)
             elif perturbation.kind == "seg":
-                _blurred_queries(transformer, block.attn1, perturbation.blur, undo)
+                _processed_by(_BlurredQueries((extent[0], extent[1]), perturbation.blur), block.attn1, undo)
             else:
                 _skipped(block, undo)
         yield
 
 
-def transformer_blocks(
-    unet: UNet2DConditionModel, layers: tuple[str, ...]
-) -> list[tuple[Transformer2DModel, BasicTransformerBlock]]:
-    """The transformer blocks under `layers`, each with the module that flattens the picture for it."""
+def transformer_blocks(unet: UNet2DConditionModel, layers: tuple[str, ...]) -> list[BasicTransformerBlock]:
+    """The transformer blocks under `layers`. Raises InputError where there is none under one of them."""
     blocks = {
-        f"{name}.transformer_blocks.{i}": (module, block)
+        f"{name}.transformer_blocks.{i}": block
         for name, module in unet.named_modules()
         if isinstance(module, Transformer2DModel)
         for i, block in enumerate(module.transformer_blocks)
     }
-    chosen = {name: pair for name, pair in blocks.items() if any(f"{name}.".startswith(f"{p}.") for p in layers)}
+    chosen = {name: block for name, block in blocks.items() if any(f"{name}.".startswith(f"{p}.") for p in layers)}
     for layer in layers:
         if not any(f"{name}.".startswith(f"{layer}.") for name in chosen):
             raise InputError(
-                f"layers: no transformer block of the network lies under '{layer}'; "
+                f"no transformer block of the network lies under '{layer}'; "
                 f"its blocks are {', '.join(blocks) or 'none'}"
             )
     return list(chosen.values())
@@ -65,24 +66,32 @@ class _IdentityAttention:
         return projected
 
 
-def _identity_attention(attention: Attention, undo: ExitStack) -> None:
+class _BlurredQueries:
+    """Self-attention of a UNet's transformer block whose queries are blurred over the picture (the SEG paper).
+
+    `extent` is (height, width) of the UNet's samples, of which every level below has half, rounded up.
+    """
+
+    def __init__(self, extent: tuple[int, int], blur: float | None):
+        self.extent, self.blur = extent, blur
+
+    def __call__(self, attn: Attention, hidden_states: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+        height, width = self.extent
+        while height * width > hidden_states.shape[1]:
+            height, width = (height + 1) // 2, (width + 1) // 2
+        queries = blurred(attn.to_q(hidden_states), height, width, self.blur)
+        split = (
+            x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # [B, heads, positions, depth]
+            for x in (queries, attn.to_k(hidden_states), attn.to_v(hidden_states))
+        )
+        attended = F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+        projected: torch.Tensor = attn.to_out[1](attn.to_out[0](attended))
+        return projected
+
+
+def _processed_by(processor: Any, attention: Attention, undo: ExitStack) -> None:
     undo.callback(attention.set_processor, attention.processor)
-    attention.set_processor(_IdentityAttention())
-
-
-def _blurred_queries(
-    transformer: Transformer2DModel, attention: Attention, blur: float | None, undo: ExitStack
-) -> None:
-    height_width: list[int] = [0, 0]
-
-    def note_shape(_: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
-        height_width[:] = arguments[0].shape[-2:]  # [B, C, H, W] before it is flattened to positions
-
-    def blur_output(_: torch.nn.Module, __: object, queries: torch.Tensor) -> torch.Tensor:
-        return blurred(queries, height_width[0], height_width[1], blur)
-
-    undo.callback(transformer.register_forward_pre_hook(note_shape).remove)
-    undo.callback(attention.to_q.register_forward_hook(blur_output).remove)
+    attention.set_processor(processor)
 
 
 def blurred(queries: torch.Tensor, height: int, width: int, blur: float | None) -> torch.Tensor:
@@ -118,5 +127,5 @@ def _pass_through(hidden_states: torch.Tensor, *_: object, **__: object) -> torc
 
 def skip_for_good(unet: UNet2DConditionModel, layers: tuple[str, ...]) -> None:
     """Leave the transformer blocks under `layers` out of this network from now on. Raises InputError."""
-    for _, block in transformer_blocks(unet, layers):
+    for block in transformer_blocks(unet, layers):
         block.__dict__["forward"] = _pass_through

@@ -15,11 +15,18 @@ def study_prompts(study: Study) -> list[str]:
 
 def arm_prompts(arm: Arm, prompts: list[str]) -> list[str]:
     """The prompts of an arm, given those of the study: as they are, or empty; with its quality tags."""
-    chosen = [""] * len(prompts) if arm.prompt == "empty" else prompts
+    return _tagged(arm, _untagged(arm, prompts))
+
+
+def _untagged(arm: Arm, prompts: list[str]) -> list[str]:
+    return [""] * len(prompts) if arm.prompt == "empty" else prompts
+
+
+def _tagged(arm: Arm, texts: list[str]) -> list[str]:
     if arm.quality_preset is None:
-        return chosen
+        return texts
     tags, place = QUALITY_TAGS[arm.quality_preset]
-    pairs = [(tags, prompt) if place == "prefix" else (prompt, tags) for prompt in chosen]
+    pairs = [(tags, text) if place == "prefix" else (text, tags) for text in texts]
     return [", ".join(part for part in pair if part) for pair in pairs]
 
 
@@ -37,12 +44,14 @@ def arm_negatives(arm: Arm, prompts: list[str], syntax: Syntax) -> list[str]:
     return [write(parse(preset.text, preset.syntax), syntax)] * len(prompts)
 
 
-def unrelated_prompts(own: list[str], prompts: list[str]) -> list[str]:
-    """For each picture, whose prompt is in `own`, the next of the study's `prompts`, in a circle, with another text.
+def unrelated_prompts(arm: Arm, prompts: list[str]) -> list[str]:
+    """For each picture of an arm the next of the study's `prompts`, in a circle, with another text; with its tags.
 
-    The condition of independent-condition guidance (arXiv 2407.02687). Raises InputError where there is none.
+    The condition of independent-condition guidance (arXiv 2407.02687), which says nothing of the picture's own prompt.
+    Quality tags are no part of what is drawn: they are on both sides, and cancel. Raises InputError where all prompts
+    are the same.
     """
-    n = len(prompts)
+    own, n = _untagged(arm, prompts), len(prompts)
 
     def next_other(k: int) -> str:
         for step in range(1, n):
@@ -50,4 +59,4 @@ def unrelated_prompts(own: list[str], prompts: list[str]) -> list[str]:
                 return other
         raise InputError(f"an unrelated prompt needs a study of two prompts at least; all {n} are {own[k]!r}")
 
-    return [next_other(k) for k in range(n)]
+    return _tagged(arm, [next_other(k) for k in range(n)])

@@ -51,6 +51,12 @@ class _Worker:
         return self._work(task)
 
 
+def cluster_device_kind(executor: RayExecutor) -> str:
+    """The kind of device that workers get: cuda where the cluster has a GPU. Raises InputError without a cluster."""
+    _connect(executor)
+    return "cuda" if ray.cluster_resources().get("GPU", 0) >= 1 else "cpu"
+
+
 def run_on_ray(
     executor: RayExecutor, job: Job[Task, Result], tasks: Iterable[Task], termination: Termination
 ) -> Iterator[Result]:
@@ -58,8 +64,7 @@ def run_on_ray(
 
     Raises InputError where there is no cluster, no room in it, or where workers die again and again.
     """
-    _connect(executor)
-    gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
+    gpus = 1 if cluster_device_kind(executor) == "cuda" else 0
     count = executor.workers or _room(executor.cpus, gpus)
     # Actors do not start again by themselves: a lost one is replaced here, where its task is known.
     options = {"num_cpus": executor.cpus, "num_gpus": gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}

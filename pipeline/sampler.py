@@ -15,7 +15,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from pipeline.conditioning import Conditioning, joined
 from pipeline.guidance import MAIN, Guidance, Network, Prediction, Text, Walk, by_network
 from pipeline.networks import DenoisingNetwork
-from pipeline.parametrisation import signal_and_noise, to_x0, x0_per_output
+from pipeline.parametrisation import noise_to_signal, signal_and_noise, to_x0, x0_per_output
 from pipeline.perturbation import perturbed
 from pipeline.scale import Moment
 from pipeline.schedulers import Start, begin
@@ -77,8 +77,7 @@ def moments(scheduler: SchedulerMixin, skipped: int) -> list[Moment]:
     if hasattr(scheduler, "sigmas"):
         levels = scheduler.sigmas.tolist()[: len(timesteps)]
     else:
-        alphas = scheduler.alphas_cumprod[scheduler.timesteps.cpu()]
-        levels = ((1 - alphas) / alphas).sqrt().tolist()
+        levels = noise_to_signal(scheduler.alphas_cumprod[scheduler.timesteps.cpu()]).tolist()
     if isinstance(scheduler, DPMSolverSDEScheduler):
         # Its second evaluation is half way between two levels (in log sigma), which its list of levels leaves out.
         levels[1::2] = [(a * b) ** 0.5 for a, b in zip(levels[::2], levels[1::2], strict=False)]
@@ -105,7 +104,7 @@ class _Evaluation:
             if not self._same_schedule[name]:  # there the same noise level is another timestep
                 own = torch.tensor(network.timestep_at(sigma), device=x.device)
             texts = self._texts(tuple(prediction.text for prediction in wanted))
-            with nullcontext() if perturbation is None else perturbed(network.unet, perturbation):
+            with nullcontext() if perturbation is None else perturbed(network.unet, perturbation, x.shape[-2:]):
                 output = network(x, own, texts, len(wanted))
             for prediction, part in zip(wanted, output.chunk(len(wanted)), strict=True):
                 outputs[prediction] = network.converted(part, x, sigma, main)

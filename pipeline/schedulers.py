@@ -1,8 +1,8 @@
 """The schedulers of the sampling loop by name, and where a picture starts.
 
-They are diffusers' own, with three things added: noise levels of every kind for each (k-diffusion's formulas), x0
-predictions where diffusers reads only noise and v, and random numbers that come from a picture's own seed, drawn on
-the CPU, so that a picture does not depend on the batch it is drawn in.
+They are diffusers' own, with four things added: noise levels of every kind for each (k-diffusion's formulas), x0
+predictions where diffusers reads only noise and v, a last step of DDIM that leaves no noise, and random numbers that
+come from a picture's own seed, drawn on the CPU, so that a picture does not depend on the batch it is drawn in.
 """
 
 import math
@@ -57,6 +57,25 @@ class _PolyexponentialLevels:
     def _convert_to_exponential(self, in_sigmas: Any, num_inference_steps: int) -> Levels:
         lowest, highest = float(in_sigmas[-1]), float(in_sigmas[0])
         return noise_levels("polyexponential", lowest, highest, num_inference_steps, self.rho)
+
+
+class _DDIM(DDIMScheduler):  # type: ignore[misc]
+    """DDIM whose last step ends without noise, however many steps there are.
+
+    diffusers takes the next timestep to be T // steps below. Where the last one is not lower than that (28, 64 or 150
+    steps of 1000, trailing), it would end at the noise of timestep 0 and leave that in the picture.
+    """
+
+    num_inference_steps: int
+
+    def step(self, output: Any, timestep: Any, sample: Any, *arguments: Any, **named: Any) -> Any:
+        steps: int = self.num_inference_steps
+        if timestep == self.timesteps[-1]:
+            self.num_inference_steps = 1  # T lower, so below the first
+        try:
+            return super().step(output, timestep, sample, *arguments, **named)
+        finally:
+            self.num_inference_steps = steps
 
 
 class _Euler(_PolyexponentialLevels, EulerDiscreteScheduler):  # type: ignore[misc]
@@ -160,7 +179,7 @@ class _SmeaLike(_EulerAncestral):
 
 
 SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, object]]] = {
-    "ddim": (DDIMScheduler, {"set_alpha_to_one": True, "clip_sample": False}),
+    "ddim": (_DDIM, {"set_alpha_to_one": True, "clip_sample": False}),
     "euler": (_Euler, {}),
     "euler_ancestral": (_EulerAncestral, {}),
     "smea_like": (_SmeaLike, {}),
@@ -188,7 +207,7 @@ def build_scheduler(sampler: Sampler, schedule: Mapping[str, object]) -> Schedul
     else:
         # A checkpoint's own scheduler may ask for Karras levels; what this study says counts.
         none = dict.fromkeys(("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"), False)
-        options |= ({} if kind is DDIMScheduler else none) | _FLAGS.get(sampler.levels, {})
+        options |= ({} if kind is _DDIM else none) | _FLAGS.get(sampler.levels, {})
         attributes = {} if sampler.rho is None else {"rho": sampler.rho}
     if schedule["prediction_type"] == "sample" and hasattr(kind, "reads_x0"):
         attributes["reads_x0"] = True
@@ -242,6 +261,9 @@ def begin(
     scheduler.set_timesteps(steps, device=device)
     noise, generators = initial_noise(seeds, shape)
     if start is None:
+        if hasattr(scheduler, "set_begin_index"):
+            # Timesteps that are rounded may occur twice, and of the first two diffusers would take the second.
+            scheduler.set_begin_index(0)
         # Euler's start is sigma_max in its own convention; diffusers asks us to scale by init_noise_sigma.
         return Beginning(noise.to(device) * scheduler.init_noise_sigma, 0, generators)
     # Some schedulers evaluate the network twice a step, but for the last one.

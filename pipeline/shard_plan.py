@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline.checkpoints import check_fit, locate
+from pipeline.checkpoints import check_fit, check_schedules, locate
 from pipeline.drawing import Canvas, ImageToImage
 from pipeline.errors import InputError
 from pipeline.files import file_digest, fingerprint
@@ -19,10 +19,12 @@ from pipeline.prompts import arm_negatives, arm_prompts, study_prompts, unrelate
 from pipeline.shards import read_table, set_fingerprint, shard_paths
 from pipeline.study import Model, Study
 from pipeline.weaken_settings import Lora
-from pipeline.weights import digest_of, lora_digest, network_digest
+from pipeline.weight_files import digest_of, lora_digest, network_digest
 
 # What decides a pixel besides weights and settings: our own algebra and loop, and the libraries that compute.
-_CODE = (
+# tests/test_shard_plan.py knows why the other modules behind a picture are left out.
+CODE = (
+    "arm_generator.py",
     "chunks.py",
     "conditioning.py",
     "degrade.py",
@@ -36,12 +38,16 @@ _CODE = (
     "sampler.py",
     "scale.py",
     "schedulers.py",
+    "shard_drawer.py",
+    "start_pictures.py",
     "text_encoder.py",
     "text_free.py",
     "trace.py",
     "underscores.py",
 )
-_LIBRARIES = ("torch", "diffusers", "transformers")
+_LIBRARIES = ("accelerate", "diffusers", "numpy", "peft", "pillow", "torch", "torchsde", "transformers")
+# Kinds of device, which round differently.
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
     if "negative" in needed:
         texts["negative"] = arm_negatives(arm, own, study.text.syntax)
     if "unrelated" in needed:
-        texts["unrelated"] = unrelated_prompts(own, prompts)
+        texts["unrelated"] = unrelated_prompts(arm, prompts)
     return texts
 
 
@@ -99,8 +105,11 @@ def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
 _SAID_ELSEWHERE = {"description", "family", "negative_preset", "negative_prompt", "image_to_image", "sampler"}
 
 
-def plan_shards(study: Study, arm_name: str, texts: Mapping[Text, list[str]]) -> list[Shard]:
-    """Cut an arm into shards. Raises InputError where a network is missing or the arm does not fit it."""
+def plan_shards(study: Study, arm_name: str, texts: Mapping[Text, list[str]], device: str) -> list[Shard]:
+    """Cut an arm into shards that are drawn on a kind of `device` (cpu, cuda).
+
+    Raises InputError where a network is missing or the arm does not fit it.
+    """
     arm = study.arm(arm_name)
     guidance = guidance_of(arm)
     model = study.model
@@ -113,6 +122,8 @@ def plan_shards(study: Study, arm_name: str, texts: Mapping[Text, list[str]]) ->
         from pipeline.schedulers import steps_taken  # with diffusers, which no other arm needs here
 
         steps_taken(study.sampler_of(arm).steps, arm.image_to_image.strength)
+    guide = locate(model.guide, model.config) if with_guide else None
+    check_schedules(study.sampler_of(arm), main, guide)
     common = {
         "arm": arm.model_dump(exclude=_SAID_ELSEWHERE),
         "sampler": study.sampler_of(arm).model_dump(),
@@ -122,19 +133,18 @@ def plan_shards(study: Study, arm_name: str, texts: Mapping[Text, list[str]]) ->
         "loading": model.loading.model_dump(),
         "main": network_digest(main, with_text_encoder=True),
         "replaced": {part: digest_of(checkpoint, (part,)) for part, checkpoint in replaced.items()},
-        "code": [file_digest(Path(__file__).with_name(name)) for name in _CODE],
+        "code": [file_digest(Path(__file__).with_name(name)) for name in CODE],
         "libraries": {name: version(name) for name in _LIBRARIES},
-        "machine": platform.machine(),
+        "machine": [platform.machine(), device],
     }
-    if with_guide:
-        guide = locate(model.guide, model.config)
+    if guide is not None:
         check_fit(main, guide)
         how = model.weaken
         common["guide"] = [network_digest(guide, with_text_encoder=False), how and how.model_dump()]
         if isinstance(how, Lora):
             common["guide_lora"] = lora_digest(how)
     shards = []
-    starts = None if arm.image_to_image is None else start_fingerprints(study, arm.image_to_image)
+    starts = None if arm.image_to_image is None else start_fingerprints(study, arm.image_to_image, device)
     for part, start in enumerate(range(0, study.generate.pictures, study.generate.shard)):
         stop = min(start + study.generate.shard, study.generate.pictures)
         own: dict[str, object] = {
@@ -162,10 +172,11 @@ def batch_seeds(study: Study, batch: range) -> list[int]:
     return [study.generate.first_seed + k for k in batch]
 
 
-def start_fingerprints(study: Study, start: ImageToImage) -> list[str]:
+def start_fingerprints(study: Study, start: ImageToImage, device: str) -> list[str]:
     """What determines the start pictures of each shard. Raises InputError where a folder has too few pictures."""
     if not start.is_folder:
-        return [shard.fingerprint for shard in plan_shards(study, start.start, arm_texts(study, start.start))]
+        planned = plan_shards(study, start.start, arm_texts(study, start.start), device)
+        return [shard.fingerprint for shard in planned]
     folder = Path(start.start)
     count = sum(len(read_table(path, ["image"])) for path in shard_paths(folder))
     if count < study.generate.pictures:

@@ -37,7 +37,7 @@ class StartPictures:
             table = read_set(Path(self.start.start), ["image"])
             return list(decode_images(table.slice(part * count, count)))
         texts = arm_texts(self.study, self.start.start)
-        shard = plan_shards(self.study, self.start.start, texts)[part]
+        shard = plan_shards(self.study, self.start.start, texts, self.device.type)[part]
         path = self.sets / self.start.start / shard.name
         if shard_fingerprint(path) == shard.fingerprint:
             return list(decode_images(read_table(path, ["image"])))

@@ -62,13 +62,6 @@ class Model(Section):
             check_licence(self.licence, self.licence_link)
         return self
 
-    @model_validator(mode="after")
-    def _weakened_where_it_lies(self) -> "Model":
-        # The guide would silently stay what it is.
-        if self.weaken is not None and self.loading.offload:
-            raise ValueError("weaken cannot change weights that loading.offload has moved; leave one of them out")
-        return self
-
 
 class Reference(Section):
     """The reference set: real pictures of good quality from the `reference` split."""
@@ -245,17 +238,6 @@ class Study(Section):
         smallest = max(10, self.metrics.precision_recall_k + 1, self.metrics.density_coverage_k + 1)
         if self.generate.pictures < smallest:
             raise ValueError(f"generate.pictures is {self.generate.pictures}; the comparison needs {smallest}")
-        return self
-
-    @model_validator(mode="after")
-    def _blurred_where_it_shows(self) -> "Study":
-        for name, arm in self.arms.items():
-            # torch.compile does not look at hooks again, so the blurred network would be the main one.
-            if self.model.loading.compile and "seg" in {*(term.reference for term in arm.all_terms), *arm.probes}:
-                raise ValueError(
-                    f"arms.{name} has the reference seg, which is without effect in a network that "
-                    "model.loading.compile has fused; set that to false, or leave the arm out"
-                )
         return self
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from pipeline.json_file import read_json_text
 from pipeline.layout import COSTS, FEATURES, METRICS, REFERENCE_SET, SCORES, SETS, TRACES, TRAJECTORIES
 from pipeline.rates import RATES, load_rates
 from pipeline.shard_files import SET_FEATURES, TRACE_FEATURES
-from pipeline.shard_plan import arm_texts, plan_shards
+from pipeline.shard_plan import DEVICES, Shard, arm_texts, plan_shards
 from pipeline.shards import read_table, set_fingerprint, shard_fingerprint, table_fingerprint
 from pipeline.study import Study
 from pipeline.tensor_file import read_tensors
@@ -67,7 +67,7 @@ def study_artefacts(study: Study) -> Iterator[Artefact]:
 
 
 def _arm(study: Study, arm: str) -> Iterator[Artefact]:
-    shards = plan_shards(study, arm, arm_texts(study, arm))
+    shards = _drawn_shards(study, arm)
     ids = [f"{arm}-{k:06d}" for k in range(study.generate.pictures)]
     for shard in shards:
         own = ids[shard.start : shard.stop]
@@ -83,6 +83,17 @@ def _arm(study: Study, arm: str) -> Iterator[Artefact]:
     yield from _features(arm, study, ids, drawn)
     yield Artefact(SCORES / f"{arm}.parquet", partial(_scores, ids, drawn))
     yield Artefact(METRICS / "detail" / f"{arm}.json", partial(_detail, drawn))
+
+
+def _drawn_shards(study: Study, arm: str) -> list[Shard]:
+    """An arm's shards as the kind of device drew them that its first is of: sets travel, GPUs do not."""
+    texts = arm_texts(study, arm)
+    planned = plan_shards(study, arm, texts, DEVICES[0])
+    found = shard_fingerprint(SETS / arm / planned[0].name)
+    if found in (None, planned[0].fingerprint):
+        return planned
+    elsewhere = plan_shards(study, arm, texts, DEVICES[1])
+    return elsewhere if found == elsewhere[0].fingerprint else planned
 
 
 def _features(name: str, study: Study, ids: list[str] | None, drawn: str | None) -> Iterator[Artefact]:

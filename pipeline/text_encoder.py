@@ -23,9 +23,9 @@ from pipeline.chunks import Chunk, WeightedToken, cut
 from pipeline.conditioning import Conditioning
 from pipeline.emphasis import parse
 from pipeline.errors import InputError
-from pipeline.text_settings import TextSettings
+from pipeline.text_settings import TextSettings, check_clip_skip
 from pipeline.underscores import spaced
-from pipeline.weights import check_complete, check_files, text_parts, weights_variant
+from pipeline.weight_files import check_complete, check_files, text_parts, weights_variant
 
 # Loading takes no time worth a bar, and a bar would be the only noise of a quiet stage.
 transformers_logging.disable_progress_bar()
@@ -86,13 +86,7 @@ class TextEncoder:
 
     def __post_init__(self) -> None:
         for tower in self.towers:
-            layers = int(tower.model.config.num_hidden_layers)
-            left_out = self.settings.clip_skip + len(self.towers) - 1
-            if left_out >= layers:
-                raise InputError(
-                    f"text.clip_skip is {self.settings.clip_skip}; the text encoder has {layers} layers, so at most "
-                    f"{layers - len(self.towers)} can be skipped (A1111's CLIP skip 2 is 1 here)"
-                )
+            check_clip_skip(self.settings.clip_skip, int(tower.model.config.num_hidden_layers), len(self.towers))
 
     def encode(self, texts: Sequence[str]) -> Conditioning:
         """What the networks are told of these texts: tokens [B, chunks * context, W]; any text can be read."""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipeline.emphasis import Syntax
+from pipeline.errors import InputError
 from pipeline.section import Count, Section
 
 
@@ -22,3 +23,15 @@ class TextSettings(Section):
     restore_mean: bool = True
     underscores: Literal["spaces", "kept"] = "kept"
     chunks: Count = 1
+
+
+def check_clip_skip(clip_skip: int, layers: int, encoders: int) -> None:
+    """Raise InputError where a text encoder of `layers` layers, one of `encoders`, has none left to read.
+
+    Of two encoders (SDXL) each leaves out its last layer without being asked.
+    """
+    if clip_skip + encoders - 1 >= layers:
+        raise InputError(
+            f"text.clip_skip is {clip_skip}; the text encoder has {layers} layers, so at most "
+            f"{layers - encoders} can be skipped (A1111's CLIP skip 2 is 1 here)"
+        )

@@ -1,20 +1,16 @@
-"""The files of a network: that they are there, that none is a pickle, that they are whole, and their digest.
+"""Stage `weights`: that every arm can be drawn, and digests of what only the configuration names.
 
-Stage `weights` writes the digests of what a study draws with and names by configuration alone: networks, of which those
-in the Hugging Face cache are no files of the project, a guide's LoRA, folders that image-to-image starts from. DVC
-cannot watch what its dvc.yaml does not name, so this stage looks at every run, and generation depends on what it finds.
+Those are networks, of which those in the Hugging Face cache are no files of the project, a guide's LoRA, and folders
+that image-to-image starts from. DVC cannot watch what its dvc.yaml does not name, so this stage looks at every run, and
+generation depends on what it finds. It runs before the first picture, so it is where an arm that does not fit its
+networks is refused.
 """
 
-import hashlib
 import json
-import os
-from collections.abc import Iterable
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-
-from pipeline.checkpoints import Checkpoint, locate
+from pipeline.arm_checks import check_arms
+from pipeline.checkpoints import locate
 from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest, write_atomically
 from pipeline.layout import SETS, WEIGHTS
@@ -22,157 +18,13 @@ from pipeline.shards import set_fingerprint
 from pipeline.stage_arguments import stage_parser
 from pipeline.study import Study, load_study
 from pipeline.weaken_settings import Lora
-
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
-# Hashing gigabytes at every start would take longer than looking at their time stamps.
-_LARGE = 64 * 2**20
-
-
-def weights_variant(folder: Path, part: str) -> str | None:
-    """None for a part's plain weights, "fp16" where only those are there (diffusers' file names). Raises InputError."""
-    stem = _STEMS.get(part, "model")
-    for variant in (None, "fp16"):
-        if (folder / part / f"{stem}{_dotted(variant)}.safetensors").is_file():
-            return variant
-    place = folder / part
-    pickles = sorted(p.name for p in place.glob("*") if p.suffix in _PICKLES) if place.is_dir() else []
-    if pickles:
-        raise InputError(
-            f"{place} holds {pickles[0]}, a pickle, which can run code when it is read; "
-            f"convert it to safetensors as {stem}.safetensors"
-        )
-    raise InputError(
-        f"weights {place / stem}.safetensors are missing; `make train` makes the embedded ones, "
-        "docs/checkpoints.md names the commands that fetch others"
-    )
-
-
-def _dotted(variant: str | None) -> str:
-    return f".{variant}" if variant else ""
-
-
-def text_parts(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The text encoders of a checkpoint: SDXL has two."""
-    second = checkpoint.settings("text_encoder_2") is not None
-    return ("text_encoder", "text_encoder_2") if second else ("text_encoder",)
-
-
-def check_files(checkpoint: Checkpoint, parts: tuple[str, ...]) -> list[Path]:
-    """The files that determine what these parts of a checkpoint compute, after a check that they are there and whole.
-
-    `parts` are of unet, vae, text_encoder, text_encoder_2; the schedule belongs to unet, the tokenizers to the texts.
-    Raises InputError that names what is missing, before anything is loaded.
-    """
-    if checkpoint.is_file:
-        _check_whole(checkpoint.path)
-        paths = [checkpoint.path]
-    else:
-        paths = []
-        for part in parts:
-            variant = weights_variant(checkpoint.path, part)
-            path = checkpoint.path / part / f"{_STEMS.get(part, 'model')}{_dotted(variant)}.safetensors"
-            _check_whole(path)
-            paths.append(path)
-    for part in parts:
-        paths.append(_needed(checkpoint, f"{part}/config.json"))
-        if part == "unet":
-            paths.append(_needed(checkpoint, "scheduler/scheduler_config.json"))
-        if part.startswith("text_encoder"):
-            paths += _tokenizer(checkpoint, part.replace("text_encoder", "tokenizer"))
-    return paths
-
-
-def _needed(checkpoint: Checkpoint, name: str) -> Path:
-    path = checkpoint.config / name
-    if not path.is_file():
-        raise InputError(f"{path} is missing; {checkpoint.config} is no complete network folder")
-    return path
-
-
-def _tokenizer(checkpoint: Checkpoint, part: str) -> list[Path]:
-    folder = checkpoint.config / part
-    for names in (("tokenizer.json",), ("vocab.json", "merges.txt")):
-        paths = [folder / name for name in names]
-        if all(path.is_file() for path in paths):
-            return paths
-    raise InputError(
-        f"{folder}/tokenizer.json is missing, and so is vocab.json with merges.txt; "
-        f"{checkpoint.config} is no complete network folder"
-    )
-
-
-def _check_whole(path: Path) -> None:
-    # Reads the header alone, which says how long the file has to be.
-    try:
-        with safe_open(path, framework="pt"):
-            pass
-    except (SafetensorError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} cannot be loaded ({reason}); fetch it again or train it anew") from None
-
-
-def check_complete(network: torch.nn.Module, missing: Iterable[str], place: Path) -> None:
-    """Raise InputError where a network was loaded from files that lack some of its weights.
-
-    `missing` are the names that the loader reports. Of the others it leaves behind what it could not fill: parameters
-    without storage. Either would be drawn with at random, or fail much later.
-    """
-    parameters = dict(network.named_parameters())
-    lacking = sorted(name for name, p in parameters.items() if p.is_meta or name in set(missing))
-    if lacking:
-        raise InputError(
-            f"{place} lacks {len(lacking)} of the {len(parameters)} weights of {type(network).__name__} "
-            f"({lacking[0]} is the first); fetch it again, or the configuration beside it is of another network"
-        )
-
-
-def network_digest(source: Checkpoint | Path, with_text_encoder: bool) -> str:
-    """Hex digest (16 characters) of a network's weights and configuration. Raises InputError."""
-    checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(source, source)
-    latents = ("vae",) if checkpoint.settings("vae") is not None else ()
-    return digest_of(checkpoint, ("unet", *latents, *(text_parts(checkpoint) if with_text_encoder else ())))
-
-
-def digest_of(checkpoint: Checkpoint, parts: tuple[str, ...]) -> str:
-    """Hex digest (16 characters) of the weights and configuration of these parts. Raises InputError."""
-    digest = hashlib.sha256()
-    for path in check_files(checkpoint, parts):
-        root = checkpoint.config if path.is_relative_to(checkpoint.config) else path.parent
-        digest.update(path.relative_to(root).as_posix().encode())
-        digest.update(bytes.fromhex(_sha256(path)))
-    return digest.hexdigest()[:16]
-
-
-def _sha256(path: Path) -> str:
-    # Of large files the digest is remembered under their place, length and time stamp.
-    state = path.stat()
-    if state.st_size < _LARGE:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
-    memory = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "guidedrift" / "digests.json"
-    try:
-        known: dict[str, str] = json.loads(memory.read_text("utf-8"))
-    except (OSError, ValueError):
-        known = {}
-    if key not in known:
-        with open(path, "rb") as file:
-            known[key] = hashlib.file_digest(file, "sha256").hexdigest()
-        write_atomically(memory, json.dumps(known, indent=1).encode())
-    return known[key]
-
-
-def lora_digest(lora: Lora) -> str:
-    """Hex digest of a LoRA's file. Raises InputError where there is none."""
-    if not Path(lora.file).is_file():
-        raise InputError(f"model.weaken.file {lora.file} does not exist")
-    return file_digest(Path(lora.file))
+from pipeline.weight_files import digest_of, network_digest
 
 
 def study_digests(study: Study) -> dict[str, str | None]:
     """Digests of a study's networks, of what takes the place of their parts, and of the folders pictures start from.
 
-    None for a guide, a LoRA or a folder that is not there: only the arms that use it need it, and they are refused.
+    None for a guide, a LoRA or a folder that is not there: `check_arms` refuses the arms that need it.
     Raises InputError for everything else that is missing, and for a folder that an arm of this study makes.
     """
     model = study.model
@@ -182,8 +34,7 @@ def study_digests(study: Study) -> dict[str, str | None]:
             digests[part] = digest_of(locate(source, model.config), (part,))
     try:
         digests["guide"] = network_digest(locate(model.guide, model.config), with_text_encoder=False)
-    except InputError as error:
-        print(f"weights: no guide; arms that use one will be refused: {error}")
+    except InputError:
         digests["guide"] = None
     if isinstance(model.weaken, Lora):
         file = Path(model.weaken.file)
@@ -209,8 +60,7 @@ def _start_folders(study: Study) -> list[Path]:
 def _start_digest(folder: Path) -> str | None:
     try:
         return set_fingerprint(folder)
-    except InputError as error:
-        print(f"weights: arms that start from {folder} will be refused: {error}")
+    except InputError:
         return None
 
 
@@ -218,8 +68,10 @@ def main() -> None:
     stage_parser("pipeline.weights", __doc__).parse_args()
     study = load_study()
     digests = study_digests(study)
+    check_arms(study)
     write_atomically(WEIGHTS, f"{json.dumps(digests, indent=2)}\n".encode())
-    print(f"weights: {', '.join(f'{part} {digest}' for part, digest in digests.items())}")
+    found = (f"{part} {digest or 'missing, and no arm uses it'}" for part, digest in digests.items())
+    print(f"weights: {len(study.arms)} arms fit their networks; {', '.join(found)}")
 
 
 if __name__ == "__main__":

@@ -13,16 +13,20 @@ from single_file import original_vae, save_single_file
 from pipeline.arm_generator import ArmGenerator
 from pipeline.checkpoints import check_fit, locate
 from pipeline.compose import compose
+from pipeline.conditioning import Conditioning
 from pipeline.errors import InputError
 from pipeline.generate import generate
+from pipeline.guidance import Perturbation
 from pipeline.layout import SETS
 from pipeline.loading import Loading
 from pipeline.networks import load_network
+from pipeline.perturbation import perturbed
 from pipeline.places import Places
 from pipeline.shards import decode_images, read_set, set_fingerprint
 from pipeline.study import parse_study
 from pipeline.text_encoder import load_text_encoder
-from pipeline.weights import network_digest, study_digests
+from pipeline.weight_files import network_digest
+from pipeline.weights import study_digests
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -147,6 +151,15 @@ def test_offloaded_weights_predict_the_same(checkpoint_params):
     assert draw[0].pictures[0].tobytes() == draw[1].pictures[0].tobytes()
 
 
+def test_an_offloaded_guide_is_weakened_as_another_is(checkpoint_params):
+    weaken = {"name": "weight_noise", "strength": 0.3}
+    plain, offloaded, whole = (
+        ArmGenerator(study_of(checkpoint_params, "sd", **model), "autoguidance", CPU).draw(TEXTS, [1]).pictures[0]
+        for model in ({"weaken": weaken}, {"weaken": weaken, "loading": {"offload": True}}, {})
+    )
+    assert plain.tobytes() == offloaded.tobytes() != whole.tobytes()
+
+
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiled_networks_draw_the_same(checkpoint_params, monkeypatch, backend):
     # Inductor, the default, takes minutes for a network as small as this one.
@@ -160,6 +173,25 @@ def test_compiled_networks_draw_the_same(checkpoint_params, monkeypatch, backend
     for ours, theirs in zip(compiled.pictures, plain.pictures, strict=True):
         assert max(abs(a - b) for a, b in zip(ours.tobytes(), theirs.tobytes(), strict=True)) <= 1
     assert compiled.cost.flops == plain.cost.flops > 0
+
+
+@pytest.mark.parametrize("kind", ["pag", "seg", "skip_layers"])
+def test_compiled_networks_are_damaged_as_others_are(pipelines_folder, monkeypatch, kind):
+    own = UNet2DConditionModel.compile
+    monkeypatch.setattr(UNet2DConditionModel, "compile", lambda unet, **how: own(unet, backend="aot_eager", **how))
+    torch.manual_seed(0)
+    x, texts = torch.randn(2, 4, 10, 7), Conditioning(torch.randn(2, 8, 32))
+    damage = Perturbation(kind, ("mid_block", "up_blocks"), 1.5 if kind == "seg" else None)
+    outputs = []
+    for loading in (Loading(), Loading(compile=True)):
+        network = load_network(pipelines_folder / "sd", CPU, loading)
+        for _ in range(2):  # there and back, and again
+            plain = network(x, torch.tensor(500), texts)
+            with perturbed(network.unet, damage, x.shape[-2:]):
+                damaged = network(x, torch.tensor(500), texts)
+        assert (damaged - plain).abs().max() > 1e-3
+        outputs.append((plain, damaged))
+    torch.testing.assert_close(outputs[1], outputs[0], atol=1e-4, rtol=1e-4)
 
 
 def test_compiling_needs_a_compiler_and_weights_that_stay(checkpoint_params, monkeypatch):
@@ -242,10 +274,19 @@ def test_a_digest_follows_every_weight(pipelines_folder, tmp_path):
         before = after
 
 
-def test_the_digest_of_a_large_file_is_remembered_until_it_changes(pipelines_folder, tmp_path, monkeypatch):
-    import pipeline.weights as weights
+def test_a_digest_follows_how_texts_are_cut_and_filled_up(pipelines_folder, tmp_path):
+    folder = copied(pipelines_folder, tmp_path, "sdxl")
+    before = network_digest(folder, with_text_encoder=True)
+    for name in ("tokenizer/tokenizer_config.json", "tokenizer_2/tokenizer_config.json", "model_index.json"):
+        path = folder / name
+        path.write_text(path.read_text() + " ")
+        after = network_digest(folder, with_text_encoder=True)
+        assert after != before, name
+        before = after
 
-    monkeypatch.setattr(weights, "_LARGE", 1)
+
+def test_the_digest_of_a_large_file_is_remembered_until_it_changes(pipelines_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.weight_files._LARGE", 1)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = copied(pipelines_folder, tmp_path, "sd_guide")
     first = network_digest(folder, with_text_encoder=False)
@@ -425,12 +466,11 @@ def test_configurations_of_one_kind_fit(pipelines_folder):
     assert load_text_encoder(locate(str(pipelines_folder / "sdxl")), CPU).zero_empty
 
 
-def test_a_missing_guide_stops_only_the_arms_that_use_it(checkpoint_params, capsys):
+def test_a_missing_guide_has_no_digest_and_stops_the_arm_that_uses_it(checkpoint_params):
     study = study_of(checkpoint_params, "sd", guide="nowhere", vae="sd_guide")
     digests = study_digests(study)
     assert digests["guide"] is None
     assert {"main", "vae"} < set(digests)
-    assert "model folder nowhere is missing" in capsys.readouterr().out
     assert "model folder nowhere is missing" in refused(checkpoint_params, "sd", guide="nowhere")
 
 

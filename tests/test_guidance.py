@@ -33,6 +33,7 @@ from pipeline.networks import load_network
 from pipeline.parametrisation import to_x0
 from pipeline.perturbation import blurred, perturbed
 from pipeline.postprocess import APG, Guider, Rescale
+from pipeline.presets import QUALITY_TAGS
 from pipeline.prompts import unrelated_prompts
 from pipeline.sampler import sample
 from pipeline.scale import Interval, Moment, Ramp, Window
@@ -265,7 +266,7 @@ def test_damage_heals_after_an_exception(parts, kind):
     during = []
 
     def fail():
-        with perturbed(unet, Perturbation(kind, ("mid_block",))):
+        with perturbed(unet, Perturbation(kind, ("mid_block",)), (16, 16)):
             during.extend(fingerprint_of_hooks(unet))
             raise ZeroDivisionError
 
@@ -288,7 +289,7 @@ def test_identity_attention_is_that_of_diffusers_pag_processor(parts):
     attention = parts[0]["main"].unet.mid_block.attentions[0].transformer_blocks[0].attn1
     hidden = torch.randn(2, 64, attention.to_q.in_features)
     theirs = PAGIdentitySelfAttnProcessor2_0()(attention, hidden.repeat(2, 1, 1)).chunk(2)[1]
-    with perturbed(parts[0]["main"].unet, Perturbation("pag", ("mid_block",))):
+    with perturbed(parts[0]["main"].unet, Perturbation("pag", ("mid_block",)), (16, 16)):
         torch.testing.assert_close(attention(hidden), theirs)
 
 
@@ -308,7 +309,7 @@ def test_layers_that_hold_no_transformer_are_refused_with_those_that_do(parts):
         pytest.raises(
             InputError, match=r"lies under 'mid'; its blocks are .*mid_block.attentions.0.transformer_blocks.0"
         ),
-        perturbed(parts[0]["main"].unet, Perturbation("pag", ("mid",))),
+        perturbed(parts[0]["main"].unet, Perturbation("pag", ("mid",)), (16, 16)),
     ):
         pass
 
@@ -320,10 +321,19 @@ def test_an_unrelated_prompt_is_another_reference_than_the_empty_one(parts):
 
 
 def test_unrelated_prompts_are_other_texts_of_the_study_in_a_fixed_order():
-    assert unrelated_prompts(["a", "a", "b"], ["a", "a", "b"]) == ["b", "b", "a"]
-    assert unrelated_prompts(["", ""], ["a", "b"]) == ["b", "a"]
+    plain = Arm(method="independent", scale=3)
+    assert unrelated_prompts(plain, ["a", "a", "b"]) == ["b", "b", "a"]
+    assert unrelated_prompts(Arm(method="independent", scale=3, prompt="empty"), ["a", "b"]) == ["b", "a"]
     with pytest.raises(InputError, match="all 2 are 'a'"):
-        unrelated_prompts(["a", "a"], ["a", "a"])
+        unrelated_prompts(plain, ["a", "a"])
+
+
+def test_unrelated_prompts_have_the_quality_tags_of_the_arm():
+    preset = next(name for name, (_, place) in QUALITY_TAGS.items() if place == "suffix")
+    tags = QUALITY_TAGS[preset][0]
+    tagged = Arm(method="independent", scale=3, quality_preset=preset)
+    # Not the picture's own prompt without its tags.
+    assert unrelated_prompts(tagged, ["a", "a", "b"]) == [f"b, {tags}", f"b, {tags}", f"a, {tags}"]
 
 
 @given(st.floats(1, 20))
@@ -351,7 +361,10 @@ def walk_against(guider, guidance, steps=4):
         at = Moment(k, steps, 900 - k, 5.0 - k, 4.0 - k)
         guider.set_state(k, steps, torch.tensor(at.timestep))
         guider.prepare_inputs({})
-        yield walk.combine(predicted, at), guider.forward(predicted[MAIN], predicted[EMPTY]).pred, scale
+        walk.predictions(at)
+        ours = walk.combine(predicted, at)
+        walk.probed(at)  # as the sampler asks, between two steps
+        yield ours, guider.forward(predicted[MAIN], predicted[EMPTY]).pred, scale
 
 
 def test_apg_is_diffusers_apg_in_the_formulation_of_the_paper():
@@ -423,7 +436,7 @@ def test_dynamic_negative_guidance_with_p_fixed_is_the_static_negative_prompt(pa
 
 def test_dynamic_negative_guidance_with_p_near_zero_is_no_guidance(parts):
     plain, _ = ancestral(parts, Guidance())
-    never = Dynamic(name="dynamic", prior=1e-9, p_min=0, p_max=1e-9)
+    never = Dynamic(name="dynamic", prior=1e-9, p_min=1e-12, p_max=1e-9)
     dynamic, _ = ancestral(parts, Guidance((Term(NEGATIVE, 3.0, never),)))
     torch.testing.assert_close(plain, dynamic, atol=1e-4, rtol=0)
 
@@ -447,9 +460,9 @@ def test_the_posterior_of_dynamic_negative_guidance_is_bayes_rule():
     sigma, next_sigma = (float(((1 - a) / a).sqrt()) for a in (a2, a2_next))
     at = Moment(5, 10, t, sigma, next_sigma)
     x0 = {name: (x - (1 - a2).sqrt() * noise) / a2.sqrt() for name, noise in e.items()}
-    rule = Dynamic(name="dynamic", prior=0.2, temperature=temperature, offset=offset, p_min=0, p_max=0.99)
+    rule = Dynamic(name="dynamic", prior=0.2, temperature=temperature, offset=offset, p_min=1e-12, p_max=0.99)
     ours = rule.updated(p, at, x / a2.sqrt(), after / a2_next.sqrt(), x0["main"], x0["negative"])
-    torch.testing.assert_close(ours, expected.clamp(0, 0.99), rtol=1e-6, atol=0)
+    torch.testing.assert_close(ours, expected.clamp(1e-12, 0.99), rtol=1e-6, atol=0)
     assert ((ours - p).abs() > 1e-6).all()
 
 

@@ -37,6 +37,11 @@ def test_equal_pictures_are_not_diverse_and_unlike_ones_are(vgg16: Path) -> None
     assert found[3] == found[4] > 10 * found[5] > 0
 
 
+def test_one_prompt_that_repeats_among_others_has_no_interval() -> None:
+    with pytest.raises(ValueError, match="needs 2 prompts with 2 pictures for its interval; of 3 one has"):
+        within_prompt_lpips(lambda k: gray(k), torch.tensor([0, 0, 1, 2]), brightness, seed=0)
+
+
 def test_a_prompts_mean_is_that_over_its_pairs() -> None:
     levels = [0, 51, 255, 102]
     found = within_prompt_lpips(lambda k: gray(levels[k]), torch.tensor([7, 7, 7, 7]), brightness, seed=0)

@@ -195,7 +195,7 @@ def test_the_negative_prompt_and_the_reading_belong_to_a_shards_fingerprint(stud
     def marks(arm_changes=None, **changes):
         arm = study.arms["negative"].model_copy(update=arm_changes or {})
         other = study.model_copy(update={"arms": {**study.arms, "negative": arm}, **changes})
-        return [shard.fingerprint for shard in plan_shards(other, "negative", arm_texts(other, "negative"))]
+        return [shard.fingerprint for shard in plan_shards(other, "negative", arm_texts(other, "negative"), "cpu")]
 
     assert marks() == marks({"description": "other words"})
     text = arm_negatives(study.arms["negative"], [""], "a1111")[0]

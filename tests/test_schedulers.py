@@ -4,11 +4,14 @@ import math
 
 import pytest
 import torch
+from diffusers import DDPMScheduler
 from pydantic import ValidationError
 
 from models.tinybooru.denoiser import build_scheduler as training_schedule
+from pipeline.checkpoints import WITH_SIGNAL_ALONE
 from pipeline.drawing import LEVELS, Sampler
 from pipeline.errors import InputError
+from pipeline.sampler import moments
 from pipeline.schedulers import SCHEDULERS, Start, begin, build_scheduler, initial_noise, noise_levels
 
 CPU = torch.device("cpu")
@@ -49,6 +52,26 @@ def test_a_point_mass_is_drawn_exactly_from_x0_predictions(scheduler, levels):
     picture = torch.linspace(-1, 1, 3 * 64).reshape(1, *SHAPE)
     drawn = draw(sampler(scheduler, levels), lambda x: picture.expand_as(x), [5, 6])
     torch.testing.assert_close(drawn, picture.expand(2, -1, -1, -1), atol=3e-3, rtol=0)
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
+@pytest.mark.parametrize("steps", [1, 3, 12, 28, 50, 64, 150])
+def test_ddim_leaves_no_noise_whatever_the_number_of_steps(steps, spacing):
+    picture = torch.linspace(-1, 1, 3 * 64).reshape(1, *SHAPE)
+    drawn = draw(sampler("ddim", steps=steps, spacing=spacing), lambda x: picture.expand_as(x), [5])
+    torch.testing.assert_close(drawn, picture, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("steps", [20, 28, 50])
+@pytest.mark.parametrize(("scheduler", "levels"), EVERY)
+def test_sampling_begins_at_the_first_noise_level(scheduler, levels, steps):
+    # Of a schedule that ends without signal several levels are nearest to the last timestep.
+    trained = DDPMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    built = build_scheduler(sampler(scheduler, levels, steps), trained.config)
+    x = begin(built, steps, [1], SHAPE, CPU).x
+    built.scale_model_input(x, built.timesteps[0])
+    built.step(x, built.timesteps[0], x, generator=[torch.Generator()])
+    assert getattr(built, "step_index", 1) in (None, 1)
 
 
 @pytest.mark.parametrize(("scheduler", "levels"), EVERY)
@@ -152,6 +175,19 @@ def test_noise_on_the_start_is_added_to_it():
 def test_image_to_image_without_a_step_is_refused():
     with pytest.raises(InputError, match=r"image_to_image.strength 0.05 of 12 steps is none"):
         draw(sampler("euler"), squeeze, [1], Start(torch.zeros(1, *SHAPE), 0.05))
+
+
+def test_schedules_without_signal_are_drawn_from_by_those_that_know_them():
+    """diffusers' argument for them, for v predictions: every level a picture begins at is finite and as large."""
+    schedule = DDPMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction").config
+    ignoring = []
+    for scheduler in SCHEDULERS:
+        built = build_scheduler(sampler(scheduler), schedule)
+        begin(built, 12, [1], SHAPE, CPU)
+        if moments(built, 0)[0].sigma < 4000:
+            ignoring.append(scheduler)
+        assert all(math.isfinite(at.sigma) for at in moments(built, 0))
+    assert sorted(ignoring) == sorted(WITH_SIGNAL_ALONE)
 
 
 def test_every_scheduler_has_its_levels():

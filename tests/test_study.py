@@ -140,20 +140,6 @@ def test_a_wrong_value_is_named_with_the_way_out(params, dotted, value, message)
     assert "\n" not in str(raised.value)
 
 
-def test_settings_that_would_do_nothing_together_are_refused(params):
-    params["model"]["loading"] = {"compile": True}
-    params["arms"]["cfg"]["probes"] = ["seg"]
-    with pytest.raises(
-        InputError, match=r"arms\.cfg has the reference seg, which is without effect .* set that to false"
-    ):
-        parse_study(params, "params.yaml")
-    params["arms"]["cfg"]["probes"] = ["pag"]
-    parse_study(params, "params.yaml")
-    params["model"] |= {"loading": {"offload": True}, "weaken": {"name": "dropout", "rate": 0.1}}
-    with pytest.raises(InputError, match=r"weaken cannot change weights that loading\.offload has moved"):
-        parse_study(params, "params.yaml")
-
-
 def test_an_arm_name_that_is_no_folder_name_is_refused(params):
     params["arms"]["../evil"] = params["arms"]["cfg"]
     with pytest.raises(InputError, match="evil"):

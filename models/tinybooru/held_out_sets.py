@@ -92,7 +92,7 @@ def texts_of(arm: Arm, prompts: list[str]) -> dict[Text, list[str]]:
 def draw_set(study: Study, name: str, prompts: list[str], folder: Path, device: torch.device) -> None:
     """Draw an arm's pictures of these prompts, seeds 0 and on, into `folder`, but for the shards that are there."""
     texts = texts_of(study.arm(name), prompts)
-    mark = fingerprint([shard.fingerprint for shard in plan_shards(study, name, texts)])
+    mark = fingerprint([shard.fingerprint for shard in plan_shards(study, name, texts, device.type)])
     paths = {start: folder / f"part-{start // SHARD:05d}.parquet" for start in range(0, len(prompts), SHARD)}
     missing = [start for start, path in paths.items() if shard_fingerprint(path) != mark]
     generator = ArmGenerator(study, name, device) if missing else None

@@ -1,0 +1,160 @@
+"""What a shard's fingerprint covers."""
+
+import ast
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.arm_checks import check_arms
+from pipeline.arm_generator import ArmGenerator
+from pipeline.errors import InputError
+from pipeline.shard_plan import CODE, arm_texts, plan_shards
+from pipeline.study import parse_study
+
+CPU = torch.device("cpu")
+PIPELINE = Path(__file__).parent.parent / "pipeline"
+
+# Modules behind a picture that are not in its fingerprint, and why.
+LEFT_OUT = {
+    "what they compute is in the fingerprint itself: settings, texts, digests of files": {
+        "arm.py",
+        "checkpoints.py",
+        "drawing.py",
+        "executor_settings.py",
+        "licences.py",
+        "loading.py",
+        "plain_yaml.py",
+        "presets.py",
+        "prompt_sets.py",
+        "prompts.py",
+        "remote_path.py",
+        "section.py",
+        "shard_plan.py",
+        "study.py",
+        "text_settings.py",
+        "weaken_settings.py",
+        "weight_files.py",
+    },
+    "they write, read and name files, whose contents have checksums of their own": {
+        "checksum.py",
+        "credentials.py",
+        "errors.py",
+        "files.py",
+        "json_file.py",
+        "layout.py",
+        "pictures.py",
+        "places.py",
+        "shard_files.py",
+        "shards.py",
+    },
+    "they measure, or keep what was drawn on the way": {
+        "cost.py",
+        "evaluations.py",
+        "system_metrics.py",
+        "trajectory.py",
+    },
+}
+
+
+def imported(module: str) -> set[str]:
+    """The modules of the pipeline that one of them imports."""
+    found = set()
+    for node in ast.walk(ast.parse((PIPELINE / module).read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline."):
+            parts = (node.module or "").split(".")[1:]
+            if len(parts) == 1:
+                found.add(f"{parts[0]}.py")
+    return found
+
+
+def behind(module: str) -> set[str]:
+    seen, waiting = set[str](), {module}
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        waiting |= imported(name) - seen
+    return seen
+
+
+def test_every_module_behind_a_picture_is_in_its_fingerprint_or_left_out_for_a_reason():
+    left_out = set().union(*LEFT_OUT.values())
+    assert not left_out & set(CODE)
+    assert behind("shard_drawer.py") == left_out | set(CODE)
+
+
+def test_pictures_of_a_gpu_are_others(study):
+    texts = arm_texts(study, "cfg")
+    ours, theirs = ([s.fingerprint for s in plan_shards(study, "cfg", texts, kind)] for kind in ("cpu", "cuda"))
+    assert not set(ours) & set(theirs)
+
+
+@pytest.fixture
+def checkpoint_params(params, pipelines_folder, monkeypatch):
+    """A small study of the random Stable Diffusion 1.x; the folder of pipelines is current."""
+    monkeypatch.chdir(pipelines_folder)
+    params["model"] = {"name": "sd", "main": "sd", "guide": "sd_guide", "licence": "mit"}
+    params["arms"] = {"cfg": {"method": "cfg", "scale": 2.0}, "autoguidance": {"method": "autoguidance", "scale": 2.0}}
+    params["baseline"] = "cfg"
+    return params
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda p: p["arms"]["cfg"].update(probes=["pag"], perturb={"layers": ["mid"]}), r"arms\.cfg\.perturb\.layers: "
+         r"no transformer block of the network lies under 'mid'; its blocks are down_blocks"),
+        (lambda p: p["model"].update(weaken={"name": "drop_layers", "layers": ["up_blocks.7"]}),
+         r"model\.weaken\.layers: no transformer block of the network lies under 'up_blocks\.7'"),
+        (lambda p: p["text"].update(clip_skip=4), r"text\.clip_skip is 4; .* 4 layers, so at most 3 can be skipped"),
+        (lambda p: p["arms"]["cfg"].update(canvas={"width": 33, "height": 32}), r"arms\.cfg\.canvas is 33x32"),
+        (lambda p: p["model"].update(guide="none"), "model folder none is missing"),
+    ],
+)  # fmt: skip
+def test_an_arm_that_does_not_fit_is_refused_before_any_is_drawn(checkpoint_params, changed, message):
+    check_arms(parse_study(checkpoint_params, "test"))
+    changed(checkpoint_params)
+    with pytest.raises(InputError, match=message):
+        check_arms(parse_study(checkpoint_params, "test"))
+
+
+def test_a_guide_that_no_arm_uses_need_not_be_there(checkpoint_params):
+    checkpoint_params["model"]["guide"] = "none"
+    del checkpoint_params["arms"]["autoguidance"]
+    check_arms(parse_study(checkpoint_params, "test"))
+
+
+@pytest.mark.parametrize(
+    ("of_main", "of_guide", "scheduler", "message"),
+    [
+        ("v_prediction", "v_prediction", "ddim", None),
+        ("v_prediction", "v_prediction", "dpmsolver++", None),
+        ("v_prediction", "v_prediction", "heun", "scheduler heun cannot draw with .* take one of ddim"),
+        ("epsilon", "v_prediction", "ddim", "the main network .* predicts noise"),
+        ("v_prediction", "epsilon", "ddim", "the guide .* predicts noise .* take a guide that predicts v or x0"),
+    ],
+)
+def test_training_without_signal_at_its_end_is_drawn_from_or_refused(
+    checkpoint_params, pipelines_folder, of_main, of_guide, scheduler, message
+):
+    checkpoint_params["sampler"] = {"scheduler": scheduler, "steps": 3}
+    paths = [pipelines_folder / name / "scheduler/scheduler_config.json" for name in ("sd", "sd_guide")]
+    before = [path.read_text() for path in paths]
+    try:
+        for path, text, kind in zip(paths, before, (of_main, of_guide), strict=True):
+            changes = {"prediction_type": kind, "rescale_betas_zero_snr": True}
+            path.write_text(json.dumps({**json.loads(text), **changes}))
+        study = parse_study(checkpoint_params, "test")
+        if message is None:
+            check_arms(study)
+            drawn = ArmGenerator(study, "autoguidance", CPU).draw({"prompt": ["a cat"]}, [1])
+            assert np.isfinite(drawn.traces[0]["direction"]).all()
+            assert np.array(drawn.pictures[0]).std() > 1
+        else:
+            with pytest.raises(InputError, match=message):
+                check_arms(study)
+    finally:
+        for path, text in zip(paths, before, strict=True):
+            path.write_text(text)
