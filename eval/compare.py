@@ -38,7 +38,7 @@ from pipeline.json_file import seal_json
 from pipeline.layout import COSTS, FEATURES, METRICS, PLOTS, TRACES
 from pipeline.shards import read_set
 from pipeline.stage_arguments import stage_parser
-from pipeline.study import Metrics, Study, load_study
+from pipeline.study import BESIDE_THE_NUMBERS, Metrics, Study, load_study
 from pipeline.weights import study_digests
 
 
@@ -172,7 +172,7 @@ def provenance(study: Study, reference: SetFeatures, measured: dict[str, Any]) -
         "libraries": {
             name: version(name) for name in ("torch", "diffusers", "open_clip_torch", "transformers", "scikit-learn")
         },
-        "params": fingerprint(study.model_dump()),
+        "params": fingerprint(study.model_dump(exclude=BESIDE_THE_NUMBERS)),
     }
 
 

@@ -64,6 +64,14 @@ class Connection:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
+def has_port_or_none(url: str) -> bool:
+    """Whether the port of an address is a number that a port can be, or left out."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
 def configured(root: Path = Path()) -> Connection | None:
     """The server that the environment names, else the running one that `make label-studio` started, else None.
 
@@ -72,7 +80,7 @@ def configured(root: Path = Path()) -> Connection | None:
     named = {name: os.environ.get(name, "").strip() for name in (URL_VARIABLE, KEY_VARIABLE)}
     if all(named.values()):
         url = named[URL_VARIABLE].rstrip("/")
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc or not has_port_or_none(url):
             raise InputError(f"{URL_VARIABLE} is no http or https address; set it to one such as http://127.0.0.1:8080")
         return Connection(url, SecretStr(named[KEY_VARIABLE]), KEY_VARIABLE)
     if any(named.values()):

@@ -55,6 +55,11 @@ def find_project(client: "LabelStudio", study: str, kind: Kind) -> Project | Non
     return _known(client).get(project_mark(study, kind))
 
 
+def other_projects(client: "LabelStudio", project: Project) -> list[Project]:
+    """This server's projects of guidedrift but for one; tasks are the same wherever arms are the same."""
+    return [other for mark, other in _known(client).items() if mark != project.mark]
+
+
 def ensure_project(client: "LabelStudio", study: str, kind: Kind) -> Project:
     """The study's project on this server, created where it is missing, with the present interface and guide."""
     interface = INTERFACES[kind].read_text("utf-8")

@@ -3,12 +3,12 @@
 import hashlib
 import hmac
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from labeling.connection import Connection, ServerUnavailable, client_of, required
 from labeling.records import (
@@ -56,11 +56,22 @@ class Pulled(BaseModel):
 
     annotations: dict[str, list[Annotation]]
     emails: dict[int, str]
+    # Of the same tasks in the server's other projects: of a study that shares arms with this one, of another interface.
+    elsewhere: dict[str, list[Annotation]] = Field(default_factory=dict)
 
     @property
     def ownerless(self) -> int:
-        """How many annotations are of users that were deleted: nobody knows any more whose they are."""
-        return sum(given.completed_by is None for one in self.annotations.values() for given in one)
+        """How many annotations are of users that the server does not know (any more): nobody knows whose they are."""
+        return sum(given.completed_by not in self.emails for one in self.annotations.values() for given in one)
+
+    def said_elsewhere(self, key: str) -> set[tuple[str, str]]:
+        """(task, labeller) of what stands in other projects, whatever it is."""
+        return {
+            (task_id, pseudonym(self.emails[given.completed_by], key))
+            for task_id, annotations in self.elsewhere.items()
+            for given in latest(annotations)
+            if given.completed_by in self.emails
+        }
 
 
 def pseudonym(email: str, key: str) -> str:
@@ -120,18 +131,31 @@ def pair_label(task_id: str, labeller: str, answer: "Answer", given: Annotation,
 
 
 def merged(
-    old: Iterable[_Given], new: Iterable[_Given], tasks: Collection[str], labellers: Collection[str]
+    old: Iterable[_Given],
+    new: Sequence[_Given],
+    tasks: Collection[str],
+    labellers: Collection[str],
+    elsewhere: Collection[tuple[str, str]] = (),
 ) -> list[_Given]:
-    """The server's labels, and those in the file that it cannot know: of other tasks or of another server's people.
+    """The labels of the study's project, and those in the file that it cannot know.
 
-    What a labeller of this server took back on one of its tasks goes.
+    These are of other tasks, of another server's people, or (task, labeller) given `elsewhere` on this server. What a
+    labeller of this server took back on one of its tasks goes.
     """
-    return [label for label in old if label.task_id not in tasks or label.labeller not in labellers] + list(new)
+    here = {(label.task_id, label.labeller) for label in new}
+
+    def unknown_here(label: _Given) -> bool:
+        given = label.task_id, label.labeller
+        return (
+            label.task_id not in tasks or label.labeller not in labellers or (given in elsewhere and given not in here)
+        )
+
+    return [label for label in old if unknown_here(label)] + list(new)
 
 
 def read_project(connection: Connection, study: str, kind: "Kind") -> tuple[Pulled, str] | None:
     """The state of the study's project and its pseudonym key; None where it was never pushed. Raises InputError."""
-    from labeling.project import find_project
+    from labeling.project import find_project, other_projects
     from labeling.push import tasks_on_server
 
     with client_of(connection) as client:
@@ -142,8 +166,12 @@ def read_project(connection: Connection, study: str, kind: "Kind") -> tuple[Pull
         listed = tasks_on_server(client, project, "id,data")
         known = [task.data["task_id"] for task in listed if "task_id" in task.data]
         annotations = annotations_of(known, _exported(client, project.number))
+        elsewhere: dict[str, list[Annotation]] = {task_id: [] for task_id in known}
+        for other in other_projects(client, project):
+            for task_id, given in annotations_of(known, _exported(client, other.number)).items():
+                elsewhere[task_id] += given
         emails = {int(user.id): str(user.email) for user in client.users.list()}
-    return Pulled(annotations=annotations, emails=emails), project.pseudonym_key
+    return Pulled(annotations=annotations, emails=emails, elsewhere=elsewhere), project.pseudonym_key
 
 
 def annotations_of(known: Iterable[str], exported: Iterable[Mapping[str, Any]]) -> dict[str, list[Annotation]]:
@@ -178,8 +206,9 @@ def labels_of(pulled: Pulled, key: str, kind: "Kind") -> list[Label] | list[Pair
     faults = []
     for task_id, annotations in pulled.annotations.items():
         for given in latest(annotations):
-            assert given.completed_by is not None, "left out by latest"
-            email = pulled.emails.get(given.completed_by, f"user {given.completed_by}")
+            email = pulled.emails.get(given.completed_by or 0)
+            if email is None:  # counted as ownerless
+                continue
             try:
                 answer = read_answer(given.result, allowed)
                 labels.append(record(task_id, pseudonym(email, key), answer, given, is_simulated(email)))
@@ -213,13 +242,21 @@ def pull(connection: Connection, study: str, root: Path = Path(), only_server: b
         pulled, key = state
         new: Any = labels_of(pulled, key, kind)
         labellers = {pseudonym(email, key) for email in pulled.emails.values()}
-        files[path] = new if only_server else merged(old, new, pulled.annotations, labellers)
+        elsewhere = pulled.said_elsewhere(key)
+        if only_server:  # so none in the file may be another task's or another server's
+            files[path] = merged(old, new, {x.task_id for x in old}, {x.labeller for x in old}, elsewhere)
+        else:
+            files[path] = merged(old, new, pulled.annotations, labellers, elsewhere)
         simulated = sum(label.simulated for label in files[path])
         added = len({(x.task_id, x.labeller) for x in files[path]} - {(x.task_id, x.labeller) for x in old})
         said.append(
             f"{len(files[path])} labels of {kind} in {path.relative_to(root)}, {added} of them new"
             + (f", {simulated} SIMULATED" if simulated else "")
-            + (f"; {pulled.ownerless} annotations of deleted users left as pulled before" if pulled.ownerless else "")
+            + (
+                f"; {pulled.ownerless} annotations of users that the server does not list left as pulled before"
+                if pulled.ownerless
+                else ""
+            )
         )
     for path, labels in files.items():
         write_labels(path, labels)

@@ -115,7 +115,7 @@ def _shared_folder(client: "LabelStudio", project: "Project") -> Path:
 def _set_overlaps(client: "LabelStudio", project: "Project", queue: Sequence[Sampled]) -> None:
     # The project's own setting is one for all tasks.
     wanted = {task.task_id: task.overlap for task in queue if isinstance(task, SampledTask)}
-    if all(overlap == 1 for overlap in wanted.values()):
+    if not wanted:
         return
     listed = tasks_on_server(client, project, "id,data,overlap")
     change = [task for task in listed if wanted.get(task.data.get("task_id"), task.overlap) != task.overlap]

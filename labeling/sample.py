@@ -1,9 +1,10 @@
 """Stage `sample`: which pictures people shall see, in which order, under which ids.
 
 Every choice is a keyed hash of the thing chosen, so it depends neither on the order of files nor on the number of
-other pictures: a larger sample contains the smaller one, and labels given before stay valid. The same pairs are drawn
-in every arm ("permanent random numbers": Ohlsson, Coordination of samples, in Business Survey Methods, 1995), so
-that arms are compared on the same prompts and seeds.
+other pictures, and labels given before stay valid: a larger sample contains the smaller one, unless it is the first
+that is large enough to draw from every prompt. The same pairs are drawn in every arm ("permanent random numbers":
+Ohlsson, Coordination of samples, in Business Survey Methods, 1995), so that arms are compared on the same prompts and
+seeds.
 """
 
 import hashlib

@@ -20,7 +20,15 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
-from labeling.connection import CREDENTIALS, SERVER_FOLDER, Credentials, answers, read_credentials, write_credentials
+from labeling.connection import (
+    CREDENTIALS,
+    SERVER_FOLDER,
+    Credentials,
+    answers,
+    has_port_or_none,
+    read_credentials,
+    write_credentials,
+)
 from pipeline.credentials import masked
 from pipeline.errors import InputError, run_stage
 from pipeline.files import file_digest
@@ -148,9 +156,15 @@ def _database(url: str | None) -> dict[str, str]:
     if not url:
         return {"DJANGO_DB": "sqlite"}
     parts = urlsplit(url)
-    if parts.scheme not in ("postgres", "postgresql") or not parts.hostname or not parts.path.strip("/"):
+    if (
+        parts.scheme not in ("postgres", "postgresql")
+        or not parts.hostname
+        or not parts.path.strip("/")
+        or not has_port_or_none(url)
+    ):
         raise InputError(
-            "DATABASE_URL is no address of PostgreSQL; its form is postgresql://user:password@host:5432/name"
+            "DATABASE_URL is no address of PostgreSQL; its form is postgresql://user:password@host:5432/name, with "
+            "slashes and colons of the password written as %2F and %3A"
         )
     return {
         "DJANGO_DB": "default",

@@ -11,7 +11,7 @@ from pipeline.comparison import Comparison, Interval
 from pipeline.licences import licence_fields
 from pipeline.markdown import fenced, plain
 from pipeline.rates import VERDICTS, LabelledPictures, Rates
-from pipeline.study import Study
+from pipeline.study import BESIDE_THE_NUMBERS, Study
 from pipeline.tinybooru.styles import credits
 
 TEMPLATE = "dataset_card.md.j2"
@@ -92,7 +92,7 @@ def write_card(study: Study, comparison: Comparison, rates: Rates, contents: Con
         autoescape=False,  # noqa: S701 (Markdown; the filter `plain` is its escape)
     )
     environment.filters |= {"plain": plain, "interval": _interval, "share": _share}
-    settings = study.model_dump(mode="json", exclude={"tracking", "labeling"}, exclude_defaults=True, by_alias=True)
+    settings = study.model_dump(mode="json", exclude=BESIDE_THE_NUMBERS, exclude_defaults=True, by_alias=True)
     for name, arm in study.arms.items():
         if arm.negative_preset:
             # The text that the preset stands for: whoever reads the card need not have this project.

@@ -1,5 +1,6 @@
 """How a picture is drawn, as conf/ describes it: the sampler, the canvas, and the picture it starts from."""
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -47,6 +48,21 @@ class Sampler(Section):
         return scheduler
 
     @model_validator(mode="after")
+    def _steps_are_as_many(self) -> "Sampler":
+        # diffusers lays trailing steps out by adding up a rounded width, which of some numbers is one step too many,
+        # below timestep 0.
+        if self.levels == "native" and self.spacing in (None, "trailing") and _trailing(self.steps) != self.steps:
+            fewer, more = (
+                next(n for n in numbers if _trailing(n) == n)
+                for numbers in (range(self.steps, 0, -1), range(self.steps, 1001))
+            )
+            raise ValueError(
+                f"{self.steps} trailing steps cannot be laid out exactly: rounding makes them {_trailing(self.steps)}; "
+                f"take {fewer} or {more} steps, or another spacing"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _levels_fit(self) -> "Sampler":
         fitting = LEVELS[self.scheduler]
         if self.levels not in fitting:
@@ -60,6 +76,11 @@ class Sampler(Section):
         if self.levels != "native" and self.spacing is not None:
             raise ValueError(f"spacing is for levels native; {self.levels} run over all noise levels of training")
         return self
+
+
+def _trailing(steps: int) -> int:
+    """How many timesteps `np.arange(1000, 0, -1000 / steps)` has, by numpy's own formula."""
+    return math.ceil(1000 / (1000 / steps))
 
 
 class Canvas(Section):

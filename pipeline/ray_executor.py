@@ -37,15 +37,21 @@ _PATIENCE = 20.0
 class _Worker:
     """One actor: loads a job on its device and does task after task."""
 
-    def enter(self, root: str, job: Job[Any, Any]) -> None:
-        """Go to the project, which the paths of a study are relative to, and take the job.
+    def enter(self, root: str, job: Job[Any, Any], kind: str) -> None:
+        """Go to the project, which the paths of a study are relative to, and take the job onto a `kind` of device.
 
         Not the constructor's work: what goes wrong in one reaches nobody but as an actor that is gone.
         """
         if not Path(root).is_dir():
             raise InputError(f"node {ray.util.get_node_ip_address()} has no folder {root}; the project must lie there")
         os.chdir(root)
-        self._work = LazyJob(job, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        # Ray leaves a GPU visible that it was not asked for, and counts one whose driver is broken.
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise InputError(
+                f"node {ray.util.get_node_ip_address()} has a GPU for Ray and none for torch; mend its driver, or "
+                "start the cluster with --num-gpus 0"
+            )
+        self._work = LazyJob(job, torch.device(kind))
 
     def work(self, task: Any) -> Any:
         return self._work(task)
@@ -64,7 +70,8 @@ def run_on_ray(
 
     Raises InputError where there is no cluster, no room in it, or where workers die again and again.
     """
-    gpus = 1 if cluster_device_kind(executor) == "cuda" else 0
+    kind = cluster_device_kind(executor)
+    gpus = 1 if kind == "cuda" else 0
     count = executor.workers or _room(executor.cpus, gpus)
     # Actors do not start again by themselves: a lost one is replaced here, where its task is known.
     options = {"num_cpus": executor.cpus, "num_gpus": gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
@@ -77,7 +84,7 @@ def run_on_ray(
 
     def start() -> None:
         actor = actor_class.remote()
-        starting[actor.enter.remote(str(Path.cwd()), job)] = actor
+        starting[actor.enter.remote(str(Path.cwd()), job, kind)] = actor
 
     try:
         for _ in range(count):

@@ -1,8 +1,8 @@
 """The schedulers of the sampling loop by name, and where a picture starts.
 
 They are diffusers' own, with four things added: noise levels of every kind for each (k-diffusion's formulas), x0
-predictions where diffusers reads only noise and v, a last step of DDIM that leaves no noise, and random numbers that
-come from a picture's own seed, drawn on the CPU, so that a picture does not depend on the batch it is drawn in.
+predictions where diffusers reads only noise and v, steps of DDIM that end where the next one begins, and random numbers
+that come from a picture's own seed, drawn on the CPU, so that a picture does not depend on the batch it is drawn in.
 """
 
 import math
@@ -22,12 +22,14 @@ from diffusers import (
     HeunDiscreteScheduler,
     UniPCMultistepScheduler,
 )
+from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 
 from pipeline.drawing import Sampler
 from pipeline.errors import InputError
+from pipeline.parametrisation import to_x0
 
 Levels = npt.NDArray[np.float64]
 
@@ -60,22 +62,25 @@ class _PolyexponentialLevels:
 
 
 class _DDIM(DDIMScheduler):  # type: ignore[misc]
-    """DDIM whose last step ends without noise, however many steps there are.
+    """DDIM (arXiv 2010.02502, equation 12 with eta 0) that steps from each of its timesteps to the next.
 
-    diffusers takes the next timestep to be T // steps below. Where the last one is not lower than that (28, 64 or 150
-    steps of 1000, trailing), it would end at the noise of timestep 0 and leave that in the picture.
+    diffusers takes the next one to be T // steps below. Where the timesteps lie otherwise (28 or 64 steps of 1000
+    trailing, or any number of them linspace), that lands beside the level that the network is told at the next step,
+    and the last step leaves the noise of timestep 0 in the picture.
     """
 
-    num_inference_steps: int
-
-    def step(self, output: Any, timestep: Any, sample: Any, *arguments: Any, **named: Any) -> Any:
-        steps: int = self.num_inference_steps
-        if timestep == self.timesteps[-1]:
-            self.num_inference_steps = 1  # T lower, so below the first
-        try:
-            return super().step(output, timestep, sample, *arguments, **named)
-        finally:
-            self.num_inference_steps = steps
+    def step(self, output: Any, timestep: Any, sample: Any, generator: Any = None, return_dict: bool = True) -> Any:
+        later = self.timesteps[self.timesteps < timestep]
+        a2 = self.alphas_cumprod[timestep]
+        a2_next = self.alphas_cumprod[later[0]] if len(later) else self.final_alpha_cumprod
+        a, b, kind = a2**0.5, (1 - a2) ** 0.5, self.config.prediction_type
+        x0 = to_x0(output, kind, sample, a, b)
+        if kind == "v_prediction":
+            noise = a * output + b * sample
+        else:
+            noise = output if kind == "epsilon" else (sample - a * x0) / b
+        stepped = a2_next**0.5 * x0 + (1 - a2_next) ** 0.5 * noise
+        return DDIMSchedulerOutput(stepped, x0) if return_dict else (stepped, x0)
 
 
 class _Euler(_PolyexponentialLevels, EulerDiscreteScheduler):  # type: ignore[misc]

@@ -72,7 +72,8 @@ class ShardStorage:
         watched = {shard.name for shard in shards if self._is_watched(shard)}
         own = self.places
         for folder, names in ((own.sets, expected), (own.traces, expected), (own.trajectories, watched)):
-            for found in (*folder.glob("*"), *folder.glob(".*.tmp")):
+            everything: list[AnyPath] = [*folder.glob("*")]  # hidden files, too
+            for found in everything:
                 if found.name not in names:
                     found.unlink()
 

@@ -181,7 +181,8 @@ class Tracking(Section):
     """
 
     uri: Annotated[str, Field(max_length=1000)]
-    experiment: Annotated[str, Field(max_length=200)]
+    # MLflow's registry takes neither slashes nor colons in a name, and its searches no quotes.
+    experiment: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^/:'\"`\s][^/:'\"`\r\n]*$")]
 
     @field_validator("uri")
     @classmethod
@@ -199,6 +200,9 @@ class Tracking(Section):
             )
         return uri
 
+
+# Sections that change no picture and no number; they name machines and people of one place.
+BESIDE_THE_NUMBERS = {"executor", "labeling", "tracking"}
 
 # Names that the stages give to other things in the folders where arms' files lie.
 _TAKEN = {"compare", "labels", "reference"}

@@ -148,6 +148,15 @@ def test_a_truncated_shard_is_drawn_again_to_the_same_bytes(study, tmp_path):
     assert path.read_bytes() == whole
 
 
+def test_what_a_killed_process_left_half_written_is_deleted(study, tmp_path):
+    generate(study, "cfg", Places.under(tmp_path))
+    left = [tmp_path / folder / "cfg" / ".part-00000.parquet.123.tmp" for folder in (SETS, TRACES)]
+    for path in left:
+        path.write_bytes(b"half")
+    assert generate(study, "cfg", Places.under(tmp_path)) == (0, 2)
+    assert not any(path.exists() for path in left)
+
+
 def test_shards_beyond_the_study_are_deleted(study, tmp_path):
     generate(study, "cfg", Places.under(tmp_path))
     fewer = study.model_copy(update={"generate": study.generate.model_copy(update={"pictures": 8})})

@@ -64,6 +64,26 @@ def test_what_a_deleted_user_said_is_counted_and_the_label_pulled_before_stays()
     assert merged([before], new, pulled.annotations, {pseudonym(EMAILS[2], KEY)})[0] == before
 
 
+def test_what_a_user_said_whom_the_server_does_not_list_is_counted_alike():
+    pulled = Pulled(annotations={"t": [annotation(1, 7, choice("verdict", "pattern"))]}, emails=EMAILS)
+    assert (pulled.ownerless, labels_of(pulled, KEY, "tasks")) == (1, [])
+
+
+def test_a_label_given_in_another_project_of_the_server_is_not_taken_back():
+    ann, bob = (pseudonym(EMAILS[k], KEY) for k in (1, 2))
+    pulled = Pulled(
+        annotations={"t": [annotation(1, 2, choice("verdict", "pattern"))]},
+        emails=EMAILS,
+        elsewhere={"t": [annotation(k, k, choice("verdict", "legit_human")) for k in (1, 2)]},
+    )
+    old = [label("t", ann, "legit_human"), label("t", bob, "legit_human")]
+    new = labels_of(pulled, KEY, "tasks")
+    kept = merged(old, new, pulled.annotations, {ann, bob}, pulled.said_elsewhere(KEY))
+    assert kept == [old[0], *new], "here bob said something else"
+    withdrawn = pulled.model_copy(update={"elsewhere": {"t": []}})
+    assert merged(old, new, pulled.annotations, {ann, bob}, withdrawn.said_elsewhere(KEY)) == new
+
+
 def test_answers_to_questions_that_the_verdict_hides_are_left_out():
     given = [choice("verdict", "pattern"), choice("body_shape", "other"), choice("malformed_parts", "face")]
     (got,) = labels_of(Pulled(annotations={"t": [annotation(1, 1, *given)]}, emails=EMAILS), KEY, "tasks")

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -11,6 +12,7 @@ from models.tinybooru.denoiser import build_scheduler as training_schedule
 from pipeline.checkpoints import WITH_SIGNAL_ALONE
 from pipeline.drawing import LEVELS, Sampler
 from pipeline.errors import InputError
+from pipeline.parametrisation import PREDICTION_TYPES, from_x0
 from pipeline.sampler import moments
 from pipeline.schedulers import SCHEDULERS, Start, begin, build_scheduler, initial_noise, noise_levels
 
@@ -54,12 +56,36 @@ def test_a_point_mass_is_drawn_exactly_from_x0_predictions(scheduler, levels):
     torch.testing.assert_close(drawn, picture.expand(2, -1, -1, -1), atol=3e-3, rtol=0)
 
 
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
 @pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
 @pytest.mark.parametrize("steps", [1, 3, 12, 28, 50, 64, 150])
-def test_ddim_leaves_no_noise_whatever_the_number_of_steps(steps, spacing):
+def test_ddim_steps_from_each_level_to_the_next_and_leaves_no_noise(steps, spacing, kind):
+    """With the right prediction of one picture x0 and one noise e, every sample is a x0 + b e of its own level."""
+    trained = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type=kind)
+    built = build_scheduler(sampler("ddim", steps=steps, spacing=spacing), trained.config)
     picture = torch.linspace(-1, 1, 3 * 64).reshape(1, *SHAPE)
-    drawn = draw(sampler("ddim", steps=steps, spacing=spacing), lambda x: picture.expand_as(x), [5])
-    torch.testing.assert_close(drawn, picture, atol=1e-6, rtol=0)
+    built.set_timesteps(steps)
+    assert len(built.timesteps) == steps
+    e = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(0))
+    levels = [float(built.alphas_cumprod[t]) for t in built.timesteps] + [1.0]
+    x = levels[0] ** 0.5 * picture + (1 - levels[0]) ** 0.5 * e
+    for timestep, now, then in zip(built.timesteps, levels, levels[1:], strict=False):
+        output = from_x0(picture, kind, x, now**0.5, (1 - now) ** 0.5)
+        x = built.step(output, timestep, x, return_dict=False)[0]
+        torch.testing.assert_close(x, then**0.5 * picture + (1 - then) ** 0.5 * e, atol=1e-3, rtol=0)
+
+
+def test_a_number_of_steps_that_rounding_lays_out_as_one_more_is_refused():
+    for steps in range(1, 1001):
+        laid_out = len(np.arange(1000, 0, -1000 / steps))
+        if laid_out == steps:
+            sampler("ddim", steps=steps)
+        else:
+            with pytest.raises(ValidationError, match=rf"{steps} trailing steps .* take \d+ or \d+ steps"):
+                sampler("euler", steps=steps)
+            sampler("euler", steps=steps, spacing="linspace")
+    with pytest.raises(ValidationError, match=r"61 trailing steps cannot be laid out exactly: .* take 60 or 62 steps"):
+        sampler("ddim", steps=61)
 
 
 @pytest.mark.parametrize("steps", [20, 28, 50])

@@ -1,22 +1,25 @@
-"""Model cards, written from the recipes, the measurements and the credits of the drawing styles."""
+"""Model cards, written from the records of training, the measurements and the credits of the drawing styles."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from models.tinybooru.measure import MEASURED
 from pipeline.files import write_atomically
+from pipeline.system_metrics import device_name
+from pipeline.tinybooru.build import WORLD_VERSION
 from pipeline.tinybooru.styles import credits
 
 TEMPLATE = "cards.md.j2"
-HISTORY = "history.json"
+HISTORY, TRAINING = "history.json", "training.json"
 # Written by the programs of these names.
 WORLDCHECK, CONTACT, GUIDES = "worldcheck.json", "contact.png", "guides.json"
 
 
-def write_cards(models: Path, recipes: dict[str, dict[str, object]]) -> Path:
+def write_cards(models: Path) -> Path:
     """Render the card of all shipped models to `models`/CARD.md and return its path."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -28,7 +31,8 @@ def write_cards(models: Path, recipes: dict[str, dict[str, object]]) -> Path:
     measured = _json(models / MEASURED)
     histories = _json(models / HISTORY)
     card = environment.get_template(TEMPLATE).render(
-        recipes=recipes,
+        trainings=_json(models / TRAINING),
+        world_version=WORLD_VERSION,
         measured=measured,
         histories=histories,
         sizes=shipped_sizes(models),
@@ -55,6 +59,13 @@ def keep_history(models: Path, name: str, history: list[dict[str, float]]) -> No
     thinned = [*history[:: max(1, len(history) // 10)], *history[-1:]]
     content = {**_json(models / HISTORY), name: list({entry["step"]: entry for entry in thinned}.values())}
     write_atomically(models / HISTORY, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def keep_training(models: Path, name: str, recipe: dict[str, object], device: torch.device) -> None:
+    """Keep how a shipped network was trained, for the card."""
+    made = {"world_version": WORLD_VERSION, "device": device_name(device), "recipe": recipe}
+    content = {**_json(models / TRAINING), name: made}
+    write_atomically(models / TRAINING, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def _json(path: Path) -> dict[str, Any]:

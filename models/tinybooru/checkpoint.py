@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from pipeline.errors import InputError
 
 
-def _digest(tensors: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
+def tensors_digest(tensors: dict[str, torch.Tensor], more: str = "") -> str:
+    """SHA-256 of tensors' names and bytes, and of a text."""
+    digest = hashlib.sha256(more.encode())
     for name in sorted(tensors):
         digest.update(name.encode())
         digest.update(tensors[name].detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
@@ -30,7 +31,8 @@ def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], state: dict[st
         for name, t in tensors.items()
     }
     temporary = path.with_name(f".{path.name}.tmp")
-    save_file(tensors, temporary, {"state": json.dumps(state), "digest": _digest(tensors)})
+    text = json.dumps(state)
+    save_file(tensors, temporary, {"state": text, "digest": tensors_digest(tensors, text)})
     os.replace(temporary, path)
 
 
@@ -43,7 +45,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise InputError(f"checkpoint {path} cannot be read ({error}); {way_out}") from None
-    if "digest" not in metadata or _digest(tensors) != metadata["digest"]:
+    if "digest" not in metadata or tensors_digest(tensors, metadata.get("state", "")) != metadata["digest"]:
         raise InputError(f"checkpoint {path} is damaged (its digest does not match); {way_out}")
     return tensors, json.loads(metadata["state"])
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.shards import decode_images, read_set
+from pipeline.errors import InputError
+from pipeline.files import fingerprint
+from pipeline.shards import decode_images, read_set, shard_fingerprint, shard_paths
 from pipeline.tinybooru.flaws import FLAWS, QUALITIES
 
 
@@ -14,7 +16,7 @@ from pipeline.tinybooru.flaws import FLAWS, QUALITIES
 class Corpus:
     """`pixels`: uint8 [N, 3, H, W]; `tags`: one tag list a picture; the rest: exact truth, one value a picture.
 
-    `hair` and `background` are colours, empty where the picture has none to name.
+    `hair` and `background` are colours, empty where the picture has none to name. `mark` stands for all of it.
     """
 
     pixels: torch.Tensor
@@ -26,6 +28,7 @@ class Corpus:
     background: list[str]
     glasses: torch.Tensor
     malformed: torch.Tensor
+    mark: str
 
     def __len__(self) -> int:
         return len(self.tags)
@@ -37,6 +40,8 @@ class Corpus:
 
 def load_corpus(folder: Path) -> Corpus:
     """Load all shards of one split. Raises InputError where there are none."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist; `python -m models.tinybooru.train` draws it and trains with it")
     table = read_set(folder)
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in decode_images(table)]))
     return Corpus(
@@ -49,6 +54,7 @@ def load_corpus(folder: Path) -> Corpus:
         table.column("background").to_pylist(),
         torch.tensor(table.column("glasses").to_pylist()),
         torch.tensor(table.column("malformed").to_pylist()),
+        fingerprint([shard_fingerprint(path) for path in shard_paths(folder)]),
     )
 
 

@@ -6,6 +6,8 @@ there on, so that snapshots of the main network and the guide read the same text
 """
 
 import json
+import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,7 +22,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from models.tinybooru.checkpoint import laid_out_like, load_checkpoint, save_checkpoint
+from models.tinybooru.checkpoint import laid_out_like, load_checkpoint, save_checkpoint, tensors_digest
 from models.tinybooru.corpus import Corpus, caption
 from models.tinybooru.muon import Muon
 from models.tinybooru.tokenizer import CONTEXT_LENGTH
@@ -140,6 +142,12 @@ class DenoiserTraining:
         torch.manual_seed(recipe.seed)
         self.recipe, self.tokenizer, self.corpus, self.held_out = recipe, tokenizer, corpus, held_out
         self.checkpoint, self.device = checkpoint, device
+        # What a run learns from; it does not go on with anything else.
+        self.learns_from = {
+            "vocabulary": fingerprint(tokenizer.get_vocab()),
+            "pictures": corpus.mark,
+            "text_encoder": None if text_encoder is None else text_encoder_digest(text_encoder),
+        }
         self.unet = build_unet(recipe).to(device, memory_format=torch.channels_last)
         self.text_encoder = (text_encoder or build_text_encoder(tokenizer, recipe.text_width, recipe.text_layers)).to(
             device
@@ -298,10 +306,7 @@ class DenoiserTraining:
         for k, optimiser in enumerate(self.optimisers):
             for p, state in optimiser.state.items():
                 tensors |= {f"optimiser.{k}.{names[p]}|{key}": value for key, value in state.items()}
-        state = {
-            "recipe": asdict(self.recipe), "step": self.step, "history": self.history,
-            "vocabulary": fingerprint(self.tokenizer.get_vocab()),
-        }  # fmt: skip
+        state = {"recipe": asdict(self.recipe), "step": self.step, "history": self.history, **self.learns_from}
         save_checkpoint(self.checkpoint, tensors, state)
 
     def _prefix(self, length: float) -> str:
@@ -318,10 +323,10 @@ class DenoiserTraining:
                 "delete it to train from the start"
             )
         # With other numbers for the same words the loss looks sound and the networks draw something else.
-        if state.get("vocabulary", vocabulary := fingerprint(self.tokenizer.get_vocab())) != vocabulary:
+        if changed := [what.replace("_", " ") for what, now in self.learns_from.items() if state[what] != now]:
             raise InputError(
-                f"checkpoint {self.checkpoint} was trained with another vocabulary than the tokenizer has now; "
-                "delete it to train from the start"
+                f"checkpoint {self.checkpoint} was trained with another {' and another '.join(changed)} than there is "
+                "now; delete it to train from the start"
             )
         kept = {length: any(key.startswith(self._prefix(length)) for key in tensors) for length in self.averages}
         if lacking := [f"{length:g}" for length, there in kept.items() if not there]:
@@ -339,7 +344,10 @@ class DenoiserTraining:
                 if key.startswith(prefix):
                     name, slot = key.removeprefix(prefix).rsplit("|", 1)
                     p = self.weights[name]
-                    optimiser.state[p][slot] = value.reshape(()) if slot == "step" else laid_out_like(p, value)
+                    optimiser.state[p][slot] = (
+                        # Where the parameter is: so a fused optimiser asks for it.
+                        value.reshape(()).to(p.device) if slot == "step" else laid_out_like(p, value)
+                    )
         self.step, self.history = state["step"], state["history"]
         if 0 < self.recipe.text_encoder_steps < self.step:
             self.text_encoder.requires_grad_(False)
@@ -365,7 +373,7 @@ class DenoiserTraining:
             bar.update()
             if self.step in snapshots:
                 for length in self.averages:
-                    self.export(snapshot(self.checkpoint, self.recipe, self.step, length), length)
+                    self._export_snapshot(length)
             if self.step % 50 == 0 or self.step == end:
                 entry = {"step": self.step, "loss": float(np.mean(losses)), "held_out": self.held_out_loss()}
                 self.history.append(entry)
@@ -378,6 +386,25 @@ class DenoiserTraining:
                 saved = time.monotonic()
         bar.close()
         self.save()
+
+    def _export_snapshot(self, length: float) -> None:
+        folder = snapshot(self.checkpoint, self.recipe, self.step, length)
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        self.export(temporary, length)
+        (temporary / SNAPSHOT_OF).write_text(json.dumps(self._snapshot_of(self.step), indent=1), "utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+
+    def _snapshot_of(self, step: int) -> dict[str, Any]:
+        # The end of the plateau may be moved after it.
+        recipe = {name: value for name, value in asdict(self.recipe).items() if name != "steps"}
+        content: dict[str, Any] = json.loads(json.dumps({"recipe": recipe, "step": step, **self.learns_from}))
+        return content
+
+    def holds_snapshot(self, step: int) -> bool:
+        """Whether this run, with what it learns from now, has left its averaged weights of a step."""
+        return snapshot_of(snapshot(self.checkpoint, self.recipe, step)) == self._snapshot_of(step)
 
     def export(self, folder: Path, length: float | None = None) -> None:
         """Write the averaged weights (the recipe's, or those of `length`), half precision, in diffusers' layout."""
@@ -393,6 +420,22 @@ class DenoiserTraining:
             encoder.load_state_dict(average, strict=False)
             encoder.half().save_pretrained(folder / "text_encoder")
             self.tokenizer.save_pretrained(folder / "tokenizer")
+
+
+# Says in a snapshot's folder which run it is of.
+SNAPSHOT_OF = "snapshot.json"
+
+
+def snapshot_of(folder: Path) -> dict[str, Any]:
+    """What a snapshot is of; empty where there is none, or where it is not whole."""
+    path = folder / SNAPSHOT_OF
+    content: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return content
+
+
+def text_encoder_digest(text_encoder: CLIPTextModel) -> str:
+    """Hex digest of a text encoder's weights."""
+    return tensors_digest(text_encoder.state_dict())
 
 
 def snapshot(checkpoint: Path, recipe: DenoiserRecipe, step: int, length: float | None = None) -> Path:

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import CLIPTextModel
 
 from eval.clip import Clip, load_clip
 from eval.extractor import embed_images
 from eval.neighbours import neighbour_metrics
 from models.tinybooru.cards import GUIDES, write_cards
 from models.tinybooru.corpus import load_corpus
-from models.tinybooru.denoiser import DenoiserRecipe, build_unet, snapshot
-from models.tinybooru.held_out_sets import UNGUIDED, draw_set, held_out, prompt_of, study_of
+from models.tinybooru.denoiser import DenoiserRecipe, build_unet, snapshot, snapshot_of, text_encoder_digest
+from models.tinybooru.held_out_sets import PICTURES_CHOSEN_WITH, UNGUIDED, draw_set, held_out, prompt_of, study_of
 from models.tinybooru.train import (
     CHECKPOINTS,
     DATA,
@@ -28,12 +29,11 @@ from models.tinybooru.train import (
     MAIN,
     SNAPSHOTS,
     guide_checkpoint,
-    recipes,
-    train_guide,
+    guide_training,
 )
 from models.tinybooru.worldcheck import fd_to
 from pipeline.allocator import keep_freed_memory
-from pipeline.errors import run_stage
+from pipeline.errors import InputError, run_stage
 from pipeline.files import write_atomically
 from pipeline.shards import decode_images, read_set
 from pipeline.tinybooru.build import build
@@ -111,7 +111,9 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.tinybooru.guides", description=__doc__)
-    parser.add_argument("--pictures", type=int, default=512, help="pictures a figure (default: 512)")
+    parser.add_argument(
+        "--pictures", type=int, default=PICTURES_CHOSEN_WITH, help="pictures a figure (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads of training (default: all cores)")
     parser.add_argument("--text", type=Path, default=HERE / "main", help="where main's text encoder lies")
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile (slower, no wait)")
@@ -126,9 +128,17 @@ def main() -> None:
     if not arguments.no_train:
         corpus, validation = load_corpus(DATA / "train"), load_corpus(DATA / "validation")
         for run in RUNS:
-            train_guide(run.recipe, run.snapshots, corpus, validation, arguments.text, compiled, run.lengths)
+            training = guide_training(run.recipe, corpus, validation, arguments.text, compiled, run.lengths)
+            training.run(until=run.snapshots[-1], snapshots=run.snapshots)
     # Main's earlier averages are where main was trained, which takes hours.
-    chosen = [candidate for candidate in candidates() if (candidate.folder / "unet").is_dir()]
+    chosen = [candidate for candidate in candidates() if snapshot_of(candidate.folder)]
+    encoder = CLIPTextModel.from_pretrained(arguments.text / "text_encoder", torch_dtype=torch.float32)
+    for candidate in chosen:
+        if snapshot_of(candidate.folder)["text_encoder"] not in (None, text_encoder_digest(encoder)):
+            raise InputError(
+                f"{candidate.folder} reads another text encoder than the one in {arguments.text}; delete the runs in "
+                f"{candidate.folder.parent} to train them anew, or name their text encoder with --text"
+            )
     if missing := [candidate.folder.name for candidate in candidates() if candidate not in chosen]:
         print(
             f"not in {CHECKPOINTS}: {', '.join(missing)}; `make train` makes main's, leaving out --no-train the others"
@@ -164,7 +174,7 @@ def main() -> None:
             print(json.dumps(rows[-1]), flush=True)
             if found["fd"] > OVERSHOT * plain["fd"]:
                 break
-    write_cards(HERE, recipes())
+    write_cards(HERE)
     best = min(rows, key=lambda row: float(row["fd"]))
     print(f"{len(rows)} rows in {RESULTS}; FD {unguided['fd']} unguided, best {json.dumps(best)}")
 

@@ -26,6 +26,8 @@ from pipeline.tinybooru.flaws import BAD_ANATOMY
 from pipeline.tinybooru.picture import Plan
 
 SHARD = 256
+# The guide was chosen with so many of the first prompts, seeds and real pictures (guides.py).
+PICTURES_CHOSEN_WITH = 512
 UNGUIDED: dict[str, Any] = {"method": "unguided", "scale": 1.0}
 
 
@@ -90,10 +92,15 @@ def texts_of(arm: Arm, prompts: list[str]) -> dict[Text, list[str]]:
 
 
 def draw_set(study: Study, name: str, prompts: list[str], folder: Path, device: torch.device) -> None:
-    """Draw an arm's pictures of these prompts, seeds 0 and on, into `folder`, but for the shards that are there."""
+    """Draw an arm's pictures of these prompts, seeds 0 and on, into `folder`, but for the shards that are there.
+
+    Shards of another number of pictures are deleted.
+    """
     texts = texts_of(study.arm(name), prompts)
     mark = fingerprint([shard.fingerprint for shard in plan_shards(study, name, texts, device.type)])
     paths = {start: folder / f"part-{start // SHARD:05d}.parquet" for start in range(0, len(prompts), SHARD)}
+    for beyond in set(folder.glob("part-*.parquet")) - set(paths.values()):
+        beyond.unlink()
     missing = [start for start, path in paths.items() if shard_fingerprint(path) != mark]
     generator = ArmGenerator(study, name, device) if missing else None
     with tqdm(total=len(missing) * SHARD, desc=f"drawn {name}", unit="picture", disable=None) as bar:

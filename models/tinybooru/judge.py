@@ -1,7 +1,8 @@
 """The judge: reads off a picture what tinybooru's tags would say of it.
 
-A network of its own, trained on real pictures only, that nothing else is trained or chosen with: it decides whether
-generated pictures are what their prompts say (`make worldcheck`), and stands in for a person in `make label-demo`.
+A network of its own, trained on real pictures only, that no other network or score sees: it decides whether generated
+pictures are what their prompts say (`make worldcheck`), and stands in for a person in `make label-demo`. One choice was
+made with it: which pictures the main network's recipe shows more often (`focus`, README.md).
 """
 
 from collections.abc import Iterable
@@ -93,7 +94,7 @@ class JudgeTraining(ScorerTraining):
 
     def __init__(self, recipe: ScorerRecipe, corpus: Corpus, checkpoint: Path, device: torch.device):
         torch.manual_seed(recipe.seed)
-        super().__init__(recipe, build_judge(), checkpoint, device)
+        super().__init__(recipe, build_judge(), corpus.mark, checkpoint, device)
         self.corpus, self.truths = corpus, truths(corpus)
 
     def loss(self, chosen: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

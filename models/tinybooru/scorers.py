@@ -18,6 +18,7 @@ from models.tinybooru.checkpoint import laid_out_like, load_checkpoint, save_che
 from models.tinybooru.corpus import Corpus
 from models.tinybooru.tokenizer import CONTEXT_LENGTH
 from pipeline.errors import InputError
+from pipeline.files import fingerprint
 from pipeline.tinybooru.flaws import QUALITIES
 
 # Pictures are drawn without a margin to speak of, so a shift of a few pixels keeps every tag true.
@@ -83,8 +84,12 @@ def shifted(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 class ScorerTraining:
     """A resumable run of one scorer; every step's pictures come from (seed, step) alone."""
 
-    def __init__(self, recipe: ScorerRecipe, network: torch.nn.Module, checkpoint: Path, device: torch.device):
+    def __init__(
+        self, recipe: ScorerRecipe, network: torch.nn.Module, data: str, checkpoint: Path, device: torch.device
+    ):
+        """`data` stands for what the network learns from; a run does not go on with other pictures or words."""
         self.recipe, self.network, self.checkpoint, self.device = recipe, network.to(device), checkpoint, device
+        self.data = data
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
         )
@@ -103,6 +108,11 @@ class ScorerTraining:
             raise InputError(
                 f"checkpoint {self.checkpoint} belongs to another recipe; delete it to train from the start"
             )
+        if state["data"] != self.data:
+            raise InputError(
+                f"checkpoint {self.checkpoint} was trained with other pictures or another vocabulary than there are "
+                "now; delete it to train from the start"
+            )
         own = {n.removeprefix("weight."): t for n, t in tensors.items() if n.startswith("weight.")}
         shapes = self.network.state_dict()
         self.network.load_state_dict({n: t.reshape(shapes[n].shape) for n, t in own.items()})
@@ -119,7 +129,7 @@ class ScorerTraining:
         tensors = {f"weight.{n}": t for n, t in self.network.state_dict().items()}
         for name, p in self.network.named_parameters():
             tensors |= {f"optimiser.{name}|{slot}": t for slot, t in self.optimiser.state[p].items()}
-        save_checkpoint(self.checkpoint, tensors, {"recipe": asdict(self.recipe), "step": self.step})
+        save_checkpoint(self.checkpoint, tensors, {"recipe": asdict(self.recipe), "step": self.step, "data": self.data})
 
     def run(self, pictures: int, until: int | None = None) -> None:
         """Train to the end (or to step `until`) on a corpus of `pictures`, saving every 200 steps."""
@@ -163,7 +173,8 @@ class ClipTraining(ScorerTraining):
         self, recipe: ScorerRecipe, tokenizer: CLIPTokenizer, corpus: Corpus, checkpoint: Path, device: torch.device
     ):
         torch.manual_seed(recipe.seed)
-        super().__init__(recipe, build_clip(tokenizer), checkpoint, device)
+        data = fingerprint([corpus.mark, tokenizer.get_vocab()])
+        super().__init__(recipe, build_clip(tokenizer), data, checkpoint, device)
         self.corpus = corpus
         self.tokens = tokenizer(
             corpus.captions(), padding="max_length", truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"
@@ -184,7 +195,7 @@ class MalformedTraining(ScorerTraining):
 
     def __init__(self, recipe: ScorerRecipe, corpus: Corpus, checkpoint: Path, device: torch.device):
         torch.manual_seed(recipe.seed)
-        super().__init__(recipe, build_classifier(), checkpoint, device)
+        super().__init__(recipe, build_classifier(), corpus.mark, checkpoint, device)
         self.corpus = corpus
 
     def loss(self, chosen: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -6,7 +6,6 @@ other text still has an encoding.
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
@@ -53,8 +52,3 @@ def _merges(tokenizer: Tokenizer) -> list[list[str]]:
         pair if isinstance(pair, list) else pair.split(" ")
         for pair in json.loads(tokenizer.to_str())["model"]["merges"]
     ]
-
-
-def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """Save in the layout that `CLIPTokenizer.from_pretrained` and open_clip read."""
-    tokenizer.save_pretrained(folder)

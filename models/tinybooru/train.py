@@ -15,7 +15,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from eval.clip import load_clip
 from eval.extractor import embed_images
 from eval.picture_classifier import save_weights
-from models.tinybooru.cards import keep_history, write_cards
+from models.tinybooru.cards import keep_history, keep_training, write_cards
 from models.tinybooru.corpus import Corpus, load_corpus
 from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining, snapshot
 from models.tinybooru.judge import JudgeTraining
@@ -67,27 +67,20 @@ def preset_texts() -> list[str]:
     return [NEGATIVE_PRESETS[name].text for name in PRESETS_IN_VOCABULARY] * 50
 
 
-def recipes() -> dict[str, dict[str, object]]:
-    """How each network is trained, for the card."""
-    trained = {recipe.name: asdict(recipe) for recipe in (MAIN, CLIP, MALFORMED, JUDGE)}
-    return {**trained, "guide": {**asdict(GUIDE), "stopped after steps": GUIDE_STEPS}}
-
-
 def guide_checkpoint(recipe: DenoiserRecipe) -> Path:
     """Where the run of a guide is kept, its snapshots beside it."""
     return CHECKPOINTS / "guides" / f"{recipe.name}.safetensors"
 
 
-def train_guide(
+def guide_training(
     recipe: DenoiserRecipe,
-    snapshots: Sequence[int],
     corpus: Corpus,
     held_out: Corpus,
     text_folder: Path,
     compiled: bool,
     lengths: Sequence[float] = (),
-) -> None:
-    """Bring the run of a guide to its last snapshot, with the text encoder and tokenizer in `text_folder`."""
+) -> DenoiserTraining:
+    """The run of a guide, with the text encoder and tokenizer in `text_folder`. Raises InputError without them."""
     for part in ("text_encoder", "tokenizer"):
         if not (text_folder / part).is_dir():
             raise InputError(f"{text_folder} has no {part}; `python -m models.tinybooru.train main` makes it")
@@ -95,8 +88,7 @@ def train_guide(
     tokenizer = CLIPTokenizer.from_pretrained(text_folder / "tokenizer")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     checkpoint = guide_checkpoint(recipe)
-    training = DenoiserTraining(recipe, tokenizer, corpus, held_out, encoder, checkpoint, device, compiled, lengths)
-    training.run(until=snapshots[-1], snapshots=snapshots)
+    return DenoiserTraining(recipe, tokenizer, corpus, held_out, encoder, checkpoint, device, compiled, lengths)
 
 
 def main() -> None:
@@ -119,16 +111,19 @@ def main() -> None:
         clip = ClipTraining(CLIP, tokenizer, corpus, CHECKPOINTS / "clip.safetensors", device)
         clip.run(len(corpus))
         export_clip(clip.network, tokenizer, HERE / "clip")
+        keep_training(HERE, "clip", asdict(CLIP), device)
         embeddings = embed_images(load_clip(HERE / "clip", device), decode_images(read_set(DATA / "train", ["image"])))
         train_aesthetic_head(embeddings, corpus).save(HERE / "aesthetic.safetensors")
     if "malformed" in parts:
         malformed = MalformedTraining(MALFORMED, corpus, CHECKPOINTS / "malformed.safetensors", device)
         malformed.run(len(corpus))
         save_weights(malformed.network, HERE / "malformed.safetensors")
+        keep_training(HERE, "malformed", asdict(MALFORMED), device)
     if "judge" in parts:
         judge = JudgeTraining(JUDGE, corpus, CHECKPOINTS / "judge.safetensors", device)
         judge.run(len(corpus))
         save_weights(judge.network, HERE / "judge.safetensors")
+        keep_training(HERE, "judge", asdict(JUDGE), device)
     if {"clip", "malformed", "judge"} & set(parts):
         measure_scorers(HERE, DATA / "validation", device)
     compiled = not arguments.no_compile
@@ -138,13 +133,21 @@ def main() -> None:
         training.run(snapshots=SNAPSHOTS)
         training.export(HERE / "main")
         keep_history(HERE, "main", training.history)
+        keep_training(HERE, "main", asdict(MAIN), device)
     if "guide" in parts:
-        trained = snapshot(guide_checkpoint(GUIDE), GUIDE, GUIDE_STEPS)
-        if not trained.is_dir():
-            train_guide(GUIDE, (GUIDE_STEPS,), corpus, held_out, HERE / "main", compiled)
+        guide = guide_training(GUIDE, corpus, held_out, HERE / "main", compiled)
+        if not guide.holds_snapshot(GUIDE_STEPS):
+            guide.run(until=GUIDE_STEPS, snapshots=(GUIDE_STEPS,))
+        if not guide.holds_snapshot(GUIDE_STEPS):
+            raise InputError(
+                f"checkpoint {guide.checkpoint} is {guide.step} steps on, beyond the {GUIDE_STEPS} whose average is "
+                "shipped, and that is not beside it; delete it to train from the start"
+            )
         for part in ("unet", "scheduler"):
-            shutil.copytree(trained / part, HERE / "guide" / part, dirs_exist_ok=True)
-    write_cards(HERE, recipes())
+            trained = snapshot(guide.checkpoint, GUIDE, GUIDE_STEPS) / part
+            shutil.copytree(trained, HERE / "guide" / part, dirs_exist_ok=True)
+        keep_training(HERE, "guide", {**asdict(GUIDE), "stopped after steps": GUIDE_STEPS}, device)
+    write_cards(HERE)
     print(f"trained {', '.join(parts)} into {HERE}; next: make repro")
 
 

@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,14 +18,16 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from eval.bootstrap import Interval, statistic_interval, wilson_interval
+from eval.bootstrap import Interval, bounded, statistic_interval, wilson_interval
 from eval.clip import load_clip
 from eval.extractor import embed_images
 from eval.frechet import frechet_distance
+from eval.jackknife import deletion_groups
 from eval.malformed import load_classifier
-from eval.neighbours import neighbour_metrics
+from eval.neighbour_deletions import deleted_recall_and_coverage
 from models.tinybooru.cards import CONTACT, WORLDCHECK, shipped_sizes, write_cards
 from models.tinybooru.held_out_sets import (
+    PICTURES_CHOSEN_WITH,
     UNGUIDED,
     draw_set,
     held_out,
@@ -36,7 +38,6 @@ from models.tinybooru.held_out_sets import (
 )
 from models.tinybooru.judge import QUESTIONS, Judgements, load_judge
 from models.tinybooru.measure import LEVEL, MEASURED, RESAMPLES, ranking_quality
-from models.tinybooru.train import recipes
 from pipeline.allocator import keep_freed_memory
 from pipeline.arm_generator import ArmGenerator
 from pipeline.errors import InputError, run_stage
@@ -67,6 +68,7 @@ def _auto(scale: float) -> dict[str, Any]:
 
 
 NEGATIVE_SCALE = 2.0
+RECALL_K, COVERAGE_K = 3, 5  # as in the default study
 SETS_DRAWN = {
     "unguided": Drawn("good", UNGUIDED),
     "cfg_2": Drawn("good", _cfg(2.0)),
@@ -211,6 +213,13 @@ def ratio_of_fds(ours: torch.Tensor, others: torch.Tensor, reference: torch.Tens
     )  # fmt: skip
 
 
+def recall_of(embeddings: torch.Tensor, reference: torch.Tensor) -> Interval:
+    """Recall of a set [N, D], with its interval over the set's pictures (docs/statistics.md)."""
+    groups = deletion_groups(torch.arange(len(embeddings)), 0)
+    found, _ = deleted_recall_and_coverage(embeddings, reference, RECALL_K, COVERAGE_K, groups)
+    return replace(bounded(found.interval(LEVEL), 0, 1), n=len(embeddings))
+
+
 def figures(looked: dict[str, Looked], reference: torch.Tensor, real: dict[str, Any]) -> list[dict[str, Any]]:
     """Every figure of the check.
 
@@ -255,20 +264,22 @@ def figures(looked: dict[str, Looked], reference: torch.Tensor, real: dict[str, 
     autoguided = min(AUTOGUIDED, key=lambda name: fds[name].value)
     ratio = ratio_of_fds(embeddings[autoguided], embeddings["unguided"], first)
     found.append(figure(f"FD of {autoguided} against unguided", ratio, "<= 0.6", ratio.value <= 0.6))
-    recalls = {
-        name: rate(neighbour_metrics(embeddings[name], first).reference_found) for name in ("unguided", autoguided)
-    }
+    if len(first) > PICTURES_CHOSEN_WITH:
+        ours, plain_, real_ = (
+            x[PICTURES_CHOSEN_WITH:] for x in (embeddings[autoguided], embeddings["unguided"], first)
+        )
+        name = f"the same without the {PICTURES_CHOSEN_WITH} pairs that the guide was chosen with"
+        found.append(figure(name, ratio_of_fds(ours, plain_, real_)))
+    recalls = {name: recall_of(embeddings[name], first) for name in ("unguided", autoguided)}
     loss = recalls[autoguided].value - recalls["unguided"].value
     found.append(figure(f"recall, {autoguided}", recalls[autoguided], ">= unguided - 0.02", loss >= -0.02))
     found.append(figure("recall, unguided", recalls["unguided"]))
     floor = fd_to(first, second)
     found.append(figure("FD between two real halves", floor))
     closest = min(fds, key=lambda name: fds[name].value)
-    against_floor = fds[closest].value / floor.value
-    interval = Interval(against_floor, fds[closest].low / floor.value, fds[closest].high / floor.value, len(first))
-    found.append(
-        figure(f"FD of the best arm ({closest}) against the real halves", interval, "<= 6", against_floor <= 6)
-    )
+    # Over the arm's pictures and those of the second half alike.
+    against = ratio_of_fds(embeddings[closest], second, first)
+    found.append(figure(f"FD of the best arm ({closest}) against the real halves", against, "<= 6", against.value <= 6))
 
     for name, words in (("empty", "unguided"), ("empty_negative", "pure negative prompt")):
         found += [figure(f"empty prompt, {words}: {kind}", share) for kind, share in composition(looked[name]).items()]
@@ -385,7 +396,7 @@ def main() -> None:
     found = [*figures(looked, reference, real), *machine]
     write_atomically(output, (json.dumps(found, indent=1) + "\n").encode())
     contact_rows(device).save(output.with_name(CONTACT), optimize=True)
-    write_cards(HERE, recipes())
+    write_cards(HERE)
     missed = [str(entry["name"]) for entry in found if entry["holds"] is False]
     print(
         f"worldcheck: {len(found)} figures in {output}; "

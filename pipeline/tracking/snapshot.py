@@ -8,6 +8,8 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 SNAPSHOT = "study"
 # What `models:/<name>@current` is: the state that was tracked last.
 CURRENT = "current"
+# MLflow's column, which sqlite does not hold to and PostgreSQL does.
+_LONGEST_DESCRIPTION = 5000
 FINGERPRINT_TAG = "guidedrift.fingerprint"
 
 
@@ -42,7 +44,7 @@ def register(client: MlflowClient, name: str, run_id: str, mark: str, descriptio
             source=f"runs:/{run_id}/{SNAPSHOT}",
             run_id=run_id,
             tags={FINGERPRINT_TAG: mark},
-            description=description,
+            description=description[:_LONGEST_DESCRIPTION],
         ).version
     client.set_registered_model_alias(name, CURRENT, number)
     return str(number)

@@ -249,6 +249,22 @@ def test_labels_of_two_people_arrive_once_under_pseudonyms(server: Server, sets:
     assert "gone" not in file.read_text("utf-8")
 
 
+def test_labels_stay_when_another_study_has_the_same_pictures(server: Server, sets: Path, tmp_path: Path) -> None:
+    # The default study's arms are arms of the sweep, too: the same tasks, in a project of its own.
+    for name in ("narrow", "wide"):
+        push(server.connection, study(name), tasks(4), [], sets)
+    ann = server.labeller("ann")
+    first, second, *_ = numbers(server, "narrow")
+    ann.answers(numbers(server, "narrow")[first], choice("verdict", "pattern"))
+    for name in ("narrow", "wide"):
+        pull(server.connection, name, tmp_path)
+    ann.answers(numbers(server, "wide")[second], choice("verdict", "object_or_scenery"))
+    for name in ("wide", "narrow"):
+        pull(server.connection, name, tmp_path)
+    labels = {label.task_id: label.verdict for label in read_labels(tmp_path / "labels/tasks.jsonl")}
+    assert labels.items() >= {(first, "pattern"), (second, "object_or_scenery")}
+
+
 def test_an_answer_that_the_interface_does_not_know_is_refused_by_its_task(
     server: Server, sets: Path, tmp_path: Path
 ) -> None:
