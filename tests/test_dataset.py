@@ -244,6 +244,14 @@ def test_the_card_says_what_is_there_and_what_was_found(root: Path) -> None:
     assert "No person has labelled these pictures" in text
 
 
+def test_the_card_names_no_machine(root: Path) -> None:
+    place = {"kind": "ray", "address": "ray-head.example.org:6379", "storage": "s3://private-bucket/shards"}
+    make_dataset(study_of(model=EMBEDDED, executor=place), root)
+    text = (root / DATASET / "README.md").read_text()
+    assert "ray-head" not in text
+    assert "private-bucket" not in text
+
+
 def test_a_study_over_a_real_checkpoint_is_flagged_and_the_embedded_world_is_not(root: Path) -> None:
     make_dataset(study_of(model=EMBEDDED), root)
     assert ADULT not in metadata(root)["tags"]

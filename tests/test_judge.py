@@ -8,7 +8,7 @@ from PIL import Image
 
 from eval.bootstrap import Interval
 from eval.picture_classifier import save_weights
-from models.tinybooru.cards import write_cards
+from models.tinybooru.cards import keep_training, write_cards
 from models.tinybooru.corpus import load_corpus
 from models.tinybooru.guides import candidates
 from models.tinybooru.held_out_sets import UNGUIDED, draw_set, held_out, prompt_of, study_of
@@ -38,7 +38,7 @@ from models.tinybooru.worldcheck import (
 )
 from pipeline.errors import InputError
 from pipeline.shards import decode_images, read_set
-from pipeline.tinybooru.build import build
+from pipeline.tinybooru.build import WORLD_VERSION, build
 from pipeline.tinybooru.flaws import QUALITIES
 
 CPU = torch.device("cpu")
@@ -174,6 +174,38 @@ def test_figures_hold_where_they_reach_their_bars():
     assert found[of_people[-2]]["holds"] is True, "half of the unguided people were made malformed"
 
 
+def test_the_guide_is_also_held_against_pictures_that_it_was_not_chosen_with(monkeypatch):
+    monkeypatch.setattr("models.tinybooru.worldcheck.PICTURES_CHOSEN_WITH", 60)
+    torch.manual_seed(0)
+    near, far, real = torch.randn(100, 4), 3 * torch.randn(100, 4), torch.randn(200, 4)
+    near[60:] *= 3  # good where it was chosen alone
+    plans_ = held_out("good", 100)
+    embeddings = dict.fromkeys(GUIDED, near) | {"unguided": far}
+    sets = {}
+    for name, drawn in {**SETS_DRAWN, **sets_of_people(GUIDED[0])}.items():
+        plans_ = held_out(drawn.prompts, 100)
+        malformed = torch.rand(100) < 0.5
+        judged = judgements_of(plans_, malformed)
+        sets[name] = Looked(plans_, judged, torch.rand(100), embeddings.get(name, near))
+    whole = [1.0, 1.0, 1.0, 9]
+    measured = {"judge": dict.fromkeys(QUESTIONS, whole)}
+    measured |= dict.fromkeys(("clip_first_of_100", "malformed_auc", "aesthetic_auc_masterpiece_worst"), whole)
+    found = {entry["name"]: entry for entry in figures(sets, real, measured)}
+    ratio = next(entry for name, entry in found.items() if name.startswith("FD of autoguidance"))
+    unchosen = found["the same without the 60 pairs that the guide was chosen with"]
+    assert unchosen["n"] == 40
+    assert ratio["value"] < 0.6 < unchosen["value"]
+
+
+def test_a_smaller_set_leaves_nothing_of_a_larger_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("models.tinybooru.held_out_sets.SHARD", 4)
+    prompts = [prompt_of("good", plan) for plan in held_out("good", 10)]
+    study = study_of({"unguided": UNGUIDED}, 10, steps=1)
+    for pictures in (10, 6):
+        draw_set(study, "unguided", prompts[:pictures], tmp_path, CPU)
+        assert len(read_set(tmp_path)) == pictures
+
+
 def test_the_contact_sheet_has_a_row_for_each_guidance():
     tile = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green")]
     sheet = contact_sheet(tile, [tile[::-1]])
@@ -193,7 +225,13 @@ def test_the_card_shows_what_was_measured_and_leaves_out_what_was_not(tmp_path):
     (tmp_path / "measured.json").write_text(json.dumps({"pictures": 9, "judge": {"kind": [0.995, 0.99, 1.0, 9]}}))
     (tmp_path / "main").mkdir()
     (tmp_path / "main" / "a.safetensors").write_bytes(bytes(2_500_000))
-    card = write_cards(tmp_path, {"main": {"name": "main", "steps": 7}}).read_text()
+    keep_training(tmp_path, "main", {"name": "main", "steps": 7}, CPU)
+    of_old = {"world_version": 1, "device": "a GPU", "recipe": {"name": "clip", "steps": 8}, "remarks": "Quick"}
+    trainings = json.loads((tmp_path / "training.json").read_text())
+    (tmp_path / "training.json").write_text(json.dumps({**trainings, "clip": of_old}))
+    card = write_cards(tmp_path).read_text()
+    assert f"- **main** (world version {WORLD_VERSION}; cpu, " in card
+    assert "- **clip** (world version 1, the one before today's; a GPU): steps 8. Quick" in card
     assert card.startswith("---\nlicense:")
     assert "| main/a.safetensors | 2.50 |" in card
     assert "| judge, right about: kind | 99.5 % | 99.0 to 100.0 |" in card
@@ -207,7 +245,7 @@ def test_the_card_shows_what_was_measured_and_leaves_out_what_was_not(tmp_path):
     candidate = {"guide": "capacity", "channels": [16, 48], "parameters": 5, "steps": 600, "ema": 0.99, "scale": 2.0}
     rows = [{"guide": "none", "scale": 1.0, **measured}, {**candidate, **measured}]
     (tmp_path / "guides.json").write_text(json.dumps({"pictures": 64, "main_steps": 7, "rows": rows}))
-    card = write_cards(tmp_path, {"main": {"name": "main", "steps": 7}}).read_text()
+    card = write_cards(tmp_path).read_text()
     assert "| style as prompted | 0.8 | 0.7 to 0.9 | 9 | >= 0.9 | **no** |" in card
     assert "| kind | 0.8 | 0.7 to 0.9 | 9 | >= 0.9 |  |" in card
     assert "| none |  |  |  |  | 1.0 | 3.5 | 3.0 to 4.0 | 0.5 |" in card

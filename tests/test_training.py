@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.training import flops_of_a_step
 from models.tinybooru.checkpoint import load_checkpoint, save_checkpoint
 from models.tinybooru.corpus import caption, load_corpus
-from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining
+from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining, build_text_encoder
 from models.tinybooru.muon import orthogonalise
 from models.tinybooru.scorers import ClipTraining, MalformedTraining, ScorerRecipe, export_clip
 from models.tinybooru.tokenizer import CONTEXT_LENGTH, train_tokenizer
@@ -96,9 +96,11 @@ def test_a_damaged_checkpoint_is_refused(corpus, tokenizer, tmp_path):
         training(corpus, tokenizer, path).resume()
     flipped = bytearray(whole)
     flipped[-5] ^= 1
-    path.write_bytes(flipped)
-    with pytest.raises(InputError, match="is damaged"):
-        training(corpus, tokenizer, path).resume()
+    assert whole.count(b'\\"step\\": 1,') == 1
+    for damaged in (bytes(flipped), whole.replace(b'\\"step\\": 1,', b'\\"step\\": 7,')):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="is damaged"):
+            training(corpus, tokenizer, path).resume()
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(corpus, tokenizer, tmp_path):
@@ -130,6 +132,50 @@ def test_the_plateau_may_be_prolonged_but_not_the_fall(corpus, tokenizer, tmp_pa
     training(corpus, tokenizer, path).run(until=7)
     with pytest.raises(InputError, match="belongs to another recipe"):
         training(corpus, tokenizer, path, replace(TINY, steps=40)).resume()
+
+
+def test_a_guide_goes_on_and_is_shipped_with_the_text_encoder_it_was_trained_with_alone(corpus, tokenizer, tmp_path):
+    def guide(seed):
+        torch.manual_seed(seed)
+        encoder = build_text_encoder(tokenizer, TINY.text_width, TINY.text_layers)
+        recipe = replace(TINY, text_encoder_steps=0)
+        return DenoiserTraining(recipe, tokenizer, corpus, corpus, encoder, tmp_path / "g.safetensors", CPU, False)
+
+    first = guide(0)
+    assert not first.holds_snapshot(2)
+    first.run(until=2, snapshots=(2,))
+    assert guide(0).holds_snapshot(2)
+    assert not guide(0).holds_snapshot(1)
+    other = guide(1)
+    assert not other.holds_snapshot(2)
+    with pytest.raises(InputError, match="was trained with another text encoder than there is now; delete it"):
+        other.resume()
+    (tmp_path / "tiny-2" / "snapshot.json").unlink()  # as a folder that was being written
+    assert not guide(0).holds_snapshot(2)
+
+
+def test_a_checkpoint_of_other_pictures_is_refused(corpus, tokenizer, tmp_path):
+    training(corpus, tokenizer, tmp_path / "a.safetensors").run(until=1)
+    scorer = ScorerRecipe("malformed", steps=2, batch=8, learning_rate=1e-3)
+    MalformedTraining(scorer, corpus, tmp_path / "m.safetensors", CPU).run(len(corpus))
+    others = replace(corpus, mark="others")
+    with pytest.raises(InputError, match="was trained with another set of pictures than there is now"):
+        training(others, tokenizer, tmp_path / "a.safetensors").resume()
+    with pytest.raises(InputError, match="was trained with other pictures or another vocabulary"):
+        MalformedTraining(scorer, others, tmp_path / "m.safetensors", CPU).resume()
+
+
+def test_a_clip_of_another_vocabulary_is_refused(corpus, tokenizer, tmp_path):
+    recipe, path = ScorerRecipe("clip", 1, 8, 1e-3), tmp_path / "c.safetensors"
+    ClipTraining(recipe, tokenizer, corpus, path, CPU).run(len(corpus))
+    other = train_tokenizer([text.replace("style", "manner") for text in corpus.captions()])
+    with pytest.raises(InputError, match="another vocabulary"):
+        ClipTraining(recipe, other, corpus, path, CPU).resume()
+
+
+def test_pictures_that_are_not_there_are_told_with_what_draws_them(tmp_path):
+    with pytest.raises(InputError, match=r"train does not exist; `python -m models.tinybooru.train` draws it"):
+        load_corpus(tmp_path / "train")
 
 
 @pytest.mark.parametrize("prediction", ["sample", "epsilon", "v_prediction"])

@@ -145,7 +145,7 @@ class DenoiserTraining:
         # What a run learns from; it does not go on with anything else.
         self.learns_from = {
             "vocabulary": fingerprint(tokenizer.get_vocab()),
-            "pictures": corpus.mark,
+            "set_of_pictures": corpus.mark,
             "text_encoder": None if text_encoder is None else text_encoder_digest(text_encoder),
         }
         self.unet = build_unet(recipe).to(device, memory_format=torch.channels_last)
