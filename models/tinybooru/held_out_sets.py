@@ -108,7 +108,7 @@ def draw_set(study: Study, name: str, prompts: list[str], folder: Path, device: 
             assert generator is not None
             columns: dict[str, list[object]] = {column: [] for column in SET_FEATURES}
             for first in range(start, min(start + SHARD, len(prompts)), study.generate.batch):
-                ids = range(first, min(first + study.generate.batch, len(prompts)))
+                ids = range(first, min(first + study.generate.batch, start + SHARD, len(prompts)))
                 read = {text: [values[k] for k in ids] for text, values in texts.items()}
                 images = generator.draw(read, list(ids)).pictures
                 for k, image in zip(ids, images, strict=True):
