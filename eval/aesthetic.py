@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from eval.needed_files import missing_aesthetic_head
 from pipeline.errors import InputError, run_stage
 
 # Scores from 1 to 10, about 5 for usual pictures.
@@ -58,10 +59,7 @@ def load_aesthetic_head(path: Path) -> AestheticHead:
         tensors = load_file(path)
         return AestheticHead(tensors["weight"], tensors["bias"].reshape(()))
     except FileNotFoundError:
-        raise InputError(
-            f"aesthetic head {path} is missing; `make train` makes the embedded one, "
-            f"`python -m eval.aesthetic {path}` fetches LAION's for CLIP ViT-L/14"
-        ) from None
+        raise InputError(missing_aesthetic_head(path)) from None
     except (SafetensorError, KeyError, RuntimeError) as error:
         raise InputError(f"aesthetic head {path} cannot be read ({error}); restore it or train it anew") from None
 

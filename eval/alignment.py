@@ -51,11 +51,16 @@ class Trajectories:
     """An arm's trace as arrays: `sigma` [S], `norms` [N, S, R], `cosines` [N, S, R (R - 1) / 2].
 
     `coinciding` are the references left out because they predict what the main network does, such as the empty prompt
-    of an arm that has no other: what is between them is rounding and has no direction.
+    of an arm that has no other: what is between them is rounding and has no direction. Where a reference does so for
+    some pictures only, such as those whose own prompt is empty, these are left out, `without_direction` of them;
+    `pictures` [N] are the numbers of those that are there. `incomplete` references were not evaluated at every step.
     """
 
     references: tuple[str, ...]
     coinciding: tuple[str, ...]
+    incomplete: tuple[str, ...]
+    pictures: NDArray[np.int64]
+    without_direction: int
     sigma: NDArray[np.float64]
     norms: NDArray[np.float64]
     cosines: NDArray[np.float64]
@@ -68,7 +73,8 @@ class Trajectories:
 
 
 def trajectories(trace: pa.Table) -> Trajectories | None:
-    """The trace of an arm by picture and step; None where fewer than two references have a direction at every step.
+    """The trace of an arm by picture and step; None where fewer than two references have a direction at every step, or
+    fewer than two pictures one away from all of these.
 
     `trace` has the columns image_id, step, sigma, references, relative_norms and cosines. A reference that a schedule
     leaves out at some steps is left out altogether, and so is one that coincides with the main prediction. References
@@ -96,12 +102,19 @@ def trajectories(trace: pa.Table) -> Trajectories | None:
     if apart.sum() < 2:
         return None
     kept = [bool(apart[a] and apart[b]) for a, b in combinations(range(len(common)), 2)]
+    of_pictures = norms[:, apart].reshape(pictures, steps, -1)
+    directed = (of_pictures.mean(1) >= _COINCIDES).all(1).nonzero()[0]
+    if len(directed) < 2:
+        return None
     return Trajectories(
         tuple(name for name, one in zip(common, apart, strict=True) if one),
         tuple(name for name, one in zip(common, apart, strict=True) if not one),
+        tuple(name for name in dict.fromkeys(name for row in names for name in row) if name not in common),
+        directed,
+        pictures - len(directed),
         rows["sigma"].to_numpy().reshape(pictures, steps).mean(0),
-        norms[:, apart].reshape(pictures, steps, -1),
-        np.array(cosines)[:, kept].reshape(pictures, steps, -1),
+        of_pictures[directed],
+        np.array(cosines)[:, kept].reshape(pictures, steps, -1)[directed],
     )
 
 

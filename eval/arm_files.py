@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from eval.clusters import prompt_clusters
 from eval.features import SetFeatures
 from eval.kinds import KINDS
 from eval.paired_arms import ArmValues
@@ -81,11 +82,16 @@ def reference_captions(reference: SetFeatures) -> list[str]:
 
 
 def prompt_numbers(study: Study) -> Tensor:
-    """The number [N] of each pair's prompt; pairs of one prompt are resampled together."""
-    prompts = read_set(SETS / study.baseline, ["prompt"])["prompt"].to_pylist()
-    numbers = {prompt: k for k, prompt in enumerate(dict.fromkeys(prompts))}
-    # Without any prompt nothing is shared but the lack of one.
-    return torch.arange(len(prompts)) if len(numbers) == 1 else torch.tensor([numbers[prompt] for prompt in prompts])
+    """The number [N] of what each pair is resampled with: of its prompt, or its own (eval/clusters.py)."""
+    prompts = asked_prompts(study)
+    numbers = prompt_clusters(prompts)
+    return torch.arange(len(prompts)) if numbers is None else numbers
+
+
+def asked_prompts(study: Study) -> list[str]:
+    """What each of the N pairs was asked for: the baseline's prompts."""
+    prompts: list[str] = read_set(SETS / study.baseline, ["prompt"])["prompt"].to_pylist()
+    return prompts
 
 
 def read_cost(path: Path) -> Cost | None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eval.arm_files import KIND_COLUMNS, NAMING, PAIRED_SCORES
-from eval.bootstrap import Interval
+from eval.bootstrap import Interval, bounded
 from eval.classifier_test import classifier_auc
 from eval.composition import jensen_shannon, paired_composition_p_value, total_variation
 from eval.contraction import leading_directions
@@ -23,6 +23,8 @@ from eval.tags import TagReader
 from pipeline.study import Metrics
 
 DIRECTIONS = 4
+# Of two sets; none is ever negative.
+DISTANCES = ("fd", "drift", "contraction", "spread_ratio")
 # Fewer prompts with several pictures than this say nothing about the diversity within a prompt.
 REPEATED_PROMPTS = 10
 # The least; see `permutations`.
@@ -48,17 +50,17 @@ def against_baseline(
     differences = {name: found[column] - base[column] for name, column in PAIRED_SCORES.items()}
     differences["reference_fd"] = found["fd_for_differences"] - base["fd_for_differences"]
     preferences = {name: (found[name] - base[name]).interval(level) for name in settings.scorers}
-    mmd = paired_mmd_test(arm.features, baseline.features, permuted, seed)
+    mmd = paired_mmd_test(arm.features, baseline.features, permuted, seed, prompts)
     moved = paired_displacement(arm.features, baseline.features)
     # Pictures of one seed differ less than those of two; held out together, a pair cannot tell on itself.
     auc = classifier_auc(arm.features, baseline.features, prompts, prompts, level)
     return {
-        **{name: found[f"shift_{name}"].interval(level) for name in ("fd", "drift", "contraction", "spread_ratio")},
+        **{name: bounded(found[f"shift_{name}"].interval(level), 0) for name in DISTANCES},
         **{name: difference.interval(level) for name, difference in differences.items()},
         "mean_share": moved.mean_share,
         "dispersion": moved.dispersion,
         "two_sample": {"mmd2": mmd.mmd2, "mmd_p": mmd.p, "auc": auc},
-        "composition": composition(arm, baseline, found, base, settings, permuted),
+        "composition": composition(arm, baseline, found, base, prompts, settings, permuted),
         "directions": named_directions(arm, baseline),
         "within_prompt": within_prompt(arm, baseline, prompts, settings),
         "lpips": lpips_difference(found, base, prompts, settings),
@@ -87,7 +89,7 @@ def against_reference(
     own = torch.arange(len(reference.ids)) + int(prompts.max()) + 1
     auc = classifier_auc(arm.features, reference.images, prompts, own, settings.level)
     return {
-        **{name: found[name].interval(settings.level) for name in ("drift", "contraction", "spread_ratio")},
+        **{name: bounded(found[name].interval(settings.level), 0) for name in DISTANCES if name != "fd"},
         "two_sample": {"mmd2": mmd.mmd2, "mmd_p": mmd.p, "auc": auc},
     }
 
@@ -113,10 +115,11 @@ def composition(
     baseline: ArmValues,
     found: dict[str, Replicates],
     base: dict[str, Replicates],
+    prompts: Tensor,
     settings: Metrics,
     permuted: int,
 ) -> dict[str, Any]:
-    """How the shares of the kinds changed, with intervals over pairs."""
+    """How the shares of the kinds changed, with intervals over pairs, or prompts where these repeat."""
     shares = [*(found[column] for column in KIND_COLUMNS), *(base[column] for column in KIND_COLUMNS)]
 
     def distance(measure: Any) -> Interval:
@@ -124,19 +127,19 @@ def composition(
             halves = torch.tensor(values, dtype=torch.float64).reshape(2, len(KINDS))
             return float(measure(halves[0], halves[1]))
 
-        return combined(of_shares, *shares).interval(settings.level)
+        return bounded(combined(of_shares, *shares).interval(settings.level), 0, 1)
 
     return {
         "total_variation": distance(total_variation),
         "jensen_shannon": distance(jensen_shannon),
-        "p": paired_composition_p_value(kind_chances(arm), kind_chances(baseline), permuted, settings.seed),
+        "p": paired_composition_p_value(kind_chances(arm), kind_chances(baseline), permuted, settings.seed, prompts),
     }
 
 
 def tag_composition(
-    reader: TagReader, ours: Tensor, theirs: Tensor, kept: list[Tensor], settings: Metrics
+    reader: TagReader, ours: Tensor, theirs: Tensor, kept: list[Tensor], prompts: Tensor, settings: Metrics
 ) -> dict[str, Any]:
-    """The record TagComposition of two arms' tag shares [N, T], with intervals over pairs."""
+    """The record TagComposition of two arms' tag shares [N, T], with intervals over pairs, or prompts."""
 
     def statistic(index: Tensor) -> dict[str, float]:
         p, q = ours[index].mean(0), theirs[index].mean(0)
@@ -147,9 +150,9 @@ def tag_composition(
     shares, base_shares = (dict(zip(reader.tags, x.mean(0).tolist(), strict=True)) for x in (ours, theirs))
     most = sorted(reader.tags, key=lambda tag: -abs(found[f"tag {tag}"].value))[:NAMED_TAGS]
     return {
-        "total_variation": found["total_variation"].interval(settings.level),
-        "jensen_shannon": found["jensen_shannon"].interval(settings.level),
-        "p": paired_composition_p_value(ours, theirs, PERMUTATIONS, settings.seed),
+        "total_variation": bounded(found["total_variation"].interval(settings.level), 0, 1),
+        "jensen_shannon": bounded(found["jensen_shannon"].interval(settings.level), 0, 1),
+        "p": paired_composition_p_value(ours, theirs, PERMUTATIONS, settings.seed, prompts),
         "readable": len(reader.tags),
         "changed": [
             {
@@ -190,7 +193,7 @@ def within_prompt(arm: ArmValues, baseline: ArmValues, prompts: Tensor, settings
         return {"ratio": spreads[0] / spreads[1]}
 
     found = replicates(statistic, len(numbers), deletions(numbers, settings.seed))
-    return found["ratio"].interval(settings.level)
+    return bounded(found["ratio"].interval(settings.level), 0)
 
 
 def lpips_difference(

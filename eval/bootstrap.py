@@ -1,7 +1,8 @@
 """Confidence intervals over images, or over clusters of them such as the pictures of one prompt.
 
 The bootstrap (Efron and Tibshirani, 1993) for means of per-image values, random subsets for statistics of whole
-sets, which ties would bias, and Wilson's for rates.
+sets, which ties would bias, and Wilson's for rates. Of few clusters both know too little about their spread, and the
+jackknife with Student's t takes their place.
 """
 
 import math
@@ -12,6 +13,9 @@ import torch
 from torch import Tensor
 
 from eval.wilson import wilson_bounds
+
+# With 12 pictures each, the bootstrap's 95 % were 86 % for 5 clusters and 91 % for 16, those of subsets 78 and 87 %.
+FEW_CLUSTERS = 50
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ def mean_interval(values: Tensor, resamples: int, level: float, seed: int, clust
     """The mean of per-image values [N], bool or real, with its percentile interval.
 
     `clusters` [N] int64 says which images belong together, such as those of one prompt: whole clusters are resampled
-    then, since pictures of one prompt are alike (Davison and Hinkley, 1997, section 3.8).
+    then, since pictures of one prompt are alike (Davison and Hinkley, 1997, section 3.8), or below FEW_CLUSTERS left
+    out one by one; the interval then stays within the range of the values.
     Values that are all equal give an interval of no width; for a rate near 0 or 1 take `wilson_interval`.
     Raises ValueError for values that are no [N], fewer than 2 (or 2 clusters), or not finite.
     """
@@ -43,6 +48,10 @@ def mean_interval(values: Tensor, resamples: int, level: float, seed: int, clust
         count, member = _numbered(clusters, len(values), "means")
         sums = torch.zeros(count, dtype=torch.float64).index_add_(0, member, values)
         sizes = torch.bincount(member, minlength=count).double()
+        if count < FEW_CLUSTERS:
+            without = (sums.sum() - sums) / (sizes.sum() - sizes)
+            found = _left_out_one_by_one(float(values.mean()), without, len(values), level)
+            return bounded(found, float(values.min()), float(values.max()))
     generator = torch.Generator().manual_seed(seed)
     chosen = [torch.randint(count, (count,), generator=generator) for _ in range(resamples)]
     means = torch.stack([sums[index].sum() / sizes[index].sum() for index in chosen])
@@ -76,16 +85,19 @@ def statistic_interval(
     four fifths of them, without repeats, for each resample. The interval is for the statistic's expectation *at
     this n*, with the sets that are not resampled held fixed; for the Fréchet distance that is what arms of equal n
     are compared by, and more than its limit for many images. With `clusters` [N] int64, such as the images' prompts,
-    whole clusters are left out.
+    whole clusters are left out; below FEW_CLUSTERS each once.
     Raises ValueError for n, or clusters, below 3.
     """
     count, member = (n, None) if clusters is None else _numbered(clusters, n, "intervals of set statistics")
     if count < 3:
         what = "images" if member is None else "prompts"
         raise ValueError(f"intervals of set statistics need at least 3 {what}, found {count}")
+    value = statistic(torch.arange(n))
+    if member is not None and count < FEW_CLUSTERS:
+        without = [statistic((member != k).nonzero().flatten()) for k in range(count)]
+        return _left_out_one_by_one(value, torch.tensor(without, dtype=torch.float64), n, level)
     left_out = max(1, count // 5)
     kept = count - left_out
-    value = statistic(torch.arange(n))
     generator = torch.Generator().manual_seed(seed)
 
     def subset() -> Tensor:
@@ -115,6 +127,12 @@ def wilson_interval(successes: int, n: int, level: float) -> Interval:
     rate = successes / n
     low, high = wilson_bounds(rate, n, level)
     return Interval(rate, low, high, n)
+
+
+def _left_out_one_by_one(value: float, without: Tensor, n: int, level: float) -> Interval:
+    from eval.jackknife import Replicates  # which takes Interval from here
+
+    return Replicates(value, without, n).interval(level)
 
 
 def _middle(replicates: Tensor, level: float) -> tuple[float, float]:

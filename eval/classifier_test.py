@@ -70,7 +70,16 @@ def _delong(
     auc = float(right.sum()) / (2 * total)
     _, cluster = np.unique(groups, return_inverse=True)
     sums = np.bincount(cluster, (right - auc * pairs) / total)
-    count = len(sums)
-    error = math.sqrt(count / (count - 1) * float((sums**2).sum()))
-    half = float(stats.t.ppf((1 + level) / 2, count - 1)) * error
+    # Clusters with pictures of x, such as pairs, and those with pictures of y alone, such as real pictures beside an
+    # arm's prompts: a few of the one kind do not become many by many of the other.
+    with_x = np.bincount(cluster, np.arange(len(groups)) < n) > 0
+    variances, degrees = [], []
+    for own in (sums[with_x], sums[~with_x]):
+        if len(own) > 1:
+            variances.append(len(own) / (len(own) - 1) * float((own**2).sum()))
+            degrees.append(len(own) - 1)
+    variance = sum(variances)
+    shares = sum(v**2 / d for v, d in zip(variances, degrees, strict=True))
+    # Satterthwaite's (1946).
+    half = float(stats.t.ppf((1 + level) / 2, variance**2 / shares)) * math.sqrt(variance) if variance else 0.0
     return Interval(auc, max(0.0, auc - half), min(1.0, auc + half), n)

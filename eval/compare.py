@@ -12,6 +12,7 @@ from tqdm import tqdm
 from eval.alignment import Means, actions, alignments, closer_to, trajectories
 from eval.arm_files import (
     Arms,
+    asked_prompts,
     check_one_instrument,
     prompt_numbers,
     read_arms,
@@ -53,7 +54,8 @@ def compare(study: Study) -> Comparison:
     arms = read_arms(study, features)
     captions = reference_captions(reference)
     try:
-        return compare_arms(study, arms, prompt_numbers(study), reference, details, captions)
+        prompted = any(asked_prompts(study))
+        return compare_arms(study, arms, prompt_numbers(study), prompted, reference, details, captions)
     except (ValueError, ValidationError) as error:
         raise InputError(f"study '{study.name}' cannot be compared: {' '.join(str(error).split())}") from None
 
@@ -62,11 +64,16 @@ def compare_arms(
     study: Study,
     arms: Arms,
     prompts: Tensor,
+    prompted: bool,
     reference: SetFeatures,
     details: dict[str, dict[str, Any]],
     captions: list[str],
 ) -> Comparison:
-    """Every number of the comparison. Raises ValueError where there are too few pictures, with their counts."""
+    """Every number of the comparison, of pairs with the numbers of their `prompts` [N].
+
+    Where they are not `prompted`, nothing is asked about following the prompt. Raises ValueError where there are too
+    few pictures, with their counts.
+    """
     settings = study.metrics
     kept = deletions(prompts, settings.seed)
     found = arm_replicates(arms, study.baseline, reference.images, settings.precision_recall_k, kept)
@@ -83,8 +90,13 @@ def compare_arms(
     if reader is not None:
         shares = {name: tag_shares(reader(arm.features)) for name, arm in arms.items()}
         for name in guided:
-            against[name]["tags"] = tag_composition(reader, shares[name], shares[study.baseline], kept, settings)
-    adjusted = _adjusted({name: content.pop("p_values") for name, content in against.items()})
+            against[name]["tags"] = tag_composition(
+                reader, shares[name], shares[study.baseline], kept, prompts, settings
+            )
+    p_values = {name: content.pop("p_values") for name, content in against.items()}
+    if not prompted:
+        p_values = {name: {key: p for key, p in own.items() if key != "prompt"} for name, own in p_values.items()}
+    adjusted = _adjusted(p_values)
     compared = [
         ComparedArm.model_validate(
             {
@@ -117,10 +129,11 @@ def compare_arms(
             "study": study.name,
             "baseline": study.baseline,
             "level": settings.level,
+            "prompted": prompted,
             "arms": compared,
             "floor": floor,
             "reference_n": len(reference.ids),
-            "frontiers": frontiers(study.arms, study.baseline, found, settings.level),
+            "frontiers": frontiers(study.arms, study.baseline, found, settings.level, prompted),
             "alignment": [one for name in study.arms if (one := alignment_of(name, prompts, settings)) is not None],
             "verdicts": arm_verdicts(compared, study.baseline, floor, settings.level),
             "provenance": provenance(study, reference, details[study.baseline]["provenance"]),
@@ -144,7 +157,8 @@ def alignment_of(arm: str, prompts: Tensor, settings: Metrics) -> Alignment | No
     found = trajectories(read_set(TRACES / arm, columns))
     if found is None:
         return None
-    repeated = prompts if len(torch.unique(prompts)) < len(prompts) else None
+    clusters = prompts[torch.from_numpy(found.pictures)]
+    repeated = clusters if len(torch.unique(clusters)) < len(clusters) else None
     mean = Means(settings.resamples, settings.level, settings.seed, repeated)
     asked = {"negative", "guide", "empty"} <= set(found.references)
     guide_over_empty = closer_to(found, "negative", "guide", "empty", mean) if asked else None
@@ -153,6 +167,8 @@ def alignment_of(arm: str, prompts: Tensor, settings: Metrics) -> Alignment | No
         "pairs": [{**vars(one), "steps": _steps(one.steps)} for one in alignments(found, mean)],
         "actions": [{**vars(one), "steps": _steps(one.steps)} for one in actions(found, mean)],
         "coinciding": found.coinciding,
+        "incomplete": found.incomplete,
+        "without_direction": found.without_direction,
         "guide_over_empty": guide_over_empty,
         "answer": "",
     }

@@ -20,10 +20,13 @@ def jensen_shannon(p: Tensor, q: Tensor) -> float:
     return max(0.0, float((to_middle(p) + to_middle(q)) / 2))
 
 
-def paired_composition_p_value(x: Tensor, y: Tensor, permutations: int, seed: int) -> float:
+def paired_composition_p_value(
+    x: Tensor, y: Tensor, permutations: int, seed: int, clusters: Tensor | None = None
+) -> float:
     """The p-value of x and y [N, K], the shares of each kind in the two pictures of a pair, having one composition.
 
-    The statistic is the total variation of the means; a permutation swaps the pictures of a random half of the pairs.
+    The statistic is the total variation of the means; a permutation swaps the pictures of a random half of the pairs,
+    or of the `clusters` [N] int64 of them: pairs of one prompt change alike.
     Raises ValueError for shapes that differ and for rows that are no shares.
     """
     if x.shape != y.shape or x.ndim != 2:
@@ -34,8 +37,11 @@ def paired_composition_p_value(x: Tensor, y: Tensor, permutations: int, seed: in
         if not torch.allclose(shares.double().sum(1), torch.ones(len(shares), dtype=torch.float64), atol=1e-6):
             raise ValueError("compositions need shares that add up to 1 in every picture")
     difference = (x - y).double()
+    if clusters is not None:
+        names, numbers = torch.unique(clusters, return_inverse=True)
+        difference = torch.zeros(len(names), x.shape[1]).double().index_add_(0, numbers, difference)
     generator = torch.Generator().manual_seed(seed)
-    signs = 2.0 * torch.randint(0, 2, (permutations, len(x)), generator=generator).double() - 1
+    signs = 2.0 * torch.randint(0, 2, (permutations, len(difference)), generator=generator).double() - 1
     found = float(difference.sum(0).abs().sum())
     permuted = (signs @ difference).abs().sum(1)
     return (1 + int((permuted >= found - 1e-9).sum())) / (1 + permutations)

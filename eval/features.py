@@ -17,12 +17,14 @@ from eval.clip import Clip, load_clip
 from eval.dinov2 import load_dinov2
 from eval.extractor import Extractor, embed_images
 from eval.inception import load_inception
+from eval.needed_files import extractor_files
+from eval.plain_text import plain_text
 from eval.pyramid import Pyramid
 from pipeline.allocator import keep_freed_memory
 from pipeline.errors import InputError, printable, run_stage
 from pipeline.executor import Job, local_devices, run_tasks, runs_here
 from pipeline.executor_settings import Executor
-from pipeline.files import file_digest, fingerprint, write_atomically
+from pipeline.files import file_digest, fingerprint, remove_leftovers, write_atomically
 from pipeline.layout import FEATURES, REFERENCE_SET, SETS
 from pipeline.pictures import DAMAGED, decode_picture, open_picture
 from pipeline.remote_path import AnyPath
@@ -32,6 +34,7 @@ from pipeline.study import Extractor as ExtractorSettings
 from pipeline.study import load_study
 from pipeline.tensor_file import encode_tensors, read_tensors
 from pipeline.termination import Termination
+from pipeline.text_settings import TextSettings
 
 REFERENCE = "reference"
 _CODE = (clip_module, dinov2_module, extractor_module, inception_module, pyramid_module)
@@ -54,7 +57,7 @@ def load_extractor(settings: ExtractorSettings, device: torch.device) -> Extract
     """The extractor that a study describes. Raises InputError, with the command that fetches missing weights."""
     keep_freed_memory()
     path = Path(settings.weights)
-    fetch = f"hf download {settings.hub} --local-dir {path}" if settings.hub else "make train"
+    _, fetch = extractor_files(settings)
     if settings.model == "open_clip":
         return load_clip(path, device, fetch)
     if settings.model == "dinov2":
@@ -125,9 +128,11 @@ def extract(
     name: str,
     extractor: Extractor,
     embed: Callable[[Iterable[Part]], Iterable[EmbeddedPart]] | None = None,
+    text: TextSettings | None = None,
 ) -> SetFeatures:
     """Vectors of the pictures (and prompts, where the extractor reads them) of an image set.
 
+    `text` says how prompts are read; without it they are what they say, as the captions of real pictures are.
     `embed` does the work where it is not done by `extractor` in this process. Raises InputError.
     """
     ids: list[str] = []
@@ -138,7 +143,8 @@ def extract(
             ids_here = table.column("image_id").to_pylist()
             ids.extend(ids_here)
             pictures = [cell["bytes"].as_py() for cell in table.column("image")]
-            yield Part(number, str(path), ids_here, pictures, table.column("prompt").to_pylist())
+            prompts = [plain_text(prompt, text or TextSettings()) for prompt in table.column("prompt").to_pylist()]
+            yield Part(number, str(path), ids_here, pictures, prompts)
 
     embedded = []
     with tqdm(desc=f"features {folder.name} {name}", unit="picture", disable=None) as bar:
@@ -165,7 +171,14 @@ def load_features(path: AnyPath) -> SetFeatures:
         raise InputError(f"{path} is no feature file, it has no {error}; delete it and run `dvc repro`") from None
 
 
-def refresh(folder: Path, name: str, settings: ExtractorSettings, path: Path, executor: Executor) -> bool:
+def refresh(
+    folder: Path,
+    name: str,
+    settings: ExtractorSettings,
+    path: Path,
+    executor: Executor,
+    text: TextSettings | None = None,
+) -> bool:
     """Bring one feature file up to date; False where it was. Raises InputError."""
     extractor = load_extractor(settings, local_devices()[0])
     try:
@@ -181,7 +194,7 @@ def refresh(folder: Path, name: str, settings: ExtractorSettings, path: Path, ex
         elsewhere = partial(_embedder, settings, torch.get_num_threads())
         return run_tasks(executor, here if runs_here(executor) else elsewhere, parts, Termination())
 
-    save_features(path, extract(folder, name, extractor, embed))
+    save_features(path, extract(folder, name, extractor, embed, text))
     return True
 
 
@@ -205,8 +218,10 @@ def main() -> None:
     # The folder is persisted, so that another extractor does not cost those that are done.
     for stale in set((FEATURES / chosen).glob("*.safetensors")) - set(paths.values()):
         stale.unlink()
+    remove_leftovers(FEATURES / chosen)
     for name, settings in study.features.extractors.items():
-        made = refresh(folder, name, settings, paths[name], study.executor)
+        text = None if chosen == REFERENCE else study.text
+        made = refresh(folder, name, settings, paths[name], study.executor, text)
         print(f"features {chosen}: {paths[name]} {'written' if made else 'is up to date'}")
 
 

@@ -20,6 +20,7 @@ from torchvision.transforms import v2
 from transformers import BertTokenizerFast, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
 from eval.extractor import forward_precision, weights_digest
+from eval.needed_files import preference_files
 from pipeline.errors import InputError
 
 # Of the rewards of the authors' training pictures; what is published is (reward - mean) / std.
@@ -27,7 +28,6 @@ _MEAN, _STD = 0.16717362830052426, 1.0333394966054072
 _TOKENS = 35
 # Both of BLIP's transformers have heads of 64 channels.
 _HEAD = 64
-_FILES = ("model.safetensors", "tokenizer.json")
 # BLIP's names, which are timm's, and those of transformers.
 _VISION_NAMES = (
     (r"^cls_token$", "embeddings.class_embedding"),
@@ -80,14 +80,10 @@ class ImageReward:
 
 def load_image_reward(folder: Path, device: torch.device) -> ImageReward:
     """Load converted weights and BERT's tokenizer from a folder; sizes follow from the weights. Raises InputError."""
-    fetch = (
-        f"hf download THUDM/ImageReward ImageReward.pt --local-dir {folder} && "
-        f"hf download google-bert/bert-base-uncased tokenizer.json tokenizer_config.json --local-dir {folder} && "
-        f"python -m eval.preference imagereward {folder}/ImageReward.pt {folder}"
-    )
-    digest = weights_digest([folder / name for name in _FILES], fetch)
+    paths, fetch = preference_files("imagereward", folder)
+    digest = weights_digest(paths, fetch)
     try:
-        tensors = load_file(folder / _FILES[0])
+        tensors = load_file(paths[0])
         vision, text, head = (build(tensors, device) for build in (_vision, _text, _head))
         tokenizer = BertTokenizerFast.from_pretrained(folder, local_files_only=True)
     except (SafetensorError, RuntimeError, OSError, ValueError, KeyError) as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from eval.needed_files import missing_kind_prompts
 from pipeline.errors import InputError
 
 KINDS = ("legit_human", "malformed_human", "object_or_scenery", "pattern")
@@ -36,7 +37,7 @@ def load_kind_prompts(path: Path) -> dict[str, list[str]]:
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise InputError(f"kind prompts {path} are missing; metrics.kind_prompts names the file") from None
+        raise InputError(missing_kind_prompts(path)) from None
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no JSON ({error}); it maps each of {', '.join(KINDS)} to its prompts") from None
     if not isinstance(content, dict) or sorted(content) != sorted(KINDS):

@@ -1,6 +1,7 @@
 """Diversity within a prompt: how far pictures of one prompt lie apart by LPIPS (Zhang et al., 1801.03924)."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from eval.clusters import prompt_clusters
 from eval.extractor import weights_digest
+from eval.needed_files import lpips_fetch
 from pipeline.errors import InputError
 
-_FETCH = "hf download timm/vgg16.tv_in1k model.safetensors --local-dir"
 BATCH = 16
 # A picture is compared with at most this many others of its prompt: all pairs of a prompt grow as its square.
 PARTNERS = 8
@@ -30,7 +32,7 @@ def load_lpips(weights: Path, device: torch.device) -> tuple[Distance, str]:
     # Here and not above: it takes a second to import, and only studies with `metrics.lpips` have this number.
     from torchmetrics.functional.image.lpips import _LPIPS
 
-    fetch = f"{_FETCH} {weights.parent}"
+    fetch = lpips_fetch(weights)
     digest = weights_digest([weights], fetch)
     network = _LPIPS(pretrained=True, net="vgg", pnet_rand=True)
     # torchmetrics cuts the convolutions into five slices and keeps torchvision's numbers as names.
@@ -51,46 +53,69 @@ def load_lpips(weights: Path, device: torch.device) -> tuple[Distance, str]:
     return distance, digest
 
 
-def check_repeats(prompts: Tensor) -> None:
-    """Raise ValueError where no prompt of `prompts` [N] int64 has two pictures, or one of several alone.
+def check_repeats(prompts: Sequence[str]) -> None:
+    """Raise ValueError where the pictures of `prompts` [N] give no two independent distances, which an interval needs.
 
-    Pictures of one prompt are resampled together, and of one there is nothing to resample.
+    Distances within one prompt are independent where no picture is in two of them; of prompts that are resampled whole
+    (eval/clusters.py), each counts once.
     """
-    names, counts = torch.unique(prompts, return_counts=True)
-    repeated = int((counts > 1).sum())
+    counts = Counter(prompts)
+    repeated = sum(count > 1 for count in counts.values())
     if not repeated:
-        raise ValueError(f"LPIPS within a prompt needs a prompt with 2 pictures; {len(names)} prompts have 1 each")
-    if repeated == 1 < len(names):
+        raise ValueError(f"LPIPS within a prompt needs a prompt with 2 pictures; {len(counts)} prompts have 1 each")
+    if prompt_clusters(prompts) is not None:
+        if repeated == 1:
+            raise ValueError(
+                f"LPIPS within a prompt needs 2 prompts with 2 pictures for its interval; of {len(counts)} one has"
+            )
+    elif sum(count // 2 for count in counts.values()) == 1:
         raise ValueError(
-            f"LPIPS within a prompt needs 2 prompts with 2 pictures for its interval; of {len(names)} one has"
+            "LPIPS within a prompt needs 2 pairs of pictures of one prompt for its interval, found 1 among "
+            f"{len(prompts)} pictures"
         )
 
 
 def within_prompt_lpips(
-    picture: Callable[[int], Image.Image], prompts: Tensor, distance: Distance, seed: int
+    picture: Callable[[int], Image.Image], prompts: Sequence[str], distance: Distance, seed: int
 ) -> Tensor:
-    """Each picture's mean LPIPS [N] float64 to others of its prompt, NaN for pictures that are alone with theirs.
+    """Each picture's mean LPIPS [N] float64 to others of its prompt, NaN for those that are compared with none.
 
-    `picture` gives picture k, `prompts` [N] int64 its prompt's number. Where a prompt has more than PARTNERS + 1
-    pictures, they are put in a ring by the seed and compared with the PARTNERS nearest; otherwise all pairs count.
-    The mean over a prompt's pictures is that over its pairs.
+    `picture` gives picture k, `prompts` [N] its prompt. Where prompts are resampled whole (eval/clusters.py), all pairs
+    of a prompt count; in one of more than PARTNERS + 1 pictures these are put in a ring by the seed and compared with
+    the PARTNERS nearest. The mean over a prompt's pictures is then that over its pairs.
+    Where pictures are resampled one by one, each is in one pair at most, whose distance is the value of one of the two:
+    distances that share pictures are not independent, and intervals over them would be half as wide as due.
     Raises ValueError where no prompt repeats.
     """
     check_repeats(prompts)
-    pairs = _pairs(prompts, seed)
+    together = prompt_clusters(prompts)
+    names = {prompt: k for k, prompt in enumerate(dict.fromkeys(prompts))}
+    numbers = torch.tensor([names[prompt] for prompt in prompts])
+    pairs = _apart(numbers, seed) if together is None else _pairs(numbers, seed)
     sums, counts = torch.zeros(len(prompts), dtype=torch.float64), torch.zeros(len(prompts), dtype=torch.float64)
     for start in range(0, len(pairs), BATCH):
         a, b = pairs[start : start + BATCH].T
         found = distance(_pixels(picture, a), _pixels(picture, b))
-        for end in (a, b):
+        for end in (a,) if together is None else (a, b):
             sums.index_add_(0, end, found)
             counts.index_add_(0, end, torch.ones_like(found))
     # 0 / 0 where a picture has no partner.
     return sums / counts
 
 
+def _apart(prompts: Tensor, seed: int) -> Tensor:
+    """The pictures [P, 2] of pairs that share none."""
+    generator = torch.Generator().manual_seed(seed)
+    pairs = []
+    for prompt in torch.unique(prompts).tolist():
+        members = (prompts == prompt).nonzero().flatten()
+        shuffled = members[torch.randperm(len(members), generator=generator)]
+        pairs.append(shuffled[: len(members) // 2 * 2].reshape(-1, 2))
+    return torch.cat(pairs)
+
+
 def _pairs(prompts: Tensor, seed: int) -> Tensor:
-    """The pictures [P, 2] of each pair."""
+    """The pictures [P, 2] of each pair that counts."""
     generator = torch.Generator().manual_seed(seed)
     pairs = []
     for prompt in torch.unique(prompts).tolist():

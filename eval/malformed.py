@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from timm.models.resnet import BasicBlock, ResNet
 
+from eval.needed_files import MALFORMED_CLASSIFIER
 from eval.picture_classifier import load_weights, picture_logits
 
 
@@ -32,5 +33,5 @@ class MalformedClassifier:
 def load_classifier(path: Path, device: torch.device) -> MalformedClassifier:
     """Load the classifier from safetensors. Raises InputError."""
     network = build_classifier()
-    load_weights(network, path, "malformed-picture classifier")
+    load_weights(network, path, MALFORMED_CLASSIFIER)
     return MalformedClassifier(network, device)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from eval.bootstrap import Interval, bounded
+from eval.bootstrap import Interval, bounded, wilson_interval
 from eval.frontier import dominated_area, value_at
 from eval.jackknife import Replicates, combined
 from pipeline.arm import Arm
@@ -21,8 +21,13 @@ _RANGES = {"precision": (0, 1), "recall": (0, 1), "fd": (0,), "shift_fd": (0,)}
 AllReplicates = Mapping[str, Mapping[str, Replicates]]
 
 
-def frontiers(arms: Mapping[str, Arm], baseline: str, found: AllReplicates, level: float) -> list[dict[str, Any]]:
-    """Every family of arms as a frontier over its scales, and all of them at equal CLIP score and at equal shift."""
+def frontiers(
+    arms: Mapping[str, Arm], baseline: str, found: AllReplicates, level: float, prompted: bool = True
+) -> list[dict[str, Any]]:
+    """Every family of arms as a frontier over its scales, and all of them at equal CLIP score and at equal shift.
+
+    Without prompts, at equal shift alone.
+    """
     paths = family_paths(arms, baseline)
     # A family with other prompts begins elsewhere and would move the levels away from where the others are.
     from_baseline = [
@@ -30,7 +35,8 @@ def frontiers(arms: Mapping[str, Arm], baseline: str, found: AllReplicates, leve
         for path in paths.values()
         if baseline in path and (others := [name for name in path if name != baseline])
     ]
-    levels = {axis: matching_levels(from_baseline, baseline, found, column, level) for axis, column in AXES.items()}
+    axes = {axis: column for axis, column in AXES.items() if prompted or axis != "clip_score"}
+    levels = {axis: matching_levels(from_baseline, baseline, found, column, level) for axis, column in axes.items()}
     return [
         {
             "family": family,
@@ -54,7 +60,7 @@ def frontiers(arms: Mapping[str, Arm], baseline: str, found: AllReplicates, leve
             ),
             "matched": [
                 {"axis": axis, "level": at, "values": matched(path, found, column, at, level)}
-                for axis, column in AXES.items()
+                for axis, column in axes.items()
                 for at in levels[axis]
             ],
         }
@@ -68,20 +74,20 @@ def matching_levels(
     """The levels of `axis` at which methods are compared: at most one below the baseline's and one above it.
 
     The baseline's own value is no strength: every path begins there. Guidance may raise the CLIP score, or lower it, or
-    first the one and then the other, so either side is asked by itself: of the paths with an arm whose paired
-    difference from the baseline has an interval beyond 0 on that side, the level is half way to the one that goes
-    least far. Half way, since a path ends where its last arm is, and in some replicates short of that. A side that
-    fewer than two paths take compares nothing and has no level.
+    first the one and then the other, so either side is asked by itself: a path goes as far as its farthest arm whose
+    paired difference from the baseline has an interval beyond 0 on that side, and the level is half way to the path
+    that goes least far. Half way, since a path ends where its last arm is, and in some replicates short of that. A side
+    that fewer than two paths take compares nothing and has no level.
     """
     start = found[baseline][axis]
     levels = []
     for side in (-1, 1):
         reached = []
         for path in paths:
-            farthest = max(path, key=lambda arm: side * found[arm][axis].value)
-            away = (found[farthest][axis] - start).interval(confidence)
-            if min(side * away.low, side * away.high) > 0:
-                reached.append(away.value)
+            away = [(found[arm][axis] - start).interval(confidence) for arm in path]
+            beyond = [side * one.value for one in away if min(side * one.low, side * one.high) > 0]
+            if beyond:
+                reached.append(side * max(beyond))
         if len(reached) > 1:
             levels.append(start.value + min(reached, key=abs) / 2)
     return levels
@@ -124,7 +130,8 @@ def family_paths(arms: Mapping[str, Arm], baseline: str) -> dict[str, list[str]]
     for path in paths.values():
         same_start = all(arms[name].model_dump(include=drawn) == base.model_dump(include=drawn) for name in path)
         if same_start and base.method == "unguided":
-            path.insert(0, baseline)
+            # Scales may lie below 1, which is the baseline's.
+            path.insert(sum(arms[name].scale < base.scale for name in path), baseline)
     in_order = dict.fromkeys(sweep_of[name] for name in arms)
     return {sweep: paths[sweep] for sweep in in_order if sweep in paths}
 
@@ -154,4 +161,7 @@ def matched(path: list[str], found: AllReplicates, axis: str, level: float, conf
 
 
 def _interval(name: str, value: Replicates, confidence: float) -> Interval:
+    if name == "precision" and value.value in (0, 1):
+        # Where all or none lie inside, leaving some out changes nothing.
+        return wilson_interval(round(value.value) * value.n, value.n, confidence)
     return bounded(value.interval(confidence), *_RANGES.get(name, (-math.inf,)))

@@ -26,13 +26,16 @@ class PermutationTest:
     n: int
 
 
-def paired_mmd_test(x: Tensor, y: Tensor, permutations: int, seed: int) -> PermutationTest:
+def paired_mmd_test(
+    x: Tensor, y: Tensor, permutations: int, seed: int, clusters: Tensor | None = None
+) -> PermutationTest:
     """Whether x and y [N, D], whose rows k are a pair, come from one distribution.
 
     Pictures of a pair share prompt and seed, so only the two pictures *of a pair* are exchangeable under the null
-    hypothesis: a permutation swaps them in a random half of the pairs. With h(i, j) = k(x_i, x_j) + k(y_i, y_j)
+    hypothesis: a permutation swaps them in a random half of the pairs, or of the `clusters` [N] int64 of pairs, such as
+    those of one prompt, which change alike. With h(i, j) = k(x_i, x_j) + k(y_i, y_j)
     - k(x_i, y_j) - k(y_i, x_j), mmd2 is the mean of h over i != j (Gretton et al., equation 4), and swapping pair i
-    turns the sign of row and column i of h.
+    turns the sign of row and column i of h. Within a cluster nothing turns.
     Raises ValueError below 3 pairs, for sets of unequal size, for differing D and for features that are not finite.
     """
     x, y = comparable(x, y, 3, "permutation tests")
@@ -42,12 +45,18 @@ def paired_mmd_test(x: Tensor, y: Tensor, permutations: int, seed: int) -> Permu
     if len(x) > MOST // 2:
         chosen = torch.randperm(len(x), generator=generator)[: MOST // 2]
         x, y = x[chosen], y[chosen]
+        clusters = None if clusters is None else clusters[chosen]
     n = len(x)
     kernel = _kernel(torch.cat([x, y]))
     h = kernel[:n, :n] + kernel[n:, n:] - kernel[:n, n:] - kernel[n:, :n]
     h.fill_diagonal_(0)
-    signs = 2.0 * torch.randint(0, 2, (permutations, n), generator=generator).double() - 1
     found = float(h.sum()) / (n * (n - 1))
+    if clusters is not None:
+        names, numbers = torch.unique(clusters, return_inverse=True)
+        belongs = torch.zeros(n, len(names)).double()
+        belongs[torch.arange(n), numbers] = 1
+        h = belongs.T @ h @ belongs
+    signs = 2.0 * torch.randint(0, 2, (permutations, len(h)), generator=generator).double() - 1
     permuted = ((signs @ h) * signs).sum(1) / (n * (n - 1))
     return PermutationTest(found, _p(found, permuted), n)
 

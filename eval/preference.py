@@ -23,12 +23,10 @@ from transformers import CLIPModel, CLIPProcessor
 
 from eval.extractor import forward_precision, weights_digest
 from eval.image_reward import image_reward_tensors, load_image_reward
+from eval.needed_files import preference_files
 from pipeline.errors import InputError, run_stage
 
 BATCH = 32
-_VIT_H_14 = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
-_PICKSCORE_FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json")
-_HPS_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 
 
 class Preference(Protocol):
@@ -85,11 +83,8 @@ class HumanPreferenceScore:
 
 def load_pickscore(folder: Path, device: torch.device) -> PickScore:
     """Load a folder of transformers' CLIP. Raises InputError."""
-    fetch = (
-        f"hf download yuvalkirstain/PickScore_v1 config.json model.safetensors --local-dir {folder} && "
-        f"hf download {_VIT_H_14} preprocessor_config.json tokenizer.json tokenizer_config.json --local-dir {folder}"
-    )
-    digest = weights_digest([folder / name for name in _PICKSCORE_FILES], fetch)
+    paths, fetch = preference_files("pickscore", folder)
+    digest = weights_digest(paths, fetch)
     try:
         model, report = CLIPModel.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, output_loading_info=True
@@ -105,11 +100,8 @@ def load_pickscore(folder: Path, device: torch.device) -> PickScore:
 
 def load_hps(folder: Path, device: torch.device) -> HumanPreferenceScore:
     """Load a folder that `convert` made of HPS v2.1. Raises InputError."""
-    fetch = (
-        f"hf download xswu/HPSv2 HPS_v2.1_compressed.pt --local-dir {folder} && "
-        f"python -m eval.preference hpsv2_1 {folder}/HPS_v2.1_compressed.pt {folder}"
-    )
-    digest = weights_digest([folder / name for name in _HPS_FILES], fetch)
+    paths, fetch = preference_files("hpsv2_1", folder)
+    digest = weights_digest(paths, fetch)
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}", device=device)
         tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
@@ -164,7 +156,8 @@ def convert(name: str, checkpoint: Path, folder: Path, architecture: dict[str, A
         raise InputError(f"{checkpoint} holds no state_dict of tensors; is it the checkpoint of {name}?")
     folder.mkdir(parents=True, exist_ok=True)
     if name == "imagereward":
-        save_file(image_reward_tensors(tensors, checkpoint), folder / "model.safetensors")
+        (weights, _), _ = preference_files(name, folder)
+        save_file(image_reward_tensors(tensors, checkpoint), weights)
         return
     configuration = {
         "model_cfg": architecture or open_clip.get_model_config("ViT-H-14"),
@@ -175,8 +168,9 @@ def convert(name: str, checkpoint: Path, folder: Path, architecture: dict[str, A
             "resize_mode": "shortest",
         },
     }
-    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / _HPS_FILES[1])
-    (folder / _HPS_FILES[0]).write_text(json.dumps(configuration, indent=2) + "\n")
+    (described, weights), _ = preference_files(name, folder)
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, weights)
+    described.write_text(json.dumps(configuration, indent=2) + "\n")
 
 
 def _unreadable(folder: Path, what: str, error: object, fetch: str) -> InputError:

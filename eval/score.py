@@ -15,6 +15,7 @@ from tqdm import tqdm
 from eval.aesthetic import load_aesthetic_head
 from eval.bootstrap import Interval, bounded, mean_interval, statistic_interval, wilson_interval
 from eval.clip import clip_score, load_clip
+from eval.clusters import prompt_clusters
 from eval.features import REFERENCE, SetFeatures, load_features
 from eval.fid import torchmetrics_fid
 from eval.finish import finish
@@ -27,6 +28,7 @@ from eval.malformed import load_classifier
 from eval.mmd import cmmd_replicates, kid_replicates
 from eval.neighbour_deletions import deleted_recall_and_coverage
 from eval.neighbours import neighbour_metrics
+from eval.plain_text import plain_text
 from eval.preference import load_preference, preference_scores
 from eval.realism import realism
 from eval.vendi import vendi_score
@@ -89,15 +91,6 @@ def check_comparable(arm: SetFeatures, reference: SetFeatures) -> None:
         raise InputError(f"features differ in dimension: {dimensions[0]} and {dimensions[1]}; run `dvc repro`")
 
 
-def prompt_clusters(prompts: list[str]) -> torch.Tensor | None:
-    """The number [N] int64 of each picture's prompt, where prompts repeat; None where pictures are on their own.
-
-    They are, too, where all have the same prompt or none: nothing is shared then that another picture would not share.
-    """
-    numbers = {prompt: k for k, prompt in enumerate(dict.fromkeys(prompts))}
-    return torch.tensor([numbers[prompt] for prompt in prompts]) if 1 < len(numbers) < len(prompts) else None
-
-
 def set_metrics(
     arm: torch.Tensor, reference: torch.Tensor, settings: Metrics, clusters: torch.Tensor | None = None
 ) -> dict[str, Interval]:
@@ -109,9 +102,9 @@ def set_metrics(
     ask = (settings.resamples, settings.level, settings.seed, clusters)
     distance = FrechetTo(reference)
     return {
-        "fd": statistic_interval(lambda index: distance(arm[index]), n, *ask),
+        "fd": bounded(statistic_interval(lambda index: distance(arm[index]), n, *ask), 0),
         **neighbour_intervals(arm, reference, settings, clusters),
-        "vendi": statistic_interval(lambda index: vendi_score(arm[index]), n, *ask),
+        "vendi": bounded(statistic_interval(lambda index: vendi_score(arm[index]), n, *ask), 1, n),
     }
 
 
@@ -170,15 +163,13 @@ def learned_scores(
 ) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
     """The columns [N] of the scores that the study asks for by name, and the digests of their weights.
 
-    Preference scores for the prompts `asked` [N] of the pairs, and LPIPS within a prompt of the arm's own (NaN for a
-    picture that is alone with its prompt).
+    Preference scores for the prompts `asked` [N] of the pairs, and LPIPS among the pictures of one of these (NaN for a
+    picture that is compared with none). An arm that draws without its prompt is so compared over the same pairs of
+    pictures as one that draws with it.
     Raises InputError where weights are missing, and ValueError where LPIPS has nothing to compare.
     """
-    prompts = pictures.column("prompt").to_pylist()
-    numbers = {prompt: k for k, prompt in enumerate(dict.fromkeys(prompts))}
-    of_picture = torch.tensor([numbers[prompt] for prompt in prompts])
     if settings.lpips:
-        check_repeats(of_picture)
+        check_repeats(asked)
     # All weights are looked at before any picture is.
     models = {name: load_preference(name, Path(path), device) for name, path in settings.scorers.items()}
     lpips = load_lpips(Path(settings.lpips), device) if settings.lpips else None
@@ -191,7 +182,7 @@ def learned_scores(
         distance, digests["lpips"] = lpips
         cells = pictures.column("image")
         columns["lpips"] = within_prompt_lpips(
-            lambda k: open_picture(cells[k]["bytes"].as_py()), of_picture, distance, settings.seed
+            lambda k: open_picture(cells[k]["bytes"].as_py()), asked, distance, settings.seed
         )
     return columns, digests
 
@@ -226,8 +217,11 @@ def score_arm(study: Study, arm: str) -> ArmScores:
         features.images, {kind: clip.embed_texts(texts) for kind, texts in prompts.items()}, clip.logit_scale
     )
     k = settings.precision_recall_k
-    learned, digests = learned_scores(pictures, pairs.column("prompt").to_pylist(), settings, device)
+    asked_for = [plain_text(prompt, study.text) for prompt in pairs.column("prompt").to_pylist()]
+    learned, digests = learned_scores(pictures, asked_for, settings, device)
     clusters = prompt_clusters(pictures.column("prompt").to_pylist())
+    # An arm without prompts is still scored with those of the pairs.
+    of_pairs = dict.fromkeys(("clip_score", *learned), prompt_clusters(asked_for))
 
     def shown(what: str) -> Iterable[Image.Image]:
         return tqdm(decode_images(pictures), f"score {arm}: {what}", len(pictures), unit="picture", disable=None)
@@ -248,7 +242,9 @@ def score_arm(study: Study, arm: str) -> ArmScores:
     steps: dict[str, Callable[[], dict[str, Interval]]] = {
         "distances and neighbours": lambda: set_metrics(features.images, reference.images, settings, clusters),
         "kernels": lambda: kernel_and_extrapolated_metrics(features.images, reference.images, settings, clusters),
-        "means": lambda: {name: known_mean(images[column], settings, clusters) for name, column in means.items()},
+        "means": lambda: {
+            name: known_mean(images[column], settings, of_pairs.get(name, clusters)) for name, column in means.items()
+        },
         "realism": lambda: {"realism": median_interval(images["realism"], settings, clusters)},
     }
     further = {}

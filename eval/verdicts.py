@@ -48,7 +48,7 @@ def _answers(
 
     shifts = "shifts the distribution" if against.adjusted_p["shift"] < alpha else UNDECIDED
     own, other = arm.scores["fd"], base.scores["fd"]
-    return [
+    answers = [
         answer(
             "Shift",
             shifts,
@@ -83,14 +83,18 @@ def _answers(
             f"mean P(malformed) changes by {quoted(against.malformed, signed=True)}",
             "malformed",
         ),
-        answer(
-            "Prompt",
-            word("prompt", against.clip_score, 0, "follows the prompt more", "follows the prompt less"),
-            f"CLIP score changes by {quoted(against.clip_score, signed=True)}",
-            "prompt",
-        ),
-        _cost(arm, base),
     ]
+    # Pairs that were asked for nothing have nothing to follow.
+    if "prompt" in against.adjusted_p:
+        answers.append(
+            answer(
+                "Prompt",
+                word("prompt", against.clip_score, 0, "follows the prompt more", "follows the prompt less"),
+                f"CLIP score changes by {quoted(against.clip_score, signed=True)}",
+                "prompt",
+            )
+        )
+    return [*answers, _cost(arm, base)]
 
 
 def _cost(arm: ComparedArm, base: ComparedArm) -> Verdict:
@@ -148,6 +152,14 @@ def alignment_answer(found: Alignment) -> str:
     if not sentences:
         names = ", ".join(action.reference for action in found.actions)
         sentences.append(f"The references {names} were evaluated; the question needs negative, guide and empty.")
+    if found.incomplete:
+        names = " and ".join(found.incomplete)
+        sentences.append(f"Evaluated at some steps only, and so left out: {names}.")
+    if found.without_direction:
+        sentences.append(
+            f"Left out, too: {found.without_direction} pictures for which a reference predicts what the main network "
+            "does."
+        )
     if found.coinciding:
         sentences.append(
             f"What the main network predicts for {' and '.join(found.coinciding)} is its own prediction here, so there "

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+FEWEST_PICTURES = 10
+
 
 def krippendorff_alpha(units: Iterable[Sequence[str]]) -> float | None:
     """Nominal alpha (Krippendorff, Content Analysis, chapter 12): 1 is perfect, 0 is chance, below 0 is opposition.
@@ -19,11 +21,16 @@ def krippendorff_alpha(units: Iterable[Sequence[str]]) -> float | None:
 def alpha_interval(
     units: Iterable[Sequence[str]], resamples: int, level: float, seed: int
 ) -> tuple[float, float, float] | None:
-    """Alpha with the percentile interval of a bootstrap over pictures; None where alpha is."""
+    """Alpha with the percentile interval of a bootstrap over pictures; None where alpha is.
+
+    Few pictures that all agree, or none, vary in no resample: below FEWEST_PICTURES alpha may be anything in [-1, 1].
+    """
     tables = _coincidences(units)
     alpha = _alpha(tables)
     if alpha is None:
         return None
+    if len(tables) < FEWEST_PICTURES:
+        return alpha, min(-1.0, alpha), 1.0
     random = np.random.default_rng(seed)
     replicates = []
     for _ in range(resamples):

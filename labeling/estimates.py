@@ -157,7 +157,8 @@ def arm_difference(
         powered = None
         column = SCORE_OF[verdict]
         if column in own.columns and column in other.columns:
-            lead = own.columns[column] - other.columns[column][[other.row_of_pair[pair] for pair in pairs]]
+            of_own, of_other = ([arm.row_of_pair[pair] for pair in pairs] for arm in (own, other))
+            lead = own.columns[column][of_own] - other.columns[column][of_other]
             rows = [place[picture.pair_id] for picture, _ in both]
             powered = ppi.difference(differences, inclusion, level, len(pairs), lead[rows], lead)
         verdicts[verdict] = _rate(classical, powered)

@@ -11,9 +11,10 @@ from pipeline.arm import Arm
 from pipeline.checkpoints import locate
 from pipeline.conditioning import Conditioning
 from pipeline.cost import ShardCost
+from pipeline.errors import InputError
 from pipeline.evaluations import evaluations, prediction_flops
 from pipeline.guidance import Guidance, Network, Text, guidance_of
-from pipeline.networks import DTYPES, DenoisingNetwork, check_pair, load_network
+from pipeline.networks import DTYPES, DenoisingNetwork, check_pair, load_network, rounded
 from pipeline.sampler import sample
 from pipeline.schedulers import Start, build_scheduler
 from pipeline.shard_plan import replaced_parts
@@ -22,6 +23,9 @@ from pipeline.system_metrics import Usage, UsageClock, device_name
 from pipeline.text_encoder import TextEncoder, load_text_encoder
 from pipeline.trace import TraceStep, trace_rows
 from pipeline.trajectory import Frame, shown_steps
+
+# Seeds that an error names at most.
+_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class ArmGenerator:
         """One batch.
 
         `starts` are the pictures that image-to-image starts from; of the first `watched` pictures the way is kept.
+        Raises InputError where a picture is not finite.
         """
         clock = UsageClock(self.device)
         conditioning = self.text_encoder.encode_together(texts, references=("empty", "negative", "unrelated"))
@@ -80,17 +85,36 @@ class ArmGenerator:
         samples, trace = sample(
             self.networks, conditioning, self.guidance, scheduler, sampler.steps, seeds, shape, start, watched
         )
-        pictures = self._pictures(samples)
+        pictures = self._pictures(samples, seeds)
         cost = self._cost(samples, trace, conditioning, clock.read())
         frames = (
-            [(step, self._pictures(step.estimates.to(self.device))) for step in shown_steps(trace)] if watched else []
+            [(step, self._pictures(step.estimates.to(self.device), seeds[:watched])) for step in shown_steps(trace)]
+            if watched
+            else []
         )
         trajectories = [[Frame(step.step, step.sigma, drawn[k]) for step, drawn in frames] for k in range(watched)]
         return Drawn(pictures, [trace_rows(trace, k) for k in range(len(seeds))], cost, trajectories)
 
-    def _pictures(self, samples: torch.Tensor) -> list[PillowImage.Image]:
-        pixels = self.networks["main"].to_pictures(samples).permute(0, 2, 3, 1).cpu().numpy()
-        return [PillowImage.fromarray(picture) for picture in pixels]
+    def _pictures(self, samples: torch.Tensor, seeds: list[int]) -> list[PillowImage.Image]:
+        pixels = self.networks["main"].to_pixels(samples)
+        self._check_finite(samples, pixels, seeds)
+        return [PillowImage.fromarray(picture) for picture in rounded(pixels).permute(0, 2, 3, 1).cpu().numpy()]
+
+    def _check_finite(self, samples: torch.Tensor, pixels: torch.Tensor, seeds: list[int]) -> None:
+        # As bytes, NaN is black and infinity white: a picture like any other.
+        drawn, decoded = (x.flatten(1).isfinite().all(1).tolist() for x in (samples, pixels))
+        broken = [seed for seed, *finite in zip(seeds, drawn, decoded, strict=True) if not all(finite)]
+        if not broken:
+            return
+        dtype, by = self.study.model.loading.dtype, "autoencoder decoded" if all(drawn) else "sampler drew"
+        ways = ["model.loading.dtype=float32"] if dtype != "float32" else []
+        ways += [f"a scale smaller than {self.arm.scale:g}"] if self.arm.scale > 1 else []
+        ways += ["another autoencoder (model.vae)"] if self.networks["main"].latents else []
+        more = f" and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
+        raise InputError(
+            f"arm '{self.arm_name}' drew no picture from seed {', '.join(map(str, broken[:_SHOWN]))}{more}: what the "
+            f"{by} is not finite (model.loading.dtype is {dtype}); take {' or '.join([*ways, 'other weights'])}"
+        )
 
     def _cost(
         self,

@@ -85,7 +85,7 @@ SLOW = ("guiders",)
 _MODULES = (
     "pipeline.compose",
     "pipeline.reference",
-    "pipeline.weights",
+    "eval.weights",
     "pipeline.generate",
     "eval.features",
     "eval.score",

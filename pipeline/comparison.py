@@ -219,7 +219,9 @@ class ActingReference(_Record):
 class Alignment(_Record):
     """The references along one arm's trajectories.
 
-    `coinciding` are references without a direction, since they predict what the main network does.
+    `coinciding` are references without a direction, since they predict what the main network does; `incomplete` those
+    that were not evaluated at every step. `without_direction` pictures are left out, since one of the references
+    predicts for them what the main network does.
     `guide_over_empty` is cos(negative, guide) - cos(negative, empty), None where one of them was not evaluated;
     `answer` says in words what that means.
     """
@@ -228,6 +230,8 @@ class Alignment(_Record):
     pairs: list[AlignedPair]
     actions: list[ActingReference]
     coinciding: list[str]
+    incomplete: list[str] = Field(default_factory=list)
+    without_direction: int = 0
     guide_over_empty: Interval | None
     answer: str
 
@@ -274,11 +278,15 @@ class Provenance(_Record):
 
 
 class Comparison(_Record):
-    """One study's arms against each other and against the reference set."""
+    """One study's arms against each other and against the reference set.
+
+    Where no pair was `prompted`, its CLIP score is that with the empty text and means nothing.
+    """
 
     study: str
     baseline: Name
     level: Finite
+    prompted: bool = True
     arms: list[ComparedArm]
     floor: Floor
     reference_n: int

@@ -6,6 +6,7 @@ changed.
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 import yaml
@@ -19,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.errors import InputError, run_stage
 from pipeline.files import write_atomically
-from pipeline.layout import CONF, PARAMS
+from pipeline.layout import CONF, PARAMS, PICTURES
 from pipeline.plain_yaml import YAML_ERRORS, check_aliases
 from pipeline.prompts import study_prompts
 from pipeline.study import parse_study
@@ -90,6 +91,12 @@ def main() -> None:
     study = parse_study(content, "the composed study")
     # A prompt file that is missing or malformed is better known now than after the reference set is drawn.
     check_number_of_prompts(study_prompts(study))
+    if study.reference_caution:
+        print(
+            f"warning: {study.reference_caution} Put real pictures into {PICTURES}/<name> and take "
+            f"reference.source={PICTURES}/<name> (docs/checkpoints.md)",
+            file=sys.stderr,
+        )
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     if not PARAMS.exists() or PARAMS.read_text("utf-8") != text:
         write_atomically(PARAMS, text.encode())

@@ -8,10 +8,24 @@ from types import FrameType
 
 # What the machine refuses to write, and a person can change.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+# torch has a type for what its own allocator of a GPU's memory cannot give; the others have nothing but a text.
+_NO_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
 class InputError(Exception):
     """Bad input: the message names the key or file, the value seen and the way out, in one line."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory, a GPU's or this machine's, was too small."""
+    import torch  # slow, and who computes has it
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in _NO_MEMORY)
 
 
 def printable(text: str) -> str:

@@ -1,9 +1,11 @@
 """What a picture takes of the denoising networks: how often each prediction is evaluated, and the FLOPs of one."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -25,16 +27,42 @@ def prediction_flops(
 ) -> int:
     """FLOPs of one evaluation for one picture like `like` [1, C, H, W]; a multiply-add is two.
 
-    `conditioning` is of one text. torch's counter knows attention only as matrix products on a CPU, so it is computed
-    that way here.
+    `conditioning` is of one text. torch's counter knows attention only as matrix products on a CPU, so it is counted
+    that way here. Those products would need much memory on a large canvas, so nothing is computed: on torch's device
+    "meta" tensors have a shape and a type, and no values.
     """
-    x, timestep = torch.zeros_like(like), torch.tensor(1, device=like.device)
+    x, timestep = torch.zeros(like.shape, device="meta"), torch.tensor(1, device="meta")
     # The counter sees no operation of a compiled network.
     eager = torch.compiler.set_stance("force_eager")
-    with eager, FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    with _on_meta(network.unet), eager, FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         if prediction.perturbation is None:
             network(x, timestep, conditioning)
         else:
             with perturbed(network.unet, prediction.perturbation, like.shape[-2:]):
                 network(x, timestep, conditioning)
     return int(counter.get_total_flops())
+
+
+@contextmanager
+def _on_meta(unet: UNet2DConditionModel) -> Iterator[None]:
+    """The weights of the UNet are on torch's device "meta" inside the `with`, and where they were after it."""
+    weights = [
+        (tensors, name, tensor)
+        for module in unet.modules()
+        for tensors in (module._parameters, module._buffers)
+        for name, tensor in tensors.items()
+        if tensor is not None
+    ]
+    # Layers that are offloaded have accelerate bring their weights.
+    bringing = [(module, module.forward) for module in unet.modules() if hasattr(module, "_hf_hook")]
+    try:
+        for tensors, name, tensor in weights:
+            tensors[name] = tensor.to("meta")
+        for module, _ in bringing:
+            module.forward = module._old_forward
+        yield
+    finally:
+        for tensors, name, tensor in weights:
+            tensors[name] = tensor
+        for module, forward in bringing:
+            module.forward = forward

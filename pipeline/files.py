@@ -24,6 +24,12 @@ def file_digest(path: AnyPath) -> str:
     return digest.hexdigest()[:16]
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed writes have left in a folder that nobody else writes to now."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink()
+
+
 def write_atomically(path: AnyPath, content: bytes) -> None:
     """Write `content` under a temporary name in the same folder and rename it to `path`; object stores need no name."""
     if not isinstance(path, Path):

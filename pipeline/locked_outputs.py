@@ -51,7 +51,7 @@ def locked_files() -> Iterator[LockedFile]:
 
 def folder_md5(folder: Path) -> str:
     """What DVC calls a folder's content: the MD5 of the list of its files."""
-    files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
+    files = sorted(_own_files(folder).items())
     listed = json.dumps([{"md5": md5_of(path), "relpath": name} for name, path in files], sort_keys=True)
     return f"{hashlib.md5(listed.encode()).hexdigest()}.dir"
 
@@ -71,9 +71,14 @@ def _files(path: Path, out: Output, repo: Repo) -> Iterator[LockedFile]:
         return
     for name, md5 in listed.items():
         yield LockedFile(path / name, md5, cached(md5))
-    there = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
-    for name in sorted(there - set(listed)):
+    for name in sorted(set(_own_files(path)) - set(listed)):
         yield LockedFile(path / name, None, None)
+
+
+def _own_files(folder: Path) -> Mapping[str, Path]:
+    """The files of an output by name, without what killed writes have left, which .dvcignore leaves out."""
+    files = (path for path in folder.rglob("*") if path.suffix != ".tmp" and path.is_file())
+    return {path.relative_to(folder).as_posix(): path for path in files}
 
 
 def _listed(path: Path, value: str) -> Mapping[str, str] | None:

@@ -20,7 +20,7 @@ from pipeline.checkpoints import Checkpoint, pixel_patch
 from pipeline.conditioning import Conditioning
 from pipeline.degrade import weaken
 from pipeline.drawing import Canvas
-from pipeline.errors import InputError
+from pipeline.errors import InputError, is_out_of_memory
 from pipeline.loading import Loading
 from pipeline.parametrisation import from_x0, signal_and_noise, timestep_at, to_x0
 from pipeline.text_free import TextFreeLayers
@@ -158,13 +158,16 @@ class DenoisingNetwork:
         return from_x0(to_x0(output, self.prediction_type, x, a, b), other.prediction_type, x, a, b)
 
     @torch.inference_mode()
+    def to_pixels(self, x: torch.Tensor) -> torch.Tensor:
+        """Pictures [B, 3, H, W], about in [-1, 1], from finished samples."""
+        if self.latents:
+            return self.latents.decode(x)
+        return F.pixel_shuffle(x.float(), self.patch) if self.patch > 1 else x.float()
+
+    @torch.inference_mode()
     def to_pictures(self, x: torch.Tensor) -> torch.Tensor:
         """uint8 pictures [B, 3, H, W] from finished samples."""
-        if self.latents:
-            pixels = self.latents.decode(x)
-        else:
-            pixels = F.pixel_shuffle(x.float(), self.patch) if self.patch > 1 else x.float()
-        return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return rounded(self.to_pixels(x))
 
     @torch.inference_mode()
     def to_samples(self, pictures: torch.Tensor) -> torch.Tensor:
@@ -173,6 +176,11 @@ class DenoisingNetwork:
         if self.latents:
             return self.latents.encode(pixels)
         return F.pixel_unshuffle(pixels, self.patch) if self.patch > 1 else pixels
+
+
+def rounded(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 pictures of pixels about in [-1, 1]."""
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
@@ -207,6 +215,8 @@ def load_network(
     except InputError:
         raise
     except Exception as error:  # diffusers and safetensors raise many kinds for a damaged folder
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"{checkpoint.path} cannot be loaded ({_one_line(error)}); fetch or train it anew") from None
     if how is not None:
         weaken(unet, how)  # before its weights are moved away and its operations fused

@@ -19,7 +19,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from pipeline.emphasis import Syntax, check_emphasis
 from pipeline.errors import InputError
 from pipeline.presets import LADDERS
-from pipeline.section import Count, Section, Seed, inside_project
+from pipeline.section import Count, Section, Seed, watched_path
 
 PROMPTS_FOLDER = "prompts"
 
@@ -27,9 +27,7 @@ Tag = Annotated[str, StringConstraints(max_length=1000)]
 
 
 def _watched(path: str) -> str:
-    if not path.startswith(f"{PROMPTS_FOLDER}/"):
-        raise ValueError(f"must lie in {PROMPTS_FOLDER}/, the folder that DVC watches")
-    return inside_project(path)
+    return watched_path(path, PROMPTS_FOLDER)
 
 
 class TinybooruPrompts(Section):

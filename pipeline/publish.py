@@ -43,6 +43,9 @@ _NETWORKS = ("main", "guide", "clip")
 _BESIDE_THEM = ("*.safetensors", "kinds.json", "measured.json", "worldcheck.json", "guides.json", "contact.png")
 # Files whose upload is one step of the progress bar and of the client's threads.
 _AT_ONCE = 8
+# The client's errors, and Python's own, which its uploader to the Hub's storage raises. Other OSErrors are of this
+# machine.
+_CONNECTION = (httpx2.HTTPError, ConnectionError, TimeoutError)
 _WRITE_TOKEN = (
     "make one with write permission (https://huggingface.co/settings/tokens), then `hf auth login` or HF_TOKEN"
 )
@@ -233,8 +236,8 @@ def _explained(repo: str, token: str) -> Iterator[None]:
         yield
     except OfflineModeIsEnabled:
         raise InputError("HF_HUB_OFFLINE is set, and publishing needs the Hub; run it with HF_HUB_OFFLINE=0") from None
-    except (httpx2.HTTPError, RuntimeError, ValueError) as error:
-        reason = next((cause for cause in _causes(error) if isinstance(cause, httpx2.HTTPError)), None)
+    except (*_CONNECTION, RuntimeError, ValueError) as error:
+        reason = next((cause for cause in _causes(error) if isinstance(cause, _CONNECTION)), None)
         if reason is None:
             raise
         message = _way_out(reason, repo)
@@ -243,7 +246,7 @@ def _explained(repo: str, token: str) -> Iterator[None]:
     raise InputError(message.replace(token, "***"))
 
 
-def _way_out(reason: httpx2.HTTPError, repo: str) -> str:
+def _way_out(reason: BaseException, repo: str) -> str:
     again = "what was sent is kept; run the same command again to continue"
     if not isinstance(reason, HfHubHTTPError):
         return f"the Hub at {constants.ENDPOINT} does not answer ({type(reason).__name__}); {again}"

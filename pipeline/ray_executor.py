@@ -32,6 +32,8 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 # Seconds after which a run without any worker says what it waits for.
 _PATIENCE = 20.0
+# What is seen of a worker that is gone: it was at work, or had finished, and its node held the result.
+_LOST = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError)
 
 
 class _Worker:
@@ -108,8 +110,10 @@ def run_on_ray(
                 actor, task = under_way.pop(reference) if reference in under_way else (starting.pop(reference), None)
                 try:
                     result = _answer(reference)
-                except ray.exceptions.RayActorError:
+                except _LOST:
                     lost += 1
+                    # Where only its result is gone, it may live on and hold the place of the one that follows.
+                    ray.kill(actor)
                     if task is not None:
                         remaining.put_back(*task)
                         more = True

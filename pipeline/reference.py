@@ -1,17 +1,26 @@
-"""Stage `reference`: the real pictures that arms are compared with."""
+"""Stage `reference`: the real pictures that arms are compared with, drawn or copied."""
+
+from pathlib import Path
 
 from pipeline.errors import run_stage
+from pipeline.files import remove_leftovers
 from pipeline.layout import REFERENCE_SET
+from pipeline.picture_folder import copy_pictures
 from pipeline.stage_arguments import stage_parser
-from pipeline.study import load_study
+from pipeline.study import TINYBOORU, load_study
 from pipeline.tinybooru.build import build
 
 
 def main() -> None:
     stage_parser("pipeline.reference", __doc__).parse_args()
-    study = load_study()
-    paths = build(REFERENCE_SET, "reference", study.reference.pictures, study.reference.world_seed, good_only=True)
-    print(f"reference: {study.reference.pictures} real pictures in {len(paths)} shards under {REFERENCE_SET}")
+    asked = load_study().reference
+    # DVC keeps the folder from run to run, and with it what a killed one has left.
+    remove_leftovers(REFERENCE_SET)
+    if asked.source == TINYBOORU:
+        paths = build(REFERENCE_SET, "reference", asked.pictures, asked.world_seed, good_only=True)
+    else:
+        paths = copy_pictures(Path(asked.source), REFERENCE_SET, asked.pictures, asked.world_seed)
+    print(f"reference: {asked.pictures} real pictures, {asked.title}, in {len(paths)} shards under {REFERENCE_SET}")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,10 @@ from pipeline.parametrisation import to_x0
 Levels = npt.NDArray[np.float64]
 
 _KARRAS_RHO = 7.0
+# Added to a picture's seed where it starts from another picture. All arms share their seeds, so the start's own noise
+# came from that seed, and adding it again would not destroy what is to be drawn over. A study's seeds are below this
+# number. torch's generators on the CPU read the lower 32 bits of a seed alone: 2**32 more would change nothing.
+IMAGE_TO_IMAGE_SEED = 2**31
 
 
 def noise_levels(kind: str, lowest: float, highest: float, steps: int, rho: float | None = None) -> Levels:
@@ -262,8 +266,13 @@ def begin(
     device: torch.device,
     start: Start | None = None,
 ) -> Beginning:
-    """Set a scheduler's steps and draw what it starts from: noise of `shape`, or `start` with noise added."""
+    """Set a scheduler's steps and draw what it starts from: noise of `shape`, or `start` with noise added.
+
+    With a `start` all random numbers come from seeds of their own (`IMAGE_TO_IMAGE_SEED`).
+    """
     scheduler.set_timesteps(steps, device=device)
+    if start is not None:
+        seeds = [seed + IMAGE_TO_IMAGE_SEED for seed in seeds]
     noise, generators = initial_noise(seeds, shape)
     if start is None:
         if hasattr(scheduler, "set_begin_index"):

@@ -19,6 +19,16 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def watched_path(path: str, folder: str) -> str:
+    """A path of the configuration below `folder`, which dvc.yaml names, so that DVC sees what changes there.
+
+    Raises ValueError.
+    """
+    if not path.startswith(f"{folder}/"):
+        raise ValueError(f"must lie in {folder}/, the folder that DVC watches")
+    return inside_project(path)
+
+
 def inside_project(path: str) -> str:
     """A path of the configuration, relative to the project's folder.
 

@@ -1,13 +1,14 @@
 """One shard of an arm, drawn: the bytes of its files, and what they cost."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from PIL import Image as PillowImage
 
-from pipeline.arm_generator import ArmGenerator
+from pipeline.arm_generator import ArmGenerator, Drawn
 from pipeline.cost import ShardCost, total_cost
-from pipeline.errors import InputError
+from pipeline.errors import InputError, is_out_of_memory
 from pipeline.places import Places
 from pipeline.shard_files import SET_FEATURES, TRACE_FEATURES, DrawnShard
 from pipeline.shard_plan import ShardTask, batch_seeds
@@ -18,12 +19,16 @@ from pipeline.trajectory import TRAJECTORY_FEATURES, trajectory_fingerprint, wat
 
 
 class ShardDrawer:
-    """Draws shards of one arm. Its networks are loaded once."""
+    """Draws shards of one arm. Its networks are loaded once.
+
+    Raises InputError where they do not fit into memory.
+    """
 
     def __init__(self, study: Study, arm_name: str, places: Places, device: torch.device):
-        self.study, self.arm_name = study, arm_name
+        self.study, self.arm_name, self.device = study, arm_name, device
         torch.set_num_threads(study.generate.threads)
-        self._generator = ArmGenerator(study, arm_name, device)
+        with _fitting(self._too_large("its networks")):
+            self._generator = ArmGenerator(study, arm_name, device)
         setting = study.arm(arm_name).image_to_image
         self._starts = None if setting is None else StartPictures(study, setting, places.sets, device)
 
@@ -40,15 +45,9 @@ class ShardDrawer:
         used = any(term.reference.text == "negative" for term in self._generator.guidance.terms)
         costs: list[ShardCost] = []
         for batch in shard.batches(study.generate.batch):
-            seeds, start = batch_seeds(study, batch), None if self._starts is None else self._starts(shard.part, batch)
-            texts, watched = task.texts_of(batch), watched_of(batch, study.generate.watched)
+            texts, seeds = task.texts_of(batch), batch_seeds(study, batch)
             negatives = texts["negative"] if used and "negative" in texts else [""] * len(batch)
-            try:
-                drawn = self._generator.draw(texts, seeds, start, watched)
-            except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                raise self._too_large(len(batch)) from None
+            drawn = self._draw_batch(task, batch, watched_of(batch, study.generate.watched))
             costs.append(drawn.cost)
             ids = [f"{arm_name}-{k:06d}" for k in batch]
             rows = zip(ids, drawn.pictures, batch, texts["prompt"], negatives, seeds, strict=True)
@@ -73,27 +72,46 @@ class ShardDrawer:
 
     def measure_again(self, task: ShardTask) -> ShardCost:
         """The cost of a shard's first batch, drawn again for its cost alone."""
-        batch = next(task.shard.batches(self.study.generate.batch))
-        again = None if self._starts is None else self._starts(task.shard.part, batch)
-        drawn = self._generator.draw(task.texts_of(batch), batch_seeds(self.study, batch), again)
+        drawn = self._draw_batch(task, next(task.shard.batches(self.study.generate.batch)), 0)
         return total_cost([drawn.cost], task.shard.fingerprint)
 
-    def _too_large(self, pictures: int) -> InputError:
+    def _draw_batch(self, task: ShardTask, batch: range, watched: int) -> Drawn:
+        starts = None
+        if self._starts is not None:
+            start = self._starts.start
+            drawn_first = "" if start.is_folder else f"draw arm {start.start} first, whose pictures are then read, or "
+            with _fitting(self._too_large(f"the pictures of '{start.start}' that it starts from", drawn_first)):
+                starts = self._starts(task.shard.part, batch)
+        with _fitting(self._batch_too_large(len(batch))):
+            return self._generator.draw(task.texts_of(batch), batch_seeds(self.study, batch), starts, watched)
+
+    def _too_large(self, what: str, way_out: str = "") -> str:
+        return (
+            f"arm '{self.arm_name}': {what} do not fit into memory ({self.device}, model {self.study.model.name}); "
+            f"{way_out}take less with model.loading (dtype=float16, offload, attention_slicing, vae_slicing), or a "
+            "smaller model"
+        )
+
+    def _batch_too_large(self, pictures: int) -> str:
         smaller = (
             "A smaller batch is not taken by itself, since it rounds otherwise and the pictures would differ in their "
             f"last bits: compose with generate.batch={pictures // 2}, which draws the study anew, or use"
         )
-        return InputError(
+        return (
             f"{pictures} pictures of arm '{self.arm_name}' at once do not fit into memory. "
             f"{smaller if pictures > 1 else 'It helps to use'} model.loading's slicing, tiling and offload"
         )
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    # torch has a type for a GPU's, and for the CPU's nothing but a text.
-    return isinstance(
-        error, torch.OutOfMemoryError | MemoryError
-    ) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+@contextmanager
+def _fitting(refusal: str) -> Iterator[None]:
+    """Raises InputError with `refusal` where memory is too small."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(refusal) from None
 
 
 def _add(columns: dict[str, list[object]], *row: object) -> None:

@@ -46,8 +46,9 @@ CODE = (
     "underscores.py",
 )
 _LIBRARIES = ("accelerate", "diffusers", "numpy", "peft", "pillow", "torch", "torchsde", "transformers")
-# Kinds of device, which round differently.
+# Kinds of device and of machine (as Python names them), which round differently.
 DEVICES = ("cpu", "cuda")
+MACHINES = ("x86_64", "aarch64", "arm64", "AMD64")
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,15 @@ def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
 _SAID_ELSEWHERE = {"description", "family", "negative_preset", "negative_prompt", "image_to_image", "sampler"}
 
 
-def plan_shards(study: Study, arm_name: str, texts: Mapping[Text, list[str]], device: str) -> list[Shard]:
-    """Cut an arm into shards that are drawn on a kind of `device` (cpu, cuda).
+def library_versions() -> dict[str, str]:
+    """The versions of the libraries that decide pixels."""
+    return {name: version(name) for name in _LIBRARIES}
+
+
+def plan_shards(
+    study: Study, arm_name: str, texts: Mapping[Text, list[str]], device: str, machine: str | None = None
+) -> list[Shard]:
+    """Cut an arm into shards that are drawn on a kind of `device` (cpu, cuda) and `machine` (this one unless given).
 
     Raises InputError where a network is missing or the arm does not fit it.
     """
@@ -134,8 +142,8 @@ def plan_shards(study: Study, arm_name: str, texts: Mapping[Text, list[str]], de
         "main": network_digest(main, with_text_encoder=True),
         "replaced": {part: digest_of(checkpoint, (part,)) for part, checkpoint in replaced.items()},
         "code": [file_digest(Path(__file__).with_name(name)) for name in CODE],
-        "libraries": {name: version(name) for name in _LIBRARIES},
-        "machine": [platform.machine(), device],
+        "libraries": library_versions(),
+        "machine": [machine or platform.machine(), device],
     }
     if guide is not None:
         check_fit(main, guide)
@@ -144,7 +152,7 @@ def plan_shards(study: Study, arm_name: str, texts: Mapping[Text, list[str]], de
         if isinstance(how, Lora):
             common["guide_lora"] = lora_digest(how)
     shards = []
-    starts = None if arm.image_to_image is None else start_fingerprints(study, arm.image_to_image, device)
+    starts = None if arm.image_to_image is None else start_fingerprints(study, arm.image_to_image, device, machine)
     for part, start in enumerate(range(0, study.generate.pictures, study.generate.shard)):
         stop = min(start + study.generate.shard, study.generate.pictures)
         own: dict[str, object] = {
@@ -172,10 +180,10 @@ def batch_seeds(study: Study, batch: range) -> list[int]:
     return [study.generate.first_seed + k for k in batch]
 
 
-def start_fingerprints(study: Study, start: ImageToImage, device: str) -> list[str]:
+def start_fingerprints(study: Study, start: ImageToImage, device: str, machine: str | None = None) -> list[str]:
     """What determines the start pictures of each shard. Raises InputError where a folder has too few pictures."""
     if not start.is_folder:
-        planned = plan_shards(study, start.start, arm_texts(study, start.start), device)
+        planned = plan_shards(study, start.start, arm_texts(study, start.start), device, machine)
         return [shard.fingerprint for shard in planned]
     folder = Path(start.start)
     count = sum(len(read_table(path, ["image"])) for path in shard_paths(folder))

@@ -16,17 +16,19 @@ from pipeline.drawing import Sampler
 from pipeline.emphasis import check_emphasis
 from pipeline.errors import InputError, printable
 from pipeline.executor_settings import Executor
-from pipeline.layout import EMBEDDED, PARAMS
+from pipeline.layout import EMBEDDED, PARAMS, PICTURES
 from pipeline.licences import EMBEDDED_LICENCE, check_licence
 from pipeline.loading import Loading
 from pipeline.plain_yaml import read_yaml
 from pipeline.prompt_sets import PromptSet
-from pipeline.section import Count, Name, Section, Seed, inside_project
+from pipeline.section import Count, Name, Section, Seed, inside_project, watched_path
 from pipeline.text_settings import TextSettings
 from pipeline.weaken_settings import Lora, Weaken
 
 # A hundred times the largest study that is planned for; lists of seeds and prompts must fit the memory.
 MOST_PICTURES = 100_000_000
+# The reference set of the embedded networks: real pictures of their own world.
+TINYBOORU = "tinybooru"
 
 
 def _known_source(source: str | None) -> str | None:
@@ -64,10 +66,25 @@ class Model(Section):
 
 
 class Reference(Section):
-    """The reference set: real pictures of good quality from the `reference` split."""
+    """The reference set: real pictures that every arm is compared with.
+
+    `source` is tinybooru, of which those of good quality from the split `reference` are drawn, or a folder in
+    pictures/. `world_seed` is that of the world, or of the choice among more files than are asked for.
+    """
 
     pictures: Annotated[int, Field(ge=10, le=MOST_PICTURES)]
     world_seed: Seed
+    source: str = TINYBOORU
+
+    @field_validator("source")
+    @classmethod
+    def _world_or_watched(cls, source: str) -> str:
+        return source if source == TINYBOORU else watched_path(source, str(PICTURES))
+
+    @property
+    def title(self) -> str:
+        """What the pictures are, in words."""
+        return "64x64 drawings of the embedded world tinybooru" if self.source == TINYBOORU else f"from {self.source}"
 
 
 class Generate(Section):
@@ -283,11 +300,25 @@ class Study(Section):
     @property
     def is_embedded(self) -> bool:
         """Whether tinybooru's networks alone have made every picture."""
+        foreign = any(arm.image_to_image is not None and arm.image_to_image.is_folder for arm in self.arms.values())
+        return not foreign and self._has_embedded_networks
+
+    @property
+    def _has_embedded_networks(self) -> bool:
         model = self.model
         sources = [model.main, model.guide, model.vae, model.text_encoder]
         sources += [model.weaken.file] if isinstance(model.weaken, Lora) else []
-        foreign = any(arm.image_to_image is not None and arm.image_to_image.is_folder for arm in self.arms.values())
-        return not foreign and all(Path(source).is_relative_to(EMBEDDED) for source in sources if source is not None)
+        return all(Path(source).is_relative_to(EMBEDDED) for source in sources if source is not None)
+
+    @property
+    def reference_caution(self) -> str:
+        """What to know where the networks draw another world than the reference set's; empty where they do not."""
+        if self._has_embedded_networks or self.reference.source != TINYBOORU:
+            return ""
+        return (
+            f"The networks of model {self.model.name} are not tinybooru's, and the reference set is: distances to it, "
+            "precision, recall, density, coverage and realism say nothing of how good these pictures are."
+        )
 
     @property
     def licence(self) -> str:

@@ -1,6 +1,7 @@
 """What a study's artefacts must hold: the bits that were written, what the study asks for, and what fits together."""
 
 import json
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ from pipeline.json_file import read_json_text
 from pipeline.layout import COSTS, FEATURES, METRICS, REFERENCE_SET, SCORES, SETS, TRACES, TRAJECTORIES
 from pipeline.rates import RATES, load_rates
 from pipeline.shard_files import SET_FEATURES, TRACE_FEATURES
-from pipeline.shard_plan import DEVICES, Shard, arm_texts, plan_shards
+from pipeline.shard_plan import DEVICES, MACHINES, Shard, arm_texts, plan_shards
 from pipeline.shards import read_table, set_fingerprint, shard_fingerprint, table_fingerprint
 from pipeline.study import Study
 from pipeline.tensor_file import read_tensors
@@ -86,14 +87,18 @@ def _arm(study: Study, arm: str) -> Iterator[Artefact]:
 
 
 def _drawn_shards(study: Study, arm: str) -> list[Shard]:
-    """An arm's shards as the kind of device drew them that its first is of: sets travel, GPUs do not."""
+    """An arm's shards as the kinds of device and machine drew them that its first is of: sets travel, these do not."""
     texts = arm_texts(study, arm)
     planned = plan_shards(study, arm, texts, DEVICES[0])
     found = shard_fingerprint(SETS / arm / planned[0].name)
     if found in (None, planned[0].fingerprint):
         return planned
-    elsewhere = plan_shards(study, arm, texts, DEVICES[1])
-    return elsewhere if found == elsewhere[0].fingerprint else planned
+    for machine in dict.fromkeys((platform.machine(), *MACHINES)):
+        for device in DEVICES:
+            elsewhere = plan_shards(study, arm, texts, device, machine)
+            if found == elsewhere[0].fingerprint:
+                return elsewhere
+    return planned
 
 
 def _features(name: str, study: Study, ids: list[str] | None, drawn: str | None) -> Iterator[Artefact]:

@@ -22,7 +22,7 @@ from pipeline.checkpoints import Checkpoint
 from pipeline.chunks import Chunk, WeightedToken, cut
 from pipeline.conditioning import Conditioning
 from pipeline.emphasis import parse
-from pipeline.errors import InputError
+from pipeline.errors import InputError, is_out_of_memory
 from pipeline.text_settings import TextSettings, check_clip_skip
 from pipeline.underscores import spaced
 from pipeline.weight_files import check_complete, check_files, text_parts, weights_variant
@@ -196,6 +196,8 @@ def load_text_encoder(
     except InputError:
         raise
     except Exception as error:  # transformers and safetensors raise many kinds for a damaged folder
+        if is_out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{checkpoint.path} cannot be loaded ({reason}); fetch or train it anew") from None
     # SDXL's pipelines read this from model_index.json; where there is none (single files), SDXL's own value counts.

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -139,26 +140,44 @@ def digest_of(checkpoint: Checkpoint, parts: tuple[str, ...]) -> str:
     for path in check_files(checkpoint, parts):
         root = checkpoint.config if path.is_relative_to(checkpoint.config) else path.parent
         digest.update(path.relative_to(root).as_posix().encode())
-        digest.update(bytes.fromhex(_sha256(path)))
+        digest.update(bytes.fromhex(remembered_sha256(path)))
     return digest.hexdigest()[:16]
 
 
-def _sha256(path: Path) -> str:
-    # Of large files the digest is remembered under their place, length and time stamp.
+def remembered_sha256(path: Path) -> str:
+    """The SHA-256 of a file; that of a large one is remembered under its place, length and time stamp."""
     state = path.stat()
     if state.st_size < _LARGE:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
-    memory = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "guidedrift" / "digests.json"
-    try:
-        known: dict[str, str] = json.loads(memory.read_text("utf-8"))
-    except (OSError, ValueError):
-        known = {}
+    memory = _memory()
+    known = {} if memory is None else _remembered(memory)
     if key not in known:
         with open(path, "rb") as file:
             known[key] = hashlib.file_digest(file, "sha256").hexdigest()
-        write_atomically(memory, json.dumps(known, indent=1).encode())
+        if memory is not None:
+            # A home that cannot be written costs time at the next start, and nothing else.
+            with suppress(OSError):
+                write_atomically(memory, json.dumps(known, indent=1).encode())
     return known[key]
+
+
+def _memory() -> Path | None:
+    """The file of remembered digests; None where this user has no home."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = Path(cache) if cache else Path.home() / ".cache"
+    except RuntimeError:
+        return None
+    return folder / "guidedrift" / "digests.json"
+
+
+def _remembered(memory: Path) -> dict[str, str]:
+    try:
+        known = json.loads(memory.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def lora_digest(lora: Lora) -> str:

@@ -1,22 +1,17 @@
-"""Stage `weights`: that every arm can be drawn, and digests of what only the configuration names.
+"""Digests of what a study draws with and only the configuration names.
 
 Those are networks, of which those in the Hugging Face cache are no files of the project, a guide's LoRA, and folders
-that image-to-image starts from. DVC cannot watch what its dvc.yaml does not name, so this stage looks at every run, and
-generation depends on what it finds. It runs before the first picture, so it is where an arm that does not fit its
-networks is refused.
+that image-to-image starts from. DVC cannot watch what its dvc.yaml does not name; stage `weights` looks at every run.
 """
 
-import json
 from pathlib import Path
 
-from pipeline.arm_checks import check_arms
 from pipeline.checkpoints import locate
-from pipeline.errors import InputError, run_stage
-from pipeline.files import file_digest, write_atomically
-from pipeline.layout import SETS, WEIGHTS
+from pipeline.errors import InputError
+from pipeline.files import file_digest
+from pipeline.layout import SETS
 from pipeline.shards import set_fingerprint
-from pipeline.stage_arguments import stage_parser
-from pipeline.study import Study, load_study
+from pipeline.study import Study
 from pipeline.weaken_settings import Lora
 from pipeline.weight_files import digest_of, network_digest
 
@@ -62,17 +57,3 @@ def _start_digest(folder: Path) -> str | None:
         return set_fingerprint(folder)
     except InputError:
         return None
-
-
-def main() -> None:
-    stage_parser("pipeline.weights", __doc__).parse_args()
-    study = load_study()
-    digests = study_digests(study)
-    check_arms(study)
-    write_atomically(WEIGHTS, f"{json.dumps(digests, indent=2)}\n".encode())
-    found = (f"{part} {digest or 'missing, and no arm uses it'}" for part, digest in digests.items())
-    print(f"weights: {len(study.arms)} arms fit their networks; {', '.join(found)}")
-
-
-if __name__ == "__main__":
-    run_stage(main)

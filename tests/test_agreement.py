@@ -51,6 +51,13 @@ def test_the_interval_holds_alpha_and_narrows_with_pictures():
     assert many[2] - many[1] < 0.5 * (few[2] - few[1])
 
 
+@pytest.mark.parametrize("verdicts", [[["a", "a"], ["b", "b"], ["a", "a"]], [["a", "b"]]])
+def test_three_pictures_say_nothing_of_agreement(verdicts):
+    value, low, high = alpha_interval(verdicts, 100, 0.95, 0)
+    assert value == krippendorff_alpha(verdicts)
+    assert (low, high) == (-1, 1)
+
+
 def test_repeats_are_compared_with_the_same_persons_first_verdict():
     given_verdicts = {
         ("a", "p1"): "pattern",

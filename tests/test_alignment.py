@@ -88,9 +88,8 @@ def test_norms_say_how_strongly_and_half_says_when() -> None:
     assert by_name["guide"].norm.value == pytest.approx(2 * by_name["negative"].norm.value, rel=0.05)
     # Alike at every step: half is reached in the middle, up to a step.
     assert 0.5 <= by_name["empty"].half.value <= 0.75
-    early = Trajectories(
-        ("a", "b"), (), np.ones(4), np.array([[[8, 1], [1, 1], [1, 1], [1, 8.0]]] * 3), np.zeros((3, 4, 1))
-    )
+    norms = np.array([[[8, 1], [1, 1], [1, 1], [1, 8.0]]] * 3)
+    early = Trajectories(("a", "b"), (), (), np.arange(3), 0, np.ones(4), norms, np.zeros((3, 4, 1)))
     half = {one.reference: one.half.value for one in actions(early, MEAN)}
     assert half == {"a": 0.25, "b": 1.0}
 
@@ -101,8 +100,9 @@ def test_a_reference_that_a_schedule_leaves_out_is_left_out() -> None:
         if row["step"] == 0:
             row |= {"references": NAMES[:2], "relative_norms": row["relative_norms"][:2], "cosines": row["cosines"][:1]}
     one = found(pa.Table.from_pylist(rows))
-    assert one.references == ("empty", "negative")
+    assert (one.references, one.incomplete) == (("empty", "negative"), ("guide",))
     assert trajectories(trace(names=["guide"])) is None
+    assert found(trace()).incomplete == ()
 
 
 def test_references_may_change_their_order_from_step_to_step() -> None:
@@ -134,6 +134,24 @@ def test_a_reference_that_predicts_what_the_main_network_does_has_no_direction()
     assert one.norms.shape == (12, 4, 2)
     for row in rows:
         row["relative_norms"] = [1e-7, 1e-7, row["relative_norms"][2]]
+    assert trajectories(pa.Table.from_pylist(rows)) is None
+
+
+def test_pictures_for_which_a_reference_has_no_direction_do_not_draw_the_cosine_to_zero() -> None:
+    rows = trace().to_pylist()
+    for row in rows:
+        if row["image_id"] in ("000", "007"):  # asked for nothing, so the empty prompt is their own
+            row["relative_norms"] = [1e-7, *row["relative_norms"][1:]]
+            row["cosines"] = [0.0, 0.0, row["cosines"][2]]
+    one, there = found(pa.Table.from_pylist(rows)), found(trace())
+    assert (one.references, one.coinciding, one.without_direction) == (tuple(NAMES), (), 2)
+    assert one.pictures.tolist() == [k for k in range(12) if k not in (0, 7)]
+    for a, b in combinations(NAMES, 2):
+        np.testing.assert_array_equal(one.cosine(a, b), there.cosine(a, b)[one.pictures])
+    np.testing.assert_array_equal(one.norms, there.norms[one.pictures])
+    for row in rows:
+        if row["image_id"] != "003":
+            row["relative_norms"] = [1e-7, *row["relative_norms"][1:]]
     assert trajectories(pa.Table.from_pylist(rows)) is None
 
 
@@ -201,3 +219,11 @@ def test_the_answer_leaves_out_what_has_no_direction_and_says_so() -> None:
     answer = alignment_answer(record(around(0.5, 0.02), around(0.0, 0.0), None, ["empty"]))
     assert "points rather" not in answer
     assert "for empty is its own prediction" in answer
+
+
+def test_the_answer_names_what_it_leaves_out() -> None:
+    one = record(around(0.5, 0.02), around(0.0, 0.0), None, [])
+    answer = alignment_answer(one.model_copy(update={"incomplete": ["negative"], "without_direction": 3}))
+    assert "Evaluated at some steps only, and so left out: negative." in answer
+    assert "Left out, too: 3 pictures" in answer
+    assert "eft out" not in alignment_answer(one)

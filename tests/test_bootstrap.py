@@ -133,6 +133,21 @@ def test_wilsons_interval_holds_the_rate_and_mirrors(n: int, share: float, level
     assert (1 - mirrored.high, 1 - mirrored.low) == pytest.approx((interval.low, interval.high))
 
 
+@pytest.mark.parametrize("kind", ["mean", "statistic"])
+def test_intervals_over_few_prompts_cover_as_often_as_those_over_many(kind: str) -> None:
+    prompts, pictures, covered = 10, 6, 0
+    clusters = torch.arange(prompts).repeat_interleave(pictures)
+    for k in range(150):
+        values = gaussian(prompts, seed=k).repeat_interleave(pictures) + 0.3 * gaussian(60, seed=1000 + k)
+        if kind == "mean":
+            interval = mean_interval(values, 200, 0.95, k, clusters)
+        else:
+            interval = statistic_interval(lambda index, v=values: float(v[index].mean()), 60, 200, 0.95, k, clusters)  # type: ignore[misc]
+        covered += interval.low <= 0 <= interval.high
+        assert values.min() <= interval.low or kind == "statistic"
+    assert covered / 150 >= 0.92, "the bootstrap covers 89 %, random subsets 88 %"
+
+
 def test_too_few_images_are_counted() -> None:
     with pytest.raises(ValueError, match="means need at least 2 values, found 1"):
         mean_interval(torch.ones(1), 100, 0.95, 0)

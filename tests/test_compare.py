@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Features, Value
 from torch import Tensor
 
 from eval.arm_files import (
@@ -17,22 +18,32 @@ from eval.arm_files import (
     reference_captions,
 )
 from eval.arm_shift import (
+    PERMUTATIONS,
     against_baseline,
+    against_reference,
     first_of_each,
     lpips_difference,
     named_directions,
     permutations,
     within_prompt,
 )
-from eval.features import SetFeatures
+from eval.compare import _adjusted, alignment_of, compare
+from eval.features import REFERENCE, SetFeatures, load_features, save_features
+from eval.frechet import frechet_distance
 from eval.jackknife import deletions
+from eval.mmd_test import mmd_test
+from eval.neighbours import neighbour_metrics
 from eval.paired_arms import ArmValues, arm_replicates
 from eval.score import SCORE_FEATURES
 from pipeline.errors import InputError
-from pipeline.layout import REFERENCE_SET, SCORES
+from pipeline.guidance import EMPTY, GUIDE, MAIN, NEGATIVE
+from pipeline.json_file import seal_json
+from pipeline.layout import FEATURES, METRICS, REFERENCE_SET, SCORES, SETS, TRACES
+from pipeline.shard_files import TRACE_FEATURES
 from pipeline.shards import read_set, write_shard
-from pipeline.study import Metrics, parse_study
+from pipeline.study import Metrics, Study, parse_study
 from pipeline.tinybooru.build import build
+from pipeline.trace import trace_rows, trace_step
 
 N, D = 40, 5
 MADE_WITH = {"extractor": "clip", "extractor_digest": "a", "resize": "r", "precision": "float32", "set": "s"}
@@ -80,9 +91,33 @@ def test_there_are_as_many_permutations_as_a_decision_needs() -> None:
     assert permutations(1, 0.95) == 999
 
 
-def test_a_test_against_the_reference_takes_one_picture_of_each_prompt() -> None:
+def test_a_test_against_the_reference_takes_one_picture_of_each_prompt(settings: Metrics) -> None:
     assert first_of_each(torch.tensor([7, 7, 3, 9, 3, 9, 9])).tolist() == [0, 2, 3]
     assert first_of_each(torch.arange(5)).tolist() == [0, 1, 2, 3, 4]
+    arm, real = values(gaussian(N, D, seed=10)), gaussian(60, D, seed=11)
+    prompts = torch.arange(N // 2).repeat_interleave(2)
+    found = arm_replicates({"arm": arm}, "arm", real, 3, deletions(prompts, 0))["arm"]
+    reference = SetFeatures([str(k) for k in range(60)], real, real[:, :0], MADE_WITH)
+    tested = against_reference(arm, found, reference, prompts, settings)["two_sample"]
+    expected = mmd_test(arm.features[::2], real, PERMUTATIONS, settings.seed)
+    assert (tested["mmd2"], tested["mmd_p"]) == (pytest.approx(expected.mmd2), expected.p)
+
+
+def test_precision_and_recall_of_an_arm_and_of_what_is_left_of_it_are_those_of_the_score() -> None:
+    # Of whole numbers many lie on the rim of a ball.
+    x, reference = ((size * gaussian(n, 3, seed=n)).round() for n, size in ((N, 4), (90, 3)))
+    kept = deletions(torch.arange(N), 0, groups=10)
+    found = arm_replicates({"arm": values(x)}, "arm", reference, 3, kept)["arm"]
+    for name in ("precision", "recall"):
+        assert found[name].value == pytest.approx(getattr(neighbour_metrics(x, reference, 3), name))
+        left = [getattr(neighbour_metrics(x[index], reference, 3), name) for index in kept]
+        assert found[name].without.tolist() == pytest.approx(left)
+        assert len(set(left)) > 2
+
+
+def test_every_question_is_adjusted_over_the_arms() -> None:
+    asked = {"a": {"shift": 0.01, "spread": 0.5}, "b": {"shift": 0.04, "spread": 0.02}}
+    assert _adjusted(asked) == {"a": {"shift": 0.02, "spread": 0.5}, "b": {"shift": 0.04, "spread": 0.04}}
 
 
 def test_exchanging_the_arms_turns_the_differences(settings: Metrics) -> None:
@@ -172,6 +207,78 @@ def test_a_foreign_reference_other_pictures_and_other_dimensions_are_refused() -
     wider = SetFeatures([], gaussian(0, D + 1, seed=0), gaussian(0, D, seed=0), reference.provenance)
     with pytest.raises(InputError, match="features of 'cfg' have 5 dimensions, of the reference 6"):
         check_one_instrument("cfg", ours, wider, {"reference": "real", "set": "s"})
+
+
+def write_trace(arm: str) -> Tensor:
+    """A trace in which the negative prompt pushes as the guide does; the cosine [N] of that with the empty prompt's."""
+    main = torch.zeros(N, 1, 8, 8)
+    empty, guide = (gaussian(*main.shape, seed=k).float() for k in (12, 13))
+    predicted = {MAIN: main, EMPTY: empty, NEGATIVE: guide, GUIDE: guide}
+    steps = [trace_step(k, 0, 10 / (k + 1), main, predicted, main + 1, 1) for k in range(2)]
+    rows = [trace_rows(steps, picture) for picture in range(N)]
+    columns = {name: [value for one in rows for value in one[name]] for name in rows[0]}
+    columns["image_id"] = [f"{arm}-{k:03}" for k in range(N) for _ in steps]
+    write_shard(TRACES / arm / "part-00000.parquet", columns, TRACE_FEATURES, "s")
+    return torch.nn.functional.cosine_similarity(empty.flatten(1), guide.flatten(1))
+
+
+def test_a_negative_prompt_that_pushes_as_the_guide_does_is_closer_to_the_guide(
+    project: Any, settings: Metrics
+) -> None:
+    to_empty = write_trace("unguided")
+    found = alignment_of("unguided", torch.arange(N), settings)
+    assert found is not None
+    assert found.guide_over_empty is not None
+    assert found.guide_over_empty.value == pytest.approx(float(1 - to_empty.mean()), rel=1e-4)
+    assert found.guide_over_empty.low > 0
+    assert "points rather the way of the weaker network than that of the empty prompt" in found.answer
+
+
+@pytest.fixture
+def measured(networks_project: Any, params: dict[str, Any]) -> Study:
+    """The files of a study of two guided arms: cfg is far from the baseline, negative is not.
+
+    Its level asks for more permutations than the least.
+    """
+    params["arms"] = {name: params["arms"][name] for name in ("unguided", "cfg", "negative")}
+    params["metrics"]["level"] = 0.999
+    params["generate"]["pictures"], params["reference"]["pictures"] = N, 100
+    study = parse_study(params, "test")
+    written = Features({"image_id": Value("string"), "prompt": Value("string")})
+    for k, (name, size) in enumerate({**dict.fromkeys(study.arms, N), REFERENCE: 100}.items()):
+        ids, prompts = [f"{name}-{i:03}" for i in range(size)], [f"{i}" for i in range(size)]
+        provenance = {**MADE_WITH, "set": name}
+        vectors = gaussian(size, D, seed=k) + 3 * (name == "cfg")
+        found = SetFeatures(ids, vectors, torch.zeros(size, 0), provenance)
+        save_features(FEATURES / name / "clip.safetensors", found)
+        folder = REFERENCE_SET if name == REFERENCE else SETS / name
+        write_shard(folder / "part-00000.parquet", {"image_id": ids, "prompt": prompts}, written, "s")
+        if name == REFERENCE:
+            continue
+        columns = {column: own.tolist() for column, own in values(vectors, seed=10 * k).scores.items()}
+        columns |= {"image_id": ids, "pair_id": list(range(N)), "realism": [1.0] * N, "inside_reference": [True] * N}
+        write_shard(SCORES / f"{name}.parquet", columns, SCORE_FEATURES, "s")
+        fd = {"value": 1, "low": 0, "high": 2, "n": N}
+        detail = {"scores": {"fd": fd}, "provenance": {**provenance, "reference": REFERENCE}}
+        (METRICS / "detail").mkdir(parents=True, exist_ok=True)
+        (METRICS / "detail" / f"{name}.json").write_bytes(seal_json(json.dumps(detail)))
+        write_trace(name)
+    return study
+
+
+def test_a_comparison_has_the_p_values_of_its_number_of_arms_and_the_floors_of_real_pictures(measured: Study) -> None:
+    found = compare(measured)
+    against = {arm.arm: numbers for arm, numbers in found.guided}
+    least = 1 / (1 + permutations(2, 0.999))
+    raw = {name: numbers.two_sample.mmd_p for name, numbers in against.items()}
+    assert raw["cfg"] == pytest.approx(least)
+    assert raw["negative"] > 0.05
+    adjusted = {name: numbers.adjusted_p["shift"] for name, numbers in against.items()}
+    assert adjusted == pytest.approx({"cfg": 2 * least, "negative": raw["negative"]})
+    real = load_features(FEATURES / REFERENCE / "clip.safetensors").images
+    assert found.floor.fd.value == pytest.approx(frechet_distance(real[:N], real[N:]))
+    assert found.floor.between_sets.value == pytest.approx(frechet_distance(real[:N], real[N : 2 * N]))
+    assert [one.arm for one in found.alignment] == list(measured.arms)
 
 
 @pytest.fixture

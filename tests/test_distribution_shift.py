@@ -2,14 +2,16 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from torch import Tensor
 
 from eval.anchor import Anchor
-from eval.classifier_test import classifier_auc
+from eval.classifier_test import _delong, classifier_auc
 from eval.composition import jensen_shannon, paired_composition_p_value, total_variation
 from eval.contraction import leading_directions
 from eval.frechet import decompose
@@ -120,6 +122,47 @@ def test_a_change_of_composition_is_found_and_none_is_not() -> None:
     fewer = torch.nn.functional.one_hot(torch.tensor([0] * 40 + [1] * 40 + [2] * 20), 3)
     assert paired_composition_p_value(fewer, people, 999, 0) < 0.01
     assert paired_composition_p_value(people, people, 999, 0) == 1
+
+
+def test_what_changes_every_prompt_its_own_way_is_no_change_over_prompts() -> None:
+    # By nothing on average: pairs alone take that for a change.
+    clusters, n = torch.arange(16).repeat_interleave(12), 40
+    found = []
+    for k in range(n):
+        share = (0.5 + 0.2 * gaussian(16, seed=k).clamp(-2, 2)).repeat_interleave(12)
+        ours, theirs = torch.stack([share, 1 - share], 1), torch.full((192, 2), 0.5).double()
+        x, y = (0.3 * gaussian(192, 3, seed=seed) for seed in (k, 100 + k))
+        x += gaussian(16, 3, seed=200 + k).repeat_interleave(12, 0)
+        y += gaussian(16, 3, seed=300 + k).repeat_interleave(12, 0)
+        found.append(
+            [
+                paired_composition_p_value(ours, theirs, 199, 0),
+                paired_mmd_test(x, y, 199, 0).p,
+                paired_composition_p_value(ours, theirs, 199, 0, clusters),
+                paired_mmd_test(x, y, 199, 0, clusters).p,
+            ]
+        )
+    below = (torch.tensor(found) <= 0.05).sum(0)
+    assert (below[:2] > n / 3).all()
+    assert (below[2:] <= 5).all()
+
+
+def test_pairs_on_their_own_are_clusters_of_one() -> None:
+    x, y = gaussian(40, 3, seed=0) + 0.2, gaussian(40, 3, seed=1)
+    alone = torch.arange(40)
+    assert paired_mmd_test(x, y, 199, 0) == paired_mmd_test(x, y, 199, 0, alone)
+    ours, theirs = x.softmax(1), y.softmax(1)
+    assert paired_composition_p_value(ours, theirs, 199, 0) == paired_composition_p_value(ours, theirs, 199, 0, alone)
+
+
+def test_many_real_pictures_do_not_stand_in_for_prompts_that_are_few() -> None:
+    # Five pictures with a prompt each against 100 real ones, which vary in nothing.
+    pairs, right = np.repeat([100.0, 5.0], [5, 100]), np.repeat(4.0, 105)
+    right[:5] = [100, 80, 60, 90, 70]
+    found = _delong(pairs, right, np.arange(105), 5, 0.95)
+    error = math.sqrt(5 / 4 * 1000) / 500
+    assert found.value == pytest.approx(0.8)
+    assert found.low == pytest.approx(0.8 - stats.t.ppf(0.975, 4) * error)
 
 
 def test_pictures_of_a_prompt_that_are_alike_have_no_diversity() -> None:

@@ -4,17 +4,22 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from datasets import Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labeling.estimates import ArmScores, estimate
+from labeling import ppi
+from labeling.estimates import ArmScores, estimate, load_scores
 from labeling.records import Label, PairLabel, SampledPair, SampledTask
 from pipeline.errors import InputError
 from pipeline.rates import load_rates
+from pipeline.shards import write_shard
 from pipeline.study import Study, parse_study
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PICTURES = 40
+VERDICTS = ("legit_human", "malformed_human", "object_or_scenery", "pattern")
+SCORES = ("kind_legit_human", "p_malformed", "kind_object_or_scenery", "kind_pattern")
 
 
 @pytest.fixture
@@ -131,6 +136,39 @@ def test_scores_of_the_verdict_make_a_second_interval(study):
     assert arm.verdicts["object_or_scenery"].powered is None
 
 
+def test_every_picture_has_its_own_score_of_its_verdict(study, tmp_path):
+    random = np.random.default_rng(0)
+    verdicts = {
+        "unguided": np.array([VERDICTS[k // 2 % 4] for k in range(PICTURES)]),
+        "cfg": np.array([VERDICTS[k % 4] for k in range(PICTURES)]),
+    }
+    tasks = [task(arm, pair) for arm in verdicts for pair in range(20)]
+    labels = [label(t.task_id, verdicts[t.arm][t.pair_id]) for t in tasks]
+    told, mixed = {}, {}
+    for arm, own in verdicts.items():
+        told[arm] = {verdict: 0.5 * (own == verdict) + random.uniform(0, 0.5, PICTURES) for verdict in VERDICTS}
+        order = random.permutation(PICTURES)
+        columns = {score: told[arm][verdict][order] for verdict, score in zip(VERDICTS, SCORES, strict=True)}
+        features = Features({"pair_id": Value("int64"), **dict.fromkeys(SCORES, Value("float64"))})
+        write_shard(tmp_path / f"{arm}.parquet", {"pair_id": order, **columns}, features, "mark")
+        mixed[arm] = load_scores(tmp_path, arm)
+    rates = estimate(study, tasks, labels, [], [], mixed)
+    for verdict in VERDICTS:
+        (base, of_base), (ours, of_ours) = (
+            ((own == verdict)[:20] * 1.0, told[arm][verdict]) for arm, own in verdicts.items()
+        )
+        for found, powered, seen, score in (
+            (rates.of_arm("cfg"), ppi.rate, ours, of_ours),
+            (rates.of_arm("unguided"), ppi.rate, base, of_base),
+            (rates.differences[0], ppi.difference, ours - base, of_ours - of_base),
+            (rates.canvases[0], ppi.rate, (ours + base) / 2, (of_ours + of_base) / 2),
+        ):
+            expected = powered(seen, [0.5] * 20, 0.95, PICTURES, score[:20], score)
+            assert expected.scores_used > 0.5
+            one = found.verdicts[verdict].powered
+            assert (one.value, one.low, one.high) == pytest.approx((expected.value, expected.low, expected.high))
+
+
 def test_a_canvas_is_the_mean_of_its_arms_pair_by_pair(study):
     ours, theirs = twenty("cfg", 8), twenty("unguided", 4)
     other = twenty("negative", 20, canvas="64x96")
@@ -209,9 +247,6 @@ def test_labels_of_other_tasks_are_counted_and_left_out(study):
 def test_a_task_without_scores_is_named(study):
     with pytest.raises(InputError, match=r"the sample holds 'cfg-000099', which has no scores"):
         estimate(study, [task("cfg", 99)], [], [], [], scores())
-
-
-VERDICTS = ("legit_human", "malformed_human", "object_or_scenery", "pattern")
 
 
 @settings(max_examples=8)

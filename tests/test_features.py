@@ -21,6 +21,7 @@ from eval.extractor import Extractor, embed_images
 from eval.features import SetFeatures, extract, load_extractor, load_features, refresh, save_features
 from eval.frechet import frechet_distance
 from eval.inception import load_inception
+from eval.plain_text import plain_text
 from eval.pyramid import Pyramid
 from pipeline.compose import compose
 from pipeline.errors import InputError
@@ -28,6 +29,7 @@ from pipeline.executor_settings import LocalExecutor
 from pipeline.shards import read_table, shard_paths, write_shard
 from pipeline.study import Extractor as ExtractorSettings
 from pipeline.study import parse_study
+from pipeline.text_settings import TextSettings
 from pipeline.tinybooru.build import FEATURES, build
 from pipeline.tinybooru.picture import draw, plan
 
@@ -197,6 +199,32 @@ def test_features_have_ids_provenance_and_always_the_same_bytes(picture_set: Pat
     assert (back.ids, back.provenance) == (features.ids, features.provenance)
     assert torch.equal(back.images, features.images)
     assert {"extractor", "extractor_digest", "resize", "precision", "set", "code"} == set(back.provenance)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "settings", "said"),
+    [
+        ("1girl, (smile:1.3), blue_hair", {"syntax": "a1111", "underscores": "spaces"}, "1girl, smile, blue hair"),
+        (r"miku_\(vocaloid\), ^_^", {"syntax": "a1111", "underscores": "spaces"}, "miku (vocaloid), ^_^"),
+        ("a cat BREAK [a dog]", {"syntax": "a1111"}, "a cat a dog"),
+        ("{{cat}}, [dog]", {"syntax": "novelai"}, "cat, dog"),
+        ("(cat:1.3) {dog}, blue_hair", {}, "(cat:1.3) {dog}, blue_hair"),
+    ],
+)
+def test_scorers_read_what_a_prompt_says_and_not_its_weights(prompt: str, settings: dict[str, Any], said: str) -> None:
+    assert plain_text(prompt, TextSettings.model_validate(settings)) == said
+
+
+def test_the_weights_of_prompts_are_no_words_of_their_features(picture_set: Path, tmp_path: Path) -> None:
+    clip, settings = load_clip(ROOT / "models/tinybooru/clip", CPU), TextSettings(syntax="a1111", underscores="spaces")
+    (path,) = shard_paths(picture_set)
+    columns = read_table(path, list(FEATURES)).to_pydict()
+    texts = []
+    for k, prompt in enumerate(("(smile:1.3), blue_hair", "smile, blue hair")):
+        columns["prompt"] = [prompt] * 12
+        write_shard(tmp_path / f"{k}/part-00000.parquet", columns, FEATURES, "s")
+        texts.append(extract(tmp_path / str(k), "clip", clip, text=settings).texts)
+    torch.testing.assert_close(*texts)
 
 
 def test_the_order_of_the_pictures_changes_nothing(pictures: list[Image.Image]) -> None:

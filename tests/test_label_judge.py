@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from labeling.demo import mistaken
+from labeling.demo import main, mistaken
 from labeling.judge import WEIGHTS, Judgement, better, judge, judge_version
 from pipeline.errors import InputError
 from pipeline.tinybooru.build import plans
@@ -59,6 +59,21 @@ def test_mistakes_come_at_their_rate_and_again_for_the_same_task():
     assert given == [mistaken("pattern", VERDICTS, 0.3, str(k), "judge") for k in range(1000)]
     assert given != [mistaken("pattern", VERDICTS, 0.3, str(k), "another") for k in range(1000)]
     assert {mistaken("tie", ("left", "right", "tie"), 0.0, str(k), "judge") for k in range(50)} == {"tie"}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--error-rate", "1.5"], r"--error-rate is 1\.5; a share lies between 0 and 1"),
+        (["--error-rate", "nan"], r"--error-rate is nan; a share lies between 0 and 1"),
+        (["--labeller", "a@b"], r"--labeller is 'a@b'; letters and digits only"),
+    ],
+)
+def test_no_labeller_is_simulated_without_a_share_of_errors_and_a_plain_name(tmp_path, monkeypatch, given, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["labeling.demo", *given])
+    with pytest.raises(InputError, match=message):
+        main()
 
 
 def test_a_missing_judge_is_named(tmp_path):

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,11 @@ import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 
+from eval.clusters import FEWEST
 from eval.lpips import PARTNERS, load_lpips, within_prompt_lpips
+from eval.score import known_mean
 from pipeline.errors import InputError
+from pipeline.study import Metrics
 from pipeline.tinybooru.picture import draw, plan
 
 CPU = torch.device("cpu")
@@ -26,25 +30,34 @@ def gray(level: int) -> Image.Image:
     return Image.new("RGB", (8, 8), (level, level, level))
 
 
+# Enough prompts to be resampled whole; their pictures come last and are alone with their prompts.
+OTHERS = [f"other {k}" for k in range(FEWEST)]
+
+
 def test_equal_pictures_are_not_diverse_and_unlike_ones_are(vgg16: Path) -> None:
     a, b, c = (draw(plan(0, k), 64) for k in range(3))
     near = Image.fromarray((np.asarray(a) // 2 * 2).astype(np.uint8))
     distance, _ = load_lpips(vgg16, CPU)
     pictures = [a, a, a, b, c, near, a]
-    found = within_prompt_lpips(pictures.__getitem__, torch.tensor([0, 0, 1, 2, 2, 3, 3]), distance, seed=0)
+    found = within_prompt_lpips(pictures.__getitem__, [*"aabccdd", *OTHERS], distance, seed=0)
     assert found[:2].tolist() == pytest.approx([0, 0], abs=1e-7)
     assert math.isnan(found[2])
     assert found[3] == found[4] > 10 * found[5] > 0
 
 
-def test_one_prompt_that_repeats_among_others_has_no_interval() -> None:
-    with pytest.raises(ValueError, match="needs 2 prompts with 2 pictures for its interval; of 3 one has"):
-        within_prompt_lpips(lambda k: gray(k), torch.tensor([0, 0, 1, 2]), brightness, seed=0)
+def test_one_distance_has_no_interval() -> None:
+    with pytest.raises(ValueError, match="needs 2 prompts with 2 pictures for its interval; of 12 one has"):
+        within_prompt_lpips(gray, [*"aaab", *OTHERS], brightness, seed=0)
+    with pytest.raises(
+        ValueError, match="2 pairs of pictures of one prompt for its interval, found 1 among 4 pictures"
+    ):
+        within_prompt_lpips(gray, list("aaab"), brightness, seed=0)
 
 
 def test_a_prompts_mean_is_that_over_its_pairs() -> None:
-    levels = [0, 51, 255, 102]
-    found = within_prompt_lpips(lambda k: gray(levels[k]), torch.tensor([7, 7, 7, 7]), brightness, seed=0)
+    levels = [0, 51, 255, 102, 30, 60]
+    found = within_prompt_lpips(lambda k: gray(levels[k]), [*"aaaabb", *OTHERS], brightness, seed=0)[:4]
+    levels = levels[:4]
     pairs = [abs(a - b) / 127.5 for i, a in enumerate(levels) for b in levels[:i]]
     assert float(found.mean()) == pytest.approx(sum(pairs) / len(pairs))
     assert float(found[0]) == pytest.approx((51 + 255 + 102) / 3 / 127.5)
@@ -58,11 +71,29 @@ def test_a_prompt_of_many_pictures_costs_no_square() -> None:
         return brightness(a, b)
 
     n = 60
-    found = within_prompt_lpips(lambda k: gray(4 * k), torch.zeros(n).long(), counting, seed=0)
-    assert sum(seen) == n * PARTNERS / 2
+    of_others = 3
+    found = within_prompt_lpips(lambda k: gray(4 * min(k, n)), [*"a" * n, *"bbb", *OTHERS], counting, seed=0)[:n]
+    assert sum(seen) == n * PARTNERS / 2 + of_others
     everything = torch.arange(n).double()
     mean = float((everything[:, None] - everything).abs().sum()) / (n * (n - 1)) * 4 / 127.5
     assert float(found.mean()) == pytest.approx(mean, rel=0.1)
+
+
+def test_distances_of_few_prompts_share_no_picture_so_that_their_interval_covers(params: dict[str, Any]) -> None:
+    settings = Metrics.model_validate(params["metrics"])
+    n, expected, covered = 48, 2 / math.sqrt(math.pi) / 127.5, 0
+    for k in range(60):
+        levels = torch.randn(n, generator=torch.Generator().manual_seed(k)).tolist()
+
+        def apart(a: torch.Tensor, b: torch.Tensor, levels: list[float] = levels) -> torch.Tensor:
+            of = [torch.tensor([levels[round(float(127.5 * (one.mean() + 1)))] for one in side]) for side in (a, b)]
+            return (of[0] - of[1]).abs().double() / 127.5
+
+        found = within_prompt_lpips(gray, ["one"] * n, apart, seed=0)
+        assert int(found.isnan().sum()) == n / 2
+        interval = known_mean(found, settings, None)
+        covered += interval.low <= expected <= interval.high
+    assert covered / 60 > 0.85, "sharing pictures, 65 % of the intervals cover"
 
 
 def test_the_weights_of_the_file_are_those_that_look(vgg16: Path, tmp_path: Path) -> None:
@@ -79,7 +110,7 @@ def test_the_weights_of_the_file_are_those_that_look(vgg16: Path, tmp_path: Path
 
 def test_what_cannot_be_measured_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a prompt with 2 pictures; 2 prompts have 1 each"):
-        within_prompt_lpips(lambda k: gray(k), torch.tensor([0, 1]), brightness, seed=0)
+        within_prompt_lpips(gray, ["a", "b"], brightness, seed=0)
     with pytest.raises(InputError, match=r"x\.safetensors is missing; get it with `hf download timm/vgg16"):
         load_lpips(tmp_path / "x.safetensors", CPU)
     save_file({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "x.safetensors")

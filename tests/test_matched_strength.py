@@ -154,6 +154,35 @@ def test_a_method_that_hardly_leaves_the_baseline_sets_no_level() -> None:
     assert levels_of([30.0], [26.0], [20.5], noise=0.2) == [23]
 
 
+def test_a_stronger_arm_that_says_little_takes_no_level_away() -> None:
+    found = {
+        "unguided": numbers(20, 10),
+        "a": numbers(24, 5, noise=0.2),
+        "a noisy": numbers(25, 5, noise=9),
+        "b": numbers(30, 5, noise=0.2),
+    }
+    assert matching_levels([["a"], ["b"]], "unguided", found, "clip_score", LEVEL) == [22]
+    assert matching_levels([["a", "a noisy"], ["b"]], "unguided", found, "clip_score", LEVEL) == [22]
+
+
+def test_an_unguided_baseline_stands_at_its_scale() -> None:
+    arms = {"unguided": ARMS["unguided"], "less": arm("cfg", 0.5), "more": arm("cfg", 2.0)}
+    assert family_paths(arms, "unguided") == {"cfg": ["less", "unguided", "more"]}
+
+
+def test_without_prompts_there_is_no_equal_clip_score() -> None:
+    for one in frontiers(ARMS, "unguided", FOUND, LEVEL, prompted=False):
+        assert {matched["axis"] for matched in one["matched"]} == {"shift"}
+
+
+def test_a_precision_of_none_is_not_certain() -> None:
+    found = {**FOUND, "high": {**FOUND["high"], "precision": sure(0.0)}}
+    (cfg,) = (one for one in frontiers(ARMS, "unguided", found, LEVEL) if one["family"] == "cfg")
+    precision = cfg["points"][-1]["precision"]
+    assert (precision.value, precision.low) == (0, 0)
+    assert precision.high == pytest.approx(0.1611, abs=1e-4)  # Wilson's of 0 among 20
+
+
 def test_methods_that_lower_the_clip_score_are_compared_where_both_have_lowered_it() -> None:
     # FD is a line in the CLIP score for either, so the values at the level are known.
     arms = {"unguided": ARMS["unguided"], **{name: arm("cfg", scale) for name, scale in (("a1", 2.0), ("a2", 3.0))}}

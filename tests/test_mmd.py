@@ -1,11 +1,14 @@
 """KID and CMMD: the peers' numbers, direct computations, and what the discrepancies must obey."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from eval.mmd import cmmd, kid
+from eval.jackknife import Replicates, deletion_groups
+from eval.mmd import cmmd, cmmd_replicates, kid, kid_replicates
 
 
 def gaussian(n: int, d: int, seed: int) -> Tensor:
@@ -56,6 +59,17 @@ def test_equal_sets_have_no_cmmd_and_more_noise_is_more() -> None:
     for distance in (kid, cmmd):
         found = [distance(x + 1 + level * noise, x + 1) for level in (0.0, 0.5, 1.0, 2.0)]
         assert found == sorted(found)
+
+
+@pytest.mark.parametrize(("distance", "replicates"), [(kid, kid_replicates), (cmmd, cmmd_replicates)])
+def test_replicates_are_the_distances_of_what_stays_when_a_group_is_left_out(
+    distance: Callable[[Tensor, Tensor], float], replicates: Callable[[Tensor, Tensor, Tensor], Replicates]
+) -> None:
+    x, y = gaussian(50, 8, 11), 1.1 * gaussian(60, 8, 12) + 0.3
+    groups = deletion_groups(torch.arange(50) // 2, seed=0, groups=7)
+    found = replicates(x, y, groups)
+    assert (found.value, found.n) == (pytest.approx(distance(x, y)), 50)
+    assert found.without.tolist() == pytest.approx([distance(x[groups != k], y) for k in range(7)])
 
 
 def test_how_the_work_is_cut_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

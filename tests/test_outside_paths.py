@@ -51,14 +51,17 @@ def test_no_key_of_the_model_leaves_the_project_or_the_hub_s_cache(params: dict[
         parse_study(params, "test")
 
 
-@pytest.mark.parametrize("path", ["/x/y", "../x/y", "prompts/../../x"])
+@pytest.mark.parametrize("path", ["/x/y", "../x/y", "prompts/../../x", "pictures/../../x"])
 @pytest.mark.parametrize(
     "change",
     [
         lambda path: {"prompts": {"source": "file", "path": path}},
         lambda path: {"prompts": {"source": "dataset", "path": path, "column": "text"}},
+        lambda path: {"reference": {"source": path}},
         lambda path: {"model": {"weaken": {"name": "lora", "file": f"{path}.safetensors"}}},
         lambda path: {"metrics": {"aesthetic_head": path}},
+        lambda path: {"metrics": {"malformed_classifier": path}},
+        lambda path: {"metrics": {"kind_prompts": path}},
         lambda path: {"metrics": {"lpips": path}},
         lambda path: {"metrics": {"scorers": {"pickscore": path}}},
         lambda path: {"features": {"extractors": {"clip": {"model": "open_clip", "weights": path}}}},
@@ -74,7 +77,7 @@ def test_no_other_key_that_names_a_file_leaves_the_project(params: dict[str, Any
             else new
         )
 
-    with pytest.raises(InputError, match=r"must (be a path inside the project|lie in prompts/)"):
+    with pytest.raises(InputError, match=r"must (be a path inside the project|lie in (prompts|pictures)/)"):
         parse_study(merge(params, change(path)), "test")
 
 
@@ -207,13 +210,22 @@ def test_weights_may_lie_elsewhere_where_their_owner_links_them(
 
 def strings_of(schema: Any) -> set[str]:
     """The keys of a schema under which any text is taken."""
-    found = set()
-    for owner in [schema, *schema.get("$defs", {}).values()]:
-        for key, kind in owner.get("properties", {}).items():
-            options = kind.get("anyOf", [kind])
-            if any(o.get("type") == "string" and not {"enum", "const", "pattern"} & set(o) for o in options):
-                found.add(f"{owner.get('title')}.{key}")
-    return found
+    return {
+        f"{owner.get('title')}.{key}"
+        for owner in [schema, *schema.get("$defs", {}).values()]
+        for key, kind in owner.get("properties", {}).items()
+        if takes_any_text(kind)
+    }
+
+
+def takes_any_text(kind: Any) -> bool:
+    """Whether a value is any text, or a list or mapping that may hold some."""
+    if isinstance(kind, bool):
+        return kind  # of a mapping: with values of any kind, or with no more keys
+    inner = [*kind.get("anyOf", []), *kind.get("prefixItems", []), *kind.get("patternProperties", {}).values()]
+    inner += [kind[key] for key in ("items", "additionalProperties") if key in kind]
+    is_free = kind.get("type") == "string" and not {"enum", "const", "pattern"} & set(kind)
+    return is_free or any(takes_any_text(option) for option in inner)
 
 
 def test_every_key_of_free_text_is_known_to_this_test() -> None:
@@ -226,8 +238,9 @@ def test_every_key_of_free_text_is_known_to_this_test() -> None:
             "Arm.quality_preset",
             "DatasetPrompts.column",
         ),
-        *("Extractor.hub", "Metrics.kind_prompts", "Model.licence", "Model.licence_link", "Sampler.scheduler"),
-        *("Tracking.experiment", "Study.baseline", "Guider.guider"),
+        *("Extractor.hub", "Model.licence", "Model.licence_link", "Sampler.scheduler", "Guider.guider"),
+        *("GridPrompts.axes", "Perturb.layers", "DropLayers.layers", "ImageToImage.source"),
+        "Guider.arguments",
     }
     places = {
         *(
@@ -240,6 +253,7 @@ def test_every_key_of_free_text_is_known_to_this_test() -> None:
             "FilePrompts.path",
         ),
         *("DatasetPrompts.path", "Extractor.weights", "Metrics.aesthetic_head", "Metrics.malformed_classifier"),
-        *("Metrics.lpips", "ImageToImage.from", "Tracking.uri", "RayExecutor.address", "RayExecutor.storage"),
+        *("Metrics.kind_prompts", "Metrics.scorers", "Metrics.lpips", "Reference.source"),
+        *("ImageToImage.from", "Tracking.uri", "RayExecutor.address", "RayExecutor.storage"),
     }
-    assert strings_of(Study.model_json_schema(by_alias=True)) <= texts | places
+    assert strings_of(Study.model_json_schema(by_alias=True)) == texts | places

@@ -1,5 +1,6 @@
 """Publishing with the real client against a stand-in Hub on loopback: once, whole, private, and without leaks."""
 
+import errno
 import hashlib
 import json
 import os
@@ -188,6 +189,34 @@ def test_a_connection_that_breaks_in_the_middle_is_continued(project: Path, hub:
     assert set(hub.sent.values()) == {1}
     assert len(repository.commits) == 2
     assert remote(hub) == local(project)
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_a_storage_of_the_hub_that_does_not_answer_is_one_line(
+    project: Path, hub: Hub, publish: Publish, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """With the client's own uploader (Xet), which the stand-in gives no storage; it raises Python's ConnectionError."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+    hub.refuses["xet-write-token"] = (status, "no storage today")
+    with pytest.raises(InputError, match=r"does not answer \(ConnectionError\); .*run the same command again"):
+        publish()
+    assert any("xet-write-token" in request for request in hub.requests)
+    assert len(hub.repository(REPO).commits) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), PermissionError(errno.EACCES, "Permission denied")]
+)
+def test_this_machines_disk_is_not_taken_for_the_hub(
+    project: Path, hub: Hub, publish: Publish, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(publish_module.HfApi, "preupload_lfs_files", full)
+    with pytest.raises(type(error)) as raised:
+        publish()
+    assert raised.value is error
 
 
 def test_a_run_that_broke_off_before_its_tag_is_tagged(project: Path, hub: Hub, publish: Publish) -> None:

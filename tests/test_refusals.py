@@ -14,13 +14,21 @@ import torch
 import yaml
 
 from eval import compare, features, score
+from eval.aesthetic import load_aesthetic_head
+from eval.clip import clip_score, load_clip
 from eval.features import SetFeatures, load_features, save_features
+from eval.finish import finish
+from eval.kinds import KINDS, kind_probabilities, load_kind_prompts
+from eval.malformed import load_classifier
+from eval.neighbours import neighbour_metrics
+from eval.realism import realism
 from pipeline.comparison import COMPARISON
 from pipeline.compose import compose
 from pipeline.errors import run_stage
 from pipeline.layout import FEATURES, METRICS, REFERENCE_SET, SCORES, SETS
 from pipeline.shard_files import SET_FEATURES as COLUMNS
-from pipeline.shards import read_set, write_shard
+from pipeline.shards import decode_images, read_set, read_table, write_shard
+from pipeline.study import load_study
 from pipeline.tinybooru.build import build
 
 ROOT = Path(__file__).parent.parent
@@ -114,6 +122,32 @@ def another(key: str) -> Callable[[SetFeatures], SetFeatures]:
 def test_what_is_refused_below_was_scored_before_it_was_changed(study: Path) -> None:
     assert {path.name for path in numbers()} >= {"unguided.json", "cfg.json", "cfg.parquet", "compare.json"}
     assert json.loads((METRICS / "cfg.json").read_text())["n"] == PICTURES
+
+
+def test_every_score_is_of_the_arms_pictures_and_the_clip_score_of_what_the_baseline_was_asked_for(study: Path) -> None:
+    asked_for = load_study()
+    settings, device = asked_for.metrics, torch.device("cpu")
+    arm, baseline, reference = (
+        load_features(FEATURES / name / "clip.safetensors") for name in ("cfg", "unguided", features.REFERENCE)
+    )
+    assert not torch.allclose(arm.texts, baseline.texts), "the arms have prompts of their own"
+    pictures = list(decode_images(read_set(SETS / "cfg", ["image"])))
+    clip = load_clip(Path(asked_for.features.extractors["clip"].weights), device)
+    prompts = {kind: clip.embed_texts(own) for kind, own in load_kind_prompts(Path(settings.kind_prompts)).items()}
+    kinds = kind_probabilities(arm.images, prompts, clip.logit_scale)
+    expected = {
+        "clip_score": clip_score(arm.images, baseline.texts),
+        "aesthetic": load_aesthetic_head(Path(settings.aesthetic_head))(arm.images),
+        "p_malformed": load_classifier(Path(settings.malformed_classifier), device)(pictures),
+        **{f"kind_{kind}": kinds[:, KINDS.index(kind)] for kind in KINDS},
+        "realism": realism(arm.images, reference.images, settings.precision_recall_k),
+        "inside_reference": neighbour_metrics(arm.images, reference.images, settings.precision_recall_k).inside,
+        **vars(finish(pictures)),
+    }
+    scores = read_table(SCORES / "cfg.parquet")
+    assert set(scores.column_names) == {"image_id", "pair_id", *expected}
+    for name, values in expected.items():
+        assert scores[name].to_pylist() == pytest.approx(values.tolist(), rel=1e-6), name
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -14,7 +14,15 @@ from pipeline.drawing import LEVELS, Sampler
 from pipeline.errors import InputError
 from pipeline.parametrisation import PREDICTION_TYPES, from_x0
 from pipeline.sampler import moments
-from pipeline.schedulers import SCHEDULERS, Start, begin, build_scheduler, initial_noise, noise_levels
+from pipeline.schedulers import (
+    IMAGE_TO_IMAGE_SEED,
+    SCHEDULERS,
+    Start,
+    begin,
+    build_scheduler,
+    initial_noise,
+    noise_levels,
+)
 
 CPU = torch.device("cpu")
 SHAPE = (3, 8, 8)
@@ -186,9 +194,28 @@ def test_image_to_image_starts_from_the_picture_with_the_noise_of_its_first_step
     if sigma is None:
         alpha = float(built.alphas_cumprod[left[0]])
         sigma = ((1 - alpha) / alpha) ** 0.5
-    noise, _ = initial_noise([1, 2], SHAPE)
+    noise, _ = initial_noise([1 + IMAGE_TO_IMAGE_SEED, 2 + IMAGE_TO_IMAGE_SEED], SHAPE)
     seen = built.scale_model_input(beginning.x, left[0])  # what the network reads: of unit total variance
     torch.testing.assert_close(seen, (source + sigma * noise) / (1 + sigma**2) ** 0.5, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scheduler", LEVELS)
+def test_image_to_image_draws_no_random_number_that_its_start_was_drawn_with(scheduler):
+    """The start comes from the same seed: the largest one as well."""
+    seeds = [1, 2**31 - 1]
+    built = build_scheduler(sampler(scheduler), training_schedule().config)
+    theirs, generators = initial_noise(seeds, SHAPE)
+    beginning = begin(built, 12, seeds, SHAPE, CPU, Start(torch.zeros(2, *SHAPE), 1.0))
+    pairs = [(beginning.x, theirs)]
+    pairs += [
+        (torch.randn(1, *SHAPE, generator=own), torch.randn(1, *SHAPE, generator=other))
+        for own, other in zip(beginning.generators, generators, strict=True)
+    ]
+    for ours, others in pairs:
+        for one, other in zip(ours, others, strict=True):
+            assert abs(float(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1])) < 0.25
+    assert not {g.initial_seed() for g in beginning.generators} & {g.initial_seed() for g in generators}
+    built.step(beginning.x, built.timesteps[beginning.skipped], beginning.x, generator=beginning.generators)
 
 
 def test_noise_on_the_start_is_added_to_it():

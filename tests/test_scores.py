@@ -9,6 +9,7 @@ from torchmetrics.functional.pairwise import pairwise_cosine_similarity
 
 from eval.aesthetic import convert_linear_head, fit_aesthetic_head, load_aesthetic_head
 from eval.clip import clip_score, load_clip
+from eval.clusters import prompt_clusters
 from eval.compare import reference_floor
 from eval.features import SetFeatures, load_features, save_features
 from eval.fid import torchmetrics_fid
@@ -20,7 +21,6 @@ from eval.score import (
     kernel_and_extrapolated_metrics,
     known_mean,
     learned_scores,
-    prompt_clusters,
     set_metrics,
 )
 from pipeline.errors import InputError
@@ -162,9 +162,15 @@ def test_pictures_of_one_prompt_are_resampled_together(settings):
 
 
 def test_pictures_are_on_their_own_where_no_prompt_repeats_or_all_are_one():
-    assert prompt_clusters(["a", "b", "c"]) is None
-    assert prompt_clusters(["", "", ""]) is None
-    assert prompt_clusters(["a", "b", "a"]).tolist() == [0, 1, 0]
+    assert prompt_clusters(list("abcdefghijkl")) is None
+    assert prompt_clusters([""] * 12) is None
+    assert prompt_clusters(list("abcdefghija")).tolist() == [*range(10), 0]
+
+
+def test_of_few_prompts_pictures_are_on_their_own():
+    assert prompt_clusters(list("abcabcabc")) is None
+    assert prompt_clusters([f"{k % 9}" for k in range(90)]) is None
+    assert prompt_clusters([f"{k % 10}" for k in range(90)]).tolist() == [k % 10 for k in range(90)]
 
 
 def test_kernel_distances_and_extrapolations_have_intervals_too(settings):
@@ -183,11 +189,11 @@ def test_pictures_without_a_value_are_left_out_of_the_mean(settings):
 
 @pytest.fixture(scope="module")
 def repeated_prompts():
-    """Six pictures of three prompts, as a set's columns."""
+    """Twenty pictures of ten prompts, as a set's columns."""
     from pipeline.shards import encode_png
 
-    planned = [plan(0, k) for k in range(6)]
-    prompts = ["a", "a", "b", "b", "c", "c"]
+    planned = [plan(0, k) for k in range(20)]
+    prompts = [f"{k // 2}" for k in range(20)]
     return pa.table({"prompt": prompts, "image": [{"bytes": encode_png(draw(one, 64))} for one in planned]})
 
 
@@ -211,11 +217,21 @@ def test_preferences_are_for_what_the_pair_was_asked_for(repeated_prompts, setti
     torch.testing.assert_close(theirs["pickscore"], learned_scores(repeated_prompts, own, asked, CPU)[0]["pickscore"])
 
 
+def test_lpips_is_among_the_pictures_of_what_was_asked_whatever_the_arm_drew_from(repeated_prompts, settings, vgg16):
+    asked = settings.model_copy(update={"lpips": str(vgg16)})
+    own = repeated_prompts.column("prompt").to_pylist()
+    drawn_from_nothing = repeated_prompts.set_column(0, "prompt", pa.array([""] * len(own)))
+    theirs, ours = (
+        learned_scores(table, own, asked, CPU)[0]["lpips"] for table in (drawn_from_nothing, repeated_prompts)
+    )
+    torch.testing.assert_close(theirs, ours)
+
+
 def test_learned_scores_are_columns_beside_the_others(repeated_prompts, settings, vgg16, pickscore_folder):
     asked = settings.model_copy(update={"scorers": {"pickscore": str(pickscore_folder)}, "lpips": str(vgg16)})
     own = repeated_prompts.column("prompt").to_pylist()
     columns, digests = learned_scores(repeated_prompts, own, asked, CPU)
-    assert {name: len(values) for name, values in columns.items()} == {"pickscore": 6, "lpips": 6}
+    assert {name: len(values) for name, values in columns.items()} == {"pickscore": 20, "lpips": 20}
     assert set(digests) == {"pickscore", "lpips"}
     assert columns["lpips"].min() > 0
     assert columns["lpips"][0] == columns["lpips"][1]
@@ -225,8 +241,8 @@ def test_learned_scores_are_columns_beside_the_others(repeated_prompts, settings
 def test_lpips_without_a_repeated_prompt_is_refused_before_weights_are_looked_for(repeated_prompts, settings):
     asked = settings.model_copy(update={"lpips": "none.safetensors"})
     own = repeated_prompts.column("prompt").to_pylist()
-    with pytest.raises(ValueError, match="a prompt with 2 pictures; 3 prompts have 1 each"):
-        learned_scores(repeated_prompts.take([0, 2, 4]), own[::2], asked, CPU)
+    with pytest.raises(ValueError, match="a prompt with 2 pictures; 10 prompts have 1 each"):
+        learned_scores(repeated_prompts.take(list(range(0, 20, 2))), own[::2], asked, CPU)
     with pytest.raises(InputError, match=r"none\.safetensors is missing; get it with `hf download timm/vgg16"):
         learned_scores(repeated_prompts, own, asked, CPU)
 

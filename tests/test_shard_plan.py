@@ -2,15 +2,19 @@
 
 import ast
 import json
+import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from pipeline.arm_checks import check_arms
 from pipeline.arm_generator import ArmGenerator
 from pipeline.errors import InputError
+from pipeline.files import file_digest
 from pipeline.shard_plan import CODE, arm_texts, plan_shards
 from pipeline.study import parse_study
 
@@ -99,6 +103,85 @@ def checkpoint_params(params, pipelines_folder, monkeypatch):
     params["arms"] = {"cfg": {"method": "cfg", "scale": 2.0}, "autoguidance": {"method": "autoguidance", "scale": 2.0}}
     params["baseline"] = "cfg"
     return params
+
+
+@pytest.fixture
+def lora_params(checkpoint_params, pipelines_folder, tmp_path, monkeypatch):
+    """The same with a LoRA and another autoencoder; all weights are in a folder of their own, the current one."""
+    for name in ("sd", "sd_guide", "sd2"):
+        shutil.copytree(pipelines_folder / name, tmp_path / name)
+    save_file({"weight": torch.ones(2, 2)}, tmp_path / "epoch.safetensors")
+    checkpoint_params["model"].update(vae="sd2", weaken={"name": "lora", "file": "epoch.safetensors"})
+    monkeypatch.chdir(tmp_path)
+    return checkpoint_params
+
+
+def planned(params, arm="autoguidance"):
+    study = parse_study(params, "test")
+    return [shard.fingerprint for shard in plan_shards(study, arm, arm_texts(study, arm), "cpu")]
+
+
+def change_a_weight(path):
+    content = bytearray(Path(path).read_bytes())
+    content[-1] ^= 1
+    Path(path).write_bytes(content)
+
+
+DECIDING = {
+    "seeds": lambda p, _: p["generate"].update(first_seed=1),
+    "batch": lambda p, _: p["generate"].update(batch=2),
+    "threads": lambda p, _: p["generate"].update(threads=1),
+    "loading": lambda p, _: p["model"].update(loading={"attention_slicing": True}),
+    "another vae": lambda p, _: p["model"].update(vae="sd_guide"),
+    "another text encoder": lambda p, _: p["model"].update(text_encoder="sd_guide"),
+    "scale of the LoRA": lambda p, _: p["model"]["weaken"].update(scale=0.5),
+    **{
+        weights: lambda _p, _, path=f"{weights}.safetensors": change_a_weight(path)
+        for weights in (
+            "sd/unet/diffusion_pytorch_model",
+            "sd/text_encoder/model",
+            "sd2/vae/diffusion_pytorch_model",
+            "sd_guide/unet/diffusion_pytorch_model",
+            "epoch",
+        )
+    },
+    "code": lambda _, patch: patch.setattr(
+        "pipeline.shard_plan.file_digest", lambda path: "new" if path.name == "sampler.py" else file_digest(path)
+    ),
+    "library": lambda _, patch: patch.setattr(
+        "pipeline.shard_plan.version", lambda name: "new" if name == "torch" else version(name)
+    ),
+    "machine": lambda _, patch: patch.setattr("platform.machine", lambda: "new"),
+}
+
+
+@pytest.mark.parametrize("change", DECIDING.values(), ids=DECIDING)
+def test_what_decides_a_pixel_makes_every_shard_another(lora_params, monkeypatch, change):
+    before = planned(lora_params)
+    change(lora_params, monkeypatch)
+    assert not set(before) & set(planned(lora_params))
+
+
+BESIDE_THE_PIXELS = {
+    "description": lambda p: p["arms"]["autoguidance"].update(description="away from a weaker network"),
+    "family": lambda p: p["arms"]["autoguidance"].update(family="weaker"),
+    "workers": lambda p: p["executor"].update(workers=2),
+    "watched": lambda p: p["generate"].update(watched=1),
+    "the guide's text encoder": lambda _: change_a_weight("sd_guide/text_encoder/model.safetensors"),
+}
+
+
+@pytest.mark.parametrize("change", BESIDE_THE_PIXELS.values(), ids=BESIDE_THE_PIXELS)
+def test_what_decides_no_pixel_leaves_every_shard_the_same(lora_params, change):
+    before = planned(lora_params)
+    change(lora_params)
+    assert planned(lora_params) == before
+
+
+def test_shards_of_an_arm_without_a_guide_are_the_same_with_any_guide(lora_params):
+    before = planned(lora_params, "cfg")
+    lora_params["model"].update(guide="none", weaken=None)
+    assert planned(lora_params, "cfg") == before
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,11 @@ MATCHED_COLUMNS = (
 _AXES = {"clip_score": "CLIP score", "shift": "shift"}
 
 
+def matched_columns(comparison: Comparison) -> list[Column]:
+    """The columns of `matched_rows`: without prompts there is no CLIP score."""
+    return [column for column in MATCHED_COLUMNS if comparison.prompted or column.key != "clip_score"]
+
+
 def matched_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """Every method at equal shift and at equal CLIP score, level by level; no cells where it is out of range."""
     levels = {(matched.axis, matched.level): None for one in comparison.frontiers for matched in one.matched}
@@ -27,7 +32,7 @@ def matched_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "where": f"{_AXES[matched.axis]} {number(matched.level, decimals([matched.level]))}",
             "cells": [
                 quoted(matched.values[column.key]) if column.key in matched.values else "as matched"
-                for column in MATCHED_COLUMNS
+                for column in matched_columns(comparison)
             ]
             if matched.values
             else [],

@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from eval.notation import quoted
 from eval.report.composition import composition_figure, composition_rows, tag_rows
-from eval.report.details import MATCHED_COLUMNS, cost_rows, matched_rows, shift_details
+from eval.report.details import cost_rows, matched_columns, matched_rows, shift_details
 from eval.report.figures import (
     action_figure,
     alignment_figure,
@@ -77,7 +77,9 @@ def figures(
         "composition": composition_figure(comparison),
         "calibration": calibration_figure(rates),
         "frontier-precision": frontier_figure(comparison, "recall", "precision", "recall", "precision"),
-        "frontier-fd": frontier_figure(comparison, "clip_score", "fd", "CLIP score", "FD to the reference set"),
+        "frontier-fd": frontier_figure(comparison, "clip_score", "fd", "CLIP score", "FD to the reference set")
+        if comparison.prompted
+        else None,
         "frontier-quality": frontier_figure(comparison, "shift", "aesthetic", "shift (FD)", "aesthetic score"),
     }
     for k, one in enumerate(comparison.alignment):
@@ -102,9 +104,11 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    scores = comparison.by_name(comparison.baseline).scores
+    unasked = set() if comparison.prompted else {"clip_score"}
+    scores = [name for name in comparison.by_name(comparison.baseline).scores if name not in unasked]
+    compared = set().union(*(numbers.intervals for _, numbers in comparison.guided)) - unasked
     columns, further = score_columns(scores), further_columns(scores)
-    against = shift_columns(set().union(*(numbers.intervals for _, numbers in comparison.guided)))
+    against = shift_columns(compared)
     # A baseline alone has nothing to be compared with.
     hidden = set() if comparison.guided else {"against-baseline", "frontiers"}
     # Without probes or several terms no two references were evaluated side by side.
@@ -129,7 +133,7 @@ def render(
         label_difference_rows=difference_rows(rates),
         agreement_lines=agreement_lines(rates),
         strength_lines=strength_lines(rates),
-        matched_columns=MATCHED_COLUMNS,
+        matched_columns=matched_columns(comparison),
         matched_rows=matched_rows(comparison),
         shift_details=shift_details(comparison),
         kinds=list(comparison.by_name(comparison.baseline).kinds),
@@ -156,6 +160,8 @@ def report(study: Study, root: Path = Path()) -> str:
     provenance = {
         "scorers": scorer_digests(compared, root),
         "seeds": seeds(study),
+        "reference": study.reference.title,
+        "caution": study.reference_caution,
         "parameters": parameters(study),
         "commit": commit(root),
     }

@@ -82,9 +82,10 @@ def further_columns(names: Collection[str]) -> list[Column]:
 
 
 def shift_columns(numbers: Collection[str]) -> list[Column]:
-    """The columns against the baseline: those that every study has, and the learned scores of `numbers`."""
+    """The columns against the baseline: those of `numbers` that it always has, and the learned scores."""
+    usual = [column for column in SHIFT_COLUMNS if column.key in numbers]
     learned = [column for column in LEARNED_COLUMNS if column.key in numbers]
-    return [*SHIFT_COLUMNS, *(Column(one.key, f"Δ {one.label}", signed=True) for one in learned)]
+    return [*usual, *(Column(one.key, f"Δ {one.label}", signed=True) for one in learned)]
 
 
 def _of_other_extractor(name: str) -> Column:

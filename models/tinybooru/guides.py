@@ -132,7 +132,9 @@ def main() -> None:
             training.run(until=run.snapshots[-1], snapshots=run.snapshots)
     # Main's earlier averages are where main was trained, which takes hours.
     chosen = [candidate for candidate in candidates() if snapshot_of(candidate.folder)]
-    encoder = CLIPTextModel.from_pretrained(arguments.text / "text_encoder", torch_dtype=torch.float32)
+    encoder = CLIPTextModel.from_pretrained(
+        arguments.text / "text_encoder", torch_dtype=torch.float32, use_safetensors=True
+    )
     for candidate in chosen:
         if snapshot_of(candidate.folder)["text_encoder"] not in (None, text_encoder_digest(encoder)):
             raise InputError(

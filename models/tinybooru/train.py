@@ -84,7 +84,9 @@ def guide_training(
     for part in ("text_encoder", "tokenizer"):
         if not (text_folder / part).is_dir():
             raise InputError(f"{text_folder} has no {part}; `python -m models.tinybooru.train main` makes it")
-    encoder = CLIPTextModel.from_pretrained(text_folder / "text_encoder", torch_dtype=torch.float32)
+    encoder = CLIPTextModel.from_pretrained(
+        text_folder / "text_encoder", torch_dtype=torch.float32, use_safetensors=True
+    )
     tokenizer = CLIPTokenizer.from_pretrained(text_folder / "tokenizer")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     checkpoint = guide_checkpoint(recipe)

@@ -1,19 +1,23 @@
 """The whole way of a label on the real Label Studio: push, people (over the API and in a browser), pull."""
 
 import io
+import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
+import yaml
 from datasets import Features, Value
 from datasets import Image as EncodedImage
 from label_studio_sdk.client import LabelStudio
@@ -22,17 +26,38 @@ from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Browser, Page, Route, expect
 from pydantic import SecretStr
 
-from labeling.connection import Connection, Credentials, ServerUnavailable, client_of
-from labeling.demo import simulate
+from labeling import demo
+from labeling.connection import (
+    KEY_VARIABLE,
+    SERVER_FOLDER,
+    URL_VARIABLE,
+    Connection,
+    Credentials,
+    ServerUnavailable,
+    answers,
+    client_of,
+)
 from labeling.estimates import ArmScores, estimate
 from labeling.interface import choice
 from labeling.project import find_project
 from labeling.pull import pull
 from labeling.push import push, tasks_on_server
-from labeling.records import Label, SampledPair, SampledTask, read_labels, read_pair_labels, write_labels
-from labeling.server import running_server
+from labeling.records import (
+    SAMPLED_PAIRS,
+    SAMPLED_TASKS,
+    Label,
+    SampledPair,
+    SampledTask,
+    read_labels,
+    read_pair_labels,
+    write_labels,
+    write_pairs,
+    write_tasks,
+)
+from labeling.server import ENVIRONMENT, make_environment, running_server
 from pipeline.compose import compose
 from pipeline.errors import InputError
+from pipeline.layout import PARAMS, SETS
 from pipeline.shards import write_shard
 from pipeline.study import Study, parse_study
 
@@ -50,20 +75,37 @@ def free_port() -> int:
 
 
 class Server:
-    """The test's own server, which can be killed and started again."""
+    """The test's own server, started by the command of `make label-studio`; it can be killed and started again."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.port = folder, free_port()
-        self.running, self.people = ExitStack(), dict[str, Labeller]()
+    def __init__(self, project: Path):
+        self.project, self.folder, self.port = project, project / SERVER_FOLDER, free_port()
+        self.people = dict[str, Labeller]()
+        make_environment(ROOT / ENVIRONMENT)
+        (project / ENVIRONMENT).symlink_to(ROOT / ENVIRONMENT)
         self.start()
 
     def start(self) -> None:
-        started = running_server(self.folder, ROOT / ".venv-label-studio", self.port)
-        self.credentials, self.process = self.running.enter_context(started)
+        self.command = subprocess.Popen(
+            [sys.executable, "-m", "labeling.server", "--port", str(self.port)],
+            cwd=self.project,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "DATABASE_URL": ""},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.command.stdout is not None
+        said = self.command.stdout.readline()
+        assert said.startswith(f"Label Studio: http://127.0.0.1:{self.port} "), said
+        self.credentials = Credentials.model_validate_json((self.folder / "credentials.json").read_bytes())
 
     def kill(self) -> None:
-        self.process.kill()
-        self.running.close()
+        for process in psutil.Process(self.command.pid).children():
+            process.kill()
+        self.command.wait(60)
+
+    def stop(self) -> None:
+        self.command.terminate()
+        assert self.command.wait(60) == 0
+        assert not answers(self.credentials.url)
 
     @property
     def connection(self) -> Connection:
@@ -97,7 +139,7 @@ class Labeller:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("label-studio"))
     yield server
-    server.running.close()
+    server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -280,8 +322,10 @@ def test_an_answer_that_the_interface_does_not_know_is_refused_by_its_task(
     assert not (tmp_path / "labels").exists()
 
 
-def test_a_push_that_lost_its_server_is_completed_by_the_next(server: Server, sets: Path) -> None:
+def test_a_push_that_lost_its_server_is_completed_by_the_next(server: Server, sets: Path, monkeypatch: Any) -> None:
     queue, failures = tasks(160), list[BaseException]()
+    # The server shall be lost between the first request and the last.
+    monkeypatch.setattr("labeling.push._TASKS_A_REQUEST", 10)
 
     def attempt() -> None:
         try:
@@ -291,12 +335,11 @@ def test_a_push_that_lost_its_server_is_completed_by_the_next(server: Server, se
 
     sender = threading.Thread(target=attempt)
     sender.start()
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with client_of(server.connection) as client:
+    deadline, project = time.monotonic() + 60, None
+    with client_of(server.connection) as client:
+        while not project or not next(tasks_on_server(client, project, "id"), None):
+            assert time.monotonic() < deadline, "no task arrived"
             project = find_project(client, "broken", "tasks")
-            if project and next(tasks_on_server(client, project, "id,data"), None):
-                break
     server.kill()
     sender.join()
     server.start()
@@ -343,21 +386,36 @@ def test_local_files_are_served_without_an_upload(server: Server, sets: Path, mo
         picture(0, 0).getpixel((0, 0)),
         picture(1, 0).getpixel((0, 0)),
     ]
-    assert len({got.headers.get("last-modified") for got in seen}) == 1
+    # The server's etag is the file's time and size: the time would tell the order in which arms were written.
+    assert {got.headers["etag"].partition("-")[0] for got in seen} == {'W/"0'}
+
+
+def lay_project(folder: Path, name: str, queue: list[SampledTask], sets: Path) -> None:
+    """What `make label-demo` reads, in a project's folder."""
+    (folder / PARAMS).write_text(yaml.safe_dump({**compose(ROOT / "conf", []), "name": name}))
+    write_tasks(folder / SAMPLED_TASKS, queue)
+    write_pairs(folder / SAMPLED_PAIRS, pairs())
+    (folder / SETS).symlink_to(sets)
+    (folder / "models").symlink_to(ROOT / "models")
 
 
 def test_simulated_labels_say_so_and_pre_annotations_do_not_pile_up(
-    server: Server, sets: Path, tmp_path: Path, monkeypatch: Any
+    server: Server, sets: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
-    monkeypatch.chdir(ROOT)
-    shown = study("judged", preannotate=True)
     queue = tasks(overlap=2)
+    lay_project(tmp_path, "judged", queue, sets)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(URL_VARIABLE, server.credentials.url)
+    monkeypatch.setenv(KEY_VARIABLE, server.credentials.token.get_secret_value())
+    shown = study("judged", preannotate=True)
     for sent in (8, 0):
         assert f"{sent} pre-annotations sent" in push(server.connection, shown, queue, pairs(), sets)
-    for done in ({"tasks": 8, "pairs": 2}, {"tasks": 0, "pairs": 0}):
-        assert simulate(server.connection, "judged", queue, pairs(), sets, 0.0, "judge") == done
     # Of what one labeller is enough for nothing is left to a second one.
-    assert simulate(server.connection, "judged", queue, pairs(), sets, 0.0, "second") == {"tasks": 1, "pairs": 0}
+    for labeller, done in (("judge", (8, 2)), ("judge", (0, 0)), ("second", (1, 0))):
+        monkeypatch.setattr("sys.argv", ["labeling.demo", "--error-rate", "0", "--labeller", labeller])
+        demo.main()
+        counts = "{} SIMULATED labels of tasks and {} SIMULATED labels of pairs".format(*done)
+        assert f"label-demo: {counts} by '{labeller}'" in capsys.readouterr().out
     said = pull(server.connection, "judged", tmp_path)
     assert "9 SIMULATED" in said
     assert "2 SIMULATED" in said

@@ -47,7 +47,7 @@ def two_sample(p: float) -> dict[str, Any]:
 def frontier(family: str, arm: str, precision: float, recall: float) -> dict[str, Any]:
     def point(name: str, scale: float, values: tuple[float, ...]) -> dict[str, Any]:
         names = ("precision", "recall", "fd", "clip_score", "aesthetic", "shift")
-        spans = {key: interval(v, v - 0.01, v + 0.01) for key, v in zip(names, values, strict=True)}
+        spans = {key: interval(v, v - 0.01, v + 0.02) for key, v in zip(names, values, strict=True)}
         return {"arm": name, "scale": scale, **spans}
 
     return {
@@ -68,7 +68,8 @@ def alignment() -> dict[str, Any]:
     names = ("empty", "negative", "guide")
 
     def steps(value: float) -> list[dict[str, Any]]:
-        return [{"sigma": sigma, "value": interval(value, value - 0.1, value + 0.1)} for sigma in (150.0, 4.0, 0.0)]
+        values = [interval(value + step / 100, value - 0.1, value + 0.2) for step in range(3)]
+        return [{"sigma": sigma, "value": one} for sigma, one in zip((150.0, 4.0, 0.0), values, strict=True)]
 
     return {
         "arm": "unguided",
@@ -77,8 +78,13 @@ def alignment() -> dict[str, Any]:
             for k, pair in enumerate(combinations(names, 2))
         ],
         "actions": [
-            {"reference": name, "steps": steps(0.3), "norm": interval(0.3, 0.2, 0.4), "half": interval(0.4, 0.3, 0.5)}
-            for name in names
+            {
+                "reference": name,
+                "steps": steps(0.3 * k),
+                "norm": interval(0.3 * k, 0.3 * k - 0.1, 0.3 * k + 0.1),
+                "half": interval(0.4, 0.3, 0.5),
+            }
+            for k, name in enumerate(names, 1)
         ],
         "coinciding": [],
         "guide_over_empty": interval(0.4, 0.3, 0.5),

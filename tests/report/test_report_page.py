@@ -51,6 +51,20 @@ def test_verdicts_frontiers_alignment_and_composition_are_on_the_page(visit: Vis
     assert "too few prompts repeat" in page.locator("#shift-detail-table").inner_text()
 
 
+def test_a_study_without_prompts_has_no_clip_score_on_its_page(browser: Browser, own_inputs: Inputs) -> None:
+    content = json.loads(own_inputs.comparison.read_text()) | {"prompted": False}
+    own_inputs.comparison.write_text(json.dumps(content))
+    path = own_inputs.root / "index.html"
+    path.write_text(own_inputs.report(), "utf-8")
+    visit = Visit(browser, path)
+    for table in ("arms", "shift", "matched"):
+        assert "CLIP" not in visit.page.locator(f"#{table}-table thead").inner_text()
+    assert visit.page.locator("#plot-frontier-fd").count() == 0
+    show_plot(visit.page, "frontier-quality")
+    visit.page.close()
+    assert visit.messages == []
+
+
 @pytest.mark.parametrize("width", [360, 1360])
 def test_page_itself_never_scrolls_sideways(visit: Visit, width: int) -> None:
     visit.page.set_viewport_size({"width": width, "height": 800})

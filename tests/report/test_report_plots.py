@@ -2,21 +2,25 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 import pytest
 from PIL import Image as PillowImage
 from playwright.sync_api import Browser
 from report_browser import Visit, show_plot
-from report_numbers import comparison
+from report_numbers import comparison, labelled
 from report_study import Inputs
 
 from docs.report_picture import WIDTH, picture
 from docs.results import FIGURES, photograph
 from eval.report.composition import composition_figure
 from eval.report.figures import direction_by_noise, direction_figure, precision_recall_figure, shift_figure
-from pipeline.comparison import Comparison
+from eval.report.page import figures
+from pipeline.comparison import Comparison, Interval
 from pipeline.errors import InputError
+from pipeline.rates import CalibrationBin, Rates
 
 
 def test_plots_show_every_arm_with_error_bars(visit: Visit) -> None:
@@ -35,6 +39,75 @@ def test_figures_are_valid_plotly_and_never_by_colour_alone(inputs: Inputs) -> N
         drawn = go.Figure(figure)
         symbols = [trace.marker.symbol for trace in drawn.data]
         assert len(set(symbols)) == len(symbols)
+
+
+def drawn(plot: str, rates: Rates | None = None) -> list[dict[str, Any]]:
+    """The traces of one plot of the page."""
+    figure = figures(Comparison(**comparison()), {"cfg_3": [(150.0, 0.1), (4.0, 0.3)]}, rates or labelled())[plot]
+    assert figure is not None
+    traces: list[dict[str, Any]] = figure["data"]
+    return traces
+
+
+def check_intervals(trace: dict[str, Any], axis: str, numbers: list[dict[str, Any]]) -> None:
+    """That a trace shows along `axis` these intervals, by their values and the ends of the error bars."""
+    bars = trace[f"error_{axis}"]
+    values = np.array(trace[axis])
+    shown = np.stack([values, values - bars["arrayminus"], values + bars["array"]], 1)
+    np.testing.assert_allclose(shown, [[one["value"], one["low"], one["high"]] for one in numbers], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("plot", "x", "y"),
+    [("precision", "recall", "precision"), ("fd", "clip_score", "fd"), ("quality", "shift", "aesthetic")],
+)
+def test_a_frontier_goes_through_the_numbers_of_its_arms(plot: str, x: str, y: str) -> None:
+    for trace, frontier in zip(drawn(f"frontier-{plot}"), comparison()["frontiers"], strict=True):
+        assert trace["name"] == frontier["family"]
+        for axis, name in (("x", x), ("y", y)):
+            check_intervals(trace, axis, [point[name] for point in frontier["points"]])
+
+
+def test_an_arm_lies_at_its_drift_and_contraction_and_at_its_recall_and_precision() -> None:
+    arms = comparison()["arms"]
+    for plot, numbers, x, y in (
+        ("shift", {arm["arm"]: arm["against_baseline"] for arm in arms[1:]}, "drift", "contraction"),
+        ("precision-recall", {arm["arm"]: arm["scores"] for arm in arms}, "recall", "precision"),
+    ):
+        traces = drawn(plot)
+        assert [trace["name"] for trace in traces] == list(numbers)
+        for trace in traces:
+            check_intervals(trace, "x", [numbers[trace["name"]][x]])
+            check_intervals(trace, "y", [numbers[trace["name"]][y]])
+
+
+@pytest.mark.parametrize(("plot", "of"), [("alignment", "pairs"), ("action", "actions")])
+def test_cosines_and_pushes_lie_over_their_noise_levels_but_zero(plot: str, of: str) -> None:
+    for trace, one in zip(drawn(plot), comparison()["alignment"][0][of], strict=True):
+        assert trace["name"] == (one["reference"] if of == "actions" else " and ".join(one["references"]))
+        assert trace["x"] == [150, 4]
+        check_intervals(trace, "y", [step["value"] for step in one["steps"][:2]])
+
+
+def test_what_people_saw_lies_over_the_mean_score_of_a_bin() -> None:
+    rates = labelled()
+    assert rates.calibration is not None
+    seen = [Interval(value=0.1, low=0.05, high=0.3, n=9), Interval(value=0.7, low=0.4, high=0.8, n=5)]
+    bins = [
+        CalibrationBin(low=0, high=0.5, score=0.2, rate=seen[0]),
+        CalibrationBin(low=0.5, high=1, score=0.9, rate=seen[1]),
+    ]
+    calibration = rates.calibration.model_copy(update={"bins": bins})
+    perfect, *points = drawn("calibration", rates.model_copy(update={"calibration": calibration}))
+    assert perfect["x"] == perfect["y"] == [0, 1]
+    assert [trace["x"] for trace in points] == [[0.2], [0.9]]
+    for trace, rate in zip(points, seen, strict=True):
+        check_intervals(trace, "y", [rate.model_dump()])
+
+
+def test_direction_sizes_lie_over_their_noise_levels() -> None:
+    (trace,) = drawn("direction")
+    assert (trace["name"], trace["x"], trace["y"]) == ("cfg_3", [150, 4], [0.1, 0.3])
 
 
 def test_a_sweep_of_scales_is_joined_in_their_order() -> None:

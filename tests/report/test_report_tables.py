@@ -6,6 +6,7 @@ from report_browser import Visit
 from report_numbers import comparison
 
 from eval.notation import decimals, number, span
+from eval.report.details import matched_columns, matched_rows
 from eval.report.tables import SCORE_COLUMNS, table
 from eval.verdicts import arm_verdicts, verdict
 from pipeline.comparison import Comparison, Interval
@@ -95,6 +96,18 @@ def test_verdicts_decide_only_below_the_adjusted_p_value() -> None:
     assert set(undecided) == {"undecided"}
     assert "0.810 (0.790\N{EN DASH}0.830)" in told["cfg_3"]["Spread"].numbers
     assert "\N{MINUS SIGN}0.0310 (\N{MINUS SIGN}0.0400 to \N{MINUS SIGN}0.0220)" in told["cfg_3"]["Malformed"].numbers
+
+
+def test_pairs_that_were_asked_for_nothing_follow_no_prompt() -> None:
+    content = comparison() | {"prompted": False}
+    for arm in content["arms"][1:]:
+        del arm["against_baseline"]["adjusted_p"]["prompt"]
+    compared = Comparison(**content)
+    for one in arm_verdicts(compared.arms, compared.baseline, compared.floor, compared.level):
+        assert [answer.topic for answer in one.verdicts][-2:] == ["Malformed", "Cost"]
+    assert "CLIP score" not in [column.label for column in matched_columns(compared)]
+    rows = matched_rows(compared)
+    assert {len(row["cells"]) for row in rows if row["cells"]} == {len(matched_columns(compared))}
 
 
 @pytest.mark.parametrize(

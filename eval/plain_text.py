@@ -1,0 +1,14 @@
+"""What a prompt says to a network that knows no emphasis."""
+
+from pipeline.emphasis import parse
+from pipeline.text_settings import TextSettings
+from pipeline.underscores import spaced
+
+
+def plain_text(prompt: str, settings: TextSettings) -> str:
+    """A prompt without its weights and breaks, read as the study's text encoder reads it.
+
+    Scorers take brackets and numbers for words, and count them among the 77 tokens that they read.
+    """
+    text = " ".join("".join(span.text for span in section) for section in parse(prompt, settings.syntax))
+    return spaced(text) if settings.underscores == "spaces" else text

@@ -1,0 +1,61 @@
+"""Stage `weights`: that a study can be drawn and measured to its end, and digests of what only the configuration names.
+
+DVC cannot watch what its dvc.yaml does not name: networks, folders that pictures start from, versions of libraries, and
+weights that measure. So this stage looks at every run; generation depends on what it finds to draw with, features and
+scores on what there is to measure with. It runs before the first picture, so it is where a study is refused that would
+stop hours later: of an arm that does not fit its networks, or for weights of a score that are missing.
+"""
+
+import json
+
+from eval.needed_files import needed_files
+from eval.plain_text import plain_text
+from pipeline.arm_checks import check_arms
+from pipeline.errors import InputError, run_stage
+from pipeline.files import write_atomically
+from pipeline.layout import MEASURING, WEIGHTS
+from pipeline.shard_plan import arm_texts, library_versions
+from pipeline.stage_arguments import stage_parser
+from pipeline.study import Study, load_study
+from pipeline.weight_files import remembered_sha256
+from pipeline.weights import study_digests
+
+
+def check_measurable(study: Study) -> None:
+    """Raise InputError where a file that measures is missing, or LPIPS is asked for and no prompt repeats."""
+    for path, fault in needed_files(study).items():
+        if not path.is_file():
+            raise InputError(fault)
+    if study.metrics.lpips:
+        from eval.lpips import check_repeats  # with libraries that no other study needs here
+
+        prompts = arm_texts(study, study.baseline)["prompt"]
+        try:
+            check_repeats([plain_text(prompt, study.text) for prompt in prompts])
+        except ValueError as error:
+            raise InputError(
+                f"metrics.lpips {study.metrics.lpips}: {error}; take fewer prompts than generate.pictures "
+                f"({study.generate.pictures}), which then repeat, or leave lpips out of scorers"
+            ) from None
+
+
+def main() -> None:
+    stage_parser("eval.weights", __doc__).parse_args()
+    study = load_study()
+    check_measurable(study)
+    digests = study_digests(study)
+    check_arms(study)
+    # What decides pixels beside the code, which DVC sees, and the machine: sets travel to others and stay as they are.
+    drawing = {**digests, "libraries": library_versions()}
+    measuring = {str(path): remembered_sha256(path)[:16] for path in needed_files(study)}
+    for path, content in ((WEIGHTS, drawing), (MEASURING, measuring)):
+        write_atomically(path, f"{json.dumps(content, indent=2)}\n".encode())
+    found = (f"{part} {digest or 'missing, and no arm uses it'}" for part, digest in digests.items())
+    print(
+        f"weights: {len(study.arms)} arms fit their networks; {', '.join(found)}; "
+        f"{len(measuring)} files that measure are there"
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

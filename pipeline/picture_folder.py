@@ -1,0 +1,150 @@
+"""A folder of somebody's own pictures becomes an image set, to compare a study of real checkpoints with."""
+
+import hashlib
+import os
+import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from datasets import Features, Image, Value
+from PIL import Image as PillowImage
+from tqdm import tqdm
+
+from pipeline.errors import InputError, printable
+from pipeline.files import fingerprint
+from pipeline.pictures import decode_photograph
+from pipeline.shards import encode_png, read_table, shard_fingerprint, write_shard
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+SHARD_PICTURES = 256
+FEATURES = Features({"image_id": Value("string"), "image": Image(), "prompt": Value("string"), "file": Value("string")})
+# Raise it when the same file becomes another row than before.
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SourcePicture:
+    """A picture as it was found: the file's name, its bytes, and the caption beside it (empty without one)."""
+
+    name: str
+    content: bytes
+    caption: str
+
+
+def copy_pictures(source: Path, folder: Path, pictures: int, seed: int) -> list[Path]:
+    """Copy pictures of `source` as PNG into `folder`/part-*.parquet; finished shards are kept, others deleted.
+
+    `source` holds picture files, each with its caption in a .txt file of the same name where it has one, or shards of
+    this project. Of more files than `pictures` the seed chooses, and their order is by chance; of shards the first are
+    taken, as image-to-image does. Raises InputError where there are too few, and names what cannot be read or has
+    another size than the first: extractors that do not resize compare pictures of one canvas.
+    """
+    count = _count(source)
+    if count < pictures:
+        raise InputError(
+            f"reference.source {source} holds {count} pictures ({', '.join(SUFFIXES)}, or shards part-*.parquet), "
+            f"reference.pictures is {pictures}; add pictures, or lower reference.pictures to at least twice "
+            "generate.pictures"
+        )
+    paths = [folder / f"part-{part:05d}.parquet" for part in range(-(-pictures // SHARD_PICTURES))]
+    for stale in set(folder.glob("part-*.parquet")) - set(paths):
+        stale.unlink()
+    found = islice(_pictures(source, pictures, seed), pictures)
+    canvas: tuple[int, int] | None = None
+    # Pillow leaves Python while it decodes and encodes.
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(total=pictures, desc="reference", unit="picture", disable=None) as bar,
+    ):
+        for part, path in enumerate(paths):
+            chunk = list(islice(found, SHARD_PICTURES))
+            canvas = canvas or _decoded(chunk[0], source).size
+            rows = [[one.name, hashlib.sha256(one.content).hexdigest(), one.caption] for one in chunk]
+            mark = fingerprint(["pictures", _VERSION, SHARD_PICTURES, part, canvas, rows])
+            if shard_fingerprint(path) != mark:
+                encoded = list(pool.map(lambda one, canvas=canvas: _png(one, canvas, source), chunk))
+                columns: dict[str, list[Any]] = {
+                    "image_id": [f"reference-{part * SHARD_PICTURES + k:06d}" for k in range(len(chunk))],
+                    "image": [{"bytes": png, "path": None} for png in encoded],
+                    "prompt": [one.caption for one in chunk],
+                    "file": [one.name for one in chunk],
+                }
+                write_shard(path, columns, FEATURES, mark)
+            bar.update(len(chunk))
+    return paths
+
+
+def _count(source: Path) -> int:
+    if not source.is_dir():
+        raise InputError(
+            f"reference.source {source} is no folder; put pictures there ({', '.join(SUFFIXES)}), or take "
+            "reference.source=tinybooru"
+        )
+    if link := next((place for place in (source, *source.parents) if place.is_symlink()), None):
+        raise InputError(
+            f"reference.source {source}: {link} is a link to a folder, in which DVC sees no change; link its files "
+            f"(cp -rs {link.resolve()} {link}) or copy them"
+        )
+    if shards := _shards(source):
+        return sum(len(read_table(path, ["image"])) for path in shards)
+    return len(_files(source))
+
+
+def _pictures(source: Path, pictures: int, seed: int) -> Iterator[SourcePicture]:
+    for path in _shards(source):
+        for row in read_table(path, ["image_id", "image", "prompt"]).to_pylist():
+            name = f"{path.name}: {row['image_id']}"
+            yield SourcePicture(name, (row["image"] or {}).get("bytes") or b"", row["prompt"] or "")
+    if _shards(source):
+        return
+    # Sorted by name, pictures of one subject stand together, and halves of the reference set would differ.
+    for path in random.Random(seed).sample(_files(source), pictures):  # noqa: S311 (to be repeated)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}); make it readable or take it out") from None
+        yield SourcePicture(path.relative_to(source).as_posix(), content, _caption(path.with_suffix(".txt")))
+
+
+def _shards(source: Path) -> list[Path]:
+    return sorted(source.glob("part-*.parquet"))
+
+
+def _files(source: Path) -> list[Path]:
+    """The picture files below a folder, in order; hidden ones are other programs' notes."""
+    names = (path.relative_to(source) for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return [source / name for name in sorted(names) if not any(part.startswith(".") for part in name.parts)]
+
+
+def _caption(path: Path) -> str:
+    try:
+        return " ".join(path.read_text("utf-8-sig").split())
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no readable UTF-8 text ({error}); save it as such") from None
+
+
+def _decoded(picture: SourcePicture, source: Path) -> PillowImage.Image:
+    try:
+        return decode_photograph(picture.content)
+    except OSError as error:
+        reason = printable(str(error))[:200]
+        raise InputError(
+            f"reference.source {source}: {picture.name} is no readable picture ({reason}); replace it or take it out"
+        ) from None
+
+
+def _png(picture: SourcePicture, canvas: tuple[int, int], source: Path) -> bytes:
+    image = _decoded(picture, source)
+    if image.size != canvas:
+        (width, height), (first_width, first_height) = image.size, canvas
+        raise InputError(
+            f"reference.source {source}: {picture.name} has {width}x{height} pixels, the first picture "
+            f"{first_width}x{first_height}; crop and resize all to one canvas, that of the arms where you can"
+        )
+    return encode_png(image)

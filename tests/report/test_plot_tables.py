@@ -1,0 +1,68 @@
+"""The tables behind `dvc plots` hold the numbers of the comparison and of the traces."""
+
+import pytest
+from report_numbers import ARMS, comparison
+from report_study import SIGMAS, Inputs, study
+
+from eval.plot_tables import COLUMNS, csv_bytes, direction_sizes, plot_tables
+from pipeline.comparison import Comparison
+
+
+def test_arms_have_their_scores_and_guided_ones_what_lies_between_them_and_the_baseline() -> None:
+    content = comparison()
+    tables = plot_tables(Comparison(**content))
+    assert tables["arms"] == [
+        {"arm": arm["arm"], "scale": arm["scale"]}
+        | {name: round(one["value"], 5) for name, one in arm["scores"].items()}
+        for arm in content["arms"]
+    ]
+    assert [row["arm"] for row in tables["shift"]] == list(ARMS[1:])
+    against = content["arms"][1]["against_baseline"]
+    numbers = {name: one["value"] for name, one in against.items() if isinstance(one, dict) and "value" in one}
+    numbers |= {
+        "auc": against["two_sample"]["auc"]["value"],
+        "kinds": against["composition"]["total_variation"]["value"],
+        "tags": against["tags"]["total_variation"]["value"],
+        "pickscore": against["preferences"]["pickscore"]["value"],
+    }
+    assert tables["shift"][0] == {"arm": "cfg_3", "scale": 3, "within_prompt": "", **numbers}
+
+
+def test_frontiers_have_a_row_a_point_and_cosines_a_row_a_step() -> None:
+    content = comparison()
+    tables = plot_tables(Comparison(**content))
+    names = ("precision", "recall", "fd", "clip_score", "aesthetic", "shift")
+    assert tables["frontier"] == [
+        {"family": frontier["family"], "arm": point["arm"], "scale": point["scale"]}
+        | {name: point[name]["value"] for name in names}
+        for frontier in content["frontiers"]
+        for point in frontier["points"]
+    ]
+    assert [(row["arm"], row["step"], row["sigma"]) for row in tables["alignment"]] == [
+        (f"unguided: {pair}", step, sigma)
+        for pair in ("empty and negative", "empty and guide", "negative and guide")
+        for step, sigma in enumerate((150, 4, 0))
+    ]
+    steps = [step["value"] for pair in content["alignment"][0]["pairs"] for step in pair["steps"]]
+    for row, step in zip(tables["alignment"], steps, strict=True):
+        shown = (row["cosine"], row["low"], row["high"])
+        assert shown == pytest.approx((step["value"], step["low"], step["high"]), abs=1e-5)
+
+
+def test_guided_arms_have_the_mean_size_of_their_direction_at_every_step(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(inputs.root)
+    # Of picture k at step s it is (s + k) / 10.
+    sizes = {"direction": [0.25, 0.35, 0.45, 0.55, 0.65], "sigma": list(SIGMAS)}
+    rows = direction_sizes(study())
+    assert [(row["arm"], row["step"]) for row in rows] == [(arm, step) for arm in ARMS[1:] for step in range(5)]
+    for name, values in sizes.items():
+        assert [row[name] for row in rows] == pytest.approx(values * 2, abs=1e-5)
+
+
+def test_a_table_without_rows_has_the_columns_that_are_plotted() -> None:
+    assert csv_bytes([{"arm": "cfg", "drift": 1.5}], []) == b"arm,drift\ncfg,1.5\n"
+    assert csv_bytes([], ["arm", "drift"]) == b"arm,drift\n"
+    for name, rows in plot_tables(Comparison(**comparison())).items():
+        assert set(COLUMNS[name]) <= set(rows[0]), name

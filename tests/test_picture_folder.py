@@ -1,0 +1,254 @@
+"""The reference set of somebody's own pictures: what is copied, what is refused, and what the reader is told."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from eval.features import REFERENCE, refresh
+from pipeline import compose, reference
+from pipeline.dataset_card import Contents, write_card
+from pipeline.errors import InputError
+from pipeline.layout import REFERENCE_SET
+from pipeline.locked_outputs import folder_md5
+from pipeline.picture_folder import copy_pictures
+from pipeline.shards import decode_images, read_set, shard_paths
+from pipeline.study import Study, load_study, parse_study
+
+ROOT = Path(__file__).parent.parent
+PHOTOS = Path("pictures/photos")
+
+
+def picture(k: int, size: tuple[int, int] = (32, 24)) -> Image.Image:
+    noise = np.random.default_rng(k).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+@pytest.fixture
+def photos(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """40 PNG pictures in a project's folder, some in a folder within; every other has a caption."""
+    folder = project / PHOTOS
+    (folder / "more").mkdir(parents=True)
+    for k in range(40):
+        place = folder / ("more" if k % 4 == 3 else ".") / f"{k:02d}.png"
+        picture(k).save(place)
+        if k % 2 == 0:
+            place.with_suffix(".txt").write_text(f"a picture,\nnumber {k}\n")
+    (folder / "notes.md").write_text("no picture")
+    (folder / "._00.png").write_bytes(b"another program's")
+    monkeypatch.setattr("pipeline.picture_folder.SHARD_PICTURES", 16)
+    return folder
+
+
+def copied(count: int = 40, seed: int = 0) -> list[dict[str, Any]]:
+    copy_pictures(PHOTOS, REFERENCE_SET, count, seed)
+    rows: list[dict[str, Any]] = read_set(REFERENCE_SET).to_pylist()
+    return rows
+
+
+def test_every_picture_is_copied_to_the_pixel_with_its_caption(photos: Path) -> None:
+    rows = copied()
+    assert len(shard_paths(REFERENCE_SET)) == 3
+    assert [row["image_id"] for row in rows] == [f"reference-{k:06d}" for k in range(40)]
+    assert {row["file"] for row in rows} == {f"{'more/' if k % 4 == 3 else ''}{k:02d}.png" for k in range(40)}
+    for row, image in zip(rows, decode_images(read_set(REFERENCE_SET)), strict=True):
+        k = int(row["file"][-6:-4])
+        assert image.tobytes() == picture(k).tobytes()
+        assert row["prompt"] == ("" if k % 2 else f"a picture, number {k}")
+
+
+def test_of_more_pictures_the_seed_chooses_and_names_do_not_order(photos: Path) -> None:
+    first, again, other = ([row["file"] for row in copied(20, seed)] for seed in (0, 0, 1))
+    assert first == again
+    assert len(set(first)) == 20
+    assert set(first) != set(other)
+    assert first != sorted(first)
+
+
+@pytest.mark.parametrize(("suffix", "kind", "near"), [(".jpg", "JPEG", 3), (".JPEG", "JPEG", 3), (".webp", "WEBP", 0)])
+def test_photographs_are_read_and_stand_upright(photos: Path, suffix: str, kind: str, near: float) -> None:
+    taken = picture(7, (4, 3)).resize((32, 24), Image.Resampling.BICUBIC)
+    held = Image.Exif()
+    held[0x0112] = 6  # to be turned a quarter to the right
+    best = {"lossless": True} if kind == "WEBP" else {"quality": 100, "subsampling": 0}
+    taken.rotate(90, expand=True).save(photos / f"held{suffix}", kind, exif=held, **best)
+    found = {row["file"]: row["image"]["bytes"] for row in copied(41)}[f"held{suffix}"]
+    turned = Image.open(io.BytesIO(found))
+    assert (turned.format, turned.size) == ("PNG", (32, 24))
+    assert np.abs(np.asarray(turned, float) - np.asarray(taken, float)).mean() <= near
+
+
+def test_shards_of_another_study_are_copied_in_their_order(photos: Path) -> None:
+    rows = copied()
+    mine = Path("pictures/mine")
+    mine.mkdir()
+    for path in shard_paths(REFERENCE_SET):
+        (mine / path.name).write_bytes(path.read_bytes())
+    copy_pictures(mine, REFERENCE_SET, 30, 5)
+    again = read_set(REFERENCE_SET).to_pylist()
+    for key in ("image", "prompt", "image_id"):
+        assert [row[key] for row in again] == [row[key] for row in rows[:30]]
+
+
+def test_what_is_finished_is_kept_and_what_changed_is_copied_again(photos: Path) -> None:
+    copied()
+    before = {path.name: path.stat().st_mtime_ns for path in shard_paths(REFERENCE_SET)}
+    rows = copied()
+    assert {path.name: path.stat().st_mtime_ns for path in shard_paths(REFERENCE_SET)} == before
+    picture(100).save(photos / rows[20]["file"])
+    copied()
+    after = {path.name: path.stat().st_mtime_ns for path in shard_paths(REFERENCE_SET)}
+    assert {name for name in before if before[name] != after[name]} == {"part-00001.parquet"}
+    copied(20)
+    assert len(shard_paths(REFERENCE_SET)) == 2
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:200])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: (p / "00.png").unlink(), r"pictures/photos holds 39 pictures .*, reference\.pictures is 40; add"),
+        (lambda p: cut(p / "05.png"), r"photos: 05\.png is no readable picture .*; replace it or take it out"),
+        (lambda p: (p / "05.png").write_bytes(b"GIF89a"), r"05\.png is no readable picture"),
+        (lambda p: picture(1, (24, 32)).save(p / "05.png"), r"png has \d+x\d+ pixels, the first picture \d+x\d+; crop"),
+        (lambda p: (p / "04.txt").write_bytes(b"\xff\xfe\xff"), r"04\.txt is no readable UTF-8 text"),
+    ],
+    ids=["few", "cut", "gif", "canvas", "caption"],
+)  # fmt: skip
+def test_what_cannot_be_compared_with_is_named(photos: Path, change: Any, message: str) -> None:
+    change(photos)
+    with pytest.raises(InputError, match=message):
+        copied()
+
+
+def test_a_folder_that_is_not_there_or_that_dvc_does_not_follow_is_named(photos: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"pictures/none is no folder; put pictures there .* reference\.source=tinybooru"
+    ):
+        copy_pictures(Path("pictures/none"), REFERENCE_SET, 10, 0)
+    photos.rename("elsewhere")
+    photos.symlink_to(photos.parent.parent / "elsewhere")
+    with pytest.raises(
+        InputError, match=r"pictures/photos is a link to a folder, in which DVC sees no change; link its"
+    ):
+        copied()
+
+
+@pytest.mark.parametrize("source", ["photos", "data/reference", "models", "/srv/photos", "pictures/../data/reference"])
+def test_a_reference_lies_where_dvc_sees_it_change(params: dict[str, Any], source: str) -> None:
+    params["reference"]["source"] = source
+    with pytest.raises(InputError, match=r"reference\.source is '.*': must (lie in pictures/|be a path inside)"):
+        parse_study(params, "test")
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert "pictures" in stages["reference"]["deps"]
+
+
+def test_the_stage_copies_what_params_name_and_deletes_what_a_killed_write_left(
+    photos: Path, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["reference"])
+    reference.main()
+    assert read_set(REFERENCE_SET)["image_id"][0].as_py().startswith("tinybooru-")
+    left = REFERENCE_SET / ".part-00000.parquet.12.tmp"
+    left.write_bytes(b"half")
+    params["reference"]["source"] = str(PHOTOS)
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    reference.main()
+    assert "reference: 32 real pictures, from pictures/photos, in 2 shards" in capsys.readouterr().out
+    assert not left.exists()
+    assert set(REFERENCE_SET.iterdir()) == set(shard_paths(REFERENCE_SET))
+    # What comes after reads the set as any other.
+    study = load_study()
+    settings = study.features.extractors["pyramid"]
+    assert refresh(
+        REFERENCE_SET, "pyramid", settings, Path("data/features") / REFERENCE / "p.safetensors", study.executor
+    )
+
+
+def composed(model: dict[str, Any] | None, source: str | None, params: dict[str, Any]) -> Study:
+    content = json.loads(json.dumps(params))
+    if model is not None:
+        content["model"] = model
+    if source is not None:
+        content["reference"]["source"] = source
+    return parse_study(content, "test")
+
+
+SD = {"name": "sd", "main": "models/sd", "guide": "models/sd_guide"}
+
+
+def test_pictures_of_another_world_than_the_references_are_said_to_be(params: dict[str, Any]) -> None:
+    assert composed(None, None, params).reference_caution == ""
+    assert composed(SD, str(PHOTOS), params).reference_caution == ""
+    assert "networks of model sd are not tinybooru's" in composed(SD, None, params).reference_caution
+
+
+@pytest.mark.parametrize(("source", "told"), [("tinybooru", True), ("pictures/photos", False)])
+def test_composing_warns_where_the_reference_is_of_another_world(
+    source: str, told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["compose", "model=sd_v1_5", f"reference.source={source}"])
+    compose.main()
+    said = capsys.readouterr().err
+    assert ("warning: The networks of model sd_v1_5 are not tinybooru's" in said) == told
+    assert ("take reference.source=pictures/<name>" in said) == told
+
+
+@pytest.mark.parametrize(
+    ("model", "source", "title"),
+    [
+        (None, None, "64x64 drawings of the embedded world tinybooru"),
+        (SD, None, "64x64 drawings of the embedded world tinybooru"),
+        (SD, "pictures/photos", "from pictures/photos"),
+    ],
+)
+def test_the_card_says_what_the_pictures_are_compared_with(
+    model: dict[str, Any] | None, source: str | None, title: str, params: dict[str, Any]
+) -> None:
+    from small_study import NO_LABELS, comparison
+
+    from pipeline.comparison import Comparison
+
+    study = composed(model, source, params)
+    found = Comparison.model_validate(comparison())
+    contents = Contents(dict.fromkeys(study.arms, 16), 1.0, [], 0, 0, 0, 0)
+    card = write_card(study, found, NO_LABELS, contents)
+    assert f"32 real pictures to compare with ({title})." in card.replace("\\", "")
+    assert ("say nothing of how good these pictures are" in card) == (model is not None and source is None)
+
+
+def test_what_a_killed_write_left_is_no_part_of_an_output(tmp_path: Path) -> None:
+    def dvc(*command: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", *command], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    dvc("init", "--no-scm", "-q")
+    shutil.copy(ROOT / ".dvcignore", tmp_path)
+    stages = {
+        "a": {"cmd": "mkdir -p out && echo 1 > out/part-00000.parquet", "outs": [{"out": {"persist": True}}]},
+        "b": {"cmd": "cp out/part-00000.parquet copy", "deps": ["out"], "outs": ["copy"]},
+    }
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    dvc("repro", "-q")
+    before, lock = folder_md5(tmp_path / "out"), (tmp_path / "dvc.lock").read_text()
+    assert before in lock
+    (tmp_path / "out/.part-00000.parquet.12.tmp").write_bytes(b"half")
+    assert json.loads(dvc("status", "--json")) == {}
+    dvc("commit", "-f", "-q")
+    assert (tmp_path / "dvc.lock").read_text() == lock
+    assert folder_md5(tmp_path / "out") == before
