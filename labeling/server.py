@@ -235,10 +235,13 @@ def main() -> None:
         credentials, process = started
         login = f"{credentials.username}, password in {CREDENTIALS}"
         print(f"Label Studio: {credentials.url}   login: {login}   (Ctrl-C ends the server)", flush=True)
-        with suppress(KeyboardInterrupt):
-            process.wait()
-    if process.returncode > 0:
-        raise InputError(f"Label Studio ended with code {process.returncode}; {SERVER_FOLDER / 'server.log'} says why")
+        try:
+            # Negative where a signal ended it, such as the kernel's for want of memory.
+            code = process.wait()
+        except KeyboardInterrupt:
+            code = 0
+    if code:
+        raise InputError(f"Label Studio ended with code {code}; {SERVER_FOLDER / 'server.log'} says why")
 
 
 if __name__ == "__main__":

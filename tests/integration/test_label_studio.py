@@ -82,7 +82,6 @@ class Server:
         self.people = dict[str, Labeller]()
         make_environment(ROOT / ENVIRONMENT)
         (project / ENVIRONMENT).symlink_to(ROOT / ENVIRONMENT)
-        self.start()
 
     def start(self) -> None:
         self.command = subprocess.Popen(
@@ -100,12 +99,12 @@ class Server:
     def kill(self) -> None:
         for process in psutil.Process(self.command.pid).children():
             process.kill()
-        self.command.wait(60)
+        assert self.command.wait(60) == 2
 
     def stop(self) -> None:
         self.command.terminate()
         assert self.command.wait(60) == 0
-        assert not answers(self.credentials.url)
+        assert not answers(f"http://127.0.0.1:{self.port}")
 
     @property
     def connection(self) -> Connection:
@@ -138,8 +137,11 @@ class Labeller:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("label-studio"))
-    yield server
-    server.stop()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture(scope="module")
