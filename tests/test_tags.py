@@ -62,14 +62,15 @@ def test_a_shift_of_tags_is_measured_with_its_interval(settings: Metrics) -> Non
     ours, theirs = (
         tag_shares(reader(pictures(150, shares, seed=2)[0])) for shares in ((0.9, 0.3, 0.2), (0.5, 0.3, 0.2))
     )
-    kept = deletions(torch.arange(150), seed=0)
-    moved = tag_composition(reader, ours, theirs, kept, settings)
+    alone = torch.arange(150)
+    kept = deletions(alone, seed=0)
+    moved = tag_composition(reader, ours, theirs, kept, alone, settings)
     assert moved["changed"][0]["tag"] == "red hair"
     assert moved["changed"][0]["difference"].low > 0
     assert moved["total_variation"].low > 0
     assert moved["p"] < 0.01
     assert moved["readable"] == 3
-    same = tag_composition(reader, theirs, theirs, kept, settings)
+    same = tag_composition(reader, theirs, theirs, kept, alone, settings)
     assert (same["total_variation"].value, same["jensen_shannon"].value, same["p"]) == (0, 0, 1)
 
 
