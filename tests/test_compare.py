@@ -18,6 +18,7 @@ from eval.arm_files import (
     reference_captions,
 )
 from eval.arm_shift import (
+    DISTANCES,
     PERMUTATIONS,
     against_baseline,
     against_reference,
@@ -28,10 +29,11 @@ from eval.arm_shift import (
     within_prompt,
 )
 from eval.compare import _adjusted, alignment_of, compare
+from eval.composition import paired_composition_p_value
 from eval.features import REFERENCE, SetFeatures, load_features, save_features
 from eval.frechet import frechet_distance
 from eval.jackknife import deletions
-from eval.mmd_test import mmd_test
+from eval.mmd_test import mmd_test, paired_mmd_test
 from eval.neighbours import neighbour_metrics
 from eval.paired_arms import ArmValues, arm_replicates
 from eval.score import SCORE_FEATURES
@@ -83,6 +85,39 @@ def test_an_arm_has_not_moved_from_itself(settings: Metrics) -> None:
     assert found["composition"]["total_variation"].value == 0
     assert set(found["p_values"].values()) == {1}
     assert (found["mean_share"], found["dispersion"]) == (0, 0)
+
+
+def test_permutations_turn_whole_prompts(settings: Metrics) -> None:
+    prompts = torch.arange(10).repeat_interleave(4)
+    arms = []
+    for k in (0, 50):
+        place = gaussian(10, D, seed=k).repeat_interleave(4, 0)
+        kinds = gaussian(10, len(KIND_COLUMNS), seed=k + 1).softmax(1).repeat_interleave(4, 0)
+        own = {name: kinds[:, column] for column, name in enumerate(KIND_COLUMNS)}
+        arms.append((values(place + 0.1 * gaussian(N, D, seed=k + 2), **own), kinds))
+    (ours, our_kinds), (theirs, their_kinds) = arms
+    found = compared(ours, theirs, settings, prompts)
+    seed = settings.seed
+    by_prompt, by_pair = (
+        (
+            paired_mmd_test(ours.features, theirs.features, PERMUTATIONS, seed, clusters).p,
+            paired_composition_p_value(our_kinds, their_kinds, PERMUTATIONS, seed, clusters),
+        )
+        for clusters in (prompts, None)
+    )
+    assert (found["two_sample"]["mmd_p"], found["composition"]["p"]) == by_prompt
+    assert by_pair[0] < by_prompt[0]
+    assert by_pair[1] < by_prompt[1]
+
+
+def test_what_is_never_negative_has_no_negative_end(settings: Metrics) -> None:
+    lows = []
+    for seed in range(4):
+        found = compared(*(values(gaussian(N, D, seed=seed), seed=100 * seed + k) for k in (1, 20)), settings)
+        shares = found["composition"]["total_variation"], found["composition"]["jensen_shannon"]
+        lows += [one.low for one in (*shares, *(found[name] for name in DISTANCES))]
+    assert min(lows) == 0
+    assert lows.count(0) < len(lows)
 
 
 def test_there_are_as_many_permutations_as_a_decision_needs() -> None:
@@ -320,3 +355,18 @@ def test_captions_belong_to_the_pictures_of_the_features(project: Any) -> None:
     assert len(reference_captions(SetFeatures(ids, features, features, MADE_WITH))) == 6
     with pytest.raises(InputError, match="features of the reference belong to other pictures than data/reference"):
         reference_captions(SetFeatures(ids[::-1], features, features, MADE_WITH))
+
+
+def test_a_study_without_prompts_is_asked_nothing_about_them(measured: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert compare(measured).prompted
+    told: list[bool] = []
+    monkeypatch.setattr("eval.compare.frontiers", lambda *given: told.append(given[-1]) or [])
+    for name in measured.arms:
+        columns = read_set(SETS / name, ["image_id", "prompt"]).to_pydict() | {"prompt": [""] * N}
+        written = Features({"image_id": Value("string"), "prompt": Value("string")})
+        write_shard(SETS / name / "part-00000.parquet", columns, written, "without prompts")
+    found = compare(measured)
+    assert not found.prompted
+    assert all(set(numbers.adjusted_p) and "prompt" not in numbers.adjusted_p for _, numbers in found.guided)
+    assert all("Prompt" not in {answer.topic for answer in one.verdicts} for one in found.verdicts)
+    assert told == [False]

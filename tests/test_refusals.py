@@ -15,7 +15,9 @@ import yaml
 
 from eval import compare, features, score
 from eval.aesthetic import load_aesthetic_head
+from eval.bootstrap import mean_interval
 from eval.clip import clip_score, load_clip
+from eval.clusters import prompt_clusters
 from eval.features import SetFeatures, load_features, save_features
 from eval.finish import finish
 from eval.kinds import KINDS, kind_probabilities, load_kind_prompts
@@ -187,6 +189,23 @@ def test_fewer_pictures_than_a_metric_needs_leave_no_number(
             path.unlink()
     said = refusal("score", monkeypatch, capsys)
     assert "need at least 6 pictures a set, found 5 (the sets hold 5 and 16)" in said
+
+
+def test_clip_scores_of_an_arm_without_prompts_go_by_the_prompts_of_the_pairs(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [f"a person of kind {k % 10}" for k in range(PICTURES)]
+    for arm, prompts in (("unguided", asked), ("cfg", [""] * PICTURES)):
+        columns = read_set(SETS / arm, list(COLUMNS)).to_pydict() | {"prompt": prompts}
+        write_shard(SETS / arm / "part-00000.parquet", columns, COLUMNS, "other prompts")
+        run(monkeypatch, features.main, "--set", arm)
+    run(monkeypatch, score.main, "--arm", "cfg")
+    found = json.loads((METRICS / "detail/cfg.json").read_text())["scores"]
+    for name, clusters in (("clip_score", prompt_clusters(asked)), ("aesthetic", None)):
+        values = torch.tensor(read_table(SCORES / "cfg.parquet", [name])[name].to_pylist())
+        ask = load_study().metrics
+        expected = mean_interval(values, ask.resamples, ask.level, ask.seed, clusters)
+        assert (found[name]["low"], found[name]["high"]) == pytest.approx((expected.low, expected.high))
 
 
 def test_a_foreign_reference_leaves_no_comparison(
