@@ -31,7 +31,7 @@ params: $(READY) ## compose conf/ into params.yaml (OVERRIDES="key=value ...")
 	@$(BIN)/python -m pipeline.compose $(OVERRIDES)
 
 repro: params ## draw, score, compare, report and track the study; what is done stays done
-	@$(BIN)/python -m pipeline.recover
+	@$(BIN)/python -m pipeline.integrity.recover
 	@$(BIN)/dvc repro
 	@echo "report: reports/index.html   numbers: dvc metrics show   runs: make mlflow"
 
@@ -66,13 +66,13 @@ experiments: $(READY) ## the params and numbers in which DVC's experiments diffe
 	@$(BIN)/dvc exp show --no-pager --only-changed --hide-workspace --drop '^(data|eval|labeling|labels|metrics|models|pipeline|prompts|reports)(/[^:]*)?$$|^Created'
 
 label-studio: $(READY) ## start Label Studio on loopback, to label pictures (LABEL_PORT=...)
-	@$(BIN)/python -m labeling.server $(if $(LABEL_PORT),--port $(LABEL_PORT))
+	@$(BIN)/python -m labeling.label_studio.server $(if $(LABEL_PORT),--port $(LABEL_PORT))
 
 label-demo: $(READY) ## SIMULATED labels by the embedded judge, to try the loop (ERROR_RATE=0.1 LABELLER=judge)
-	@$(BIN)/python -m labeling.demo --error-rate $(or $(ERROR_RATE),0.1) $(if $(LABELLER),--labeller $(LABELLER))
+	@$(BIN)/python -m labeling.label_studio.demo --error-rate $(or $(ERROR_RATE),0.1) $(if $(LABELLER),--labeller $(LABELLER))
 
 publish: $(READY) ## the study's dataset to the Hugging Face Hub (REPO=owner/name WHAT=dataset|models PRIVATE=true DRY_RUN=1)
-	@HF_HUB_OFFLINE=0 $(BIN)/python -m pipeline.publish $(if $(REPO),repo_id=$(REPO)) $(if $(WHAT),what=$(WHAT)) $(if $(PRIVATE),private=$(PRIVATE)) $(if $(DRY_RUN),--dry-run)
+	@HF_HUB_OFFLINE=0 $(BIN)/python -m pipeline.publishing.publish $(if $(REPO),repo_id=$(REPO)) $(if $(WHAT),what=$(WHAT)) $(if $(PRIVATE),private=$(PRIVATE)) $(if $(DRY_RUN),--dry-run)
 
 train: $(READY) ## train the embedded networks again; resumes (see models/tinybooru/README.md)
 	$(BIN)/python -m models.tinybooru.train

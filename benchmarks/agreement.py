@@ -18,14 +18,14 @@ from scipy.spatial.distance import cdist
 
 from benchmarks.metrics import features
 from benchmarks.record import Result, entry, record
-from eval.clip import Clip, clip_score, load_clip
-from eval.extractor import embed_images
-from eval.fid import Given, torchmetrics_fid
-from eval.frechet import frechet_distance
-from eval.inception import load_inception
-from eval.mmd import cmmd, kid
-from eval.neighbours import neighbour_metrics
-from eval.vendi import vendi_score
+from eval.distances.fid import Given, torchmetrics_fid
+from eval.distances.frechet import frechet_distance
+from eval.distances.mmd import cmmd, kid
+from eval.distances.neighbours import neighbour_metrics
+from eval.distances.vendi import vendi_score
+from eval.features.clip import Clip, clip_score, load_clip
+from eval.features.extractor import embed_images
+from eval.features.inception import load_inception
 from pipeline.tinybooru.picture import draw, plan
 
 CLIP = Path("models/tinybooru/clip")

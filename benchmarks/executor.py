@@ -24,18 +24,18 @@ import torch
 import yaml
 
 from benchmarks.record import Result, entry, processor, record
-from pipeline.allocator import keep_freed_memory
-from pipeline.cost import read_shard_costs
-from pipeline.executor import run_tasks
-from pipeline.executor_settings import Executor, LocalExecutor, RayExecutor
+from pipeline.cost.shard_cost import read_shard_costs
+from pipeline.execution.allocator import keep_freed_memory
+from pipeline.execution.executor import run_tasks
+from pipeline.execution.termination import Termination
 from pipeline.generate import shard_job
+from pipeline.generation.shard_files import DrawnShard
+from pipeline.generation.shard_generator import ShardDrawer
+from pipeline.generation.shard_plan import DEVICES, ShardTask, arm_texts, plan_shards
 from pipeline.layout import COSTS
-from pipeline.places import Places
-from pipeline.shard_drawer import ShardDrawer
-from pipeline.shard_files import DrawnShard
-from pipeline.shard_plan import DEVICES, ShardTask, arm_texts, plan_shards
-from pipeline.study import Study, load_study
-from pipeline.termination import Termination
+from pipeline.storage.places import Places
+from pipeline.study.executor import Executor, LocalExecutor, RayExecutor
+from pipeline.study.study import Study, load_study
 
 ARM, SHARD = "cfg", 16
 SIZES = (100, 1000, 10_000)

@@ -25,19 +25,19 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from benchmarks.peak import matmul_rate
 from benchmarks.record import Result, entry, least, record
 from models.tinybooru.tokenizer import train_tokenizer
-from pipeline.checkpoints import locate
-from pipeline.drawing import Sampler
-from pipeline.guidance import EMPTY, GUIDE, NEGATIVE, Guidance, Network, Term, Text
-from pipeline.loading import Loading
-from pipeline.networks import DTYPES, DenoisingNetwork, load_network
-from pipeline.parametrisation import to_x0, x0_per_output
-from pipeline.sampler import sample
-from pipeline.schedulers import build_scheduler
-from pipeline.system_metrics import device_name
-from pipeline.text_encoder import TextEncoder, load_text_encoder
-from pipeline.text_settings import TextSettings
+from pipeline.cost.usage import device_name
+from pipeline.guidance.algebra import EMPTY, GUIDE, NEGATIVE, Guidance, Network, Term, Text
+from pipeline.guidance.trace import TraceStep, trace_rows, trace_step
+from pipeline.networks.checkpoints import locate
+from pipeline.networks.denoiser import DTYPES, DenoisingNetwork, load_network
+from pipeline.networks.parametrisation import to_x0, x0_per_output
+from pipeline.networks.text_encoder import TextEncoder, load_text_encoder
+from pipeline.prompting.text_settings import TextSettings
+from pipeline.sampling.sampler import sample
+from pipeline.sampling.schedulers import build_scheduler
+from pipeline.study.loading import Loading
+from pipeline.study.sampler import Sampler
 from pipeline.tinybooru.build import plans
-from pipeline.trace import TraceStep, trace_rows, trace_step
 
 PEER = "diffusers' StableDiffusionPipeline with guidance"
 PROMPT, WORSE, SCALE = "1person, blue hair, smile", "worst quality, lowres", 7.5
@@ -168,9 +168,9 @@ def traced_by(stopwatch: Stopwatch) -> Iterator[None]:
     Recording has no switch. What it costs is too little to be seen as the difference of two runs.
     """
     with (
-        patch("pipeline.sampler.trace_step", stopwatch.around(trace_step)),
-        patch("pipeline.sampler.to_x0", stopwatch.around(to_x0)),
-        patch("pipeline.sampler.x0_per_output", stopwatch.around(x0_per_output)),
+        patch("pipeline.sampling.sampler.trace_step", stopwatch.around(trace_step)),
+        patch("pipeline.sampling.sampler.to_x0", stopwatch.around(to_x0)),
+        patch("pipeline.sampling.sampler.x0_per_output", stopwatch.around(x0_per_output)),
         patch.object(TraceStep, "cpu", stopwatch.around(TraceStep.cpu)),
     ):
         yield

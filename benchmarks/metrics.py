@@ -17,7 +17,7 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from benchmarks.record import Result, entry, least, record
-from eval.extractor import BATCH, Extractor, embed_images
+from eval.features.extractor import BATCH, Extractor, embed_images
 
 
 def features(n: int, d: int, seed: int) -> torch.Tensor:
@@ -29,7 +29,7 @@ def features(n: int, d: int, seed: int) -> torch.Tensor:
 
 
 def our_neighbours(x: torch.Tensor, y: torch.Tensor) -> object:
-    from eval.neighbours import neighbour_metrics
+    from eval.distances.neighbours import neighbour_metrics
 
     return neighbour_metrics(x, y, 5, 5)
 
@@ -41,37 +41,37 @@ def their_neighbours(x: torch.Tensor, y: torch.Tensor) -> object:
 
 
 def frechet(x: torch.Tensor, y: torch.Tensor) -> object:
-    from eval.frechet import frechet_distance
+    from eval.distances.frechet import frechet_distance
 
     return frechet_distance(x, y)
 
 
 def extrapolated(x: torch.Tensor, y: torch.Tensor) -> object:
-    from eval.frechet_infinity import frechet_infinity
+    from eval.distances.frechet_infinity import frechet_infinity
 
     return frechet_infinity(x, y, 0)
 
 
 def all_neighbours(x: torch.Tensor, y: torch.Tensor) -> object:
-    from eval.neighbours import neighbour_metrics
+    from eval.distances.neighbours import neighbour_metrics
 
     return neighbour_metrics(x, y)
 
 
 def kernel_distance(x: torch.Tensor, y: torch.Tensor) -> object:
-    from eval.mmd import kid
+    from eval.distances.mmd import kid
 
     return kid(x, y)
 
 
 def clip_kernel_distance(x: torch.Tensor, y: torch.Tensor) -> object:
-    from eval.mmd import cmmd
+    from eval.distances.mmd import cmmd
 
     return cmmd(x, y)
 
 
 def variety(x: torch.Tensor, _: torch.Tensor) -> object:
-    from eval.vendi import vendi_score
+    from eval.distances.vendi import vendi_score
 
     return vendi_score(x)
 
@@ -104,7 +104,7 @@ def peak(what: str, n: int, d: int) -> tuple[float, float]:
 def frechet_ratio() -> list[Result]:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    from eval.frechet import frechet_distance
+    from eval.distances.frechet import frechet_distance
 
     class Given(torch.nn.Module):
         """An extractor that hands features through."""
@@ -186,9 +186,9 @@ def extraction() -> list[Result]:
     # Not above: a process that measures memory should hold no networks' libraries.
     import timm
 
-    from eval.clip import load_clip
-    from eval.dinov2 import SIDE, DinoV2
-    from pipeline.shards import encode_png
+    from eval.features.clip import load_clip
+    from eval.features.dinov2 import SIDE, DinoV2
+    from pipeline.storage.shards import encode_png
     from pipeline.tinybooru.picture import draw, plan
 
     cpu = torch.device("cpu")

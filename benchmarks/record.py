@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.files import write_atomically
+from pipeline.storage.files import write_atomically
 
 RESULTS = Path("benchmarks/results.json")
 DOCUMENT = Path("docs/benchmarks.md")

@@ -19,16 +19,16 @@ from PIL import Image as PillowImage
 from playwright.sync_api import Browser, CDPSession, sync_playwright
 
 from benchmarks.record import Result, entry, record
-from eval.features import SetFeatures, save_features
+from eval.features.extraction import SetFeatures, save_features
 from eval.report.page import report
 from labeling.records import SAMPLED_TASKS, write_tasks
-from pipeline.comparison import COMPARISON
-from pipeline.json_file import read_json_text
+from pipeline.generation.shard_files import SET_FEATURES
 from pipeline.layout import FEATURES, METRICS, REPORT, SCORES, SETS, TRACES
-from pipeline.rates import RATES, VERDICTS
-from pipeline.shard_files import SET_FEATURES
-from pipeline.shards import encode_png, write_shard
-from pipeline.study import Study, load_study
+from pipeline.results.comparison import COMPARISON
+from pipeline.results.rates import RATES, VERDICTS
+from pipeline.storage.json_file import read_json_text
+from pipeline.storage.shards import encode_png, write_shard
+from pipeline.study.study import Study, load_study
 
 ARMS, PICTURES, SHARD = 20, 5000, 1000
 SIDE, WIDTH = 64, 512

@@ -17,11 +17,15 @@ import psutil
 import yaml
 
 from benchmarks.record import entry, processor, record
-from pipeline.cost import read_shard_costs
+from pipeline.cost.shard_cost import read_shard_costs
 from pipeline.layout import COSTS
 
 # What stages import when they need it.
-LATER = {"pipeline.generate": "pipeline.shard_drawer", "eval.features": "open_clip", "eval.score": "open_clip"}
+LATER = {
+    "pipeline.generate": "pipeline.generation.shard_generator",
+    "eval.features.extraction": "open_clip",
+    "eval.scorers.arm_scores": "open_clip",
+}
 RUNNING = re.compile(r"Running stage '(?P<stage>[a-z_]+)(@[^']*)?'")
 MACHINE = f"{processor()}, {psutil.cpu_count()} cores, otherwise idle"
 

@@ -22,8 +22,8 @@ from models.tinybooru.corpus import Corpus, load_corpus
 from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining
 from models.tinybooru.tokenizer import train_tokenizer
 from models.tinybooru.train import GUIDE, MAIN, WORLD_SEED, preset_texts
-from pipeline.allocator import keep_freed_memory
-from pipeline.system_metrics import device_name
+from pipeline.cost.usage import device_name
+from pipeline.execution.allocator import keep_freed_memory
 from pipeline.tinybooru.build import build
 
 PICTURES = 1024

@@ -1,4 +1,4 @@
-"""How long `python -m pipeline.verify` takes for 10,000 pictures, and whether it finds a single flipped bit.
+"""How long `python -m pipeline.integrity.verify` takes for 10,000 pictures, and whether it finds a single flipped bit.
 
 `python -m benchmarks.verify` writes the default study with that many pictures to a temporary folder (blurred noise, as
 large as those of the embedded world; vectors and numbers at random), records it with DVC, and verifies it as a user
@@ -23,24 +23,24 @@ import yaml
 
 from benchmarks.record import entry, record
 from benchmarks.report import DISTINCT, WIDTH, picture
-from eval.features import REFERENCE, SetFeatures, save_features
-from eval.score import SCORE_FEATURES
-from pipeline.comparison import COMPARISON
-from pipeline.cost import Cost, ShardCost
-from pipeline.files import write_atomically
-from pipeline.json_file import read_json_text, seal_json
+from eval.features.extraction import REFERENCE, SetFeatures, save_features
+from eval.scorers.arm_scores import SCORE_FEATURES
+from pipeline.cost.shard_cost import Cost, ShardCost
+from pipeline.generation.shard_files import SET_FEATURES, TRACE_FEATURES
+from pipeline.generation.shard_plan import DEVICES, Shard, arm_texts, plan_shards
+from pipeline.generation.trajectory import FRAMES, TRAJECTORY_FEATURES, trajectory_fingerprint, watched_of
 from pipeline.layout import COSTS, FEATURES, METRICS, REFERENCE_SET, SCORES, SETS, TRACES, TRAJECTORIES
-from pipeline.rates import RATES
-from pipeline.shard_files import SET_FEATURES, TRACE_FEATURES
-from pipeline.shard_plan import DEVICES, Shard, arm_texts, plan_shards
-from pipeline.shards import encode_png, set_fingerprint, write_shard
-from pipeline.study import Study, load_study
-from pipeline.trajectory import FRAMES, TRAJECTORY_FEATURES, trajectory_fingerprint, watched_of
+from pipeline.results.comparison import COMPARISON
+from pipeline.results.rates import RATES
+from pipeline.storage.files import write_atomically
+from pipeline.storage.json_file import read_json_text, seal_json
+from pipeline.storage.shards import encode_png, set_fingerprint, write_shard
+from pipeline.study.study import Study, load_study
 
 ROOT = Path.cwd()
 PICTURES, STEPS = 10_000, 20
 SECONDS, ROUNDS, FLIPS = 20.0, 3, 10
-PROGRAM = [sys.executable, "-m", "pipeline.verify"]
+PROGRAM = [sys.executable, "-m", "pipeline.integrity.verify"]
 
 
 def write_project(folder: Path) -> Study:

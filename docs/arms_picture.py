@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 
 from pipeline.errors import InputError, run_stage
-from pipeline.gallery import grid, same_seed_grid
 from pipeline.layout import SETS
-from pipeline.shards import decode_images, read_set
+from pipeline.storage.contact_sheet import grid, same_seed_grid
+from pipeline.storage.shards import decode_images, read_set
 from pipeline.tinybooru.build import CANVAS
 from pipeline.tinybooru.picture import draw, plan
 

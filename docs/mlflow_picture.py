@@ -19,8 +19,8 @@ from playwright.sync_api import Error as PlaywrightError
 
 from docs.browser import opened_chromium, small_png
 from pipeline.errors import InputError, run_stage
-from pipeline.files import write_atomically
-from pipeline.study import load_study
+from pipeline.storage.files import write_atomically
+from pipeline.study.study import load_study
 from pipeline.tracking.store import PARENT, open_store, tracking_uri
 
 PICTURE = Path("docs/mlflow.png")

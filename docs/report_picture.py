@@ -12,8 +12,8 @@ from playwright.sync_api import Browser
 
 from docs.browser import opened_chromium, small_png
 from pipeline.errors import InputError, run_stage
-from pipeline.files import write_atomically
 from pipeline.layout import REPORT
+from pipeline.storage.files import write_atomically
 
 PICTURE = Path("docs/report.png")
 WINDOW, WIDTH = 1360, 1000

@@ -15,10 +15,10 @@ from playwright.sync_api import Browser
 from docs.browser import opened_chromium
 from eval.notation import quoted
 from eval.report.details import MATCHED_COLUMNS, matched_rows
-from pipeline.comparison import COMPARISON, Alignment, Comparison, load_comparison
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import PARAMS, REPORT
-from pipeline.study import load_study
+from pipeline.results.comparison import COMPARISON, Alignment, Comparison, load_comparison
+from pipeline.study.study import load_study
 
 DOCS = Path("docs")
 PICTURES = DOCS / "results"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from pipeline.guidance import EMPTY, GUIDE, MAIN, Guidance, Prediction, Term, Walk
-from pipeline.scale import Moment
+from pipeline.guidance.algebra import EMPTY, GUIDE, MAIN, Guidance, Prediction, Term, Walk
+from pipeline.guidance.scale_schedules import Moment
 
 SCALE = 5.0
 STEPS = 60

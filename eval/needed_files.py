@@ -7,7 +7,7 @@ before the first picture is drawn than after the last.
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.study import Extractor, Study
+from pipeline.study.study import Extractor, Study
 
 _VIT_H_14 = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
@@ -25,7 +25,7 @@ def extractor_files(settings: Extractor) -> tuple[Files, str]:
     if settings.model == "dinov2":
         return dinov2_files(place), fetch
     if settings.model == "inception":
-        return (place,), f"python -m eval.inception {place}"
+        return (place,), f"python -m eval.features.inception {place}"
     return (), ""
 
 
@@ -45,13 +45,13 @@ def preference_files(name: str, folder: Path) -> tuple[Files, str]:
         "hpsv2_1": (
             ("open_clip_config.json", "open_clip_model.safetensors"),
             f"hf download xswu/HPSv2 HPS_v2.1_compressed.pt --local-dir {folder} && "
-            f"python -m eval.preference hpsv2_1 {folder}/HPS_v2.1_compressed.pt {folder}",
+            f"python -m eval.scorers.preference hpsv2_1 {folder}/HPS_v2.1_compressed.pt {folder}",
         ),
         "imagereward": (
             ("model.safetensors", "tokenizer.json"),
             f"hf download THUDM/ImageReward ImageReward.pt --local-dir {folder} && "
             f"hf download google-bert/bert-base-uncased tokenizer.json tokenizer_config.json --local-dir {folder} && "
-            f"python -m eval.preference imagereward {folder}/ImageReward.pt {folder}",
+            f"python -m eval.scorers.preference imagereward {folder}/ImageReward.pt {folder}",
         ),
         "pickscore": (
             ("config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"),
@@ -77,7 +77,7 @@ def missing_aesthetic_head(path: Path) -> str:
     """What is said where there is no aesthetic head."""
     return (
         f"aesthetic head {path} is missing; `make train` makes the embedded one, "
-        f"`python -m eval.aesthetic {path}` fetches LAION's for CLIP ViT-L/14"
+        f"`python -m eval.scorers.aesthetic {path}` fetches LAION's for CLIP ViT-L/14"
     )
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from pipeline.comparison import Interval
+from pipeline.results.comparison import Interval
 
 
 def decimals(values: Iterable[float]) -> int:

@@ -8,17 +8,17 @@ stop hours later: of an arm that does not fit its networks, or for weights of a 
 
 import json
 
+from eval.features.plain_text import plain_text
 from eval.needed_files import needed_files
-from eval.plain_text import plain_text
-from pipeline.arm_checks import check_arms
 from pipeline.errors import InputError, run_stage
-from pipeline.files import write_atomically
+from pipeline.generation.arm_checks import check_arms
+from pipeline.generation.shard_plan import arm_texts, library_versions
+from pipeline.generation.study_digests import study_digests
 from pipeline.layout import MEASURING, WEIGHTS
-from pipeline.shard_plan import arm_texts, library_versions
+from pipeline.networks.weight_files import remembered_sha256
 from pipeline.stage_arguments import stage_parser
-from pipeline.study import Study, load_study
-from pipeline.weight_files import remembered_sha256
-from pipeline.weights import study_digests
+from pipeline.storage.files import write_atomically
+from pipeline.study.study import Study, load_study
 
 
 def check_measurable(study: Study) -> None:
@@ -27,7 +27,7 @@ def check_measurable(study: Study) -> None:
         if not path.is_file():
             raise InputError(fault)
     if study.metrics.lpips:
-        from eval.lpips import check_repeats  # with libraries that no other study needs here
+        from eval.scorers.lpips import check_repeats  # with libraries that no other study needs here
 
         prompts = arm_texts(study, study.baseline)["prompt"]
         try:
@@ -40,7 +40,7 @@ def check_measurable(study: Study) -> None:
 
 
 def main() -> None:
-    stage_parser("eval.weights", __doc__).parse_args()
+    stage_parser("eval.preflight", __doc__).parse_args()
     study = load_study()
     check_measurable(study)
     digests = study_digests(study)

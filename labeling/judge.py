@@ -12,8 +12,8 @@ from PIL import Image
 
 from labeling.records import Choice
 from pipeline.errors import InputError
-from pipeline.files import file_digest
-from pipeline.rates import Verdict
+from pipeline.results.rates import Verdict
+from pipeline.storage.files import file_digest
 from pipeline.tinybooru.flaws import QUALITIES
 
 WEIGHTS = Path("models/tinybooru/judge.safetensors")

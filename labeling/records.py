@@ -1,7 +1,7 @@
 """What the parts of labelling hand to each other: sampled tasks and pairs, and people's labels of them.
 
 A task is one picture for one verdict, a pair is two pictures of one prompt and seed for one choice. Ids are keyed
-hashes (labeling.sample): they are all that a labeller's browser learns of a picture, and they change with its pixels.
+hashes (sample.py): they are all that a labeller's browser learns of a picture, and they change with its pixels.
 """
 
 import json
@@ -22,10 +22,10 @@ from pydantic import (
 )
 
 from pipeline.errors import InputError, printable
-from pipeline.files import fingerprint, write_atomically
-from pipeline.rates import Verdict
-from pipeline.section import Name
-from pipeline.shards import read_table, write_shard
+from pipeline.results.rates import Verdict
+from pipeline.settings import Name
+from pipeline.storage.files import fingerprint, write_atomically
+from pipeline.storage.shards import read_table, write_shard
 
 SAMPLED_TASKS = Path("data/sample/tasks.parquet")
 SAMPLED_PAIRS = Path("data/sample/pairs.parquet")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.arm import METHODS
-from pipeline.drawing import LEVELS
 from pipeline.layout import CONF
-from pipeline.presets import NEGATIVE_PRESETS, QUALITY_TAGS
+from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
+from pipeline.study.arm import METHODS
+from pipeline.study.sampler import LEVELS
 
 _LINE = 114
 
@@ -84,25 +84,25 @@ SLOW = ("guiders",)
 
 _MODULES = (
     "pipeline.compose",
-    "pipeline.reference",
-    "eval.weights",
+    "pipeline.reference.build",
+    "eval.preflight",
     "pipeline.generate",
-    "eval.features",
-    "eval.score",
-    "eval.compare",
-    "labeling.sample",
-    "labeling.push",
-    "labeling.pull",
-    "labeling.estimates",
-    "pipeline.dataset",
+    "eval.features.extraction",
+    "eval.scorers.arm_scores",
+    "eval.comparison.compare",
+    "labeling.sampling.sample",
+    "labeling.label_studio.push",
+    "labeling.label_studio.pull",
+    "labeling.rates.label_rates",
+    "pipeline.publishing.dataset",
     "eval.report",
-    "pipeline.track",
-    "pipeline.verify",
-    "pipeline.recover",
-    "pipeline.publish",
+    "pipeline.tracking.track",
+    "pipeline.integrity.verify",
+    "pipeline.integrity.recover",
+    "pipeline.publishing.publish",
     "pipeline.tracking.server",
-    "labeling.server",
-    "labeling.demo",
+    "labeling.label_studio.server",
+    "labeling.label_studio.demo",
 )
 
 

@@ -19,14 +19,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.errors import InputError, run_stage
-from pipeline.files import write_atomically
+from pipeline.generation.arm_texts import study_prompts
 from pipeline.layout import CONF, PARAMS, PICTURES
-from pipeline.plain_yaml import YAML_ERRORS, check_aliases
-from pipeline.prompts import study_prompts
-from pipeline.study import parse_study
+from pipeline.storage.files import write_atomically
+from pipeline.study.plain_yaml import YAML_ERRORS, check_aliases
+from pipeline.study.study import parse_study
 
 _OVERRIDES = "GUIDEDRIFT_OVERRIDES"
-# The folds of the comparison's classifier test, which holds prompts out (eval/classifier_test.py).
+# The folds of the comparison's classifier test, which holds prompts out (eval/distances/two_sample_classifier.py).
 _FEWEST_PROMPTS = 5
 
 

@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm import tqdm
 
-from pipeline.allocator import keep_freed_memory
-from pipeline.anlas import anlas
-from pipeline.checkpoints import locate
-from pipeline.cost import Cost
+from pipeline.cost.anlas import anlas
+from pipeline.cost.shard_cost import Cost
 from pipeline.errors import run_stage
-from pipeline.executor import device_kind, local_devices, run_tasks, runs_here
-from pipeline.executor_settings import RayExecutor
+from pipeline.execution.allocator import keep_freed_memory
+from pipeline.execution.executor import device_kind, local_devices, run_tasks, runs_here
+from pipeline.execution.termination import Termination
+from pipeline.generation.shard_files import DrawnShard
+from pipeline.generation.shard_plan import Shard, ShardTask, arm_texts, plan_shards
+from pipeline.generation.shard_storage import ShardStorage
 from pipeline.layout import SETS
-from pipeline.places import Places
-from pipeline.shard_files import DrawnShard
-from pipeline.shard_plan import Shard, ShardTask, arm_texts, plan_shards
-from pipeline.shard_storage import ShardStorage
+from pipeline.networks.checkpoints import locate
 from pipeline.stage_arguments import stage_parser
-from pipeline.study import Study, load_study
-from pipeline.termination import Termination
+from pipeline.storage.places import Places
+from pipeline.study.executor import RayExecutor
+from pipeline.study.study import Study, load_study
 
 if TYPE_CHECKING:
-    from pipeline.shard_drawer import ShardDrawer
+    from pipeline.generation.shard_generator import ShardDrawer
 
 
 def arm_anlas(study: Study, arm_name: str) -> int:
@@ -112,7 +112,7 @@ def _drawn(
 def shard_job(
     study: Study, arm_name: str, places: Places, progress: Callable[[int], object] | None, device: torch.device
 ) -> Callable[[ShardTask], DrawnShard]:
-    """A job (pipeline/executor.py): draws shards."""
+    """A job (pipeline/execution/executor.py): draws shards."""
     drawer = _load_drawer(study, arm_name, places, device)
     return lambda task: drawer.draw(task, progress or (lambda _: None))
 
@@ -132,7 +132,7 @@ def _storing_drawer(study: Study, arm_name: str, places: Places, device: torch.d
 
 def _load_drawer(study: Study, arm_name: str, places: Places, device: torch.device) -> "ShardDrawer":
     # With diffusers, whose import takes ten seconds: an arm whose shards are all there does not wait for it.
-    from pipeline.shard_drawer import ShardDrawer
+    from pipeline.generation.shard_generator import ShardDrawer
 
     keep_freed_memory()
     return ShardDrawer(study, arm_name, places, device)

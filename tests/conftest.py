@@ -19,7 +19,7 @@ from docs.browser import opened_chromium
 from models.tinybooru.denoiser import DenoiserRecipe, build_scheduler, build_text_encoder, build_unet
 from models.tinybooru.tokenizer import train_tokenizer
 from pipeline.compose import compose
-from pipeline.study import Study, parse_study
+from pipeline.study.study import Study, parse_study
 from pipeline.tinybooru.build import plans
 
 ROOT = Path(__file__).parent.parent

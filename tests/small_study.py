@@ -9,12 +9,12 @@ import yaml
 from datasets import Features, Image, Value
 from PIL import Image as PillowImage
 
-from pipeline.comparison import Interval
 from pipeline.compose import compose
-from pipeline.cost import Cost, ShardCost
-from pipeline.rates import VERDICTS, LabelledPictures, Rate, Rates, Strength
-from pipeline.shard_files import SET_FEATURES
-from pipeline.shards import encode_png, write_shard
+from pipeline.cost.shard_cost import Cost, ShardCost
+from pipeline.generation.shard_files import SET_FEATURES
+from pipeline.results.comparison import Interval
+from pipeline.results.rates import VERDICTS, LabelledPictures, Rate, Rates, Strength
+from pipeline.storage.shards import encode_png, write_shard
 
 URI = "sqlite:///mlflow.db"
 ARMS = ("unguided", "cfg", "negative")

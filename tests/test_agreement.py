@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from labeling.agreement import alpha_interval, krippendorff_alpha, repeat_agreement
+from labeling.rates.agreement import alpha_interval, krippendorff_alpha, repeat_agreement
 
 verdicts = st.sampled_from(["legit_human", "malformed_human", "object_or_scenery", "pattern", None])
 tables = st.lists(st.lists(verdicts, min_size=3, max_size=3), min_size=2, max_size=20)

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from eval.alignment import Means, Trajectories, actions, alignments, closer_to, trajectories
-from eval.bootstrap import Interval
-from eval.verdicts import alignment_answer
-from pipeline.comparison import Alignment
+from eval.comparison.alignment import Means, Trajectories, actions, alignments, closer_to, trajectories
+from eval.comparison.verdicts import alignment_answer
+from eval.statistics.bootstrap import Interval
+from pipeline.results.comparison import Alignment
 
 MEAN = Means(200, 0.95, 0)
 NAMES = ["empty", "negative", "guide"]

@@ -9,7 +9,7 @@ import pytest
 
 FREED_AGAIN_AND_AGAIN = """
 import resource, torch
-from pipeline.allocator import keep_freed_memory
+from pipeline.execution.allocator import keep_freed_memory
 assert {told} is False or keep_freed_memory()
 def round():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -34,7 +34,7 @@ def test_blocks_that_come_again_bring_no_new_pages() -> None:
 
 
 def test_another_c_library_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.allocator import keep_freed_memory
+    from pipeline.execution.allocator import keep_freed_memory
 
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert not keep_freed_memory()

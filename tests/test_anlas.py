@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipeline.anlas import anlas
-from pipeline.arm import Arm
+from pipeline.cost.anlas import anlas
 from pipeline.generate import arm_anlas
+from pipeline.study.arm import Arm
 
 
 @pytest.mark.parametrize(

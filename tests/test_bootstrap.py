@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from eval.bootstrap import mean_interval, paired_difference_interval, statistic_interval, wilson_interval
-from eval.frechet import frechet_distance
+from eval.distances.frechet import frechet_distance
+from eval.statistics.bootstrap import mean_interval, paired_difference_interval, statistic_interval, wilson_interval
 
 
 def gaussian(*shape: int, seed: int) -> Tensor:

@@ -14,13 +14,13 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from labeling.records import read_labels
-from pipeline import shards
 from pipeline.compose import compose
 from pipeline.errors import InputError
-from pipeline.pictures import MOST_PIXELS, decode_picture, open_picture
-from pipeline.plain_yaml import LARGEST_FILE, read_yaml
-from pipeline.shards import encode_png, read_table, write_shard
-from pipeline.study import load_study
+from pipeline.storage import shards
+from pipeline.storage.images import MOST_PIXELS, decode_picture, open_picture
+from pipeline.storage.shards import encode_png, read_table, write_shard
+from pipeline.study.plain_yaml import LARGEST_FILE, read_yaml
+from pipeline.study.study import load_study
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:

@@ -4,7 +4,7 @@ import choix
 import numpy as np
 import pytest
 
-from labeling.bradley_terry import connected, fit, strengths
+from labeling.rates.bradley_terry import connected, fit, strengths
 
 ARMS = ["a", "b", "c", "d"]
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from eval.wilson import wilson_bounds
-from labeling.calibration import auc, brier, calibrate
+from eval.statistics.wilson import wilson_bounds
+from labeling.rates.calibration import auc, brier, calibrate
 
 EQUAL = np.full(4, 0.5)
 

@@ -11,23 +11,23 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from single_file import original_vae, save_single_file
 
-from pipeline.arm_generator import ArmGenerator
-from pipeline.checkpoints import check_fit, locate
 from pipeline.compose import compose
-from pipeline.conditioning import Conditioning
 from pipeline.errors import InputError
 from pipeline.generate import generate
-from pipeline.guidance import Perturbation
+from pipeline.generation.arm_generator import ArmGenerator
+from pipeline.generation.study_digests import study_digests
+from pipeline.guidance.algebra import Perturbation
 from pipeline.layout import SETS
-from pipeline.loading import Loading
-from pipeline.networks import load_network
-from pipeline.perturbation import perturbed
-from pipeline.places import Places
-from pipeline.shards import decode_images, read_set, set_fingerprint
-from pipeline.study import parse_study
-from pipeline.text_encoder import load_text_encoder
-from pipeline.weight_files import network_digest
-from pipeline.weights import study_digests
+from pipeline.networks.checkpoints import check_fit, locate
+from pipeline.networks.conditioning import Conditioning
+from pipeline.networks.denoiser import load_network
+from pipeline.networks.perturbation import perturbed
+from pipeline.networks.text_encoder import load_text_encoder
+from pipeline.networks.weight_files import network_digest
+from pipeline.storage.places import Places
+from pipeline.storage.shards import decode_images, read_set, set_fingerprint
+from pipeline.study.loading import Loading
+from pipeline.study.study import parse_study
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -287,7 +287,7 @@ def test_a_digest_follows_how_texts_are_cut_and_filled_up(pipelines_folder, tmp_
 
 
 def test_the_digest_of_a_large_file_is_remembered_until_it_changes(pipelines_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.weight_files._LARGE", 1)
+    monkeypatch.setattr("pipeline.networks.weight_files._LARGE", 1)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = copied(pipelines_folder, tmp_path, "sd_guide")
     first = network_digest(folder, with_text_encoder=False)
@@ -335,7 +335,7 @@ def test_truncated_weights_are_named_before_anything_is_loaded(
     path = copied(pipelines_folder, tmp_path, "sd") / "text_encoder/model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pipeline.arm_generator.load_network", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("pipeline.generation.arm_generator.load_network", lambda *_: pytest.fail("loaded"))
     assert "text_encoder/model.safetensors cannot be loaded" in refused(checkpoint_params, "sd", "cfg")
 
 
@@ -369,7 +369,7 @@ def test_a_single_file_that_lacks_weights_is_refused(checkpoint_params, pipeline
 
 
 def test_a_guide_of_another_kind_is_refused_before_anything_is_loaded(checkpoint_params, monkeypatch):
-    monkeypatch.setattr("pipeline.arm_generator.load_network", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("pipeline.generation.arm_generator.load_network", lambda *_: pytest.fail("loaded"))
     said = refused(checkpoint_params, "sd", guide="sdxl")
     assert "the guide sdxl does not fit: width of the text embeddings is 32 in the main network and 80" in said
 
@@ -438,7 +438,7 @@ def test_a_repository_in_the_cache_is_found_at_its_revision(pipelines_folder, tm
     ],
 )
 def test_an_arm_that_does_not_fit_is_refused(checkpoint_params, arm, message, monkeypatch):
-    monkeypatch.setattr("pipeline.arm_generator.load_network", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("pipeline.generation.arm_generator.load_network", lambda *_: pytest.fail("loaded"))
     checkpoint_params["arms"] = {**ARMS, "cfg": {**ARMS["cfg"], **arm}}
     with pytest.raises(InputError) as raised:
         generate(study_of(checkpoint_params, "sd"), "cfg", Places.under(Path("none")))

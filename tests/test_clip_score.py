@@ -9,7 +9,7 @@ import torch
 from torchmetrics.functional.multimodal.clip_score import _clip_score_update
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from eval.clip import clip_score
+from eval.features.clip import clip_score
 from pipeline.tinybooru.picture import draw, plan
 
 ROOT = Path(__file__).parent.parent

@@ -8,7 +8,7 @@ import torch
 from datasets import Features, Value
 from torch import Tensor
 
-from eval.arm_files import (
+from eval.comparison.arm_measurements import (
     KIND_COLUMNS,
     NAMING,
     PAIRED_SCORES,
@@ -17,7 +17,9 @@ from eval.arm_files import (
     read_cost,
     reference_captions,
 )
-from eval.arm_shift import (
+from eval.comparison.compare import _adjusted, alignment_of, compare
+from eval.comparison.paired_arms import ArmValues, arm_replicates
+from eval.comparison.shift import (
     DISTANCES,
     PERMUTATIONS,
     against_baseline,
@@ -28,24 +30,22 @@ from eval.arm_shift import (
     permutations,
     within_prompt,
 )
-from eval.compare import _adjusted, alignment_of, compare
-from eval.composition import paired_composition_p_value
-from eval.features import REFERENCE, SetFeatures, load_features, save_features
-from eval.frechet import frechet_distance
-from eval.jackknife import deletions
-from eval.mmd_test import mmd_test, paired_mmd_test
-from eval.neighbours import neighbour_metrics
-from eval.paired_arms import ArmValues, arm_replicates
-from eval.score import SCORE_FEATURES
+from eval.distances.composition import paired_composition_p_value
+from eval.distances.frechet import frechet_distance
+from eval.distances.neighbours import neighbour_metrics
+from eval.distances.two_sample_mmd import mmd_test, paired_mmd_test
+from eval.features.extraction import REFERENCE, SetFeatures, load_features, save_features
+from eval.scorers.arm_scores import SCORE_FEATURES
+from eval.statistics.jackknife import deletions
 from pipeline.errors import InputError
-from pipeline.guidance import EMPTY, GUIDE, MAIN, NEGATIVE
-from pipeline.json_file import seal_json
+from pipeline.generation.shard_files import TRACE_FEATURES
+from pipeline.guidance.algebra import EMPTY, GUIDE, MAIN, NEGATIVE
+from pipeline.guidance.trace import trace_rows, trace_step
 from pipeline.layout import FEATURES, METRICS, REFERENCE_SET, SCORES, SETS, TRACES
-from pipeline.shard_files import TRACE_FEATURES
-from pipeline.shards import read_set, write_shard
-from pipeline.study import Metrics, Study, parse_study
+from pipeline.storage.json_file import seal_json
+from pipeline.storage.shards import read_set, write_shard
+from pipeline.study.study import Metrics, Study, parse_study
 from pipeline.tinybooru.build import build
-from pipeline.trace import trace_rows, trace_step
 
 N, D = 40, 5
 MADE_WITH = {"extractor": "clip", "extractor_digest": "a", "resize": "r", "precision": "float32", "set": "s"}
@@ -360,7 +360,7 @@ def test_captions_belong_to_the_pictures_of_the_features(project: Any) -> None:
 def test_a_study_without_prompts_is_asked_nothing_about_them(measured: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     assert compare(measured).prompted
     told: list[bool] = []
-    monkeypatch.setattr("eval.compare.frontiers", lambda *given: told.append(given[-1]) or [])
+    monkeypatch.setattr("eval.comparison.compare.frontiers", lambda *given: told.append(given[-1]) or [])
     for name in measured.arms:
         columns = read_set(SETS / name, ["image_id", "prompt"]).to_pydict() | {"prompt": [""] * N}
         written = Features({"image_id": Value("string"), "prompt": Value("string")})

@@ -17,15 +17,20 @@ import yaml
 from datasets import Features, Value
 from safetensors import safe_open
 
-from eval import compare, features, score
-from labeling import estimates, sample
-from pipeline import generate, recover, reference, verify
+from eval.comparison import compare
+from eval.features import extraction as features
+from eval.scorers import arm_scores as score
+from labeling.rates import label_rates as estimates
+from labeling.sampling import sample
+from pipeline import generate
 from pipeline.compose import compose
 from pipeline.errors import InputError, run_stage
-from pipeline.json_file import read_json_text, seal_json
-from pipeline.shards import encode_table, read_table, shard_fingerprint, write_shard
-from pipeline.study import load_study
-from pipeline.tensor_file import encode_tensors, read_tensors
+from pipeline.integrity import recover, verify
+from pipeline.reference import build as reference
+from pipeline.storage.json_file import read_json_text, seal_json
+from pipeline.storage.shards import encode_table, read_table, shard_fingerprint, write_shard
+from pipeline.storage.tensor_file import encode_tensors, read_tensors
+from pipeline.study.study import load_study
 
 ROOT = Path(__file__).parent.parent
 COLUMNS = {"image_id": ["a", "b", "c"], "value": [0.5, 1.5, 2.5]}

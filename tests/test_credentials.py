@@ -9,7 +9,7 @@ import pytest
 from pipeline.compose import compose
 from pipeline.credentials import check_private, credential_in, credential_patterns
 from pipeline.errors import InputError, run_stage
-from pipeline.study import parse_study
+from pipeline.study.study import parse_study
 
 ROOT = Path(__file__).parent.parent
 # Made up here, of the shapes that the real ones have.

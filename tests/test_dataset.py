@@ -41,14 +41,14 @@ from labeling.records import (
     write_pairs,
     write_tasks,
 )
-from pipeline.dataset import build, check, majority, make_dataset
-from pipeline.dataset_card import ADULT, size_category
 from pipeline.errors import InputError
 from pipeline.layout import DATASET
-from pipeline.markdown import fenced, plain
-from pipeline.rates import VERDICTS
-from pipeline.shards import read_set
-from pipeline.study import Study, parse_study
+from pipeline.publishing.dataset import build, check, majority, make_dataset
+from pipeline.publishing.dataset_card import ADULT, size_category
+from pipeline.publishing.markdown import fenced, plain
+from pipeline.results.rates import VERDICTS
+from pipeline.storage.shards import read_set
+from pipeline.study.study import Study, parse_study
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NAMES = ("0123456789ab", "ba9876543210")

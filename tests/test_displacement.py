@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from eval.displacement import paired_displacement
-from eval.frechet import decompose
+from eval.comparison.displacement import paired_displacement
+from eval.distances.frechet import decompose
 
 
 def gaussian(n: int, d: int, seed: int) -> Tensor:

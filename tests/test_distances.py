@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from eval.distances import exact_squared, near_pairs, neighbour_radii, screens, settled
+from eval.distances.euclidean import exact_squared, near_pairs, neighbour_radii, screens, settled
 
 
 def gaussian(n: int, d: int, seed: int) -> Tensor:
@@ -49,7 +49,7 @@ def test_radii_are_those_of_exact_distances(
     kind: str, cut: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in zip(("ROWS", "COLUMNS", "SAMPLE", "_WAITING"), cut, strict=True):
-        monkeypatch.setattr(f"eval.distances.{name}", value)
+        monkeypatch.setattr(f"eval.distances.euclidean.{name}", value)
     _, y = sets(kind)
     distances = exact(y, y).fill_diagonal_(torch.inf)
     expected = distances.sort(1).values
@@ -65,7 +65,7 @@ def test_ball_tests_are_those_of_exact_distances_on_the_rim_too(
     kind: str, closed: bool, cut: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in zip(("ROWS", "COLUMNS"), cut, strict=True):
-        monkeypatch.setattr(f"eval.distances.{name}", value)
+        monkeypatch.setattr(f"eval.distances.euclidean.{name}", value)
     x, y = sets(kind)
     i, j = torch.arange(len(x)).repeat_interleave(len(y)), torch.arange(len(y)).repeat(len(x))
     distances = exact_squared(x, y, i, j).reshape(len(x), len(y))

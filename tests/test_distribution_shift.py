@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from eval.anchor import Anchor
-from eval.classifier_test import _delong, classifier_auc
-from eval.composition import jensen_shannon, paired_composition_p_value, total_variation
-from eval.contraction import leading_directions
-from eval.frechet import decompose
-from eval.holm import holm
-from eval.mmd_test import mmd_test, paired_mmd_test
-from eval.prompt_diversity import within_prompt_spread
+from eval.comparison.contraction import leading_directions
+from eval.comparison.prompt_diversity import within_prompt_spread
+from eval.distances.anchor import Anchor
+from eval.distances.composition import jensen_shannon, paired_composition_p_value, total_variation
+from eval.distances.frechet import decompose
+from eval.distances.two_sample_classifier import _delong, classifier_auc
+from eval.distances.two_sample_mmd import mmd_test, paired_mmd_test
+from eval.statistics.holm import holm
 
 
 def gaussian(*shape: int, seed: int) -> Tensor:

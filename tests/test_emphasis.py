@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.emphasis import LARGEST, Span, check_emphasis, parse, write
+from pipeline.prompting.emphasis import LARGEST, Span, check_emphasis, parse, write
 
 SYNTAXES = ["plain", "a1111", "novelai"]
 # Texts in which brackets, weights and breaks are frequent, beside any text at all.

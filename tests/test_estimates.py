@@ -8,13 +8,13 @@ from datasets import Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labeling import ppi
-from labeling.estimates import ArmScores, estimate, load_scores
+from labeling.rates import ppi
+from labeling.rates.label_rates import ArmScores, estimate, load_scores
 from labeling.records import Label, PairLabel, SampledPair, SampledTask
 from pipeline.errors import InputError
-from pipeline.rates import load_rates
-from pipeline.shards import write_shard
-from pipeline.study import Study, parse_study
+from pipeline.results.rates import load_rates
+from pipeline.storage.shards import write_shard
+from pipeline.study.study import Study, parse_study
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PICTURES = 40

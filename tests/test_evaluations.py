@@ -11,14 +11,14 @@ from safetensors.torch import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.checkpoints import locate
-from pipeline.conditioning import Conditioning
-from pipeline.evaluations import prediction_flops
-from pipeline.guidance import GUIDE, MAIN, Perturbation
-from pipeline.loading import Loading
-from pipeline.networks import load_network
-from pipeline.perturbation import perturbed
-from pipeline.weaken_settings import DropLayers, Lora, LowBits
+from pipeline.cost.evaluation_counts import prediction_flops
+from pipeline.guidance.algebra import GUIDE, MAIN, Perturbation
+from pipeline.networks.checkpoints import locate
+from pipeline.networks.conditioning import Conditioning
+from pipeline.networks.denoiser import load_network
+from pipeline.networks.perturbation import perturbed
+from pipeline.study.loading import Loading
+from pipeline.study.weaken import DropLayers, Lora, LowBits
 
 CPU = torch.device("cpu")
 DAMAGE = {

@@ -14,15 +14,15 @@ import torch
 import yaml
 from executor_jobs import dying_at_three, refusing, squaring
 
-from pipeline.arm_generator import ArmGenerator
 from pipeline.errors import InputError
-from pipeline.executor import run_tasks
-from pipeline.executor_settings import LocalExecutor
+from pipeline.execution.executor import run_tasks
+from pipeline.execution.termination import Termination
 from pipeline.generate import generate
+from pipeline.generation.arm_generator import ArmGenerator
 from pipeline.layout import COSTS, SETS
-from pipeline.places import Places
-from pipeline.shards import set_fingerprint, shard_fingerprint
-from pipeline.termination import Termination
+from pipeline.storage.places import Places
+from pipeline.storage.shards import set_fingerprint, shard_fingerprint
+from pipeline.study.executor import LocalExecutor
 
 ROOT = Path(__file__).parent.parent
 

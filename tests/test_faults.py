@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import run_stage
-from pipeline.shards import shard_paths
+from pipeline.storage.shards import shard_paths
 
 ROOT = Path(__file__).parent.parent
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 def reference(project: Path, longest: int = resource.RLIM_INFINITY) -> subprocess.CompletedProcess[str]:
     """The stage `reference` where no file can be longer than so many bytes, which ends a write as a full disk does."""
     return subprocess.run(
-        [sys.executable, "-m", "pipeline.reference"],
+        [sys.executable, "-m", "pipeline.reference.build"],
         cwd=project,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (longest, longest)),

@@ -15,21 +15,21 @@ from PIL import Image, ImageFilter
 from safetensors.torch import save_file
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from eval.clip import load_clip
-from eval.dinov2 import load_dinov2
-from eval.extractor import Extractor, embed_images
-from eval.features import SetFeatures, extract, load_extractor, load_features, refresh, save_features
-from eval.frechet import frechet_distance
-from eval.inception import load_inception
-from eval.plain_text import plain_text
-from eval.pyramid import Pyramid
+from eval.distances.frechet import frechet_distance
+from eval.features.clip import load_clip
+from eval.features.dinov2 import load_dinov2
+from eval.features.extraction import SetFeatures, extract, load_extractor, load_features, refresh, save_features
+from eval.features.extractor import Extractor, embed_images
+from eval.features.inception import load_inception
+from eval.features.plain_text import plain_text
+from eval.features.pyramid import Pyramid
 from pipeline.compose import compose
 from pipeline.errors import InputError
-from pipeline.executor_settings import LocalExecutor
-from pipeline.shards import read_table, shard_paths, write_shard
-from pipeline.study import Extractor as ExtractorSettings
-from pipeline.study import parse_study
-from pipeline.text_settings import TextSettings
+from pipeline.prompting.text_settings import TextSettings
+from pipeline.storage.shards import read_table, shard_paths, write_shard
+from pipeline.study.executor import LocalExecutor
+from pipeline.study.study import Extractor as ExtractorSettings
+from pipeline.study.study import parse_study
 from pipeline.tinybooru.build import FEATURES, build
 from pipeline.tinybooru.picture import draw, plan
 
@@ -269,7 +269,7 @@ def test_a_picture_that_cannot_be_read_is_named_and_nothing_is_written(
         ("clip_vit_l_14", "hf download timm/vit_large_patch14_clip_224.openai --local-dir models/extractors/clip_vit"),
         ("clip_vit_h_14", "hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K --local-dir models/extractors/clip_vit_h"),
         ("dinov2", "hf download timm/vit_large_patch14_dinov2.lvd142m --local-dir models/extractors/dinov2"),
-        ("inception", "python -m eval.inception models/extractors/inception.safetensors"),
+        ("inception", "python -m eval.features.inception models/extractors/inception.safetensors"),
     ],
 )
 def test_weights_that_are_missing_fail_with_the_command_that_fetches_them(

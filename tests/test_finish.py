@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
-from eval.finish import finish
+from eval.scorers.finish import finish
 from pipeline.tinybooru.picture import draw, plan
 
 

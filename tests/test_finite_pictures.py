@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline import arm_generator
-from pipeline.arm_generator import ArmGenerator
 from pipeline.errors import InputError
 from pipeline.generate import generate
-from pipeline.places import Places
-from pipeline.study import parse_study
+from pipeline.generation import arm_generator
+from pipeline.generation.arm_generator import ArmGenerator
+from pipeline.storage.places import Places
+from pipeline.study.study import parse_study
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torchmetrics.image.fid import _compute_fid
 
-from eval.frechet import (
+from eval.distances.frechet import (
     FrechetTo,
     Moments,
     decompose,
@@ -184,7 +184,7 @@ def test_torch_fidelity_computes_the_same_distance() -> None:
 
 def test_moments_of_many_rows_are_those_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     x = gaussian(500, 300, 24).float() + 3
-    monkeypatch.setattr("eval.frechet._ROWS", 64)
+    monkeypatch.setattr("eval.distances.frechet._ROWS", 64)
     found = moments(x)
     torch.testing.assert_close(found.mean, x.double().mean(0))
     torch.testing.assert_close(found.covariance, x.double().T.cov())

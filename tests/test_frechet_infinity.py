@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from eval.frechet import frechet_distance
-from eval.frechet_infinity import frechet_infinity, frechet_infinity_replicates
-from eval.jackknife import deletion_groups
+from eval.distances.frechet import frechet_distance
+from eval.distances.frechet_infinity import frechet_infinity, frechet_infinity_replicates
+from eval.statistics.jackknife import deletion_groups
 
 
 def gaussian(n: int, d: int, seed: int) -> Tensor:

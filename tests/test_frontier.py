@@ -2,7 +2,7 @@
 
 import pytest
 
-from eval.frontier import dominated_area, value_at
+from eval.comparison.frontier import dominated_area, value_at
 
 
 def test_a_value_between_two_scales_is_interpolated() -> None:

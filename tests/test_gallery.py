@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.gallery import GAP, grid, same_seed_grid
+from pipeline.storage.contact_sheet import GAP, grid, same_seed_grid
 
 RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
 

@@ -15,14 +15,14 @@ import pytest
 import torch
 import yaml
 
-from pipeline.arm import Arm
 from pipeline.errors import InputError, run_stage
 from pipeline.generate import generate, main
+from pipeline.generation.trajectory import FRAMES
 from pipeline.layout import COSTS, SETS, TRACES, TRAJECTORIES
-from pipeline.places import Places
-from pipeline.shards import decode_images, read_set, read_table, set_fingerprint, shard_fingerprint
-from pipeline.study import parse_study
-from pipeline.trajectory import FRAMES
+from pipeline.storage.places import Places
+from pipeline.storage.shards import decode_images, read_set, read_table, set_fingerprint, shard_fingerprint
+from pipeline.study.arm import Arm
+from pipeline.study.study import parse_study
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -316,7 +316,7 @@ def test_probes_stand_in_the_trace_for_every_picture_and_step(study, params, tmp
 
 def test_finished_pictures_are_recognised_and_verified_without_diffusers():
     # Its import takes longer than all else such a run does.
-    modules = "pipeline.generate, pipeline.verify, pipeline.study_artefacts"
+    modules = "pipeline.generate, pipeline.integrity.verify, pipeline.integrity.artefact_checks"
     code = f"import {modules}, sys; print(*sorted({{'diffusers', 'transformers'}} & set(sys.modules)))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == ""

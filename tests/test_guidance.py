@@ -11,11 +11,9 @@ from diffusers.models.attention_processor import PAGIdentitySelfAttnProcessor2_0
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.arm import Arm
-from pipeline.drawing import Sampler
-from pipeline.dynamic_negative import Dynamic
 from pipeline.errors import InputError
-from pipeline.guidance import (
+from pipeline.generation.arm_texts import unrelated_prompts
+from pipeline.guidance.algebra import (
     EMPTY,
     GUIDE,
     MAIN,
@@ -29,16 +27,18 @@ from pipeline.guidance import (
     guidance_of,
     prediction_of,
 )
-from pipeline.networks import load_network
-from pipeline.parametrisation import to_x0
-from pipeline.perturbation import blurred, perturbed
-from pipeline.postprocess import APG, Guider, Rescale
-from pipeline.presets import QUALITY_TAGS
-from pipeline.prompts import unrelated_prompts
-from pipeline.sampler import sample
-from pipeline.scale import Interval, Moment, Ramp, Window
-from pipeline.schedulers import build_scheduler
-from pipeline.text_encoder import load_text_encoder
+from pipeline.guidance.dynamic_negative import Dynamic
+from pipeline.guidance.postprocess import APG, Guider, Rescale
+from pipeline.guidance.scale_schedules import Interval, Moment, Ramp, Window
+from pipeline.networks.denoiser import load_network
+from pipeline.networks.parametrisation import to_x0
+from pipeline.networks.perturbation import blurred, perturbed
+from pipeline.networks.text_encoder import load_text_encoder
+from pipeline.prompting.presets import QUALITY_TAGS
+from pipeline.sampling.sampler import sample
+from pipeline.sampling.schedulers import build_scheduler
+from pipeline.study.arm import Arm
+from pipeline.study.sampler import Sampler
 
 PROMPTS = ["1person, solo, blue hair", "object, stones, white background", "scenery, hills, sun", "pattern, waves"]
 SEEDS = [0, 1, 2, 3]
@@ -233,7 +233,7 @@ def test_probes_are_recorded_and_change_nothing(parts):
 
 def test_the_trace_measures_directions_in_x0(parts):
     """One step by hand: the cosine and the norms are those of the predictions turned to x0."""
-    from pipeline.trace import trace_step
+    from pipeline.guidance.trace import trace_step
 
     predicted = {p: torch.randn(2, 3, 4, 4, dtype=torch.float64) for p in (MAIN, EMPTY, GUIDE)}
     a, b, x = 0.6, 0.8, torch.randn(2, 3, 4, 4, dtype=torch.float64)

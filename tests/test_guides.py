@@ -9,14 +9,14 @@ from peft import LoraConfig, get_peft_model_state_dict
 from pydantic import TypeAdapter
 from safetensors.torch import save_file
 
-from pipeline.conditioning import Conditioning
-from pipeline.degrade import weaken
 from pipeline.errors import InputError
-from pipeline.guidance import GUIDE, MAIN
-from pipeline.networks import DenoisingNetwork, check_pair, load_network
-from pipeline.parametrisation import from_x0, signal_and_noise, timestep_at
-from pipeline.sampler import _Evaluation
-from pipeline.weaken_settings import Weaken
+from pipeline.guidance.algebra import GUIDE, MAIN
+from pipeline.networks.conditioning import Conditioning
+from pipeline.networks.denoiser import DenoisingNetwork, check_pair, load_network
+from pipeline.networks.parametrisation import from_x0, signal_and_noise, timestep_at
+from pipeline.networks.weaken import weaken
+from pipeline.sampling.sampler import _Evaluation
+from pipeline.study.weaken import Weaken
 
 CPU = torch.device("cpu")
 TEXT = Conditioning(torch.zeros(2, 8, 32))

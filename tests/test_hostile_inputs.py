@@ -18,11 +18,11 @@ from mutations import mutated, swapped
 from PIL import Image as PillowImage
 
 from labeling.records import read_labels, read_pair_labels
-from pipeline.checksum import KEY, ROOM, seal
-from pipeline.emphasis import LARGEST, check_emphasis, parse, write
 from pipeline.errors import InputError
-from pipeline.shards import decode_images, encode_png, encode_table, read_table, shard_fingerprint
-from pipeline.study import load_study, parse_study
+from pipeline.prompting.emphasis import LARGEST, check_emphasis, parse, write
+from pipeline.storage.checksum import KEY, ROOM, seal
+from pipeline.storage.shards import decode_images, encode_png, encode_table, read_table, shard_fingerprint
+from pipeline.study.study import load_study, parse_study
 
 ROOT = Path(__file__).parent.parent
 # Errors are shown on a terminal and kept in logs.

@@ -4,9 +4,9 @@ from typing import get_args
 
 import pytest
 
-from labeling.interface import INTERFACES, Answer, choice, choices, load_interface, read_answer
+from labeling.label_studio.interface import INTERFACES, Answer, choice, choices, load_interface, read_answer
 from labeling.records import BodyShape, Choice, MalformedPart
-from pipeline.rates import Verdict
+from pipeline.results.rates import Verdict
 
 
 def test_the_interfaces_offer_what_the_records_hold():

@@ -7,12 +7,12 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from eval.anchor import Anchor
-from eval.composition import paired_composition_p_value
-from eval.frechet_infinity import frechet_infinity, frechet_infinity_replicates
-from eval.jackknife import Replicates, combined, deletion_groups, deletions, replicates, with_pairs
-from eval.mmd import cmmd, cmmd_replicates, kid, kid_replicates
-from eval.mmd_test import mmd_test, paired_mmd_test
+from eval.distances.anchor import Anchor
+from eval.distances.composition import paired_composition_p_value
+from eval.distances.frechet_infinity import frechet_infinity, frechet_infinity_replicates
+from eval.distances.mmd import cmmd, cmmd_replicates, kid, kid_replicates
+from eval.distances.two_sample_mmd import mmd_test, paired_mmd_test
+from eval.statistics.jackknife import Replicates, combined, deletion_groups, deletions, replicates, with_pairs
 
 REPETITIONS = 400
 

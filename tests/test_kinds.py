@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from eval.clip import load_clip
-from eval.extractor import embed_images
-from eval.kinds import KINDS, kind_probabilities, load_kind_prompts
+from eval.features.clip import load_clip
+from eval.features.extractor import embed_images
+from eval.scorers.kinds import KINDS, kind_probabilities, load_kind_prompts
 from models.tinybooru.kinds import KIND_PROMPTS, kind_of, kind_prompts
 from pipeline.errors import InputError
 from pipeline.tinybooru.build import plans

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from labeling.connection import (
+from labeling.label_studio.connection import (
     CREDENTIALS,
     Connection,
     Credentials,
@@ -17,7 +17,7 @@ from labeling.connection import (
     required,
     write_credentials,
 )
-from labeling.server import settings
+from labeling.label_studio.server import settings
 from pipeline.errors import InputError
 
 GOOD = '{"url": "http://127.0.0.1:9", "username": "a", "password": "pass-word", "token": "token"}'

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from labeling.demo import main, mistaken
 from labeling.judge import WEIGHTS, Judgement, better, judge, judge_version
+from labeling.label_studio.demo import main, mistaken
 from pipeline.errors import InputError
 from pipeline.tinybooru.build import plans
 from pipeline.tinybooru.picture import draw
@@ -71,7 +71,7 @@ def test_mistakes_come_at_their_rate_and_again_for_the_same_task():
 )
 def test_no_labeller_is_simulated_without_a_share_of_errors_and_a_plain_name(tmp_path, monkeypatch, given, message):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["labeling.demo", *given])
+    monkeypatch.setattr("sys.argv", ["labeling.label_studio.demo", *given])
     with pytest.raises(InputError, match=message):
         main()
 

@@ -11,11 +11,11 @@ import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 
-from eval.clusters import FEWEST
-from eval.lpips import PARTNERS, load_lpips, within_prompt_lpips
-from eval.score import known_mean
+from eval.scorers.arm_scores import known_mean
+from eval.scorers.lpips import PARTNERS, load_lpips, within_prompt_lpips
+from eval.statistics.clusters import FEWEST
 from pipeline.errors import InputError
-from pipeline.study import Metrics
+from pipeline.study.study import Metrics
 from pipeline.tinybooru.picture import draw, plan
 
 CPU = torch.device("cpu")

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from eval.jackknife import Replicates
-from eval.matched_strength import MATCHED, POINT, family_paths, frontiers, matched, matching_levels, sweeps
-from pipeline.arm import Arm
+from eval.comparison.matched_strength import MATCHED, POINT, family_paths, frontiers, matched, matching_levels, sweeps
+from eval.statistics.jackknife import Replicates
+from pipeline.study.arm import Arm
 
 LEVEL = 0.95
 

@@ -6,11 +6,11 @@ The errors are torch's own, of more memory than there is anywhere.
 import pytest
 import torch
 
-from pipeline.arm_generator import ArmGenerator
 from pipeline.errors import InputError, is_out_of_memory
 from pipeline.generate import generate
-from pipeline.places import Places
-from pipeline.study import parse_study
+from pipeline.generation.arm_generator import ArmGenerator
+from pipeline.storage.places import Places
+from pipeline.study.study import parse_study
 
 LESS = r"take less with model\.loading \(dtype=float16, offload, attention_slicing, vae_slicing\), or a smaller model$"
 
@@ -21,7 +21,11 @@ def too_much(*_, **__):
 
 @pytest.mark.parametrize(
     "part",
-    ["pipeline.networks._part", "pipeline.networks.cpu_offload", "pipeline.text_encoder._load_tower"],
+    [
+        "pipeline.networks.denoiser._part",
+        "pipeline.networks.denoiser.cpu_offload",
+        "pipeline.networks.text_encoder._load_tower",
+    ],
 )
 def test_networks_that_do_not_fit_are_refused(params, networks_folder, tmp_path, monkeypatch, part):
     """And are not taken for damaged, which fetching anew would not help."""

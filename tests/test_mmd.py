@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from eval.jackknife import Replicates, deletion_groups
-from eval.mmd import cmmd, cmmd_replicates, kid, kid_replicates
+from eval.distances.mmd import cmmd, cmmd_replicates, kid, kid_replicates
+from eval.statistics.jackknife import Replicates, deletion_groups
 
 
 def gaussian(n: int, d: int, seed: int) -> Tensor:
@@ -75,7 +75,7 @@ def test_replicates_are_the_distances_of_what_stays_when_a_group_is_left_out(
 def test_how_the_work_is_cut_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = gaussian(50, 8, 9), gaussian(60, 8, 10)
     whole = kid(x, y), cmmd(x, y)
-    monkeypatch.setattr("eval.mmd._ROWS", 7)
+    monkeypatch.setattr("eval.distances.mmd._ROWS", 7)
     assert (kid(x, y), cmmd(x, y)) == pytest.approx(whole, rel=1e-9)
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from eval.jackknife import deletion_groups
-from eval.neighbour_deletions import deleted_recall_and_coverage
-from eval.neighbours import neighbour_metrics
+from eval.distances.neighbour_deletions import deleted_recall_and_coverage
+from eval.distances.neighbours import neighbour_metrics
+from eval.statistics.jackknife import deletion_groups
 
 
 def gaussian(n: int, d: int, seed: int) -> Tensor:

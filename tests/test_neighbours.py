@@ -13,7 +13,7 @@ from prdc import compute_prdc
 from torch import Tensor
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from eval.neighbours import neighbour_metrics
+from eval.distances.neighbours import neighbour_metrics
 
 
 def gaussian(n: int, d: int, seed: int) -> Tensor:
@@ -63,7 +63,7 @@ def test_the_metrics_are_those_of_the_papers(k: int, open_k: int) -> None:
 def test_how_the_work_is_cut_changes_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     generated, reference = 0.8 * gaussian(40, 5, 3), gaussian(50, 5, 4)
     whole = dataclasses.asdict(neighbour_metrics(generated, reference))
-    monkeypatch.setattr("eval.distances.ROWS", rows)
+    monkeypatch.setattr("eval.distances.euclidean.ROWS", rows)
     parts = dataclasses.asdict(neighbour_metrics(generated, reference))
     for name, value in whole.items():
         assert torch.equal(torch.as_tensor(value), torch.as_tensor(parts[name])), name

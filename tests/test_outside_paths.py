@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from labeling.records import SampledPair, SampledTask, read_tasks, write_tasks
-from pipeline.checkpoints import known_source
 from pipeline.compose import compose
 from pipeline.errors import InputError
-from pipeline.publish import publication
-from pipeline.section import inside_project
-from pipeline.study import Study, parse_study
+from pipeline.networks.checkpoints import known_source
+from pipeline.publishing.publish import publication
+from pipeline.settings import inside_project
+from pipeline.study.study import Study, parse_study
 
 OUTSIDE = [
     *(
@@ -199,7 +199,7 @@ def test_weights_may_lie_elsewhere_where_their_owner_links_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a configuration names is in the project; a link in the project is put there by whoever owns it."""
-    from pipeline.checkpoints import locate
+    from pipeline.networks.checkpoints import locate
 
     (tmp_path / "disk/checkpoint").mkdir(parents=True)
     (tmp_path / "project/models").mkdir(parents=True)

@@ -17,15 +17,15 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from pipeline.checkpoints import locate
-from pipeline.drawing import Canvas, Sampler
-from pipeline.guidance import EMPTY, NEGATIVE, Guidance, Term
-from pipeline.networks import load_network
-from pipeline.postprocess import Rescale
-from pipeline.sampler import sample
-from pipeline.schedulers import IMAGE_TO_IMAGE_SEED, Start, build_scheduler
-from pipeline.text_encoder import load_text_encoder
-from pipeline.text_settings import TextSettings
+from pipeline.guidance.algebra import EMPTY, NEGATIVE, Guidance, Term
+from pipeline.guidance.postprocess import Rescale
+from pipeline.networks.checkpoints import locate
+from pipeline.networks.denoiser import load_network
+from pipeline.networks.text_encoder import load_text_encoder
+from pipeline.prompting.text_settings import TextSettings
+from pipeline.sampling.sampler import sample
+from pipeline.sampling.schedulers import IMAGE_TO_IMAGE_SEED, Start, build_scheduler
+from pipeline.study.sampler import Canvas, Sampler
 
 CPU = torch.device("cpu")
 STEPS = 4
@@ -146,9 +146,9 @@ def test_rescale_is_that_of_the_pipeline(pair, phi):
 @pytest.mark.parametrize("clip_skip", [1, 2])
 def test_clip_skip_is_that_of_the_pipeline(pair, clip_skip):
     pipeline, network, encoder = pair
-    if not hasattr(pipeline.text_encoder, "text_model"):
+    if not hasattr(pipeline.networks.text_encoder, "text_model"):
         # diffusers 0.42 looks for the final norm where transformers before 5.6 had it, and fails without.
-        object.__setattr__(pipeline.text_encoder, "text_model", pipeline.text_encoder)
+        object.__setattr__(pipeline.networks.text_encoder, "text_model", pipeline.networks.text_encoder)
     skipping = replace(encoder, settings=encoder.settings.model_copy(update={"clip_skip": clip_skip}))
     setting = Sampler(scheduler="euler", steps=STEPS, spacing="leading")
     # Unguided, because diffusers skips layers for the prompt alone and reads the negative prompt without.

@@ -13,15 +13,16 @@ import pytest
 import yaml
 from PIL import Image
 
-from eval.features import REFERENCE, refresh
-from pipeline import compose, reference
-from pipeline.dataset_card import Contents, write_card
+from eval.features.extraction import REFERENCE, refresh
+from pipeline import compose
 from pipeline.errors import InputError
+from pipeline.integrity.locked_outputs import folder_md5
 from pipeline.layout import REFERENCE_SET
-from pipeline.locked_outputs import folder_md5
-from pipeline.picture_folder import copy_pictures
-from pipeline.shards import decode_images, read_set, shard_paths
-from pipeline.study import Study, load_study, parse_study
+from pipeline.publishing.dataset_card import Contents, write_card
+from pipeline.reference import build as reference
+from pipeline.reference.image_folder import copy_pictures
+from pipeline.storage.shards import decode_images, read_set, shard_paths
+from pipeline.study.study import Study, load_study, parse_study
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = Path("pictures/photos")
@@ -44,7 +45,7 @@ def photos(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             place.with_suffix(".txt").write_text(f"a picture,\nnumber {k}\n")
     (folder / "notes.md").write_text("no picture")
     (folder / "._00.png").write_bytes(b"another program's")
-    monkeypatch.setattr("pipeline.picture_folder.SHARD_PICTURES", 16)
+    monkeypatch.setattr("pipeline.reference.image_folder.SHARD_PICTURES", 16)
     return folder
 
 
@@ -220,7 +221,7 @@ def test_the_card_says_what_the_pictures_are_compared_with(
 ) -> None:
     from small_study import NO_LABELS, comparison
 
-    from pipeline.comparison import Comparison
+    from pipeline.results.comparison import Comparison
 
     study = composed(model, source, params)
     found = Comparison.model_validate(comparison())

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.wilson import wilson_bounds
-from labeling.ppi import difference, rate
+from eval.statistics.wilson import wilson_bounds
+from labeling.rates.ppi import difference, rate
 
 LEVEL = 0.95
 samples = st.integers(12, 60).flatmap(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy import stats
 
-from labeling import ppi
+from labeling.rates import ppi
 
 ROOT = Path(__file__).parent.parent
 LEVEL = 0.95
@@ -120,7 +120,7 @@ def test_useless_scores_cost_nothing():
 @pytest.fixture(scope="module")
 def shipped() -> Scores:
     """The shipped classifier on held-out pictures of the embedded world, whose truth is known."""
-    from eval.malformed import load_classifier
+    from eval.scorers.malformed import load_classifier
     from pipeline.tinybooru.build import plans
     from pipeline.tinybooru.picture import draw as draw_picture
 

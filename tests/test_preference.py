@@ -18,7 +18,7 @@ from transformers import (
     CLIPProcessor,
 )
 
-from eval.preference import LOADERS, convert, load_preference, preference_scores
+from eval.scorers.preference import LOADERS, convert, load_preference, preference_scores
 from pipeline.errors import InputError
 from pipeline.tinybooru.picture import draw, plan
 
@@ -158,7 +158,7 @@ def test_the_batch_changes_nothing(
 ) -> None:
     model = load_preference("pickscore", pickscore_folder, CPU)
     whole = preference_scores(model, pictures, prompts)
-    monkeypatch.setattr("eval.preference.BATCH", 2)
+    monkeypatch.setattr("eval.scorers.preference.BATCH", 2)
     torch.testing.assert_close(preference_scores(model, pictures, prompts), whole, atol=1e-5, rtol=1e-5)
     for given in (pictures[:4], [*pictures, pictures[0]]):
         with pytest.raises(ValueError, match="need a prompt a picture, found 5 prompts"):

@@ -8,19 +8,26 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 
-from pipeline.arm import Arm
 from pipeline.compose import compose
-from pipeline.emphasis import check_emphasis, parse
 from pipeline.errors import InputError
 from pipeline.generate import generate
+from pipeline.generation.arm_texts import arm_negatives, arm_prompts, study_prompts
+from pipeline.generation.shard_plan import arm_texts, plan_shards
 from pipeline.layout import SETS
-from pipeline.places import Places
-from pipeline.presets import LADDERS, NEGATIVE_PRESETS
-from pipeline.prompt_sets import DatasetPrompts, EmptyPrompts, FilePrompts, GridPrompts, TinybooruPrompts, read_prompts
-from pipeline.prompts import arm_negatives, arm_prompts, study_prompts
-from pipeline.shard_plan import arm_texts, plan_shards
-from pipeline.shards import decode_images, read_set
-from pipeline.study import parse_study
+from pipeline.prompting.emphasis import check_emphasis, parse
+from pipeline.prompting.presets import LADDERS, NEGATIVE_PRESETS
+from pipeline.prompting.prompt_sets import (
+    DatasetPrompts,
+    EmptyPrompts,
+    FilePrompts,
+    GridPrompts,
+    TinybooruPrompts,
+    read_prompts,
+)
+from pipeline.storage.places import Places
+from pipeline.storage.shards import decode_images, read_set
+from pipeline.study.arm import Arm
+from pipeline.study.study import parse_study
 
 ROOT = Path(__file__).parent.parent
 

@@ -23,13 +23,13 @@ from safetensors.numpy import save_file
 from small_study import ARMS, PARAMS, write_study
 
 from labeling.records import SAMPLED_TASKS, write_tasks
-from pipeline import publish as publish_module
-from pipeline.dataset import make_dataset
 from pipeline.errors import InputError
-from pipeline.leaks import check_leaks, labeller_names
-from pipeline.publish import parse_settings
-from pipeline.shards import read_set, write_shard
-from pipeline.study import parse_study
+from pipeline.publishing import publish as publish_module
+from pipeline.publishing.dataset import make_dataset
+from pipeline.publishing.leaks import check_leaks, labeller_names
+from pipeline.publishing.publish import parse_settings
+from pipeline.storage.shards import read_set, write_shard
+from pipeline.study.study import parse_study
 
 ROOT = Path(__file__).parent.parent
 TOKEN = "hf_" + "AbCdEfGh" * 4
@@ -485,7 +485,7 @@ def test_from_the_shell_and_back_every_picture_is_the_same(project: Path, hub: H
             [sys.executable, *words], cwd=project, env={**environment, **more}, capture_output=True, text=True
         )
 
-    done = python("-m", "pipeline.publish", f"repo_id={REPO}")
+    done = python("-m", "pipeline.publishing.publish", f"repo_id={REPO}")
     assert (done.returncode, done.stderr) == (0, "")
     assert TOKEN not in done.stdout
     tag = next(iter(hub.repository(REPO).tags))
@@ -499,6 +499,6 @@ def test_from_the_shell_and_back_every_picture_is_the_same(project: Path, hub: H
         for streaming in (False, True)
     }
     assert json.loads(back.stdout) == expected
-    refused = python("-m", "pipeline.publish", f"repo_id={REPO}", HF_HUB_OFFLINE="1")
+    refused = python("-m", "pipeline.publishing.publish", f"repo_id={REPO}", HF_HUB_OFFLINE="1")
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: HF_HUB_OFFLINE is set")

@@ -4,8 +4,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from labeling.interface import choice
-from labeling.pull import Annotation, Pulled, annotations_of, is_simulated, labels_of, latest, merged, pseudonym
+from labeling.label_studio.interface import choice
+from labeling.label_studio.pull import (
+    Annotation,
+    Pulled,
+    annotations_of,
+    is_simulated,
+    labels_of,
+    latest,
+    merged,
+    pseudonym,
+)
 from labeling.records import Label
 from pipeline.errors import InputError
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from eval.neighbours import neighbour_metrics
-from eval.realism import realism
+from eval.distances.neighbours import neighbour_metrics
+from eval.scorers.realism import realism
 
 
 def gaussian(n: int, d: int, seed: int) -> Tensor:
@@ -50,7 +50,7 @@ def test_a_reference_of_one_picture_over_and_over_has_its_copies_on_the_rim() ->
 def test_how_the_work_is_cut_changes_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     generated, reference = gaussian(20, 5, 6), gaussian(30, 5, 7)
     whole = realism(generated, reference)
-    monkeypatch.setattr("eval.distances.ROWS", rows)
+    monkeypatch.setattr("eval.distances.euclidean.ROWS", rows)
     torch.testing.assert_close(realism(generated, reference), whole)
 
 

@@ -13,24 +13,26 @@ import pytest
 import torch
 import yaml
 
-from eval import compare, features, score
-from eval.aesthetic import load_aesthetic_head
-from eval.bootstrap import mean_interval
-from eval.clip import clip_score, load_clip
-from eval.clusters import prompt_clusters
-from eval.features import SetFeatures, load_features, save_features
-from eval.finish import finish
-from eval.kinds import KINDS, kind_probabilities, load_kind_prompts
-from eval.malformed import load_classifier
-from eval.neighbours import neighbour_metrics
-from eval.realism import realism
-from pipeline.comparison import COMPARISON
+from eval.comparison import compare
+from eval.distances.neighbours import neighbour_metrics
+from eval.features import extraction as features
+from eval.features.clip import clip_score, load_clip
+from eval.features.extraction import SetFeatures, load_features, save_features
+from eval.scorers import arm_scores as score
+from eval.scorers.aesthetic import load_aesthetic_head
+from eval.scorers.finish import finish
+from eval.scorers.kinds import KINDS, kind_probabilities, load_kind_prompts
+from eval.scorers.malformed import load_classifier
+from eval.scorers.realism import realism
+from eval.statistics.bootstrap import mean_interval
+from eval.statistics.clusters import prompt_clusters
 from pipeline.compose import compose
 from pipeline.errors import run_stage
+from pipeline.generation.shard_files import SET_FEATURES as COLUMNS
 from pipeline.layout import FEATURES, METRICS, REFERENCE_SET, SCORES, SETS
-from pipeline.shard_files import SET_FEATURES as COLUMNS
-from pipeline.shards import decode_images, read_set, read_table, write_shard
-from pipeline.study import load_study
+from pipeline.results.comparison import COMPARISON
+from pipeline.storage.shards import decode_images, read_set, read_table, write_shard
+from pipeline.study.study import load_study
 from pipeline.tinybooru.build import build
 
 ROOT = Path(__file__).parent.parent

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.score import SCORE_FEATURES
+from eval.scorers.arm_scores import SCORE_FEATURES
 from labeling.records import read_pairs, read_tasks, write_pairs, write_tasks
-from labeling.sample import Candidate, Lot, draw_pairs, draw_random, draw_tasks, sample
-from labeling.sample_size import labels_needed, labels_needed_with_scores
+from labeling.sampling.sample import Candidate, Lot, draw_pairs, draw_random, draw_tasks, sample
+from labeling.sampling.sample_size import labels_needed, labels_needed_with_scores
 from pipeline.errors import InputError
-from pipeline.shard_files import SET_FEATURES
-from pipeline.shards import encode_png, write_shard
-from pipeline.study import Labeling, parse_study
+from pipeline.generation.shard_files import SET_FEATURES
+from pipeline.storage.shards import encode_png, write_shard
+from pipeline.study.study import Labeling, parse_study
 
 SETTINGS = Labeling(
     interval_width=0.2,
@@ -155,7 +155,7 @@ def test_pairs_share_prompt_and_seed_and_their_sides_are_shuffled():
 
 
 def test_the_number_of_labels_is_the_fewest_that_reach_the_width():
-    from eval.wilson import wilson_bounds
+    from eval.statistics.wilson import wilson_bounds
 
     for width, rate in ((0.2, 0.2), (0.1, 0.5), (0.05, 0.02)):
         n = labels_needed(width, rate, 0.95)

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from models.tinybooru.denoiser import build_scheduler as training_schedule
-from pipeline.conditioning import Conditioning
-from pipeline.drawing import Sampler
-from pipeline.guidance import Guidance
-from pipeline.networks import DenoisingNetwork
-from pipeline.parametrisation import PREDICTION_TYPES, from_x0, to_x0, x0_per_output
-from pipeline.sampler import sample
-from pipeline.schedulers import build_scheduler
+from pipeline.guidance.algebra import Guidance
+from pipeline.networks.conditioning import Conditioning
+from pipeline.networks.denoiser import DenoisingNetwork
+from pipeline.networks.parametrisation import PREDICTION_TYPES, from_x0, to_x0, x0_per_output
+from pipeline.sampling.sampler import sample
+from pipeline.sampling.schedulers import build_scheduler
+from pipeline.study.sampler import Sampler
 
 
 class _Config:

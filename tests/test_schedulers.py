@@ -9,12 +9,11 @@ from diffusers import DDPMScheduler
 from pydantic import ValidationError
 
 from models.tinybooru.denoiser import build_scheduler as training_schedule
-from pipeline.checkpoints import WITH_SIGNAL_ALONE
-from pipeline.drawing import LEVELS, Sampler
 from pipeline.errors import InputError
-from pipeline.parametrisation import PREDICTION_TYPES, from_x0
-from pipeline.sampler import moments
-from pipeline.schedulers import (
+from pipeline.networks.checkpoints import WITH_SIGNAL_ALONE
+from pipeline.networks.parametrisation import PREDICTION_TYPES, from_x0
+from pipeline.sampling.sampler import moments
+from pipeline.sampling.schedulers import (
     IMAGE_TO_IMAGE_SEED,
     SCHEDULERS,
     Start,
@@ -23,6 +22,7 @@ from pipeline.schedulers import (
     initial_noise,
     noise_levels,
 )
+from pipeline.study.sampler import LEVELS, Sampler
 
 CPU = torch.device("cpu")
 SHAPE = (3, 8, 8)

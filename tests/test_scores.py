@@ -7,24 +7,24 @@ import pytest
 import torch
 from torchmetrics.functional.pairwise import pairwise_cosine_similarity
 
-from eval.aesthetic import convert_linear_head, fit_aesthetic_head, load_aesthetic_head
-from eval.clip import clip_score, load_clip
-from eval.clusters import prompt_clusters
-from eval.compare import reference_floor
-from eval.features import SetFeatures, load_features, save_features
-from eval.fid import torchmetrics_fid
-from eval.frechet import frechet_distance
-from eval.malformed import build_classifier, load_classifier
-from eval.picture_classifier import save_weights
-from eval.score import (
+from eval.comparison.compare import reference_floor
+from eval.distances.fid import torchmetrics_fid
+from eval.distances.frechet import frechet_distance
+from eval.features.clip import clip_score, load_clip
+from eval.features.extraction import SetFeatures, load_features, save_features
+from eval.scorers.aesthetic import convert_linear_head, fit_aesthetic_head, load_aesthetic_head
+from eval.scorers.arm_scores import (
     check_comparable,
     kernel_and_extrapolated_metrics,
     known_mean,
     learned_scores,
     set_metrics,
 )
+from eval.scorers.image_classifier import save_weights
+from eval.scorers.malformed import build_classifier, load_classifier
+from eval.statistics.clusters import prompt_clusters
 from pipeline.errors import InputError
-from pipeline.study import Metrics
+from pipeline.study.study import Metrics
 from pipeline.tinybooru.picture import draw, plan
 
 CPU = torch.device("cpu")
@@ -190,7 +190,7 @@ def test_pictures_without_a_value_are_left_out_of_the_mean(settings):
 @pytest.fixture(scope="module")
 def repeated_prompts():
     """Twenty pictures of ten prompts, as a set's columns."""
-    from pipeline.shards import encode_png
+    from pipeline.storage.shards import encode_png
 
     planned = [plan(0, k) for k in range(20)]
     prompts = [f"{k // 2}" for k in range(20)]

@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.arm_checks import check_arms
-from pipeline.arm_generator import ArmGenerator
 from pipeline.errors import InputError
-from pipeline.files import file_digest
-from pipeline.shard_plan import CODE, arm_texts, plan_shards
-from pipeline.study import parse_study
+from pipeline.generation.arm_checks import check_arms
+from pipeline.generation.arm_generator import ArmGenerator
+from pipeline.generation.shard_plan import CODE, arm_texts, plan_shards
+from pipeline.storage.files import file_digest
+from pipeline.study.study import parse_study
 
 CPU = torch.device("cpu")
 PIPELINE = Path(__file__).parent.parent / "pipeline"
@@ -146,10 +146,11 @@ DECIDING = {
         )
     },
     "code": lambda _, patch: patch.setattr(
-        "pipeline.shard_plan.file_digest", lambda path: "new" if path.name == "sampler.py" else file_digest(path)
+        "pipeline.generation.shard_plan.file_digest",
+        lambda path: "new" if path.name == "sampler.py" else file_digest(path),
     ),
     "library": lambda _, patch: patch.setattr(
-        "pipeline.shard_plan.version", lambda name: "new" if name == "torch" else version(name)
+        "pipeline.generation.shard_plan.version", lambda name: "new" if name == "torch" else version(name)
     ),
     "machine": lambda _, patch: patch.setattr("platform.machine", lambda: "new"),
 }

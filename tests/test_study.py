@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eval.classifier_test import FOLDS
-from pipeline.arm import Arm
+from eval.distances.two_sample_classifier import FOLDS
 from pipeline.compose import check_number_of_prompts, compose
 from pipeline.errors import InputError
-from pipeline.guidance import MAIN, guidance_of
-from pipeline.study import load_study, parse_study
+from pipeline.guidance.algebra import MAIN, guidance_of
+from pipeline.study.arm import Arm
+from pipeline.study.study import load_study, parse_study
 
 ROOT = Path(__file__).parent.parent
 

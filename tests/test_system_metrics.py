@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.cost import Cost, ShardCost, read_shard_costs, total_cost
-from pipeline.system_metrics import UsageClock
+from pipeline.cost.shard_cost import Cost, ShardCost, read_shard_costs, total_cost
+from pipeline.cost.usage import UsageClock
 
 CPU = torch.device("cpu")
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from eval.arm_shift import tag_composition
-from eval.jackknife import deletions
-from eval.tags import fit_tag_reader, tag_shares
-from pipeline.study import Metrics
+from eval.comparison.shift import tag_composition
+from eval.scorers.tags import fit_tag_reader, tag_shares
+from eval.statistics.jackknife import deletions
+from pipeline.study.study import Metrics
 
 TAGS = ("red hair", "blue hair", "glasses")
 

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from models.tinybooru.tokenizer import train_tokenizer
-from pipeline.chunks import WeightedToken, cut
-from pipeline.emphasis import parse
 from pipeline.errors import InputError
-from pipeline.text_encoder import ClipTower, TextEncoder, load_text_encoder, weighted
-from pipeline.text_settings import TextSettings
-from pipeline.underscores import spaced
+from pipeline.networks.text_encoder import ClipTower, TextEncoder, load_text_encoder, weighted
+from pipeline.prompting.chunks import WeightedToken, cut
+from pipeline.prompting.emphasis import parse
+from pipeline.prompting.text_settings import TextSettings
+from pipeline.prompting.underscores import spaced
 
 CONTEXT, LAYERS = 77, 4
 TEXTS = ["blue hair, solo, glasses", "", "a photo of a cat", "😀 ünknown wörds ^_^"]

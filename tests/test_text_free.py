@@ -4,9 +4,9 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 
-from pipeline.conditioning import Conditioning
-from pipeline.networks import DenoisingNetwork
-from pipeline.text_free import text_free_layers
+from pipeline.networks.conditioning import Conditioning
+from pipeline.networks.denoiser import DenoisingNetwork
+from pipeline.networks.text_free import text_free_layers
 
 BLOCKS = {
     "attention first": ("CrossAttnDownBlock2D", "DownBlock2D"),

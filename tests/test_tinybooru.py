@@ -9,7 +9,7 @@ from dicebear import Avatar
 from PIL import ImageChops, ImageStat
 
 from pipeline.errors import InputError
-from pipeline.shards import encode_png, read_set, shard_paths
+from pipeline.storage.shards import encode_png, read_set, shard_paths
 from pipeline.tinybooru import flaws
 from pipeline.tinybooru.build import build, plans
 from pipeline.tinybooru.picture import SPLITS, draw, plan

@@ -1,7 +1,7 @@
 """The analytic check: on a mixture with known scores autoguidance keeps every mode and CFG loses some."""
 
 from docs.toy import MODES, SCALE, draw, mode_shares
-from pipeline.guidance import EMPTY, GUIDE, Guidance, Term
+from pipeline.guidance.algebra import EMPTY, GUIDE, Guidance, Term
 
 
 def test_autoguidance_keeps_every_mode_and_classifier_free_guidance_loses_some():

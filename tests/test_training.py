@@ -18,7 +18,7 @@ from models.tinybooru.muon import orthogonalise
 from models.tinybooru.scorers import ClipTraining, MalformedTraining, ScorerRecipe, export_clip
 from models.tinybooru.tokenizer import CONTEXT_LENGTH, train_tokenizer
 from pipeline.errors import InputError
-from pipeline.parametrisation import from_x0
+from pipeline.networks.parametrisation import from_x0
 from pipeline.tinybooru.build import build
 from pipeline.tinybooru.flaws import FLAWS, QUALITIES
 
@@ -317,7 +317,7 @@ def test_scorers_resume_to_the_same_weights(kind, corpus, tokenizer, tmp_path):
 
 
 def test_the_exported_clip_loads_in_open_clip_and_embeds_alike(corpus, tokenizer, tmp_path):
-    from eval.clip import load_clip
+    from eval.features.clip import load_clip
 
     clip = ClipTraining(ScorerRecipe("clip", 1, 8, 1e-3), tokenizer, corpus, tmp_path / "c.safetensors", CPU)
     export_clip(clip.network, tokenizer, tmp_path / "clip")

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from vendi_score import vendi
 
-from eval.vendi import vendi_score
+from eval.distances.vendi import vendi_score
 
 
 def gaussian(n: int, d: int, seed: int) -> Tensor:

@@ -13,22 +13,22 @@ import pytest
 import torch
 import yaml
 
-from eval import weights
-from eval.aesthetic import load_aesthetic_head
-from eval.features import load_extractor
-from eval.kinds import load_kind_prompts
-from eval.lpips import load_lpips
-from eval.malformed import load_classifier
-from eval.preference import load_preference
-from eval.weights import check_measurable
+from eval import preflight as weights
+from eval.features.extraction import load_extractor
+from eval.preflight import check_measurable
+from eval.scorers.aesthetic import load_aesthetic_head
+from eval.scorers.kinds import load_kind_prompts
+from eval.scorers.lpips import load_lpips
+from eval.scorers.malformed import load_classifier
+from eval.scorers.preference import load_preference
 from pipeline.compose import compose
 from pipeline.errors import InputError
 from pipeline.generate import generate
+from pipeline.integrity.artefact_checks import study_artefacts
 from pipeline.layout import MEASURING, SETS, WEIGHTS
-from pipeline.places import Places
-from pipeline.study import Study, load_study, parse_study
-from pipeline.study_artefacts import study_artefacts
-from pipeline.weight_files import network_digest, remembered_sha256
+from pipeline.networks.weight_files import network_digest, remembered_sha256
+from pipeline.storage.places import Places
+from pipeline.study.study import Study, load_study, parse_study
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -69,7 +69,9 @@ def test_another_library_is_seen_by_dvc_and_so_drawn_with(ready: Path, monkeypat
     before, measuring = looked_at()
     assert before["libraries"]["torch"] == version("torch")
     assert looked_at() == (before, measuring)
-    monkeypatch.setattr("pipeline.shard_plan.version", lambda name: "new" if name == "torch" else version(name))
+    monkeypatch.setattr(
+        "pipeline.generation.shard_plan.version", lambda name: "new" if name == "torch" else version(name)
+    )
     after, again = looked_at()
     assert {key for key in before if before[key] != after[key]} == {"libraries"}
     assert again == measuring
@@ -94,7 +96,9 @@ def test_pictures_of_another_machine_are_whole_and_those_of_other_libraries_are_
     monkeypatch.undo()
     monkeypatch.chdir(ready)
     assert faults(study) == set()
-    monkeypatch.setattr("pipeline.shard_plan.version", lambda name: "new" if name == "torch" else version(name))
+    monkeypatch.setattr(
+        "pipeline.generation.shard_plan.version", lambda name: "new" if name == "torch" else version(name)
+    )
     assert faults(study) == {
         "was made with other settings, networks, code or libraries than the study's now; run `dvc repro`"
     }
@@ -177,7 +181,7 @@ def test_other_weights_that_measure_are_seen_wherever_they_lie(ready: Path, name
 
 def test_the_stage_that_always_runs_loads_no_library_that_it_does_not_need() -> None:
     slow = ("diffusers", "open_clip", "timm", "torch_fidelity", "torchmetrics", "torchvision", "transformers")
-    asked = f"import sys, eval.weights; print([name for name in {slow!r} if name in sys.modules])"
+    asked = f"import sys, eval.preflight; print([name for name in {slow!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -185,7 +189,7 @@ def test_the_stage_that_always_runs_loads_no_library_that_it_does_not_need() -> 
 @pytest.fixture
 def network(networks_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A network all of whose files count as large."""
-    monkeypatch.setattr("pipeline.weight_files._LARGE", 1)
+    monkeypatch.setattr("pipeline.networks.weight_files._LARGE", 1)
     return networks_folder / "guide"
 
 

@@ -8,16 +8,16 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from eval.clusters import prompt_clusters
-from eval.features import SetFeatures
-from eval.kinds import KINDS
-from eval.paired_arms import ArmValues
-from pipeline.comparison import Cost
+from eval.comparison.paired_arms import ArmValues
+from eval.features.extraction import SetFeatures
+from eval.scorers.kinds import KINDS
+from eval.statistics.clusters import prompt_clusters
 from pipeline.errors import InputError
-from pipeline.json_file import read_json_text
 from pipeline.layout import REFERENCE_SET, SCORES, SETS
-from pipeline.shards import read_set, read_table
-from pipeline.study import Study
+from pipeline.results.comparison import Cost
+from pipeline.storage.json_file import read_json_text
+from pipeline.storage.shards import read_set, read_table
+from pipeline.study.study import Study
 
 # Per-image columns of data/scores whose differences are asked for, by the name of the set score.
 PAIRED_SCORES = {"clip_score": "clip_score", "aesthetic": "aesthetic", "malformed": "p_malformed"}
@@ -82,7 +82,7 @@ def reference_captions(reference: SetFeatures) -> list[str]:
 
 
 def prompt_numbers(study: Study) -> Tensor:
-    """The number [N] of what each pair is resampled with: of its prompt, or its own (eval/clusters.py)."""
+    """The number [N] of what each pair is resampled with: of its prompt, or its own (eval/statistics/clusters.py)."""
     prompts = asked_prompts(study)
     numbers = prompt_clusters(prompts)
     return torch.arange(len(prompts)) if numbers is None else numbers

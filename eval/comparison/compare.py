@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from torch import Tensor
 from tqdm import tqdm
 
-from eval.alignment import Means, actions, alignments, closer_to, trajectories
-from eval.arm_files import (
+from eval.comparison.alignment import Means, actions, alignments, closer_to, trajectories
+from eval.comparison.arm_measurements import (
     Arms,
     asked_prompts,
     check_one_instrument,
@@ -20,27 +20,27 @@ from eval.arm_files import (
     read_detail,
     reference_captions,
 )
-from eval.arm_shift import against_baseline, against_reference, kind_chances, permutations, tag_composition
-from eval.bootstrap import Interval, statistic_interval
-from eval.features import REFERENCE, SetFeatures, load_features
-from eval.frechet import frechet_distance
-from eval.holm import holm
-from eval.jackknife import deletions
-from eval.kinds import KINDS
-from eval.matched_strength import frontiers, sweeps
-from eval.paired_arms import arm_replicates
-from eval.plot_tables import COLUMNS, csv_bytes, direction_sizes, plot_tables
-from eval.tags import fit_tag_reader, tag_shares
-from eval.verdicts import alignment_answer, arm_verdicts
-from pipeline.comparison import COMPARISON, Alignment, ComparedArm, Comparison, Floor
+from eval.comparison.matched_strength import frontiers, sweeps
+from eval.comparison.paired_arms import arm_replicates
+from eval.comparison.plot_tables import COLUMNS, csv_bytes, direction_sizes, plot_tables
+from eval.comparison.shift import against_baseline, against_reference, kind_chances, permutations, tag_composition
+from eval.comparison.verdicts import alignment_answer, arm_verdicts
+from eval.distances.frechet import frechet_distance
+from eval.features.extraction import REFERENCE, SetFeatures, load_features
+from eval.scorers.kinds import KINDS
+from eval.scorers.tags import fit_tag_reader, tag_shares
+from eval.statistics.bootstrap import Interval, statistic_interval
+from eval.statistics.holm import holm
+from eval.statistics.jackknife import deletions
 from pipeline.errors import InputError, run_stage
-from pipeline.files import file_digest, fingerprint, write_atomically
-from pipeline.json_file import seal_json
+from pipeline.generation.study_digests import study_digests
 from pipeline.layout import COSTS, FEATURES, METRICS, PLOTS, TRACES
-from pipeline.shards import read_set
+from pipeline.results.comparison import COMPARISON, Alignment, ComparedArm, Comparison, Floor
 from pipeline.stage_arguments import stage_parser
-from pipeline.study import BESIDE_THE_NUMBERS, Metrics, Study, load_study
-from pipeline.weights import study_digests
+from pipeline.storage.files import file_digest, fingerprint, write_atomically
+from pipeline.storage.json_file import seal_json
+from pipeline.storage.shards import read_set
+from pipeline.study.study import BESIDE_THE_NUMBERS, Metrics, Study, load_study
 
 
 def compare(study: Study) -> Comparison:
@@ -193,7 +193,7 @@ def provenance(study: Study, reference: SetFeatures, measured: dict[str, Any]) -
 
 
 def main() -> None:
-    stage_parser("eval.compare", __doc__).parse_args()
+    stage_parser("eval.comparison.compare", __doc__).parse_args()
     study = load_study()
     content = compare(study)
     write_atomically(COMPARISON, seal_json(content.model_dump_json(indent=2)))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eval.frechet import comparable
+from eval.distances.frechet import comparable
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from eval.bootstrap import Interval, bounded, wilson_interval
-from eval.frontier import dominated_area, value_at
-from eval.jackknife import Replicates, combined
-from pipeline.arm import Arm
+from eval.comparison.frontier import dominated_area, value_at
+from eval.statistics.bootstrap import Interval, bounded, wilson_interval
+from eval.statistics.jackknife import Replicates, combined
+from pipeline.study.arm import Arm
 
 # What strength is measured by, and the replicates behind it.
 AXES = {"clip_score": "clip_score", "shift": "shift_fd"}

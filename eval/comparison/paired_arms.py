@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from eval.anchor import Anchor
-from eval.jackknife import Replicates, replicates, with_pairs
+from eval.distances.anchor import Anchor
+from eval.statistics.jackknife import Replicates, replicates, with_pairs
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 import csv
 import io
 
-from pipeline.comparison import Comparison
 from pipeline.layout import TRACES
-from pipeline.shards import read_set
-from pipeline.study import Study
+from pipeline.results.comparison import Comparison
+from pipeline.storage.shards import read_set
+from pipeline.study.study import Study
 
 # The columns of plots that may have no rows: a study without guided arms or without probes.
 COLUMNS = {

@@ -7,20 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eval.arm_files import KIND_COLUMNS, NAMING, PAIRED_SCORES
-from eval.bootstrap import Interval, bounded
-from eval.classifier_test import classifier_auc
-from eval.composition import jensen_shannon, paired_composition_p_value, total_variation
-from eval.contraction import leading_directions
-from eval.displacement import paired_displacement
-from eval.features import SetFeatures
-from eval.jackknife import Replicates, combined, deletions, replicates
-from eval.kinds import KINDS
-from eval.mmd_test import mmd_test, paired_mmd_test
-from eval.paired_arms import ArmValues
-from eval.prompt_diversity import within_prompt_spread
-from eval.tags import TagReader
-from pipeline.study import Metrics
+from eval.comparison.arm_measurements import KIND_COLUMNS, NAMING, PAIRED_SCORES
+from eval.comparison.contraction import leading_directions
+from eval.comparison.displacement import paired_displacement
+from eval.comparison.paired_arms import ArmValues
+from eval.comparison.prompt_diversity import within_prompt_spread
+from eval.distances.composition import jensen_shannon, paired_composition_p_value, total_variation
+from eval.distances.two_sample_classifier import classifier_auc
+from eval.distances.two_sample_mmd import mmd_test, paired_mmd_test
+from eval.features.extraction import SetFeatures
+from eval.scorers.kinds import KINDS
+from eval.scorers.tags import TagReader
+from eval.statistics.bootstrap import Interval, bounded
+from eval.statistics.jackknife import Replicates, combined, deletions, replicates
+from pipeline.study.study import Metrics
 
 DIRECTIONS = 4
 # Of two sets; none is ever negative.

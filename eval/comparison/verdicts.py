@@ -4,7 +4,7 @@ A word about the direction of a change needs a p-value below 1 - level after Hol
 """
 
 from eval.notation import number, p_value, quoted
-from pipeline.comparison import (
+from pipeline.results.comparison import (
     AgainstBaseline,
     Alignment,
     ArmVerdicts,

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from eval.frechet import Shift, comparable, decompose
+from eval.distances.frechet import Shift, comparable, decompose
 
 
 class Anchor:
@@ -20,7 +20,7 @@ class Anchor:
         self._singular = bool(failed) or len(features) <= features.shape[1]
 
     def shift_of(self, x: Tensor) -> Shift:
-        """How far x [N, D] lies from the anchor, as `eval.frechet.decompose(x, anchor)` says. Raises ValueError."""
+        """How far x [N, D] lies from the anchor, as `decompose(x, anchor)` says. Raises ValueError."""
         if self._singular:
             return decompose(x, self._features)
         x, _ = comparable(x, self._features, 2, "Fréchet distances")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from eval.frechet import check_features
+from eval.distances.frechet import check_features
 
 
 class Given(torch.nn.Module):
@@ -18,7 +18,7 @@ class Given(torch.nn.Module):
 
 
 def torchmetrics_fid(x: Tensor, reference: Tensor) -> float:
-    """torchmetrics' FID between Inception features [N, 2048] and [M, 2048] (eval/inception.py), >= 0.
+    """torchmetrics' FID between Inception features [N, 2048] and [M, 2048] (eval/features/inception.py), >= 0.
 
     What `FrechetInceptionDistance(2048, antialias=False)` gives on the pictures: TensorFlow's resize, as in the FIDs of
     papers. torchmetrics' own default resizes with antialias, which moves the number (2104.11222).

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from eval.frechet import FrechetTo, check_features
-from eval.jackknife import Replicates
+from eval.distances.frechet import FrechetTo, check_features
+from eval.statistics.jackknife import Replicates
 
 POINTS = 15
 
@@ -24,7 +24,7 @@ def frechet_infinity(x: Tensor, reference: Tensor, seed: int, points: int = POIN
 def frechet_infinity_replicates(
     x: Tensor, reference: Tensor, groups: Tensor, seed: int, points: int = POINTS
 ) -> Replicates:
-    """FD-infinity with its jackknife over the groups of x that `groups` [N] numbers (eval/jackknife.py).
+    """FD-infinity with its jackknife over the groups of x that `groups` [N] numbers (eval/statistics/jackknife.py).
 
     A group is left out of the *same* subsets: drawn anew, they would add their own chance to each replicate, and the
     jackknife would take it for the pictures' and multiply it by the number of groups.

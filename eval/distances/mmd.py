@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from eval.frechet import check_features
-from eval.jackknife import Replicates
+from eval.distances.frechet import check_features
+from eval.statistics.jackknife import Replicates
 
 _ROWS = 512
 CMMD_SIGMA = 10.0
@@ -28,7 +28,7 @@ def kid(x: Tensor, y: Tensor) -> float:
 
 
 def kid_replicates(x: Tensor, y: Tensor, groups: Tensor) -> Replicates:
-    """KID with its jackknife over the groups of x that `groups` [N] numbers (eval/jackknife.py); y is held fixed.
+    """KID with its jackknife over the groups of x that `groups` [N] numbers (jackknife.py); y is held fixed.
 
     Costs the kernel values of x once again, whatever the number of groups. Raises ValueError as `kid` does.
     """
@@ -48,7 +48,7 @@ def cmmd(x: Tensor, y: Tensor) -> float:
 
 
 def cmmd_replicates(x: Tensor, y: Tensor, groups: Tensor) -> Replicates:
-    """CMMD with its jackknife over the groups of x that `groups` [N] numbers (eval/jackknife.py); y is held fixed.
+    """CMMD with its jackknife over the groups of x that `groups` [N] numbers (jackknife.py); y is held fixed.
 
     Raises ValueError as `cmmd` does.
     """

@@ -8,8 +8,8 @@ reference pictures that are.
 import torch
 from torch import Tensor
 
-from eval.distances import exact_squared, near_pairs, neighbour_radii
-from eval.jackknife import Replicates
+from eval.distances.euclidean import exact_squared, near_pairs, neighbour_radii
+from eval.statistics.jackknife import Replicates
 
 # How many neighbours beyond the k-th of each picture are known. Where more of them are left out at once, the farthest
 # that is known stands for the k-th; the radius is then too small.
@@ -19,7 +19,7 @@ _SPARE = 8
 def deleted_recall_and_coverage(
     generated: Tensor, reference: Tensor, recall_k: int, coverage_k: int, groups: Tensor
 ) -> tuple[Replicates, Replicates]:
-    """Recall and coverage (eval/neighbours.py) of generated [N, D] against reference [M, D], without each group.
+    """Recall and coverage (neighbours.py) of generated [N, D] against reference [M, D], without each group.
 
     `groups` [N] int64 numbers the groups of generated pictures from 0 on. N and M are larger than both k.
     """

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eval.distances import near_pairs, neighbour_radii, settled
-from eval.frechet import check_features
+from eval.distances.euclidean import near_pairs, neighbour_radii, settled
+from eval.distances.frechet import check_features
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def neighbour_metrics(
     """Precision, recall, density and coverage of generated [N, D] against reference [M, D] features.
 
     Holds a few rows of a distance matrix at a time. Comparisons are those of double-precision distances
-    (eval/distances.py): a duplicate's distance is 0, and no ball test depends on how the work is cut.
+    (eval/distances/euclidean.py): a duplicate's distance is 0, and no ball test depends on how the work is cut.
     Raises ValueError for a k below 1, below k + 1 pictures a set, for differing D, and for features that are not
     finite.
     """

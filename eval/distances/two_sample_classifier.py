@@ -14,8 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from eval.bootstrap import Interval
-from eval.frechet import comparable
+from eval.distances.frechet import comparable
+from eval.statistics.bootstrap import Interval
 
 FOLDS = 5
 

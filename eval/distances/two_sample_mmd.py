@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eval.frechet import comparable
+from eval.distances.frechet import comparable
 
 # The kernel matrix has the square of this many rows; larger sets are thinned by the seed.
 MOST = 4000

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from eval.extractor import forward_precision, weights_digest
+from eval.features.extractor import forward_precision, weights_digest
 from eval.needed_files import clip_files
 from pipeline.errors import InputError
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 
-from eval.extractor import forward_precision, weights_digest
+from eval.features.extractor import forward_precision, weights_digest
 from eval.needed_files import dinov2_files
 from pipeline.errors import InputError
 

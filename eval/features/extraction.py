@@ -8,33 +8,33 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from eval import clip as clip_module
-from eval import dinov2 as dinov2_module
-from eval import extractor as extractor_module
-from eval import inception as inception_module
-from eval import pyramid as pyramid_module
-from eval.clip import Clip, load_clip
-from eval.dinov2 import load_dinov2
-from eval.extractor import Extractor, embed_images
-from eval.inception import load_inception
+from eval.features import clip as clip_module
+from eval.features import dinov2 as dinov2_module
+from eval.features import extractor as extractor_module
+from eval.features import inception as inception_module
+from eval.features import pyramid as pyramid_module
+from eval.features.clip import Clip, load_clip
+from eval.features.dinov2 import load_dinov2
+from eval.features.extractor import Extractor, embed_images
+from eval.features.inception import load_inception
+from eval.features.plain_text import plain_text
+from eval.features.pyramid import Pyramid
 from eval.needed_files import extractor_files
-from eval.plain_text import plain_text
-from eval.pyramid import Pyramid
-from pipeline.allocator import keep_freed_memory
 from pipeline.errors import InputError, printable, run_stage
-from pipeline.executor import Job, local_devices, run_tasks, runs_here
-from pipeline.executor_settings import Executor
-from pipeline.files import file_digest, fingerprint, remove_leftovers, write_atomically
+from pipeline.execution.allocator import keep_freed_memory
+from pipeline.execution.executor import Job, local_devices, run_tasks, runs_here
+from pipeline.execution.termination import Termination
 from pipeline.layout import FEATURES, REFERENCE_SET, SETS
-from pipeline.pictures import DAMAGED, decode_picture, open_picture
-from pipeline.remote_path import AnyPath
-from pipeline.shards import read_table, set_fingerprint, shard_paths
+from pipeline.prompting.text_settings import TextSettings
 from pipeline.stage_arguments import stage_parser
-from pipeline.study import Extractor as ExtractorSettings
-from pipeline.study import load_study
-from pipeline.tensor_file import encode_tensors, read_tensors
-from pipeline.termination import Termination
-from pipeline.text_settings import TextSettings
+from pipeline.storage.files import file_digest, fingerprint, remove_leftovers, write_atomically
+from pipeline.storage.images import DAMAGED, decode_picture, open_picture
+from pipeline.storage.remote_path import AnyPath
+from pipeline.storage.shards import read_table, set_fingerprint, shard_paths
+from pipeline.storage.tensor_file import encode_tensors, read_tensors
+from pipeline.study.executor import Executor
+from pipeline.study.study import Extractor as ExtractorSettings
+from pipeline.study.study import load_study
 
 REFERENCE = "reference"
 _CODE = (clip_module, dinov2_module, extractor_module, inception_module, pyramid_module)
@@ -199,13 +199,13 @@ def refresh(
 
 
 def _embedder(settings: ExtractorSettings, threads: int, device: torch.device) -> Callable[[Part], EmbeddedPart]:
-    """A job (pipeline/executor.py): embeds parts."""
+    """A job (pipeline/execution/executor.py): embeds parts."""
     torch.set_num_threads(threads)
     return partial(embed_part, load_extractor(settings, device))
 
 
 def main() -> None:
-    parser = stage_parser("eval.features", __doc__)
+    parser = stage_parser("eval.features.extraction", __doc__)
     parser.add_argument("--set", required=True, help="an arm of params.yaml, or reference")
     chosen = parser.parse_args().set
     study = load_study()

@@ -1,6 +1,6 @@
 """Inception v3 in the weights of the original FID, ported by torch-fidelity: the space of FID, KID and torchmetrics.
 
-`python -m eval.inception <path>.safetensors` fetches torch-fidelity's weights and converts them.
+`python -m eval.features.inception <path>.safetensors` fetches torch-fidelity's weights and converts them.
 """
 
 import sys
@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from eval.extractor import weights_digest
+from eval.features.extractor import weights_digest
 from pipeline.errors import InputError, run_stage
 
 DIMENSION = 2048
@@ -53,7 +53,7 @@ def load_inception(path: Path, device: torch.device, fetch: str | None = None) -
     # Here and not above: it takes seconds to import, and most of what reads features loads no network.
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    fetch = fetch or f"python -m eval.inception {path}"
+    fetch = fetch or f"python -m eval.features.inception {path}"
     digest = weights_digest([path], fetch)
     try:
         tensors = load_file(path)
@@ -73,7 +73,7 @@ def main() -> None:
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
     if len(sys.argv) != 2 or not sys.argv[1].endswith(".safetensors"):
-        raise InputError("usage: python -m eval.inception <path>.safetensors")
+        raise InputError("usage: python -m eval.features.inception <path>.safetensors")
     path = Path(sys.argv[1])
     try:
         tensors = torch.hub.load_state_dict_from_url(URL_INCEPTION_V3, weights_only=True, check_hash=True)

@@ -1,8 +1,8 @@
 """What a prompt says to a network that knows no emphasis."""
 
-from pipeline.emphasis import parse
-from pipeline.text_settings import TextSettings
-from pipeline.underscores import spaced
+from pipeline.prompting.emphasis import parse
+from pipeline.prompting.text_settings import TextSettings
+from pipeline.prompting.underscores import spaced
 
 
 def plain_text(prompt: str, settings: TextSettings) -> str:

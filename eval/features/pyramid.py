@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from pipeline.files import fingerprint
+from pipeline.storage.files import fingerprint
 
 LEVELS = 4
 # Energies are averaged in each of GRID x GRID parts of the picture.

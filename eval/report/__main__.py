@@ -2,10 +2,10 @@
 
 from eval.report.page import report
 from pipeline.errors import run_stage
-from pipeline.files import write_atomically
 from pipeline.layout import REPORT
 from pipeline.stage_arguments import stage_parser
-from pipeline.study import load_study
+from pipeline.storage.files import write_atomically
+from pipeline.study.study import load_study
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from eval.notation import decimals, number, p_value, quoted
 from eval.report.tables import Column
-from pipeline.comparison import Comparison
+from pipeline.results.comparison import Comparison
 
 MATCHED_COLUMNS = (
     Column("fd", "FD to reference"),

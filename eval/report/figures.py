@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.comparison import Alignment, ComparedArm, Comparison, Interval, TraceStep
-from pipeline.rates import SIMULATED, Rates
-from pipeline.shards import read_set
+from pipeline.results.comparison import Alignment, ComparedArm, Comparison, Interval, TraceStep
+from pipeline.results.rates import SIMULATED, Rates
+from pipeline.storage.shards import read_set
 
 # Okabe & Ito, "Color universal design" (2008), without black: the baseline takes a grey that both themes show.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")

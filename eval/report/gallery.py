@@ -11,15 +11,15 @@ import pyarrow.compute as pc
 import torch
 from tqdm import tqdm
 
-from eval.features import load_features
+from eval.features.extraction import load_features
 from eval.report.picture_labels import PictureLabel
 from eval.report.selection import Selection, select
 from eval.report.thumbnails import thumbnail
-from pipeline.comparison import Comparison
 from pipeline.errors import InputError
-from pipeline.rates import VERDICTS
-from pipeline.remote_path import AnyPath
-from pipeline.shards import decode_images, read_set, read_table, shard_paths
+from pipeline.results.comparison import Comparison
+from pipeline.results.rates import VERDICTS
+from pipeline.storage.remote_path import AnyPath
+from pipeline.storage.shards import decode_images, read_set, read_table, shard_paths
 
 # Base64 characters of all pictures: with them a page opens in less than 3 s (benchmarks/report.py).
 GALLERY_BYTES = 20_000_000

@@ -32,10 +32,10 @@ from eval.report.provenance import commit, parameters, scorer_digests, seeds
 from eval.report.tables import LEARNED_COLUMNS, further_columns, score_columns, shift_columns, table
 from eval.report.trajectory import trajectories
 from labeling.records import SAMPLED_TASKS, TASK_LABELS, read_labels, read_tasks
-from pipeline.comparison import COMPARISON, Comparison, load_comparison
 from pipeline.layout import FEATURES, SCORES, SETS, TRACES, TRAJECTORIES
-from pipeline.rates import RATES, VERDICTS, Rates, load_rates
-from pipeline.study import Study
+from pipeline.results.comparison import COMPARISON, Comparison, load_comparison
+from pipeline.results.rates import RATES, VERDICTS, Rates, load_rates
+from pipeline.study.study import Study
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labeling.records import Label, SampledTask
-from pipeline.dataset import majority
-from pipeline.rates import Verdict
+from pipeline.publishing.dataset import majority
+from pipeline.results.rates import Verdict
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 
-from pipeline.comparison import Comparison
 from pipeline.errors import InputError
-from pipeline.json_file import read_json_text
 from pipeline.layout import METRICS
-from pipeline.study import Study
+from pipeline.results.comparison import Comparison
+from pipeline.storage.json_file import read_json_text
+from pipeline.study.study import Study
 
 # What the provenance of an arm's scores names besides the weights that scored them.
 _NOT_WEIGHTS = {

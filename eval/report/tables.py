@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from eval.notation import decimals, number, span
-from pipeline.comparison import ComparedArm, Interval
+from pipeline.results.comparison import ComparedArm, Interval
 
 
 @dataclass(frozen=True)

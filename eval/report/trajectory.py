@@ -6,7 +6,7 @@ from typing import Any
 
 from eval.report.thumbnails import thumbnail
 from pipeline.errors import InputError
-from pipeline.shards import decode_images, read_set
+from pipeline.storage.shards import decode_images, read_set
 
 # Pictures with a trajectory that the page holds.
 PICTURES = 8

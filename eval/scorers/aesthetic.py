@@ -1,6 +1,6 @@
 """The aesthetic score: a linear head on CLIP image embeddings, as LAION's aesthetic predictor is one.
 
-`python -m eval.aesthetic <path>.safetensors` fetches LAION's head for OpenAI's CLIP ViT-L/14 and converts it.
+`python -m eval.scorers.aesthetic <path>.safetensors` fetches LAION's head for OpenAI's CLIP ViT-L/14 and converts it.
 """
 
 import pickle
@@ -76,7 +76,7 @@ def convert_linear_head(checkpoint: Path, path: Path) -> None:
 
 def main() -> None:
     if len(sys.argv) != 2 or not sys.argv[1].endswith(".safetensors"):
-        raise InputError("usage: python -m eval.aesthetic <path>.safetensors")
+        raise InputError("usage: python -m eval.scorers.aesthetic <path>.safetensors")
     path = Path(sys.argv[1])
     checkpoint = path.with_suffix(".pth")
     checkpoint.parent.mkdir(parents=True, exist_ok=True)

@@ -12,34 +12,34 @@ from datasets import Features, Value
 from PIL import Image
 from tqdm import tqdm
 
-from eval.aesthetic import load_aesthetic_head
-from eval.bootstrap import Interval, bounded, mean_interval, statistic_interval, wilson_interval
-from eval.clip import clip_score, load_clip
-from eval.clusters import prompt_clusters
-from eval.features import REFERENCE, SetFeatures, load_features
-from eval.fid import torchmetrics_fid
-from eval.finish import finish
-from eval.frechet import FrechetTo
-from eval.frechet_infinity import frechet_infinity_replicates
-from eval.jackknife import deletion_groups
-from eval.kinds import KINDS, kind_probabilities, load_kind_prompts
-from eval.lpips import check_repeats, load_lpips, within_prompt_lpips
-from eval.malformed import load_classifier
-from eval.mmd import cmmd_replicates, kid_replicates
-from eval.neighbour_deletions import deleted_recall_and_coverage
-from eval.neighbours import neighbour_metrics
-from eval.plain_text import plain_text
-from eval.preference import load_preference, preference_scores
-from eval.realism import realism
-from eval.vendi import vendi_score
+from eval.distances.fid import torchmetrics_fid
+from eval.distances.frechet import FrechetTo
+from eval.distances.frechet_infinity import frechet_infinity_replicates
+from eval.distances.mmd import cmmd_replicates, kid_replicates
+from eval.distances.neighbour_deletions import deleted_recall_and_coverage
+from eval.distances.neighbours import neighbour_metrics
+from eval.distances.vendi import vendi_score
+from eval.features.clip import clip_score, load_clip
+from eval.features.extraction import REFERENCE, SetFeatures, load_features
+from eval.features.plain_text import plain_text
+from eval.scorers.aesthetic import load_aesthetic_head
+from eval.scorers.finish import finish
+from eval.scorers.kinds import KINDS, kind_probabilities, load_kind_prompts
+from eval.scorers.lpips import check_repeats, load_lpips, within_prompt_lpips
+from eval.scorers.malformed import load_classifier
+from eval.scorers.preference import load_preference, preference_scores
+from eval.scorers.realism import realism
+from eval.statistics.bootstrap import Interval, bounded, mean_interval, statistic_interval, wilson_interval
+from eval.statistics.clusters import prompt_clusters
+from eval.statistics.jackknife import deletion_groups
 from pipeline.errors import InputError, run_stage
-from pipeline.files import file_digest, write_atomically
-from pipeline.json_file import seal_json
 from pipeline.layout import FEATURES, METRICS, SCORES, SETS
-from pipeline.pictures import open_picture
-from pipeline.shards import decode_images, read_set, write_shard
 from pipeline.stage_arguments import stage_parser
-from pipeline.study import Metrics, Study, load_study
+from pipeline.storage.files import file_digest, write_atomically
+from pipeline.storage.images import open_picture
+from pipeline.storage.json_file import seal_json
+from pipeline.storage.shards import decode_images, read_set, write_shard
+from pipeline.study.study import Metrics, Study, load_study
 
 SCORE_FEATURES = Features(
     {
@@ -288,7 +288,7 @@ def _of_extractor(
 
 
 def main() -> None:
-    parser = stage_parser("eval.score", __doc__)
+    parser = stage_parser("eval.scorers.arm_scores", __doc__)
     parser.add_argument("--arm", required=True, help="an arm of params.yaml")
     arm = parser.parse_args().arm
     try:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from transformers import BertTokenizerFast, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
-from eval.extractor import forward_precision, weights_digest
+from eval.features.extractor import forward_precision, weights_digest
 from eval.needed_files import preference_files
 from pipeline.errors import InputError
 

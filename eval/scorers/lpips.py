@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from eval.clusters import prompt_clusters
-from eval.extractor import weights_digest
+from eval.features.extractor import weights_digest
 from eval.needed_files import lpips_fetch
+from eval.statistics.clusters import prompt_clusters
 from pipeline.errors import InputError
 
 BATCH = 16
@@ -57,7 +57,7 @@ def check_repeats(prompts: Sequence[str]) -> None:
     """Raise ValueError where the pictures of `prompts` [N] give no two independent distances, which an interval needs.
 
     Distances within one prompt are independent where no picture is in two of them; of prompts that are resampled whole
-    (eval/clusters.py), each counts once.
+    (eval/statistics/clusters.py), each counts once.
     """
     counts = Counter(prompts)
     repeated = sum(count > 1 for count in counts.values())
@@ -80,7 +80,7 @@ def within_prompt_lpips(
 ) -> Tensor:
     """Each picture's mean LPIPS [N] float64 to others of its prompt, NaN for those that are compared with none.
 
-    `picture` gives picture k, `prompts` [N] its prompt. Where prompts are resampled whole (eval/clusters.py), all pairs
+    `picture` gives picture k, `prompts` [N] its prompt. Where prompts are resampled whole (clusters.py), all pairs
     of a prompt count; in one of more than PARTNERS + 1 pictures these are put in a ring by the seed and compared with
     the PARTNERS nearest. The mean over a prompt's pictures is then that over its pairs.
     Where pictures are resampled one by one, each is in one pair at most, whose distance is the value of one of the two:

@@ -9,7 +9,7 @@ from PIL import Image
 from timm.models.resnet import BasicBlock, ResNet
 
 from eval.needed_files import MALFORMED_CLASSIFIER
-from eval.picture_classifier import load_weights, picture_logits
+from eval.scorers.image_classifier import load_weights, picture_logits
 
 
 def build_classifier() -> Any:

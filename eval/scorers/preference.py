@@ -1,6 +1,6 @@
 """Learned preference scores: networks that were tuned to say which of two pictures of a prompt people like better.
 
-`python -m eval.preference <name> <checkpoint> <folder>` converts a checkpoint that is published as a pickle to
+`python -m eval.scorers.preference <name> <checkpoint> <folder>` converts a checkpoint that is published as a pickle to
 safetensors; the error about missing weights names the whole command.
 """
 
@@ -21,9 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPModel, CLIPProcessor
 
-from eval.extractor import forward_precision, weights_digest
-from eval.image_reward import image_reward_tensors, load_image_reward
+from eval.features.extractor import forward_precision, weights_digest
 from eval.needed_files import preference_files
+from eval.scorers.image_reward import image_reward_tensors, load_image_reward
 from pipeline.errors import InputError, run_stage
 
 BATCH = 32
@@ -180,7 +180,7 @@ def _unreadable(folder: Path, what: str, error: object, fetch: str) -> InputErro
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m eval.preference", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m eval.scorers.preference", description=__doc__)
     parser.add_argument("name", choices=["hpsv2_1", "imagereward"])
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("folder", type=Path)

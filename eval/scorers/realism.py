@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from eval.distances import exact_squared, neighbour_radii, screens
-from eval.frechet import check_features
+from eval.distances.euclidean import exact_squared, neighbour_radii, screens
+from eval.distances.frechet import check_features
 
 
 def realism(generated: Tensor, reference: Tensor, k: int = 3) -> Tensor:

@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from eval.frechet import check_features
+from eval.distances.frechet import check_features
 
 # A tag needs this many reference pictures with it and without.
 FEWEST = 20

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from eval.wilson import wilson_bounds
+from eval.statistics.wilson import wilson_bounds
 
 # With 12 pictures each, the bootstrap's 95 % were 86 % for 5 clusters and 91 % for 16, those of subsets 78 and 87 %.
 FEW_CLUSTERS = 50
@@ -130,7 +130,7 @@ def wilson_interval(successes: int, n: int, level: float) -> Interval:
 
 
 def _left_out_one_by_one(value: float, without: Tensor, n: int, level: float) -> Interval:
-    from eval.jackknife import Replicates  # which takes Interval from here
+    from eval.statistics.jackknife import Replicates  # which takes Interval from here
 
     return Replicates(value, without, n).interval(level)
 

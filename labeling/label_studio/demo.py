@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, get_args
 
 from tqdm import tqdm
 
-from labeling.connection import Connection, client_of, required
-from labeling.interface import choice
 from labeling.judge import better, judge
-from labeling.pictures import Sampled, load_pictures, wanted_pictures
-from labeling.project import find_project
-from labeling.pull import SIMULATED_DOMAIN
-from labeling.push import tasks_on_server
+from labeling.label_studio.connection import Connection, client_of, required
+from labeling.label_studio.images import Sampled, load_pictures, wanted_pictures
+from labeling.label_studio.interface import choice
+from labeling.label_studio.project import find_project
+from labeling.label_studio.pull import SIMULATED_DOMAIN
+from labeling.label_studio.push import tasks_on_server
 from labeling.records import Choice, SampledPair, SampledTask, read_pairs, read_tasks
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import SETS
-from pipeline.rates import Verdict
-from pipeline.study import load_study
+from pipeline.results.rates import Verdict
+from pipeline.study.study import load_study
 
 if TYPE_CHECKING:
     from label_studio_sdk.client import LabelStudio
 
-    from labeling.interface import Kind
-    from labeling.project import Project
+    from labeling.label_studio.interface import Kind
+    from labeling.label_studio.project import Project
 
 
 def mistaken(answer: str, others: Sequence[str], error_rate: float, task_id: str, labeller: str) -> str:

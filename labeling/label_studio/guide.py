@@ -5,9 +5,9 @@ from itertools import islice
 
 from PIL import Image
 
-from labeling.interface import Kind
-from pipeline.gallery import grid
-from pipeline.rates import Verdict
+from labeling.label_studio.interface import Kind
+from pipeline.results.rates import Verdict
+from pipeline.storage.contact_sheet import grid
 from pipeline.tinybooru.build import CANVAS, plans
 from pipeline.tinybooru.picture import Plan, draw
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from labeling.records import SampledPair, SampledTask
 from pipeline.errors import InputError
-from pipeline.shards import decode_images, encode_png, read_table, shard_paths
+from pipeline.storage.shards import decode_images, encode_png, read_table, shard_paths
 
 Sampled = SampledTask | SampledPair
 

@@ -4,20 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labeling.interface import choice
-from labeling.pictures import load_task_pictures
+from labeling.label_studio.images import load_task_pictures
+from labeling.label_studio.interface import choice
 from labeling.records import SampledTask
 
 if TYPE_CHECKING:
     from label_studio_sdk.client import LabelStudio
 
-    from labeling.project import Project
+    from labeling.label_studio.project import Project
 
 
 def preannotate(client: "LabelStudio", project: "Project", tasks: Sequence[SampledTask], sets: Path) -> int:
     """Send the judge's verdicts on tasks that lack them, and show them to labellers; returns how many were sent."""
     from labeling.judge import judge, judge_version
-    from labeling.push import tasks_on_server
+    from labeling.label_studio.push import tasks_on_server
 
     version = judge_version()
     sampled = {task.task_id: task for task in tasks}

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from label_studio_sdk.core.api_error import ApiError
 
-from labeling.guide import examples, guide
-from labeling.interface import INTERFACES, Kind, choices
-from pipeline.files import fingerprint
-from pipeline.rates import Verdict
-from pipeline.shards import encode_png
+from labeling.label_studio.guide import examples, guide
+from labeling.label_studio.interface import INTERFACES, Kind, choices
+from pipeline.results.rates import Verdict
+from pipeline.storage.files import fingerprint
+from pipeline.storage.shards import encode_png
 
 if TYPE_CHECKING:
     from label_studio_sdk.client import LabelStudio

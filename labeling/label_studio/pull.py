@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from labeling.connection import Connection, ServerUnavailable, client_of, required
+from labeling.label_studio.connection import Connection, ServerUnavailable, client_of, required
 from labeling.records import (
     PAIR_LABELS,
     TASK_LABELS,
@@ -22,12 +22,12 @@ from labeling.records import (
 )
 from pipeline.errors import InputError, run_stage
 from pipeline.stage_arguments import stage_parser
-from pipeline.study import load_study
+from pipeline.study.study import load_study
 
 if TYPE_CHECKING:
     from label_studio_sdk.client import LabelStudio
 
-    from labeling.interface import Answer, Kind
+    from labeling.label_studio.interface import Answer, Kind
 
 # Addresses below .invalid belong to nobody (RFC 2606): no person signs up with one.
 SIMULATED_DOMAIN = "@simulated.invalid"
@@ -155,8 +155,8 @@ def merged(
 
 def read_project(connection: Connection, study: str, kind: "Kind") -> tuple[Pulled, str] | None:
     """The state of the study's project and its pseudonym key; None where it was never pushed. Raises InputError."""
-    from labeling.project import find_project, other_projects
-    from labeling.push import tasks_on_server
+    from labeling.label_studio.project import find_project, other_projects
+    from labeling.label_studio.push import tasks_on_server
 
     with client_of(connection) as client:
         project = find_project(client, study, kind)
@@ -198,7 +198,7 @@ def _exported(client: "LabelStudio", project: int) -> list[dict[str, Any]]:
 
 def labels_of(pulled: Pulled, key: str, kind: "Kind") -> list[Label] | list[PairLabel]:
     """The labels of a project. Raises InputError naming the tasks with answers that the interface does not know."""
-    from labeling.interface import INTERFACES, choices, read_answer
+    from labeling.label_studio.interface import INTERFACES, choices, read_answer
 
     allowed = choices(INTERFACES[kind])
     record: Any = task_label if kind == "tasks" else pair_label
@@ -272,7 +272,7 @@ def _only(chosen: Mapping[str, tuple[str, ...]], question: str) -> str:
 
 
 def main() -> None:
-    parser = stage_parser("labeling.pull", __doc__)
+    parser = stage_parser("labeling.label_studio.pull", __doc__)
     parser.add_argument(
         "--stage", action="store_true", help="as a stage: a server that is missing or refuses is told, not an error"
     )

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from labeling.connection import SERVER_FOLDER, Connection, ServerUnavailable, client_of, required
-from labeling.pictures import Sampled, wanted_pictures, write_pictures
+from labeling.label_studio.connection import SERVER_FOLDER, Connection, ServerUnavailable, client_of, required
+from labeling.label_studio.images import Sampled, wanted_pictures, write_pictures
 from labeling.records import SampledPair, SampledTask, read_pairs, read_tasks
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import SETS
 from pipeline.stage_arguments import stage_parser
-from pipeline.study import Study, load_study
+from pipeline.study.study import Study, load_study
 
 if TYPE_CHECKING:
     from label_studio_sdk.client import LabelStudio
 
-    from labeling.interface import Kind
-    from labeling.project import Project
+    from labeling.label_studio.interface import Kind
+    from labeling.label_studio.project import Project
 
 # Label Studio takes at most 100 files a request; a pair has two.
 _TASKS_A_REQUEST = 50
@@ -36,8 +36,8 @@ def push(
     connection: Connection, study: Study, tasks: Sequence[SampledTask], pairs: Sequence[SampledPair], sets: Path
 ) -> str:
     """Send what the server lacks; returns a line on what was sent. Raises InputError; what was sent is kept."""
-    from labeling.preannotation import preannotate
-    from labeling.project import ensure_project
+    from labeling.label_studio.preannotation import preannotate
+    from labeling.label_studio.project import ensure_project
 
     queues: dict[Kind, Sequence[Sampled]] = {"tasks": tasks, "pairs": pairs}
     said = []
@@ -65,7 +65,7 @@ def tasks_on_server(client: "LabelStudio", project: "Project", include: str) -> 
 def _push_queue(
     client: "LabelStudio", project: "Project", store: "Project", queue: Sequence[Sampled], sets: Path, local: bool
 ) -> int:
-    from labeling.project import upload_pictures, uploaded_pictures
+    from labeling.label_studio.project import upload_pictures, uploaded_pictures
 
     there = {task.data.get("task_id") for task in tasks_on_server(client, project, "id,data")}
     # In the order of the queue, which is shuffled: Label Studio shows tasks by their number.
@@ -124,7 +124,7 @@ def _set_overlaps(client: "LabelStudio", project: "Project", queue: Sequence[Sam
 
 
 def main() -> None:
-    parser = stage_parser("labeling.push", __doc__)
+    parser = stage_parser("labeling.label_studio.push", __doc__)
     parser.add_argument(
         "--stage", action="store_true", help="as a stage: a server that is missing or refuses is told, not an error"
     )

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
-from labeling.connection import (
+from labeling.label_studio.connection import (
     CREDENTIALS,
     SERVER_FOLDER,
     Credentials,
@@ -31,7 +31,7 @@ from labeling.connection import (
 )
 from pipeline.credentials import masked
 from pipeline.errors import InputError, run_stage
-from pipeline.files import file_digest
+from pipeline.storage.files import file_digest
 
 ENVIRONMENT = Path(".venv-label-studio")
 REQUIREMENTS = Path(__file__).parent / "server-requirements.txt"

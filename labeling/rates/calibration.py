@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import roc_auc_score
 
-from labeling.ppi import Powered, Vector, rate
+from labeling.rates.ppi import Powered, Vector, rate
 
 BINS = 10
 

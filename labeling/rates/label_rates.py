@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.wilson import wilson_bounds
-from labeling import bradley_terry, ppi
-from labeling.agreement import alpha_interval, repeat_agreement
-from labeling.calibration import calibrate
-from labeling.ppi import Vector
+from eval.statistics.wilson import wilson_bounds
+from labeling.rates import bradley_terry, ppi
+from labeling.rates.agreement import alpha_interval, repeat_agreement
+from labeling.rates.calibration import calibrate
+from labeling.rates.ppi import Vector
 from labeling.records import (
     PAIR_LABELS,
     TASK_LABELS,
@@ -28,12 +28,10 @@ from labeling.records import (
     read_pairs,
     read_tasks,
 )
-from pipeline.comparison import Interval
 from pipeline.errors import InputError, run_stage
-from pipeline.files import write_atomically
-from pipeline.json_file import seal_json
 from pipeline.layout import SCORES
-from pipeline.rates import (
+from pipeline.results.comparison import Interval
+from pipeline.results.rates import (
     RATES,
     VERDICTS,
     Agreement,
@@ -47,9 +45,11 @@ from pipeline.rates import (
     Strength,
     Verdict,
 )
-from pipeline.shards import read_table
 from pipeline.stage_arguments import stage_parser
-from pipeline.study import Metrics, Study, load_study
+from pipeline.storage.files import write_atomically
+from pipeline.storage.json_file import seal_json
+from pipeline.storage.shards import read_table
+from pipeline.study.study import Metrics, Study, load_study
 
 # The automatic score of each verdict; malformed people have a trained classifier, the others CLIP's zero-shot kinds.
 SCORE_OF: dict[Verdict, str] = {
@@ -353,7 +353,7 @@ def _bounds(found: tuple[float, float, float], n: int) -> Interval:
 
 
 def main() -> None:
-    stage_parser("labeling.estimates", __doc__).parse_args()
+    stage_parser("labeling.rates.label_rates", __doc__).parse_args()
     study = load_study()
     tasks, pairs = read_tasks(), read_pairs()
     labels, pair_labels = read_labels(TASK_LABELS), read_pair_labels(PAIR_LABELS)

@@ -22,7 +22,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.wilson import wilson_bounds
+from eval.statistics.wilson import wilson_bounds
 
 Vector = NDArray[np.float64]
 

@@ -18,13 +18,13 @@ from pathlib import Path
 from statistics import fmean
 
 from labeling.records import SAMPLED_PAIRS, SAMPLED_TASKS, SampledPair, SampledTask, write_pairs, write_tasks
-from labeling.sample_size import labels_needed, labels_needed_with_scores
+from labeling.sampling.sample_size import labels_needed, labels_needed_with_scores
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import SCORES, SETS
-from pipeline.pictures import open_picture
-from pipeline.shards import read_table, shard_paths
 from pipeline.stage_arguments import stage_parser
-from pipeline.study import Labeling, Study, load_study
+from pipeline.storage.images import open_picture
+from pipeline.storage.shards import read_table, shard_paths
+from pipeline.study.study import Labeling, Study, load_study
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def _task(
 
 
 def main() -> None:
-    stage_parser("labeling.sample", __doc__).parse_args()
+    stage_parser("labeling.sampling.sample", __doc__).parse_args()
     study = load_study()
     tasks, pairs, size = sample(study, SETS, SCORES)
     write_tasks(SAMPLED_TASKS, tasks)

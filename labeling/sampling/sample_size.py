@@ -2,7 +2,7 @@
 
 import math
 
-from eval.wilson import wilson_bounds
+from eval.statistics.wilson import wilson_bounds
 
 
 def labels_needed(width: float, rate: float, level: float) -> int:
@@ -25,7 +25,7 @@ def labels_needed_with_scores(needed: int, pictures: int, correlation: float) ->
 
     Scores that correlate with the labels by `correlation` among `pictures` scored ones leave the share
     1 - correlation² of the variance to the labels: Var = Var(Y) [(1 - r²)(1/n - 1/N) + 1/N]
-    (labeling/ppi.py with the best lambda), solved for n at the variance Var(Y) / needed.
+    (labeling/rates/ppi.py with the best lambda), solved for n at the variance Var(Y) / needed.
     """
     unexplained = 1 - correlation**2
     spared = 1 / needed - correlation**2 / pictures

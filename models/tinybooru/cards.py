@@ -8,8 +8,8 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from models.tinybooru.measure import MEASURED
-from pipeline.files import write_atomically
-from pipeline.system_metrics import device_name
+from pipeline.cost.usage import device_name
+from pipeline.storage.files import write_atomically
 from pipeline.tinybooru.build import WORLD_VERSION
 from pipeline.tinybooru.styles import credits
 

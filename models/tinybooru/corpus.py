@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from pipeline.errors import InputError
-from pipeline.files import fingerprint
-from pipeline.shards import decode_images, read_set, shard_fingerprint, shard_paths
+from pipeline.storage.files import fingerprint
+from pipeline.storage.shards import decode_images, read_set, shard_fingerprint, shard_paths
 from pipeline.tinybooru.flaws import FLAWS, QUALITIES
 
 

@@ -27,8 +27,8 @@ from models.tinybooru.corpus import Corpus, caption
 from models.tinybooru.muon import Muon
 from models.tinybooru.tokenizer import CONTEXT_LENGTH
 from pipeline.errors import InputError
-from pipeline.files import fingerprint
-from pipeline.parametrisation import from_x0, timestep_at
+from pipeline.networks.parametrisation import from_x0, timestep_at
+from pipeline.storage.files import fingerprint
 
 CANVAS = 64
 TRAIN_TIMESTEPS = 1000

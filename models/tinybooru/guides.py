@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from transformers import CLIPTextModel
 
-from eval.clip import Clip, load_clip
-from eval.extractor import embed_images
-from eval.neighbours import neighbour_metrics
+from eval.distances.neighbours import neighbour_metrics
+from eval.features.clip import Clip, load_clip
+from eval.features.extractor import embed_images
 from models.tinybooru.cards import GUIDES, write_cards
 from models.tinybooru.corpus import load_corpus
 from models.tinybooru.denoiser import DenoiserRecipe, build_unet, snapshot, snapshot_of, text_encoder_digest
@@ -32,10 +32,10 @@ from models.tinybooru.train import (
     guide_training,
 )
 from models.tinybooru.worldcheck import fd_to
-from pipeline.allocator import keep_freed_memory
 from pipeline.errors import InputError, run_stage
-from pipeline.files import write_atomically
-from pipeline.shards import decode_images, read_set
+from pipeline.execution.allocator import keep_freed_memory
+from pipeline.storage.files import write_atomically
+from pipeline.storage.shards import decode_images, read_set
 from pipeline.tinybooru.build import build
 
 RESULTS = HERE / GUIDES

@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from pipeline.arm import Arm
-from pipeline.arm_generator import ArmGenerator
 from pipeline.compose import compose
-from pipeline.files import fingerprint
-from pipeline.guidance import Text, guidance_of
+from pipeline.generation.arm_generator import ArmGenerator
+from pipeline.generation.arm_texts import arm_negatives
+from pipeline.generation.shard_files import SET_FEATURES
+from pipeline.generation.shard_plan import plan_shards
+from pipeline.guidance.algebra import Text, guidance_of
 from pipeline.layout import CONF
-from pipeline.prompts import arm_negatives
-from pipeline.shard_files import SET_FEATURES
-from pipeline.shard_plan import plan_shards
-from pipeline.shards import encode_png, shard_fingerprint, write_shard
-from pipeline.study import Study, parse_study
+from pipeline.storage.files import fingerprint
+from pipeline.storage.shards import encode_png, shard_fingerprint, write_shard
+from pipeline.study.arm import Arm
+from pipeline.study.study import Study, parse_study
 from pipeline.tinybooru.build import plans
 from pipeline.tinybooru.flaws import BAD_ANATOMY
 from pipeline.tinybooru.picture import Plan

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from timm.models.resnet import BasicBlock, ResNet
 
-from eval.picture_classifier import load_weights, picture_logits
+from eval.scorers.image_classifier import load_weights, picture_logits
 from models.tinybooru.corpus import Corpus
 from models.tinybooru.scorers import ScorerRecipe, ScorerTraining, shifted
 from pipeline.tinybooru.flaws import QUALITIES

@@ -8,8 +8,8 @@ import json
 from itertools import islice
 from pathlib import Path
 
-from eval.kinds import KINDS
-from pipeline.files import write_atomically
+from eval.scorers.kinds import KINDS
+from pipeline.storage.files import write_atomically
 from pipeline.tinybooru.build import plans
 from pipeline.tinybooru.flaws import BAD_ANATOMY
 from pipeline.tinybooru.picture import Plan

@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 from sklearn.metrics import roc_auc_score
 
-from eval.aesthetic import load_aesthetic_head
-from eval.bootstrap import Interval, statistic_interval, wilson_interval
-from eval.clip import load_clip
-from eval.extractor import embed_images
-from eval.malformed import load_classifier
+from eval.features.clip import load_clip
+from eval.features.extractor import embed_images
+from eval.scorers.aesthetic import load_aesthetic_head
+from eval.scorers.malformed import load_classifier
+from eval.statistics.bootstrap import Interval, statistic_interval, wilson_interval
 from models.tinybooru.corpus import Corpus, load_corpus
 from models.tinybooru.judge import NO_ANSWER, QUESTIONS, Judgements, load_judge, truths
-from pipeline.files import write_atomically
-from pipeline.shards import decode_images, read_set
+from pipeline.storage.files import write_atomically
+from pipeline.storage.shards import decode_images, read_set
 
 MEASURED = "measured.json"
 CANDIDATES = 100

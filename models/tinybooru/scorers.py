@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
-from eval.aesthetic import AestheticHead, fit_aesthetic_head
-from eval.malformed import build_classifier
+from eval.scorers.aesthetic import AestheticHead, fit_aesthetic_head
+from eval.scorers.malformed import build_classifier
 from models.tinybooru.checkpoint import laid_out_like, load_checkpoint, save_checkpoint
 from models.tinybooru.corpus import Corpus
 from models.tinybooru.tokenizer import CONTEXT_LENGTH
 from pipeline.errors import InputError
-from pipeline.files import fingerprint
+from pipeline.storage.files import fingerprint
 from pipeline.tinybooru.flaws import QUALITIES
 
 # Pictures are drawn without a margin to speak of, so a shift of a few pixels keeps every tag true.

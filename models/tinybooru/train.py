@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from eval.clip import load_clip
-from eval.extractor import embed_images
-from eval.picture_classifier import save_weights
+from eval.features.clip import load_clip
+from eval.features.extractor import embed_images
+from eval.scorers.image_classifier import save_weights
 from models.tinybooru.cards import keep_history, keep_training, write_cards
 from models.tinybooru.corpus import Corpus, load_corpus
 from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining, snapshot
@@ -29,8 +29,8 @@ from models.tinybooru.scorers import (
 )
 from models.tinybooru.tokenizer import train_tokenizer
 from pipeline.errors import InputError, run_stage
-from pipeline.presets import NEGATIVE_PRESETS
-from pipeline.shards import decode_images, read_set
+from pipeline.prompting.presets import NEGATIVE_PRESETS
+from pipeline.storage.shards import decode_images, read_set
 from pipeline.tinybooru.build import build
 
 HERE = Path(__file__).parent

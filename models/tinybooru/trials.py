@@ -22,7 +22,7 @@ from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining
 from models.tinybooru.tokenizer import train_tokenizer
 from models.tinybooru.train import DATA, preset_texts
 from pipeline.errors import run_stage
-from pipeline.files import write_atomically
+from pipeline.storage.files import write_atomically
 
 RESULTS = Path(__file__).parent / "trials.json"
 CPU_SECONDS = 240

@@ -18,13 +18,13 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from eval.bootstrap import Interval, bounded, statistic_interval, wilson_interval
-from eval.clip import load_clip
-from eval.extractor import embed_images
-from eval.frechet import frechet_distance
-from eval.jackknife import deletion_groups
-from eval.malformed import load_classifier
-from eval.neighbour_deletions import deleted_recall_and_coverage
+from eval.distances.frechet import frechet_distance
+from eval.distances.neighbour_deletions import deleted_recall_and_coverage
+from eval.features.clip import load_clip
+from eval.features.extractor import embed_images
+from eval.scorers.malformed import load_classifier
+from eval.statistics.bootstrap import Interval, bounded, statistic_interval, wilson_interval
+from eval.statistics.jackknife import deletion_groups
 from models.tinybooru.cards import CONTACT, WORLDCHECK, shipped_sizes, write_cards
 from models.tinybooru.held_out_sets import (
     PICTURES_CHOSEN_WITH,
@@ -38,11 +38,11 @@ from models.tinybooru.held_out_sets import (
 )
 from models.tinybooru.judge import QUESTIONS, Judgements, load_judge
 from models.tinybooru.measure import LEVEL, MEASURED, RESAMPLES, ranking_quality
-from pipeline.allocator import keep_freed_memory
-from pipeline.arm_generator import ArmGenerator
 from pipeline.errors import InputError, run_stage
-from pipeline.files import write_atomically
-from pipeline.shards import decode_images, read_set
+from pipeline.execution.allocator import keep_freed_memory
+from pipeline.generation.arm_generator import ArmGenerator
+from pipeline.storage.files import write_atomically
+from pipeline.storage.shards import decode_images, read_set
 from pipeline.tinybooru.build import CANVAS, build
 from pipeline.tinybooru.picture import Plan, draw
 

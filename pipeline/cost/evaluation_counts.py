@@ -9,11 +9,11 @@ from diffusers import UNet2DConditionModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.conditioning import Conditioning
-from pipeline.guidance import MAIN, Prediction
-from pipeline.networks import DenoisingNetwork
-from pipeline.perturbation import perturbed
-from pipeline.trace import TraceStep
+from pipeline.guidance.algebra import MAIN, Prediction
+from pipeline.guidance.trace import TraceStep
+from pipeline.networks.conditioning import Conditioning
+from pipeline.networks.denoiser import DenoisingNetwork
+from pipeline.networks.perturbation import perturbed
 
 
 def evaluations(trace: Sequence[TraceStep]) -> tuple[Counter[str], Counter[str]]:

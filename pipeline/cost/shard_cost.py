@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from pipeline.errors import InputError
-from pipeline.files import write_atomically
-from pipeline.json_file import read_json_text, seal_json
-from pipeline.remote_path import AnyPath
+from pipeline.storage.files import write_atomically
+from pipeline.storage.json_file import read_json_text, seal_json
+from pipeline.storage.remote_path import AnyPath
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ShardCost:
 
     `nfe` and `flops` are what guidance used, `probe_nfe` and `probe_flops` what was evaluated for the trace alone;
     `seconds` and `cpu_seconds` took both. `memory` and `gpu_memory` are the process's highest, in bytes
-    (pipeline/system_metrics.py); `gpu_memory` is None without a GPU.
+    (pipeline/cost/usage.py); `gpu_memory` is None without a GPU.
     """
 
     fingerprint: str

@@ -19,8 +19,8 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from pipeline.errors import InputError
-from pipeline.executor_settings import Executor, LocalExecutor
-from pipeline.termination import Termination
+from pipeline.execution.termination import Termination
+from pipeline.study.executor import Executor, LocalExecutor
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -39,7 +39,7 @@ def run_tasks(
     """
     if not isinstance(executor, LocalExecutor):
         # Ray is an extra, and slow to import.
-        from pipeline.ray_executor import run_on_ray
+        from pipeline.execution.ray_executor import run_on_ray
 
         return run_on_ray(executor, job, tasks, termination)
     devices = local_devices()
@@ -64,7 +64,7 @@ def device_kind(executor: Executor) -> str:
     """The kind of device that an executor's workers compute on: cpu or cuda. Raises InputError without a cluster."""
     if isinstance(executor, LocalExecutor):
         return local_devices()[0].type
-    from pipeline.ray_executor import cluster_device_kind
+    from pipeline.execution.ray_executor import cluster_device_kind
 
     return cluster_device_kind(executor)
 

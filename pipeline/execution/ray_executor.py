@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 import torch
 
 from pipeline.errors import InputError
-from pipeline.executor import Job, LazyJob, Numbered
-from pipeline.executor_settings import RayExecutor
-from pipeline.termination import Termination
+from pipeline.execution.executor import Job, LazyJob, Numbered
+from pipeline.execution.termination import Termination
+from pipeline.study.executor import RayExecutor
 
 try:
     import ray
@@ -68,7 +68,7 @@ def cluster_device_kind(executor: RayExecutor) -> str:
 def run_on_ray(
     executor: RayExecutor, job: Job[Task, Result], tasks: Iterable[Task], termination: Termination
 ) -> Iterator[Result]:
-    """The results of `tasks`, as `pipeline.executor.run_tasks` gives them.
+    """The results of `tasks`, as `pipeline.execution.executor.run_tasks` gives them.
 
     Raises InputError where there is no cluster, no room in it, or where workers die again and again.
     """

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-from pipeline.checkpoints import Checkpoint, locate
 from pipeline.errors import InputError
-from pipeline.guidance import guidance_of
-from pipeline.shard_plan import DEVICES, arm_texts, plan_shards, replaced_parts
-from pipeline.study import Study
-from pipeline.text_settings import check_clip_skip
-from pipeline.weaken_settings import DropLayers
-from pipeline.weight_files import text_parts
+from pipeline.generation.shard_plan import DEVICES, arm_texts, plan_shards, replaced_parts
+from pipeline.guidance.algebra import guidance_of
+from pipeline.networks.checkpoints import Checkpoint, locate
+from pipeline.networks.weight_files import text_parts
+from pipeline.prompting.text_settings import check_clip_skip
+from pipeline.study.study import Study
+from pipeline.study.weaken import DropLayers
 
 
 def check_arms(study: Study) -> None:
@@ -49,7 +49,7 @@ def _check_blocks(asked: Mapping[str, tuple[Checkpoint, tuple[str, ...]]]) -> No
     from accelerate import init_empty_weights
     from diffusers import UNet2DConditionModel
 
-    from pipeline.perturbation import transformer_blocks
+    from pipeline.networks.perturbation import transformer_blocks
 
     for key, (checkpoint, layers) in asked.items():
         try:

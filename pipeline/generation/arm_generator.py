@@ -7,22 +7,22 @@ import numpy as np
 import torch
 from PIL import Image as PillowImage
 
-from pipeline.arm import Arm
-from pipeline.checkpoints import locate
-from pipeline.conditioning import Conditioning
-from pipeline.cost import ShardCost
+from pipeline.cost.evaluation_counts import evaluations, prediction_flops
+from pipeline.cost.shard_cost import ShardCost
+from pipeline.cost.usage import Usage, UsageClock, device_name
 from pipeline.errors import InputError
-from pipeline.evaluations import evaluations, prediction_flops
-from pipeline.guidance import Guidance, Network, Text, guidance_of
-from pipeline.networks import DTYPES, DenoisingNetwork, check_pair, load_network, rounded
-from pipeline.sampler import sample
-from pipeline.schedulers import Start, build_scheduler
-from pipeline.shard_plan import replaced_parts
-from pipeline.study import Study
-from pipeline.system_metrics import Usage, UsageClock, device_name
-from pipeline.text_encoder import TextEncoder, load_text_encoder
-from pipeline.trace import TraceStep, trace_rows
-from pipeline.trajectory import Frame, shown_steps
+from pipeline.generation.shard_plan import replaced_parts
+from pipeline.generation.trajectory import Frame, shown_steps
+from pipeline.guidance.algebra import Guidance, Network, Text, guidance_of
+from pipeline.guidance.trace import TraceStep, trace_rows
+from pipeline.networks.checkpoints import locate
+from pipeline.networks.conditioning import Conditioning
+from pipeline.networks.denoiser import DTYPES, DenoisingNetwork, check_pair, load_network, rounded
+from pipeline.networks.text_encoder import TextEncoder, load_text_encoder
+from pipeline.sampling.sampler import sample
+from pipeline.sampling.schedulers import Start, build_scheduler
+from pipeline.study.arm import Arm
+from pipeline.study.study import Study
 
 # Seeds that an error names at most.
 _SHOWN = 8

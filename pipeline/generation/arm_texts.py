@@ -1,11 +1,11 @@
 """The prompts and negative prompts of an arm, picture by picture."""
 
-from pipeline.arm import Arm
-from pipeline.emphasis import Syntax, parse, write
 from pipeline.errors import InputError
-from pipeline.presets import NEGATIVE_PRESETS, QUALITY_TAGS
-from pipeline.prompt_sets import read_prompts
-from pipeline.study import Study
+from pipeline.prompting.emphasis import Syntax, parse, write
+from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
+from pipeline.prompting.prompt_sets import read_prompts
+from pipeline.study.arm import Arm
+from pipeline.study.study import Study
 
 
 def study_prompts(study: Study) -> list[str]:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from datasets import Features, Image, List, Value
 
-from pipeline.cost import ShardCost
-from pipeline.shard_plan import Shard
+from pipeline.cost.shard_cost import ShardCost
+from pipeline.generation.shard_plan import Shard
 
 SET_FEATURES = Features(
     {

@@ -6,16 +6,16 @@ from contextlib import contextmanager
 import torch
 from PIL import Image as PillowImage
 
-from pipeline.arm_generator import ArmGenerator, Drawn
-from pipeline.cost import ShardCost, total_cost
+from pipeline.cost.shard_cost import ShardCost, total_cost
 from pipeline.errors import InputError, is_out_of_memory
-from pipeline.places import Places
-from pipeline.shard_files import SET_FEATURES, TRACE_FEATURES, DrawnShard
-from pipeline.shard_plan import ShardTask, batch_seeds
-from pipeline.shards import encode_png, encode_table
-from pipeline.start_pictures import StartPictures
-from pipeline.study import Study
-from pipeline.trajectory import TRAJECTORY_FEATURES, trajectory_fingerprint, watched_of
+from pipeline.generation.arm_generator import ArmGenerator, Drawn
+from pipeline.generation.shard_files import SET_FEATURES, TRACE_FEATURES, DrawnShard
+from pipeline.generation.shard_plan import ShardTask, batch_seeds
+from pipeline.generation.start_images import StartPictures
+from pipeline.generation.trajectory import TRAJECTORY_FEATURES, trajectory_fingerprint, watched_of
+from pipeline.storage.places import Places
+from pipeline.storage.shards import encode_png, encode_table
+from pipeline.study.study import Study
 
 
 class ShardDrawer:

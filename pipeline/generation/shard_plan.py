@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline.checkpoints import check_fit, check_schedules, locate
-from pipeline.drawing import Canvas, ImageToImage
 from pipeline.errors import InputError
-from pipeline.files import file_digest, fingerprint
-from pipeline.guidance import Text, guidance_of
-from pipeline.prompts import arm_negatives, arm_prompts, study_prompts, unrelated_prompts
-from pipeline.shards import read_table, set_fingerprint, shard_paths
-from pipeline.study import Model, Study
-from pipeline.weaken_settings import Lora
-from pipeline.weight_files import digest_of, lora_digest, network_digest
+from pipeline.generation.arm_texts import arm_negatives, arm_prompts, study_prompts, unrelated_prompts
+from pipeline.guidance.algebra import Text, guidance_of
+from pipeline.networks.checkpoints import check_fit, check_schedules, locate
+from pipeline.networks.weight_files import digest_of, lora_digest, network_digest
+from pipeline.storage.files import file_digest, fingerprint
+from pipeline.storage.shards import read_table, set_fingerprint, shard_paths
+from pipeline.study.sampler import Canvas, ImageToImage
+from pipeline.study.study import Model, Study
+from pipeline.study.weaken import Lora
 
 # What decides a pixel besides weights and settings: our own algebra and loop, and the libraries that compute.
 # tests/test_shard_plan.py knows why the other modules behind a picture are left out.
@@ -127,7 +127,7 @@ def plan_shards(
     if arm.canvas is not None:
         check_canvas(arm_name, arm.canvas, main.factor)
     if arm.image_to_image is not None:
-        from pipeline.schedulers import steps_taken  # with diffusers, which no other arm needs here
+        from pipeline.sampling.schedulers import steps_taken  # with diffusers, which no other arm needs here
 
         steps_taken(study.sampler_of(arm).steps, arm.image_to_image.strength)
     guide = locate(model.guide, model.config) if with_guide else None

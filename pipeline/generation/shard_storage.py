@@ -4,17 +4,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from pipeline.cost import ShardCost
+from pipeline.cost.shard_cost import ShardCost
 from pipeline.errors import InputError
-from pipeline.files import write_atomically
-from pipeline.json_file import read_json_text, seal_json
-from pipeline.places import Places
-from pipeline.remote_path import AnyPath, path_of
-from pipeline.shard_files import DrawnShard
-from pipeline.shard_plan import Shard
-from pipeline.shards import shard_fingerprint
-from pipeline.study import Study
-from pipeline.trajectory import trajectory_fingerprint
+from pipeline.generation.shard_files import DrawnShard
+from pipeline.generation.shard_plan import Shard
+from pipeline.generation.trajectory import trajectory_fingerprint
+from pipeline.storage.files import write_atomically
+from pipeline.storage.json_file import read_json_text, seal_json
+from pipeline.storage.places import Places
+from pipeline.storage.remote_path import AnyPath, path_of
+from pipeline.storage.shards import shard_fingerprint
+from pipeline.study.study import Study
 
 
 class ShardStorage:

@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from PIL import Image as PillowImage
 
-from pipeline.arm_generator import ArmGenerator
-from pipeline.drawing import ImageToImage
-from pipeline.remote_path import AnyPath
-from pipeline.shard_plan import arm_texts, batch_seeds, batch_texts, plan_shards
-from pipeline.shards import decode_images, read_set, read_table, shard_fingerprint
-from pipeline.study import Study
+from pipeline.generation.arm_generator import ArmGenerator
+from pipeline.generation.shard_plan import arm_texts, batch_seeds, batch_texts, plan_shards
+from pipeline.storage.remote_path import AnyPath
+from pipeline.storage.shards import decode_images, read_set, read_table, shard_fingerprint
+from pipeline.study.sampler import ImageToImage
+from pipeline.study.study import Study
 
 
 class StartPictures:

@@ -6,14 +6,14 @@ that image-to-image starts from. DVC cannot watch what its dvc.yaml does not nam
 
 from pathlib import Path
 
-from pipeline.checkpoints import locate
 from pipeline.errors import InputError
-from pipeline.files import file_digest
 from pipeline.layout import SETS
-from pipeline.shards import set_fingerprint
-from pipeline.study import Study
-from pipeline.weaken_settings import Lora
-from pipeline.weight_files import digest_of, network_digest
+from pipeline.networks.checkpoints import locate
+from pipeline.networks.weight_files import digest_of, network_digest
+from pipeline.storage.files import file_digest
+from pipeline.storage.shards import set_fingerprint
+from pipeline.study.study import Study
+from pipeline.study.weaken import Lora
 
 
 def study_digests(study: Study) -> dict[str, str | None]:

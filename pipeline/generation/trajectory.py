@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datasets import Features, Image, Value
 from PIL import Image as PillowImage
 
-from pipeline.files import fingerprint
-from pipeline.shard_plan import Shard
-from pipeline.trace import TraceStep
+from pipeline.generation.shard_plan import Shard
+from pipeline.guidance.trace import TraceStep
+from pipeline.storage.files import fingerprint
 
 FRAMES = 8
 TRAJECTORY_FEATURES = Features(

@@ -11,11 +11,11 @@ familiar `reference + s (main - reference)`. Which reference makes which method:
     classifier-free guidance (arXiv 2207.12598)   main network, empty prompt
     negative prompt                               main network, negative prompt
     autoguidance (arXiv 2406.02507)               a weaker network, the same prompt
-    PAG, SEG, skipped layers                      the damaged main network, the same prompt (pipeline/perturbation.py)
+    PAG, SEG, skipped layers                      the damaged main network, the same prompt (perturbation.py)
     independent condition (arXiv 2407.02687)      main network, an unrelated prompt
 
-A scale may change along the chain (pipeline/scale.py, pipeline/dynamic_negative.py), and directions or result may be
-changed before the sampler steps (pipeline/postprocess.py).
+A scale may change along the chain (scale_schedules.py, dynamic_negative.py), and directions or result may be
+changed before the sampler steps (pipeline/guidance/postprocess.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from pipeline.arm import Arm, ReferenceName
-from pipeline.dynamic_negative import Dynamic
-from pipeline.postprocess import APG, Guider, Rescale, place_guider
-from pipeline.scale import Constant, Interval, Moment, Ramp, Window
+from pipeline.guidance.dynamic_negative import Dynamic
+from pipeline.guidance.postprocess import APG, Guider, Rescale, place_guider
+from pipeline.guidance.scale_schedules import Constant, Interval, Moment, Ramp, Window
+from pipeline.study.arm import Arm, ReferenceName
 
 if TYPE_CHECKING:  # shards are planned and verified without diffusers, which takes ten seconds to import
     from diffusers.guiders import BaseGuidance
@@ -39,7 +39,7 @@ CONSTANT = Constant()
 
 @dataclass(frozen=True)
 class Perturbation:
-    """How the main network is damaged for a prediction (pipeline/perturbation.py).
+    """How the main network is damaged for a prediction (pipeline/networks/perturbation.py).
 
     `layers` are the beginnings of module names (`mid_block`, `up_blocks.1.attentions.0`), `blur` is the standard
     deviation of seg's Gaussian in positions of the layer; None is infinitely wide.

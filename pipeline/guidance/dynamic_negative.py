@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.scale import Moment
-from pipeline.section import Section
+from pipeline.guidance.scale_schedules import Moment
+from pipeline.settings import Section
 
 if TYPE_CHECKING:  # a study is composed without torch
     import torch

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.scale import Fraction, Moment
-from pipeline.section import Section
+from pipeline.guidance.scale_schedules import Fraction, Moment
+from pipeline.settings import Section
 
 if TYPE_CHECKING:  # a study is composed without torch and diffusers
     import torch

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.section import Section
+from pipeline.settings import Section
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

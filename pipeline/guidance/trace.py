@@ -6,7 +6,7 @@ from itertools import combinations
 
 import torch
 
-from pipeline.guidance import MAIN, Prediction
+from pipeline.guidance.algebra import MAIN, Prediction
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,17 @@ from typing import Any
 
 from datasets import Features
 
-from pipeline.comparison import COMPARISON, load_comparison
 from pipeline.errors import InputError
-from pipeline.json_file import read_json_text
+from pipeline.generation.shard_files import SET_FEATURES, TRACE_FEATURES
+from pipeline.generation.shard_plan import DEVICES, MACHINES, Shard, arm_texts, plan_shards
+from pipeline.generation.trajectory import TRAJECTORY_FEATURES, trajectory_fingerprint, watched_of
 from pipeline.layout import COSTS, FEATURES, METRICS, REFERENCE_SET, SCORES, SETS, TRACES, TRAJECTORIES
-from pipeline.rates import RATES, load_rates
-from pipeline.shard_files import SET_FEATURES, TRACE_FEATURES
-from pipeline.shard_plan import DEVICES, MACHINES, Shard, arm_texts, plan_shards
-from pipeline.shards import read_table, set_fingerprint, shard_fingerprint, table_fingerprint
-from pipeline.study import Study
-from pipeline.tensor_file import read_tensors
-from pipeline.trajectory import TRAJECTORY_FEATURES, trajectory_fingerprint, watched_of
+from pipeline.results.comparison import COMPARISON, load_comparison
+from pipeline.results.rates import RATES, load_rates
+from pipeline.storage.json_file import read_json_text
+from pipeline.storage.shards import read_table, set_fingerprint, shard_fingerprint, table_fingerprint
+from pipeline.storage.tensor_file import read_tensors
+from pipeline.study.study import Study
 
 SAMPLE = Path("data/sample")
 

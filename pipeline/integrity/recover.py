@@ -53,7 +53,7 @@ def _is_json(content: bytes) -> bool:
 
 
 def main() -> None:
-    stage_parser("pipeline.recover", __doc__).parse_args()
+    stage_parser("pipeline.integrity.recover", __doc__).parse_args()
     for path in recover():
         print(f"recover: {path} was half written when DVC was killed; deleted, what is finished is kept")
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipeline.errors import run_stage
-from pipeline.locked_outputs import LockedFile, folder_md5, locked_files, md5_of
+from pipeline.integrity.artefact_checks import Artefact, Finding, study_artefacts
+from pipeline.integrity.locked_outputs import LockedFile, folder_md5, locked_files, md5_of
 from pipeline.stage_arguments import stage_parser
-from pipeline.study import Study, load_study
-from pipeline.study_artefacts import Artefact, Finding, study_artefacts
+from pipeline.study.study import Study, load_study
 
 
 def verify(study: Study) -> tuple[int, list[Finding]]:
@@ -77,7 +77,7 @@ def repair(findings: Sequence[Finding]) -> list[Path]:
 
 
 def main() -> None:
-    parser = stage_parser("pipeline.verify", __doc__)
+    parser = stage_parser("pipeline.integrity.verify", __doc__)
     parser.add_argument("--repair", action="store_true", help="delete what is damaged, so that it is made anew")
     arguments = parser.parse_args()
     count, findings = verify(load_study())
@@ -89,7 +89,9 @@ def main() -> None:
         deleted = repair(findings)
         print(f"verify: {len(deleted)} damaged files deleted; next: make repro")
     elif damaged:
-        print("next: python -m pipeline.verify --repair deletes the damaged files, and make repro makes them anew")
+        print(
+            "next: python -m pipeline.integrity.verify --repair deletes the damaged files, and make repro makes them anew"
+        )
     if findings:
         sys.exit(1)
 

@@ -14,9 +14,9 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-from pipeline.drawing import LEVELS, Sampler
 from pipeline.errors import InputError
-from pipeline.section import inside_project
+from pipeline.settings import inside_project
+from pipeline.study.sampler import LEVELS, Sampler
 
 HUB = "hub:"
 _HUB_SOURCE = re.compile(r"hub:(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")

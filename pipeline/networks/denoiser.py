@@ -16,16 +16,16 @@ from accelerate import cpu_offload
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 
-from pipeline.checkpoints import Checkpoint, pixel_patch
-from pipeline.conditioning import Conditioning
-from pipeline.degrade import weaken
-from pipeline.drawing import Canvas
 from pipeline.errors import InputError, is_out_of_memory
-from pipeline.loading import Loading
-from pipeline.parametrisation import from_x0, signal_and_noise, timestep_at, to_x0
-from pipeline.text_free import TextFreeLayers
-from pipeline.weaken_settings import DropLayers, Dropout, Lora, LowBits, WeightNoise
-from pipeline.weight_files import check_complete, check_files, weights_variant
+from pipeline.networks.checkpoints import Checkpoint, pixel_patch
+from pipeline.networks.conditioning import Conditioning
+from pipeline.networks.parametrisation import from_x0, signal_and_noise, timestep_at, to_x0
+from pipeline.networks.text_free import TextFreeLayers
+from pipeline.networks.weaken import weaken
+from pipeline.networks.weight_files import check_complete, check_files, weights_variant
+from pipeline.study.loading import Loading
+from pipeline.study.sampler import Canvas
+from pipeline.study.weaken import DropLayers, Dropout, Lora, LowBits, WeightNoise
 
 # Reading another scheduler's configuration as the training schedule is what happens here on purpose.
 diffusers_logging.set_verbosity_error()

@@ -18,7 +18,7 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
 from pipeline.errors import InputError
-from pipeline.guidance import Perturbation
+from pipeline.guidance.algebra import Perturbation
 
 
 @contextmanager

@@ -18,14 +18,14 @@ from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from pipeline.checkpoints import Checkpoint
-from pipeline.chunks import Chunk, WeightedToken, cut
-from pipeline.conditioning import Conditioning
-from pipeline.emphasis import parse
 from pipeline.errors import InputError, is_out_of_memory
-from pipeline.text_settings import TextSettings, check_clip_skip
-from pipeline.underscores import spaced
-from pipeline.weight_files import check_complete, check_files, text_parts, weights_variant
+from pipeline.networks.checkpoints import Checkpoint
+from pipeline.networks.conditioning import Conditioning
+from pipeline.networks.weight_files import check_complete, check_files, text_parts, weights_variant
+from pipeline.prompting.chunks import Chunk, WeightedToken, cut
+from pipeline.prompting.emphasis import parse
+from pipeline.prompting.text_settings import TextSettings, check_clip_skip
+from pipeline.prompting.underscores import spaced
 
 # Loading takes no time worth a bar, and a bar would be the only noise of a quiet stage.
 transformers_logging.disable_progress_bar()

@@ -12,8 +12,8 @@ from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 
 from pipeline.errors import InputError
-from pipeline.perturbation import skip_for_good
-from pipeline.weaken_settings import DropLayers, Dropout, Lora, LowBits, WeightNoise
+from pipeline.networks.perturbation import skip_for_good
+from pipeline.study.weaken import DropLayers, Dropout, Lora, LowBits, WeightNoise
 
 
 @torch.no_grad()

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from pipeline.checkpoints import Checkpoint
 from pipeline.errors import InputError
-from pipeline.files import file_digest, write_atomically
-from pipeline.weaken_settings import Lora
+from pipeline.networks.checkpoints import Checkpoint
+from pipeline.storage.files import file_digest, write_atomically
+from pipeline.study.weaken import Lora
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}

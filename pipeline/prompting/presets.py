@@ -1,11 +1,11 @@
 """Texts that people add to every prompt, by name: unwanted content, quality tags, ladders of quality.
 
-They are written in the syntax of the tool they come from; pipeline/prompts.py translates them into the study's.
+They are written in the syntax of the tool they come from; arm_texts.py translates them into the study's.
 """
 
 from typing import Literal, NamedTuple
 
-from pipeline.emphasis import Syntax
+from pipeline.prompting.emphasis import Syntax
 
 
 class NegativePreset(NamedTuple):

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from pipeline.emphasis import Syntax, check_emphasis
 from pipeline.errors import InputError
-from pipeline.presets import LADDERS
-from pipeline.section import Count, Section, Seed, watched_path
+from pipeline.prompting.emphasis import Syntax, check_emphasis
+from pipeline.prompting.presets import LADDERS
+from pipeline.settings import Count, Section, Seed, watched_path
 
 PROMPTS_FOLDER = "prompts"
 

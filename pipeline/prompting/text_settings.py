@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.emphasis import Syntax
 from pipeline.errors import InputError
-from pipeline.section import Count, Section
+from pipeline.prompting.emphasis import Syntax
+from pipeline.settings import Count, Section
 
 
 class TextSettings(Section):

@@ -34,15 +34,15 @@ from labeling.records import (
     read_pairs,
     read_tasks,
 )
-from pipeline.comparison import COMPARISON, load_comparison
-from pipeline.dataset_card import Contents, write_card
 from pipeline.errors import InputError, run_stage
-from pipeline.files import write_atomically
 from pipeline.layout import DATASET, SCORES, SETS
-from pipeline.rates import RATES, VERDICTS, load_rates
-from pipeline.shards import read_table, shard_paths
+from pipeline.publishing.dataset_card import Contents, write_card
+from pipeline.results.comparison import COMPARISON, load_comparison
+from pipeline.results.rates import RATES, VERDICTS, load_rates
 from pipeline.stage_arguments import stage_parser
-from pipeline.study import Study, load_study
+from pipeline.storage.files import write_atomically
+from pipeline.storage.shards import read_table, shard_paths
+from pipeline.study.study import Study, load_study
 
 # The Hub's viewer reads a page of 100 rows at a time, and random access reads a group of rows.
 _ROW_GROUP = 100
@@ -316,7 +316,7 @@ def make_dataset(study: Study, root: Path) -> Contents:
 
 
 def main() -> None:
-    stage_parser("pipeline.dataset", __doc__).parse_args()
+    stage_parser("pipeline.publishing.dataset", __doc__).parse_args()
     study = load_study()
     made = make_dataset(study, Path())
     labels = f"{made.labels} labels and {made.choices} choices by {made.labellers} people"
@@ -324,7 +324,7 @@ def main() -> None:
     print(
         f"dataset: {sum(made.pictures.values())} pictures in {len(made.pictures)} configurations, {labels}{left_out}, "
         f"{made.megabytes:.1f} MB in {DATASET}; every picture reads back as it was drawn; "
-        "next: python -m pipeline.publish repo_id=<owner>/<name> --dry-run"
+        "next: python -m pipeline.publishing.publish repo_id=<owner>/<name> --dry-run"
     )
 
 

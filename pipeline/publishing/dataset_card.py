@@ -7,11 +7,11 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.comparison import Comparison, Interval
-from pipeline.licences import licence_fields
-from pipeline.markdown import fenced, plain
-from pipeline.rates import VERDICTS, LabelledPictures, Rates
-from pipeline.study import BESIDE_THE_NUMBERS, Study
+from pipeline.publishing.markdown import fenced, plain
+from pipeline.results.comparison import Comparison, Interval
+from pipeline.results.rates import VERDICTS, LabelledPictures, Rates
+from pipeline.study.licences import licence_fields
+from pipeline.study.study import BESIDE_THE_NUMBERS, Study
 from pipeline.tinybooru.styles import credits
 
 TEMPLATE = "dataset_card.md.j2"

@@ -1,8 +1,8 @@
 """The study's dataset, or the embedded networks, to the Hugging Face Hub.
 
-    python -m pipeline.publish repo_id=<owner>/<name> --dry-run      what would be sent; needs no network
-    python -m pipeline.publish repo_id=<owner>/<name>                to a private repository
-    python -m pipeline.publish repo_id=<owner>/<name> what=models    the embedded networks
+    python -m pipeline.publishing.publish repo_id=<owner>/<name> --dry-run      what would be sent; needs no network
+    python -m pipeline.publishing.publish repo_id=<owner>/<name>                to a private repository
+    python -m pipeline.publishing.publish repo_id=<owner>/<name> what=models    the embedded networks
 
 One commit holds everything and a tag names its content. Nothing is sent that has no licence, or that holds a credential
 or a person's name. What an interrupted run had sent is not sent again; an unchanged set makes no commit.
@@ -30,11 +30,11 @@ from tqdm import tqdm
 
 from pipeline.credentials import check_private
 from pipeline.errors import InputError, run_stage
-from pipeline.files import file_digest, fingerprint
 from pipeline.layout import DATASET, EMBEDDED
-from pipeline.leaks import check_leaks, labeller_names
-from pipeline.licences import check_licence
-from pipeline.section import Section
+from pipeline.publishing.leaks import check_leaks, labeller_names
+from pipeline.settings import Section
+from pipeline.storage.files import file_digest, fingerprint
+from pipeline.study.licences import check_licence
 
 CARD = "README.md"
 _LABELS = Path("labels")
@@ -292,7 +292,9 @@ def _shown(size: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m pipeline.publish", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m pipeline.publishing.publish",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "settings",

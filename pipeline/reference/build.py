@@ -3,16 +3,16 @@
 from pathlib import Path
 
 from pipeline.errors import run_stage
-from pipeline.files import remove_leftovers
 from pipeline.layout import REFERENCE_SET
-from pipeline.picture_folder import copy_pictures
+from pipeline.reference.image_folder import copy_pictures
 from pipeline.stage_arguments import stage_parser
-from pipeline.study import TINYBOORU, load_study
+from pipeline.storage.files import remove_leftovers
+from pipeline.study.study import TINYBOORU, load_study
 from pipeline.tinybooru.build import build
 
 
 def main() -> None:
-    stage_parser("pipeline.reference", __doc__).parse_args()
+    stage_parser("pipeline.reference.build", __doc__).parse_args()
     asked = load_study().reference
     # DVC keeps the folder from run to run, and with it what a killed one has left.
     remove_leftovers(REFERENCE_SET)

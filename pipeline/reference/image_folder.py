@@ -15,9 +15,9 @@ from PIL import Image as PillowImage
 from tqdm import tqdm
 
 from pipeline.errors import InputError, printable
-from pipeline.files import fingerprint
-from pipeline.pictures import decode_photograph
-from pipeline.shards import encode_png, read_table, shard_fingerprint, write_shard
+from pipeline.storage.files import fingerprint
+from pipeline.storage.images import decode_photograph
+from pipeline.storage.shards import encode_png, read_table, shard_fingerprint, write_shard
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 SHARD_PICTURES = 256

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import InputError
-from pipeline.json_file import read_json_text
 from pipeline.layout import METRICS
-from pipeline.section import Name
-from pipeline.study import Study
+from pipeline.settings import Name
+from pipeline.storage.json_file import read_json_text
+from pipeline.study.study import Study
 
 COMPARISON = METRICS / "compare.json"
 
@@ -126,7 +126,7 @@ class AgainstReference(_Record):
 class Cost(_Record):
     """What drawing one picture of an arm took: network evaluations, floating-point operations, seconds, Anlas.
 
-    Anlas is what NovelAI would ask for it (pipeline/anlas.py). Evaluations of probes, which change no picture, are
+    Anlas is what NovelAI would ask for it (pipeline/cost/anlas.py). Evaluations of probes, which change no picture, are
     counted apart; the seconds include them.
     """
 

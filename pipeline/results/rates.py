@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.comparison import Finite, Interval
 from pipeline.errors import InputError
-from pipeline.json_file import read_json_text
 from pipeline.layout import METRICS
-from pipeline.section import Name
+from pipeline.results.comparison import Finite, Interval
+from pipeline.settings import Name
+from pipeline.storage.json_file import read_json_text
 
 RATES = METRICS / "labels.json"
 

@@ -12,14 +12,14 @@ import torch
 from diffusers import DPMSolverSDEScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
-from pipeline.conditioning import Conditioning, joined
-from pipeline.guidance import MAIN, Guidance, Network, Prediction, Text, Walk, by_network
-from pipeline.networks import DenoisingNetwork
-from pipeline.parametrisation import noise_to_signal, signal_and_noise, to_x0, x0_per_output
-from pipeline.perturbation import perturbed
-from pipeline.scale import Moment
-from pipeline.schedulers import Start, begin
-from pipeline.trace import TraceStep, trace_step
+from pipeline.guidance.algebra import MAIN, Guidance, Network, Prediction, Text, Walk, by_network
+from pipeline.guidance.scale_schedules import Moment
+from pipeline.guidance.trace import TraceStep, trace_step
+from pipeline.networks.conditioning import Conditioning, joined
+from pipeline.networks.denoiser import DenoisingNetwork
+from pipeline.networks.parametrisation import noise_to_signal, signal_and_noise, to_x0, x0_per_output
+from pipeline.networks.perturbation import perturbed
+from pipeline.sampling.schedulers import Start, begin
 
 
 @torch.inference_mode()

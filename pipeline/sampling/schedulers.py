@@ -27,9 +27,9 @@ from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampl
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 
-from pipeline.drawing import Sampler
 from pipeline.errors import InputError
-from pipeline.parametrisation import to_x0
+from pipeline.networks.parametrisation import to_x0
+from pipeline.study.sampler import Sampler
 
 Levels = npt.NDArray[np.float64]
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pipeline.remote_path import AnyPath
+from pipeline.storage.remote_path import AnyPath
 
 
 def fingerprint(content: Any) -> str:

@@ -6,7 +6,7 @@ import zlib
 
 from PIL import Image, ImageOps
 
-# The largest canvas, 4096 x 4096 (pipeline/drawing.py). A PNG of a few kilobytes can declare a thousand times that.
+# The largest canvas, 4096 x 4096 (sampler.py). A PNG of a few kilobytes can declare a thousand times that.
 MOST_PIXELS = 4096**2
 # What Pillow raises, beside OSError, for chunks that are damaged or cut.
 DAMAGED = (SyntaxError, ValueError, TypeError, LookupError, OverflowError, struct.error, zlib.error)

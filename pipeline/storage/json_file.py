@@ -2,9 +2,9 @@
 
 import re
 
-from pipeline.checksum import ROOM, is_whole, seal
 from pipeline.errors import InputError
-from pipeline.remote_path import AnyPath
+from pipeline.storage.checksum import ROOM, is_whole, seal
+from pipeline.storage.remote_path import AnyPath
 
 _BEGIN = b'{\n  "sha256": "'
 _AT = len(_BEGIN)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pipeline.layout import COSTS, SETS, TRACES, TRAJECTORIES
-from pipeline.remote_path import AnyPath
+from pipeline.storage.remote_path import AnyPath
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 from datasets import Features
 from PIL import Image
 
-from pipeline.checksum import KEY, ROOM, is_whole, seal
 from pipeline.errors import InputError, printable
-from pipeline.files import file_digest, fingerprint, write_atomically
-from pipeline.pictures import decode_picture
-from pipeline.remote_path import AnyPath
+from pipeline.storage.checksum import KEY, ROOM, is_whole, seal
+from pipeline.storage.files import file_digest, fingerprint, write_atomically
+from pipeline.storage.images import decode_picture
+from pipeline.storage.remote_path import AnyPath
 
 _FINGERPRINT = b"guidedrift.fingerprint"
 # How the key stands in the footer: the key, then Thrift's field header and length of a string of 64 bytes.

@@ -8,9 +8,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from pipeline.checksum import KEY, ROOM, is_whole, seal
 from pipeline.errors import InputError
-from pipeline.remote_path import AnyPath
+from pipeline.storage.checksum import KEY, ROOM, is_whole, seal
+from pipeline.storage.remote_path import AnyPath
 
 _METADATA = "guidedrift"
 # How the key stands in the header, which is JSON within JSON.

@@ -4,12 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from pipeline.drawing import Canvas, ImageToImage, Sampler
-from pipeline.dynamic_negative import Dynamic
-from pipeline.postprocess import APG, Guider, Rescale
-from pipeline.presets import NEGATIVE_PRESETS, QUALITY_TAGS
-from pipeline.scale import Constant, Interval, Ramp, Window
-from pipeline.section import Name, Section
+from pipeline.guidance.dynamic_negative import Dynamic
+from pipeline.guidance.postprocess import APG, Guider, Rescale
+from pipeline.guidance.scale_schedules import Constant, Interval, Ramp, Window
+from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
+from pipeline.settings import Name, Section
+from pipeline.study.sampler import Canvas, ImageToImage, Sampler
 
 ReferenceName = Literal["empty", "negative", "guide", "unrelated", "pag", "seg", "skip_layers"]
 Schedule = Annotated[Constant | Interval | Window | Ramp | Dynamic, Field(discriminator="name")]
@@ -36,7 +36,7 @@ class ArmTerm(Section):
 
 
 class Perturb(Section):
-    """How the main network is damaged for pag, seg and skip_layers (pipeline/perturbation.py)."""
+    """How the main network is damaged for pag, seg and skip_layers (pipeline/networks/perturbation.py)."""
 
     layers: Annotated[tuple[str, ...], Field(min_length=1)] = ("mid_block",)
     blur: Annotated[float, Field(gt=0)] | None = None

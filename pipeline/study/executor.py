@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from pipeline.remote_path import known_place
-from pipeline.section import Count, Section
+from pipeline.settings import Count, Section
+from pipeline.storage.remote_path import known_place
 
 # 0 lets the executor choose.
 Workers = Annotated[int, Field(ge=0)]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.section import Section, inside_project
+from pipeline.settings import Section, inside_project
 
 Levels = Literal["native", "karras", "exponential", "polyexponential"]
 Spacing = Literal["trailing", "leading", "linspace"]

@@ -8,22 +8,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from pipeline import dynamic_negative
-from pipeline.arm import Arm
-from pipeline.checkpoints import known_source
 from pipeline.credentials import credential_in, masked
-from pipeline.drawing import Sampler
-from pipeline.emphasis import check_emphasis
 from pipeline.errors import InputError, printable
-from pipeline.executor_settings import Executor
+from pipeline.guidance import dynamic_negative
 from pipeline.layout import EMBEDDED, PARAMS, PICTURES
-from pipeline.licences import EMBEDDED_LICENCE, check_licence
-from pipeline.loading import Loading
-from pipeline.plain_yaml import read_yaml
-from pipeline.prompt_sets import PromptSet
-from pipeline.section import Count, Name, Section, Seed, inside_project, watched_path
-from pipeline.text_settings import TextSettings
-from pipeline.weaken_settings import Lora, Weaken
+from pipeline.networks.checkpoints import known_source
+from pipeline.prompting.emphasis import check_emphasis
+from pipeline.prompting.prompt_sets import PromptSet
+from pipeline.prompting.text_settings import TextSettings
+from pipeline.settings import Count, Name, Section, Seed, inside_project, watched_path
+from pipeline.study.arm import Arm
+from pipeline.study.executor import Executor
+from pipeline.study.licences import EMBEDDED_LICENCE, check_licence
+from pipeline.study.loading import Loading
+from pipeline.study.plain_yaml import read_yaml
+from pipeline.study.sampler import Sampler
+from pipeline.study.weaken import Lora, Weaken
 
 # A hundred times the largest study that is planned for; lists of seeds and prompts must fit the memory.
 MOST_PICTURES = 100_000_000
@@ -41,7 +41,7 @@ class Model(Section):
     Each is a folder in diffusers' layout, hub:<owner>/<name>[@<revision>], or a single .safetensors file, for which
     `config` is a folder with the configurations and tokenizers of its kind. `vae` and `text_encoder` name checkpoints
     whose autoencoder and first text encoder take the place of the main one's. `weaken` makes the guide from the network
-    at `guide`: degraded, or with a LoRA (pipeline/degrade.py). `licence` is that of the pictures, as the Hub names it;
+    at `guide`: degraded, or with a LoRA (weaken.py). `licence` is that of the pictures, as the Hub names it;
     one that the Hub does not know needs `licence_link`. The embedded networks' is known.
     """
 

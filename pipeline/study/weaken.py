@@ -1,11 +1,11 @@
-"""How a guide is made from a network, as conf/ describes it (pipeline/degrade.py does it)."""
+"""How a guide is made from a network, as conf/ describes it (pipeline/networks/weaken.py does it)."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from pipeline.section import Section, Seed, inside_project
+from pipeline.settings import Section, Seed, inside_project
 
 
 class WeightNoise(Section):

@@ -13,8 +13,8 @@ from PIL import Image as PillowImage
 from tqdm import tqdm
 
 from pipeline.errors import InputError, run_stage
-from pipeline.files import fingerprint
-from pipeline.shards import encode_png, shard_fingerprint, write_shard
+from pipeline.storage.files import fingerprint
+from pipeline.storage.shards import encode_png, shard_fingerprint, write_shard
 from pipeline.tinybooru.picture import SPLITS, Plan, draw, plan
 from pipeline.tinybooru.styles import HAIR_COLOURS
 

@@ -1,9 +1,9 @@
 """The descriptions that MLflow shows over an experiment, a run and a snapshot, in Markdown."""
 
-from pipeline.arm import Arm
-from pipeline.comparison import Comparison, Interval
-from pipeline.rates import Rates
-from pipeline.study import Study
+from pipeline.results.comparison import Comparison, Interval
+from pipeline.results.rates import Rates
+from pipeline.study.arm import Arm
+from pipeline.study.study import Study
 
 
 def experiment_note(study: Study) -> str:

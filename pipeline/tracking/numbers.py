@@ -5,9 +5,9 @@ The compare page's plot begins with the first metric that its runs share, so the
 
 from collections.abc import Mapping
 
-from pipeline.comparison import ComparedArm, Comparison, Interval
-from pipeline.cost import ShardCost
-from pipeline.rates import SIMULATED, VERDICTS, LabelledPictures, Rates, Strength
+from pipeline.cost.shard_cost import ShardCost
+from pipeline.results.comparison import ComparedArm, Comparison, Interval
+from pipeline.results.rates import SIMULATED, VERDICTS, LabelledPictures, Rates, Strength
 
 # Child runs are collapsed in MLflow's list, so the parent carries these of every arm, as `fd/<arm>`.
 HEADLINES = ("fd", "precision", "recall", "clip_score", "aesthetic", "malformed")

@@ -11,12 +11,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from PIL import Image
 
-from pipeline.comparison import COMPARISON, ComparedArm, Comparison
-from pipeline.cost import read_shard_costs
-from pipeline.gallery import grid, same_seed_grid
+from pipeline.cost.shard_cost import read_shard_costs
 from pipeline.layout import COSTS, PARAMS, REFERENCE_SET, REPORT, SCORES, SETS
-from pipeline.rates import RATES, Rates
-from pipeline.study import Study
+from pipeline.results.comparison import COMPARISON, ComparedArm, Comparison
+from pipeline.results.rates import RATES, Rates
+from pipeline.storage.contact_sheet import grid, same_seed_grid
+from pipeline.study.study import Study
 from pipeline.tracking.numbers import (
     arm_metrics,
     headline_metrics,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.credentials import masked
 from pipeline.errors import run_stage
-from pipeline.study import load_study
+from pipeline.study.study import load_study
 from pipeline.tracking.store import artifact_folder, explained, local_database, open_store, tracking_uri
 from pipeline.tracking.view import view_address
 

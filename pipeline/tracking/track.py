@@ -13,15 +13,15 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from pipeline.comparison import COMPARISON, load_comparison
 from pipeline.credentials import masked
 from pipeline.errors import InputError, run_stage
-from pipeline.files import file_digest, fingerprint, write_atomically
 from pipeline.layout import PARAMS, REFERENCE_SET, REPORT, SCORES, SETS, TRACKED
-from pipeline.rates import RATES, load_rates
-from pipeline.shards import decode_images, read_table, set_fingerprint, shard_paths
+from pipeline.results.comparison import COMPARISON, load_comparison
+from pipeline.results.rates import RATES, load_rates
 from pipeline.stage_arguments import stage_parser
-from pipeline.study import Study, load_study
+from pipeline.storage.files import file_digest, fingerprint, write_atomically
+from pipeline.storage.shards import decode_images, read_table, set_fingerprint, shard_paths
+from pipeline.study.study import Study, load_study
 from pipeline.tracking.notes import arm_note, experiment_note, study_note
 from pipeline.tracking.runs import image_set_inputs, log_arm, log_study
 from pipeline.tracking.snapshot import FINGERPRINT_TAG, register, registered_name
@@ -109,7 +109,7 @@ def _first_pictures(folder: Path, count: int) -> dict[int, Image.Image]:
 
 
 def main() -> None:
-    stage_parser("pipeline.track", __doc__).parse_args()
+    stage_parser("pipeline.tracking.track", __doc__).parse_args()
     study = load_study()
     uri = tracking_uri(study.tracking.uri)
     run_id = track(study, Path(), uri)

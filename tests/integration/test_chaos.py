@@ -17,7 +17,7 @@ import pytest
 import yaml
 from repository_copy import copy_repository
 
-from pipeline.shards import shard_fingerprint
+from pipeline.storage.shards import shard_fingerprint
 
 STUDY = """# @package _global_
 defaults:
@@ -70,7 +70,7 @@ def environment() -> dict[str, str]:
 def begin(project: Path) -> "subprocess.Popen[str]":
     """What `make repro` does, in a process group of its own."""
     return subprocess.Popen(
-        ["sh", "-c", "python -m pipeline.recover && exec dvc repro"],
+        ["sh", "-c", "python -m pipeline.integrity.recover && exec dvc repro"],
         cwd=project,
         env=environment(),
         text=True,

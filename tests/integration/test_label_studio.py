@@ -26,8 +26,8 @@ from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Browser, Page, Route, expect
 from pydantic import SecretStr
 
-from labeling import demo
-from labeling.connection import (
+from labeling.label_studio import demo
+from labeling.label_studio.connection import (
     KEY_VARIABLE,
     SERVER_FOLDER,
     URL_VARIABLE,
@@ -37,11 +37,12 @@ from labeling.connection import (
     answers,
     client_of,
 )
-from labeling.estimates import ArmScores, estimate
-from labeling.interface import choice
-from labeling.project import find_project
-from labeling.pull import pull
-from labeling.push import push, tasks_on_server
+from labeling.label_studio.interface import choice
+from labeling.label_studio.project import find_project
+from labeling.label_studio.pull import pull
+from labeling.label_studio.push import push, tasks_on_server
+from labeling.label_studio.server import ENVIRONMENT, make_environment, running_server
+from labeling.rates.label_rates import ArmScores, estimate
 from labeling.records import (
     SAMPLED_PAIRS,
     SAMPLED_TASKS,
@@ -54,12 +55,11 @@ from labeling.records import (
     write_pairs,
     write_tasks,
 )
-from labeling.server import ENVIRONMENT, make_environment, running_server
 from pipeline.compose import compose
 from pipeline.errors import InputError
 from pipeline.layout import PARAMS, SETS
-from pipeline.shards import write_shard
-from pipeline.study import Study, parse_study
+from pipeline.storage.shards import write_shard
+from pipeline.study.study import Study, parse_study
 
 ROOT = Path(__file__).parent.parent.parent
 # Words that stand in no program, so that finding one in a response means that it was told.
@@ -85,7 +85,7 @@ class Server:
 
     def start(self) -> None:
         self.command = subprocess.Popen(
-            [sys.executable, "-m", "labeling.server", "--port", str(self.port)],
+            [sys.executable, "-m", "labeling.label_studio.server", "--port", str(self.port)],
             cwd=self.project,
             env={**os.environ, "PYTHONPATH": str(ROOT), "DATABASE_URL": ""},
             stdout=subprocess.PIPE,
@@ -327,7 +327,7 @@ def test_an_answer_that_the_interface_does_not_know_is_refused_by_its_task(
 def test_a_push_that_lost_its_server_is_completed_by_the_next(server: Server, sets: Path, monkeypatch: Any) -> None:
     queue, failures = tasks(160), list[BaseException]()
     # The server shall be lost between the first request and the last.
-    monkeypatch.setattr("labeling.push._TASKS_A_REQUEST", 10)
+    monkeypatch.setattr("labeling.label_studio.push._TASKS_A_REQUEST", 10)
 
     def attempt() -> None:
         try:
@@ -414,7 +414,7 @@ def test_simulated_labels_say_so_and_pre_annotations_do_not_pile_up(
         assert f"{sent} pre-annotations sent" in push(server.connection, shown, queue, pairs(), sets)
     # Of what one labeller is enough for nothing is left to a second one.
     for labeller, done in (("judge", (8, 2)), ("judge", (0, 0)), ("second", (1, 0))):
-        monkeypatch.setattr("sys.argv", ["labeling.demo", "--error-rate", "0", "--labeller", labeller])
+        monkeypatch.setattr("sys.argv", ["labeling.label_studio.demo", "--error-rate", "0", "--labeller", labeller])
         demo.main()
         counts = "{} SIMULATED labels of tasks and {} SIMULATED labels of pairs".format(*done)
         assert f"label-demo: {counts} by '{labeller}'" in capsys.readouterr().out

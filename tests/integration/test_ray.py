@@ -10,17 +10,17 @@ import ray
 from executor_jobs import dying_at_three, refusing
 from ray.cluster_utils import Cluster
 
-from eval.features import refresh
+from eval.features.extraction import refresh
 from pipeline.errors import InputError
-from pipeline.executor import run_tasks
-from pipeline.executor_settings import LocalExecutor, RayExecutor
+from pipeline.execution.executor import run_tasks
+from pipeline.execution.termination import Termination
 from pipeline.generate import generate
 from pipeline.layout import SETS
-from pipeline.places import Places
-from pipeline.remote_path import path_of
-from pipeline.shards import read_set, set_fingerprint
-from pipeline.study import Extractor
-from pipeline.termination import Termination
+from pipeline.storage.places import Places
+from pipeline.storage.remote_path import path_of
+from pipeline.storage.shards import read_set, set_fingerprint
+from pipeline.study.executor import LocalExecutor, RayExecutor
+from pipeline.study.study import Extractor
 
 
 @pytest.fixture(scope="module")

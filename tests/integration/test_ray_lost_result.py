@@ -8,9 +8,9 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from pipeline.executor import run_tasks
-from pipeline.executor_settings import RayExecutor
-from pipeline.termination import Termination
+from pipeline.execution.executor import run_tasks
+from pipeline.execution.termination import Termination
+from pipeline.study.executor import RayExecutor
 
 # Smaller results travel with the message that they are there.
 LARGE = 2**21

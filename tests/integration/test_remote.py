@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from small_study import write_study
 
-from eval.features import SetFeatures, load_features, save_features
+from eval.features.extraction import SetFeatures, load_features, save_features
 from pipeline.layout import SETS
-from pipeline.remote_path import path_of
-from pipeline.shards import read_set, set_fingerprint
+from pipeline.storage.remote_path import path_of
+from pipeline.storage.shards import read_set, set_fingerprint
 
 
 def dvc(folder: Path, *arguments: str) -> None:

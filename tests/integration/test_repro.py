@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from clone import ASKING, Clone, stages_run
 
-from pipeline.presets import NEGATIVE_PRESETS
+from pipeline.prompting.presets import NEGATIVE_PRESETS
 
 
 def would_run(clone: Clone) -> set[str]:

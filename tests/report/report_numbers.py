@@ -3,8 +3,8 @@
 from itertools import combinations
 from typing import Any
 
-from pipeline.comparison import Interval
-from pipeline.rates import (
+from pipeline.results.comparison import Interval
+from pipeline.results.rates import (
     Agreement,
     Calibration,
     CalibrationBin,

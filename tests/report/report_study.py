@@ -10,18 +10,18 @@ from datasets import Features, Value
 from PIL import Image as PillowImage
 from report_numbers import ARMS, comparison, labelled
 
-from eval.features import SetFeatures, save_features
+from eval.features.extraction import SetFeatures, save_features
 from eval.report.gallery import Gallery, gallery
 from eval.report.page import report
 from labeling.records import Label, SampledTask, write_labels, write_tasks
-from pipeline.comparison import Comparison
 from pipeline.compose import compose
-from pipeline.rates import VERDICTS
-from pipeline.shard_files import SET_FEATURES
-from pipeline.shard_files import TRACE_FEATURES as SHARD_TRACE
-from pipeline.shards import encode_png, write_shard
-from pipeline.study import Study, parse_study
-from pipeline.trajectory import TRAJECTORY_FEATURES
+from pipeline.generation.shard_files import SET_FEATURES
+from pipeline.generation.shard_files import TRACE_FEATURES as SHARD_TRACE
+from pipeline.generation.trajectory import TRAJECTORY_FEATURES
+from pipeline.results.comparison import Comparison
+from pipeline.results.rates import VERDICTS
+from pipeline.storage.shards import encode_png, write_shard
+from pipeline.study.study import Study, parse_study
 
 PAIRS = 6
 STEPS = 5

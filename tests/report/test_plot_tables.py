@@ -4,8 +4,8 @@ import pytest
 from report_numbers import ARMS, comparison
 from report_study import SIGMAS, Inputs, study
 
-from eval.plot_tables import COLUMNS, csv_bytes, direction_sizes, plot_tables
-from pipeline.comparison import Comparison
+from eval.comparison.plot_tables import COLUMNS, csv_bytes, direction_sizes, plot_tables
+from pipeline.results.comparison import Comparison
 
 
 def test_arms_have_their_scores_and_guided_ones_what_lies_between_them_and_the_baseline() -> None:

@@ -8,10 +8,10 @@ import pytest
 from report_numbers import comparison, interval
 from report_study import SCORE_FEATURES, Inputs, study
 
-from pipeline.comparison import load_comparison
 from pipeline.errors import InputError
-from pipeline.shard_files import SET_FEATURES
-from pipeline.shards import write_shard
+from pipeline.generation.shard_files import SET_FEATURES
+from pipeline.results.comparison import load_comparison
+from pipeline.storage.shards import write_shard
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from docs.results import FIGURES, photograph
 from eval.report.composition import composition_figure
 from eval.report.figures import direction_by_noise, direction_figure, precision_recall_figure, shift_figure
 from eval.report.page import figures
-from pipeline.comparison import Comparison, Interval
 from pipeline.errors import InputError
-from pipeline.rates import CalibrationBin, Rates
+from pipeline.results.comparison import Comparison, Interval
+from pipeline.results.rates import CalibrationBin, Rates
 
 
 def test_plots_show_every_arm_with_error_bars(visit: Visit) -> None:

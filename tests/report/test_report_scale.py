@@ -12,7 +12,7 @@ from benchmarks.report import ARMS, MEGABYTES, PICTURES, write_study
 from eval.report import page as page_module
 from eval.report.gallery import gallery
 from eval.report.page import report
-from pipeline.study import load_study
+from pipeline.study.study import load_study
 
 
 def test_a_page_without_all_pictures_says_which_it_holds_and_where_the_rest_lies(

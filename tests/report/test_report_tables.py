@@ -5,11 +5,11 @@ from playwright.sync_api import Page
 from report_browser import Visit
 from report_numbers import comparison
 
+from eval.comparison.verdicts import arm_verdicts, verdict
 from eval.notation import decimals, number, span
 from eval.report.details import matched_columns, matched_rows
 from eval.report.tables import SCORE_COLUMNS, table
-from eval.verdicts import arm_verdicts, verdict
-from pipeline.comparison import Comparison, Interval
+from pipeline.results.comparison import Comparison, Interval
 
 
 def column(page: Page, table_id: str, k: int) -> list[str]:

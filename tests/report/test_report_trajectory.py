@@ -11,8 +11,8 @@ from report_study import Inputs, picture
 
 from eval.report.trajectory import trajectories
 from pipeline.errors import InputError
-from pipeline.shards import write_shard
-from pipeline.trajectory import TRAJECTORY_FEATURES
+from pipeline.generation.trajectory import TRAJECTORY_FEATURES
+from pipeline.storage.shards import write_shard
 
 SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
 

@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 from small_study import PARAMS, write_study
 
-from pipeline.study import Study, parse_study
+from pipeline.study.study import Study, parse_study
 
 
 @pytest.fixture(scope="session")

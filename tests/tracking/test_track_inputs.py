@@ -7,11 +7,11 @@ from mlflow import MlflowClient
 from small_study import URI, comparison, write_comparison
 from tracked_runs import all_runs
 
-from pipeline import track as track_module
 from pipeline.errors import InputError
 from pipeline.layout import TRACKED
-from pipeline.study import Study
-from pipeline.track import track
+from pipeline.study.study import Study
+from pipeline.tracking import track as track_module
+from pipeline.tracking.track import track
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from mlflow import MlflowClient
 from small_study import SHIFTS, URI, comparison, rates_of, write_rates
 from tracked_runs import all_runs
 
-from pipeline.study import Study
-from pipeline.track import track
+from pipeline.study.study import Study
+from pipeline.tracking.track import track
 
 
 def test_the_numbers_are_those_of_the_comparison(study: Study, root: Path, client: MlflowClient) -> None:

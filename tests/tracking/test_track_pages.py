@@ -13,11 +13,11 @@ from small_study import ARMS, HOSTILE, PARAMS, URI, comparison, picture, write_c
 from tracked_runs import all_runs, artifacts
 
 from docs.mlflow_picture import arms, compared, opened, served
-from pipeline.gallery import GAP
-from pipeline.shards import set_fingerprint
-from pipeline.study import Study, parse_study
-from pipeline.track import track
+from pipeline.storage.contact_sheet import GAP
+from pipeline.storage.shards import set_fingerprint
+from pipeline.study.study import Study, parse_study
 from pipeline.tracking.snapshot import FINGERPRINT_TAG
+from pipeline.tracking.track import track
 
 
 def test_params_and_tags_say_what_an_arm_is(study: Study, root: Path, client: MlflowClient) -> None:

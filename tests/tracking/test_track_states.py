@@ -10,8 +10,8 @@ from small_study import ARMS, URI, comparison, write_comparison
 from tracked_runs import all_runs
 
 from pipeline.errors import InputError
-from pipeline.study import Study
-from pipeline.track import track
+from pipeline.study.study import Study
+from pipeline.tracking.track import track
 
 
 def test_tracking_twice_leaves_one_parent_one_child_an_arm_and_single_metric_histories(

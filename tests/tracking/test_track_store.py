@@ -13,12 +13,12 @@ from mlflow import MlflowClient
 from small_study import URI
 from tracked_runs import all_runs
 
-from pipeline import track as track_module
 from pipeline.credentials import masked
 from pipeline.errors import InputError
-from pipeline.study import Study
-from pipeline.track import track
+from pipeline.study.study import Study
 from pipeline.tracking import server
+from pipeline.tracking import track as track_module
+from pipeline.tracking.track import track
 
 
 def test_make_mlflow_names_the_server_that_has_the_runs(
