@@ -56,7 +56,7 @@ bench: $(READY) ## all benchmarks into docs/benchmarks.md, on an idle machine (B
 	$(BIN)/python -m benchmarks $(BENCH)
 
 fuzz: $(READY) ## 100,000 hostile configurations, prompts, shards and label files (FUZZ="1000 shards"); takes half an hour
-	nice -n 10 $(BIN)/python tests/fuzz.py $(FUZZ)
+	PYTHONPATH=tests/pipeline nice -n 10 $(BIN)/python tests/fuzz.py $(FUZZ)
 
 mlflow: $(READY) ## look at the runs on http://127.0.0.1:5000 (PORT=...); with MLFLOW_TRACKING_URI: says where they are
 	@$(BIN)/python -m pipeline.tracking.server --port $(PORT)

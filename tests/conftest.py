@@ -13,6 +13,7 @@ import torchvision
 import yaml
 from hypothesis import settings
 from playwright.sync_api import Browser
+from repository_copy import ROOT
 from safetensors.torch import save_file
 
 from docs.browser import opened_chromium
@@ -21,8 +22,6 @@ from models.tinybooru.tokenizer import train_tokenizer
 from pipeline.compose import compose
 from pipeline.study.study import Study, parse_study
 from pipeline.tinybooru.build import plans
-
-ROOT = Path(__file__).parent.parent
 
 # The same examples every time: a find of chance would stop somebody else's change. `HYPOTHESIS_PROFILE=search` looks
 # for new ones.

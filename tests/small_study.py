@@ -8,6 +8,7 @@ import numpy as np
 import yaml
 from datasets import Features, Image, Value
 from PIL import Image as PillowImage
+from repository_copy import ROOT
 
 from pipeline.compose import compose
 from pipeline.cost.shard_cost import Cost, ShardCost
@@ -23,7 +24,7 @@ SHARD = 8
 HOSTILE = "worst quality | ![x](http://127.0.0.1/x.png) `code` <script>alert(1)</script>"
 
 PARAMS: dict[str, Any] = {
-    **compose(Path(__file__).parent.parent / "conf", []),
+    **compose(ROOT / "conf", []),
     "name": "small",
     "model": {"name": "random", "main": "models/main", "guide": "models/guide"},
     # The hostile prompt is no valid emphasis, and plain text may be anything.

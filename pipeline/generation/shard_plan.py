@@ -22,7 +22,7 @@ from pipeline.study.study import Model, Study
 from pipeline.study.weaken import Lora
 
 # What decides a pixel besides weights and settings: our own algebra and loop, and the libraries that compute.
-# tests/test_shard_plan.py knows why the other modules behind a picture are left out.
+# tests/pipeline/generation/test_shard_plan.py knows why the other modules behind a picture are left out.
 CODE = (
     "arm_generator.py",
     "chunks.py",

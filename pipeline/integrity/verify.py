@@ -90,7 +90,8 @@ def main() -> None:
         print(f"verify: {len(deleted)} damaged files deleted; next: make repro")
     elif damaged:
         print(
-            "next: python -m pipeline.integrity.verify --repair deletes the damaged files, and make repro makes them anew"
+            "next: python -m pipeline.integrity.verify --repair deletes the damaged files, "
+            "and make repro makes them anew"
         )
     if findings:
         sys.exit(1)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from repository_copy import ROOT
 
 from eval.comparison import compare
 from eval.distances.neighbours import neighbour_metrics
@@ -35,7 +36,6 @@ from pipeline.storage.shards import decode_images, read_set, read_table, write_s
 from pipeline.study.study import load_study
 from pipeline.tinybooru.build import build
 
-ROOT = Path(__file__).parent.parent
 ARMS = ("unguided", "cfg")
 PICTURES, REFERENCE_PICTURES = 12, 16
 STAGES = {"score": (score.main, ["--arm", "cfg"]), "compare": (compare.main, [])}

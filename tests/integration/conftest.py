@@ -11,7 +11,7 @@ from documented import commands
 from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
-# What a test is given instead, and what other tests run (tests/test_documentation.py).
+# What a test is given instead, and what other tests run (tests/repository/test_documentation.py).
 ELSEWHERE = (
     ".venv/bin/hf download",
     "make setup",

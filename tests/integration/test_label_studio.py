@@ -25,6 +25,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Browser, Page, Route, expect
 from pydantic import SecretStr
+from repository_copy import ROOT
 
 from labeling.label_studio import demo
 from labeling.label_studio.connection import (
@@ -61,7 +62,6 @@ from pipeline.layout import PARAMS, SETS
 from pipeline.storage.shards import write_shard
 from pipeline.study.study import Study, parse_study
 
-ROOT = Path(__file__).parent.parent.parent
 # Words that stand in no program, so that finding one in a response means that it was told.
 ARMS = ("zebrafish", "quokkaarm")
 PROMPT = "1person, <img src=x onerror=document.title='owned'><b>solo</b>"

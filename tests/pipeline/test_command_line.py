@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from repository_copy import ROOT
 
 from pipeline.catalogue import LISTS, SLOW, configurations, modules
 
-ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGE_MODULES = sorted({stage.get("do", stage)["cmd"].split()[2] for stage in STAGES.values()})
 

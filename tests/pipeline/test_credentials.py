@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from repository_copy import ROOT
 
 from pipeline.compose import compose
 from pipeline.credentials import check_private, credential_in, credential_patterns
 from pipeline.errors import InputError, run_stage
 from pipeline.study.study import parse_study
 
-ROOT = Path(__file__).parent.parent
 # Made up here, of the shapes that the real ones have.
 SECRETS = {
     "a Hugging Face token": "hf_" + "aB3" * 10,

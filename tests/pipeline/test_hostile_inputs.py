@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutations import mutated, swapped
 from PIL import Image as PillowImage
+from repository_copy import ROOT
 
 from labeling.records import read_labels, read_pair_labels
 from pipeline.errors import InputError
@@ -24,7 +25,6 @@ from pipeline.storage.checksum import KEY, ROOM, seal
 from pipeline.storage.shards import decode_images, encode_png, encode_table, read_table, shard_fingerprint
 from pipeline.study.study import load_study, parse_study
 
-ROOT = Path(__file__).parent.parent
 # Errors are shown on a terminal and kept in logs.
 LONGEST_ERROR = 20_000
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from repository_copy import ROOT
 
 from eval import preflight as weights
 from eval.features.extraction import load_extractor
@@ -30,7 +31,6 @@ from pipeline.networks.weight_files import network_digest, remembered_sha256
 from pipeline.storage.places import Places
 from pipeline.study.study import Study, load_study, parse_study
 
-ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 

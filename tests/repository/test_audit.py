@@ -8,8 +8,8 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from repository_copy import ROOT
 
-ROOT = Path(__file__).parent.parent
 spec = importlib.util.spec_from_file_location("audit", ROOT / ".ci/audit.py")
 assert spec is not None
 assert spec.loader is not None

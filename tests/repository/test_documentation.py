@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 from documented import commands, files
+from repository_copy import ROOT
 
-ROOT = Path(__file__).parent.parent
 README, GUIDE = ROOT / "README.md", ROOT / "docs/first-study.md"
 INTEGRATION = "tests/integration"
 REPRO = f"{INTEGRATION}/test_repro.py"
 FIRST = f"{INTEGRATION}/test_first_study.py"
 LABELS = f"{INTEGRATION}/test_label_studio.py"
+COMMANDS = "tests/pipeline/test_command_line.py"
+PUBLISH = "tests/pipeline/publishing/test_publish.py"
 _WEIGHTS = "'*.json' '*.txt' '*.safetensors'"
 
 # Which test runs a command; `make test` is how this one is run, `make setup` has been when it does.
@@ -28,8 +30,8 @@ RUN_BY = {
     "make experiments": f"{REPRO}::test_experiments_show_where_they_differ",
     "make label-studio": f"{LABELS}::test_labels_of_two_people_arrive_once_under_pseudonyms",
     "make label-demo": f"{LABELS}::test_simulated_labels_say_so_and_pre_annotations_do_not_pile_up",
-    ".venv/bin/python -m pipeline": "tests/test_command_line.py::test_help_lists_every_choice_of_conf_with_what_it_is",
-    "make publish REPO=<owner>/<name>": "tests/test_publish.py::test_from_the_shell_and_back_every_picture_is_the_same",
+    ".venv/bin/python -m pipeline": f"{COMMANDS}::test_help_lists_every_choice_of_conf_with_what_it_is",
+    "make publish REPO=<owner>/<name>": f"{PUBLISH}::test_from_the_shell_and_back_every_picture_is_the_same",
     **dict.fromkeys(
         (
             "cp -r models/tinybooru/main models/mine",

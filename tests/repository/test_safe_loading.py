@@ -2,9 +2,9 @@
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from repository_copy import ROOT
+
 # Ruff's S rules (pyproject.toml) find pickle, eval, exec, yaml.load, shells and unverified TLS. These they do not know.
 UNSAFE_ARGUMENTS = {"trust_remote_code", "allow_pickle", "allow_dangerous_deserialization"}
 # Checkpoints that are published as pickles become safetensors by a command of their own; torch's restricted unpickler

@@ -1,18 +1,16 @@
 """The CLIP score against torchmetrics', both reading one small random CLIP of transformers."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from repository_copy import ROOT
 from torchmetrics.functional.multimodal.clip_score import _clip_score_update
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from eval.features.clip import clip_score
 from pipeline.tinybooru.picture import draw, plan
-
-ROOT = Path(__file__).parent.parent
 
 
 class Clip(CLIPModel):  # type: ignore[misc]

@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 from PIL import Image, ImageFilter
+from repository_copy import ROOT
 from safetensors.torch import save_file
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -33,7 +34,6 @@ from pipeline.study.study import parse_study
 from pipeline.tinybooru.build import FEATURES, build
 from pipeline.tinybooru.picture import draw, plan
 
-ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
 LOCAL = LocalExecutor(kind="local")
 

@@ -9,6 +9,7 @@ import torch
 from datasets import Features, Value
 from PIL import Image as PillowImage
 from report_numbers import ARMS, comparison, labelled
+from repository_copy import ROOT
 
 from eval.features.extraction import SetFeatures, save_features
 from eval.report.gallery import Gallery, gallery
@@ -56,7 +57,7 @@ TRACE_FEATURES = Features({name: SHARD_TRACE[name] for name in ("image_id", "ste
 def study() -> Study:
     return parse_study(
         {
-            **compose(Path(__file__).parents[2] / "conf", []),
+            **compose(ROOT / "conf", []),
             "name": "smoke",
             "sampler": {"scheduler": "ddim", "steps": STEPS},
             "reference": {"pictures": 20, "world_seed": 0},

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from repository_copy import ROOT
 
 from eval.features.clip import load_clip
 from eval.features.extractor import embed_images
@@ -14,8 +15,6 @@ from models.tinybooru.kinds import KIND_PROMPTS, kind_of, kind_prompts
 from pipeline.errors import InputError
 from pipeline.tinybooru.build import plans
 from pipeline.tinybooru.picture import draw
-
-ROOT = Path(__file__).parent.parent
 
 
 def test_probabilities_sum_to_one_and_follow_the_nearest_prompt() -> None:

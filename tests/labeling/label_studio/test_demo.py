@@ -2,10 +2,10 @@
 
 import ast
 from itertools import islice
-from pathlib import Path
 
 import pytest
 from PIL import Image
+from repository_copy import ROOT
 
 from labeling.judge import WEIGHTS, Judgement, better, judge, judge_version
 from labeling.label_studio.demo import main, mistaken
@@ -13,7 +13,6 @@ from pipeline.errors import InputError
 from pipeline.tinybooru.build import plans
 from pipeline.tinybooru.picture import draw
 
-ROOT = Path(__file__).parent.parent
 VERDICTS = ("legit_human", "malformed_human", "object_or_scenery", "pattern")
 
 

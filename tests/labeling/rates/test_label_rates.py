@@ -7,6 +7,7 @@ import pytest
 from datasets import Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from repository_copy import ROOT
 
 from labeling.rates import ppi
 from labeling.rates.label_rates import ArmScores, estimate, load_scores
@@ -274,11 +275,10 @@ def test_order_of_labels_and_names_of_arms_change_nothing(verdicts, order):
 
 
 def _study() -> Study:
-    from pathlib import Path
 
     from pipeline.compose import compose
 
-    content = compose(Path(__file__).parent.parent / "conf", [])
+    content = compose(ROOT / "conf", [])
     content["arms"] = {name: content["arms"][name] for name in ("unguided", "cfg", "negative")}
     content["metrics"]["resamples"] = 100
     return parse_study(content, "test")

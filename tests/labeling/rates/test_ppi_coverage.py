@@ -5,16 +5,15 @@
 
 from collections.abc import Callable
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from repository_copy import ROOT
 from scipy import stats
 
 from labeling.rates import ppi
 
-ROOT = Path(__file__).parent.parent
 LEVEL = 0.95
 SEED = 20231101
 REPETITIONS = 1000

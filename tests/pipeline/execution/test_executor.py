@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from executor_jobs import dying_at_three, refusing, squaring
+from repository_copy import ROOT
 
 from pipeline.errors import InputError
 from pipeline.execution.executor import run_tasks
@@ -23,8 +24,6 @@ from pipeline.layout import COSTS, SETS
 from pipeline.storage.places import Places
 from pipeline.storage.shards import set_fingerprint, shard_fingerprint
 from pipeline.study.executor import LocalExecutor
-
-ROOT = Path(__file__).parent.parent
 
 
 def local(workers, retries=3):

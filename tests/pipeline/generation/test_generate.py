@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from repository_copy import ROOT
 
 from pipeline.errors import InputError, run_stage
 from pipeline.generate import generate, main
@@ -24,7 +25,6 @@ from pipeline.storage.shards import decode_images, read_set, read_table, set_fin
 from pipeline.study.arm import Arm
 from pipeline.study.study import parse_study
 
-ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from repository_copy import ROOT
 from safetensors.torch import save_file
 
 from pipeline.errors import InputError
@@ -19,7 +20,7 @@ from pipeline.storage.files import file_digest
 from pipeline.study.study import parse_study
 
 CPU = torch.device("cpu")
-PIPELINE = Path(__file__).parent.parent / "pipeline"
+PIPELINE = ROOT / "pipeline"
 
 # Modules behind a picture that are not in its fingerprint, and why.
 LEFT_OUT = {

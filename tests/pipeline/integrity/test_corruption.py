@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from datasets import Features, Value
+from repository_copy import ROOT
 from safetensors import safe_open
 
 from eval.comparison import compare
@@ -32,7 +33,6 @@ from pipeline.storage.shards import encode_table, read_table, shard_fingerprint,
 from pipeline.storage.tensor_file import encode_tensors, read_tensors
 from pipeline.study.study import load_study
 
-ROOT = Path(__file__).parent.parent
 COLUMNS = {"image_id": ["a", "b", "c"], "value": [0.5, 1.5, 2.5]}
 FEATURES = Features({"image_id": Value("string"), "value": Value("float64")})
 # A prompt may spell what the footer says.

@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from repository_copy import ROOT
 
 from pipeline.errors import run_stage
 from pipeline.storage.shards import shard_paths
-
-ROOT = Path(__file__).parent.parent
 
 
 def reference(project: Path, longest: int = resource.RLIM_INFINITY) -> subprocess.CompletedProcess[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from repository_copy import ROOT
 from safetensors.torch import load_file, save_file
 from single_file import original_vae, save_single_file
 
@@ -29,7 +30,6 @@ from pipeline.storage.shards import decode_images, read_set, set_fingerprint
 from pipeline.study.loading import Loading
 from pipeline.study.study import parse_study
 
-ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
 TEXTS = {"prompt": ["1person, blue hair"], "empty": [""]}
 MODELS = sorted(path.stem for path in (ROOT / "conf/model").glob("*.yaml") if path.stem != "tinybooru")

@@ -1,12 +1,11 @@
 """Prompt sets, presets, and what an arm makes of them."""
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
+from repository_copy import ROOT
 
 from pipeline.compose import compose
 from pipeline.errors import InputError
@@ -28,8 +27,6 @@ from pipeline.storage.places import Places
 from pipeline.storage.shards import decode_images, read_set
 from pipeline.study.arm import Arm
 from pipeline.study.study import parse_study
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture

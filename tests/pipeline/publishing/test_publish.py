@@ -19,6 +19,7 @@ from datasets import Features, Value
 from hub_server import Hub, serve
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from repository_copy import ROOT
 from safetensors.numpy import save_file
 from small_study import ARMS, PARAMS, write_study
 
@@ -31,7 +32,6 @@ from pipeline.publishing.publish import parse_settings
 from pipeline.storage.shards import read_set, write_shard
 from pipeline.study.study import parse_study
 
-ROOT = Path(__file__).parent.parent
 TOKEN = "hf_" + "AbCdEfGh" * 4
 REPO = "anna/study"
 SHARDS = 2 * len(ARMS)

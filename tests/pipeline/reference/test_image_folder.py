@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from repository_copy import ROOT
 
 from eval.features.extraction import REFERENCE, refresh
 from pipeline import compose
@@ -24,7 +25,6 @@ from pipeline.reference.image_folder import copy_pictures
 from pipeline.storage.shards import decode_images, read_set, shard_paths
 from pipeline.study.study import Study, load_study, parse_study
 
-ROOT = Path(__file__).parent.parent
 PHOTOS = Path("pictures/photos")
 
 

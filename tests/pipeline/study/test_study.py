@@ -1,10 +1,10 @@
 """The study: conf/ and params.yaml agree, and every wrong value is named before anything is loaded."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 import yaml
+from repository_copy import ROOT
 
 from eval.distances.two_sample_classifier import FOLDS
 from pipeline.compose import check_number_of_prompts, compose
@@ -12,8 +12,6 @@ from pipeline.errors import InputError
 from pipeline.guidance.algebra import MAIN, guidance_of
 from pipeline.study.arm import Arm
 from pipeline.study.study import load_study, parse_study
-
-ROOT = Path(__file__).parent.parent
 
 
 def change(params, dotted, value):
