@@ -29,8 +29,8 @@ from pipeline.execution.allocator import keep_freed_memory
 from pipeline.execution.executor import run_tasks
 from pipeline.execution.termination import Termination
 from pipeline.generate import shard_job
-from pipeline.generation.shard_files import DrawnShard
-from pipeline.generation.shard_generator import ShardDrawer
+from pipeline.generation.shard_files import GeneratedShard
+from pipeline.generation.shard_generator import ShardGenerator
 from pipeline.generation.shard_plan import DEVICES, ShardTask, arm_texts, plan_shards
 from pipeline.layout import COSTS
 from pipeline.storage.places import Places
@@ -52,7 +52,7 @@ def study_of(shards: int, threads: int | None = None) -> tuple[Study, list[Shard
     return study, [ShardTask.of(shard, texts) for shard in plan_shards(study, ARM, texts, DEVICES[0])]
 
 
-def on(executor: Executor, study: Study, tasks: list[ShardTask]) -> Iterator[DrawnShard]:
+def on(executor: Executor, study: Study, tasks: list[ShardTask]) -> Iterator[GeneratedShard]:
     """The shards, drawn by an executor."""
     return run_tasks(executor, partial(shard_job, study, ARM, Places(), None), tasks, Termination())
 
@@ -68,7 +68,7 @@ def overheads(threads: int | None) -> dict[str, tuple[float, float, float]]:
 
     study, tasks = study_of(13, threads)
     keep_freed_memory()
-    drawer = ShardDrawer(study, ARM, Places(), torch.device("cpu"))
+    drawer = ShardGenerator(study, ARM, Places(), torch.device("cpu"))
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         drawn = {
@@ -97,16 +97,16 @@ def overheads(threads: int | None) -> dict[str, tuple[float, float, float]]:
     return found
 
 
-def bare_job(study: Study, arm: str, places: Places, device: torch.device) -> Callable[[ShardTask], DrawnShard]:
+def bare_job(study: Study, arm: str, places: Places, device: torch.device) -> Callable[[ShardTask], GeneratedShard]:
     """As `shard_job`, but the C library hands freed memory back as it likes."""
-    drawer = ShardDrawer(study, arm, places, device)
+    drawer = ShardGenerator(study, arm, places, device)
     return lambda task: drawer.draw(task, lambda _: None)
 
 
-_draw: Callable[[ShardTask], DrawnShard]
+_draw: Callable[[ShardTask], GeneratedShard]
 
 
-def _begin(job: Callable[[torch.device], Callable[[ShardTask], DrawnShard]]) -> None:
+def _begin(job: Callable[[torch.device], Callable[[ShardTask], GeneratedShard]]) -> None:
     global _draw
     _draw = job(torch.device("cpu"))
 

@@ -17,7 +17,7 @@ from pipeline.errors import run_stage
 from pipeline.execution.allocator import keep_freed_memory
 from pipeline.execution.executor import device_kind, local_devices, run_tasks, runs_here
 from pipeline.execution.termination import Termination
-from pipeline.generation.shard_files import DrawnShard
+from pipeline.generation.shard_files import GeneratedShard
 from pipeline.generation.shard_plan import Shard, ShardTask, arm_texts, plan_shards
 from pipeline.generation.shard_storage import ShardStorage
 from pipeline.layout import SETS
@@ -28,7 +28,7 @@ from pipeline.study.executor import RayExecutor
 from pipeline.study.study import Study, load_study
 
 if TYPE_CHECKING:
-    from pipeline.generation.shard_generator import ShardDrawer
+    from pipeline.generation.shard_generator import ShardGenerator
 
 
 def arm_anlas(study: Study, arm_name: str) -> int:
@@ -68,8 +68,8 @@ def generate(study: Study, arm_name: str, places: Places, termination: Terminati
             drawn += 1
     if not cost.shards and not termination.requested:
         # Every picture is there but no record of its cost: one batch is drawn again to measure it.
-        drawer = _load_drawer(study, arm_name, places, local_devices()[0])
-        cost.add(shards[0].name, drawer.measure_again(ShardTask.of(shards[0], texts)))
+        generator = _load_generator(study, arm_name, places, local_devices()[0])
+        cost.add(shards[0].name, generator.measure_again(ShardTask.of(shards[0], texts)))
     if cost.shards:
         cost.write()
     own.places.trajectories.mkdir(parents=True, exist_ok=True)  # also where none is kept: DVC wants to find it
@@ -83,7 +83,7 @@ def _drawn(
     missing: list[ShardTask],
     progress: Callable[[int], object],
     termination: Termination,
-) -> Iterator[DrawnShard]:
+) -> Iterator[GeneratedShard]:
     executor = study.executor
     shared = executor.storage if isinstance(executor, RayExecutor) else ""
     if not shared:
@@ -104,38 +104,40 @@ def _drawn(
         else:
             yield finished
             progress(task.shard.stop - task.shard.start)
-    for shard in run_tasks(executor, partial(_storing_drawer, study, arm_name, places), unfinished, termination):
+    for shard in run_tasks(executor, partial(_storing_generator, study, arm_name, places), unfinished, termination):
         yield storage.fetch(shard)
         progress(shard.stop - shard.start)
 
 
 def shard_job(
     study: Study, arm_name: str, places: Places, progress: Callable[[int], object] | None, device: torch.device
-) -> Callable[[ShardTask], DrawnShard]:
+) -> Callable[[ShardTask], GeneratedShard]:
     """A job (pipeline/execution/executor.py): draws shards."""
-    drawer = _load_drawer(study, arm_name, places, device)
-    return lambda task: drawer.draw(task, progress or (lambda _: None))
+    generator = _load_generator(study, arm_name, places, device)
+    return lambda task: generator.draw(task, progress or (lambda _: None))
 
 
-def _storing_drawer(study: Study, arm_name: str, places: Places, device: torch.device) -> Callable[[ShardTask], Shard]:
+def _storing_generator(
+    study: Study, arm_name: str, places: Places, device: torch.device
+) -> Callable[[ShardTask], Shard]:
     """A job that leaves what it draws in the executor's storage."""
     assert isinstance(study.executor, RayExecutor)
-    drawer = _load_drawer(study, arm_name, places, device)
+    generator = _load_generator(study, arm_name, places, device)
     storage = ShardStorage.at(study.executor.storage, study, arm_name)
 
     def draw(task: ShardTask) -> Shard:
-        storage.put_with_cost(drawer.draw(task, lambda _: None))
+        storage.put_with_cost(generator.draw(task, lambda _: None))
         return task.shard
 
     return draw
 
 
-def _load_drawer(study: Study, arm_name: str, places: Places, device: torch.device) -> "ShardDrawer":
+def _load_generator(study: Study, arm_name: str, places: Places, device: torch.device) -> "ShardGenerator":
     # With diffusers, whose import takes ten seconds: an arm whose shards are all there does not wait for it.
-    from pipeline.generation.shard_generator import ShardDrawer
+    from pipeline.generation.shard_generator import ShardGenerator
 
     keep_freed_memory()
-    return ShardDrawer(study, arm_name, places, device)
+    return ShardGenerator(study, arm_name, places, device)
 
 
 def main() -> None:

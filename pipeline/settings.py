@@ -13,7 +13,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 _LONGEST_NAME = 255
 
 
-class Section(BaseModel):
+class Settings(BaseModel):
     """A part of the configuration: unknown keys are errors, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -29,7 +29,7 @@ _SHOWN = 8
 
 
 @dataclass(frozen=True)
-class Drawn:
+class GeneratedBatch:
     """A batch: pictures, the trace of each as columns, what it cost, and the ways of those that were watched."""
 
     pictures: list[PillowImage.Image]
@@ -68,7 +68,7 @@ class ArmGenerator:
         seeds: list[int],
         starts: Sequence[PillowImage.Image] | None = None,
         watched: int = 0,
-    ) -> Drawn:
+    ) -> GeneratedBatch:
         """One batch.
 
         `starts` are the pictures that image-to-image starts from; of the first `watched` pictures the way is kept.
@@ -93,7 +93,7 @@ class ArmGenerator:
             else []
         )
         trajectories = [[Frame(step.step, step.sigma, drawn[k]) for step, drawn in frames] for k in range(watched)]
-        return Drawn(pictures, [trace_rows(trace, k) for k in range(len(seeds))], cost, trajectories)
+        return GeneratedBatch(pictures, [trace_rows(trace, k) for k in range(len(seeds))], cost, trajectories)
 
     def _pictures(self, samples: torch.Tensor, seeds: list[int]) -> list[PillowImage.Image]:
         pixels = self.networks["main"].to_pixels(samples)

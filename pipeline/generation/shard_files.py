@@ -33,7 +33,7 @@ TRACE_FEATURES = Features(
 
 
 @dataclass(frozen=True)
-class DrawnShard:
+class GeneratedShard:
     """A shard's files: its image set, its trace, and the ways of its watched pictures where it has some."""
 
     shard: Shard

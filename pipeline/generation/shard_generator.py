@@ -8,17 +8,17 @@ from PIL import Image as PillowImage
 
 from pipeline.cost.shard_cost import ShardCost, total_cost
 from pipeline.errors import InputError, is_out_of_memory
-from pipeline.generation.arm_generator import ArmGenerator, Drawn
-from pipeline.generation.shard_files import SET_FEATURES, TRACE_FEATURES, DrawnShard
+from pipeline.generation.arm_generator import ArmGenerator, GeneratedBatch
+from pipeline.generation.shard_files import SET_FEATURES, TRACE_FEATURES, GeneratedShard
 from pipeline.generation.shard_plan import ShardTask, batch_seeds
-from pipeline.generation.start_images import StartPictures
+from pipeline.generation.start_images import StartImages
 from pipeline.generation.trajectory import TRAJECTORY_FEATURES, trajectory_fingerprint, watched_of
 from pipeline.storage.places import Places
 from pipeline.storage.shards import encode_png, encode_table
 from pipeline.study.study import Study
 
 
-class ShardDrawer:
+class ShardGenerator:
     """Draws shards of one arm. Its networks are loaded once.
 
     Raises InputError where they do not fit into memory.
@@ -30,9 +30,9 @@ class ShardDrawer:
         with _fitting(self._too_large("its networks")):
             self._generator = ArmGenerator(study, arm_name, device)
         setting = study.arm(arm_name).image_to_image
-        self._starts = None if setting is None else StartPictures(study, setting, places.sets, device)
+        self._starts = None if setting is None else StartImages(study, setting, places.sets, device)
 
-    def draw(self, task: ShardTask, progress: Callable[[int], object]) -> DrawnShard:
+    def draw(self, task: ShardTask, progress: Callable[[int], object]) -> GeneratedShard:
         """Draw a shard; `progress` is told the number of pictures after each batch.
 
         Raises InputError where a batch does not fit into memory.
@@ -62,7 +62,7 @@ class ShardDrawer:
                     _add(frames, image_id, frame.step, frame.sigma, _png(frame.picture))
             progress(len(batch))
         kept = trajectory_fingerprint(shard, study.generate.watched)
-        return DrawnShard(
+        return GeneratedShard(
             shard,
             encode_table(columns, SET_FEATURES, shard.fingerprint),
             encode_table(trace, TRACE_FEATURES, shard.fingerprint),
@@ -75,7 +75,7 @@ class ShardDrawer:
         drawn = self._draw_batch(task, next(task.shard.batches(self.study.generate.batch)), 0)
         return total_cost([drawn.cost], task.shard.fingerprint)
 
-    def _draw_batch(self, task: ShardTask, batch: range, watched: int) -> Drawn:
+    def _draw_batch(self, task: ShardTask, batch: range, watched: int) -> GeneratedBatch:
         starts = None
         if self._starts is not None:
             start = self._starts.start

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from pipeline.cost.shard_cost import ShardCost
 from pipeline.errors import InputError
-from pipeline.generation.shard_files import DrawnShard
+from pipeline.generation.shard_files import GeneratedShard
 from pipeline.generation.shard_plan import Shard
 from pipeline.generation.trajectory import trajectory_fingerprint
 from pipeline.storage.files import write_atomically
@@ -35,26 +35,26 @@ class ShardStorage:
         kept = trajectory_fingerprint(shard, self._watched)
         return not self._is_watched(shard) or shard_fingerprint(self._trajectory(shard)) == kept
 
-    def put(self, drawn: DrawnShard) -> None:
+    def put(self, drawn: GeneratedShard) -> None:
         """Write a shard's files. Its image set is the sign that all the rest is there as well, so it comes last."""
         if drawn.trajectory is not None:
             write_atomically(self._trajectory(drawn.shard), drawn.trajectory)
         write_atomically(self._trace(drawn.shard), drawn.trace)
         write_atomically(self._image_set(drawn.shard), drawn.image_set)
 
-    def put_with_cost(self, drawn: DrawnShard) -> None:
+    def put_with_cost(self, drawn: GeneratedShard) -> None:
         """Write a shard's files, and before them what they cost."""
         write_atomically(self._cost(drawn.shard), seal_json(json.dumps(asdict(drawn.cost), indent=2)))
         self.put(drawn)
 
-    def get(self, shard: Shard) -> DrawnShard | None:
+    def get(self, shard: Shard) -> GeneratedShard | None:
         """A shard with its cost; None where it is not there or not the right one."""
         return self.fetch(shard) if self.holds(shard) and self._cost(shard).exists() else None
 
-    def fetch(self, shard: Shard) -> DrawnShard:
+    def fetch(self, shard: Shard) -> GeneratedShard:
         """A shard that is known to be there. Raises InputError where it is not."""
         try:
-            return DrawnShard(
+            return GeneratedShard(
                 shard,
                 self._image_set(shard).read_bytes(),
                 self._trace(shard).read_bytes(),

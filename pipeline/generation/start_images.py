@@ -13,7 +13,7 @@ from pipeline.study.sampler import ImageToImage
 from pipeline.study.study import Study
 
 
-class StartPictures:
+class StartImages:
     """The pictures that image-to-image starts from: those on disk where they are the right ones, else drawn here.
 
     Drawing an arm's pictures again gives the same bytes, so the result does not depend on which of the two it was.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from pipeline.guidance.scale_schedules import Moment
-from pipeline.settings import Section
+from pipeline.settings import Settings
 
 if TYPE_CHECKING:  # a study is composed without torch
     import torch
@@ -28,7 +28,7 @@ SAMPLERS = ("euler_ancestral",)
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Dynamic(Section):
+class Dynamic(Settings):
     """Settings of the recursion; the defaults are the authors' for CIFAR-10 (prior and p_max there: 0.01 and 0.8).
 
     `offset` is in the units of squared distances of samples of unit total variance.

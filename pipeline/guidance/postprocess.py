@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.guidance.scale_schedules import Fraction, Moment
-from pipeline.settings import Section
+from pipeline.settings import Settings
 
 if TYPE_CHECKING:  # a study is composed without torch and diffusers
     import torch
     from diffusers.guiders import BaseGuidance
 
 
-class Rescale(Section):
+class Rescale(Settings):
     """Give the guided prediction back the standard deviation of the main one, by the share `phi`.
 
     arXiv 2305.08891, section 3.4 (equations 15 and 16); `guidance_rescale` of diffusers.
@@ -33,7 +33,7 @@ class Rescale(Section):
         return self.phi * guided * ratio + (1 - self.phi) * guided
 
 
-class APG(Section):
+class APG(Settings):
     """Adaptive projected guidance (arXiv 2410.02416, algorithm 1), on each term's direction d = main - reference.
 
     d takes `momentum` times the running direction, is clipped to the norm `norm`, and its part parallel to the main
@@ -58,7 +58,7 @@ class APG(Section):
         return direction - along + self.eta * along
 
 
-class Guider(Section):
+class Guider(Settings):
     """Any guider of `diffusers.guiders`, by its class name, with the arguments of its constructor.
 
     The arm's scale becomes its `guidance_scale`; the terms, in their order, become the predictions that its `forward`

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.settings import Section
+from pipeline.settings import Settings
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -25,7 +25,7 @@ class Moment:
     next_sigma: float
 
 
-class Constant(Section):
+class Constant(Settings):
     """The whole scale at every step."""
 
     name: Literal["constant"] = "constant"
@@ -34,7 +34,7 @@ class Constant(Section):
         return 1.0
 
 
-class Interval(Section):
+class Interval(Settings):
     """The whole scale for noise levels in (lo, hi], none outside (arXiv 2404.07724, equation 6)."""
 
     name: Literal["interval"]
@@ -51,7 +51,7 @@ class Interval(Section):
         return float(self.lo < at.sigma <= self.hi)
 
 
-class Window(Section):
+class Window(Settings):
     """The whole scale from share `start` of the steps until share `stop`, rounded down as diffusers' guiders do."""
 
     name: Literal["window"]
@@ -68,7 +68,7 @@ class Window(Section):
         return float(int(self.start * at.steps) <= at.index < int(self.stop * at.steps))
 
 
-class Ramp(Section):
+class Ramp(Settings):
     """From factor `begin` at the first step to `end` at the last, along a line or half a cosine (arXiv 2404.13040)."""
 
     name: Literal["linear", "cosine"]

@@ -19,7 +19,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from pipeline.errors import InputError
 from pipeline.prompting.emphasis import Syntax, check_emphasis
 from pipeline.prompting.presets import LADDERS
-from pipeline.settings import Count, Section, Seed, watched_path
+from pipeline.settings import Count, Seed, Settings, watched_path
 
 PROMPTS_FOLDER = "prompts"
 
@@ -30,7 +30,7 @@ def _watched(path: str) -> str:
     return watched_path(path, PROMPTS_FOLDER)
 
 
-class TinybooruPrompts(Section):
+class TinybooruPrompts(Settings):
     """Tag lists of held-out tinybooru pictures of good quality; as many as there are pictures."""
 
     source: Literal["tinybooru"]
@@ -38,7 +38,7 @@ class TinybooruPrompts(Section):
     world_seed: Seed
 
 
-class FilePrompts(Section):
+class FilePrompts(Settings):
     """A text file, one prompt a line; blank lines are skipped."""
 
     source: Literal["file"]
@@ -47,7 +47,7 @@ class FilePrompts(Section):
     _path = field_validator("path")(_watched)
 
 
-class GridPrompts(Section):
+class GridPrompts(Settings):
     """Every combination of one tag from each axis, or a seeded sample of them.
 
     An axis is a list of tags (an empty one adds nothing) or the name of a ladder of quality (presets.LADDERS). The
@@ -84,7 +84,7 @@ class GridPrompts(Section):
         return [LADDERS[axis] if isinstance(axis, str) else axis for axis in self.axes]
 
 
-class DatasetPrompts(Section):
+class DatasetPrompts(Settings):
     """A text column of a dataset on this machine: a parquet file, a folder of them, or what `save_to_disk` wrote."""
 
     source: Literal["dataset"]
@@ -94,7 +94,7 @@ class DatasetPrompts(Section):
     _path = field_validator("path")(_watched)
 
 
-class EmptyPrompts(Section):
+class EmptyPrompts(Settings):
     """The empty prompt for every picture."""
 
     source: Literal["empty"]

@@ -6,10 +6,10 @@ from pydantic import Field
 
 from pipeline.errors import InputError
 from pipeline.prompting.emphasis import Syntax
-from pipeline.settings import Count, Section
+from pipeline.settings import Count, Settings
 
 
-class TextSettings(Section):
+class TextSettings(Settings):
     """How every text of a study, prompt or negative prompt, becomes embeddings.
 
     `clip_skip` counts the text encoder's last layers that are left out, as diffusers does: 0 leaves out none, and

@@ -32,7 +32,7 @@ from pipeline.credentials import check_private
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import DATASET, EMBEDDED
 from pipeline.publishing.leaks import check_leaks, labeller_names
-from pipeline.settings import Section
+from pipeline.settings import Settings
 from pipeline.storage.files import file_digest, fingerprint
 from pipeline.study.licences import check_licence
 
@@ -51,7 +51,7 @@ _WRITE_TOKEN = (
 )
 
 
-class Settings(Section):
+class Destination(Settings):
     """What is published where: `repo_id` is <owner>/<name>."""
 
     repo_id: str
@@ -163,7 +163,7 @@ def hub_token() -> str:
     return token
 
 
-def publish(what: Publication, settings: Settings, token: str) -> Published:
+def publish(what: Publication, settings: Destination, token: str) -> Published:
     """Send everything in one commit and tag it; keep what is there already. Raises InputError."""
     api, repo, kind = HfApi(token=token), settings.repo_id, what.repo_type
     with _explained(repo, token):
@@ -267,17 +267,17 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def parse_settings(words: Sequence[str], dry_run: bool) -> Settings:
+def parse_settings(words: Sequence[str], dry_run: bool) -> Destination:
     """Settings of key=value words. Raises InputError that names the key and the allowed ones."""
     given = dict(word.split("=", 1) for word in words if "=" in word)
     if lone := [word for word in words if "=" not in word]:
-        raise InputError(f"'{lone[0]}' is no key=value; known keys: {', '.join(Settings.model_fields)}")
+        raise InputError(f"'{lone[0]}' is no key=value; known keys: {', '.join(Destination.model_fields)}")
     try:
-        settings = Settings.model_validate(given)
+        settings = Destination.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         key, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        known = f"known keys: {', '.join(Settings.model_fields)}"
+        known = f"known keys: {', '.join(Destination.model_fields)}"
         if first["type"] in ("missing", "extra_forbidden"):
             raise InputError(
                 f"{key} is {'missing' if first['type'] == 'missing' else 'no known key'}; {known}"

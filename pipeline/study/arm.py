@@ -8,7 +8,7 @@ from pipeline.guidance.dynamic_negative import Dynamic
 from pipeline.guidance.postprocess import APG, Guider, Rescale
 from pipeline.guidance.scale_schedules import Constant, Interval, Ramp, Window
 from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
-from pipeline.settings import Name, Section
+from pipeline.settings import Name, Settings
 from pipeline.study.sampler import Canvas, ImageToImage, Sampler
 
 ReferenceName = Literal["empty", "negative", "guide", "unrelated", "pag", "seg", "skip_layers"]
@@ -27,7 +27,7 @@ METHODS: dict[str, ReferenceName] = {
 }
 
 
-class ArmTerm(Section):
+class ArmTerm(Settings):
     """One reference of a mix. Its scale is 1 + `share` (scale - 1): shares that add up to 1 spend one budget."""
 
     reference: ReferenceName
@@ -35,14 +35,14 @@ class ArmTerm(Section):
     schedule: Schedule | None = None
 
 
-class Perturb(Section):
+class Perturb(Settings):
     """How the main network is damaged for pag, seg and skip_layers (pipeline/networks/perturbation.py)."""
 
     layers: Annotated[tuple[str, ...], Field(min_length=1)] = ("mid_block",)
     blur: Annotated[float, Field(gt=0)] | None = None
 
 
-class Arm(Section):
+class Arm(Settings):
     """One way to generate.
 
     `scale` is s of `reference + s (main - reference)`: 1 means no guidance (diffusers' and A1111's

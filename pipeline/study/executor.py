@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from pipeline.settings import Count, Section
+from pipeline.settings import Count, Settings
 from pipeline.storage.remote_path import known_place
 
 # 0 lets the executor choose.
@@ -12,7 +12,7 @@ Workers = Annotated[int, Field(ge=0)]
 Retries = Annotated[int, Field(ge=0)]
 
 
-class LocalExecutor(Section):
+class LocalExecutor(Settings):
     """Processes of this machine: by default one a GPU, and without GPUs this process alone.
 
     `retries` is how often a task is begun again whose process was killed.
@@ -23,7 +23,7 @@ class LocalExecutor(Section):
     retries: Retries = 3
 
 
-class RayExecutor(Section):
+class RayExecutor(Settings):
     """Actors on a Ray cluster that is there, each with `cpus` and, where the cluster has GPUs, one of them.
 
     `address` may be empty where the environment variable RAY_ADDRESS names the cluster. By default there are as many

@@ -4,10 +4,10 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from pipeline.settings import Section
+from pipeline.settings import Settings
 
 
-class Loading(Section):
+class Loading(Settings):
     """Precision, and what trades time for memory.
 
     `attention_slicing` computes attention in parts, `vae_slicing` decodes picture by picture and `vae_tiling` in tiles

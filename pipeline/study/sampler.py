@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.settings import Section, inside_project
+from pipeline.settings import Settings, inside_project
 
 Levels = Literal["native", "karras", "exponential", "polyexponential"]
 Spacing = Literal["trailing", "leading", "linspace"]
@@ -25,7 +25,7 @@ LEVELS: dict[str, tuple[Levels, ...]] = {
 }
 
 
-class Sampler(Section):
+class Sampler(Settings):
     """The sampler of an image set.
 
     `levels` are the noise levels it visits: native are the training schedule's, at timesteps laid out by `spacing`
@@ -83,14 +83,14 @@ def _trailing(steps: int) -> int:
     return math.ceil(1000 / (1000 / steps))
 
 
-class Canvas(Section):
+class Canvas(Settings):
     """The size of an arm's pictures in pixels; a multiple of the model's factor (8 for Stable Diffusion)."""
 
     width: Annotated[int, Field(ge=8, le=4096)]
     height: Annotated[int, Field(ge=8, le=4096)]
 
 
-class ImageToImage(Section):
+class ImageToImage(Settings):
     """Picture k starts from picture k of another image set instead of from noise alone (arXiv 2108.01073).
 
     `from` is an arm of the study or a folder of shards. For an arm, `source` repeats its configuration

@@ -16,7 +16,7 @@ from pipeline.networks.checkpoints import known_source
 from pipeline.prompting.emphasis import check_emphasis
 from pipeline.prompting.prompt_sets import PromptSet
 from pipeline.prompting.text_settings import TextSettings
-from pipeline.settings import Count, Name, Section, Seed, inside_project, watched_path
+from pipeline.settings import Count, Name, Seed, Settings, inside_project, watched_path
 from pipeline.study.arm import Arm
 from pipeline.study.executor import Executor
 from pipeline.study.licences import EMBEDDED_LICENCE, check_licence
@@ -35,7 +35,7 @@ def _known_source(source: str | None) -> str | None:
     return None if source is None else known_source(source)
 
 
-class Model(Section):
+class Model(Settings):
     """The networks: `main` draws, `guide` is the weaker one of autoguidance.
 
     Each is a folder in diffusers' layout, hub:<owner>/<name>[@<revision>], or a single .safetensors file, for which
@@ -65,7 +65,7 @@ class Model(Section):
         return self
 
 
-class Reference(Section):
+class Reference(Settings):
     """The reference set: real pictures that every arm is compared with.
 
     `source` is tinybooru, of which those of good quality from the split `reference` are drawn, or a folder in
@@ -87,7 +87,7 @@ class Reference(Section):
         return "64x64 drawings of the embedded world tinybooru" if self.source == TINYBOORU else f"from {self.source}"
 
 
-class Generate(Section):
+class Generate(Settings):
     """How many pictures an arm has and how the work is cut; `shard`, `batch` and `threads` are part of the bytes.
 
     `threads` are those that a worker computes with on a CPU: sums are split among them, and rounded so. Of the first
@@ -108,7 +108,7 @@ class Generate(Section):
         return self
 
 
-class Extractor(Section):
+class Extractor(Settings):
     """One feature extractor: what kind of network, and where its weights lie.
 
     `weights` is a folder (open_clip, dinov2) or a safetensors file (inception), and empty for the pyramid, which has
@@ -128,7 +128,7 @@ class Extractor(Section):
         return self
 
 
-class Features(Section):
+class Features(Settings):
     """The feature extractors by name. `primary` is the one whose numbers carry no prefix, and that shifts are in."""
 
     primary: Name
@@ -146,7 +146,7 @@ class Features(Section):
 InsideProject = Annotated[str, AfterValidator(inside_project)]
 
 
-class Metrics(Section):
+class Metrics(Settings):
     """Settings of the metrics; `resamples` and `level` are of the intervals.
 
     `scorers` are learned preference scores by name, each with the folder of its weights; `lpips` is the file of the
@@ -167,7 +167,7 @@ class Metrics(Section):
     _paths = field_validator("aesthetic_head", "malformed_classifier", "kind_prompts", "lpips")(inside_project)
 
 
-class Labeling(Section):
+class Labeling(Settings):
     """What people are shown: how many pictures an arm, how many of them twice, and what beside the random batch.
 
     `interval_width` is high minus low of the rate that is wanted at `expected_rate`; `repeats` and `overlap` are
@@ -191,7 +191,7 @@ class Labeling(Section):
 _SERVERS = ("http", "https", "mssql", "mysql", "postgresql")
 
 
-class Tracking(Section):
+class Tracking(Settings):
     """MLflow: where runs go unless the environment variable MLFLOW_TRACKING_URI says otherwise.
 
     `uri` is a sqlite file inside the project, or a server without credentials, which only the environment holds.
@@ -225,7 +225,7 @@ BESIDE_THE_NUMBERS = {"executor", "labeling", "tracking"}
 _TAKEN = {"compare", "labels", "reference"}
 
 
-class Study(Section):
+class Study(Settings):
     """One composed configuration."""
 
     name: Name

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from pipeline.settings import Section, Seed, inside_project
+from pipeline.settings import Seed, Settings, inside_project
 
 
-class WeightNoise(Section):
+class WeightNoise(Settings):
     """Gaussian noise on every weight, `strength` times the standard deviation of its tensor."""
 
     name: Literal["weight_noise"]
@@ -16,7 +16,7 @@ class WeightNoise(Section):
     seed: Seed = 0
 
 
-class Dropout(Section):
+class Dropout(Settings):
     """Each input channel of the layers inside the blocks is left out with probability `rate`; the others make up for
     it. One mask for all pictures and steps: dropout that is drawn anew would be noise, not a weaker network."""
 
@@ -25,21 +25,21 @@ class Dropout(Section):
     seed: Seed = 0
 
 
-class DropLayers(Section):
+class DropLayers(Settings):
     """Transformer blocks under `layers` (beginnings of module names) are left out."""
 
     name: Literal["drop_layers"]
     layers: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
-class LowBits(Section):
+class LowBits(Settings):
     """Weights of matrices and convolutions rounded to `bits`, symmetric, with one step for each output channel."""
 
     name: Literal["low_bits"]
     bits: Annotated[int, Field(ge=2, le=8)]
 
 
-class Lora(Section):
+class Lora(Settings):
     """The network at `model.guide` with a LoRA file (safetensors, diffusers' or Kohya's layout) at `scale`."""
 
     name: Literal["lora"]
