@@ -16,12 +16,15 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import Queue
 from typing import Any, Generic, TypeVar
 
+import psutil
 import torch
 
 from pipeline.errors import InputError
 from pipeline.execution.termination import Termination
 from pipeline.study.executor import Executor, LocalExecutor
 
+# Libraries and what a batch takes.
+_WORKER_BYTES = 2 * 2**30
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 # Loads what the tasks need onto a device. It travels to other processes, so it is a function of a module, or a
@@ -52,6 +55,20 @@ def run_tasks(
 def runs_here(executor: Executor) -> bool:
     """Whether tasks run in this process."""
     return isinstance(executor, LocalExecutor) and (executor.workers or len(local_devices())) == 1
+
+
+def with_workers(executor: Executor, useful: int, threads: int, weights: int) -> Executor:
+    """The executor with a number of workers for this machine's cores, where its settings leave that open.
+
+    At most the `useful` ones, one for each `threads` cores, and as many as memory has room for when each loads
+    `weights` bytes. Where there are GPUs, each has its worker anyway.
+    """
+    if not isinstance(executor, LocalExecutor) or executor.workers or local_devices()[0].type != "cpu":
+        return executor
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # Half precision on disk is single precision in memory.
+    room = psutil.virtual_memory().available // (2 * weights + _WORKER_BYTES)
+    return executor.model_copy(update={"workers": max(1, min(useful, cores // threads, room))})
 
 
 def local_devices() -> list[torch.device]:
