@@ -126,7 +126,7 @@ def plan_arm(
 ) -> ArmPlan:
     """Cut an arm into shards, as `plan_shards` does, and name what determines them. Raises InputError."""
     arm = study.arm(arm_name)
-    common = _common(study, arm_name, device, machine)
+    common = common_inputs(study, arm_name, device, machine)
     shards = []
     starts = None if arm.image_to_image is None else start_fingerprints(study, arm.image_to_image, device, machine)
     for part, start in enumerate(range(0, study.generate.pictures, study.generate.shard)):
@@ -160,7 +160,7 @@ def _flat(named: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-def _common(study: Study, arm_name: str, device: str, machine: str | None) -> dict[str, Any]:
+def common_inputs(study: Study, arm_name: str, device: str, machine: str | None = None) -> dict[str, Any]:
     """What determines every shard of an arm. Raises InputError."""
     arm = study.arm(arm_name)
     guidance = guidance_of(arm)
