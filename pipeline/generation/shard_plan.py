@@ -17,8 +17,9 @@ from pipeline.networks.checkpoints import check_fit, check_schedules, locate
 from pipeline.networks.weight_files import digest_of, lora_digest, network_digest
 from pipeline.storage.files import file_digest, fingerprint
 from pipeline.storage.shards import read_table, set_fingerprint, shard_paths
+from pipeline.study.model import Model
 from pipeline.study.sampler import Canvas, ImageToImage
-from pipeline.study.study import Model, Study
+from pipeline.study.study import Study
 from pipeline.study.weaken import Lora
 
 # What decides a pixel besides weights and settings: our own algebra and loop, and the libraries that compute.
