@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from pipeline.errors import InputError
+from pipeline.generation.arm_guidance import guidance_of
 from pipeline.generation.shard_plan import DEVICES, arm_texts, plan_shards, replaced_parts
-from pipeline.guidance.algebra import guidance_of
 from pipeline.networks.checkpoints import Checkpoint, locate
 from pipeline.networks.weight_files import text_parts
 from pipeline.prompting.text_settings import check_clip_skip

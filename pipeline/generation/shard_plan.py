@@ -11,8 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pipeline.errors import InputError
+from pipeline.generation.arm_guidance import guidance_of
 from pipeline.generation.arm_texts import arm_negatives, arm_prompts, study_prompts, unrelated_prompts
-from pipeline.guidance.algebra import Text, guidance_of
+from pipeline.guidance.algebra import Text
 from pipeline.networks.checkpoints import check_fit, check_schedules, locate
 from pipeline.networks.weight_files import digest_of, lora_digest, network_digest
 from pipeline.storage.files import file_digest, fingerprint

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
+from pipeline.generation.arm_guidance import guidance_of, prediction_of
 from pipeline.generation.arm_texts import unrelated_prompts
 from pipeline.guidance.algebra import (
     EMPTY,
@@ -24,8 +25,6 @@ from pipeline.guidance.algebra import (
     Term,
     Walk,
     by_network,
-    guidance_of,
-    prediction_of,
 )
 from pipeline.guidance.dynamic_negative import Dynamic
 from pipeline.guidance.postprocess import APG, Guider, Rescale
