@@ -29,11 +29,12 @@ from eval.scorers.lpips import check_repeats, load_lpips, within_prompt_lpips
 from eval.scorers.malformed import load_classifier
 from eval.scorers.preference import load_preference, preference_scores
 from eval.scorers.realism import realism
-from eval.statistics.bootstrap import Interval, bounded, mean_interval, statistic_interval, wilson_interval
+from eval.statistics.bootstrap import bounded, mean_interval, statistic_interval, wilson_interval
 from eval.statistics.clusters import prompt_clusters
 from eval.statistics.jackknife import deletion_groups
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import FEATURES, METRICS, SCORES, SETS
+from pipeline.results.interval import Interval
 from pipeline.stage_arguments import stage_parser
 from pipeline.storage.files import file_digest, write_atomically
 from pipeline.storage.images import open_picture
