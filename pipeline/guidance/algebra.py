@@ -26,7 +26,7 @@ import torch
 
 from pipeline.guidance.dynamic_negative import Dynamic
 from pipeline.guidance.postprocess import APG, Guider, Rescale, place_guider
-from pipeline.guidance.scale_schedules import Constant, Interval, Moment, Ramp, Window
+from pipeline.guidance.scale_schedules import Constant, Moment, NoiseInterval, Ramp, Window
 
 if TYPE_CHECKING:  # shards are planned and verified without diffusers, which takes ten seconds to import
     from diffusers.guiders import BaseGuidance
@@ -72,7 +72,7 @@ class Term:
 
     reference: Prediction
     scale: float
-    schedule: Constant | Interval | Window | Ramp | Dynamic = CONSTANT
+    schedule: Constant | NoiseInterval | Window | Ramp | Dynamic = CONSTANT
 
 
 @dataclass(frozen=True)
