@@ -18,7 +18,8 @@ from eval.needed_files import extractor_files
 from pipeline.code_units import unit_digests
 from pipeline.errors import InputError, printable
 from pipeline.execution.allocator import keep_freed_memory
-from pipeline.execution.executor import Job, local_devices, run_tasks, runs_here
+from pipeline.execution.executor import local_devices, run_tasks, runs_here
+from pipeline.execution.jobs import Job
 from pipeline.execution.termination import Termination
 from pipeline.layout import FEATURES, REFERENCE_SET, SETS
 from pipeline.prompting.text_settings import TextSettings

@@ -29,7 +29,7 @@ from eval.scorers.lpips import check_repeats, load_lpips, within_prompt_lpips
 from eval.scorers.malformed import load_classifier
 from eval.scorers.preference import load_preference, preference_scores
 from eval.scorers.realism import realism
-from eval.statistics.bootstrap import Interval, bounded, mean_interval, statistic_interval, wilson_interval
+from eval.statistics.bootstrap import bounded, mean_interval, statistic_interval, wilson_interval
 from eval.statistics.clusters import prompt_clusters
 from eval.statistics.jackknife import deletion_groups
 from pipeline.code_units import unit_digests
@@ -37,6 +37,7 @@ from pipeline.errors import InputError
 from pipeline.layout import FEATURES, METRICS, SCORES, SETS
 from pipeline.layout import HEADLINES as HEADLINES_OF_ARMS
 from pipeline.networks.weight_files import remembered_sha256
+from pipeline.results.interval import Interval
 from pipeline.storage.files import file_digest, fingerprint, write_atomically
 from pipeline.storage.images import open_picture
 from pipeline.storage.json_file import read_json_text, seal_json

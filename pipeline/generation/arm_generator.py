@@ -11,9 +11,10 @@ from pipeline.cost.evaluation_counts import evaluations, prediction_flops
 from pipeline.cost.shard_cost import ShardCost
 from pipeline.cost.usage import Usage, UsageClock, device_name
 from pipeline.errors import InputError
+from pipeline.generation.arm_guidance import guidance_of
 from pipeline.generation.loaded_model import LoadedModel
 from pipeline.generation.trajectory import Frame, shown_steps
-from pipeline.guidance.algebra import Guidance, Network, Text, guidance_of
+from pipeline.guidance.algebra import Guidance, Network, Text
 from pipeline.guidance.trace import TraceStep, trace_rows
 from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.denoiser import DenoisingNetwork, rounded

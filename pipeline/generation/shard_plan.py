@@ -13,14 +13,16 @@ from typing import Any
 
 from pipeline.code_units import unit_digests
 from pipeline.errors import InputError
+from pipeline.generation.arm_guidance import guidance_of
 from pipeline.generation.arm_texts import arm_negatives, arm_prompts, study_prompts, unrelated_prompts
-from pipeline.guidance.algebra import Text, guidance_of
+from pipeline.guidance.algebra import Text
 from pipeline.networks.checkpoints import check_fit, check_schedules, locate
 from pipeline.networks.weight_files import digest_of, lora_digest, network_digest
 from pipeline.storage.files import fingerprint
 from pipeline.storage.shards import read_table, set_fingerprint, shard_paths
+from pipeline.study.model import Model
 from pipeline.study.sampler import Canvas, ImageToImage
-from pipeline.study.study import Model, Study
+from pipeline.study.study import Study
 from pipeline.study.weaken import Lora
 
 # The code behind a pixel (pipeline/code_units.py). Settings, texts and files enter a fingerprint by their values, so
