@@ -12,6 +12,7 @@ from eval.features.plain_text import plain_text
 from eval.needed_files import needed_files
 from pipeline.code_units import write_units
 from pipeline.errors import InputError, run_stage
+from pipeline.experiment import remember_params
 from pipeline.generation.shard_plan import arm_texts, library_versions
 from pipeline.layout import CODE, MEASURING, WEIGHTS
 from pipeline.networks.weight_files import remembered_sha256
@@ -51,6 +52,7 @@ def main() -> None:
     # What decides pixels beside the code, which DVC sees, and the machine: sets travel to others and stay as they are.
     drawing = {**digests, "libraries": library_versions()}
     measuring = {str(path): remembered_sha256(path)[:16] for path in needed_files(study)}
+    remember_params()
     for path, content in ((WEIGHTS, drawing), (MEASURING, measuring)):
         write_atomically(path, f"{json.dumps(content, indent=2)}\n".encode())
     found = (f"{part} {digest or 'missing, and no arm uses it'}" for part, digest in digests.items())
