@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from eval.distances.anchor import Anchor
+from eval.distances.frechet import FrechetTo
 from eval.statistics.jackknife import Replicates, replicates, with_pairs
 
 
@@ -37,15 +37,15 @@ def arm_replicates(
         raise ValueError(
             "paired arms need as many pictures each, found " + ", ".join(f"{n} {m}" for n, m in sizes.items())
         )
-    to_reference = Anchor(reference)
-    to_baseline: dict[tuple[int, ...], Anchor] = {}
+    to_reference = FrechetTo(reference)
+    to_baseline: dict[tuple[int, ...], FrechetTo] = {}
     base = arms[baseline].features
 
-    def baseline_anchor(index: Tensor) -> Anchor:
+    def from_baseline(index: Tensor) -> FrechetTo:
         # All arms meet the same deletions, so the baseline is factored once for each.
         key = tuple(index.tolist())
         if key not in to_baseline:
-            to_baseline[key] = Anchor(base[index])
+            to_baseline[key] = FrechetTo(base[index])
         return to_baseline[key]
 
     def measured(arm: ArmValues) -> dict[str, Replicates]:
@@ -54,8 +54,8 @@ def arm_replicates(
         def statistic(index: Tensor) -> dict[str, float]:
             own = arm.features[index]
             return {
-                **vars(to_reference.shift_of(own)),
-                **{f"shift_{name}": value for name, value in vars(baseline_anchor(index).shift_of(own)).items()},
+                **vars(to_reference.shift(own)),
+                **{f"shift_{name}": value for name, value in vars(from_baseline(index).shift(own)).items()},
                 "precision": neighbours.precision(index),
                 "recall": neighbours.recall(index),
                 **{name: float(values[index].nanmean()) for name, values in arm.scores.items()},
@@ -64,7 +64,7 @@ def arm_replicates(
         found = replicates(statistic, len(arm.features), kept)
         # Where two arms are hardly apart, the difference is mostly quadratic in the pictures.
         found["fd_for_differences"] = with_pairs(
-            found["fd"], lambda index: to_reference.shift_of(arm.features[index]).fd, kept
+            found["fd"], lambda index: to_reference.shift(arm.features[index]).fd, kept
         )
         return found
 
