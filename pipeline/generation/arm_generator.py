@@ -16,9 +16,9 @@ from pipeline.generation.shard_plan import replaced_parts
 from pipeline.generation.trajectory import Frame, shown_steps
 from pipeline.guidance.algebra import Guidance, Network, Text
 from pipeline.guidance.trace import TraceStep, trace_rows
-from pipeline.networks.checkpoints import locate
+from pipeline.networks.checkpoints import check_fit, locate
 from pipeline.networks.conditioning import Conditioning
-from pipeline.networks.denoiser import DTYPES, DenoisingNetwork, check_pair, load_network, rounded
+from pipeline.networks.denoiser import DTYPES, DenoisingNetwork, load_network, rounded
 from pipeline.networks.text_encoder import TextEncoder, load_text_encoder
 from pipeline.sampling.sampler import sample
 from pipeline.sampling.schedulers import Start, build_scheduler
@@ -59,7 +59,7 @@ class ArmGenerator:
             guide = locate(model.guide, model.config)
             latents = self.networks["main"].latents
             self.networks["guide"] = load_network(guide, device, loading, latents=latents, how=model.weaken)
-            check_pair(self.networks["main"], self.networks["guide"])
+            check_fit(self.networks["main"], self.networks["guide"])
 
         self._flops: dict[str, int] = {}
 
