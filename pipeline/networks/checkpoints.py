@@ -16,7 +16,8 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from pipeline.errors import InputError
 from pipeline.study.model import HUB, HUB_SOURCE
-from pipeline.study.sampler import LEVELS, Sampler
+from pipeline.study.sampler import Sampler
+from pipeline.study.solvers import SOLVERS
 
 # What a stage reads of a repository; the pickles and the other frameworks' weights beside it stay where they are.
 PATTERNS = ("*.json", "*.txt", "*.safetensors")
@@ -199,10 +200,6 @@ def check_fit(main: Fitting, guide: Fitting) -> None:
             )
 
 
-# Schedulers of diffusers that cannot end training's schedule without signal: they would visit other noise levels.
-WITH_SIGNAL_ALONE = ("dpmsolver++_sde", "heun")
-
-
 def check_schedules(sampler: Sampler, main: Checkpoint, guide: Checkpoint | None) -> None:
     """Raise InputError where training ended without signal (zero terminal SNR, arXiv 2305.08891) and that cannot be.
 
@@ -212,8 +209,8 @@ def check_schedules(sampler: Sampler, main: Checkpoint, guide: Checkpoint | None
     if not main.schedule.get("rescale_betas_zero_snr"):
         return
     schedule = "whose noise schedule ends without signal (rescale_betas_zero_snr)"
-    if sampler.scheduler in WITH_SIGNAL_ALONE:
-        others = ", ".join(name for name in LEVELS if name not in WITH_SIGNAL_ALONE)
+    if not SOLVERS[sampler.scheduler].from_pure_noise:
+        others = ", ".join(name for name, solver in SOLVERS.items() if solver.from_pure_noise)
         raise InputError(
             f"sampler.scheduler {sampler.scheduler} cannot draw with {main.config}, {schedule}; take one of {others}"
         )
