@@ -183,7 +183,7 @@ class Tracking(Settings):
         return uri
 
 
-# Sections that change no picture and no number; they name machines and people of one place.
+# Settings that change no picture and no number; they name machines and people of one place.
 BESIDE_THE_NUMBERS = {"executor", "labeling", "tracking"}
 
 # Names that the stages give to other things in the folders where arms' files lie.
