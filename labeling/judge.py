@@ -1,6 +1,6 @@
 """The embedded judge in the words of the interface: it stands in for a person, and scores nothing.
 
-The estimates correct the automatic scores by labels; a judge that took part in the scores would agree with itself.
+The rates correct the automatic scores by labels; a judge that took part in the scores would agree with itself.
 """
 
 from collections.abc import Iterable

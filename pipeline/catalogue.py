@@ -10,7 +10,7 @@ import yaml
 from pipeline.layout import CONF
 from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
 from pipeline.study.arm import METHODS
-from pipeline.study.sampler import LEVELS
+from pipeline.study.solvers import SOLVERS
 
 _LINE = 114
 
@@ -60,7 +60,7 @@ def methods() -> dict[str, str]:
 
 def samplers() -> dict[str, str]:
     """The samplers, with the noise levels that fit each."""
-    return {name: f"levels: {', '.join(levels)}" for name, levels in LEVELS.items()}
+    return {name: f"levels: {', '.join(solver.levels)}" for name, solver in SOLVERS.items()}
 
 
 # What `python -m pipeline <list>` can show, with how it is chosen.

@@ -1,4 +1,4 @@
-"""What the sections of a study have in common."""
+"""What all settings of a study have in common."""
 
 from pathlib import Path, PureWindowsPath
 from typing import Annotated

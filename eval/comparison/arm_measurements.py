@@ -1,4 +1,4 @@
-"""What the comparison reads of each arm, and that it fits: one extractor, one reference set, shared pairs."""
+"""The measurements of every arm, read from files and checked to fit: one extractor, one reference set, shared pairs."""
 
 import json
 from pathlib import Path

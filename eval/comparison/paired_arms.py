@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from eval.distances.anchor import Anchor
+from eval.distances.frechet import FrechetTo
+from eval.distances.neighbour_deletions import RemainingNeighbours
+from eval.distances.neighbours import neighbour_metrics
 from eval.statistics.jackknife import Replicates, replicates, with_pairs
 
 
@@ -37,56 +39,40 @@ def arm_replicates(
         raise ValueError(
             "paired arms need as many pictures each, found " + ", ".join(f"{n} {m}" for n, m in sizes.items())
         )
-    to_reference = Anchor(reference)
-    to_baseline: dict[tuple[int, ...], Anchor] = {}
+    to_reference = FrechetTo(reference)
+    to_baseline: dict[tuple[int, ...], FrechetTo] = {}
     base = arms[baseline].features
+    most_left_out = len(base) - min(len(index) for index in kept)
 
-    def baseline_anchor(index: Tensor) -> Anchor:
+    def from_baseline(index: Tensor) -> FrechetTo:
         # All arms meet the same deletions, so the baseline is factored once for each.
         key = tuple(index.tolist())
         if key not in to_baseline:
-            to_baseline[key] = Anchor(base[index])
+            to_baseline[key] = FrechetTo(base[index])
         return to_baseline[key]
 
     def measured(arm: ArmValues) -> dict[str, Replicates]:
-        neighbours = _Neighbours(arm.features, reference, k)
+        inside = neighbour_metrics(arm.features, reference, k, k).inside.double()
+        neighbours = RemainingNeighbours(arm.features, reference, k, k, most_left_out)
 
         def statistic(index: Tensor) -> dict[str, float]:
             own = arm.features[index]
+            remaining = torch.zeros(len(arm.features), dtype=torch.bool)
+            remaining[index] = True
             return {
-                **vars(to_reference.shift_of(own)),
-                **{f"shift_{name}": value for name, value in vars(baseline_anchor(index).shift_of(own)).items()},
-                "precision": neighbours.precision(index),
-                "recall": neighbours.recall(index),
+                **vars(to_reference.shift(own)),
+                **{f"shift_{name}": value for name, value in vars(from_baseline(index).shift(own)).items()},
+                "precision": float(inside[index].mean()),
+                "recall": neighbours.recall(remaining),
                 **{name: float(values[index].nanmean()) for name, values in arm.scores.items()},
             }
 
         found = replicates(statistic, len(arm.features), kept)
         # Where two arms are hardly apart, the difference is mostly quadratic in the pictures.
         found["fd_for_differences"] = with_pairs(
-            found["fd"], lambda index: to_reference.shift_of(arm.features[index]).fd, kept
+            found["fd"], lambda index: to_reference.shift(arm.features[index]).fd, kept
         )
         return found
 
     bar = tqdm(arms.items(), "leave groups out", unit="arm", disable=None)
     return {name: measured(arm) for name, arm in bar}
-
-
-class _Neighbours:
-    """Precision and recall (1904.06991) of any subset of one arm, from distances that are computed once."""
-
-    def __init__(self, x: Tensor, reference: Tensor, k: int):
-        x, reference = x.double(), reference.double()
-        exact = "donot_use_mm_for_euclid_dist"
-        self._k = k
-        self._own = torch.cdist(x, x, compute_mode=exact).fill_diagonal_(torch.inf)
-        self._to_reference = torch.cdist(x, reference, compute_mode=exact)
-        among = torch.cdist(reference, reference, compute_mode=exact).fill_diagonal_(torch.inf)
-        self._inside = (self._to_reference <= among.kthvalue(k).values).any(1).double()
-
-    def precision(self, index: Tensor) -> float:
-        return float(self._inside[index].mean())
-
-    def recall(self, index: Tensor) -> float:
-        radius = self._own[index][:, index].kthvalue(self._k).values
-        return float((self._to_reference[index] <= radius[:, None]).any(0).double().mean())

@@ -1,4 +1,4 @@
-"""How far an arm lies from the baseline and from the reference, in everything that the comparison asks of two arms."""
+"""The shift of an arm from the baseline and from the reference set: every number that compares two sets."""
 
 import math
 import sys

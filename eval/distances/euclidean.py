@@ -1,4 +1,4 @@
-"""Which pictures are near: Euclidean distances between features, as fast as a matrix product and as exact as a loop.
+"""Euclidean distances between features, to find neighbours: as fast as a matrix product and as exact as a loop.
 
 |x|^2 + |y|^2 - 2 x.y is a matrix product, but it cancels between near pictures: duplicates get a distance other than
 0, and whether a picture lies in a ball depends on rounding. So the product, in single precision, only screens: where

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -103,26 +104,55 @@ def decompose(x: Tensor, y: Tensor) -> Shift:
 
 
 class FrechetTo:
-    """The Fréchet distance of many sets from one reference [M, D], whose moments are taken once.
+    """The Fréchet distance of many sets from one reference [M, D], of which everything is computed once.
 
-    For resampling: with fewer dimensions than pictures, a call costs one small symmetric eigendecomposition.
+    A call takes the moments of a set block by block: of a large set no copy is made. `shift` centres the whole set in
+    double precision, which is faster for the small sets of resampling. The two differ by rounding alone.
+    Raises ValueError below 2 pictures and for features that are not finite.
     """
 
     def __init__(self, reference: Tensor):
         check_features(reference, reference, 2, "Fréchet distances")
         self._reference = reference
-        self._moments = _moments(reference) if len(reference) > reference.shape[1] else None
-        self._root = None if self._moments is None else _root(self._moments.covariance)
 
     def __call__(self, x: Tensor) -> float:
         """The distance of x [N, D], the same as `frechet_distance` but for rounding. Raises ValueError as that does."""
         check_features(x, self._reference, 2, "Fréchet distances")
-        if self._moments is None or self._root is None or len(x) <= x.shape[1]:
+        if min(len(x), len(self._reference)) <= x.shape[1]:
             return _decompose_samples(x.double(), self._reference.double()).fd
-        found = _moments(x)
-        spreads = found.covariance.trace(), self._moments.covariance.trace()
-        root_trace = _root_trace(self._root, found.covariance)
-        return _drift(found.mean, self._moments.mean) + _covariance_part(*spreads, root_trace)
+        found, (own, root) = _moments(x), self._moments_and_root
+        spreads = found.covariance.trace(), own.covariance.trace()
+        return _drift(found.mean, own.mean) + _covariance_part(*spreads, _root_trace(root, found.covariance))
+
+    def shift(self, x: Tensor) -> Shift:
+        """What `decompose` says of x [N, D] and the reference, but for rounding. Raises ValueError as that does."""
+        own_mean, own_spread, factor = self._mean_spread_and_factor
+        if factor is None:
+            return decompose(x, self._reference)
+        check_features(x, self._reference, 2, "Fréchet distances")
+        x = x.double()
+        mean = x.mean(0)
+        centred = x - mean
+        # S2 = L L^T: the eigenvalues of S1 S2 are those of the symmetric L^T S1 L, squared singular values of Xc L.
+        product = centred @ factor / math.sqrt(len(x) - 1)
+        gram = product.T @ product if len(x) > x.shape[1] else product @ product.T
+        root_trace = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().sum()
+        return _shift(_drift(mean, own_mean), centred.square().sum() / (len(x) - 1), own_spread, root_trace)
+
+    @cached_property
+    def _moments_and_root(self) -> tuple[Moments, Tensor]:
+        own = _moments(self._reference)
+        return own, _root(own.covariance)
+
+    @cached_property
+    def _mean_spread_and_factor(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Mean [D], spread, and the covariance's Cholesky factor [D, D], None where it is singular."""
+        features = self._reference.double()
+        mean = features.mean(0)
+        centred = features - mean
+        factor, failed = torch.linalg.cholesky_ex(centred.T @ centred / (len(features) - 1))
+        regular = not bool(failed) and len(features) > features.shape[1]
+        return mean, centred.square().sum() / (len(features) - 1), factor if regular else None
 
 
 def _decompose_samples(x: Tensor, y: Tensor) -> Shift:

@@ -1,8 +1,8 @@
-"""Recall and coverage without groups of generated pictures, for their intervals.
+"""Recall and coverage of what is left of a set when some of its pictures are left out, for their intervals.
 
-Both are means over reference pictures, but it is the generated ones that other seeds would change. What a group's
-absence does follows from few pairs: those of generated pictures that are near one another, and those of generated and
-reference pictures that are.
+Recall and coverage are means over reference pictures, but it is the generated ones that other seeds would change. What
+the absence of some does follows from few pairs: those of generated pictures that are near one another, and those of
+generated and reference pictures that are.
 """
 
 import torch
@@ -11,9 +11,56 @@ from torch import Tensor
 from eval.distances.euclidean import exact_squared, near_pairs, neighbour_radii
 from eval.statistics.jackknife import Replicates
 
-# How many neighbours beyond the k-th of each picture are known. Where more of them are left out at once, the farthest
-# that is known stands for the k-th; the radius is then too small.
+# How many neighbours beyond the k-th of each picture are known, unless asked for more. Where more of them are left out
+# at once, the farthest that is known stands for the k-th; the radius is then too small.
 _SPARE = 8
+
+
+class RemainingNeighbours:
+    """Recall and coverage (neighbours.py) of any large part of generated [N, D], against reference [M, D].
+
+    `kept` [N] bool says which pictures are in the part. Recall is exact where at most `spare` are left out, or are of a
+    picture's nearest. N and M are larger than both k.
+    """
+
+    def __init__(self, generated: Tensor, reference: Tensor, recall_k: int, coverage_k: int, spare: int = _SPARE):
+        self._k, self._references = recall_k, len(reference)
+        reached = min(recall_k + spare, len(generated) - 1)
+        self._radius, self._reach = neighbour_radii(generated, [recall_k, reached]).T
+        (open_radius,) = neighbour_radii(reference, [coverage_k]).T
+        i, j, squared = _pairs(generated, generated, self._reach, torch.zeros_like(self._reach))
+        others = (i != j) & (squared <= self._reach[i])
+        i, j, squared = i[others], j[others], squared[others]
+        # Each picture's neighbours in order of their distance, one picture after the other.
+        order = torch.argsort(squared, stable=True)
+        order = order[torch.argsort(i[order], stable=True)]
+        self._i, self._j, self._squared = i[order], j[order], squared[order]
+        self._first = torch.searchsorted(self._i, torch.arange(len(generated)))
+
+        of_generated, of_reference, between = _pairs(generated, reference, self._reach, open_radius)
+        within_reach, within_open = between <= self._reach[of_generated], between < open_radius[of_reference]
+        self._found = of_generated[within_reach], of_reference[within_reach], between[within_reach]
+        self._covering = of_generated[within_open], of_reference[within_open]
+
+    def recall(self, kept: Tensor) -> float:
+        """The share of reference pictures inside the manifold of the pictures that are kept."""
+        radii = self._radius if bool(kept.all()) else self._radii(kept)
+        inside = kept[self._found[0]] & (self._found[2] <= radii[self._found[0]])
+        return _share(self._found[1][inside], self._references)
+
+    def coverage(self, kept: Tensor) -> float:
+        """The share of reference pictures in whose ball one of the pictures lies that are kept."""
+        return _share(self._covering[1][kept[self._covering[0]]], self._references)
+
+    def _radii(self, kept: Tensor) -> Tensor:
+        """Squared distances [N] from each picture to its k-th neighbour among those that are kept."""
+        radii: Tensor = self._reach.clone()
+        both = kept[self._i] & kept[self._j]
+        counted = both.long().cumsum(0)
+        rank = counted - torch.cat([torch.zeros(1, dtype=torch.int64), counted])[self._first][self._i]
+        at = both & (rank == self._k)
+        radii[self._i[at]] = self._squared[at]
+        return radii
 
 
 def deleted_recall_and_coverage(
@@ -23,44 +70,14 @@ def deleted_recall_and_coverage(
 
     `groups` [N] int64 numbers the groups of generated pictures from 0 on. N and M are larger than both k.
     """
-    spare = min(recall_k + _SPARE, len(generated) - 1)
-    radius, reach = neighbour_radii(generated, [recall_k, spare]).T
-    (open_radius,) = neighbour_radii(reference, [coverage_k]).T
-    i, j, squared = _pairs(generated, generated, reach, torch.zeros_like(reach))
-    others = (i != j) & (squared <= reach[i])
-    i, j, squared = i[others], j[others], squared[others]
-    # Each picture's neighbours in order of their distance, one picture after the other.
-    order = torch.argsort(squared, stable=True)
-    order = order[torch.argsort(i[order], stable=True)]
-    i, j, squared = i[order], j[order], squared[order]
-    first = torch.searchsorted(i, torch.arange(len(generated)))
-
-    of_generated, of_reference, between = _pairs(generated, reference, reach, open_radius)
-    within_reach, within_open = between <= reach[of_generated], between < open_radius[of_reference]
-    found = of_generated[within_reach], of_reference[within_reach], between[within_reach]
-    covering = of_generated[within_open], of_reference[within_open]
-
-    def radii_without(kept: Tensor) -> Tensor:
-        radii: Tensor = reach.clone()
-        counted = (kept[i] & kept[j]).long().cumsum(0)
-        rank = counted - torch.cat([torch.zeros(1, dtype=torch.int64), counted])[first][i]
-        at = kept[i] & kept[j] & (rank == recall_k)
-        radii[i[at]] = squared[at]
-        return radii
-
-    def recall(kept: Tensor, radii: Tensor) -> float:
-        inside = kept[found[0]] & (found[2] <= radii[found[0]])
-        return _share(found[1][inside], len(reference))
-
-    def coverage(kept: Tensor) -> float:
-        return _share(covering[1][kept[covering[0]]], len(reference))
-
+    neighbours = RemainingNeighbours(generated, reference, recall_k, coverage_k)
     everything = torch.ones(len(generated), dtype=torch.bool)
     kept_each = [groups != group for group in range(int(groups.max()) + 1)]
-    recalls = torch.tensor([recall(kept, radii_without(kept)) for kept in kept_each]).double()
-    coverages = torch.tensor([coverage(kept) for kept in kept_each]).double()
-    n = len(generated)
-    return Replicates(recall(everything, radius), recalls, n), Replicates(coverage(everything), coverages, n)
+    recall, coverage = (
+        Replicates(share(everything), torch.tensor([share(kept) for kept in kept_each]).double(), len(generated))
+        for share in (neighbours.recall, neighbours.coverage)
+    )
+    return recall, coverage
 
 
 def _pairs(x: Tensor, y: Tensor, x_reach: Tensor, y_reach: Tensor) -> tuple[Tensor, Tensor, Tensor]:

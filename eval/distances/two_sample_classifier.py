@@ -1,4 +1,4 @@
-"""Can a classifier tell two sets apart? The classifier two-sample test (Lopez-Paz and Oquab, 1610.06545)."""
+"""The classifier two-sample test: can a classifier tell two sets apart? (Lopez-Paz and Oquab, 1610.06545)"""
 
 import math
 import warnings

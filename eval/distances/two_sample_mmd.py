@@ -1,4 +1,4 @@
-"""Do two sets come from one distribution? Maximum mean discrepancy with a permutation p-value (Gretton et al., 2012).
+"""The two-sample test by maximum mean discrepancy, with a permutation p-value (Gretton et al., 2012).
 
 The kernel is exp(-|x - y|^2 / (2 m)), m the median squared distance of the pooled set.
 """

@@ -1,4 +1,4 @@
-"""Stage `rates`: people's labels become rates with intervals, agreement, and strengths of arms.
+"""Stage `rates`: the rates of each label with their intervals, agreement, and the strengths of arms.
 
 A picture counts once: its share of a verdict is the mean over the people who labelled it, first showings only. Repeats
 tell how far people agree with themselves. The triage batch was chosen by the score, so no rate uses it.

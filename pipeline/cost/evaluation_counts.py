@@ -1,4 +1,4 @@
-"""What a picture takes of the denoising networks: how often each prediction is evaluated, and the FLOPs of one."""
+"""How many network evaluations an image takes, by prediction, and how many FLOPs each of them."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -7,9 +7,9 @@ import torch
 
 from pipeline.generation.shard_plan import replaced_parts
 from pipeline.guidance.algebra import Text
-from pipeline.networks.checkpoints import Checkpoint, locate
+from pipeline.networks.checkpoints import Checkpoint, check_fit, locate
 from pipeline.networks.conditioning import Conditioning
-from pipeline.networks.denoiser import DTYPES, DenoisingNetwork, check_pair, load_network
+from pipeline.networks.denoiser import DTYPES, DenoisingNetwork, load_network
 from pipeline.networks.encoded_texts import EncodedTexts
 from pipeline.networks.text_encoder import TextEncoder, load_text_encoder
 from pipeline.study.study import Study
@@ -39,7 +39,7 @@ class LoadedModel:
         model = self.study.model
         source = locate(model.guide, model.config)
         guide = load_network(source, self.device, model.loading, latents=self.main.latents, how=model.weaken)
-        check_pair(self.main, guide)
+        check_fit(self.main, guide)
         return guide
 
     def encode(self, texts: Mapping[Text, Sequence[str]]) -> dict[Text, Conditioning]:

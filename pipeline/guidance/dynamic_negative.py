@@ -22,9 +22,6 @@ from pipeline.settings import Settings
 if TYPE_CHECKING:  # a study is composed without torch
     import torch
 
-# The samplers whose steps are draws from the ancestral posterior that Bayes' rule is applied to.
-SAMPLERS = ("euler_ancestral",)
-
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
 

@@ -1,4 +1,4 @@
-"""What a study's artefacts must hold: the bits that were written, what the study asks for, and what fits together."""
+"""Checks that a study's artefacts are undamaged, as the study asks for them, and consistent with each other."""
 
 import json
 import platform

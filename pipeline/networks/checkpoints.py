@@ -6,16 +6,18 @@ is downloaded here: gigabytes are fetched by a command that the error names, not
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from pipeline.errors import InputError
 from pipeline.study.model import HUB, HUB_SOURCE
-from pipeline.study.sampler import LEVELS, Sampler
+from pipeline.study.sampler import Sampler
+from pipeline.study.solvers import SOLVERS
 
 # What a stage reads of a repository; the pickles and the other frameworks' weights beside it stay where they are.
 PATTERNS = ("*.json", "*.txt", "*.safetensors")
@@ -71,6 +73,20 @@ class Checkpoint:
         side = self._unet["sample_size"]
         height, width = (side, side) if isinstance(side, int) else side
         return int(width) * self.factor, int(height) * self.factor
+
+    @property
+    def place(self) -> str:
+        """Where the weights lie."""
+        return str(self.path)
+
+    @property
+    def interface(self) -> dict[str, Any]:
+        """What a guide and its main network share; the space of samples is known where there is an autoencoder.
+
+        Without one, it may be that of another checkpoint.
+        """
+        scale = (self.settings("vae") or {}).get("scaling_factor")
+        return interface_of(self._unet, None if scale is None else latent_space(scale))
 
     @property
     def _unet(self) -> dict[str, Any]:
@@ -142,29 +158,46 @@ _SHARED = {
     "addition_embed_type": "kind of added conditioning (text_time is SDXL's)",
     "projection_class_embeddings_input_dim": "width of the added conditioning",
 }
+_SPACE = "space of the samples"
 
 
-def check_fit(main: Checkpoint, guide: Checkpoint) -> None:
-    """Compare configurations before any weight is read.
+class Fitting(Protocol):
+    """A network, as a checkpoint describes it or as it was loaded."""
 
-    Raises InputError where the guide's predictions cannot be mixed with the main network's.
+    @property
+    def interface(self) -> dict[str, Any]: ...
+
+    @property
+    def place(self) -> str: ...
+
+
+def interface_of(unet: Mapping[str, Any], space: str | None) -> dict[str, Any]:
+    """What a network must share with those that it is mixed with, by what it is in words.
+
+    `unet` is the configuration; `space` says in words what samples stand for, None where that is not known yet.
     """
-    ours, theirs = main._unet, guide._unet
-    for key, what in _SHARED.items():
-        if ours.get(key) != theirs.get(key):
+    return {**{what: unet.get(key) for key, what in _SHARED.items()}, _SPACE: space}
+
+
+def latent_space(scale: float) -> str:
+    """Latents, in words, by the factor that makes their variance about one."""
+    return f"latents scaled by {scale}"
+
+
+def check_fit(main: Fitting, guide: Fitting) -> None:
+    """Raise InputError where the guide's predictions cannot be mixed with the main network's.
+
+    Configurations are compared before any weight is read, and the networks again when they are loaded. Prediction types
+    and noise schedules may differ (they are converted), and so may the size of the canvas of training.
+    """
+    ours, theirs = main.interface, guide.interface
+    for what in ours:
+        known = what != _SPACE or None not in (ours[what], theirs[what])
+        if known and ours[what] != theirs[what]:
             raise InputError(
-                f"the guide {guide.path} does not fit: {what} is {ours.get(key)} in the main network and "
-                f"{theirs.get(key)} in the guide; both must be of one kind (two SD 1.x, two SDXL ...)"
+                f"the guide {guide.place} does not fit: {what} is {ours[what]} in the main network and "
+                f"{theirs[what]} in the guide; both must be of one kind (two SD 1.x, two SDXL ...)"
             )
-    scales = [(c.settings("vae") or {}).get("scaling_factor") for c in (main, guide)]
-    if None not in scales and scales[0] != scales[1]:
-        raise InputError(
-            f"the guide {guide.path} does not fit: its vae scales latents by {scales[1]}, the main one by {scales[0]}"
-        )
-
-
-# Schedulers of diffusers that cannot end training's schedule without signal: they would visit other noise levels.
-WITH_SIGNAL_ALONE = ("dpmsolver++_sde", "heun")
 
 
 def check_schedules(sampler: Sampler, main: Checkpoint, guide: Checkpoint | None) -> None:
@@ -176,8 +209,8 @@ def check_schedules(sampler: Sampler, main: Checkpoint, guide: Checkpoint | None
     if not main.schedule.get("rescale_betas_zero_snr"):
         return
     schedule = "whose noise schedule ends without signal (rescale_betas_zero_snr)"
-    if sampler.scheduler in WITH_SIGNAL_ALONE:
-        others = ", ".join(name for name in LEVELS if name not in WITH_SIGNAL_ALONE)
+    if not SOLVERS[sampler.scheduler].from_pure_noise:
+        others = ", ".join(name for name, solver in SOLVERS.items() if solver.from_pure_noise)
         raise InputError(
             f"sampler.scheduler {sampler.scheduler} cannot draw with {main.config}, {schedule}; take one of {others}"
         )

@@ -17,7 +17,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 
 from pipeline.errors import InputError, is_out_of_memory
-from pipeline.networks.checkpoints import Checkpoint, pixel_patch
+from pipeline.networks.checkpoints import Checkpoint, interface_of, latent_space, pixel_patch
 from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.parametrisation import from_x0, signal_and_noise, timestep_at, to_x0
 from pipeline.networks.text_free import TextFreeLayers
@@ -73,7 +73,8 @@ class DenoisingNetwork:
 
     `patch` is the side of the patches that are a pixel network's channels (`pixel_unshuffle`), 1 for none. Weights of
     half precision read and predict in half precision; everything between two calls is single precision.
-    `execution` is the device of a network whose weights stay on the CPU until they are needed.
+    `execution` is the device of a network whose weights stay on the CPU until they are needed. `place` is where they
+    lie.
     """
 
     unet: UNet2DConditionModel
@@ -82,6 +83,7 @@ class DenoisingNetwork:
     latents: Latents | None = None
     dtype: torch.dtype = torch.float32
     execution: torch.device | None = None
+    place: str = ""
 
     def __post_init__(self) -> None:
         self._text_free = TextFreeLayers(self.unet)
@@ -99,6 +101,14 @@ class DenoisingNetwork:
     def factor(self) -> int:
         """Pixels of a picture for each position of a sample, in each direction."""
         return self.latents.factor if self.latents else self.patch
+
+    @property
+    def interface(self) -> dict[str, Any]:
+        """What a guide and its main network share (pipeline/networks/checkpoints.py)."""
+        pixels = f"patches of {self.patch}x{self.patch} pixels"
+        return interface_of(
+            self.unet.config, latent_space(self.latents.vae.config.scaling_factor) if self.latents else pixels
+        )
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
@@ -233,7 +243,7 @@ def load_network(
         _check_compiler()
         unet.compile(dynamic=False)
     patch = 1 if latents else pixel_patch(unet.config.in_channels, checkpoint.path)
-    return DenoisingNetwork(unet, schedule, patch, latents, dtype, execution)
+    return DenoisingNetwork(unet, schedule, patch, latents, dtype, execution, checkpoint.place)
 
 
 def _check_compiler() -> None:
@@ -283,20 +293,6 @@ def _load_vae(checkpoint: Checkpoint, dtype: torch.dtype, loading: Loading, devi
     if loading.vae_tiling:
         vae.enable_tiling()
     return vae.to(device).eval().requires_grad_(False)
-
-
-def check_pair(main: DenoisingNetwork, guide: DenoisingNetwork) -> None:
-    """Raise InputError where the guide's predictions cannot be mixed with the main network's.
-
-    Prediction types and noise schedules may differ (they are converted), and so may the size of the canvas of training.
-    """
-    for what, ours, theirs in (
-        ("samples of channels", main.unet.config.in_channels, guide.unet.config.in_channels),
-        ("text embeddings of width", main.unet.config.cross_attention_dim, guide.unet.config.cross_attention_dim),
-        ("latents" if main.latents else "patches of side", main.patch, guide.patch),
-    ):
-        if ours != theirs:
-            raise InputError(f"the guide does not fit: main works on {what} {ours}, the guide on {theirs}")
 
 
 def _one_line(error: Exception) -> str:

@@ -1,7 +1,7 @@
-"""Guides made from a network: a degraded copy, or another training epoch of its LoRA.
+"""Guides made from a network: a weakened copy, or another training epoch of its LoRA.
 
 Autoguidance asks for a guide with the same kind of errors, only stronger (arXiv 2406.02507, section 5): less training
-and less capacity work, arbitrary damage mostly does not. Degraded copies are here so that this can be measured.
+and less capacity work, arbitrary damage mostly does not. Weakened copies are here so that this can be measured.
 Everything is drawn from a seed on the CPU and written into the weights, so the guide is one fixed network.
 """
 

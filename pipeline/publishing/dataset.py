@@ -1,4 +1,4 @@
-"""Stage `dataset`: the study as a dataset, one configuration an arm, with a card; pipeline.publish sends it.
+"""Stage `dataset`: the study as a dataset, one configuration an arm, with a card; publish.py sends it.
 
 Scores and people's labels stand beside each picture. Simulated labels are left out: whoever loads the dataset could not
 tell them from people's.

@@ -94,7 +94,7 @@ def _picture_metadata(path: Path) -> str:
 def _parquet_texts(path: Path) -> Iterator[tuple[str, str]]:
     with pq.ParquetFile(path) as file:
         yield "metadata", repr(file.schema_arrow.metadata or {})
-        # Pictures are binary and are not text; their metadata was never written (pipeline.shards.encode_png).
+        # Pictures are binary and are not text; their metadata was never written (pipeline.storage.shards.encode_png).
         columns = [field.name for field in file.schema_arrow if field.name != "image"]
         for batch in file.iter_batches(batch_size=_TEXT_ROWS, columns=columns):
             for field in batch.schema:

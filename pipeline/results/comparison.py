@@ -1,4 +1,4 @@
-"""What `metrics/compare.json` holds: eval.compare writes it, the report and the tracking read it."""
+"""What `metrics/compare.json` holds: eval/comparison/compare.py writes it, the report and the tracking read it."""
 
 from pathlib import Path
 from typing import Literal

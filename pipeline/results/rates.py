@@ -1,4 +1,4 @@
-"""What `metrics/labels.json` holds: labeling.estimates writes it, the report and the tracking read it.
+"""What `metrics/labels.json` holds: labeling/rates/label_rates.py writes it, the report and the tracking read it.
 
 Everything in it that rests on simulated labels says so, so that nothing shows them as people's.
 """

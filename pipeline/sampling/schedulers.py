@@ -30,6 +30,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from pipeline.errors import InputError
 from pipeline.networks.parametrisation import to_x0
 from pipeline.study.sampler import Sampler
+from pipeline.study.solvers import SOLVERS
 
 Levels = npt.NDArray[np.float64]
 
@@ -187,16 +188,16 @@ class _SmeaLike(_EulerAncestral):
         return stepped + (levels[index] ** 2 - lower**2).sqrt() * noise, x0
 
 
-SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, object]]] = {
-    "ddim": (_DDIM, {"set_alpha_to_one": True, "clip_sample": False}),
-    "euler": (_Euler, {}),
-    "euler_ancestral": (_EulerAncestral, {}),
-    "smea_like": (_SmeaLike, {}),
-    "heun": (_Heun, {}),
-    "dpmsolver++": (_Multistep, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
-    "dpmsolver++_2m_sde": (_Multistep, {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}),
-    "dpmsolver++_sde": (_StochasticDPMSolver, {}),
-    "unipc": (_UniPC, {}),
+# Which scheduler a solver's kind is (pipeline/study/solvers.py).
+SCHEDULERS: dict[str, type[SchedulerMixin]] = {
+    "ddim": _DDIM,
+    "euler": _Euler,
+    "euler_ancestral": _EulerAncestral,
+    "smea_like": _SmeaLike,
+    "heun": _Heun,
+    "multistep": _Multistep,
+    "stochastic": _StochasticDPMSolver,
+    "unipc": _UniPC,
 }
 _FLAGS = {
     "karras": {"use_karras_sigmas": True},
@@ -207,16 +208,17 @@ _FLAGS = {
 
 def build_scheduler(sampler: Sampler, schedule: Mapping[str, object]) -> SchedulerMixin:
     """A diffusers scheduler for a training noise schedule (the configuration of a checkpoint's own scheduler)."""
-    kind, options = SCHEDULERS[sampler.scheduler]
+    solver = SOLVERS[sampler.scheduler]
+    kind = SCHEDULERS[solver.kind]
     # Levels that are not native run over the whole training schedule, which is "linspace" to diffusers.
     spacing = (sampler.spacing or "trailing") if sampler.levels == "native" else "linspace"
-    options = {**options, "timestep_spacing": spacing}
-    if kind in (_EulerAncestral, _SmeaLike):
+    options = {**solver.options, "timestep_spacing": spacing}
+    if issubclass(kind, _EulerAncestral):
         attributes: dict[str, object] = {"levels": sampler.levels, "rho": sampler.rho}
     else:
         # A checkpoint's own scheduler may ask for Karras levels; what this study says counts.
         none = dict.fromkeys(("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"), False)
-        options |= ({} if kind is _DDIM else none) | _FLAGS.get(sampler.levels, {})
+        options |= (none if len(solver.levels) > 1 else {}) | _FLAGS.get(sampler.levels, {})
         attributes = {} if sampler.rho is None else {"rho": sampler.rho}
     if schedule["prediction_type"] == "sample" and hasattr(kind, "reads_x0"):
         attributes["reads_x0"] = True

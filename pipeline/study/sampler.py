@@ -6,23 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.settings import Settings, inside_project
+from pipeline.study.solvers import SOLVERS, Levels
 
-Levels = Literal["native", "karras", "exponential", "polyexponential"]
 Spacing = Literal["trailing", "leading", "linspace"]
-
-_ALL_LEVELS: tuple[Levels, ...] = ("native", "karras", "exponential", "polyexponential")
-# Which noise levels fit which sampler: DDIM steps through the training schedule's own timesteps.
-LEVELS: dict[str, tuple[Levels, ...]] = {
-    "ddim": ("native",),
-    "euler": _ALL_LEVELS,
-    "euler_ancestral": _ALL_LEVELS,
-    "smea_like": _ALL_LEVELS,
-    "heun": _ALL_LEVELS,
-    "dpmsolver++": _ALL_LEVELS,
-    "dpmsolver++_2m_sde": _ALL_LEVELS,
-    "dpmsolver++_sde": _ALL_LEVELS,
-    "unipc": _ALL_LEVELS,
-}
 
 
 class Sampler(Settings):
@@ -43,8 +29,8 @@ class Sampler(Settings):
     @field_validator("scheduler")
     @classmethod
     def _known_scheduler(cls, scheduler: str) -> str:
-        if scheduler not in LEVELS:
-            raise ValueError(f"is unknown; known schedulers: {', '.join(LEVELS)}")
+        if scheduler not in SOLVERS:
+            raise ValueError(f"is unknown; known schedulers: {', '.join(SOLVERS)}")
         return scheduler
 
     @model_validator(mode="after")
@@ -64,9 +50,9 @@ class Sampler(Settings):
 
     @model_validator(mode="after")
     def _levels_fit(self) -> "Sampler":
-        fitting = LEVELS[self.scheduler]
+        fitting = SOLVERS[self.scheduler].levels
         if self.levels not in fitting:
-            others = [name for name, levels in LEVELS.items() if self.levels in levels]
+            others = [name for name, solver in SOLVERS.items() if self.levels in solver.levels]
             raise ValueError(
                 f"scheduler {self.scheduler} has no levels {self.levels}; it takes {', '.join(fitting)}; "
                 f"schedulers with {self.levels}: {', '.join(others)}"

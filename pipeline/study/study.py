@@ -10,7 +10,6 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 
 from pipeline.credentials import credential_in, masked
 from pipeline.errors import InputError, printable
-from pipeline.guidance import dynamic_negative
 from pipeline.layout import EMBEDDED, PARAMS, PICTURES
 from pipeline.prompting.emphasis import check_emphasis
 from pipeline.prompting.prompt_sets import PromptSet
@@ -22,6 +21,7 @@ from pipeline.study.licences import EMBEDDED_LICENCE
 from pipeline.study.model import Model
 from pipeline.study.plain_yaml import read_yaml
 from pipeline.study.sampler import Sampler
+from pipeline.study.solvers import SOLVERS
 from pipeline.study.weaken import Lora
 
 # A hundred times the largest study that is planned for; lists of seeds and prompts must fit the memory.
@@ -183,7 +183,7 @@ class Tracking(Settings):
         return uri
 
 
-# Sections that change no picture and no number; they name machines and people of one place.
+# Settings that change no picture and no number; they name machines and people of one place.
 BESIDE_THE_NUMBERS = {"executor", "labeling", "tracking"}
 
 # Names that the stages give to other things in the folders where arms' files lie.
@@ -235,10 +235,11 @@ class Study(Settings):
                 raise ValueError(f"arms.{name}.negative_prompt: {error}") from None
         for name, arm in self.arms.items():
             scheduler = self.sampler_of(arm).scheduler
-            if arm.is_dynamic and scheduler not in dynamic_negative.SAMPLERS:
+            if arm.is_dynamic and not SOLVERS[scheduler].ancestral_posterior:
+                fitting = ", ".join(name for name, solver in SOLVERS.items() if solver.ancestral_posterior)
                 raise ValueError(
                     f"arms.{name}.schedule dynamic needs the ancestral posterior of each step, which sampler.scheduler "
-                    f"{scheduler} has not; take {', '.join(dynamic_negative.SAMPLERS)}"
+                    f"{scheduler} has not; take {fitting}"
                 )
         return self
 

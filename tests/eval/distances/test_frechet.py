@@ -176,6 +176,14 @@ def test_a_prepared_reference_gives_the_same_distance(n: int, m: int, d: int) ->
     assert FrechetTo(y)(x) == pytest.approx(frechet_distance(x, y), rel=1e-9)
 
 
+@pytest.mark.parametrize(("m", "d"), [(200, 8), (20, 32)])
+def test_a_prepared_reference_gives_the_same_parts(m: int, d: int) -> None:
+    y = gaussian(m, d, 0)
+    for n in (60, 12):
+        x = 1.3 * gaussian(n, d, 1) + 0.2
+        assert vars(FrechetTo(y).shift(x)) == pytest.approx(vars(decompose(x, y)), rel=1e-6)
+
+
 def test_torch_fidelity_computes_the_same_distance() -> None:
     x, y = gaussian(400, 24, 22), 1.2 * gaussian(500, 24, 23) + 0.1
     theirs = fid_statistics_to_metric(fid_features_to_statistics(x), fid_features_to_statistics(y), verbose=False)

@@ -94,7 +94,7 @@ def alignment() -> dict[str, Any]:
 
 
 def comparison() -> dict[str, Any]:
-    """What eval.compare writes: cfg_3 contracts and raises quality, negative_long leaves most undecided."""
+    """What eval.comparison.compare writes: cfg_3 contracts and raises quality, negative_long leaves most undecided."""
     decided = {
         "fd": interval(6.2, 5.9, 6.6),
         "drift": interval(4.0, 3.7, 4.3),

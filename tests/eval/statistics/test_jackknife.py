@@ -7,8 +7,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from eval.distances.anchor import Anchor
 from eval.distances.composition import paired_composition_p_value
+from eval.distances.frechet import FrechetTo
 from eval.distances.frechet_infinity import frechet_infinity, frechet_infinity_replicates
 from eval.distances.mmd import cmmd, cmmd_replicates, kid, kid_replicates
 from eval.distances.two_sample_mmd import mmd_test, paired_mmd_test
@@ -146,7 +146,7 @@ def test_intervals_of_means_and_of_paired_differences_cover_95_percent() -> None
 def test_intervals_of_differences_of_frechet_distances_cover_95_percent(n: int, d: int, apart: str) -> None:
     # Like features: falling variances and heavy tails (a scale of its own for each picture).
     scale = torch.arange(1, d + 1).double().pow(-0.5)
-    anchor = Anchor(gaussian(4 * n, d, seed=1) * scale)
+    from_reference = FrechetTo(gaussian(4 * n, d, seed=1) * scale)
     drift, widths = 0.3 * scale * gaussian(d, seed=2).sign(), 1 + 0.2 * gaussian(d, seed=3).sign()
 
     def arms(k: int) -> tuple[Tensor, Tensor]:
@@ -161,7 +161,7 @@ def test_intervals_of_differences_of_frechet_distances_cover_95_percent(n: int, 
         kept = deletions(torch.arange(n), seed=k)
 
         def difference_of(index: Tensor) -> float:
-            return anchor.shift_of(a[index]).fd - anchor.shift_of(b[index]).fd
+            return from_reference.shift(a[index]).fd - from_reference.shift(b[index]).fd
 
         found = replicates(lambda index: {"fd": difference_of(index)}, n, kept)["fd"]
         return with_pairs(found, difference_of, kept)
@@ -169,7 +169,7 @@ def test_intervals_of_differences_of_frechet_distances_cover_95_percent(n: int, 
     truths = []
     for k in range(10_000, 13_000):
         a, b = arms(k)
-        truths.append(anchor.shift_of(a).fd - anchor.shift_of(b).fd)
+        truths.append(from_reference.shift(a).fd - from_reference.shift(b).fd)
     found = coverage(difference, sum(truths) / len(truths))
     print(n, d, apart, found)
     assert 0.93 <= found <= 0.97

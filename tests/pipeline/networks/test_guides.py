@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 
 from pipeline.errors import InputError
 from pipeline.guidance.algebra import GUIDE, MAIN
+from pipeline.networks.checkpoints import check_fit
 from pipeline.networks.conditioning import Conditioning
-from pipeline.networks.denoiser import DenoisingNetwork, check_pair, load_network
+from pipeline.networks.denoiser import DenoisingNetwork, load_network
 from pipeline.networks.parametrisation import from_x0, signal_and_noise, timestep_at
 from pipeline.networks.weaken import weaken
 from pipeline.sampling.sampler import _Evaluation
@@ -149,7 +150,7 @@ def test_timesteps_of_the_same_noise_level_are_found_back():
 
 def test_a_pair_of_other_channels_is_refused_with_both_numbers(networks_folder):
     main, guide = network(networks_folder), network(networks_folder, "guide")
-    check_pair(main, guide)
+    check_fit(main, guide)
     guide.unet.register_to_config(in_channels=4)
-    with pytest.raises(InputError, match="main works on samples of channels 48, the guide on 4"):
-        check_pair(main, guide)
+    with pytest.raises(InputError, match="channels of a sample is 48 in the main network and 4 in the guide"):
+        check_fit(main, guide)

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from models.tinybooru.denoiser import build_scheduler as training_schedule
 from pipeline.errors import InputError
-from pipeline.networks.checkpoints import WITH_SIGNAL_ALONE
 from pipeline.networks.parametrisation import PREDICTION_TYPES, from_x0
 from pipeline.sampling.sampler import moments
 from pipeline.sampling.schedulers import (
@@ -22,11 +21,12 @@ from pipeline.sampling.schedulers import (
     initial_noise,
     noise_levels,
 )
-from pipeline.study.sampler import LEVELS, Sampler
+from pipeline.study.sampler import Sampler
+from pipeline.study.solvers import SOLVERS
 
 CPU = torch.device("cpu")
 SHAPE = (3, 8, 8)
-EVERY = [(scheduler, levels) for scheduler, fitting in LEVELS.items() for levels in fitting]
+EVERY = [(scheduler, levels) for scheduler, solver in SOLVERS.items() for levels in solver.levels]
 
 
 def sampler(scheduler, levels="native", steps=12, **more):
@@ -116,7 +116,7 @@ def test_a_picture_does_not_depend_on_its_batch(scheduler, levels):
     assert not torch.allclose(together[0], together[1])
 
 
-@pytest.mark.parametrize("scheduler", LEVELS)
+@pytest.mark.parametrize("scheduler", SOLVERS)
 def test_schedulers_that_add_noise_use_the_pictures_own_generator(scheduler):
     """The same start with other random numbers after it: only a stochastic sampler ends elsewhere."""
 
@@ -135,7 +135,7 @@ def test_schedulers_that_add_noise_use_the_pictures_own_generator(scheduler):
     assert torch.equal(end([1]), end([1]))
 
 
-@pytest.mark.parametrize("scheduler", [name for name, fitting in LEVELS.items() if len(fitting) > 1])
+@pytest.mark.parametrize("scheduler", [name for name, solver in SOLVERS.items() if len(solver.levels) > 1])
 @pytest.mark.parametrize("levels", ["karras", "exponential", "polyexponential"])
 def test_noise_levels_are_those_of_k_diffusion(scheduler, levels):
     schedule = training_schedule()
@@ -199,7 +199,7 @@ def test_image_to_image_starts_from_the_picture_with_the_noise_of_its_first_step
     torch.testing.assert_close(seen, (source + sigma * noise) / (1 + sigma**2) ** 0.5, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("scheduler", LEVELS)
+@pytest.mark.parametrize("scheduler", SOLVERS)
 def test_image_to_image_draws_no_random_number_that_its_start_was_drawn_with(scheduler):
     """The start comes from the same seed: the largest one as well."""
     seeds = [1, 2**31 - 1]
@@ -234,17 +234,17 @@ def test_schedules_without_signal_are_drawn_from_by_those_that_know_them():
     """diffusers' argument for them, for v predictions: every level a picture begins at is finite and as large."""
     schedule = DDPMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction").config
     ignoring = []
-    for scheduler in SCHEDULERS:
+    for scheduler in SOLVERS:
         built = build_scheduler(sampler(scheduler), schedule)
         begin(built, 12, [1], SHAPE, CPU)
         if moments(built, 0)[0].sigma < 4000:
             ignoring.append(scheduler)
         assert all(math.isfinite(at.sigma) for at in moments(built, 0))
-    assert sorted(ignoring) == sorted(WITH_SIGNAL_ALONE)
+    assert ignoring == [name for name, solver in SOLVERS.items() if not solver.from_pure_noise]
 
 
-def test_every_scheduler_has_its_levels():
-    assert set(SCHEDULERS) == set(LEVELS)
+def test_every_solver_is_of_a_kind_that_is_there_and_every_kind_is_used():
+    assert {solver.kind for solver in SOLVERS.values()} == set(SCHEDULERS)
 
 
 @pytest.mark.parametrize(
