@@ -11,6 +11,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 # For instance: make repro OVERRIDES="arms.cfg.scale=4"
 OVERRIDES ?=
 PORT ?= 5000
+WORKERS ?= 2
 
 .PHONY: help setup params repro test test-slow chaos lint audit bench fuzz mlflow experiments label-studio label-demo publish train worldcheck lock clean
 
@@ -35,8 +36,9 @@ repro: params ## draw, score, compare, report and track the study; what is done 
 	@$(BIN)/dvc repro
 	@echo "report: reports/index.html   numbers: dvc metrics show   runs: make mlflow"
 
-test: $(READY) ## run the tests
-	$(BIN)/python -m pytest -m "not slow"
+# Two workers, each with the tests of whole files; libraries compute on one core, and whoever waits for another leaves it.
+test: $(READY) ## run the tests on two cores (WORKERS=4)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 test-slow: $(READY) ## run the simulations behind docs/labeling-statistics.md and docs/statistics.md; they take minutes
 	$(BIN)/python -m pytest -m slow -s
