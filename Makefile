@@ -16,7 +16,17 @@ WORKERS ?= 2
 .PHONY: help setup params repro test test-slow chaos lint audit bench fuzz mlflow experiments label-studio label-demo publish train worldcheck lock clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@awk '/^##@ / { print substr($$0, 5) } /^[a-z-]+:.*## / { name = $$0; sub(/:.*/, "", name); sub(/.*## /, ""); printf "  make %-12s %s\n", name, $$0 }' $(MAKEFILE_LIST)
+
+##@ run
+
+repro: params ## generate, measure, compare, report and track the study; finished work is kept
+	@$(BIN)/python -m pipeline.integrity.recover
+	@$(BIN)/dvc repro
+	@echo "report: reports/index.html   numbers: dvc metrics show   runs: make mlflow"
+
+params: $(READY) ## compose conf/ into params.yaml (OVERRIDES="key=value ...")
+	@$(BIN)/python -m pipeline.compose $(OVERRIDES)
 
 setup: $(READY) ## make the Python environment (.venv), once
 
@@ -28,62 +38,62 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-params: $(READY) ## compose conf/ into params.yaml (OVERRIDES="key=value ...")
-	@$(BIN)/python -m pipeline.compose $(OVERRIDES)
+clean: ## delete what `make repro` made (not the environment, not mlflow.db)
+	rm -rf data plots reports .dvc/cache .dvc/tmp
 
-repro: params ## draw, score, compare, report and track the study; what is done stays done
-	@$(BIN)/python -m pipeline.integrity.recover
-	@$(BIN)/dvc repro
-	@echo "report: reports/index.html   numbers: dvc metrics show   runs: make mlflow"
+##@ look
 
-# Two workers, each with the tests of whole files; libraries compute on one core, and whoever waits for another leaves it.
-test: $(READY) ## run the tests on two cores (WORKERS=4)
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
-
-test-slow: $(READY) ## run the simulations behind docs/labeling-statistics.md and docs/statistics.md; they take minutes
-	$(BIN)/python -m pytest -m slow -s
-
-chaos: $(READY) ## kill `dvc repro` at 20 random moments and compare (docs/reliability.md); it takes minutes
-	$(BIN)/python -m pytest -m slow -s tests/integration/test_chaos.py
-
-lint: $(READY) ## ruff and mypy
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-
-audit: $(READY) ## known vulnerabilities of requirements.lock; says so where no database can be reached (AUDIT="...")
-	$(BIN)/python .ci/audit.py $(AUDIT)
-
-bench: $(READY) ## all benchmarks into docs/benchmarks.md, on an idle machine (BENCH="verify study"); over an hour
-	$(BIN)/python -m benchmarks $(BENCH)
-
-fuzz: $(READY) ## 100,000 hostile configurations, prompts, shards and label files (FUZZ="1000 shards"); takes half an hour
-	PYTHONPATH=tests/pipeline nice -n 10 $(BIN)/python tests/fuzz.py $(FUZZ)
-
-mlflow: $(READY) ## look at the runs on http://127.0.0.1:5000 (PORT=...); with MLFLOW_TRACKING_URI: says where they are
+mlflow: $(READY) ## the runs, on http://127.0.0.1:5000 (PORT=...) or where MLFLOW_TRACKING_URI says
 	@$(BIN)/python -m pipeline.tracking.server --port $(PORT)
 
 # `dvc exp show` alone has a column for every param, metric and dependency of every arm: hundreds.
 experiments: $(READY) ## the params and numbers in which DVC's experiments differ (dvc exp run -S ...)
 	@$(BIN)/dvc exp show --no-pager --only-changed --hide-workspace --drop '^(data|eval|labeling|labels|metrics|models|pipeline|prompts|reports)(/[^:]*)?$$|^Created'
 
-label-studio: $(READY) ## start Label Studio on loopback, to label pictures (LABEL_PORT=...)
+##@ label
+
+label-studio: $(READY) ## start Label Studio on loopback, to label images (LABEL_PORT=...)
 	@$(BIN)/python -m labeling.label_studio.server $(if $(LABEL_PORT),--port $(LABEL_PORT))
 
-label-demo: $(READY) ## SIMULATED labels by the embedded judge, to try the loop (ERROR_RATE=0.1 LABELLER=judge)
+label-demo: $(READY) ## SIMULATED labels by the embedded judge (ERROR_RATE=0.1 LABELLER=judge)
 	@$(BIN)/python -m labeling.label_studio.demo --error-rate $(or $(ERROR_RATE),0.1) $(if $(LABELLER),--labeller $(LABELLER))
 
-publish: $(READY) ## the study's dataset to the Hugging Face Hub (REPO=owner/name WHAT=dataset|models PRIVATE=true DRY_RUN=1)
+##@ publish
+
+publish: $(READY) ## study to the Hub (REPO=owner/name WHAT=dataset|models PRIVATE=true DRY_RUN=1)
 	@HF_HUB_OFFLINE=0 $(BIN)/python -m pipeline.publishing.publish $(if $(REPO),repo_id=$(REPO)) $(if $(WHAT),what=$(WHAT)) $(if $(PRIVATE),private=$(PRIVATE)) $(if $(DRY_RUN),--dry-run)
 
-train: $(READY) ## train the embedded networks again; resumes (see models/tinybooru/README.md)
+##@ develop
+
+# Two workers, each with the tests of whole files; libraries compute on one core, and whoever waits for another leaves it.
+test: $(READY) ## run the tests on two cores (WORKERS=4)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+
+test-slow: $(READY) ## run the simulations behind the statistics; takes minutes
+	$(BIN)/python -m pytest -m slow -s
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+chaos: $(READY) ## kill `dvc repro` at 20 random moments (docs/reliability.md); takes minutes
+	$(BIN)/python -m pytest -m slow -s tests/integration/test_chaos.py
+
+fuzz: $(READY) ## 100,000 hostile inputs of each kind; takes half an hour (FUZZ="1000 shards")
+	PYTHONPATH=tests/pipeline nice -n 10 $(BIN)/python tests/fuzz.py $(FUZZ)
+
+audit: $(READY) ## known vulnerabilities in requirements.lock, if a database answers (AUDIT="...")
+	$(BIN)/python .ci/audit.py $(AUDIT)
+
+bench: $(READY) ## all benchmarks, on an idle machine; over an hour (BENCH="verify study")
+	$(BIN)/python -m benchmarks $(BENCH)
+
+train: $(READY) ## train the embedded networks; resumes (models/tinybooru/README.md)
 	$(BIN)/python -m models.tinybooru.train
 
-worldcheck: $(READY) ## draw with the shipped networks and let the judge measure them (resumes; 74 minutes on two cores)
+worldcheck: $(READY) ## let the judge measure the embedded networks; resumes; 74 minutes on two cores
 	$(BIN)/python -m models.tinybooru.worldcheck
 
-lock: $(READY) ## resolve pyproject.toml into requirements.lock anew
+lock: $(READY) ## resolve pyproject.toml into requirements.lock
 	$(BIN)/python -m uv pip compile --quiet --upgrade --python-version 3.11 --no-emit-index-url --no-emit-find-links --extra dev --extra ray --extra s3 pyproject.toml -o requirements.lock
-
-clean: ## delete what `make repro` made (not the environment, not mlflow.db)
-	rm -rf data plots reports .dvc/cache .dvc/tmp

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from pipeline.results.comparison import Interval
+from pipeline.results.interval import Interval
 
 
 def decimals(values: Iterable[float]) -> int:

@@ -1,21 +1,22 @@
-"""Stage `weights`: that a study can be drawn and measured to its end, and digests of what only the configuration names.
+"""Stage `preflight`: every arm can be generated and measured to its end; digests of what dvc.yaml does not name.
 
-DVC cannot watch what its dvc.yaml does not name: networks, folders that pictures start from, versions of libraries, and
-weights that measure. So this stage looks at every run; generation depends on what it finds to draw with, features and
-scores on what there is to measure with. It runs before the first picture, so it is where a study is refused that would
-stop hours later: of an arm that does not fit its networks, or for weights of a score that are missing.
+Those are networks, folders that images start from, versions of libraries, weights that measure, and units of the
+program's code. DVC cannot watch them, so this stage runs every time and the others depend on what it writes. It runs
+before the first image, so it is where a study is refused that would stop hours later: for an arm that does not fit its
+networks, or for missing weights of a score.
 """
 
 import json
 
 from eval.features.plain_text import plain_text
 from eval.needed_files import needed_files
+from pipeline.code_units import write_units
 from pipeline.errors import InputError, run_stage
-from pipeline.generation.arm_checks import check_arms
+from pipeline.experiment import remember_params
 from pipeline.generation.shard_plan import arm_texts, library_versions
-from pipeline.generation.study_digests import study_digests
-from pipeline.layout import MEASURING, WEIGHTS
+from pipeline.layout import CODE, MEASURING, WEIGHTS
 from pipeline.networks.weight_files import remembered_sha256
+from pipeline.preflight import check_arms, study_digests
 from pipeline.stage_arguments import stage_parser
 from pipeline.storage.files import write_atomically
 from pipeline.study.study import Study, load_study
@@ -42,17 +43,21 @@ def check_measurable(study: Study) -> None:
 def main() -> None:
     stage_parser("eval.preflight", __doc__).parse_args()
     study = load_study()
+    changed = write_units(CODE)
+    if changed:
+        print(f"preflight: code that changed since the last run: {', '.join(changed)}")
     check_measurable(study)
     digests = study_digests(study)
     check_arms(study)
     # What decides pixels beside the code, which DVC sees, and the machine: sets travel to others and stay as they are.
     drawing = {**digests, "libraries": library_versions()}
     measuring = {str(path): remembered_sha256(path)[:16] for path in needed_files(study)}
+    remember_params()
     for path, content in ((WEIGHTS, drawing), (MEASURING, measuring)):
         write_atomically(path, f"{json.dumps(content, indent=2)}\n".encode())
     found = (f"{part} {digest or 'missing, and no arm uses it'}" for part, digest in digests.items())
     print(
-        f"weights: {len(study.arms)} arms fit their networks; {', '.join(found)}; "
+        f"preflight: {len(study.arms)} arms fit their networks; {', '.join(found)}; "
         f"{len(measuring)} files that measure are there"
     )
 

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.errors import InputError, run_stage
+from pipeline.experiment import remember_params
 from pipeline.generation.arm_texts import study_prompts
 from pipeline.layout import CONF, PARAMS, PICTURES
 from pipeline.storage.files import write_atomically
@@ -101,6 +102,7 @@ def main() -> None:
     if not PARAMS.exists() or PARAMS.read_text("utf-8") != text:
         write_atomically(PARAMS, text.encode())
         print(f"{PARAMS}: study '{study.name}' with arms {', '.join(study.arms)}; next: dvc repro")
+    remember_params()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
+from pipeline.experiment import restore_params
+
 # What the machine refuses to write, and a person can change.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 # torch has a type for what its own allocator of a GPU's memory cannot give; the others have nothing but a text.
@@ -37,9 +39,20 @@ def run_stage(stage: Callable[[], None]) -> None:
     """Run a stage; the exit code is 0, or 2 with one line on standard error for an InputError or a disk that refuses.
 
     A signal ends it with 128 and the signal's number, as shells count: 130 for Ctrl-C, 143 for a termination, after
-    every `finally`. What was finished before is kept.
+    every `finally`. What was finished before is kept. A failure within a DVC experiment leaves params.yaml as it was
+    before the experiment.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    try:
+        _run(stage)
+    except BaseException as error:
+        failed = not isinstance(error, SystemExit) or error.code not in (None, 0)
+        if failed and restore_params():
+            print("params.yaml is again what it was before the experiment", file=sys.stderr)
+        raise
+
+
+def _run(stage: Callable[[], None]) -> None:
     try:
         stage()
     except InputError as error:

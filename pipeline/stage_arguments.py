@@ -6,9 +6,10 @@ from typing import Any
 
 import yaml
 
+from pipeline.layout import CODE
+
 _PIPELINE = Path("dvc.yaml")
-# Dependencies that are the program itself.
-_CODE = ("eval", "labeling", "pipeline")
+_RUN = ["sh", "pipeline/stage.sh"]
 
 
 def stage_parser(module: str, documentation: str | None) -> argparse.ArgumentParser:
@@ -25,11 +26,11 @@ def _reads_and_writes(module: str) -> str:
     if not _PIPELINE.is_file():
         return ""
     stages = [stage.get("do", stage) for stage in yaml.safe_load(_PIPELINE.read_text("utf-8"))["stages"].values()]
-    own = [stage for stage in stages if stage["cmd"].split()[:3] == ["python", "-m", module]]
+    own = [stage for stage in stages if stage["cmd"].split()[:3] == [*_RUN, module]]
 
     def names(*keys: str) -> str:
         found = {_name(entry) for stage in own for key in keys for entry in stage.get(key, [])}
-        return ", ".join(sorted(name for name in found if Path(name).parts[0] not in _CODE)) or "nothing"
+        return ", ".join(sorted(name for name in found if CODE not in Path(name).parents)) or "nothing"
 
     params = sorted({_name(entry) for stage in own for entry in stage.get("params", [])} - {"params.yaml"})
     settings = f"params.yaml ({', '.join(params)})" if params else "params.yaml"

@@ -12,7 +12,7 @@ from PIL import Image as PillowImage
 
 from pipeline.cost.shard_cost import Cost, ShardCost
 from pipeline.generation.shard_files import SET_FEATURES
-from pipeline.results.comparison import Interval
+from pipeline.results.interval import Interval
 from pipeline.results.rates import VERDICTS, LabelledPictures, Rate, Rates, Strength
 from pipeline.storage.shards import encode_png, write_shard
 

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval.statistics.bootstrap import Interval, mean_interval
+from eval.statistics.bootstrap import mean_interval
+from pipeline.results.interval import Interval
 
 # A direction shorter than this share of the prediction is rounding: half precision has ten bits behind the point.
 _COINCIDES = 1e-3

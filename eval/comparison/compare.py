@@ -29,13 +29,14 @@ from eval.distances.frechet import frechet_distance
 from eval.features.extraction import REFERENCE, SetFeatures, load_features
 from eval.scorers.kinds import KINDS
 from eval.scorers.tags import fit_tag_reader, tag_shares
-from eval.statistics.bootstrap import Interval, statistic_interval
+from eval.statistics.bootstrap import statistic_interval
 from eval.statistics.holm import holm
 from eval.statistics.jackknife import deletions
 from pipeline.errors import InputError, run_stage
-from pipeline.generation.study_digests import study_digests
 from pipeline.layout import COSTS, FEATURES, METRICS, PLOTS, TRACES
+from pipeline.preflight import study_digests
 from pipeline.results.comparison import COMPARISON, Alignment, ComparedArm, Comparison, Floor
+from pipeline.results.interval import Interval
 from pipeline.stage_arguments import stage_parser
 from pipeline.storage.files import file_digest, fingerprint, write_atomically
 from pipeline.storage.json_file import seal_json

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from eval.comparison.frontier import dominated_area, value_at
-from eval.statistics.bootstrap import Interval, bounded, wilson_interval
+from eval.statistics.bootstrap import bounded, wilson_interval
 from eval.statistics.jackknife import Replicates, combined
+from pipeline.results.interval import Interval
 from pipeline.study.arm import Arm
 
 # What strength is measured by, and the replicates behind it.

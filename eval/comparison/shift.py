@@ -18,8 +18,9 @@ from eval.distances.two_sample_mmd import mmd_test, paired_mmd_test
 from eval.features.extraction import SetFeatures
 from eval.scorers.kinds import KINDS
 from eval.scorers.tags import TagReader
-from eval.statistics.bootstrap import Interval, bounded
+from eval.statistics.bootstrap import bounded
 from eval.statistics.jackknife import Replicates, combined, deletions, replicates
+from pipeline.results.interval import Interval
 from pipeline.study.study import Metrics
 
 DIRECTIONS = 4

@@ -10,9 +10,9 @@ from pipeline.results.comparison import (
     ArmVerdicts,
     ComparedArm,
     Floor,
-    Interval,
     Verdict,
 )
+from pipeline.results.interval import Interval
 
 UNDECIDED = "undecided"
 # The cosine of directions that are called the same: less than a fifth of the one's square is outside the other.

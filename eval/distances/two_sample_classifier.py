@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from eval.distances.frechet import comparable
-from eval.statistics.bootstrap import Interval
+from pipeline.results.interval import Interval
 
 FOLDS = 5
 

@@ -1,18 +1,13 @@
-"""Stage `features@<set>`: an image set becomes one file of vectors an extractor, with their ids and provenance."""
+"""Features: an image set becomes one file of vectors per extractor, with their ids and provenance."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from eval.features import clip as clip_module
-from eval.features import dinov2 as dinov2_module
-from eval.features import extractor as extractor_module
-from eval.features import inception as inception_module
-from eval.features import pyramid as pyramid_module
 from eval.features.clip import Clip, load_clip
 from eval.features.dinov2 import load_dinov2
 from eval.features.extractor import Extractor, embed_images
@@ -20,24 +15,24 @@ from eval.features.inception import load_inception
 from eval.features.plain_text import plain_text
 from eval.features.pyramid import Pyramid
 from eval.needed_files import extractor_files
-from pipeline.errors import InputError, printable, run_stage
+from pipeline.code_units import unit_digests
+from pipeline.errors import InputError, printable
 from pipeline.execution.allocator import keep_freed_memory
-from pipeline.execution.executor import Job, local_devices, run_tasks, runs_here
+from pipeline.execution.executor import local_devices, run_tasks, runs_here
+from pipeline.execution.jobs import Job
 from pipeline.execution.termination import Termination
 from pipeline.layout import FEATURES, REFERENCE_SET, SETS
 from pipeline.prompting.text_settings import TextSettings
-from pipeline.stage_arguments import stage_parser
-from pipeline.storage.files import file_digest, fingerprint, remove_leftovers, write_atomically
+from pipeline.storage.files import fingerprint, remove_leftovers, write_atomically
 from pipeline.storage.images import DAMAGED, decode_picture, open_picture
 from pipeline.storage.remote_path import AnyPath
 from pipeline.storage.shards import read_table, set_fingerprint, shard_paths
 from pipeline.storage.tensor_file import encode_tensors, read_tensors
 from pipeline.study.executor import Executor
 from pipeline.study.study import Extractor as ExtractorSettings
-from pipeline.study.study import load_study
+from pipeline.study.study import Study
 
 REFERENCE = "reference"
-_CODE = (clip_module, dinov2_module, extractor_module, inception_module, pyramid_module)
 
 
 @dataclass(frozen=True)
@@ -74,15 +69,33 @@ def provenance_of(folder: AnyPath, name: str, extractor: Extractor) -> dict[str,
         "extractor_digest": extractor.digest,
         "resize": extractor.resize,
         "precision": extractor.precision,
-        "code": fingerprint([file_digest(Path(str(module.__file__))) for module in _CODE]),
+        "code": fingerprint(dict(unit_digests("eval/features"))),
         "set": set_fingerprint(folder),
     }
 
 
 @dataclass(frozen=True)
-class Part:
-    """What is embedded of one shard, the `number`-th of its set: the files of its pictures, and their prompts."""
+class Wanted:
+    """The vectors of one image set in one feature space: the set's folder, the extractor, and the file they go to.
 
+    `text` says how prompts are read; without it they are what they say, as the captions of real images are.
+    """
+
+    folder: AnyPath
+    extractor: str
+    settings: ExtractorSettings
+    path: Path
+    text: TextSettings | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is embedded of one shard, the `number`-th of its set: the files of its images, and their prompts.
+
+    `of` numbers the set and space that it is wanted for, among those of a run.
+    """
+
+    of: int
     number: int
     shard: str
     ids: list[str]
@@ -92,9 +105,11 @@ class Part:
 
 @dataclass(frozen=True)
 class EmbeddedPart:
-    """Vectors of a part's pictures [N, D] and prompts [N, D or 0]."""
+    """Ids [N] of a part, and the vectors of its images [N, D] and prompts [N, D or 0]."""
 
+    of: int
     number: int
+    ids: list[str]
     images: torch.Tensor
     texts: torch.Tensor
 
@@ -105,7 +120,7 @@ def embed_part(extractor: Extractor, part: Part) -> EmbeddedPart:
     pictures = (open_picture(picture) for picture in part.pictures)
     texts = extractor.embed_texts(part.prompts) if isinstance(extractor, Clip) else torch.zeros(len(part.prompts), 0)
     try:
-        return EmbeddedPart(part.number, embed_images(extractor, pictures), texts)
+        return EmbeddedPart(part.of, part.number, part.ids, embed_images(extractor, pictures), texts)
     except (OSError, *DAMAGED):
         _check_pictures(part)
         raise
@@ -123,37 +138,27 @@ def _check_pictures(part: Part) -> None:
             ) from None
 
 
-def extract(
-    folder: AnyPath,
-    name: str,
-    extractor: Extractor,
-    embed: Callable[[Iterable[Part]], Iterable[EmbeddedPart]] | None = None,
-    text: TextSettings | None = None,
-) -> SetFeatures:
-    """Vectors of the pictures (and prompts, where the extractor reads them) of an image set.
+def extract(folder: AnyPath, name: str, extractor: Extractor, text: TextSettings | None = None) -> SetFeatures:
+    """Vectors of the images (and prompts, where the extractor reads them) of an image set, computed here.
 
-    `text` says how prompts are read; without it they are what they say, as the captions of real pictures are.
-    `embed` does the work where it is not done by `extractor` in this process. Raises InputError.
+    `text` is as in Wanted. Raises InputError.
     """
-    ids: list[str] = []
+    embedded = [embed_part(extractor, part) for part in _parts(0, folder, text)]
+    return _joined(embedded, provenance_of(folder, name, extractor))
 
-    def parts() -> Iterator[Part]:
-        for number, path in enumerate(shard_paths(folder)):
-            table = read_table(path, ["image_id", "image", "prompt"])
-            ids_here = table.column("image_id").to_pylist()
-            ids.extend(ids_here)
-            pictures = [cell["bytes"].as_py() for cell in table.column("image")]
-            prompts = [plain_text(prompt, text or TextSettings()) for prompt in table.column("prompt").to_pylist()]
-            yield Part(number, str(path), ids_here, pictures, prompts)
 
-    embedded = []
-    with tqdm(desc=f"features {folder.name} {name}", unit="picture", disable=None) as bar:
-        for part in (partial(map, partial(embed_part, extractor)) if embed is None else embed)(parts()):
-            embedded.append(part)
-            bar.update(len(part.images))
-    embedded.sort(key=lambda part: part.number)
+def _parts(of: int, folder: AnyPath, text: TextSettings | None) -> Iterator[Part]:
+    for number, path in enumerate(shard_paths(folder)):
+        table = read_table(path, ["image_id", "image", "prompt"])
+        pictures = [cell["bytes"].as_py() for cell in table.column("image")]
+        prompts = [plain_text(prompt, text or TextSettings()) for prompt in table.column("prompt").to_pylist()]
+        yield Part(of, number, str(path), table.column("image_id").to_pylist(), pictures, prompts)
+
+
+def _joined(embedded: list[EmbeddedPart], provenance: dict[str, str]) -> SetFeatures:
+    embedded = sorted(embedded, key=lambda part: part.number)
     images, texts = (torch.cat([getattr(part, kind) for part in embedded]) for kind in ("images", "texts"))
-    return SetFeatures(ids, images, texts, provenance_of(folder, name, extractor))
+    return SetFeatures([image_id for part in embedded for image_id in part.ids], images, texts, provenance)
 
 
 def save_features(path: AnyPath, features: SetFeatures) -> None:
@@ -171,59 +176,72 @@ def load_features(path: AnyPath) -> SetFeatures:
         raise InputError(f"{path} is no feature file, it has no {error}; delete it and run `dvc repro`") from None
 
 
-def refresh(
-    folder: Path,
-    name: str,
-    settings: ExtractorSettings,
-    path: Path,
-    executor: Executor,
-    text: TextSettings | None = None,
-) -> bool:
-    """Bring one feature file up to date; False where it was. Raises InputError."""
-    extractor = load_extractor(settings, local_devices()[0])
+def refresh(wanted: Sequence[Wanted], executor: Executor) -> list[bool]:
+    """Bring feature files up to date; for each whether it was written. Each is written as soon as it is whole.
+
+    Every extractor is loaded once here, and once by each worker that embeds with it. Raises InputError.
+    """
+    device = local_devices()[0]
+    settings = {one.extractor: one.settings for one in wanted}
+    extractors = {name: load_extractor(own, device) for name, own in settings.items()}
+    provenances = [provenance_of(one.folder, one.extractor, extractors[one.extractor]) for one in wanted]
+    stale = [k for k, one in enumerate(wanted) if not _is_fresh(one.path, provenances[k])]
+    names = [one.extractor for one in wanted]
+
+    def here(_: torch.device) -> Callable[[Part], EmbeddedPart]:
+        return lambda part: embed_part(extractors[names[part.of]], part)
+
+    elsewhere = partial(_embedder, settings, names, torch.get_num_threads())
+    job: Job[Part, EmbeddedPart] = here if runs_here(executor) else elsewhere
+    parts = (part for k in stale for part in _parts(k, wanted[k].folder, wanted[k].text))
+    lacking = {k: len(shard_paths(wanted[k].folder)) for k in stale}
+    found: dict[int, list[EmbeddedPart]] = {k: [] for k in stale}
+    with tqdm(desc="features", unit="image", disable=None) as bar:
+        # A file is made in minutes and has no finished parts, so that a termination ends at once.
+        for part in run_tasks(executor, job, parts, Termination()):
+            found[part.of].append(part)
+            bar.update(len(part.ids))
+            if len(found[part.of]) == lacking[part.of]:
+                save_features(wanted[part.of].path, _joined(found.pop(part.of), provenances[part.of]))
+    return [k in lacking for k in range(len(wanted))]
+
+
+def _is_fresh(path: Path, provenance: dict[str, str]) -> bool:
     try:
-        fresh = load_features(path).provenance == provenance_of(folder, name, extractor)
+        return load_features(path).provenance == provenance
     except InputError:
-        fresh = False
-    if fresh:
         return False
 
-    def embed(parts: Iterable[Part]) -> Iterator[EmbeddedPart]:
-        # A file is made in minutes and has no finished parts, so that a termination ends at once.
-        here: Job[Part, EmbeddedPart] = lambda _: partial(embed_part, extractor)  # noqa: E731
-        elsewhere = partial(_embedder, settings, torch.get_num_threads())
-        return run_tasks(executor, here if runs_here(executor) else elsewhere, parts, Termination())
 
-    save_features(path, extract(folder, name, extractor, embed, text))
-    return True
-
-
-def _embedder(settings: ExtractorSettings, threads: int, device: torch.device) -> Callable[[Part], EmbeddedPart]:
-    """A job (pipeline/execution/executor.py): embeds parts."""
+def _embedder(
+    settings: Mapping[str, ExtractorSettings], names: Sequence[str], threads: int, device: torch.device
+) -> Callable[[Part], EmbeddedPart]:
+    """A job (pipeline/execution/jobs.py): embeds parts of any set with its extractor, each loaded on first use."""
     torch.set_num_threads(threads)
-    return partial(embed_part, load_extractor(settings, device))
+    loaded = cache(lambda name: load_extractor(settings[name], device))
+    return lambda part: embed_part(loaded(names[part.of]), part)
 
 
-def main() -> None:
-    parser = stage_parser("eval.features.extraction", __doc__)
-    parser.add_argument("--set", required=True, help="an arm of params.yaml, or reference")
-    chosen = parser.parse_args().set
-    study = load_study()
-    if chosen != REFERENCE:
-        study.arm(chosen)
-    folder = REFERENCE_SET if chosen == REFERENCE else SETS / chosen
-    # Sums are split among threads, and rounded so: as many on every machine.
-    torch.set_num_threads(study.generate.threads)
-    paths = {name: FEATURES / chosen / f"{name}.safetensors" for name in study.features.extractors}
-    # The folder is persisted, so that another extractor does not cost those that are done.
-    for stale in set((FEATURES / chosen).glob("*.safetensors")) - set(paths.values()):
+def study_features(study: Study, sets: Sequence[str]) -> list[Wanted]:
+    """The feature files of some of a study's sets: arms by name, or the reference set (REFERENCE)."""
+    return [
+        Wanted(
+            REFERENCE_SET if name == REFERENCE else SETS / name,
+            extractor,
+            settings,
+            FEATURES / name / f"{extractor}.safetensors",
+            None if name == REFERENCE else study.text,
+        )
+        for name in sets
+        for extractor, settings in study.features.extractors.items()
+    ]
+
+
+def clear_features(study: Study, name: str) -> None:
+    """Delete vectors of extractors that the study does not have, and what killed writes have left."""
+    folder = FEATURES / name
+    for stale in set(folder.glob("*.safetensors")) - {
+        folder / f"{own}.safetensors" for own in study.features.extractors
+    }:
         stale.unlink()
-    remove_leftovers(FEATURES / chosen)
-    for name, settings in study.features.extractors.items():
-        text = None if chosen == REFERENCE else study.text
-        made = refresh(folder, name, settings, paths[name], study.executor, text)
-        print(f"features {chosen}: {paths[name]} {'written' if made else 'is up to date'}")
-
-
-if __name__ == "__main__":
-    run_stage(main)
+    remove_leftovers(folder)

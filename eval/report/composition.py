@@ -4,7 +4,8 @@ from typing import Any
 
 from eval.notation import p_value, quoted
 from eval.report.figures import layout
-from pipeline.results.comparison import Comparison, Composition, Interval
+from pipeline.results.comparison import Comparison, Composition
+from pipeline.results.interval import Interval
 
 # Okabe and Ito's, each with a hatching of its own.
 _FILLS = (("#0072B2", ""), ("#D55E00", "/"), ("#009E73", "x"), ("#E69F00", "."))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.results.comparison import Alignment, ComparedArm, Comparison, Interval, TraceStep
+from pipeline.results.comparison import Alignment, ComparedArm, Comparison, TraceStep
+from pipeline.results.interval import Interval
 from pipeline.results.rates import SIMULATED, Rates
 from pipeline.storage.shards import read_set
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from eval.notation import quoted
-from pipeline.results.comparison import ComparedArm, Comparison, Interval
+from pipeline.results.comparison import ComparedArm, Comparison
+from pipeline.results.interval import Interval
 from pipeline.results.rates import SIMULATED, VERDICTS, LabelledPictures, Rate, Rates, Verdict
 
 VERDICT_LABELS: dict[Verdict, str] = {

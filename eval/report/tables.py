@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from eval.notation import decimals, number, span
-from pipeline.results.comparison import ComparedArm, Interval
+from pipeline.results.comparison import ComparedArm
+from pipeline.results.interval import Interval
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Stage `score@<arm>`: per-image scores of an arm, and its distance from the reference set."""
+"""The scores of an arm: per image, and of the whole set against the reference set."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -29,17 +29,20 @@ from eval.scorers.lpips import check_repeats, load_lpips, within_prompt_lpips
 from eval.scorers.malformed import load_classifier
 from eval.scorers.preference import load_preference, preference_scores
 from eval.scorers.realism import realism
-from eval.statistics.bootstrap import Interval, bounded, mean_interval, statistic_interval, wilson_interval
+from eval.statistics.bootstrap import bounded, mean_interval, statistic_interval, wilson_interval
 from eval.statistics.clusters import prompt_clusters
 from eval.statistics.jackknife import deletion_groups
-from pipeline.errors import InputError, run_stage
+from pipeline.code_units import unit_digests
+from pipeline.errors import InputError
 from pipeline.layout import FEATURES, METRICS, SCORES, SETS
-from pipeline.stage_arguments import stage_parser
-from pipeline.storage.files import file_digest, write_atomically
+from pipeline.layout import HEADLINES as HEADLINES_OF_ARMS
+from pipeline.networks.weight_files import remembered_sha256
+from pipeline.results.interval import Interval
+from pipeline.storage.files import file_digest, fingerprint, write_atomically
 from pipeline.storage.images import open_picture
-from pipeline.storage.json_file import seal_json
-from pipeline.storage.shards import decode_images, read_set, write_shard
-from pipeline.study.study import Metrics, Study, load_study
+from pipeline.storage.json_file import read_json_text, seal_json
+from pipeline.storage.shards import decode_images, read_set, read_table, table_fingerprint, write_shard
+from pipeline.study.study import Metrics, Study
 
 SCORE_FEATURES = Features(
     {
@@ -56,6 +59,8 @@ SCORE_FEATURES = Features(
         "inside_reference": Value("bool"),
     }
 )
+# The code behind a score (pipeline/code_units.py).
+MEASURING_UNITS = ("eval/distances", "eval/features", "eval/scorers", "eval/statistics")
 # The jackknife of an extrapolation costs a whole extrapolation a group.
 EXTRAPOLATION_GROUPS = 32
 # What metrics/<arm>.json holds beside n: the columns of `dvc metrics show`, which fit a line of 120 characters.
@@ -158,33 +163,50 @@ def median_interval(values: torch.Tensor, settings: Metrics, clusters: torch.Ten
     return statistic_interval(lambda index: float(values[index].median()), len(values), *ask)
 
 
+class Scorers:
+    """What a study scores images with, loaded once for all of its arms, on `device`.
+
+    Raises InputError, with the command that fetches them, for weights that are missing.
+    """
+
+    def __init__(self, study: Study, device: torch.device):
+        settings = study.metrics
+        self.classifier = load_classifier(Path(settings.malformed_classifier), device)
+        self.head = load_aesthetic_head(Path(settings.aesthetic_head))
+        self.clip = load_clip(Path(study.features.extractors[study.features.primary].weights), device)
+        prompts = load_kind_prompts(Path(settings.kind_prompts))
+        self.kinds = {kind: self.clip.embed_texts(texts) for kind, texts in prompts.items()}
+        self.preference = {name: load_preference(name, Path(path), device) for name, path in settings.scorers.items()}
+        self.lpips = load_lpips(Path(settings.lpips), device) if settings.lpips else None
+
+    def digests(self) -> dict[str, object]:
+        """The digests of the learned scores' weights by name."""
+        digests: dict[str, object] = {name: model.digest for name, model in self.preference.items()}
+        return digests if self.lpips is None else {**digests, "lpips": self.lpips[1]}
+
+
 def learned_scores(
-    pictures: pa.Table, asked: list[str], settings: Metrics, device: torch.device
-) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
-    """The columns [N] of the scores that the study asks for by name, and the digests of their weights.
+    pictures: pa.Table, asked: list[str], settings: Metrics, scorers: Scorers
+) -> dict[str, torch.Tensor]:
+    """The columns [N] of the scores that the study asks for by name.
 
     Preference scores for the prompts `asked` [N] of the pairs, and LPIPS among the pictures of one of these (NaN for a
     picture that is compared with none). An arm that draws without its prompt is so compared over the same pairs of
-    pictures as one that draws with it.
-    Raises InputError where weights are missing, and ValueError where LPIPS has nothing to compare.
+    pictures as one that draws with it. Raises ValueError where LPIPS has nothing to compare.
     """
     if settings.lpips:
         check_repeats(asked)
-    # All weights are looked at before any picture is.
-    models = {name: load_preference(name, Path(path), device) for name, path in settings.scorers.items()}
-    lpips = load_lpips(Path(settings.lpips), device) if settings.lpips else None
     columns: dict[str, torch.Tensor] = {}
-    for name, model in models.items():
+    for name, model in scorers.preference.items():
         shown = tqdm(decode_images(pictures), f"score: {name}", len(pictures), unit="picture", disable=None)
         columns[name] = preference_scores(model, shown, asked)
-    digests: dict[str, object] = {name: model.digest for name, model in models.items()}
-    if lpips is not None:
-        distance, digests["lpips"] = lpips
+    if scorers.lpips is not None:
+        distance, _ = scorers.lpips
         cells = pictures.column("image")
         columns["lpips"] = within_prompt_lpips(
             lambda k: open_picture(cells[k]["bytes"].as_py()), asked, distance, settings.seed
         )
-    return columns, digests
+    return columns
 
 
 def known_mean(values: torch.Tensor, settings: Metrics, clusters: torch.Tensor | None) -> Interval:
@@ -194,17 +216,17 @@ def known_mean(values: torch.Tensor, settings: Metrics, clusters: torch.Tensor |
     return mean_interval(values[known], settings.resamples, settings.level, settings.seed, belongs)
 
 
-def score_arm(study: Study, arm: str) -> ArmScores:
-    """All scores of one arm from its features, its pictures and the reference's features. Raises InputError."""
+def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScores:
+    """All scores of one arm from its features, its images and the reference's features.
+
+    `scorers` are loaded unless given. Raises InputError, and ValueError for sets that a metric cannot measure.
+    """
     study.arm(arm)
     settings = study.metrics
     features = load_features(FEATURES / arm / f"{study.features.primary}.safetensors")
     reference = load_features(FEATURES / REFERENCE / f"{study.features.primary}.safetensors")
     check_comparable(features, reference)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    classifier = load_classifier(Path(settings.malformed_classifier), device)
-    head = load_aesthetic_head(Path(settings.aesthetic_head))
-    prompts = load_kind_prompts(Path(settings.kind_prompts))
+    scorers = scorers or Scorers(study, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     pictures = read_set(SETS / arm, ["image_id", "pair_id", "image", "prompt"])
     asked = load_features(FEATURES / study.baseline / f"{study.features.primary}.safetensors")
     pairs = read_set(SETS / study.baseline, ["pair_id", "prompt"])
@@ -212,13 +234,10 @@ def score_arm(study: Study, arm: str) -> ArmScores:
         raise InputError(f"arms '{arm}' and '{study.baseline}' do not share their pairs; run `dvc repro`")
     if pictures.column("image_id").to_pylist() != features.ids:
         raise InputError(f"features of '{arm}' belong to other pictures than {SETS / arm} holds; run `dvc repro`")
-    clip = load_clip(Path(study.features.extractors[study.features.primary].weights), device)
-    kinds = kind_probabilities(
-        features.images, {kind: clip.embed_texts(texts) for kind, texts in prompts.items()}, clip.logit_scale
-    )
+    kinds = kind_probabilities(features.images, scorers.kinds, scorers.clip.logit_scale)
     k = settings.precision_recall_k
     asked_for = [plain_text(prompt, study.text) for prompt in pairs.column("prompt").to_pylist()]
-    learned, digests = learned_scores(pictures, asked_for, settings, device)
+    learned = learned_scores(pictures, asked_for, settings, scorers)
     clusters = prompt_clusters(pictures.column("prompt").to_pylist())
     # An arm without prompts is still scored with those of the pairs.
     of_pairs = dict.fromkeys(("clip_score", *learned), prompt_clusters(asked_for))
@@ -230,8 +249,8 @@ def score_arm(study: Study, arm: str) -> ArmScores:
         # What the pair was asked for, the same text for every arm: an arm that drew another prompt, or none, would
         # otherwise be compared with the baseline on two texts.
         "clip_score": clip_score(features.images, asked.texts),
-        "aesthetic": head(features.images),
-        "p_malformed": classifier(shown("malformed")),
+        "aesthetic": scorers.head(features.images),
+        "p_malformed": scorers.classifier(shown("malformed")),
         **{f"kind_{kind}": kinds[:, column] for column, kind in enumerate(KINDS)},
         "realism": realism(features.images, reference.images, k),
         **vars(finish(shown("finish"))),
@@ -275,7 +294,7 @@ def score_arm(study: Study, arm: str) -> ArmScores:
         "aesthetic_head": file_digest(Path(settings.aesthetic_head)),
         "malformed_classifier": file_digest(Path(settings.malformed_classifier)),
         "kind_prompts": file_digest(Path(settings.kind_prompts)),
-        **digests,
+        **scorers.digests(),
     }
     return ArmScores(images, sets, points, provenance)
 
@@ -287,14 +306,33 @@ def _of_extractor(
     return {f"{name}_{metric}": interval for metric, interval in found.items()}
 
 
-def main() -> None:
-    parser = stage_parser("eval.scorers.arm_scores", __doc__)
-    parser.add_argument("--arm", required=True, help="an arm of params.yaml")
-    arm = parser.parse_args().arm
-    try:
-        found = score_arm(load_study(), arm)
-    except ValueError as error:  # what metrics raise for sets that they cannot measure
-        raise InputError(f"arm '{arm}' cannot be scored: {error}") from None
+def arm_inputs(study: Study, arm: str) -> str:
+    """Digest of everything that determines an arm's scores: equal inputs, equal scores. Raises InputError.
+
+    Feature files say what determines them, so their provenance stands for the images and for the extractors.
+    """
+    sets = (arm, study.baseline, REFERENCE)
+    spaces = {
+        name: [load_features(FEATURES / folder / f"{name}.safetensors").provenance for folder in sets]
+        for name in study.features.extractors
+    }
+    settings = study.metrics
+    files = [settings.aesthetic_head, settings.malformed_classifier, settings.kind_prompts, settings.lpips]
+    files += [str(path) for folder in settings.scorers.values() for path in sorted(Path(folder).glob("*"))]
+    return fingerprint(
+        {
+            "features": spaces,
+            "primary": study.features.primary,
+            "metrics": settings.model_dump(),
+            "text": study.text.model_dump(),
+            "files": {path: remembered_sha256(Path(path)) for path in files if path and Path(path).is_file()},
+            "code": {unit: dict(unit_digests(unit)) for unit in MEASURING_UNITS},
+        }
+    )
+
+
+def write_scores(arm: str, found: ArmScores, inputs: str) -> dict[str, float]:
+    """Write an arm's scores and numbers, the last that says they are all there; returns its headline numbers."""
     table = read_set(SETS / arm, ["image_id", "pair_id"])
     columns: dict[str, list[object]] = {
         **table.to_pydict(),
@@ -304,18 +342,31 @@ def main() -> None:
     kept = Features({**SCORE_FEATURES, **learned})
     write_shard(SCORES / f"{arm}.parquet", columns, kept, str(found.provenance["set"]))
     # Short and flat; every other number, the intervals and the provenance are in the file beside it.
-    short = {name: round(found.sets[name].value, 4) for name in HEADLINES}
-    n = found.sets["fd"].n
+    short = {**{name: round(found.sets[name].value, 4) for name in HEADLINES}, "n": found.sets["fd"].n}
     scores = {name: asdict(interval) for name, interval in found.sets.items()}
-    detail = {"arm": arm, "scores": scores, "points": found.points, "provenance": found.provenance}
+    provenance = {**found.provenance, "inputs": inputs}
+    detail = {"arm": arm, "scores": scores, "points": found.points, "provenance": provenance}
     # Without a checksum: `dvc metrics show` prints every key, and no stage reads the file.
-    write_atomically(METRICS / f"{arm}.json", (json.dumps({**short, "n": n}, indent=2) + "\n").encode())
+    write_atomically(HEADLINES_OF_ARMS / f"{arm}.json", (json.dumps(short, indent=2) + "\n").encode())
     write_atomically(METRICS / "detail" / f"{arm}.json", seal_json(json.dumps(detail, indent=2)))
-    print(
-        f"score {arm}: FD {short['fd']}, precision {short['precision']}, recall {short['recall']}, "
-        f"CLIP score {short['clip_score']}, malformed {short['malformed']} (N = {n}) in {METRICS / arm}.json"
-    )
+    return short
 
 
-if __name__ == "__main__":
-    run_stage(main)
+def holds_scores(arm: str, inputs: str) -> bool:
+    """Whether an arm's scores are there, whole and made of `inputs`."""
+    try:
+        detail = json.loads(read_json_text(METRICS / "detail" / f"{arm}.json"))
+        scored = table_fingerprint(read_table(SCORES / f"{arm}.parquet", ["image_id"]))
+        made_of = detail["provenance"]
+        return made_of.get("inputs") == inputs and made_of["set"] == scored and headline(arm) is not None
+    except (OSError, InputError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def headline(arm: str) -> dict[str, float] | None:
+    """An arm's headline numbers; None where there are none."""
+    try:
+        numbers: dict[str, float] = json.loads((HEADLINES_OF_ARMS / f"{arm}.json").read_text("utf-8"))
+        return numbers
+    except (OSError, ValueError):
+        return None

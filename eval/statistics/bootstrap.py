@@ -7,25 +7,17 @@ jackknife with Student's t takes their place.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from eval.statistics.jackknife import Replicates
 from eval.statistics.wilson import wilson_bounds
+from pipeline.results.interval import Interval
 
 # With 12 pictures each, the bootstrap's 95 % were 86 % for 5 clusters and 91 % for 16, those of subsets 78 and 87 %.
 FEW_CLUSTERS = 50
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A number with its confidence interval [`low`, `high`], from `n` images (or pairs of images)."""
-
-    value: float
-    low: float
-    high: float
-    n: int
 
 
 def bounded(interval: Interval, least: float, most: float = math.inf) -> Interval:
@@ -130,8 +122,6 @@ def wilson_interval(successes: int, n: int, level: float) -> Interval:
 
 
 def _left_out_one_by_one(value: float, without: Tensor, n: int, level: float) -> Interval:
-    from eval.statistics.jackknife import Replicates  # which takes Interval from here
-
     return Replicates(value, without, n).interval(level)
 
 

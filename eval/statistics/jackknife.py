@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from eval.statistics.bootstrap import Interval
+from pipeline.results.interval import Interval
 
 GROUPS = 64
 # Groups whose numbers differ by one of these are also left out together: 2 G pairs of the G (G - 1) / 2.

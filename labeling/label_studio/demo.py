@@ -17,9 +17,8 @@ from labeling.judge import better, judge
 from labeling.label_studio.connection import Connection, client_of, required
 from labeling.label_studio.images import Sampled, load_pictures, wanted_pictures
 from labeling.label_studio.interface import choice
-from labeling.label_studio.project import find_project
+from labeling.label_studio.project import find_project, tasks_on_server
 from labeling.label_studio.pull import SIMULATED_DOMAIN
-from labeling.label_studio.push import tasks_on_server
 from labeling.records import Choice, SampledPair, SampledTask, read_pairs, read_tasks
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import SETS

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def preannotate(client: "LabelStudio", project: "Project", tasks: Sequence[SampledTask], sets: Path) -> int:
     """Send the judge's verdicts on tasks that lack them, and show them to labellers; returns how many were sent."""
     from labeling.judge import judge, judge_version
-    from labeling.label_studio.push import tasks_on_server
+    from labeling.label_studio.project import tasks_on_server
 
     version = judge_version()
     sampled = {task.task_id: task for task in tasks}

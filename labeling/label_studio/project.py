@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -99,6 +99,11 @@ def ensure_project(client: "LabelStudio", study: str, kind: Kind) -> Project:
             description=project.description,
         )
     return project
+
+
+def tasks_on_server(client: "LabelStudio", project: Project, include: str) -> Iterator[Any]:
+    """The project's tasks, with the fields `include` (comma-separated)."""
+    yield from client.tasks.list(project=project.number, page_size=1000, fields="all", include=include)
 
 
 def upload_pictures(client: "LabelStudio", project: Project, pictures: Mapping[str, bytes]) -> dict[str, str]:

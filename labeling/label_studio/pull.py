@@ -155,8 +155,7 @@ def merged(
 
 def read_project(connection: Connection, study: str, kind: "Kind") -> tuple[Pulled, str] | None:
     """The state of the study's project and its pseudonym key; None where it was never pushed. Raises InputError."""
-    from labeling.label_studio.project import find_project, other_projects
-    from labeling.label_studio.push import tasks_on_server
+    from labeling.label_studio.project import find_project, other_projects, tasks_on_server
 
     with client_of(connection) as client:
         project = find_project(client, study, kind)

@@ -6,7 +6,7 @@ off at any point is completed by the next one, and a push of what is there sends
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,15 +57,10 @@ def push(
     return "push: " + ("; ".join(said) or "the sample is empty")
 
 
-def tasks_on_server(client: "LabelStudio", project: "Project", include: str) -> Iterator[Any]:
-    """The project's tasks, with the fields `include` (comma-separated)."""
-    yield from client.tasks.list(project=project.number, page_size=1000, fields="all", include=include)
-
-
 def _push_queue(
     client: "LabelStudio", project: "Project", store: "Project", queue: Sequence[Sampled], sets: Path, local: bool
 ) -> int:
-    from labeling.label_studio.project import upload_pictures, uploaded_pictures
+    from labeling.label_studio.project import tasks_on_server, upload_pictures, uploaded_pictures
 
     there = {task.data.get("task_id") for task in tasks_on_server(client, project, "id,data")}
     # In the order of the queue, which is shuffled: Label Studio shows tasks by their number.
@@ -113,6 +108,8 @@ def _shared_folder(client: "LabelStudio", project: "Project") -> Path:
 
 
 def _set_overlaps(client: "LabelStudio", project: "Project", queue: Sequence[Sampled]) -> None:
+    from labeling.label_studio.project import tasks_on_server
+
     # The project's own setting is one for all tasks.
     wanted = {task.task_id: task.overlap for task in queue if isinstance(task, SampledTask)}
     if not wanted:

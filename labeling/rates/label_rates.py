@@ -30,7 +30,7 @@ from labeling.records import (
 )
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import SCORES
-from pipeline.results.comparison import Interval
+from pipeline.results.interval import Interval
 from pipeline.results.rates import (
     RATES,
     VERDICTS,

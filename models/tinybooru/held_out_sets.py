@@ -12,10 +12,11 @@ from tqdm import tqdm
 
 from pipeline.compose import compose
 from pipeline.generation.arm_generator import ArmGenerator
+from pipeline.generation.arm_guidance import guidance_of
 from pipeline.generation.arm_texts import arm_negatives
 from pipeline.generation.shard_files import SET_FEATURES
 from pipeline.generation.shard_plan import plan_shards
-from pipeline.guidance.algebra import Text, guidance_of
+from pipeline.guidance.algebra import Text
 from pipeline.layout import CONF
 from pipeline.storage.files import fingerprint
 from pipeline.storage.shards import encode_png, shard_fingerprint, write_shard

@@ -11,9 +11,10 @@ from eval.features.clip import load_clip
 from eval.features.extractor import embed_images
 from eval.scorers.aesthetic import load_aesthetic_head
 from eval.scorers.malformed import load_classifier
-from eval.statistics.bootstrap import Interval, statistic_interval, wilson_interval
+from eval.statistics.bootstrap import statistic_interval, wilson_interval
 from models.tinybooru.corpus import Corpus, load_corpus
 from models.tinybooru.judge import NO_ANSWER, QUESTIONS, Judgements, load_judge, truths
+from pipeline.results.interval import Interval
 from pipeline.storage.files import write_atomically
 from pipeline.storage.shards import decode_images, read_set
 

@@ -23,7 +23,7 @@ from eval.distances.neighbour_deletions import deleted_recall_and_coverage
 from eval.features.clip import load_clip
 from eval.features.extractor import embed_images
 from eval.scorers.malformed import load_classifier
-from eval.statistics.bootstrap import Interval, bounded, statistic_interval, wilson_interval
+from eval.statistics.bootstrap import bounded, statistic_interval, wilson_interval
 from eval.statistics.jackknife import deletion_groups
 from models.tinybooru.cards import CONTACT, WORLDCHECK, shipped_sizes, write_cards
 from models.tinybooru.held_out_sets import (
@@ -41,6 +41,7 @@ from models.tinybooru.measure import LEVEL, MEASURED, RESAMPLES, ranking_quality
 from pipeline.errors import InputError, run_stage
 from pipeline.execution.allocator import keep_freed_memory
 from pipeline.generation.arm_generator import ArmGenerator
+from pipeline.results.interval import Interval
 from pipeline.storage.files import write_atomically
 from pipeline.storage.shards import decode_images, read_set
 from pipeline.tinybooru.build import CANVAS, build

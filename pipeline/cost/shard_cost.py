@@ -56,10 +56,17 @@ def total_cost(parts: Sequence[ShardCost], fingerprint: str) -> ShardCost:
 class Cost:
     """The costs of an arm's shards, in a JSON file."""
 
-    def __init__(self, path: AnyPath, fingerprints: Mapping[str, str], anlas_per_image: int):
-        """`fingerprints` of the arm's shards by file name; entries of other shards are forgotten."""
-        self.path, self.anlas_per_image = path, anlas_per_image
-        kept = read_shard_costs(path)
+    def __init__(self, path: AnyPath, fingerprints: Mapping[str, str], anlas_per_image: int, inputs: Mapping[str, str]):
+        """`fingerprints` of the arm's shards by file name; entries of other shards are forgotten.
+
+        `inputs` are digests of what determines the shards, by name; `changed` are the names that differ from the
+        file's.
+        """
+        self.path, self.anlas_per_image, self.inputs = path, anlas_per_image, inputs
+        kept, before = read_shard_costs(path), _read_inputs(path)
+        self.changed = sorted(
+            key for key in before.keys() | inputs.keys() if before and before.get(key) != inputs.get(key)
+        )
         self.shards = {name: e for name, e in kept.items() if fingerprints.get(name) == e.fingerprint}
 
     def add(self, name: str, cost: ShardCost) -> None:
@@ -80,9 +87,17 @@ class Cost:
             "anlas_per_image": self.anlas_per_image,
             "pictures": pictures,
             "device": ", ".join(sorted({entry.device for entry in entries})),
+            "inputs": dict(self.inputs),
             "shards": {name: asdict(self.shards[name]) for name in sorted(self.shards)},
         }
         write_atomically(self.path, seal_json(json.dumps(content, indent=2)))
+
+
+def _read_inputs(path: AnyPath) -> dict[str, str]:
+    try:
+        return dict(json.loads(read_json_text(path))["inputs"])
+    except (FileNotFoundError, InputError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def read_shard_costs(path: AnyPath) -> dict[str, ShardCost]:

@@ -9,24 +9,21 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import Queue
-from typing import Any, Generic, TypeVar
+from typing import Any
 
+import psutil
 import torch
 
-from pipeline.errors import InputError
+from pipeline.execution.jobs import Job, LazyJob, Numbered, Result, Task
 from pipeline.execution.termination import Termination
 from pipeline.study.executor import Executor, LocalExecutor
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
-# Loads what the tasks need onto a device. It travels to other processes, so it is a function of a module, or a
-# functools.partial of one.
-Job = Callable[[torch.device], Callable[[Task], Result]]
+# Libraries and what a batch takes.
+_WORKER_BYTES = 2 * 2**30
 
 
 def run_tasks(
@@ -54,6 +51,20 @@ def runs_here(executor: Executor) -> bool:
     return isinstance(executor, LocalExecutor) and (executor.workers or len(local_devices())) == 1
 
 
+def with_workers(executor: Executor, useful: int, threads: int, weights: int) -> Executor:
+    """The executor with a number of workers for this machine's cores, where its settings leave that open.
+
+    At most the `useful` ones, one for each `threads` cores, and as many as memory has room for when each loads
+    `weights` bytes. Where there are GPUs, each has its worker anyway.
+    """
+    if not isinstance(executor, LocalExecutor) or executor.workers or local_devices()[0].type != "cpu":
+        return executor
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # Half precision on disk is single precision in memory.
+    room = psutil.virtual_memory().available // (2 * weights + _WORKER_BYTES)
+    return executor.model_copy(update={"workers": max(1, min(useful, cores // threads, room))})
+
+
 def local_devices() -> list[torch.device]:
     """The GPUs of this machine, or its CPU."""
     gpus = [torch.device("cuda", k) for k in range(torch.cuda.device_count())]
@@ -67,42 +78,6 @@ def device_kind(executor: Executor) -> str:
     from pipeline.execution.ray_executor import cluster_device_kind
 
     return cluster_device_kind(executor)
-
-
-class LazyJob:
-    """A job that is loaded by its first task, whose error then reaches the caller as any task's does."""
-
-    def __init__(self, job: Job[Any, Any], device: torch.device):
-        self._job, self._device = job, device
-        self._work: Callable[[Any], Any] | None = None
-
-    def __call__(self, task: Any) -> Any:
-        if self._work is None:
-            self._work = self._job(self._device)
-        return self._work(task)
-
-
-class Numbered(Generic[Task]):
-    """Tasks with their numbers, one after another; those that were lost come first, and not more than so often."""
-
-    def __init__(self, tasks: Iterable[Task], retries: int):
-        self._new, self._again = enumerate(tasks), deque[tuple[int, Task]]()
-        self._retries, self._begun_again = retries, Counter[int]()
-
-    def take(self) -> tuple[int, Task] | None:
-        """The next one; None where there is none left."""
-        return self._again.popleft() if self._again else next(self._new, None)
-
-    def put_back(self, number: int, task: Task) -> None:
-        """Have a task begun again. Raises InputError where it has been too often."""
-        self._begun_again[number] += 1
-        if self._begun_again[number] > self._retries:
-            raise InputError(
-                f"workers died {self._begun_again[number]} times over the same task (executor.retries is "
-                f"{self._retries}), for instance for want of memory; what is finished is kept: go on with fewer "
-                "workers, or a smaller generate.batch"
-            )
-        self._again.append((number, task))
 
 
 def _run_here(

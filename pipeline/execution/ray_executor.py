@@ -12,12 +12,12 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from pipeline.errors import InputError
-from pipeline.execution.executor import Job, LazyJob, Numbered
+from pipeline.execution.jobs import Job, LazyJob, Numbered, Result, Task
 from pipeline.execution.termination import Termination
 from pipeline.study.executor import RayExecutor
 
@@ -28,8 +28,6 @@ except ImportError:
         "executor.kind is ray, which is not installed; get it with `uv pip install 'guidedrift[ray]'`"
     ) from None
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
 # Seconds after which a run without any worker says what it waits for.
 _PATIENCE = 20.0
 # What is seen of a worker that is gone: it was at work, or had finished, and its node held the result.

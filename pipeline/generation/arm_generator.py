@@ -11,14 +11,13 @@ from pipeline.cost.evaluation_counts import evaluations, prediction_flops
 from pipeline.cost.shard_cost import ShardCost
 from pipeline.cost.usage import Usage, UsageClock, device_name
 from pipeline.errors import InputError
-from pipeline.generation.shard_plan import replaced_parts
+from pipeline.generation.arm_guidance import guidance_of
+from pipeline.generation.loaded_model import LoadedModel
 from pipeline.generation.trajectory import Frame, shown_steps
-from pipeline.guidance.algebra import Guidance, Network, Text, guidance_of
+from pipeline.guidance.algebra import Guidance, Network, Text
 from pipeline.guidance.trace import TraceStep, trace_rows
-from pipeline.networks.checkpoints import locate
 from pipeline.networks.conditioning import Conditioning
-from pipeline.networks.denoiser import DTYPES, DenoisingNetwork, check_pair, load_network, rounded
-from pipeline.networks.text_encoder import TextEncoder, load_text_encoder
+from pipeline.networks.denoiser import DenoisingNetwork, rounded
 from pipeline.sampling.sampler import sample
 from pipeline.sampling.schedulers import Start, build_scheduler
 from pipeline.study.arm import Arm
@@ -39,27 +38,20 @@ class GeneratedBatch:
 
 
 class ArmGenerator:
-    """Draws pictures of one arm; networks are loaded once, on first use."""
+    """Generates the images of one arm, with networks that it shares with the study's other arms where `model` has them.
 
-    def __init__(self, study: Study, arm_name: str, device: torch.device):
+    Raises InputError for networks that cannot be loaded.
+    """
+
+    def __init__(self, study: Study, arm_name: str, device: torch.device, model: LoadedModel | None = None):
         self.study, self.arm_name, self.device = study, arm_name, device
         self.arm: Arm = study.arm(arm_name)
         self.guidance: Guidance = guidance_of(self.arm)
-        model, loading = study.model, study.model.loading
-        main = locate(model.main, model.config)
-        replaced = {part: locate(source, model.config) for part, source in replaced_parts(model).items()}
-        self.text_encoder: TextEncoder = load_text_encoder(
-            main, device, study.text, DTYPES[loading.dtype], replaced.get("text_encoder")
-        )
-        self.networks: dict[Network, DenoisingNetwork] = {
-            "main": load_network(main, device, loading, replaced.get("vae"))
-        }
+        self.model = model or LoadedModel(study, device)
+        self.text_encoder = self.model.text_encoder
+        self.networks: dict[Network, DenoisingNetwork] = {"main": self.model.main}
         if any(prediction.network == "guide" for prediction in self.guidance.predictions()):
-            guide = locate(model.guide, model.config)
-            latents = self.networks["main"].latents
-            self.networks["guide"] = load_network(guide, device, loading, latents=latents, how=model.weaken)
-            check_pair(self.networks["main"], self.networks["guide"])
-
+            self.networks["guide"] = self.model.guide
         self._flops: dict[str, int] = {}
 
     def draw(
@@ -75,7 +67,7 @@ class ArmGenerator:
         Raises InputError where a picture is not finite.
         """
         clock = UsageClock(self.device)
-        conditioning = self.text_encoder.encode_together(texts, references=("empty", "negative", "unrelated"))
+        conditioning = self.model.encode(texts)
         main, sampler, canvas = self.networks["main"], self.study.sampler_of(self.arm), self.arm.canvas
         time_ids = main.time_ids(len(seeds), canvas)
         if time_ids is not None:

@@ -9,6 +9,7 @@ from PIL import Image as PillowImage
 from pipeline.cost.shard_cost import ShardCost, total_cost
 from pipeline.errors import InputError, is_out_of_memory
 from pipeline.generation.arm_generator import ArmGenerator, GeneratedBatch
+from pipeline.generation.loaded_model import LoadedModel
 from pipeline.generation.shard_files import SET_FEATURES, TRACE_FEATURES, GeneratedShard
 from pipeline.generation.shard_plan import ShardTask, batch_seeds
 from pipeline.generation.start_images import StartImages
@@ -19,18 +20,21 @@ from pipeline.study.study import Study
 
 
 class ShardGenerator:
-    """Draws shards of one arm. Its networks are loaded once.
+    """Generates shards of one arm, with networks that it shares with the study's other arms.
 
     Raises InputError where they do not fit into memory.
     """
 
-    def __init__(self, study: Study, arm_name: str, places: Places, device: torch.device):
+    def __init__(
+        self, study: Study, arm_name: str, places: Places, device: torch.device, model: LoadedModel | None = None
+    ):
         self.study, self.arm_name, self.device = study, arm_name, device
         torch.set_num_threads(study.generate.threads)
+        model = model or LoadedModel(study, device)
         with _fitting(self._too_large("its networks")):
-            self._generator = ArmGenerator(study, arm_name, device)
+            self._generator = ArmGenerator(study, arm_name, device, model)
         setting = study.arm(arm_name).image_to_image
-        self._starts = None if setting is None else StartImages(study, setting, places.sets, device)
+        self._starts = None if setting is None else StartImages(study, setting, places.sets, device, model)
 
     def draw(self, task: ShardTask, progress: Callable[[int], object]) -> GeneratedShard:
         """Draw a shard; `progress` is told the number of pictures after each batch.

@@ -9,41 +9,30 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+from pipeline.code_units import unit_digests
 from pipeline.errors import InputError
+from pipeline.generation.arm_guidance import guidance_of
 from pipeline.generation.arm_texts import arm_negatives, arm_prompts, study_prompts, unrelated_prompts
-from pipeline.guidance.algebra import Text, guidance_of
+from pipeline.guidance.algebra import Text
 from pipeline.networks.checkpoints import check_fit, check_schedules, locate
 from pipeline.networks.weight_files import digest_of, lora_digest, network_digest
-from pipeline.storage.files import file_digest, fingerprint
+from pipeline.storage.files import fingerprint
 from pipeline.storage.shards import read_table, set_fingerprint, shard_paths
+from pipeline.study.model import Model
 from pipeline.study.sampler import Canvas, ImageToImage
-from pipeline.study.study import Model, Study
+from pipeline.study.study import Study
 from pipeline.study.weaken import Lora
 
-# What decides a pixel besides weights and settings: our own algebra and loop, and the libraries that compute.
-# tests/pipeline/generation/test_shard_plan.py knows why the other modules behind a picture are left out.
-CODE = (
-    "arm_generator.py",
-    "chunks.py",
-    "conditioning.py",
-    "degrade.py",
-    "dynamic_negative.py",
-    "emphasis.py",
-    "guidance.py",
-    "networks.py",
-    "parametrisation.py",
-    "perturbation.py",
-    "postprocess.py",
-    "sampler.py",
-    "scale.py",
-    "schedulers.py",
-    "shard_drawer.py",
-    "start_pictures.py",
-    "text_encoder.py",
-    "text_free.py",
-    "trace.py",
-    "underscores.py",
+# The code behind a pixel (pipeline/code_units.py). Settings, texts and files enter a fingerprint by their values, so
+# the units that read, check and store them are not here.
+PIXEL_UNITS = (
+    "pipeline/generation",
+    "pipeline/guidance",
+    "pipeline/networks",
+    "pipeline/prompting",
+    "pipeline/sampling",
 )
 _LIBRARIES = ("accelerate", "diffusers", "numpy", "peft", "pillow", "torch", "torchsde", "transformers")
 # Kinds of device and of machine (as Python names them), which round differently.
@@ -53,8 +42,9 @@ MACHINES = ("x86_64", "aarch64", "arm64", "AMD64")
 
 @dataclass(frozen=True)
 class Shard:
-    """Pictures [start, stop) of an arm, and the fingerprint of everything that determines them."""
+    """Images [start, stop) of an arm, and the fingerprint of everything that determines them."""
 
+    arm: str
     part: int
     start: int
     stop: int
@@ -111,13 +101,69 @@ def library_versions() -> dict[str, str]:
     return {name: version(name) for name in _LIBRARIES}
 
 
+@dataclass(frozen=True)
+class ArmPlan:
+    """An arm cut into shards.
+
+    `inputs` are digests of what determines all of them, by name (arms.cfg.scale, code.pipeline/sampling/sampler.py):
+    two plans that differ say by these in what.
+    """
+
+    shards: list[Shard]
+    inputs: dict[str, str]
+
+
 def plan_shards(
     study: Study, arm_name: str, texts: Mapping[Text, list[str]], device: str, machine: str | None = None
 ) -> list[Shard]:
-    """Cut an arm into shards that are drawn on a kind of `device` (cpu, cuda) and `machine` (this one unless given).
+    """Cut an arm into shards, to be generated on a kind of `device` (cpu, cuda) and `machine` (this one unless given).
 
     Raises InputError where a network is missing or the arm does not fit it.
     """
+    return plan_arm(study, arm_name, texts, device, machine).shards
+
+
+def plan_arm(
+    study: Study, arm_name: str, texts: Mapping[Text, list[str]], device: str, machine: str | None = None
+) -> ArmPlan:
+    """Cut an arm into shards, as `plan_shards` does, and name what determines them. Raises InputError."""
+    arm = study.arm(arm_name)
+    common = common_inputs(study, arm_name, device, machine)
+    shards = []
+    starts = None if arm.image_to_image is None else start_fingerprints(study, arm.image_to_image, device, machine)
+    for part, start in enumerate(range(0, study.generate.pictures, study.generate.shard)):
+        stop = min(start + study.generate.shard, study.generate.pictures)
+        own: dict[str, object] = {
+            "texts": {text: values[start:stop] for text, values in texts.items()},
+            "seeds": [study.generate.first_seed + start, stop - start],
+        }
+        if arm.image_to_image is not None and starts is not None:
+            own["start"] = [starts[part], arm.image_to_image.strength, arm.image_to_image.noise]
+        shards.append(Shard(arm_name, part, start, stop, fingerprint([arm_name, common, own])))
+    named = {
+        f"arms.{arm_name}": common["arm"],
+        **{key: common[key] for key in ("sampler", "text", "code", "libraries")},
+        "model.loading": common["loading"],
+        "generate": {key: common[key] for key in ("batch", "threads")},
+        "networks": {key: common[key] for key in ("main", "replaced", "guide", "guide_lora") if key in common},
+        "machine": dict(enumerate(common["machine"])),
+        "texts": {text: values[: study.generate.pictures] for text, values in texts.items()},
+        "generate.first_seed": study.generate.first_seed,
+        "image_to_image": starts,
+    }
+    return ArmPlan(shards, {key: fingerprint(value) for key, value in _flat(named)})
+
+
+def _flat(named: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in named.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def common_inputs(study: Study, arm_name: str, device: str, machine: str | None = None) -> dict[str, Any]:
+    """What determines every shard of an arm. Raises InputError."""
     arm = study.arm(arm_name)
     guidance = guidance_of(arm)
     model = study.model
@@ -132,7 +178,7 @@ def plan_shards(
         steps_taken(study.sampler_of(arm).steps, arm.image_to_image.strength)
     guide = locate(model.guide, model.config) if with_guide else None
     check_schedules(study.sampler_of(arm), main, guide)
-    common = {
+    common: dict[str, Any] = {
         "arm": arm.model_dump(exclude=_SAID_ELSEWHERE),
         "sampler": study.sampler_of(arm).model_dump(),
         "text": study.text.model_dump(),
@@ -141,7 +187,7 @@ def plan_shards(
         "loading": model.loading.model_dump(),
         "main": network_digest(main, with_text_encoder=True),
         "replaced": {part: digest_of(checkpoint, (part,)) for part, checkpoint in replaced.items()},
-        "code": [file_digest(Path(__file__).with_name(name)) for name in CODE],
+        "code": {path: digest for unit in PIXEL_UNITS for path, digest in unit_digests(unit).items()},
         "libraries": library_versions(),
         "machine": [machine or platform.machine(), device],
     }
@@ -151,18 +197,7 @@ def plan_shards(
         common["guide"] = [network_digest(guide, with_text_encoder=False), how and how.model_dump()]
         if isinstance(how, Lora):
             common["guide_lora"] = lora_digest(how)
-    shards = []
-    starts = None if arm.image_to_image is None else start_fingerprints(study, arm.image_to_image, device, machine)
-    for part, start in enumerate(range(0, study.generate.pictures, study.generate.shard)):
-        stop = min(start + study.generate.shard, study.generate.pictures)
-        own: dict[str, object] = {
-            "texts": {text: values[start:stop] for text, values in texts.items()},
-            "seeds": [study.generate.first_seed + start, stop - start],
-        }
-        if arm.image_to_image is not None and starts is not None:
-            own["start"] = [starts[part], arm.image_to_image.strength, arm.image_to_image.noise]
-        shards.append(Shard(part, start, stop, fingerprint([arm_name, common, own])))
-    return shards
+    return common
 
 
 def replaced_parts(model: Model) -> dict[str, str]:

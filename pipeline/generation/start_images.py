@@ -1,12 +1,15 @@
 """The pictures that image-to-image starts from."""
 
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from PIL import Image as PillowImage
 
 from pipeline.generation.arm_generator import ArmGenerator
-from pipeline.generation.shard_plan import arm_texts, batch_seeds, batch_texts, plan_shards
+from pipeline.generation.loaded_model import LoadedModel
+from pipeline.generation.shard_plan import Shard, arm_texts, batch_seeds, batch_texts, plan_shards
+from pipeline.guidance.algebra import Text
 from pipeline.storage.remote_path import AnyPath
 from pipeline.storage.shards import decode_images, read_set, read_table, shard_fingerprint
 from pipeline.study.sampler import ImageToImage
@@ -19,10 +22,21 @@ class StartImages:
     Drawing an arm's pictures again gives the same bytes, so the result does not depend on which of the two it was.
     """
 
-    def __init__(self, study: Study, start: ImageToImage, sets: AnyPath, device: torch.device):
-        self.study, self.start, self.sets, self.device = study, start, sets, device
+    def __init__(self, study: Study, start: ImageToImage, sets: AnyPath, device: torch.device, model: LoadedModel):
+        self.study, self.start, self.sets, self.device, self.model = study, start, sets, device, model
         self._drawn: dict[int, list[PillowImage.Image]] = {}
-        self._generator: ArmGenerator | None = None
+
+    @cached_property
+    def _texts(self) -> dict[Text, list[str]]:
+        return arm_texts(self.study, self.start.start)
+
+    @cached_property
+    def _shards(self) -> list[Shard]:
+        return plan_shards(self.study, self.start.start, self._texts, self.device.type)
+
+    @cached_property
+    def _generator(self) -> ArmGenerator:
+        return ArmGenerator(self.study, self.start.start, self.device, self.model)
 
     def __call__(self, part: int, batch: range) -> list[PillowImage.Image]:
         """The start pictures of a batch of shard `part`. Raises InputError where there are too few."""
@@ -36,14 +50,11 @@ class StartImages:
         if self.start.is_folder:
             table = read_set(Path(self.start.start), ["image"])
             return list(decode_images(table.slice(part * count, count)))
-        texts = arm_texts(self.study, self.start.start)
-        shard = plan_shards(self.study, self.start.start, texts, self.device.type)[part]
+        shard = self._shards[part]
         path = self.sets / self.start.start / shard.name
         if shard_fingerprint(path) == shard.fingerprint:
             return list(decode_images(read_table(path, ["image"])))
-        if self._generator is None:
-            self._generator = ArmGenerator(self.study, self.start.start, self.device)
         pictures: list[PillowImage.Image] = []
         for batch in shard.batches(self.study.generate.batch):
-            pictures += self._generator.draw(batch_texts(texts, batch), batch_seeds(self.study, batch)).pictures
+            pictures += self._generator.draw(batch_texts(self._texts, batch), batch_seeds(self.study, batch)).pictures
         return pictures

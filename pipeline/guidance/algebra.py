@@ -26,8 +26,7 @@ import torch
 
 from pipeline.guidance.dynamic_negative import Dynamic
 from pipeline.guidance.postprocess import APG, Guider, Rescale, place_guider
-from pipeline.guidance.scale_schedules import Constant, Interval, Moment, Ramp, Window
-from pipeline.study.arm import Arm, ReferenceName
+from pipeline.guidance.scale_schedules import Constant, Moment, NoiseInterval, Ramp, Window
 
 if TYPE_CHECKING:  # shards are planned and verified without diffusers, which takes ten seconds to import
     from diffusers.guiders import BaseGuidance
@@ -73,7 +72,7 @@ class Term:
 
     reference: Prediction
     scale: float
-    schedule: Constant | Interval | Window | Ramp | Dynamic = CONSTANT
+    schedule: Constant | NoiseInterval | Window | Ramp | Dynamic = CONSTANT
 
 
 @dataclass(frozen=True)
@@ -176,34 +175,6 @@ class Walk:
             p = self._posterior(term, term.schedule, main)
             return (term.scale - 1) * (p / (1 - p)).view(-1, *(1,) * (main.ndim - 1))
         return (term.scale - 1) * term.schedule.factor(at)
-
-
-def prediction_of(reference: ReferenceName, arm: Arm) -> Prediction:
-    """The prediction that a reference's name stands for in an arm."""
-    plain: dict[ReferenceName, Prediction] = {
-        "empty": EMPTY,
-        "negative": NEGATIVE,
-        "guide": GUIDE,
-        "unrelated": UNRELATED,
-    }
-    if reference in plain:
-        return plain[reference]
-    assert reference == "pag" or reference == "seg" or reference == "skip_layers"
-    damage = Perturbation(reference, arm.perturb.layers, arm.perturb.blur if reference == "seg" else None)
-    return Prediction(reference, "main", "prompt", damage)
-
-
-def guidance_of(arm: Arm) -> Guidance:
-    """The guidance that an arm stands for: its method's terms, or those it lists, with their share of the scale."""
-    terms = tuple(
-        Term(
-            prediction_of(term.reference, arm),
-            1 + term.share * (arm.scale - 1),
-            term.schedule or arm.schedule or CONSTANT,
-        )
-        for term in arm.all_terms
-    )
-    return Guidance(terms, arm.post, tuple(prediction_of(name, arm) for name in arm.probes))
 
 
 def by_network(predictions: Sequence[Prediction]) -> dict[tuple[Network, Perturbation | None], list[Prediction]]:

@@ -34,7 +34,7 @@ class Constant(Settings):
         return 1.0
 
 
-class Interval(Settings):
+class NoiseInterval(Settings):
     """The whole scale for noise levels in (lo, hi], none outside (arXiv 2404.07724, equation 6)."""
 
     name: Literal["interval"]
@@ -42,7 +42,7 @@ class Interval(Settings):
     hi: Annotated[float, Field(gt=0)]
 
     @model_validator(mode="after")
-    def _lo_below_hi(self) -> "Interval":
+    def _lo_below_hi(self) -> "NoiseInterval":
         if self.lo >= self.hi:
             raise ValueError(f"lo ({self.lo:g}) must be below hi ({self.hi:g}); guidance acts for sigma in (lo, hi]")
         return self

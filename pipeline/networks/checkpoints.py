@@ -6,7 +6,6 @@ is downloaded here: gigabytes are fetched by a command that the error names, not
 """
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,25 +14,11 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from pipeline.errors import InputError
-from pipeline.settings import inside_project
+from pipeline.study.model import HUB, HUB_SOURCE
 from pipeline.study.sampler import LEVELS, Sampler
 
-HUB = "hub:"
-_HUB_SOURCE = re.compile(r"hub:(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 # What a stage reads of a repository; the pickles and the other frameworks' weights beside it stay where they are.
 PATTERNS = ("*.json", "*.txt", "*.safetensors")
-
-
-def known_source(source: str) -> str:
-    """A source as a configuration may name it. Raises ValueError."""
-    if source.startswith(HUB):
-        # Names and revisions become folders of the cache.
-        if _HUB_SOURCE.fullmatch(source) is None or ".." in source:
-            raise ValueError("must be hub:<owner>/<name> or hub:<owner>/<name>@<revision>")
-        return source
-    if source.endswith((".ckpt", ".pt", ".pth", ".bin", ".pkl")):
-        raise ValueError("is a pickle, which can run code when it is read; convert it to .safetensors")
-    return inside_project(source)
 
 
 @dataclass(frozen=True)
@@ -131,7 +116,7 @@ def locate(source: str, config: str | None = None) -> Checkpoint:
 
 
 def _in_cache(source: str) -> Path:
-    match = _HUB_SOURCE.fullmatch(source)
+    match = HUB_SOURCE.fullmatch(source)
     assert match is not None, source
     repository, revision = match["repository"], match["revision"]
     try:

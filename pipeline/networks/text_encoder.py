@@ -6,7 +6,7 @@ used together are filled up with empty chunks to one length.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -100,20 +100,29 @@ class TextEncoder:
 
         `references` names the groups to move away from; only their empty texts can read as zeros.
         """
-        chunked = {
-            key: [[tower.chunks(text, self.settings) for tower in self.towers] for text in texts]
+        chunked = {key: [self.cut(text) for text in texts] for key, texts in groups.items()}
+        number = self.number(text for texts in chunked.values() for text in texts)
+        return {
+            key: self.zeroed(self.embed(chunked[key], number), texts, key in references)
             for key, texts in groups.items()
         }
-        number = max([self.settings.chunks, *(len(c) for texts in chunked.values() for text in texts for c in text)])
-        conditioning = {}
-        for key, texts in groups.items():
-            encoded = self._embed(chunked[key], number)
-            if self.zero_empty and key in references:
-                encoded = _zeroed(encoded, [not text.strip() for text in texts])
-            conditioning[key] = encoded
-        return conditioning
 
-    def _embed(self, texts: list[list[list[Chunk]]], number: int) -> Conditioning:
+    def cut(self, text: str) -> list[list[Chunk]]:
+        """The chunks of a text for each tower, without begin and end marks."""
+        return [tower.chunks(text, self.settings) for tower in self.towers]
+
+    def number(self, texts: Iterable[list[list[Chunk]]]) -> int:
+        """The number of chunks of the longest of some cut texts, and no fewer than the settings ask for."""
+        return max([self.settings.chunks, *(len(chunks) for text in texts for chunks in text)])
+
+    def zeroed(self, encoded: Conditioning, texts: Sequence[str], is_reference: bool) -> Conditioning:
+        """`encoded` with zeros for the empty ones of its `texts`, where they are a reference and were trained so."""
+        if not (self.zero_empty and is_reference):
+            return encoded
+        return _zeroed(encoded, [not text.strip() for text in texts])
+
+    def embed(self, texts: list[list[list[Chunk]]], number: int) -> Conditioning:
+        """Cut texts, each filled up with empty chunks to `number` of them."""
         embeddings, pooled = [], None
         for k, tower in enumerate(self.towers):
             filled = [tower.padded(chunk) for text in texts for chunk in [*text[k], *[()] * (number - len(text[k]))]]

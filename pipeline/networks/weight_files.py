@@ -127,6 +127,13 @@ def check_complete(network: torch.nn.Module, missing: Iterable[str], place: Path
         )
 
 
+def weights_size(checkpoint: Checkpoint) -> int:
+    """The bytes of a checkpoint's weights, all parts together."""
+    if checkpoint.is_file:
+        return checkpoint.path.stat().st_size
+    return sum(path.stat().st_size for path in checkpoint.path.glob("*/*.safetensors"))
+
+
 def network_digest(source: Checkpoint | Path, with_text_encoder: bool) -> str:
     """Hex digest (16 characters) of a network's weights and configuration. Raises InputError."""
     checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(source, source)

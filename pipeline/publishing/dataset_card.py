@@ -8,7 +8,8 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.publishing.markdown import fenced, plain
-from pipeline.results.comparison import Comparison, Interval
+from pipeline.results.comparison import Comparison
+from pipeline.results.interval import Interval
 from pipeline.results.rates import VERDICTS, LabelledPictures, Rates
 from pipeline.study.licences import licence_fields
 from pipeline.study.study import BESIDE_THE_NUMBERS, Study

@@ -1,33 +1,23 @@
 """What `metrics/compare.json` holds: eval.compare writes it, the report and the tracking read it."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import InputError
 from pipeline.layout import METRICS
+from pipeline.results.interval import Finite, Interval
 from pipeline.settings import Name
 from pipeline.storage.json_file import read_json_text
 from pipeline.study.study import Study
 
 COMPARISON = METRICS / "compare.json"
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
 
 class _Record(BaseModel):
     # Unknown keys are let through: a reader that shows less than was written is no error.
     model_config = ConfigDict(frozen=True, from_attributes=True)
-
-
-class Interval(_Record):
-    """A number with its interval, over `n` pictures."""
-
-    value: Finite
-    low: Finite
-    high: Finite
-    n: int
 
 
 class Direction(_Record):

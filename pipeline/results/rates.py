@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import InputError
 from pipeline.layout import METRICS
-from pipeline.results.comparison import Finite, Interval
+from pipeline.results.interval import Finite, Interval
 from pipeline.settings import Name
 from pipeline.storage.json_file import read_json_text
 

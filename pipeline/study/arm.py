@@ -6,13 +6,13 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from pipeline.guidance.dynamic_negative import Dynamic
 from pipeline.guidance.postprocess import APG, Guider, Rescale
-from pipeline.guidance.scale_schedules import Constant, Interval, Ramp, Window
+from pipeline.guidance.scale_schedules import Constant, NoiseInterval, Ramp, Window
 from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
 from pipeline.settings import Name, Settings
 from pipeline.study.sampler import Canvas, ImageToImage, Sampler
 
 ReferenceName = Literal["empty", "negative", "guide", "unrelated", "pag", "seg", "skip_layers"]
-Schedule = Annotated[Constant | Interval | Window | Ramp | Dynamic, Field(discriminator="name")]
+Schedule = Annotated[Constant | NoiseInterval | Window | Ramp | Dynamic, Field(discriminator="name")]
 Post = Annotated[Rescale | APG | Guider, Field(discriminator="name")]
 
 # The methods of one term, and what each moves away from.

@@ -12,57 +12,22 @@ from pipeline.credentials import credential_in, masked
 from pipeline.errors import InputError, printable
 from pipeline.guidance import dynamic_negative
 from pipeline.layout import EMBEDDED, PARAMS, PICTURES
-from pipeline.networks.checkpoints import known_source
 from pipeline.prompting.emphasis import check_emphasis
 from pipeline.prompting.prompt_sets import PromptSet
 from pipeline.prompting.text_settings import TextSettings
 from pipeline.settings import Count, Name, Seed, Settings, inside_project, watched_path
 from pipeline.study.arm import Arm
 from pipeline.study.executor import Executor
-from pipeline.study.licences import EMBEDDED_LICENCE, check_licence
-from pipeline.study.loading import Loading
+from pipeline.study.licences import EMBEDDED_LICENCE
+from pipeline.study.model import Model
 from pipeline.study.plain_yaml import read_yaml
 from pipeline.study.sampler import Sampler
-from pipeline.study.weaken import Lora, Weaken
+from pipeline.study.weaken import Lora
 
 # A hundred times the largest study that is planned for; lists of seeds and prompts must fit the memory.
 MOST_PICTURES = 100_000_000
 # The reference set of the embedded networks: real pictures of their own world.
 TINYBOORU = "tinybooru"
-
-
-def _known_source(source: str | None) -> str | None:
-    return None if source is None else known_source(source)
-
-
-class Model(Settings):
-    """The networks: `main` draws, `guide` is the weaker one of autoguidance.
-
-    Each is a folder in diffusers' layout, hub:<owner>/<name>[@<revision>], or a single .safetensors file, for which
-    `config` is a folder with the configurations and tokenizers of its kind. `vae` and `text_encoder` name checkpoints
-    whose autoencoder and first text encoder take the place of the main one's. `weaken` makes the guide from the network
-    at `guide`: degraded, or with a LoRA (weaken.py). `licence` is that of the pictures, as the Hub names it;
-    one that the Hub does not know needs `licence_link`. The embedded networks' is known.
-    """
-
-    name: Name
-    main: str
-    guide: str
-    weaken: Weaken | None = None
-    config: str | None = None
-    vae: str | None = None
-    text_encoder: str | None = None
-    loading: Loading = Loading()
-    licence: str = ""
-    licence_link: str = ""
-
-    _sources = field_validator("main", "guide", "config", "vae", "text_encoder")(_known_source)
-
-    @model_validator(mode="after")
-    def _known_licence(self) -> "Model":
-        if self.licence or self.licence_link:
-            check_licence(self.licence, self.licence_link)
-        return self
 
 
 class Reference(Settings):

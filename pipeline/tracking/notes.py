@@ -1,6 +1,7 @@
 """The descriptions that MLflow shows over an experiment, a run and a snapshot, in Markdown."""
 
-from pipeline.results.comparison import Comparison, Interval
+from pipeline.results.comparison import Comparison
+from pipeline.results.interval import Interval
 from pipeline.results.rates import Rates
 from pipeline.study.arm import Arm
 from pipeline.study.study import Study

@@ -6,7 +6,8 @@ The compare page's plot begins with the first metric that its runs share, so the
 from collections.abc import Mapping
 
 from pipeline.cost.shard_cost import ShardCost
-from pipeline.results.comparison import ComparedArm, Comparison, Interval
+from pipeline.results.comparison import ComparedArm, Comparison
+from pipeline.results.interval import Interval
 from pipeline.results.rates import SIMULATED, VERDICTS, LabelledPictures, Rates, Strength
 
 # Child runs are collapsed in MLflow's list, so the parent carries these of every arm, as `fd/<arm>`.

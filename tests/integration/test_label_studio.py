@@ -40,9 +40,9 @@ from labeling.label_studio.connection import (
     client_of,
 )
 from labeling.label_studio.interface import choice
-from labeling.label_studio.project import find_project
+from labeling.label_studio.project import find_project, tasks_on_server
 from labeling.label_studio.pull import pull
-from labeling.label_studio.push import push, tasks_on_server
+from labeling.label_studio.push import push
 from labeling.label_studio.server import ENVIRONMENT, make_environment, running_server
 from labeling.rates.label_rates import ArmScores, estimate
 from labeling.records import (

@@ -7,7 +7,6 @@ import torch
 from PIL import Image
 
 from eval.scorers.image_classifier import save_weights
-from eval.statistics.bootstrap import Interval
 from models.tinybooru.cards import keep_training, write_cards
 from models.tinybooru.corpus import load_corpus
 from models.tinybooru.guides import candidates
@@ -37,6 +36,7 @@ from models.tinybooru.worldcheck import (
     sets_of_people,
 )
 from pipeline.errors import InputError
+from pipeline.results.interval import Interval
 from pipeline.storage.shards import decode_images, read_set
 from pipeline.tinybooru.build import WORLD_VERSION, build
 from pipeline.tinybooru.flaws import QUALITIES

@@ -8,9 +8,9 @@ import pytest
 from labeling.records import SampledPair, SampledTask, read_tasks, write_tasks
 from pipeline.compose import compose
 from pipeline.errors import InputError
-from pipeline.networks.checkpoints import known_source
 from pipeline.publishing.publish import publication
 from pipeline.settings import inside_project
+from pipeline.study.model import known_source
 from pipeline.study.study import Study, parse_study
 
 OUTSIDE = [

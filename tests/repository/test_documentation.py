@@ -73,6 +73,24 @@ def test_links_and_pictures_of_the_documentation_are_there(document: Path) -> No
     assert [target for target in targets if not (document.parent / target).exists()] == []
 
 
+@pytest.mark.parametrize("document", sorted([README, *(ROOT / "docs").glob("*.md")]), ids=lambda path: path.name)
+def test_links_to_headings_find_them(document: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)", document.read_text("utf-8"))
+    targets = [(document.parent / name if name else document, anchor) for name, anchor in links]
+    assert [anchor for path, anchor in targets if anchor not in _anchors(path)] == []
+
+
+def test_the_contents_of_the_decisions_name_every_one() -> None:
+    text = (ROOT / "docs/decisions.md").read_text("utf-8")
+    assert re.findall(r"^ *- \[(.+)\]\(#", text, re.MULTILINE) == re.findall(r"^###? (.+)", text, re.MULTILINE)
+
+
+def _anchors(document: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a document."""
+    headings = re.findall(r"^#+ (.+)", document.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"`make ([a-z-]+)", README.read_text("utf-8")))))
 def test_make_knows_the_targets_that_the_readme_names(target: str) -> None:
     assert re.search(rf"^{target}:.*## ", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)

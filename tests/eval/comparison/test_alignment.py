@@ -9,8 +9,8 @@ import torch
 
 from eval.comparison.alignment import Means, Trajectories, actions, alignments, closer_to, trajectories
 from eval.comparison.verdicts import alignment_answer
-from eval.statistics.bootstrap import Interval
 from pipeline.results.comparison import Alignment
+from pipeline.results.interval import Interval
 
 MEAN = Means(200, 0.95, 0)
 NAMES = ["empty", "negative", "guide"]

@@ -1,9 +1,10 @@
 """What `compare` and `rates` hand to the report of the study of three arms."""
 
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-from pipeline.results.comparison import Interval
+from pipeline.results.interval import Interval
 from pipeline.results.rates import (
     Agreement,
     Calibration,
@@ -212,7 +213,7 @@ def labelled() -> Rates:
 
     def rate(value: float) -> Rate:
         classical = Interval(value=value, low=max(0, value - 0.1), high=min(1, value + 0.2), n=20)
-        return Rate(classical=classical, powered=classical.model_copy(update={"high": min(1, value + 0.1)}))
+        return Rate(classical=classical, powered=replace(classical, high=min(1, value + 0.1)))
 
     shares = {"pattern": rate(0.05), "object_or_scenery": rate(0.1), "malformed_human": rate(0.35)}
     shares["legit_human"] = rate(0.5)

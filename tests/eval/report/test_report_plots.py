@@ -1,6 +1,7 @@
 """The plots of the report: every arm with its intervals, never by colour alone, drawn by the shipped plotly.js."""
 
 import io
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from eval.report.composition import composition_figure
 from eval.report.figures import direction_by_noise, direction_figure, precision_recall_figure, shift_figure
 from eval.report.page import figures
 from pipeline.errors import InputError
-from pipeline.results.comparison import Comparison, Interval
+from pipeline.results.comparison import Comparison
+from pipeline.results.interval import Interval
 from pipeline.results.rates import CalibrationBin, Rates
 
 
@@ -102,7 +104,7 @@ def test_what_people_saw_lies_over_the_mean_score_of_a_bin() -> None:
     assert perfect["x"] == perfect["y"] == [0, 1]
     assert [trace["x"] for trace in points] == [[0.2], [0.9]]
     for trace, rate in zip(points, seen, strict=True):
-        check_intervals(trace, "y", [rate.model_dump()])
+        check_intervals(trace, "y", [asdict(rate)])
 
 
 def test_direction_sizes_lie_over_their_noise_levels() -> None:

@@ -9,7 +9,8 @@ from eval.comparison.verdicts import arm_verdicts, verdict
 from eval.notation import decimals, number, span
 from eval.report.details import matched_columns, matched_rows
 from eval.report.tables import SCORE_COLUMNS, table
-from pipeline.results.comparison import Comparison, Interval
+from pipeline.results.comparison import Comparison
+from pipeline.results.interval import Interval
 
 
 def column(page: Page, table_id: str, k: int) -> list[str]:

@@ -141,7 +141,7 @@ def test_the_head_of_laion_is_a_pickled_linear_layer(tmp_path):
     torch.save({"weight": print}, tmp_path / "other.pth")
     with pytest.raises(InputError, match=r"other\.pth is no pickled linear head"):
         convert_linear_head(tmp_path / "other.pth", tmp_path / "no.safetensors")
-    with pytest.raises(InputError, match=r"`python -m eval\.aesthetic .*no\.safetensors` fetches LAION's"):
+    with pytest.raises(InputError, match=r"`python -m eval\.scorers\.aesthetic .*no\.safetensors` fetches LAION's"):
         load_aesthetic_head(tmp_path / "no.safetensors")
 
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
+from pipeline.generation.arm_guidance import guidance_of, prediction_of
 from pipeline.generation.arm_texts import unrelated_prompts
 from pipeline.guidance.algebra import (
     EMPTY,
@@ -24,12 +25,10 @@ from pipeline.guidance.algebra import (
     Term,
     Walk,
     by_network,
-    guidance_of,
-    prediction_of,
 )
 from pipeline.guidance.dynamic_negative import Dynamic
 from pipeline.guidance.postprocess import APG, Guider, Rescale
-from pipeline.guidance.scale_schedules import Interval, Moment, Ramp, Window
+from pipeline.guidance.scale_schedules import Moment, NoiseInterval, Ramp, Window
 from pipeline.networks.denoiser import load_network
 from pipeline.networks.parametrisation import to_x0
 from pipeline.networks.perturbation import blurred, perturbed
@@ -162,7 +161,7 @@ def test_methods_name_their_reference():
 
 def test_an_interval_that_no_noise_level_meets_is_unguided(parts):
     plain, _ = draw(parts, Guidance())
-    for outside in (Interval(name="interval", lo=1e6, hi=1e7), Interval(name="interval", lo=0, hi=1e-6)):
+    for outside in (NoiseInterval(name="interval", lo=1e6, hi=1e7), NoiseInterval(name="interval", lo=0, hi=1e-6)):
         guided, trace = draw(parts, Guidance((Term(EMPTY, 3.0, outside),)))
         assert torch.equal(plain, guided)
         assert all(step.references == () for step in trace), "nothing was evaluated for it"
@@ -170,7 +169,7 @@ def test_an_interval_that_no_noise_level_meets_is_unguided(parts):
 
 @given(st.floats(1e-3, 1e3), st.floats(0, 100), st.floats(1e-3, 100))
 def test_an_interval_guides_above_lo_up_to_hi(sigma, lo, width):
-    interval = Interval(name="interval", lo=lo, hi=lo + width)
+    interval = NoiseInterval(name="interval", lo=lo, hi=lo + width)
     assert interval.factor(Moment(3, 10, 500, sigma, 0)) == (1 if lo < sigma <= lo + width else 0)
     assert interval.factor(Moment(3, 10, 500, interval.hi, 0)) == 1
     assert interval.factor(Moment(3, 10, 500, interval.lo, 0)) == 0

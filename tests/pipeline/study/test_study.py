@@ -10,7 +10,8 @@ from repository_copy import ROOT
 from eval.distances.two_sample_classifier import FOLDS
 from pipeline.compose import check_number_of_prompts, compose
 from pipeline.errors import InputError
-from pipeline.guidance.algebra import MAIN, guidance_of
+from pipeline.generation.arm_guidance import guidance_of
+from pipeline.guidance.algebra import MAIN
 from pipeline.study.arm import Arm
 from pipeline.study.study import load_study, parse_study
 

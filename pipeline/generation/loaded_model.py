@@ -1,0 +1,60 @@
+"""The networks of a study on one device, loaded once for all of its arms."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import torch
+
+from pipeline.generation.shard_plan import replaced_parts
+from pipeline.guidance.algebra import Text
+from pipeline.networks.checkpoints import Checkpoint, locate
+from pipeline.networks.conditioning import Conditioning
+from pipeline.networks.denoiser import DTYPES, DenoisingNetwork, check_pair, load_network
+from pipeline.networks.encoded_texts import EncodedTexts
+from pipeline.networks.text_encoder import TextEncoder, load_text_encoder
+from pipeline.study.study import Study
+
+
+class LoadedModel:
+    """A study's main network, guide and text encoder on `device`, each loaded when an arm first asks for it.
+
+    Texts are encoded once: every arm reads the same prompts. Raises InputError, on access, for what cannot be loaded.
+    """
+
+    def __init__(self, study: Study, device: torch.device):
+        self.study, self.device = study, device
+
+    @cached_property
+    def text_encoder(self) -> TextEncoder:
+        model = self.study.model
+        dtype, swapped = DTYPES[model.loading.dtype], self._replaced.get("text_encoder")
+        return load_text_encoder(self._checkpoint, self.device, self.study.text, dtype, swapped)
+
+    @cached_property
+    def main(self) -> DenoisingNetwork:
+        return load_network(self._checkpoint, self.device, self.study.model.loading, self._replaced.get("vae"))
+
+    @cached_property
+    def guide(self) -> DenoisingNetwork:
+        model = self.study.model
+        source = locate(model.guide, model.config)
+        guide = load_network(source, self.device, model.loading, latents=self.main.latents, how=model.weaken)
+        check_pair(self.main, guide)
+        return guide
+
+    def encode(self, texts: Mapping[Text, Sequence[str]]) -> dict[Text, Conditioning]:
+        """The texts of a batch, [B] each, for one call of a network."""
+        return self._texts.encode_together(texts, references=("empty", "negative", "unrelated"))
+
+    @cached_property
+    def _texts(self) -> EncodedTexts:
+        return EncodedTexts(self.text_encoder)
+
+    @cached_property
+    def _checkpoint(self) -> Checkpoint:
+        return locate(self.study.model.main, self.study.model.config)
+
+    @cached_property
+    def _replaced(self) -> dict[str, Checkpoint]:
+        model = self.study.model
+        return {part: locate(source, model.config) for part, source in replaced_parts(model).items()}

@@ -1,0 +1,138 @@
+"""What can be known of a study before its first image: every arm fits its networks, and digests of what is used.
+
+The digests are of networks, of which those in the Hugging Face cache are no files of the project, of a guide's LoRA, of
+folders that image-to-image starts from, and of the program's own code. DVC cannot watch what its dvc.yaml does not
+name, so the stage `preflight` (eval/preflight.py, which also looks at what measures) runs every time.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.errors import InputError
+from pipeline.generation.arm_guidance import guidance_of
+from pipeline.generation.shard_plan import DEVICES, arm_texts, common_inputs, plan_shards, replaced_parts
+from pipeline.layout import REFERENCE_SET, SETS
+from pipeline.networks.checkpoints import Checkpoint, locate
+from pipeline.networks.weight_files import digest_of, network_digest, text_parts
+from pipeline.prompting.text_settings import check_clip_skip
+from pipeline.storage.files import file_digest
+from pipeline.storage.shards import set_fingerprint
+from pipeline.study.arm import Arm
+from pipeline.study.study import TINYBOORU, Study
+from pipeline.study.weaken import DropLayers, Lora
+
+
+def study_digests(study: Study) -> dict[str, str | None]:
+    """Digests of a study's networks, of what takes the place of their parts, and of the folders pictures start from.
+
+    None for a guide, a LoRA or a folder that is not there: `check_arms` refuses the arms that need it.
+    Raises InputError for everything else that is missing, and for a folder that an arm of this study makes.
+    """
+    model = study.model
+    digests: dict[str, str | None] = {"main": network_digest(locate(model.main, model.config), with_text_encoder=True)}
+    for part, source in (("vae", model.vae), ("text_encoder", model.text_encoder)):
+        if source is not None:
+            digests[part] = digest_of(locate(source, model.config), (part,))
+    try:
+        digests["guide"] = network_digest(locate(model.guide, model.config), with_text_encoder=False)
+    except InputError:
+        digests["guide"] = None
+    if isinstance(model.weaken, Lora):
+        file = Path(model.weaken.file)
+        digests["lora"] = file_digest(file) if file.is_file() else None
+    return digests | {f"from {folder}": _start_digest(folder) for folder in _start_folders(study)}
+
+
+def _start_folders(study: Study) -> list[Path]:
+    folders = set()
+    for name, arm in study.arms.items():
+        if arm.image_to_image is None or not arm.image_to_image.is_folder:
+            continue
+        folder = Path(arm.image_to_image.start)
+        if folder == REFERENCE_SET:  # made after this; `generate` depends on it
+            continue
+        if folder.parent == SETS and folder.name in study.arms:
+            raise InputError(
+                f"arms.{name}.image_to_image.from {folder} is what arm {folder.name} draws, maybe later than this one; "
+                f"write from: {folder.name} with source: ${{arms.{folder.name}}} in conf/"
+            )
+        folders.add(folder)
+    return sorted(folders)
+
+
+def _start_digest(folder: Path) -> str | None:
+    try:
+        return set_fingerprint(folder)
+    except InputError:
+        return None
+
+
+def check_arms(study: Study) -> None:
+    """Raise InputError where an arm does not fit the study's networks, prompts or start pictures.
+
+    Weights are not loaded: what they are is read from configurations.
+    """
+    main = locate(study.model.main, study.model.config)
+    for name, arm in study.arms.items():
+        if _starts_from_reference(arm):
+            _check_reference_start(study, name)
+        else:
+            plan_shards(study, name, arm_texts(study, name), DEVICES[0])
+    swapped = replaced_parts(study.model).get("text_encoder")
+    encoders = dict.fromkeys(text_parts(main), main)
+    if swapped is not None:
+        encoders["text_encoder"] = locate(swapped, study.model.config)
+    for part, checkpoint in encoders.items():
+        settings = checkpoint.settings(part) or {}
+        if "num_hidden_layers" in settings:  # else transformers' own default
+            check_clip_skip(study.text.clip_skip, int(settings["num_hidden_layers"]), len(encoders))
+    _check_layers(study, main)
+
+
+def _starts_from_reference(arm: Arm) -> bool:
+    start = arm.image_to_image
+    return start is not None and start.is_folder and Path(start.start) == REFERENCE_SET
+
+
+def _check_reference_start(study: Study, name: str) -> None:
+    # The reference set is made after this, so its number of images is what the study asks for.
+    arm_texts(study, name)
+    common_inputs(study, name, DEVICES[0])
+    if study.reference.pictures < study.generate.pictures and study.reference.source == TINYBOORU:
+        raise InputError(
+            f"arms.{name}.image_to_image.from {REFERENCE_SET} will hold {study.reference.pictures} images "
+            f"(reference.pictures), generate.pictures is {study.generate.pictures}; each image needs one to start from"
+        )
+
+
+def _check_layers(study: Study, main: Checkpoint) -> None:
+    asked: dict[str, tuple[Checkpoint, tuple[str, ...]]] = {}
+    for name, arm in study.arms.items():
+        predictions = guidance_of(arm).predictions()
+        if any(prediction.perturbation for prediction in predictions):
+            asked[f"arms.{name}.perturb.layers"] = main, arm.perturb.layers
+        if isinstance(study.model.weaken, DropLayers) and any(p.network == "guide" for p in predictions):
+            guide = locate(study.model.guide, study.model.config)
+            asked["model.weaken.layers"] = guide, study.model.weaken.layers
+    if asked:
+        _check_blocks(asked)
+
+
+def _check_blocks(asked: Mapping[str, tuple[Checkpoint, tuple[str, ...]]]) -> None:
+    # Their import takes ten seconds, which studies without such arms do not wait for.
+    from accelerate import init_empty_weights
+    from diffusers import UNet2DConditionModel
+
+    from pipeline.networks.perturbation import transformer_blocks
+
+    for key, (checkpoint, layers) in asked.items():
+        try:
+            with init_empty_weights():
+                unet = UNet2DConditionModel.from_config(checkpoint.settings("unet"))
+        except Exception as error:  # diffusers raises many kinds for a configuration that describes no UNet
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{checkpoint.config}/unet/config.json describes no UNet ({reason})") from None
+        try:
+            transformer_blocks(unet, layers)
+        except InputError as error:
+            raise InputError(f"{key}: {error}") from None

@@ -1,0 +1,59 @@
+"""The networks of a study, as conf/model describes them, and what may name their weights."""
+
+import re
+
+from pydantic import field_validator, model_validator
+
+from pipeline.settings import Name, Settings, inside_project
+from pipeline.study.licences import check_licence
+from pipeline.study.loading import Loading
+from pipeline.study.weaken import Weaken
+
+HUB = "hub:"
+HUB_SOURCE = re.compile(r"hub:(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+
+
+def known_source(source: str) -> str:
+    """A source as a configuration may name it. Raises ValueError."""
+    if source.startswith(HUB):
+        # Names and revisions become folders of the cache.
+        if HUB_SOURCE.fullmatch(source) is None or ".." in source:
+            raise ValueError("must be hub:<owner>/<name> or hub:<owner>/<name>@<revision>")
+        return source
+    if source.endswith((".ckpt", ".pt", ".pth", ".bin", ".pkl")):
+        raise ValueError("is a pickle, which can run code when it is read; convert it to .safetensors")
+    return inside_project(source)
+
+
+def _known_source(source: str | None) -> str | None:
+    return None if source is None else known_source(source)
+
+
+class Model(Settings):
+    """The networks: `main` draws, `guide` is the weaker one of autoguidance.
+
+    Each is a folder in diffusers' layout, hub:<owner>/<name>[@<revision>], or a single .safetensors file, for which
+    `config` is a folder with the configurations and tokenizers of its kind. `vae` and `text_encoder` name checkpoints
+    whose autoencoder and first text encoder take the place of the main one's. `weaken` makes the guide from the network
+    at `guide`: a weakened copy, or with a LoRA (weaken.py). `licence` is that of the pictures, as the Hub names it;
+    one that the Hub does not know needs `licence_link`. The embedded networks' is known.
+    """
+
+    name: Name
+    main: str
+    guide: str
+    weaken: Weaken | None = None
+    config: str | None = None
+    vae: str | None = None
+    text_encoder: str | None = None
+    loading: Loading = Loading()
+    licence: str = ""
+    licence_link: str = ""
+
+    _sources = field_validator("main", "guide", "config", "vae", "text_encoder")(_known_source)
+
+    @model_validator(mode="after")
+    def _known_licence(self) -> "Model":
+        if self.licence or self.licence_link:
+            check_licence(self.licence, self.licence_link)
+        return self
