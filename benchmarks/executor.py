@@ -54,7 +54,7 @@ def study_of(shards: int, threads: int | None = None) -> tuple[Study, list[Shard
 
 def on(executor: Executor, study: Study, tasks: list[ShardTask]) -> Iterator[GeneratedShard]:
     """The shards, drawn by an executor."""
-    return run_tasks(executor, partial(shard_job, study, ARM, Places(), None), tasks, Termination())
+    return run_tasks(executor, partial(shard_job, study, Places(), None), tasks, Termination())
 
 
 def overheads(threads: int | None) -> dict[str, tuple[float, float, float]]:
@@ -121,7 +121,7 @@ def gain_of_kept_memory() -> float:
     """How many times as fast a process draws that keeps freed memory; the median of shards drawn in turn."""
     study, tasks = study_of(9)
     jobs = {
-        "kept": partial(shard_job, study, ARM, Places(), None),
+        "kept": partial(shard_job, study, Places(), None),
         "handed back": partial(bare_job, study, ARM, Places()),
     }
     spawn = get_context("spawn")

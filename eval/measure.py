@@ -41,7 +41,7 @@ def measure(study: Study, arms: Sequence[str], termination: Termination | None =
     # Whoever generates on many machines scores on this one, where the features are.
     local = study.executor if isinstance(study.executor, LocalExecutor) else LocalExecutor(kind="local")
     executor = with_workers(local, len(stale) // _ARMS_PER_WORKER, study.generate.threads, 0)
-    job = partial(_score_job, study, inputs)
+    job = partial(score_job, study, inputs)
     done = []
     with tqdm(total=len(stale), desc="measure", unit="arm", disable=None) as bar:
         for arm, said in run_tasks(executor, job, stale, termination):
@@ -51,7 +51,7 @@ def measure(study: Study, arms: Sequence[str], termination: Termination | None =
     return done
 
 
-def _score_job(study: Study, inputs: dict[str, str], device: torch.device) -> Callable[[str], tuple[str, str]]:
+def score_job(study: Study, inputs: dict[str, str], device: torch.device) -> Callable[[str], tuple[str, str]]:
     """A job (pipeline/execution/jobs.py): scores arms, each of which it writes; returns its name and what to say."""
     torch.set_num_threads(study.generate.threads)
     scorers = Scorers(study, device)

@@ -1,10 +1,11 @@
 """The scores of an arm: per image, and of the whole set against the reference set."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -25,9 +26,9 @@ from eval.features.plain_text import plain_text
 from eval.scorers.aesthetic import load_aesthetic_head
 from eval.scorers.finish import finish
 from eval.scorers.kinds import KINDS, kind_probabilities, load_kind_prompts
-from eval.scorers.lpips import check_repeats, load_lpips, within_prompt_lpips
+from eval.scorers.lpips import Distance, check_repeats, load_lpips, within_prompt_lpips
 from eval.scorers.malformed import load_classifier
-from eval.scorers.preference import load_preference, preference_scores
+from eval.scorers.preference import Preference, load_preference, preference_scores
 from eval.scorers.realism import realism
 from eval.statistics.bootstrap import bounded, mean_interval, statistic_interval, wilson_interval
 from eval.statistics.clusters import prompt_clusters
@@ -176,17 +177,34 @@ class Scorers:
         self.clip = load_clip(Path(study.features.extractors[study.features.primary].weights), device)
         prompts = load_kind_prompts(Path(settings.kind_prompts))
         self.kinds = {kind: self.clip.embed_texts(texts) for kind, texts in prompts.items()}
-        self.preference = {name: load_preference(name, Path(path), device) for name, path in settings.scorers.items()}
-        self.lpips = load_lpips(Path(settings.lpips), device) if settings.lpips else None
+        self.learned = LearnedScorers(settings, device)
+
+
+class LearnedScorers:
+    """The scores that a study asks for by name: preference scores, and LPIPS where `lpips` is not None.
+
+    They are loaded on first access, which raises InputError, with the command that fetches them, for missing weights.
+    """
+
+    def __init__(self, settings: Metrics, device: torch.device):
+        self._settings, self._device = settings, device
+
+    @cached_property
+    def preference(self) -> dict[str, Preference]:
+        return {name: load_preference(name, Path(path), self._device) for name, path in self._settings.scorers.items()}
+
+    @cached_property
+    def lpips(self) -> tuple[Distance, str] | None:
+        return load_lpips(Path(self._settings.lpips), self._device) if self._settings.lpips else None
 
     def digests(self) -> dict[str, object]:
-        """The digests of the learned scores' weights by name."""
+        """The digests of their weights by name."""
         digests: dict[str, object] = {name: model.digest for name, model in self.preference.items()}
         return digests if self.lpips is None else {**digests, "lpips": self.lpips[1]}
 
 
 def learned_scores(
-    pictures: pa.Table, asked: list[str], settings: Metrics, scorers: Scorers
+    pictures: pa.Table, asked: list[str], settings: Metrics, scorers: LearnedScorers
 ) -> dict[str, torch.Tensor]:
     """The columns [N] of the scores that the study asks for by name.
 
@@ -196,12 +214,14 @@ def learned_scores(
     """
     if settings.lpips:
         check_repeats(asked)
+    # All weights are looked at before any image is.
+    preference, lpips = scorers.preference, scorers.lpips
     columns: dict[str, torch.Tensor] = {}
-    for name, model in scorers.preference.items():
+    for name, model in preference.items():
         shown = tqdm(decode_images(pictures), f"score: {name}", len(pictures), unit="picture", disable=None)
         columns[name] = preference_scores(model, shown, asked)
-    if scorers.lpips is not None:
-        distance, _ = scorers.lpips
+    if lpips is not None:
+        distance, _ = lpips
         cells = pictures.column("image")
         columns["lpips"] = within_prompt_lpips(
             lambda k: open_picture(cells[k]["bytes"].as_py()), asked, distance, settings.seed
@@ -237,7 +257,7 @@ def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScor
     kinds = kind_probabilities(features.images, scorers.kinds, scorers.clip.logit_scale)
     k = settings.precision_recall_k
     asked_for = [plain_text(prompt, study.text) for prompt in pairs.column("prompt").to_pylist()]
-    learned = learned_scores(pictures, asked_for, settings, scorers)
+    learned = learned_scores(pictures, asked_for, settings, scorers.learned)
     clusters = prompt_clusters(pictures.column("prompt").to_pylist())
     # An arm without prompts is still scored with those of the pairs.
     of_pairs = dict.fromkeys(("clip_score", *learned), prompt_clusters(asked_for))
@@ -294,7 +314,7 @@ def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScor
         "aesthetic_head": file_digest(Path(settings.aesthetic_head)),
         "malformed_classifier": file_digest(Path(settings.malformed_classifier)),
         "kind_prompts": file_digest(Path(settings.kind_prompts)),
-        **scorers.digests(),
+        **scorers.learned.digests(),
     }
     return ArmScores(images, sets, points, provenance)
 
@@ -341,32 +361,32 @@ def write_scores(arm: str, found: ArmScores, inputs: str) -> dict[str, float]:
     learned = {name: Value("float64") for name in found.images if name not in SCORE_FEATURES}
     kept = Features({**SCORE_FEATURES, **learned})
     write_shard(SCORES / f"{arm}.parquet", columns, kept, str(found.provenance["set"]))
-    # Short and flat; every other number, the intervals and the provenance are in the file beside it.
-    short = {**{name: round(found.sets[name].value, 4) for name in HEADLINES}, "n": found.sets["fd"].n}
     scores = {name: asdict(interval) for name, interval in found.sets.items()}
+    short = _headline(scores)
     provenance = {**found.provenance, "inputs": inputs}
     detail = {"arm": arm, "scores": scores, "points": found.points, "provenance": provenance}
-    # Without a checksum: `dvc metrics show` prints every key, and no stage reads the file.
-    write_atomically(HEADLINES_OF_ARMS / f"{arm}.json", (json.dumps(short, indent=2) + "\n").encode())
+    # Without a checksum: `dvc metrics show` prints every key.
+    write_atomically(HEADLINES_OF_ARMS / f"{arm}.json", _as_json(short))
     write_atomically(METRICS / "detail" / f"{arm}.json", seal_json(json.dumps(detail, indent=2)))
     return short
 
 
 def holds_scores(arm: str, inputs: str) -> bool:
-    """Whether an arm's scores are there, whole and made of `inputs`."""
+    """Whether an arm's scores and numbers are there, whole and made of `inputs`."""
     try:
         detail = json.loads(read_json_text(METRICS / "detail" / f"{arm}.json"))
         scored = table_fingerprint(read_table(SCORES / f"{arm}.parquet", ["image_id"]))
+        short = (HEADLINES_OF_ARMS / f"{arm}.json").read_bytes()
         made_of = detail["provenance"]
-        return made_of.get("inputs") == inputs and made_of["set"] == scored and headline(arm) is not None
+        return (made_of.get("inputs"), made_of["set"], short) == (inputs, scored, _as_json(_headline(detail["scores"])))
     except (OSError, InputError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
-def headline(arm: str) -> dict[str, float] | None:
-    """An arm's headline numbers; None where there are none."""
-    try:
-        numbers: dict[str, float] = json.loads((HEADLINES_OF_ARMS / f"{arm}.json").read_text("utf-8"))
-        return numbers
-    except (OSError, ValueError):
-        return None
+def _headline(scores: Mapping[str, Any]) -> dict[str, float]:
+    # Short and flat; every other number, the intervals and the provenance are in the file beside it.
+    return {**{name: round(scores[name]["value"], 4) for name in HEADLINES}, "n": scores["fd"]["n"]}
+
+
+def _as_json(short: Mapping[str, float]) -> bytes:
+    return (json.dumps(short, indent=2) + "\n").encode()

@@ -63,7 +63,7 @@ class Generate(Settings):
     first_seed: Seed
     shard: Count
     batch: Count
-    threads: Count = 2
+    threads: Count = 1
     watched: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")

@@ -14,12 +14,11 @@ import torch
 import yaml
 from repository_copy import ROOT
 
+from eval import measure
 from eval.comparison import compare
 from eval.distances.neighbours import neighbour_metrics
-from eval.features import extraction as features
 from eval.features.clip import clip_score, load_clip
-from eval.features.extraction import SetFeatures, load_features, save_features
-from eval.scorers import arm_scores as score
+from eval.features.extraction import REFERENCE, SetFeatures, load_features, refresh, save_features, study_features
 from eval.scorers.aesthetic import load_aesthetic_head
 from eval.scorers.finish import finish
 from eval.scorers.kinds import KINDS, kind_probabilities, load_kind_prompts
@@ -30,7 +29,7 @@ from eval.statistics.clusters import prompt_clusters
 from pipeline.compose import compose
 from pipeline.errors import run_stage
 from pipeline.generation.shard_files import SET_FEATURES as COLUMNS
-from pipeline.layout import FEATURES, METRICS, REFERENCE_SET, SCORES, SETS
+from pipeline.layout import FEATURES, HEADLINES, METRICS, REFERENCE_SET, SCORES, SETS
 from pipeline.results.comparison import COMPARISON
 from pipeline.storage.shards import decode_images, read_set, read_table, write_shard
 from pipeline.study.study import load_study
@@ -38,7 +37,14 @@ from pipeline.tinybooru.build import build
 
 ARMS = ("unguided", "cfg")
 PICTURES, REFERENCE_PICTURES = 12, 16
-STAGES = {"score": (score.main, ["--arm", "cfg"]), "compare": (compare.main, [])}
+
+
+def score() -> None:
+    """What `measure` does once it has found that an arm is to be scored."""
+    measure.score_job(load_study(), {"cfg": "inputs"}, torch.device("cpu"))("cfg")
+
+
+STAGES: dict[str, Callable[[], None]] = {"score": score, "compare": compare.main}
 
 
 def run(monkeypatch: pytest.MonkeyPatch, stage: Callable[[], None], *arguments: str) -> None:
@@ -71,10 +77,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
         build(REFERENCE_SET, "reference", REFERENCE_PICTURES, 0)
         for arm, split in zip(ARMS, ("train", "validation"), strict=True):
             draw(arm, split, PICTURES)
-        for name in (*ARMS, features.REFERENCE):
-            run(monkeypatch, features.main, "--set", name)
-        for arm in ARMS:
-            run(monkeypatch, score.main, "--arm", arm)
+        run(monkeypatch, measure.main)
     return folder
 
 
@@ -90,17 +93,18 @@ def study(scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def numbers() -> dict[Path, bytes]:
     """Every file that holds numbers, and its content."""
-    found = [path for folder in (METRICS, SCORES, Path("plots")) for path in folder.rglob("*") if path.is_file()]
+    found = [
+        path for folder in (METRICS, HEADLINES, SCORES, Path("plots")) for path in folder.rglob("*") if path.is_file()
+    ]
     return {path: path.read_bytes() for path in found}
 
 
 def refusal(stage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     """What a stage says when it refuses, after which the numbers are as they were."""
     before = numbers()
-    main, arguments = STAGES[stage]
     capsys.readouterr()
     with pytest.raises(SystemExit) as refused:
-        run(monkeypatch, main, *arguments)
+        run(monkeypatch, STAGES[stage])
     assert refused.value.code == 2
     assert numbers() == before
     return capsys.readouterr().err.splitlines()[-1]
@@ -125,14 +129,14 @@ def another(key: str) -> Callable[[SetFeatures], SetFeatures]:
 
 def test_what_is_refused_below_was_scored_before_it_was_changed(study: Path) -> None:
     assert {path.name for path in numbers()} >= {"unguided.json", "cfg.json", "cfg.parquet", "compare.json"}
-    assert json.loads((METRICS / "cfg.json").read_text())["n"] == PICTURES
+    assert json.loads((HEADLINES / "cfg.json").read_text())["n"] == PICTURES
 
 
 def test_every_score_is_of_the_arms_pictures_and_the_clip_score_of_what_the_baseline_was_asked_for(study: Path) -> None:
     asked_for = load_study()
     settings, device = asked_for.metrics, torch.device("cpu")
     arm, baseline, reference = (
-        load_features(FEATURES / name / "clip.safetensors") for name in ("cfg", "unguided", features.REFERENCE)
+        load_features(FEATURES / name / "clip.safetensors") for name in ("cfg", "unguided", REFERENCE)
     )
     assert not torch.allclose(arm.texts, baseline.texts), "the arms have prompts of their own"
     pictures = list(decode_images(read_set(SETS / "cfg", ["image"])))
@@ -185,7 +189,7 @@ def test_fewer_pictures_than_a_metric_needs_leave_no_number(
 ) -> None:
     for arm in ARMS:
         draw(arm, "validation", 5)
-        run(monkeypatch, features.main, "--set", arm)
+    refresh(study_features(load_study(), ARMS), load_study().executor)
     for path in numbers():  # what is not there must not come
         if path.stem == "cfg":
             path.unlink()
@@ -200,8 +204,7 @@ def test_clip_scores_of_an_arm_without_prompts_go_by_the_prompts_of_the_pairs(
     for arm, prompts in (("unguided", asked), ("cfg", [""] * PICTURES)):
         columns = read_set(SETS / arm, list(COLUMNS)).to_pydict() | {"prompt": prompts}
         write_shard(SETS / arm / "part-00000.parquet", columns, COLUMNS, "other prompts")
-        run(monkeypatch, features.main, "--set", arm)
-    run(monkeypatch, score.main, "--arm", "cfg")
+    run(monkeypatch, measure.main, "--arm", "cfg")
     found = json.loads((METRICS / "detail/cfg.json").read_text())["scores"]
     for name, clusters in (("clip_score", prompt_clusters(asked)), ("aesthetic", None)):
         values = torch.tensor(read_table(SCORES / "cfg.parquet", [name])[name].to_pylist())
@@ -214,7 +217,7 @@ def test_a_foreign_reference_leaves_no_comparison(
     study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     build(REFERENCE_SET, "reference", REFERENCE_PICTURES, seed=1)
-    run(monkeypatch, features.main, "--set", features.REFERENCE)
+    refresh(study_features(load_study(), [REFERENCE]), load_study().executor)
     said = refusal("compare", monkeypatch, capsys)
     assert re.search(r"scores of '\w+' have reference set \w+, the features \w+; run `dvc repro`", said), said
 
@@ -226,7 +229,7 @@ def test_pictures_that_no_extractor_can_be_had_for_get_no_features(
     before = (FEATURES / "cfg/clip.safetensors").read_bytes()
     for there in (True, False):
         with pytest.raises(SystemExit) as refused:
-            run(monkeypatch, features.main, "--set", "cfg")
+            run(monkeypatch, measure.main, "--arm", "cfg")
         assert refused.value.code == 2
         assert "is missing; get it with `make train`" in capsys.readouterr().err
         assert [path.read_bytes() for path in (FEATURES / "cfg").iterdir()] == [before] * there

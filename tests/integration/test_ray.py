@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import ray
 from executor_jobs import dying_at_three, refusing
+from one_arm import generate
 from ray.cluster_utils import Cluster
 
-from eval.features.extraction import refresh
+from eval.features.extraction import Wanted, refresh
 from pipeline.errors import InputError
 from pipeline.execution.executor import run_tasks
 from pipeline.execution.termination import Termination
-from pipeline.generate import generate
 from pipeline.layout import SETS
 from pipeline.storage.places import Places
 from pipeline.storage.remote_path import path_of
@@ -112,7 +112,7 @@ def test_a_task_that_fails_stops_the_run_with_its_own_error(cluster):
 def test_vectors_are_those_of_this_process(cluster, drawn_here, tmp_path):
     settings, files = Extractor(model="pyramid"), [tmp_path / "here.safetensors", tmp_path / "there.safetensors"]
     for path, executor in zip(files, (LocalExecutor(kind="local"), on_ray(cluster)), strict=True):
-        assert refresh(tmp_path / "here" / SETS / "cfg", "pyramid", settings, path, executor)
+        assert refresh([Wanted(tmp_path / "here" / SETS / "cfg", "pyramid", settings, path)], executor) == [True]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""Stage `weights`: what stops a study before its first picture, and what draws or measures it anew."""
+"""Stage `preflight`: what stops a study before its first image, and what makes it generate or measure again."""
 
 import json
 import shutil
@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from one_arm import generate
 from repository_copy import ROOT
 
-from eval import preflight as weights
+from eval import preflight
 from eval.features.extraction import load_extractor
 from eval.preflight import check_measurable
 from eval.scorers.aesthetic import load_aesthetic_head
@@ -24,7 +25,6 @@ from eval.scorers.malformed import load_classifier
 from eval.scorers.preference import load_preference
 from pipeline.compose import compose
 from pipeline.errors import InputError
-from pipeline.generate import generate
 from pipeline.integrity.artefact_checks import study_artefacts
 from pipeline.layout import MEASURING, SETS, WEIGHTS
 from pipeline.networks.weight_files import network_digest, remembered_sha256
@@ -44,7 +44,7 @@ def ready(networks_project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         source = ROOT / "models/tinybooru" / name
         shutil.copytree(source, place) if source.is_dir() else shutil.copy(source, place)
     change(lambda params: params.update(arms={name: params["arms"][name] for name in ("unguided", "cfg")}))
-    monkeypatch.setattr("sys.argv", ["weights"])
+    monkeypatch.setattr("sys.argv", ["preflight"])
     return networks_project
 
 
@@ -56,7 +56,7 @@ def change(edit: Callable[[dict[str, Any]], object]) -> None:
 
 def looked_at() -> tuple[dict[str, Any], dict[str, Any]]:
     """What the stage writes for generation, and for features and scores."""
-    weights.main()
+    preflight.main()
     return json.loads(WEIGHTS.read_text()), json.loads(MEASURING.read_text())
 
 
@@ -76,7 +76,7 @@ def test_another_library_is_seen_by_dvc_and_so_drawn_with(ready: Path, monkeypat
     assert {key for key in before if before[key] != after[key]} == {"libraries"}
     assert again == measuring
     assert "data/weights.json" in stage("generate")["deps"]
-    assert stage("weights")["always_changed"]
+    assert stage("preflight")["always_changed"]
 
 
 def faults(study: Study) -> set[str]:
@@ -145,7 +145,7 @@ def test_what_a_loader_would_miss_is_missed_before_the_first_picture(
 def test_a_study_that_cannot_be_measured_writes_nothing_that_generation_waits_for(ready: Path) -> None:
     Path("models/tinybooru/kinds.json").unlink()
     with pytest.raises(InputError, match=r"kind prompts models/tinybooru/kinds\.json are missing"):
-        weights.main()
+        preflight.main()
     assert not WEIGHTS.exists()
 
 
@@ -159,14 +159,13 @@ def test_lpips_of_prompts_that_do_not_repeat_is_refused_before_anything_is_drawn
     with pytest.raises(
         InputError, match=r"metrics\.lpips models/vgg\.safetensors: LPIPS within a prompt needs .*repeat"
     ):
-        weights.main()
+        preflight.main()
     # As the scorer reads them, without weights: two by two the same.
     prompts.write_text("".join(f"blue hair, {k // 2}\n(blue_hair:1.2), {k // 2}\n" for k in range(0, 16, 2)))
     check_measurable(load_study())
 
 
-@pytest.mark.parametrize("name", ["features", "features_reference", "score"])
-def test_other_weights_that_measure_are_seen_wherever_they_lie(ready: Path, name: str) -> None:
+def test_other_weights_that_measure_are_seen_wherever_they_lie(ready: Path) -> None:
     shutil.copytree("models/tinybooru/clip", "models/elsewhere")
     change(lambda params: params["features"]["extractors"]["clip"].update(weights="models/elsewhere"))
     drawing, before = looked_at()
@@ -175,8 +174,8 @@ def test_other_weights_that_measure_are_seen_wherever_they_lie(ready: Path, name
     again, after = looked_at()
     assert again == drawing
     assert {key for key in before if before[key] != after[key]} == {str(config)}
-    assert "data/measuring.json" in stage(name)["deps"]
-    assert "data/measuring.json" in stage("weights")["outs"]
+    assert "data/measuring.json" in stage("measure")["deps"]
+    assert "data/measuring.json" in stage("preflight")["outs"]
 
 
 def test_the_stage_that_always_runs_loads_no_library_that_it_does_not_need() -> None:

@@ -20,7 +20,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from eval.distances.frechet import frechet_distance
 from eval.features.clip import load_clip
 from eval.features.dinov2 import load_dinov2
-from eval.features.extraction import SetFeatures, extract, load_extractor, load_features, refresh, save_features
+from eval.features.extraction import SetFeatures, Wanted, extract, load_extractor, load_features, refresh, save_features
 from eval.features.extractor import Extractor, embed_images
 from eval.features.inception import load_inception
 from eval.features.plain_text import plain_text
@@ -234,16 +234,22 @@ def test_the_order_of_the_pictures_changes_nothing(pictures: list[Image.Image]) 
     torch.testing.assert_close(forward, backward.flip(0), atol=1e-5, rtol=1e-4)
 
 
+def refreshed(folder: Path, settings: ExtractorSettings, path: Path, executor: LocalExecutor = LOCAL) -> bool:
+    """Whether the stage's function wrote the file of one set."""
+    (written,) = refresh([Wanted(folder, "pyramid", settings, path)], executor)
+    return written
+
+
 def test_a_file_that_is_up_to_date_is_kept_and_another_is_replaced(picture_set: Path, tmp_path: Path) -> None:
     path, settings = tmp_path / "pyramid.safetensors", ExtractorSettings(model="pyramid")
-    assert refresh(picture_set, "pyramid", settings, path, LOCAL)
-    assert not refresh(picture_set, "pyramid", settings, path, LOCAL)
+    assert refreshed(picture_set, settings, path)
+    assert not refreshed(picture_set, settings, path)
     path.write_bytes(path.read_bytes()[:100])
-    assert refresh(picture_set, "pyramid", settings, path, LOCAL)
+    assert refreshed(picture_set, settings, path)
     assert load_features(path).texts.shape == (12, 0)
     features = load_features(path)
     save_features(path, SetFeatures(features.ids, features.images, features.texts, {**features.provenance, "set": "x"}))
-    assert refresh(picture_set, "pyramid", settings, path, LOCAL)
+    assert refreshed(picture_set, settings, path)
 
 
 @pytest.mark.parametrize("executor", [LOCAL, LocalExecutor(kind="local", workers=2)], ids=["here", "two_processes"])
@@ -260,7 +266,7 @@ def test_a_picture_that_cannot_be_read_is_named_and_nothing_is_written(
     write_shard(folder / "part-00000.parquet", columns, FEATURES, "mark")
     path = tmp_path / "pyramid.safetensors"
     with pytest.raises(InputError, match=rf"part-00000.parquet: picture {columns['image_id'][3]} cannot be read"):
-        refresh(folder, "pyramid", ExtractorSettings(model="pyramid"), path, executor)
+        refreshed(folder, ExtractorSettings(model="pyramid"), path, executor)
     assert not path.exists()
 
 

@@ -14,6 +14,7 @@ from eval.features.clip import clip_score, load_clip
 from eval.features.extraction import SetFeatures, load_features, save_features
 from eval.scorers.aesthetic import convert_linear_head, fit_aesthetic_head, load_aesthetic_head
 from eval.scorers.arm_scores import (
+    LearnedScorers,
     check_comparable,
     kernel_and_extrapolated_metrics,
     known_mean,
@@ -209,42 +210,46 @@ def test_a_rate_of_all_or_none_is_not_certain(settings):
         assert 0 <= found[name].low <= found[name].value <= found[name].high <= 1
 
 
+def learned(table: pa.Table, own: list[str], asked: Metrics) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+    """The columns of the scores that are asked for by name, and the digests of their weights."""
+    scorers = LearnedScorers(asked, CPU)
+    return learned_scores(table, own, asked, scorers), scorers.digests()
+
+
 def test_preferences_are_for_what_the_pair_was_asked_for(repeated_prompts, settings, pickscore_folder):
     asked = settings.model_copy(update={"scorers": {"pickscore": str(pickscore_folder)}})
     own = repeated_prompts.column("prompt").to_pylist()
     drawn_from_nothing = repeated_prompts.set_column(0, "prompt", pa.array([""] * len(own)))
-    theirs, _ = learned_scores(drawn_from_nothing, own, asked, CPU)
-    torch.testing.assert_close(theirs["pickscore"], learned_scores(repeated_prompts, own, asked, CPU)[0]["pickscore"])
+    theirs, _ = learned(drawn_from_nothing, own, asked)
+    torch.testing.assert_close(theirs["pickscore"], learned(repeated_prompts, own, asked)[0]["pickscore"])
 
 
 def test_lpips_is_among_the_pictures_of_what_was_asked_whatever_the_arm_drew_from(repeated_prompts, settings, vgg16):
     asked = settings.model_copy(update={"lpips": str(vgg16)})
     own = repeated_prompts.column("prompt").to_pylist()
     drawn_from_nothing = repeated_prompts.set_column(0, "prompt", pa.array([""] * len(own)))
-    theirs, ours = (
-        learned_scores(table, own, asked, CPU)[0]["lpips"] for table in (drawn_from_nothing, repeated_prompts)
-    )
+    theirs, ours = (learned(table, own, asked)[0]["lpips"] for table in (drawn_from_nothing, repeated_prompts))
     torch.testing.assert_close(theirs, ours)
 
 
 def test_learned_scores_are_columns_beside_the_others(repeated_prompts, settings, vgg16, pickscore_folder):
     asked = settings.model_copy(update={"scorers": {"pickscore": str(pickscore_folder)}, "lpips": str(vgg16)})
     own = repeated_prompts.column("prompt").to_pylist()
-    columns, digests = learned_scores(repeated_prompts, own, asked, CPU)
+    columns, digests = learned(repeated_prompts, own, asked)
     assert {name: len(values) for name, values in columns.items()} == {"pickscore": 20, "lpips": 20}
     assert set(digests) == {"pickscore", "lpips"}
     assert columns["lpips"].min() > 0
     assert columns["lpips"][0] == columns["lpips"][1]
-    assert learned_scores(repeated_prompts, own, settings, CPU) == ({}, {})
+    assert learned(repeated_prompts, own, settings) == ({}, {})
 
 
 def test_lpips_without_a_repeated_prompt_is_refused_before_weights_are_looked_for(repeated_prompts, settings):
     asked = settings.model_copy(update={"lpips": "none.safetensors"})
     own = repeated_prompts.column("prompt").to_pylist()
     with pytest.raises(ValueError, match="a prompt with 2 pictures; 10 prompts have 1 each"):
-        learned_scores(repeated_prompts.take(list(range(0, 20, 2))), own[::2], asked, CPU)
+        learned(repeated_prompts.take(list(range(0, 20, 2))), own[::2], asked)
     with pytest.raises(InputError, match=r"none\.safetensors is missing; get it with `hf download timm/vgg16"):
-        learned_scores(repeated_prompts, own, asked, CPU)
+        learned(repeated_prompts, own, asked)
 
 
 def test_the_comparable_fid_is_torchmetrics_and_agrees_with_ours():

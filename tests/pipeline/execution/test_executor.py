@@ -13,12 +13,12 @@ import pytest
 import torch
 import yaml
 from executor_jobs import dying_at_three, refusing, squaring
+from one_arm import generate
 from repository_copy import ROOT
 
 from pipeline.errors import InputError
 from pipeline.execution.executor import run_tasks
 from pipeline.execution.termination import Termination
-from pipeline.generate import generate
 from pipeline.generation.arm_generator import ArmGenerator
 from pipeline.layout import COSTS, SETS
 from pipeline.storage.places import Places
@@ -121,7 +121,7 @@ def test_a_terminated_stage_finishes_the_shard_in_hand(slow_project):
     _, said = process.communicate()
     assert process.returncode == 143
     done = sorted(shards.iterdir())
-    assert f"terminated after a whole shard of cfg ({len(done)} drawn in this run); the same command goes on" in said
+    assert f"terminated after a whole shard ({len(done)} generated in this run); the same command goes on" in said
     assert 2 <= len(done) < 8, "the one that was there and the one that was under way"
     assert all(shard_fingerprint(path) for path in done)
     assert (slow_project / COSTS / "cfg.json").exists()

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from one_arm import generate
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import InputError
-from pipeline.generate import generate
 from pipeline.generation import arm_generator
 from pipeline.generation.arm_generator import ArmGenerator
 from pipeline.storage.places import Places

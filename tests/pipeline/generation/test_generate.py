@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from one_arm import generate
 from repository_copy import ROOT
 
 from pipeline.errors import InputError, run_stage
-from pipeline.generate import generate, main
+from pipeline.generate import main
 from pipeline.generation.trajectory import FRAMES
 from pipeline.layout import COSTS, SETS, TRACES, TRAJECTORIES
 from pipeline.storage.places import Places
@@ -199,7 +200,7 @@ def test_a_kill_loses_no_finished_shard_and_changes_no_byte(networks_project, pa
 
     done = run_generate(networks_project, "--arm", "cfg")
     assert done.returncode == 0, done.stderr
-    assert f"({8 - len(finished)} of 8 shards drawn, {len(finished)} kept)" in done.stdout
+    assert f"({8 - len(finished)} of 8 shards generated, {len(finished)} kept)" in done.stdout
     for name, stamp in finished.items():
         assert (shards / name).stat().st_mtime_ns == stamp, f"{name} was drawn twice"
     assert not list(shards.glob(".*")), "a temporary file was left"

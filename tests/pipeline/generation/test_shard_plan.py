@@ -1,6 +1,5 @@
 """What a shard's fingerprint covers."""
 
-import ast
 import json
 import shutil
 from importlib.metadata import version
@@ -9,85 +8,45 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from arrows import file_arrows
 from repository_copy import ROOT
 from safetensors.torch import save_file
 
+from pipeline.code_units import unit_digests
 from pipeline.errors import InputError
-from pipeline.generation.arm_checks import check_arms
 from pipeline.generation.arm_generator import ArmGenerator
-from pipeline.generation.shard_plan import CODE, arm_texts, plan_shards
-from pipeline.storage.files import file_digest
+from pipeline.generation.shard_plan import PIXEL_UNITS, arm_texts, plan_shards
+from pipeline.preflight import check_arms
 from pipeline.study.study import parse_study
 
 CPU = torch.device("cpu")
-PIPELINE = ROOT / "pipeline"
 
-# Modules behind a picture that are not in its fingerprint, and why.
+# Units that are imported behind an image and are not in its fingerprint, and why.
 LEFT_OUT = {
     "what they compute is in the fingerprint itself: settings, texts, digests of files": {
-        "arm.py",
-        "checkpoints.py",
-        "drawing.py",
-        "executor_settings.py",
-        "licences.py",
-        "loading.py",
-        "plain_yaml.py",
-        "presets.py",
-        "prompt_sets.py",
-        "prompts.py",
-        "remote_path.py",
-        "section.py",
-        "shard_plan.py",
-        "study.py",
-        "text_settings.py",
-        "weaken_settings.py",
-        "weight_files.py",
+        "pipeline",
+        "pipeline/study",
+        "pipeline/tinybooru",
     },
-    "they write, read and name files, whose contents have checksums of their own": {
-        "checksum.py",
-        "credentials.py",
-        "errors.py",
-        "files.py",
-        "json_file.py",
-        "layout.py",
-        "pictures.py",
-        "places.py",
-        "shard_files.py",
-        "shards.py",
-    },
-    "they measure, or keep what was drawn on the way": {
-        "cost.py",
-        "evaluations.py",
-        "system_metrics.py",
-        "trajectory.py",
-    },
+    "they write, read and name files, whose contents have checksums of their own": {"pipeline/storage"},
+    "they measure what generation takes": {"pipeline/cost"},
 }
 
 
-def imported(module: str) -> set[str]:
-    """The modules of the pipeline that one of them imports."""
-    found = set()
-    for node in ast.walk(ast.parse((PIPELINE / module).read_text("utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline."):
-            parts = (node.module or "").split(".")[1:]
-            if len(parts) == 1:
-                found.add(f"{parts[0]}.py")
-    return found
-
-
-def behind(module: str) -> set[str]:
-    seen, waiting = set[str](), {module}
+def units_behind(module: str) -> set[str]:
+    """The units of every module that a module imports, directly or not."""
+    arrows, waiting, seen = file_arrows(ROOT), {module}, set[str]()
     while waiting:
         name = waiting.pop()
         seen.add(name)
-        waiting |= imported(name) - seen
-    return seen
+        waiting |= arrows[name] - seen
+    return {"/".join(name.split(".")[:-1][:2]) for name in seen}
 
 
-def test_every_module_behind_a_picture_is_in_its_fingerprint_or_left_out_for_a_reason():
+def test_every_unit_behind_an_image_is_in_its_fingerprint_or_left_out_for_a_reason():
     left_out = set().union(*LEFT_OUT.values())
-    assert not left_out & set(CODE)
-    assert behind("shard_drawer.py") == left_out | set(CODE)
+    assert not left_out & set(PIXEL_UNITS)
+    assert units_behind("pipeline.generation.shard_generator") == left_out | set(PIXEL_UNITS)
 
 
 def test_pictures_of_a_gpu_are_others(study):
@@ -131,7 +90,7 @@ def change_a_weight(path):
 DECIDING = {
     "seeds": lambda p, _: p["generate"].update(first_seed=1),
     "batch": lambda p, _: p["generate"].update(batch=2),
-    "threads": lambda p, _: p["generate"].update(threads=1),
+    "threads": lambda p, _: p["generate"].update(threads=3),
     "loading": lambda p, _: p["model"].update(loading={"attention_slicing": True}),
     "another vae": lambda p, _: p["model"].update(vae="sd_guide"),
     "another text encoder": lambda p, _: p["model"].update(text_encoder="sd_guide"),
@@ -147,8 +106,8 @@ DECIDING = {
         )
     },
     "code": lambda _, patch: patch.setattr(
-        "pipeline.generation.shard_plan.file_digest",
-        lambda path: "new" if path.name == "sampler.py" else file_digest(path),
+        "pipeline.generation.shard_plan.unit_digests",
+        lambda unit: unit_digests(unit) | ({"sampler.py": "new"} if unit == "pipeline/sampling" else {}),
     ),
     "library": lambda _, patch: patch.setattr(
         "pipeline.generation.shard_plan.version", lambda name: "new" if name == "torch" else version(name)

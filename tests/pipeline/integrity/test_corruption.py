@@ -18,9 +18,8 @@ from datasets import Features, Value
 from repository_copy import ROOT
 from safetensors import safe_open
 
+from eval import measure
 from eval.comparison import compare
-from eval.features import extraction as features
-from eval.scorers import arm_scores as score
 from labeling.rates import label_rates as estimates
 from labeling.sampling import sample
 from pipeline import generate
@@ -122,11 +121,19 @@ def test_a_shard_of_an_earlier_version_is_stale_and_says_so(tmp_path):
 
 
 ARMS = ("unguided", "cfg")
+
+
+def show() -> None:
+    """The stages metrics@<arm> of dvc.yaml."""
+    for arm in ARMS:
+        shutil.copyfile(f"data/headlines/{arm}.json", f"metrics/{arm}.json")
+
+
 STAGES: list[tuple[Callable[[], None], list[str]]] = [
     (reference.main, []),
-    *((generate.main, ["--arm", arm]) for arm in ARMS),
-    *((features.main, ["--set", name]) for name in (features.REFERENCE, *ARMS)),
-    *((score.main, ["--arm", arm]) for arm in ARMS),
+    (generate.main, []),
+    (measure.main, []),
+    (show, []),
     (compare.main, []),
     (sample.main, []),
     (estimates.main, []),
@@ -139,6 +146,7 @@ DAMAGED = (
     "data/trajectory/cfg/part-00000.parquet",
     "data/cost/cfg.json",
     "data/features/cfg/clip.safetensors",
+    "data/headlines/cfg.json",
     "data/scores/cfg.parquet",
     "data/sample/tasks.parquet",
     "metrics/cfg.json",
@@ -181,7 +189,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # The outputs of the real stages; what they depend on is not looked at here.
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     kept: dict[str, Any] = {}
-    for name in ("reference", "generate", "features_reference", "features", "score", "compare", "sample", "rates"):
+    for name in ("reference", "generate", "measure", "metrics", "compare", "sample", "rates"):
         stage = stages[name]
         own = {key: value for key, value in stage.get("do", stage).items() if key not in ("deps", "params")}
         kept[name] = {"foreach": stage["foreach"], "do": own} if "do" in stage else own
@@ -298,10 +306,9 @@ def test_a_copy_in_the_cache_that_is_damaged_too_is_deleted(project: Path) -> No
 @pytest.mark.parametrize(
     ("name", "stage", "arguments"),
     [
-        ("data/reference/part-00000.parquet", features.main, ["--set", "reference"]),
-        ("data/sets/cfg/part-00001.parquet", features.main, ["--set", "cfg"]),
-        ("data/sets/cfg/part-00001.parquet", score.main, ["--arm", "cfg"]),
-        ("data/features/cfg/clip.safetensors", score.main, ["--arm", "cfg"]),
+        ("data/reference/part-00000.parquet", measure.main, []),
+        ("data/sets/cfg/part-00001.parquet", measure.main, []),
+        ("data/sets/cfg/part-00001.parquet", measure.main, ["--arm", "cfg"]),
         ("data/features/reference/clip.safetensors", compare.main, []),
         ("data/scores/cfg.parquet", compare.main, []),
         ("data/scores/cfg.parquet", sample.main, []),

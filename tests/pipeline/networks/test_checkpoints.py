@@ -9,14 +9,13 @@ import pytest
 import torch
 from compositions import composed
 from diffusers import UNet2DConditionModel
+from one_arm import generate
 from repository_copy import ROOT
 from safetensors.torch import load_file, save_file
 from single_file import original_vae, save_single_file
 
 from pipeline.errors import InputError
-from pipeline.generate import generate
 from pipeline.generation.arm_generator import ArmGenerator
-from pipeline.generation.study_digests import study_digests
 from pipeline.guidance.algebra import Perturbation
 from pipeline.layout import SETS
 from pipeline.networks.checkpoints import check_fit, locate
@@ -25,6 +24,7 @@ from pipeline.networks.denoiser import load_network
 from pipeline.networks.perturbation import perturbed
 from pipeline.networks.text_encoder import load_text_encoder
 from pipeline.networks.weight_files import network_digest
+from pipeline.preflight import study_digests
 from pipeline.storage.places import Places
 from pipeline.storage.shards import decode_images, read_set, set_fingerprint
 from pipeline.study.loading import Loading

@@ -5,9 +5,9 @@ The errors are torch's own, of more memory than there is anywhere.
 
 import pytest
 import torch
+from one_arm import generate
 
 from pipeline.errors import InputError, is_out_of_memory
-from pipeline.generate import generate
 from pipeline.generation.arm_generator import ArmGenerator
 from pipeline.storage.places import Places
 from pipeline.study.study import parse_study

@@ -6,10 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 from compositions import composed
 from datasets import Dataset
+from one_arm import generate
 from repository_copy import ROOT
 
 from pipeline.errors import InputError
-from pipeline.generate import generate
 from pipeline.generation.arm_texts import arm_negatives, arm_prompts, study_prompts
 from pipeline.generation.shard_plan import arm_texts, plan_shards
 from pipeline.layout import SETS

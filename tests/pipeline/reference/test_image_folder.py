@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 from repository_copy import ROOT
 
-from eval.features.extraction import REFERENCE, refresh
+from eval.features.extraction import REFERENCE, Wanted, refresh
 from pipeline import compose
 from pipeline.errors import InputError
 from pipeline.integrity.locked_outputs import folder_md5
@@ -171,10 +171,8 @@ def test_the_stage_copies_what_params_name_and_deletes_what_a_killed_write_left(
     assert set(REFERENCE_SET.iterdir()) == set(shard_paths(REFERENCE_SET))
     # What comes after reads the set as any other.
     study = load_study()
-    settings = study.features.extractors["pyramid"]
-    assert refresh(
-        REFERENCE_SET, "pyramid", settings, Path("data/features") / REFERENCE / "p.safetensors", study.executor
-    )
+    settings, path = study.features.extractors["pyramid"], Path("data/features") / REFERENCE / "p.safetensors"
+    assert refresh([Wanted(REFERENCE_SET, "pyramid", settings, path)], study.executor) == [True]
 
 
 def composed(model: dict[str, Any] | None, source: str | None, params: dict[str, Any]) -> Study:
