@@ -11,6 +11,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 # For instance: make repro OVERRIDES="arms.cfg.scale=4"
 OVERRIDES ?=
 PORT ?= 5000
+WORKERS ?= 2
 
 .PHONY: help setup params repro test test-slow chaos lint audit bench fuzz mlflow experiments label-studio label-demo publish train worldcheck lock clean
 
@@ -64,8 +65,9 @@ publish: $(READY) ## study to the Hub (REPO=owner/name WHAT=dataset|models PRIVA
 
 ##@ develop
 
-test: $(READY) ## run the tests
-	$(BIN)/python -m pytest -m "not slow"
+# Two workers, each with the tests of whole files; libraries compute on one core, and whoever waits for another leaves it.
+test: $(READY) ## run the tests on two cores (WORKERS=4)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 test-slow: $(READY) ## run the simulations behind the statistics; takes minutes
 	$(BIN)/python -m pytest -m slow -s

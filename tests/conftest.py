@@ -1,6 +1,5 @@
 """Small real parts for the tests: networks with random weights in the shipped layout, and a composed study."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,7 +10,9 @@ import pytest
 import torch
 import torchvision
 import yaml
+from compositions import composed
 from hypothesis import settings
+from made_once import copied_once, made_once
 from playwright.sync_api import Browser
 from repository_copy import ROOT
 from safetensors.torch import save_file
@@ -19,7 +20,6 @@ from safetensors.torch import save_file
 from docs.browser import opened_chromium
 from models.tinybooru.denoiser import DenoiserRecipe, build_scheduler, build_text_encoder, build_unet
 from models.tinybooru.tokenizer import train_tokenizer
-from pipeline.compose import compose
 from pipeline.study.study import Study, parse_study
 from pipeline.tinybooru.build import plans
 
@@ -32,6 +32,24 @@ settings.register_profile("fuzz", deadline=None, max_examples=10_000, database=N
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
+# What is too dear to be made by two workers, or cannot be there twice: whoever uses one goes to one worker.
+ALONE = ("followed", "cluster", "inputs")
+# What takes longest begins first, so that both workers of `make test` end together.
+LONGEST = ("followed", "tests/integration/test_label_studio.py", "cluster")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give pytest-xdist the tests file by file, each file to one worker with what its tests share."""
+    place = {}
+    for item in items:
+        shared = [name for name in ALONE if name in getattr(item, "fixturenames", ())]
+        group = shared[0] if shared else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+        place[item] = LONGEST.index(group) if group in LONGEST else len(LONGEST)
+    items.sort(key=place.__getitem__)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium. Playwright's event loop runs in the tests' thread, so two at once exclude each other."""
@@ -42,7 +60,10 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def networks_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `main` and a smaller `guide`, random weights, the classes and layout of the shipped ones."""
-    folder = tmp_path_factory.mktemp("networks")
+    return copied_once(tmp_path_factory, "networks", _save_networks)
+
+
+def _save_networks(folder: Path) -> None:
     held_out = plans("validation", 0)
     tokenizer = train_tokenizer([", ".join(next(held_out).tags) for _ in range(200)])
     for name, channels, seed in (("main", (16, 32), 0), ("guide", (16, 16), 1)):
@@ -53,19 +74,12 @@ def networks_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if name == "main":
             build_text_encoder(tokenizer, 32).save_pretrained(folder / name / "text_encoder")
             tokenizer.save_pretrained(folder / name / "tokenizer")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def composed() -> str:
-    """The composed default study as JSON: Hydra takes most of a second."""
-    return json.dumps(compose(ROOT / "conf", []))
 
 
 @pytest.fixture
-def params(composed: str) -> dict[str, Any]:
+def params() -> dict[str, Any]:
     """The default study as plain content, small."""
-    content: dict[str, Any] = json.loads(composed)
+    content = composed()
     content["generate"] = {"pictures": 16, "first_seed": 0, "shard": 8, "batch": 4}
     content["reference"]["pictures"] = 32
     content["sampler"]["steps"] = 3
@@ -174,7 +188,10 @@ def pipelines_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     A canvas of 32x32 is what their 16x16 latents decode to.
     """
-    folder = tmp_path_factory.mktemp("pipelines")
+    return copied_once(tmp_path_factory, "pipelines", _save_pipelines)
+
+
+def _save_pipelines(folder: Path) -> None:
     for seed, (name, kind, channels) in enumerate(
         (
             ("sd", "sd", (16, 32)),
@@ -186,15 +203,17 @@ def pipelines_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     ):
         _save_pipeline(folder / name, kind, seed, channels)
-    return folder
 
 
 @pytest.fixture(scope="session")
 def pickscore_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small PickScore with random weights, in the layout of the Hub's."""
+    return made_once(tmp_path_factory, "pickscore", _save_pickscore)
+
+
+def _save_pickscore(folder: Path) -> None:
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-    folder = tmp_path_factory.mktemp("pickscore")
     tokenizer = CLIPTokenizer.from_pretrained(ROOT / "models/tinybooru/clip")
     small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     torch.manual_seed(0)
@@ -209,17 +228,18 @@ def pickscore_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     CLIPProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
     # What transformers writes together lies in two files on the Hub.
     images.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
 def vgg16(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A VGG16 with random weights, as timm publishes one: the convolutions LPIPS looks with."""
-    path = tmp_path_factory.mktemp("vgg16") / "model.safetensors"
+    return made_once(tmp_path_factory, "vgg16", _save_vgg16) / "model.safetensors"
+
+
+def _save_vgg16(folder: Path) -> None:
     torch.manual_seed(0)
     layers = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"]).state_dict()
-    save_file({f"features.{name}": tensor for name, tensor in layers.items()}, path)
-    return path
+    save_file({f"features.{name}": tensor for name, tensor in layers.items()}, folder / "model.safetensors")
 
 
 @pytest.fixture

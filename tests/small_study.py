@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import yaml
+from compositions import composed
 from datasets import Features, Image, Value
 from PIL import Image as PillowImage
-from repository_copy import ROOT
 
-from pipeline.compose import compose
 from pipeline.cost.shard_cost import Cost, ShardCost
 from pipeline.generation.shard_files import SET_FEATURES
 from pipeline.results.interval import Interval
@@ -24,7 +23,7 @@ SHARD = 8
 HOSTILE = "worst quality | ![x](http://127.0.0.1/x.png) `code` <script>alert(1)</script>"
 
 PARAMS: dict[str, Any] = {
-    **compose(ROOT / "conf", []),
+    **composed(),
     "name": "small",
     "model": {"name": "random", "main": "models/main", "guide": "models/guide"},
     # The hostile prompt is no valid emphasis, and plain text may be anything.

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import requests
 from clone import ENVIRONMENT, Clone, stages_run
+from free_port import free_port
 
 FIRST_REPRO = 'make repro OVERRIDES="study=mine"'
 ANOTHER_SCALE = 'make repro OVERRIDES="study=mine arms.my_negative.scale=2"'
@@ -43,8 +43,7 @@ def test_the_guide_makes_again_only_what_a_change_touches(followed: Clone) -> No
 
 
 def test_mlflow_serves_the_study_of_the_guide(followed: Clone) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = ["make", "-o", ".venv/.ready", "mlflow", f"PORT={port}"]
     server = subprocess.Popen(
         command, cwd=followed.folder, env=ENVIRONMENT, stdout=subprocess.PIPE, start_new_session=True

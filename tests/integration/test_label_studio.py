@@ -3,7 +3,6 @@
 import io
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -18,8 +17,10 @@ import numpy as np
 import psutil
 import pytest
 import yaml
+from compositions import composed
 from datasets import Features, Value
 from datasets import Image as EncodedImage
+from free_port import free_port
 from label_studio_sdk.client import LabelStudio
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -56,7 +57,6 @@ from labeling.records import (
     write_pairs,
     write_tasks,
 )
-from pipeline.compose import compose
 from pipeline.errors import InputError
 from pipeline.layout import PARAMS, SETS
 from pipeline.storage.shards import write_shard
@@ -66,12 +66,6 @@ from pipeline.study.study import Study, parse_study
 ARMS = ("zebrafish", "quokkaarm")
 PROMPT = "1person, <img src=x onerror=document.title='owned'><b>solo</b>"
 PICTURES = 8
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Server:
@@ -169,7 +163,7 @@ def picture(number: int, k: int) -> Image.Image:
 
 
 def study(name: str, **labeling: Any) -> Study:
-    content = compose(ROOT / "conf", [])
+    content = composed()
     content["name"] = name
     content["labeling"] |= labeling
     return parse_study(content, "the test's study")
@@ -394,7 +388,7 @@ def test_local_files_are_served_without_an_upload(server: Server, sets: Path, mo
 
 def lay_project(folder: Path, name: str, queue: list[SampledTask], sets: Path) -> None:
     """What `make label-demo` reads, in a project's folder."""
-    (folder / PARAMS).write_text(yaml.safe_dump({**compose(ROOT / "conf", []), "name": name}))
+    (folder / PARAMS).write_text(yaml.safe_dump({**composed(), "name": name}))
     write_tasks(folder / SAMPLED_TASKS, queue)
     write_pairs(folder / SAMPLED_PAIRS, pairs())
     (folder / SETS).symlink_to(sets)

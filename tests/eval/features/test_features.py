@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from compositions import composed
 from PIL import Image, ImageFilter
 from repository_copy import ROOT
 from safetensors.torch import save_file
@@ -84,7 +85,7 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_embedded_clip_and_the_pyramid_are_what_the_default_study_extracts() -> None:
-    study = parse_study(compose(ROOT / "conf", []), "conf")
+    study = parse_study(composed(), "conf")
     assert study.features.primary == "clip"
     assert {name: e.model for name, e in study.features.extractors.items()} == {
         "clip": "open_clip",
@@ -281,7 +282,7 @@ def test_a_picture_that_cannot_be_read_is_named_and_nothing_is_written(
 def test_weights_that_are_missing_fail_with_the_command_that_fetches_them(
     name: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = parse_study(compose(ROOT / "conf", [f"features=[clip,{name}]"]), "conf")
+    study = parse_study(composed(f"features=[clip,{name}]"), "conf")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=rf"is missing; get it with `{command}"):
         load_extractor(study.features.extractors[name], CPU)
@@ -320,7 +321,7 @@ def test_damaged_weights_are_named(model: str, dinov2_folder: Path, tmp_path: Pa
 )
 def test_wrong_extractors_are_answered_before_anything_is_loaded(features: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        parse_study({**compose(ROOT / "conf", []), "features": features}, "test")
+        parse_study({**composed(), "features": features}, "test")
 
 
 def test_an_unknown_extractor_is_answered_with_the_known_ones() -> None:

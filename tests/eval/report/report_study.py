@@ -6,16 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from compositions import composed
 from datasets import Features, Value
 from PIL import Image as PillowImage
 from report_numbers import ARMS, comparison, labelled
-from repository_copy import ROOT
 
 from eval.features.extraction import SetFeatures, save_features
 from eval.report.gallery import Gallery, gallery
 from eval.report.page import report
 from labeling.records import Label, SampledTask, write_labels, write_tasks
-from pipeline.compose import compose
 from pipeline.generation.shard_files import SET_FEATURES
 from pipeline.generation.shard_files import TRACE_FEATURES as SHARD_TRACE
 from pipeline.generation.trajectory import TRAJECTORY_FEATURES
@@ -57,7 +56,7 @@ TRACE_FEATURES = Features({name: SHARD_TRACE[name] for name in ("image_id", "ste
 def study() -> Study:
     return parse_study(
         {
-            **compose(ROOT / "conf", []),
+            **composed(),
             "name": "smoke",
             "sampler": {"scheduler": "ddim", "steps": STEPS},
             "reference": {"pictures": 20, "world_seed": 0},

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from compositions import composed
 from datasets import Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from repository_copy import ROOT
 
 from labeling.rates import ppi
 from labeling.rates.label_rates import ArmScores, estimate, load_scores
@@ -275,10 +275,7 @@ def test_order_of_labels_and_names_of_arms_change_nothing(verdicts, order):
 
 
 def _study() -> Study:
-
-    from pipeline.compose import compose
-
-    content = compose(ROOT / "conf", [])
+    content = composed()
     content["arms"] = {name: content["arms"][name] for name in ("unguided", "cfg", "negative")}
     content["metrics"]["resamples"] = 100
     return parse_study(content, "test")

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from compositions import composed
 from diffusers import UNet2DConditionModel
 from one_arm import generate
 from repository_copy import ROOT
 from safetensors.torch import load_file, save_file
 from single_file import original_vae, save_single_file
 
-from pipeline.compose import compose
 from pipeline.errors import InputError
 from pipeline.generation.arm_generator import ArmGenerator
 from pipeline.guidance.algebra import Perturbation
@@ -457,7 +457,7 @@ def test_a_pickle_or_a_bad_hub_name_is_a_configuration_error(checkpoint_params):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_configurations_of_real_checkpoints_compose_and_say_what_to_fetch(model, tmp_path, monkeypatch):
-    params = compose(ROOT / "conf", [f"model={model}"])
+    params = composed(f"model={model}")
     study = parse_study(params, model)
     assert study.model.name == model
     monkeypatch.chdir(tmp_path)

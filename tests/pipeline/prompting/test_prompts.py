@@ -4,11 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from compositions import composed
 from datasets import Dataset
 from one_arm import generate
 from repository_copy import ROOT
 
-from pipeline.compose import compose
 from pipeline.errors import InputError
 from pipeline.generation.arm_texts import arm_negatives, arm_prompts, study_prompts
 from pipeline.generation.shard_plan import arm_texts, plan_shards
@@ -148,7 +148,7 @@ def test_a_malformed_weight_of_a_configured_prompt_is_refused_before_anything_is
 @pytest.mark.parametrize("choice", ["tinybooru", "empty", "file", "grid"])
 def test_the_prompt_sets_of_conf_are_whole(choice, params, monkeypatch):
     monkeypatch.chdir(ROOT)
-    params["prompts"] = compose(ROOT / "conf", [f"prompts={choice}"])["prompts"]
+    params["prompts"] = composed(f"prompts={choice}")["prompts"]
     assert len(study_prompts(parse_study(params, "test"))) == params["generate"]["pictures"]
 
 
@@ -231,7 +231,7 @@ def test_a_prompt_as_its_own_negative_draws_what_the_prompt_draws(study, tmp_pat
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf/study").glob("*.yaml")))
 def test_every_study_of_conf_composes_with_its_prompts(name, monkeypatch):
     monkeypatch.chdir(ROOT)
-    study = parse_study(compose(ROOT / "conf", [f"study={name}"]), name)
+    study = parse_study(composed(f"study={name}"), name)
     assert study.name == name
     prompts = study_prompts(study)
     for arm in study.arms.values():

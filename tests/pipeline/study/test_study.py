@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import yaml
+from compositions import composed
 from repository_copy import ROOT
 
 from eval.distances.two_sample_classifier import FOLDS
@@ -42,8 +43,8 @@ def read_params(path):
 
 def test_the_committed_params_are_what_conf_composes():
     committed = yaml.safe_load((ROOT / "params.yaml").read_text())
-    assert committed == compose(ROOT / "conf", [])
-    assert list(committed["arms"]) == list(compose(ROOT / "conf", [])["arms"])
+    assert committed == composed()
+    assert list(committed["arms"]) == list(composed()["arms"])
 
 
 def test_dvc_composes_the_same_params(tmp_path):
@@ -183,7 +184,7 @@ def test_every_arm_of_conf_is_a_valid_arm_of_its_own_name(path):
 
 
 def test_the_alignment_study_probes_all_three_references_in_every_arm():
-    study = parse_study(compose(ROOT / "conf", ["study=alignment"]), "alignment")
+    study = parse_study(composed("study=alignment"), "alignment")
     assert all(arm.probes == ("negative", "empty", "guide") for arm in study.arms.values())
     assert {arm.method for arm in study.arms.values()} == {"unguided", "cfg", "negative", "autoguidance"}
 
@@ -207,7 +208,7 @@ def own_arms(name):
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf/study").glob("*.yaml")))
 def test_a_study_draws_the_arms_and_probes_that_its_file_names(name):
     """Hydra merges: `override /arm: []` leaves the arms that a study adds under names of its own, and its changes."""
-    study = parse_study(compose(ROOT / "conf", [f"study={name}"]), name)
+    study = parse_study(composed(f"study={name}"), name)
     own = own_arms(name)
     assert set(study.arms) == set(own)
     for arm, settings in study.arms.items():

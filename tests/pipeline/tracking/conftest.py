@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from made_once import made_once
 from mlflow import MlflowClient
 from small_study import PARAMS, write_study
 
@@ -13,9 +14,11 @@ from pipeline.study.study import Study, parse_study
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sqlite store with MLflow's tables, which take seconds to make."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
+
+    def make(folder: Path) -> None:
+        MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+
+    return made_once(tmp_path_factory, "store", make) / "mlflow.db"
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from free_port import free_port
 from mlflow import MlflowClient
 from mlflow.data import get_source
 from PIL import Image
@@ -101,6 +102,7 @@ def test_mlflow_opens_on_the_arms_and_plots_their_comparison(
     # Only MLflow's own pages know whether they can read the view and its address.
     track(study, root, URI)
     monkeypatch.chdir(root)
+    monkeypatch.setattr("docs.mlflow_picture.PORT", free_port())
     experiment, runs = arms()
     with served() as address:
         page = opened(browser, address)
