@@ -15,9 +15,9 @@ from pipeline.errors import InputError, run_stage
 from pipeline.experiment import remember_params
 from pipeline.generation.shard_plan import arm_texts, library_versions
 from pipeline.layout import CODE, MEASURING, WEIGHTS
-from pipeline.networks.weight_files import remembered_sha256
 from pipeline.preflight import check_arms, study_digests
 from pipeline.stage_arguments import stage_parser
+from pipeline.storage.digest_memory import remembered_sha256
 from pipeline.storage.files import write_atomically
 from pipeline.study.study import Study, load_study
 

@@ -37,8 +37,8 @@ from pipeline.code_units import unit_digests
 from pipeline.errors import InputError
 from pipeline.layout import FEATURES, METRICS, SCORES, SETS
 from pipeline.layout import HEADLINES as HEADLINES_OF_ARMS
-from pipeline.networks.weight_files import remembered_sha256
 from pipeline.results.interval import Interval
+from pipeline.storage.digest_memory import remembered_sha256
 from pipeline.storage.files import file_digest, fingerprint, write_atomically
 from pipeline.storage.images import open_picture
 from pipeline.storage.json_file import read_json_text, seal_json

@@ -36,7 +36,9 @@ def verify(study: Study) -> tuple[int, list[Finding]]:
 
         def compared(file: LockedFile) -> Finding | None:
             bar.update()
-            return None if file.path in own else _recorded(file, file.path in whole)
+            # A folder that stands for its files is another than recorded where one of them is.
+            told = file.path in own or any(file.path in path.parents for path in own)
+            return None if told else _recorded(file, file.path in whole)
 
         recorded = [found for found in pool.map(compared, locked) if found is not None]
     paths = {artefact.path for artefact in artefacts} | {file.path for file in locked}

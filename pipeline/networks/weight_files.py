@@ -1,10 +1,7 @@
 """The files of a network: that they are there, that none is a pickle, that they are whole, and their digest."""
 
 import hashlib
-import json
-import os
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -12,15 +9,14 @@ from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import InputError
 from pipeline.networks.checkpoints import Checkpoint
-from pipeline.storage.files import file_digest, write_atomically
+from pipeline.storage.digest_memory import remembered_sha256
+from pipeline.storage.files import file_digest
 from pipeline.study.weaken import Lora
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
 # What is beside a vocabulary: the tokens of padding and marks, the length of a text.
 _TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-# Hashing gigabytes at every start would take longer than looking at their time stamps.
-_LARGE = 64 * 2**20
 
 
 def weights_variant(folder: Path, part: str) -> str | None:
@@ -149,42 +145,6 @@ def digest_of(checkpoint: Checkpoint, parts: tuple[str, ...]) -> str:
         digest.update(path.relative_to(root).as_posix().encode())
         digest.update(bytes.fromhex(remembered_sha256(path)))
     return digest.hexdigest()[:16]
-
-
-def remembered_sha256(path: Path) -> str:
-    """The SHA-256 of a file; that of a large one is remembered under its place, length and time stamp."""
-    state = path.stat()
-    if state.st_size < _LARGE:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
-    memory = _memory()
-    known = {} if memory is None else _remembered(memory)
-    if key not in known:
-        with open(path, "rb") as file:
-            known[key] = hashlib.file_digest(file, "sha256").hexdigest()
-        if memory is not None:
-            # A home that cannot be written costs time at the next start, and nothing else.
-            with suppress(OSError):
-                write_atomically(memory, json.dumps(known, indent=1).encode())
-    return known[key]
-
-
-def _memory() -> Path | None:
-    """The file of remembered digests; None where this user has no home."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    try:
-        folder = Path(cache) if cache else Path.home() / ".cache"
-    except RuntimeError:
-        return None
-    return folder / "guidedrift" / "digests.json"
-
-
-def _remembered(memory: Path) -> dict[str, str]:
-    try:
-        known = json.loads(memory.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
 
 
 def lora_digest(lora: Lora) -> str:

@@ -35,8 +35,10 @@ ENVIRONMENT = {
 }
 
 
+BARE_PATH = "/usr/local/bin:/usr/bin:/bin"
+
 # DVC cannot see what people do in Label Studio, nor what only the configuration names, so these look every time.
-ASKING = {"push", "pull", "weights"}
+ASKING = {"push", "pull", "preflight"}
 
 
 def stages_run(said: str) -> set[str]:
@@ -71,11 +73,15 @@ class Clone:
         self.shell("git add -A")
         self.shell("git commit -qm state")
 
-    def shell(self, command: str, ok: bool = True) -> str:
-        """What a command prints; `said` keeps it. The environment is this one, whatever its files' dates say."""
+    def shell(self, command: str, ok: bool = True, bare: bool = False) -> str:
+        """What a command prints; `said` keeps it. The environment is this one, whatever its files' dates say.
+
+        `bare`: in a shell in which no environment is activated.
+        """
+        environment = {**ENVIRONMENT, **({"PATH": BARE_PATH} if bare else {})}
         real = re.sub(r"^make ", "make -o .venv/.ready ", command)
         done = subprocess.run(
-            real, shell=True, cwd=self.folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
+            real, shell=True, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )
         assert (done.returncode == 0) == ok, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         self.said.setdefault(command, []).append(done.stdout)

@@ -35,11 +35,14 @@ def test_the_guide_word_by_word(followed: Clone) -> None:
 
 def test_the_guide_makes_again_only_what_a_change_touches(followed: Clone) -> None:
     first, second = followed.said[FIRST_REPRO]
-    assert {"generate@cfg", "features@my_negative", "compare", "track"} <= stages_run(first)
+    assert {"generate", "measure", "metrics@my_negative", "compare", "track"} <= stages_run(first)
     assert stages_run(second) == set()
-    arm = {"generate@my_negative", "features@my_negative", "score@my_negative"}
+    made = {"generate", "measure", "metrics@my_negative"}
     after = {"sample", "rates", "compare", "dataset", "report", "track"}
-    assert stages_run(followed.said[ANOTHER_SCALE][0]) == arm | after
+    third = followed.said[ANOTHER_SCALE][0]
+    assert stages_run(third) == made | after
+    assert "my_negative: 2 of 2 shards, because of arms.my_negative.scale" in third
+    assert "(2 of 8 shards generated, 6 kept)" in third
 
 
 def test_mlflow_serves_the_study_of_the_guide(followed: Clone) -> None:
@@ -70,7 +73,7 @@ def test_the_guide_with_a_stable_diffusion_checkpoint(clone: Clone, pipelines_fo
     shutil.copytree(pipelines_folder / "sd", clone.folder / "models/mine")
     shutil.copytree(pipelines_folder / "sd_guide", clone.folder / "models/mine_guide")
     clone.shell(FIRST_REPRO.replace("make repro", "make params"))
-    clone.shell(".venv/bin/dvc repro score@autoguidance")
+    clone.shell(".venv/bin/dvc repro metrics@autoguidance")
     drawn = pq.read_table(clone.folder / "data/sets/autoguidance")
     assert set(drawn["arm"].to_pylist()) == {"autoguidance"}
     assert json.loads((clone.folder / "metrics/autoguidance.json").read_text())["n"] == len(drawn) == 16

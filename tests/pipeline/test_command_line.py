@@ -14,7 +14,8 @@ from repository_copy import ROOT
 from pipeline.catalogue import LISTS, SLOW, configurations, modules
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-STAGE_MODULES = sorted({stage.get("do", stage)["cmd"].split()[2] for stage in STAGES.values()})
+COMMANDS = [stage.get("do", stage)["cmd"].split() for stage in STAGES.values()]
+STAGE_MODULES = sorted({command[2] for command in COMMANDS if command[:2] == ["sh", "pipeline/stage.sh"]})
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -27,7 +27,8 @@ from pipeline.compose import compose
 from pipeline.errors import InputError
 from pipeline.integrity.artefact_checks import study_artefacts
 from pipeline.layout import MEASURING, SETS, WEIGHTS
-from pipeline.networks.weight_files import network_digest, remembered_sha256
+from pipeline.networks.weight_files import network_digest
+from pipeline.storage.digest_memory import remembered_sha256
 from pipeline.storage.places import Places
 from pipeline.study.study import Study, load_study, parse_study
 
@@ -188,7 +189,7 @@ def test_the_stage_that_always_runs_loads_no_library_that_it_does_not_need() -> 
 @pytest.fixture
 def network(networks_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A network all of whose files count as large."""
-    monkeypatch.setattr("pipeline.networks.weight_files._LARGE", 1)
+    monkeypatch.setattr("pipeline.storage.digest_memory._LARGE", 1)
     return networks_folder / "guide"
 
 

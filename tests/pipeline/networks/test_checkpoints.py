@@ -287,7 +287,7 @@ def test_a_digest_follows_how_texts_are_cut_and_filled_up(pipelines_folder, tmp_
 
 
 def test_the_digest_of_a_large_file_is_remembered_until_it_changes(pipelines_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.networks.weight_files._LARGE", 1)
+    monkeypatch.setattr("pipeline.storage.digest_memory._LARGE", 1)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = copied(pipelines_folder, tmp_path, "sd_guide")
     first = network_digest(folder, with_text_encoder=False)
