@@ -1,9 +1,9 @@
 """Where the time of the default study goes, before and now: `python -m benchmarks.study [revision]`.
 
-The machine should be idle. Clones the last commit and an earlier one (BEFORE unless given) into temporary folders, makes
-the study in each from nothing, and takes the wall time of every stage and the CPU time of all of its processes. Then the
-images, traces and trajectories of both are compared: a study that became faster by generating something else has not
-become faster.
+The machine should be idle. Clones the last commit and an earlier one (BEFORE unless given) into temporary folders,
+makes the study in each from nothing, and takes the wall time of every stage and the CPU time of all of its processes.
+Then the images, traces and trajectories of both are compared: a study that became faster by generating something else
+has not become faster.
 """
 
 import os

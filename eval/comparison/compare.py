@@ -151,9 +151,7 @@ def compare_arms(
             "floor": floor,
             "reference_n": len(reference.ids),
             "frontiers": frontiers(study.arms, study.baseline, found, settings.level, prompted),
-            "alignment": [
-                one for name in study.arms if (one := alignment_of(name, traces[name], prompts, settings)) is not None
-            ],
+            "alignment": [one for one in aligned if one is not None],
             "verdicts": arm_verdicts(compared, study.baseline, floor, settings.level),
             "provenance": provenance(study, reference, details[study.baseline]["provenance"]),
         }
