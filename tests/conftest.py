@@ -35,7 +35,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 # What is too dear to be made by two workers, or cannot be there twice: whoever uses one goes to one worker.
 ALONE = ("followed", "cluster", "inputs")
 # What takes longest begins first, so that both workers of `make test` end together.
-LONGEST = ("followed", "tests/integration/test_label_studio.py", "cluster")
+LONGEST = (
+    "followed",
+    "tests/integration/test_label_studio.py",
+    "cluster",
+    "tests/integration/test_first_study.py",
+    "tests/pipeline/execution/test_executor.py",
+    "tests/pipeline/generation/test_generate.py",
+)
 
 
 @pytest.hookimpl(tryfirst=True)
