@@ -8,15 +8,6 @@ from playwright.sync_api import Browser
 from report_browser import Visit
 from report_study import Inputs
 
-from docs.browser import opened_chromium
-
-
-@pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
-    """One for all files here, which use nothing else that has an event loop."""
-    with opened_chromium() as browser:
-        yield browser
-
 
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
