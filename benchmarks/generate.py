@@ -30,7 +30,7 @@ from pipeline.guidance.algebra import EMPTY, GUIDE, NEGATIVE, Guidance, Network,
 from pipeline.guidance.trace import TraceStep, trace_rows, trace_step
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.denoiser import DTYPES, DenoisingNetwork, load_network
-from pipeline.networks.parametrisation import to_x0, x0_per_output
+from pipeline.networks.noise_path import NoisePath
 from pipeline.networks.text_encoder import TextEncoder, load_text_encoder
 from pipeline.prompting.text_settings import TextSettings
 from pipeline.sampling.sampler import sample
@@ -169,8 +169,8 @@ def traced_by(stopwatch: Stopwatch) -> Iterator[None]:
     """
     with (
         patch("pipeline.sampling.sampler.trace_step", stopwatch.around(trace_step)),
-        patch("pipeline.sampling.sampler.to_x0", stopwatch.around(to_x0)),
-        patch("pipeline.sampling.sampler.x0_per_output", stopwatch.around(x0_per_output)),
+        patch.object(NoisePath, "to_x0", stopwatch.around(NoisePath.to_x0)),
+        patch.object(NoisePath, "x0_per_output", stopwatch.around(NoisePath.x0_per_output)),
         patch.object(TraceStep, "cpu", stopwatch.around(TraceStep.cpu)),
     ):
         yield

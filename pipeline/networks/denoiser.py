@@ -19,7 +19,8 @@ from diffusers.utils import logging as diffusers_logging
 from pipeline.errors import InputError, is_out_of_memory
 from pipeline.networks.checkpoints import Checkpoint, interface_of, latent_space, pixel_patch
 from pipeline.networks.conditioning import Conditioning
-from pipeline.networks.parametrisation import from_x0, signal_and_noise, timestep_at, to_x0
+from pipeline.networks.noise_path import VARIANCE_PRESERVING, NoisePath
+from pipeline.networks.noise_schedule import timestep_at
 from pipeline.networks.text_free import TextFreeLayers
 from pipeline.networks.weaken import weaken
 from pipeline.networks.weight_files import check_complete, check_files, weights_variant
@@ -94,6 +95,10 @@ class DenoisingNetwork:
         return self.execution or self.unet.device
 
     @property
+    def path(self) -> NoisePath:
+        return VARIANCE_PRESERVING
+
+    @property
     def prediction_type(self) -> str:
         return str(self.schedule.config.prediction_type)
 
@@ -164,8 +169,8 @@ class DenoisingNetwork:
         """This network's output, for `x` of unit total variance at noise level `sigma`, in the type of `other`."""
         if self.prediction_type == other.prediction_type:
             return output
-        a, b = signal_and_noise(sigma)
-        return from_x0(to_x0(output, self.prediction_type, x, a, b), other.prediction_type, x, a, b)
+        x0 = self.path.to_x0(output, self.prediction_type, x, sigma)
+        return other.path.from_x0(x0, other.prediction_type, x, sigma)
 
     @torch.inference_mode()
     def to_pixels(self, x: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from pipeline.guidance.scale_schedules import Moment
 from pipeline.guidance.trace import TraceStep, trace_step
 from pipeline.networks.conditioning import Conditioning, joined
 from pipeline.networks.denoiser import DenoisingNetwork
-from pipeline.networks.parametrisation import noise_to_signal, signal_and_noise, to_x0, x0_per_output
+from pipeline.networks.noise_schedule import noise_to_signal
 from pipeline.networks.perturbation import perturbed
 from pipeline.sampling.schedulers import Start, begin
 
@@ -48,22 +48,25 @@ def sample(
     evaluate = _Evaluation(networks, conditioning)
     walk = Walk(guidance)
     trace = []
+
+    def to_x0(output: torch.Tensor, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        return main.path.to_x0(output, main.prediction_type, x, sigma)
+
     for timestep, at in zip(
         scheduler.timesteps[beginning.skipped :], moments(scheduler, beginning.skipped), strict=True
     ):
         scaled = scheduler.scale_model_input(x, timestep)  # [B, C, H, W] of unit total variance
         predicted = evaluate(walk.predictions(at), scaled, timestep, at.sigma)
         guided = walk.combine(predicted, at)
-        a, b = signal_and_noise(at.sigma)
-        main_x0 = to_x0(predicted[MAIN], main.prediction_type, scaled, a, b)
-        per_output = x0_per_output(main.prediction_type, a, b)
+        main_x0 = to_x0(predicted[MAIN], scaled, at.sigma)
+        per_output = main.path.x0_per_output(main.prediction_type, at.sigma)
         traced = trace_step(at.index, at.timestep, at.sigma, guided, predicted, main_x0, per_output)
-        estimates = to_x0(guided[:watched], main.prediction_type, scaled[:watched], a, b)
+        estimates = to_x0(guided[:watched], scaled[:watched], at.sigma)
         trace.append(replace(traced, probed=walk.probed(at), estimates=estimates))
         after = _step(scheduler, guided, timestep, x, generators)
         if walk.follows_steps:
-            x0 = {p: to_x0(output, main.prediction_type, scaled, a, b) for p, output in predicted.items()}
-            walk.follow(at, scaled / a, after, x0)
+            x0 = {p: to_x0(output, scaled, at.sigma) for p, output in predicted.items()}
+            walk.follow(at, scaled / main.path.signal_and_noise(at.sigma)[0], after, x0)
         x = after
     return x, [step.cpu() for step in trace]
 

@@ -28,7 +28,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 
 from pipeline.errors import InputError
-from pipeline.networks.parametrisation import to_x0
+from pipeline.networks.noise_path import to_x0
 from pipeline.study.sampler import Sampler
 from pipeline.study.solvers import SOLVERS
 

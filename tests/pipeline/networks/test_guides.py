@@ -14,7 +14,8 @@ from pipeline.guidance.algebra import GUIDE, MAIN
 from pipeline.networks.checkpoints import check_fit
 from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.denoiser import DenoisingNetwork, load_network
-from pipeline.networks.parametrisation import from_x0, signal_and_noise, timestep_at
+from pipeline.networks.noise_path import VARIANCE_PRESERVING
+from pipeline.networks.noise_schedule import timestep_at
 from pipeline.networks.weaken import weaken
 from pipeline.sampling.sampler import _Evaluation
 from pipeline.study.weaken import Weaken
@@ -114,9 +115,8 @@ class _Exact(torch.nn.Module):
         t = float(timestep)
         low = min(int(t), len(self.levels) - 2)
         sigma = float((self.levels[low] + (t - low) * (self.levels[low + 1] - self.levels[low])).exp())
-        a, b = signal_and_noise(sigma)
         kind = self.schedule.config.prediction_type
-        return type("Output", (), {"sample": from_x0(self.picture.expand_as(x), kind, x, a, b)})
+        return type("Output", (), {"sample": VARIANCE_PRESERVING.from_x0(self.picture.expand_as(x), kind, x, sigma)})
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])

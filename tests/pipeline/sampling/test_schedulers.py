@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from models.tinybooru.denoiser import build_scheduler as training_schedule
 from pipeline.errors import InputError
-from pipeline.networks.parametrisation import PREDICTION_TYPES, from_x0
+from pipeline.networks.noise_path import VARIANCE_PRESERVING, from_x0
 from pipeline.sampling.sampler import moments
 from pipeline.sampling.schedulers import (
     IMAGE_TO_IMAGE_SEED,
@@ -64,7 +64,7 @@ def test_a_point_mass_is_drawn_exactly_from_x0_predictions(scheduler, levels):
     torch.testing.assert_close(drawn, picture.expand(2, -1, -1, -1), atol=3e-3, rtol=0)
 
 
-@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+@pytest.mark.parametrize("kind", VARIANCE_PRESERVING.prediction_types)
 @pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
 @pytest.mark.parametrize("steps", [1, 3, 12, 28, 50, 64, 150])
 def test_ddim_steps_from_each_level_to_the_next_and_leaves_no_noise(steps, spacing, kind):
