@@ -1,7 +1,7 @@
 """Draws pictures of one arm: its networks, texts and guidance put together."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -69,9 +69,8 @@ class ArmGenerator:
         clock = UsageClock(self.device)
         conditioning = self.model.encode(texts)
         main, sampler, canvas = self.networks["main"], self.study.sampler_of(self.arm), self.arm.canvas
-        time_ids = main.time_ids(len(seeds), canvas)
-        if time_ids is not None:
-            conditioning = {text: replace(c, time_ids=time_ids.to(self.device)) for text, c in conditioning.items()}
+        added = main.added_conditions(len(seeds), canvas)
+        conditioning = {text: told.adding(added) for text, told in conditioning.items()}
         scheduler = build_scheduler(sampler, main.schedule.config)
         shape, start = main.shape_of(canvas), self._start(starts)
         samples, trace = sample(
@@ -138,7 +137,7 @@ class ArmGenerator:
         """FLOPs of one evaluation of the prediction called `name`, counted once."""
         if name not in self._flops:
             prediction = next(p for p in self.guidance.predictions() if p.name == name)
-            text = conditioning[prediction.text].first()
+            text = conditioning[prediction.text].rows(slice(1))
             self._flops[name] = prediction_flops(self.networks[prediction.network], prediction, samples[:1], text)
         return self._flops[name]
 

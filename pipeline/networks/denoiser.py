@@ -19,7 +19,8 @@ from diffusers.utils import logging as diffusers_logging
 from pipeline.errors import InputError, is_out_of_memory
 from pipeline.networks.checkpoints import Checkpoint, interface_of, latent_space, pixel_patch
 from pipeline.networks.conditioning import Conditioning
-from pipeline.networks.noise_path import VARIANCE_PRESERVING, NoisePath
+from pipeline.networks.families import SD, Family
+from pipeline.networks.noise_path import NoisePath
 from pipeline.networks.noise_schedule import timestep_at
 from pipeline.networks.text_free import TextFreeLayers
 from pipeline.networks.weaken import weaken
@@ -30,6 +31,8 @@ from pipeline.study.weaken import DropLayers, Dropout, Lora, LowBits, WeightNois
 
 # Reading another scheduler's configuration as the training schedule is what happens here on purpose.
 diffusers_logging.set_verbosity_error()
+# Loading takes no time worth a bar, and a bar would be the only noise of a quiet stage.
+diffusers_logging.disable_progress_bar()
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -85,6 +88,7 @@ class DenoisingNetwork:
     dtype: torch.dtype = torch.float32
     execution: torch.device | None = None
     place: str = ""
+    family: Family = SD
 
     def __post_init__(self) -> None:
         self._text_free = TextFreeLayers(self.unet)
@@ -96,7 +100,8 @@ class DenoisingNetwork:
 
     @property
     def path(self) -> NoisePath:
-        return VARIANCE_PRESERVING
+        """The noise path of its training, which it sees samples on."""
+        return self.family.path
 
     @property
     def prediction_type(self) -> str:
@@ -110,10 +115,10 @@ class DenoisingNetwork:
     @property
     def interface(self) -> dict[str, Any]:
         """What a guide and its main network share (pipeline/networks/checkpoints.py)."""
-        pixels = f"patches of {self.patch}x{self.patch} pixels"
-        return interface_of(
-            self.unet.config, latent_space(self.latents.vae.config.scaling_factor) if self.latents else pixels
-        )
+        space = f"patches of {self.patch}x{self.patch} pixels"
+        if self.latents:
+            space = latent_space(self.latents.vae.config.scaling_factor)
+        return interface_of(self.family, self.unet.config, space)
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
@@ -129,13 +134,17 @@ class DenoisingNetwork:
             return self.sample_shape
         return (self.unet.config.in_channels, canvas.height // self.factor, canvas.width // self.factor)
 
-    def time_ids(self, pictures: int, canvas: Canvas | None) -> torch.Tensor | None:
-        """SDXL's micro-conditioning [B, 6] of whole pictures of that size (arXiv 2307.01952); None for the others."""
-        if getattr(self.unet.config, "addition_embed_type", None) != "text_time":
-            return None
+    def added_conditions(self, pictures: int, canvas: Canvas | None) -> dict[str, torch.Tensor]:
+        """What the network is told besides the texts, which follows from the size of the images alone.
+
+        For SDXL `time_ids` [B, 6], its micro-conditioning (arXiv 2307.01952), for whole images; else nothing.
+        """
+        if self.family.sizes is None:
+            return {}
         _, rows, columns = self.shape_of(canvas)
         height, width = rows * self.factor, columns * self.factor
-        return torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32).repeat(pictures, 1)
+        row = torch.tensor([self.family.sizes(height, width)], dtype=torch.float32, device=self.device)
+        return {"time_ids": row.repeat(pictures, 1)}
 
     @torch.inference_mode()
     def __call__(
@@ -148,10 +157,9 @@ class DenoisingNetwork:
         """
         x = x.to(self.dtype).repeat(texts, 1, 1, 1).contiguous(memory_format=memory_format(self.device))
         more: dict[str, Any] = {}
-        if conditioning.time_ids is not None and conditioning.pooled is not None:
-            pooled = conditioning.pooled.to(x)
-            more["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": conditioning.time_ids.to(x)}
-        tokens = conditioning.tokens.to(x)
+        if self.family.added:
+            more["added_cond_kwargs"] = {own: conditioning[name].to(x) for name, own in self.family.added.items()}
+        tokens = conditioning["tokens"].to(x)
         with self._text_free.shared(texts):
             output: torch.Tensor = self.unet(x, timestep, encoder_hidden_states=tokens, **more).sample
         return output.float()
@@ -218,7 +226,7 @@ def load_network(
     """
     checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(source, source)
     loading = loading or Loading()
-    dtype = DTYPES[loading.dtype]
+    dtype, family = DTYPES[loading.dtype], checkpoint.family
     check_files(checkpoint, ("unet",))
     autoencoder = vae or checkpoint
     try:
@@ -248,7 +256,7 @@ def load_network(
         _check_compiler()
         unet.compile(dynamic=False)
     patch = 1 if latents else pixel_patch(unet.config.in_channels, checkpoint.path)
-    return DenoisingNetwork(unet, schedule, patch, latents, dtype, execution, checkpoint.place)
+    return DenoisingNetwork(unet, schedule, patch, latents, dtype, execution, checkpoint.place, family)
 
 
 def _check_compiler() -> None:

@@ -41,9 +41,10 @@ def read(network, name, rows=16, columns=16):
     with torch.inference_mode():
         x = torch.randn(1, network.unet.config.in_channels, rows, columns, dtype=torch.float32)
         width = network.unet.config.cross_attention_dim
-        texts = Conditioning(torch.randn(1, 77, width), torch.randn(1, 48) if name == "sdxl" else None)
-        time_ids = None if name != "sdxl" else torch.tensor([[32.0, 32, 0, 0, 32, 32]])
-        return x, Conditioning(texts.tokens, texts.pooled, time_ids)
+        texts = {"tokens": torch.randn(1, 77, width)}
+        if name == "sdxl":
+            texts |= {"pooled": torch.randn(1, 48), "time_ids": torch.tensor([[32.0, 32, 0, 0, 32, 32]])}
+        return x, Conditioning(texts)
 
 
 def of_the_evaluation(network, prediction, x, texts):

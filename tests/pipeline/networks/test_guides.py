@@ -21,7 +21,7 @@ from pipeline.sampling.sampler import _Evaluation
 from pipeline.study.weaken import Weaken
 
 CPU = torch.device("cpu")
-TEXT = Conditioning(torch.zeros(2, 8, 32))
+TEXT = Conditioning({"tokens": torch.zeros(2, 8, 32)})
 
 
 def network(networks_folder, name="main"):
@@ -77,7 +77,7 @@ def test_a_lora_epoch_is_a_guide(networks_folder, tmp_path, monkeypatch):
     guide, main = network(networks_folder), network(networks_folder)
     weaken(guide.unet, TypeAdapter(Weaken).validate_python({"name": "lora", "file": "epoch2.safetensors"}))
     with torch.inference_mode():
-        expected = trained(torch.ones(2, 48, 16, 16), 500, encoder_hidden_states=TEXT.tokens).sample
+        expected = trained(torch.ones(2, 48, 16, 16), 500, encoder_hidden_states=TEXT["tokens"]).sample
     torch.testing.assert_close(prediction(guide), expected, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(prediction(main), expected, atol=1e-3)
     save_file({"unet.nowhere.lora_A.weight": torch.ones(2, 2)}, "other.safetensors")
@@ -128,7 +128,7 @@ def test_a_guide_of_another_type_and_schedule_says_the_same_of_the_same_noise(ki
         "guide": DDPMScheduler(beta_schedule="linear", prediction_type=kind),
     }
     networks = {name: DenoisingNetwork(_Exact(picture, s), s, patch=1) for name, s in schedules.items()}
-    evaluate = _Evaluation(networks, {"prompt": Conditioning(torch.zeros(1, 1, 4))})
+    evaluate = _Evaluation(networks, {"prompt": Conditioning({"tokens": torch.zeros(1, 1, 4)})})
     for t in (50, 400, 900):
         alpha = float(schedules["main"].alphas_cumprod[t])
         sigma = ((1 - alpha) / alpha) ** 0.5

@@ -74,9 +74,8 @@ def ours(pair, setting, scale, negative, canvas=None, start=None, post=None):
     reference, unused = (NEGATIVE, "empty") if negative else (EMPTY, "negative")
     texts.pop(unused)
     conditioning = encoder.encode_together(texts, references=("empty", "negative"))
-    time_ids = network.time_ids(len(SEEDS), canvas)
-    if time_ids is not None:
-        conditioning = {text: replace(c, time_ids=time_ids) for text, c in conditioning.items()}
+    added = network.added_conditions(len(SEEDS), canvas)
+    conditioning = {text: told.adding(added) for text, told in conditioning.items()}
     scheduler = build_scheduler(setting, network.schedule.config)
     shape = network.shape_of(canvas)
     samples, _ = sample(

@@ -45,7 +45,7 @@ def test_a_point_mass_is_drawn_exactly(scheduler, kind):
     network = DenoisingNetwork(PointMass(picture, kind, schedule), schedule, patch=1)
     built = build_scheduler(Sampler(scheduler=scheduler, steps=20), schedule.config)
     drawn, trace = sample(
-        {"main": network}, {"prompt": Conditioning(torch.zeros(2, 1, 4))}, Guidance(), built, 20, [5, 6]
+        {"main": network}, {"prompt": Conditioning({"tokens": torch.zeros(2, 1, 4)})}, Guidance(), built, 20, [5, 6]
     )
     torch.testing.assert_close(drawn, picture.expand(2, -1, -1, -1), atol=2e-3, rtol=0)
     assert [step.step for step in trace] == list(range(20))
