@@ -29,9 +29,9 @@ from pipeline.cost.usage import device_name
 from pipeline.guidance.algebra import EMPTY, GUIDE, NEGATIVE, Guidance, Network, Term, Text
 from pipeline.guidance.trace import TraceStep, trace_rows, trace_step
 from pipeline.networks.checkpoints import locate
-from pipeline.networks.denoiser import DTYPES, DenoisingNetwork, load_network
 from pipeline.networks.noise_path import NoisePath
 from pipeline.networks.text_encoder import TextEncoder, load_text_encoder
+from pipeline.networks.unet import DTYPES, DenoisingNetwork, load_network
 from pipeline.prompting.text_settings import TextSettings
 from pipeline.sampling.sampler import sample
 from pipeline.sampling.schedulers import build_scheduler
@@ -142,7 +142,7 @@ class Contest:
         """One evaluation of one network for the whole batch."""
         conditioning = self.encoder.encode([PROMPT] * len(self.seeds))
         x = torch.zeros(len(self.seeds), *self.main.sample_shape, device=self.device)
-        return self.networks[name](x, torch.tensor(500, device=self.device), conditioning)
+        return self.networks[name].at_timestep(x, torch.tensor(500, device=self.device), conditioning)
 
 
 class Stopwatch:

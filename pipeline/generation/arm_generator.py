@@ -17,7 +17,7 @@ from pipeline.generation.trajectory import Frame, shown_steps
 from pipeline.guidance.algebra import Guidance, Network, Text
 from pipeline.guidance.trace import TraceStep, trace_rows
 from pipeline.networks.conditioning import Conditioning
-from pipeline.networks.denoiser import DenoisingNetwork, rounded
+from pipeline.networks.unet import DenoisingNetwork, rounded
 from pipeline.sampling.sampler import sample
 from pipeline.sampling.schedulers import Start, build_scheduler
 from pipeline.study.arm import Arm

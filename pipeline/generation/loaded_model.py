@@ -9,9 +9,9 @@ from pipeline.generation.shard_plan import replaced_parts
 from pipeline.guidance.algebra import Text
 from pipeline.networks.checkpoints import Checkpoint, check_fit, locate
 from pipeline.networks.conditioning import Conditioning
-from pipeline.networks.denoiser import DTYPES, DenoisingNetwork
 from pipeline.networks.encoded_texts import EncodedTexts
 from pipeline.networks.text_encoder import TextEncoder
+from pipeline.networks.unet import DTYPES, DenoisingNetwork
 from pipeline.study.study import Study
 
 

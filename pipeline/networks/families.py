@@ -56,7 +56,7 @@ class Family:
     network: str = "unet"
     shared: Mapping[str, str] = field(default_factory=lambda: _UNETS_SHARE)
     path: NoisePath = VARIANCE_PRESERVING
-    loader: str = "pipeline.networks.denoiser:load_network"
+    loader: str = "pipeline.networks.unet:load_network"
     text_loader: str = "pipeline.networks.text_encoder:load_text_encoder"
 
     @property
@@ -71,7 +71,7 @@ class Family:
 
     @property
     def load(self) -> Callable[..., Any]:
-        """The function that loads its networks (`pipeline.networks.denoiser.load_network` for UNets)."""
+        """The function that loads its networks (`pipeline.networks.unet.load_network` for UNets)."""
         return _imported(self.loader)
 
     @property

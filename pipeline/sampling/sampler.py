@@ -5,7 +5,6 @@ picture does not depend on the batch it is drawn in.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -16,15 +15,14 @@ from pipeline.guidance.algebra import MAIN, Guidance, Network, Prediction, Text,
 from pipeline.guidance.scale_schedules import Moment
 from pipeline.guidance.trace import TraceStep, trace_step
 from pipeline.networks.conditioning import Conditioning, joined
-from pipeline.networks.denoiser import DenoisingNetwork
+from pipeline.networks.denoiser import Denoiser, converted
 from pipeline.networks.noise_schedule import noise_to_signal
-from pipeline.networks.perturbation import perturbed
 from pipeline.sampling.schedulers import Start, begin
 
 
 @torch.inference_mode()
 def sample(
-    networks: Mapping[Network, DenoisingNetwork],
+    networks: Mapping[Network, Denoiser],
     conditioning: Mapping[Text, Conditioning],
     guidance: Guidance,
     scheduler: SchedulerMixin,
@@ -56,7 +54,7 @@ def sample(
         scheduler.timesteps[beginning.skipped :], moments(scheduler, beginning.skipped), strict=True
     ):
         scaled = scheduler.scale_model_input(x, timestep)  # [B, C, H, W] of unit total variance
-        predicted = evaluate(walk.predictions(at), scaled, timestep, at.sigma)
+        predicted = evaluate(walk.predictions(at), scaled, at.timestep, at.sigma)
         guided = walk.combine(predicted, at)
         main_x0 = to_x0(predicted[MAIN], scaled, at.sigma)
         per_output = main.path.x0_per_output(main.prediction_type, at.sigma)
@@ -92,25 +90,25 @@ def moments(scheduler: SchedulerMixin, skipped: int) -> list[Moment]:
 class _Evaluation:
     """Evaluates predictions, those of one network in one call, as outputs of the main network's type."""
 
-    def __init__(self, networks: Mapping[Network, DenoisingNetwork], conditioning: Mapping[Text, Conditioning]):
+    def __init__(self, networks: Mapping[Network, Denoiser], conditioning: Mapping[Text, Conditioning]):
         self.networks, self.conditioning = networks, conditioning
         self._same_schedule = {name: network.same_schedule(networks["main"]) for name, network in networks.items()}
         self._joined: dict[tuple[Text, ...], Conditioning] = {}
 
     def __call__(
-        self, predictions: Sequence[Prediction], x: torch.Tensor, timestep: torch.Tensor, sigma: float
+        self, predictions: Sequence[Prediction], x: torch.Tensor, timestep: float, sigma: float
     ) -> dict[Prediction, torch.Tensor]:
         main = self.networks["main"]
         outputs: dict[Prediction, torch.Tensor] = {}
         for (name, perturbation), wanted in by_network(predictions).items():
-            network, own = self.networks[name], timestep
-            if not self._same_schedule[name]:  # there the same noise level is another timestep
-                own = torch.tensor(network.timestep_at(sigma), device=x.device)
+            network = self.networks[name]
+            # Where the schedules differ, the same noise level is another timestep.
+            own = timestep if self._same_schedule[name] else None
+            seen = main.path.moved(x, sigma, network.path)
             texts = self._texts(tuple(prediction.text for prediction in wanted))
-            with nullcontext() if perturbation is None else perturbed(network.unet, perturbation, x.shape[-2:]):
-                output = network(x, own, texts, len(wanted))
+            output = network(seen, sigma, texts, len(wanted), perturbation, own)
             for prediction, part in zip(wanted, output.chunk(len(wanted)), strict=True):
-                outputs[prediction] = network.converted(part, x, sigma, main)
+                outputs[prediction] = converted(part, seen, sigma, network, main)
         # In the order asked for: the trace names references in it.
         return {prediction: outputs[prediction] for prediction in predictions}
 

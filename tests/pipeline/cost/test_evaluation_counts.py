@@ -15,8 +15,8 @@ from pipeline.cost.evaluation_counts import prediction_flops
 from pipeline.guidance.algebra import GUIDE, MAIN, Perturbation
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.conditioning import Conditioning
-from pipeline.networks.denoiser import load_network
 from pipeline.networks.perturbation import perturbed
+from pipeline.networks.unet import load_network
 from pipeline.study.loading import Loading
 from pipeline.study.weaken import DropLayers, Lora, LowBits
 
@@ -55,10 +55,10 @@ def of_the_evaluation(network, prediction, x, texts):
         sdpa_kernel(SDPBackend.MATH),
     ):
         if prediction.perturbation is None:
-            network(x, torch.tensor(1), texts)
+            network.at_timestep(x, torch.tensor(1), texts)
         else:
             with perturbed(network.unet, prediction.perturbation, x.shape[-2:]):
-                network(x, torch.tensor(1), texts)
+                network.at_timestep(x, torch.tensor(1), texts)
     return counter.get_total_flops()
 
 
@@ -88,12 +88,12 @@ def test_counting_knows_every_way_to_hold_weights_and_leaves_them_as_they_were(p
     monkeypatch.setattr(UNet2DConditionModel, "compile", lambda unet, **how: own(unet, backend="eager", **how))
     network = load_network(locate(str(place("sd"))), CPU, Loading(**loading))
     x, texts = read(network, "sd")
-    before = network(x, torch.tensor(500), texts)
+    before = network.at_timestep(x, torch.tensor(500), texts)
     for damage in DAMAGE.values():
         prediction = replace(MAIN, perturbation=damage)
         counted = prediction_flops(network, prediction, x, texts)
         assert counted == of_the_evaluation(network, prediction, x, texts) > 0
-    assert torch.equal(network(x, torch.tensor(500), texts), before)
+    assert torch.equal(network.at_timestep(x, torch.tensor(500), texts), before)
 
 
 @pytest.mark.parametrize(

@@ -29,10 +29,10 @@ from pipeline.guidance.algebra import (
 from pipeline.guidance.dynamic_negative import Dynamic
 from pipeline.guidance.postprocess import APG, Guider, Rescale
 from pipeline.guidance.scale_schedules import Moment, NoiseInterval, Ramp, Window
-from pipeline.networks.denoiser import load_network
 from pipeline.networks.noise_path import to_x0
 from pipeline.networks.perturbation import blurred, perturbed
 from pipeline.networks.text_encoder import load_text_encoder
+from pipeline.networks.unet import load_network
 from pipeline.prompting.presets import QUALITY_TAGS
 from pipeline.sampling.sampler import sample
 from pipeline.sampling.schedulers import build_scheduler

@@ -15,9 +15,9 @@ from transformers import CLIPTextModel
 from pipeline.errors import InputError
 from pipeline.generation.arm_generator import ArmGenerator
 from pipeline.networks.checkpoints import locate
-from pipeline.networks.denoiser import load_network
 from pipeline.networks.families import FAMILIES, PIXEL, SD, SDXL
 from pipeline.networks.text_encoder import load_text_encoder
+from pipeline.networks.unet import load_network
 from pipeline.networks.weight_files import network_digest
 from pipeline.preflight import study_digests
 from pipeline.study.study import parse_study

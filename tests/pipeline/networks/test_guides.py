@@ -13,9 +13,9 @@ from pipeline.errors import InputError
 from pipeline.guidance.algebra import GUIDE, MAIN
 from pipeline.networks.checkpoints import check_fit
 from pipeline.networks.conditioning import Conditioning
-from pipeline.networks.denoiser import DenoisingNetwork, load_network
 from pipeline.networks.noise_path import VARIANCE_PRESERVING
 from pipeline.networks.noise_schedule import timestep_at
+from pipeline.networks.unet import DenoisingNetwork, load_network
 from pipeline.networks.weaken import weaken
 from pipeline.sampling.sampler import _Evaluation
 from pipeline.study.weaken import Weaken
@@ -29,7 +29,7 @@ def network(networks_folder, name="main"):
 
 
 def prediction(net, x=None):
-    return net(torch.ones(2, 48, 16, 16) if x is None else x, torch.tensor(500), TEXT)
+    return net.at_timestep(torch.ones(2, 48, 16, 16) if x is None else x, torch.tensor(500), TEXT)
 
 
 def test_two_loads_of_one_path_are_two_networks(networks_folder):
@@ -133,7 +133,7 @@ def test_a_guide_of_another_type_and_schedule_says_the_same_of_the_same_noise(ki
         alpha = float(schedules["main"].alphas_cumprod[t])
         sigma = ((1 - alpha) / alpha) ** 0.5
         x = alpha**0.5 * picture + (1 - alpha) ** 0.5 * torch.randn(1, 3, 8, 8)
-        predicted = evaluate([MAIN, GUIDE], x, torch.tensor(t), sigma)
+        predicted = evaluate([MAIN, GUIDE], x, t, sigma)
         torch.testing.assert_close(predicted[MAIN], predicted[GUIDE], atol=1e-3, rtol=0)
 
 
