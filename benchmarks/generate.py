@@ -34,7 +34,7 @@ from pipeline.networks.text_encoder import TextEncoder, load_text_encoder
 from pipeline.networks.unet import DTYPES, DenoisingNetwork, load_network
 from pipeline.prompting.text_settings import TextSettings
 from pipeline.sampling.sampler import sample
-from pipeline.sampling.schedulers import build_scheduler
+from pipeline.sampling.steppers import build_stepper
 from pipeline.study.loading import Loading
 from pipeline.study.sampler import Sampler
 from pipeline.tinybooru.build import plans
@@ -124,8 +124,8 @@ class Contest:
         texts = {text: [words[text]] * len(self.seeds) for text in words if text in needed}
         conditioning = self.encoder.encode_together(texts, references=("empty", "negative"))
         setting = Sampler(scheduler="ddim", steps=self.steps, spacing="leading")
-        scheduler = build_scheduler(setting, self.main.schedule.config)
-        return sample(self.networks, conditioning, Guidance(terms), scheduler, self.steps, self.seeds)
+        stepper = build_stepper(setting, self.main.schedule.config)
+        return sample(self.networks, conditioning, Guidance(terms), stepper, self.steps, self.seeds)
 
     def theirs(self, negative: str | None, output: str = "latent") -> Any:
         """Latents [B, 4, H, W] under classifier-free guidance, or pictures (`output` is "pt")."""

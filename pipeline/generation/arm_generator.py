@@ -19,7 +19,8 @@ from pipeline.guidance.trace import TraceStep, trace_rows
 from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.unet import DenoisingNetwork, rounded
 from pipeline.sampling.sampler import sample
-from pipeline.sampling.schedulers import Start, build_scheduler
+from pipeline.sampling.starts import FromImages
+from pipeline.sampling.steppers import build_stepper
 from pipeline.study.arm import Arm
 from pipeline.study.study import Study
 
@@ -71,10 +72,10 @@ class ArmGenerator:
         main, sampler, canvas = self.networks["main"], self.study.sampler_of(self.arm), self.arm.canvas
         added = main.added_conditions(len(seeds), canvas)
         conditioning = {text: told.adding(added) for text, told in conditioning.items()}
-        scheduler = build_scheduler(sampler, main.schedule.config)
+        stepper = build_stepper(sampler, main.schedule.config, main.path)
         shape, start = main.shape_of(canvas), self._start(starts)
         samples, trace = sample(
-            self.networks, conditioning, self.guidance, scheduler, sampler.steps, seeds, shape, start, watched
+            self.networks, conditioning, self.guidance, stepper, sampler.steps, seeds, shape, start, watched
         )
         pictures = self._pictures(samples, seeds)
         cost = self._cost(samples, trace, conditioning, clock.read())
@@ -141,7 +142,7 @@ class ArmGenerator:
             self._flops[name] = prediction_flops(self.networks[prediction.network], prediction, samples[:1], text)
         return self._flops[name]
 
-    def _start(self, starts: Sequence[PillowImage.Image] | None) -> Start | None:
+    def _start(self, starts: Sequence[PillowImage.Image] | None) -> FromImages | None:
         # Pictures of another size are resized to the canvas, as diffusers' image-to-image does (Lanczos).
         setting, main = self.arm.image_to_image, self.networks["main"]
         if setting is None or starts is None:
@@ -150,4 +151,4 @@ class ArmGenerator:
         extent = (columns * main.factor, rows * main.factor)
         fitted = [p if p.size == extent else p.resize(extent, PillowImage.Resampling.LANCZOS) for p in starts]
         pixels = torch.stack([torch.from_numpy(np.array(p.convert("RGB"))).permute(2, 0, 1) for p in fitted])
-        return Start(main.to_samples(pixels), setting.strength, setting.noise)
+        return FromImages(main.to_samples(pixels), setting.strength, setting.noise)

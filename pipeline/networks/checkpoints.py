@@ -16,6 +16,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from pipeline.errors import InputError
 from pipeline.networks.families import Family, labelled_family, patch_side, unlabelled_family
+from pipeline.networks.noise_path import VARIANCE_PRESERVING
 from pipeline.study.model import HUB, HUB_SOURCE
 from pipeline.study.sampler import Sampler
 from pipeline.study.solvers import SOLVERS
@@ -210,11 +211,22 @@ def check_fit(main: Fitting, guide: Fitting) -> None:
 
 
 def check_schedules(sampler: Sampler, main: Checkpoint, guide: Checkpoint | None) -> None:
-    """Raise InputError where training ended without signal (zero terminal SNR, arXiv 2305.08891) and that cannot be.
+    """Raise InputError where the sampler cannot step along the main network's noise path or training schedule.
 
-    Some schedulers do not know such schedules. A network that predicts noise says nothing of the picture where there is
-    nothing else to see.
+    Where training ended without signal (zero terminal SNR, arXiv 2305.08891) some schedulers do not know its schedule,
+    and a network that predicts noise says nothing of the picture where there is nothing else to see.
     """
+    family = main.family
+    if sampler.scheduler not in family.solvers:
+        raise InputError(
+            f"sampler.scheduler {sampler.scheduler} does not step along {family.path.name}, the noise path of "
+            f"{main.config} ({family.name}); take one of {', '.join(family.solvers)}"
+        )
+    if sampler.levels != "native" and family.path is not VARIANCE_PRESERVING:
+        raise InputError(
+            f"sampler.levels {sampler.levels} are those of the variance preserving path; along {family.path.name} "
+            f"levels are native (sampler.levels: native)"
+        )
     if not main.schedule.get("rescale_betas_zero_snr"):
         return
     schedule = "whose noise schedule ends without signal (rescale_betas_zero_snr)"

@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.networks.noise_path import VARIANCE_PRESERVING, NoisePath
+from pipeline.study.solvers import solvers_along
 
 # What UNets that are mixed must have in common, by the key of their configuration: they see the same noisy sample and
 # the same texts.
@@ -63,6 +64,11 @@ class Family:
     def text_parts(self) -> tuple[str, ...]:
         """The parts of a checkpoint that hold its text encoders."""
         return tuple(text.part for text in self.texts)
+
+    @property
+    def solvers(self) -> tuple[str, ...]:
+        """The names of the solvers that step along its noise path."""
+        return solvers_along(self.path.name)
 
     @property
     def layers_left_out(self) -> int:

@@ -16,6 +16,11 @@ def noise_to_signal(alphas_cumprod: torch.Tensor) -> torch.Tensor:
     return ((1 - alphas) / alphas).sqrt()
 
 
+def most_noise() -> float:
+    """The noise level sigma = b / a where there is no signal, in place of infinity: 4096."""
+    return float(noise_to_signal(torch.tensor(0.0)))
+
+
 def timestep_at(sigma: float, alphas_cumprod: torch.Tensor) -> float:
     """The timestep, fractional as a rule, at which a training schedule has the noise level `sigma`.
 

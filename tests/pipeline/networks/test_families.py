@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,15 @@ from transformers import CLIPTextModel
 
 from pipeline.errors import InputError
 from pipeline.generation.arm_generator import ArmGenerator
-from pipeline.networks.checkpoints import locate
+from pipeline.networks.checkpoints import check_schedules, locate
 from pipeline.networks.families import FAMILIES, PIXEL, SD, SDXL
+from pipeline.networks.noise_path import RECTIFIED_FLOW
 from pipeline.networks.text_encoder import load_text_encoder
 from pipeline.networks.unet import load_network
 from pipeline.networks.weight_files import network_digest
 from pipeline.preflight import study_digests
+from pipeline.study.sampler import Sampler
+from pipeline.study.solvers import SOLVERS
 from pipeline.study.study import parse_study
 
 CPU = torch.device("cpu")
@@ -153,3 +157,18 @@ def test_a_list_of_pieces_that_is_none_is_named(folder, content):
     index.write_text(content)
     with pytest.raises(InputError, match=f"{index.name} is no list of the pieces of a checkpoint"):
         load_text_encoder(path, CPU)
+
+
+def test_a_solver_that_does_not_step_along_the_path_is_named_with_those_that_do(folder, monkeypatch):
+    main = locate(str(folder("sd")))
+    assert main.family.solvers == tuple(SOLVERS)
+    check_schedules(Sampler(scheduler="heun", steps=4), main, None)
+    flow = replace(SD, name="flow", path=RECTIFIED_FLOW)
+    monkeypatch.setattr("pipeline.networks.families.FAMILIES", {"flow": flow})
+    check_schedules(Sampler(scheduler="euler", steps=4), main, None)
+    said = "sampler.scheduler heun does not step along rectified_flow, the noise path of sd .flow.; take one of euler"
+    with pytest.raises(InputError, match=said):
+        check_schedules(Sampler(scheduler="heun", steps=4), main, None)
+    said = "sampler.levels karras are those of the variance preserving path; along rectified_flow levels are native"
+    with pytest.raises(InputError, match=said):
+        check_schedules(Sampler(scheduler="euler", steps=4, levels="karras"), main, None)

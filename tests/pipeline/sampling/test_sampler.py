@@ -11,7 +11,7 @@ from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.noise_path import VARIANCE_PRESERVING, from_x0
 from pipeline.networks.unet import DenoisingNetwork
 from pipeline.sampling.sampler import sample
-from pipeline.sampling.schedulers import build_scheduler
+from pipeline.sampling.steppers import build_stepper
 from pipeline.study.sampler import Sampler
 
 
@@ -43,7 +43,7 @@ def test_a_point_mass_is_drawn_exactly(scheduler, kind):
     schedule.register_to_config(prediction_type=kind)
     picture = torch.linspace(-1, 1, 3 * 64).reshape(1, 3, 8, 8)
     network = DenoisingNetwork(PointMass(picture, kind, schedule), schedule, patch=1)
-    built = build_scheduler(Sampler(scheduler=scheduler, steps=20), schedule.config)
+    built = build_stepper(Sampler(scheduler=scheduler, steps=20), schedule.config)
     drawn, trace = sample(
         {"main": network}, {"prompt": Conditioning({"tokens": torch.zeros(2, 1, 4)})}, Guidance(), built, 20, [5, 6]
     )
