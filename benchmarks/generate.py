@@ -29,12 +29,12 @@ from pipeline.cost.usage import device_name
 from pipeline.guidance.algebra import EMPTY, GUIDE, NEGATIVE, Guidance, Network, Term, Text
 from pipeline.guidance.trace import TraceStep, trace_rows, trace_step
 from pipeline.networks.checkpoints import locate
-from pipeline.networks.denoiser import DTYPES, DenoisingNetwork, load_network
-from pipeline.networks.parametrisation import to_x0, x0_per_output
+from pipeline.networks.noise_path import NoisePath
 from pipeline.networks.text_encoder import TextEncoder, load_text_encoder
+from pipeline.networks.unet import DTYPES, DenoisingNetwork, load_network
 from pipeline.prompting.text_settings import TextSettings
 from pipeline.sampling.sampler import sample
-from pipeline.sampling.schedulers import build_scheduler
+from pipeline.sampling.steppers import build_stepper
 from pipeline.study.loading import Loading
 from pipeline.study.sampler import Sampler
 from pipeline.tinybooru.build import plans
@@ -124,8 +124,8 @@ class Contest:
         texts = {text: [words[text]] * len(self.seeds) for text in words if text in needed}
         conditioning = self.encoder.encode_together(texts, references=("empty", "negative"))
         setting = Sampler(scheduler="ddim", steps=self.steps, spacing="leading")
-        scheduler = build_scheduler(setting, self.main.schedule.config)
-        return sample(self.networks, conditioning, Guidance(terms), scheduler, self.steps, self.seeds)
+        stepper = build_stepper(setting, self.main.schedule.config)
+        return sample(self.networks, conditioning, Guidance(terms), stepper, self.steps, self.seeds)
 
     def theirs(self, negative: str | None, output: str = "latent") -> Any:
         """Latents [B, 4, H, W] under classifier-free guidance, or pictures (`output` is "pt")."""
@@ -142,7 +142,7 @@ class Contest:
         """One evaluation of one network for the whole batch."""
         conditioning = self.encoder.encode([PROMPT] * len(self.seeds))
         x = torch.zeros(len(self.seeds), *self.main.sample_shape, device=self.device)
-        return self.networks[name](x, torch.tensor(500, device=self.device), conditioning)
+        return self.networks[name].at_timestep(x, torch.tensor(500, device=self.device), conditioning)
 
 
 class Stopwatch:
@@ -169,8 +169,8 @@ def traced_by(stopwatch: Stopwatch) -> Iterator[None]:
     """
     with (
         patch("pipeline.sampling.sampler.trace_step", stopwatch.around(trace_step)),
-        patch("pipeline.sampling.sampler.to_x0", stopwatch.around(to_x0)),
-        patch("pipeline.sampling.sampler.x0_per_output", stopwatch.around(x0_per_output)),
+        patch.object(NoisePath, "to_x0", stopwatch.around(NoisePath.to_x0)),
+        patch.object(NoisePath, "x0_per_output", stopwatch.around(NoisePath.x0_per_output)),
         patch.object(TraceStep, "cpu", stopwatch.around(TraceStep.cpu)),
     ):
         yield

@@ -13,7 +13,7 @@ from pipeline.generation.arm_guidance import guidance_of
 from pipeline.generation.shard_plan import DEVICES, arm_texts, common_inputs, plan_shards, replaced_parts
 from pipeline.layout import REFERENCE_SET, SETS
 from pipeline.networks.checkpoints import Checkpoint, locate
-from pipeline.networks.weight_files import digest_of, network_digest, text_parts
+from pipeline.networks.weight_files import digest_of, network_digest
 from pipeline.prompting.text_settings import check_clip_skip
 from pipeline.storage.files import file_digest
 from pipeline.storage.shards import set_fingerprint
@@ -79,13 +79,13 @@ def check_arms(study: Study) -> None:
         else:
             plan_shards(study, name, arm_texts(study, name), DEVICES[0])
     swapped = replaced_parts(study.model).get("text_encoder")
-    encoders = dict.fromkeys(text_parts(main), main)
+    encoders = dict.fromkeys(main.family.text_parts, main)
     if swapped is not None:
         encoders["text_encoder"] = locate(swapped, study.model.config)
     for part, checkpoint in encoders.items():
         settings = checkpoint.settings(part) or {}
         if "num_hidden_layers" in settings:  # else transformers' own default
-            check_clip_skip(study.text.clip_skip, int(settings["num_hidden_layers"]), len(encoders))
+            check_clip_skip(study.text.clip_skip, int(settings["num_hidden_layers"]), main.family.layers_left_out)
     _check_layers(study, main)
 
 

@@ -27,7 +27,8 @@ from models.tinybooru.corpus import Corpus, caption
 from models.tinybooru.muon import Muon
 from models.tinybooru.tokenizer import CONTEXT_LENGTH
 from pipeline.errors import InputError
-from pipeline.networks.parametrisation import from_x0, timestep_at
+from pipeline.networks.noise_path import from_x0
+from pipeline.networks.noise_schedule import timestep_at
 from pipeline.storage.files import fingerprint
 
 CANVAS = 64

@@ -3,17 +3,16 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.guidance.algebra import MAIN, Prediction
 from pipeline.guidance.trace import TraceStep
 from pipeline.networks.conditioning import Conditioning
-from pipeline.networks.denoiser import DenoisingNetwork
-from pipeline.networks.perturbation import perturbed
+from pipeline.networks.denoiser import Denoiser
 
 
 def evaluations(trace: Sequence[TraceStep]) -> tuple[Counter[str], Counter[str]]:
@@ -22,39 +21,34 @@ def evaluations(trace: Sequence[TraceStep]) -> tuple[Counter[str], Counter[str]]
     return Counter(name for step in trace for name in (MAIN.name, *step.references)) - probed, probed
 
 
-def prediction_flops(
-    network: DenoisingNetwork, prediction: Prediction, like: torch.Tensor, conditioning: Conditioning
-) -> int:
+def prediction_flops(network: Denoiser, prediction: Prediction, like: torch.Tensor, conditioning: Conditioning) -> int:
     """FLOPs of one evaluation for one picture like `like` [1, C, H, W]; a multiply-add is two.
 
     `conditioning` is of one text. torch's counter knows attention only as matrix products on a CPU, so it is counted
     that way here. Those products would need much memory on a large canvas, so nothing is computed: on torch's device
     "meta" tensors have a shape and a type, and no values.
     """
-    x, timestep = torch.zeros(like.shape, device="meta"), torch.tensor(1, device="meta")
+    x = torch.zeros(like.shape, device="meta")
     # The counter sees no operation of a compiled network.
     eager = torch.compiler.set_stance("force_eager")
-    with _on_meta(network.unet), eager, FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        if prediction.perturbation is None:
-            network(x, timestep, conditioning)
-        else:
-            with perturbed(network.unet, prediction.perturbation, like.shape[-2:]):
-                network(x, timestep, conditioning)
+    with _on_meta(network.module), eager, FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        network(x, 1.0, conditioning, damage=prediction.perturbation)
     return int(counter.get_total_flops())
 
 
 @contextmanager
-def _on_meta(unet: UNet2DConditionModel) -> Iterator[None]:
-    """The weights of the UNet are on torch's device "meta" inside the `with`, and where they were after it."""
+def _on_meta(network: torch.nn.Module) -> Iterator[None]:
+    """The weights of the network are on torch's device "meta" inside the `with`, and where they were after it."""
+    modules: list[Any] = list(network.modules())
     weights = [
         (tensors, name, tensor)
-        for module in unet.modules()
+        for module in modules
         for tensors in (module._parameters, module._buffers)
         for name, tensor in tensors.items()
         if tensor is not None
     ]
     # Layers that are offloaded have accelerate bring their weights.
-    bringing = [(module, module.forward) for module in unet.modules() if hasattr(module, "_hf_hook")]
+    bringing = [(module, module.forward) for module in modules if hasattr(module, "_hf_hook")]
     try:
         for tensors, name, tensor in weights:
             tensors[name] = tensor.to("meta")

@@ -1,7 +1,7 @@
 """Draws pictures of one arm: its networks, texts and guidance put together."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from pipeline.generation.trajectory import Frame, shown_steps
 from pipeline.guidance.algebra import Guidance, Network, Text
 from pipeline.guidance.trace import TraceStep, trace_rows
 from pipeline.networks.conditioning import Conditioning
-from pipeline.networks.denoiser import DenoisingNetwork, rounded
+from pipeline.networks.unet import DenoisingNetwork, rounded
 from pipeline.sampling.sampler import sample
-from pipeline.sampling.schedulers import Start, build_scheduler
+from pipeline.sampling.starts import FromImages
+from pipeline.sampling.steppers import build_stepper
 from pipeline.study.arm import Arm
 from pipeline.study.study import Study
 
@@ -69,13 +70,12 @@ class ArmGenerator:
         clock = UsageClock(self.device)
         conditioning = self.model.encode(texts)
         main, sampler, canvas = self.networks["main"], self.study.sampler_of(self.arm), self.arm.canvas
-        time_ids = main.time_ids(len(seeds), canvas)
-        if time_ids is not None:
-            conditioning = {text: replace(c, time_ids=time_ids.to(self.device)) for text, c in conditioning.items()}
-        scheduler = build_scheduler(sampler, main.schedule.config)
+        added = main.added_conditions(len(seeds), canvas)
+        conditioning = {text: told.adding(added) for text, told in conditioning.items()}
+        stepper = build_stepper(sampler, main.schedule.config, main.path)
         shape, start = main.shape_of(canvas), self._start(starts)
         samples, trace = sample(
-            self.networks, conditioning, self.guidance, scheduler, sampler.steps, seeds, shape, start, watched
+            self.networks, conditioning, self.guidance, stepper, sampler.steps, seeds, shape, start, watched
         )
         pictures = self._pictures(samples, seeds)
         cost = self._cost(samples, trace, conditioning, clock.read())
@@ -138,11 +138,11 @@ class ArmGenerator:
         """FLOPs of one evaluation of the prediction called `name`, counted once."""
         if name not in self._flops:
             prediction = next(p for p in self.guidance.predictions() if p.name == name)
-            text = conditioning[prediction.text].first()
+            text = conditioning[prediction.text].rows(slice(1))
             self._flops[name] = prediction_flops(self.networks[prediction.network], prediction, samples[:1], text)
         return self._flops[name]
 
-    def _start(self, starts: Sequence[PillowImage.Image] | None) -> Start | None:
+    def _start(self, starts: Sequence[PillowImage.Image] | None) -> FromImages | None:
         # Pictures of another size are resized to the canvas, as diffusers' image-to-image does (Lanczos).
         setting, main = self.arm.image_to_image, self.networks["main"]
         if setting is None or starts is None:
@@ -151,4 +151,4 @@ class ArmGenerator:
         extent = (columns * main.factor, rows * main.factor)
         fitted = [p if p.size == extent else p.resize(extent, PillowImage.Resampling.LANCZOS) for p in starts]
         pixels = torch.stack([torch.from_numpy(np.array(p.convert("RGB"))).permute(2, 0, 1) for p in fitted])
-        return Start(main.to_samples(pixels), setting.strength, setting.noise)
+        return FromImages(main.to_samples(pixels), setting.strength, setting.noise)

@@ -9,9 +9,9 @@ from pipeline.generation.shard_plan import replaced_parts
 from pipeline.guidance.algebra import Text
 from pipeline.networks.checkpoints import Checkpoint, check_fit, locate
 from pipeline.networks.conditioning import Conditioning
-from pipeline.networks.denoiser import DTYPES, DenoisingNetwork, load_network
 from pipeline.networks.encoded_texts import EncodedTexts
-from pipeline.networks.text_encoder import TextEncoder, load_text_encoder
+from pipeline.networks.text_encoder import TextEncoder
+from pipeline.networks.unet import DTYPES, DenoisingNetwork
 from pipeline.study.study import Study
 
 
@@ -28,17 +28,23 @@ class LoadedModel:
     def text_encoder(self) -> TextEncoder:
         model = self.study.model
         dtype, swapped = DTYPES[model.loading.dtype], self._replaced.get("text_encoder")
-        return load_text_encoder(self._checkpoint, self.device, self.study.text, dtype, swapped)
+        load = self._checkpoint.family.load_texts
+        encoder: TextEncoder = load(self._checkpoint, self.device, self.study.text, dtype, swapped)
+        return encoder
 
     @cached_property
     def main(self) -> DenoisingNetwork:
-        return load_network(self._checkpoint, self.device, self.study.model.loading, self._replaced.get("vae"))
+        vae = self._replaced.get("vae")
+        load = self._checkpoint.family.load
+        main: DenoisingNetwork = load(self._checkpoint, self.device, self.study.model.loading, vae)
+        return main
 
     @cached_property
     def guide(self) -> DenoisingNetwork:
         model = self.study.model
         source = locate(model.guide, model.config)
-        guide = load_network(source, self.device, model.loading, latents=self.main.latents, how=model.weaken)
+        load, latents = source.family.load, self.main.latents
+        guide: DenoisingNetwork = load(source, self.device, model.loading, latents=latents, how=model.weaken)
         check_fit(self.main, guide)
         return guide
 

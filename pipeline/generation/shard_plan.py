@@ -173,7 +173,7 @@ def common_inputs(study: Study, arm_name: str, device: str, machine: str | None 
     if arm.canvas is not None:
         check_canvas(arm_name, arm.canvas, main.factor)
     if arm.image_to_image is not None:
-        from pipeline.sampling.schedulers import steps_taken  # with diffusers, which no other arm needs here
+        from pipeline.sampling.starts import steps_taken  # with diffusers, which no other arm needs here
 
         steps_taken(study.sampler_of(arm).steps, arm.image_to_image.strength)
     guide = locate(model.guide, model.config) if with_guide else None

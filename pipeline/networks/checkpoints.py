@@ -15,6 +15,8 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from pipeline.errors import InputError
+from pipeline.networks.families import Family, labelled_family, patch_side, unlabelled_family
+from pipeline.networks.noise_path import VARIANCE_PRESERVING
 from pipeline.study.model import HUB, HUB_SOURCE
 from pipeline.study.sampler import Sampler
 from pipeline.study.solvers import SOLVERS
@@ -60,17 +62,30 @@ class Checkpoint:
         return content
 
     @property
+    def index(self) -> dict[str, Any]:
+        """The content of model_index.json (of a modular pipeline's, too); empty where there is none."""
+        return self._mapping("model_index.json") or self._mapping("modular_model_index.json") or {}
+
+    @property
+    def family(self) -> Family:
+        """The family of its networks. Raises InputError that names a pipeline which is of none."""
+        pipeline = self.index.get("_class_name")
+        if pipeline is not None:
+            return labelled_family(str(pipeline), self.config)
+        return unlabelled_family(self.settings("unet") or {}, self.settings("vae") is not None)
+
+    @property
     def factor(self) -> int:
         """Pixels of a picture for each position of a sample: 8 for Stable Diffusion, the patch in pixel space."""
         vae = self.settings("vae")
         if vae is not None:
             return int(2 ** (len(vae["block_out_channels"]) - 1))
-        return pixel_patch(int(self._unet["in_channels"]), self.config)
+        return pixel_patch(int(self._network["in_channels"]), self.config)
 
     @property
     def canvas(self) -> tuple[int, int]:
         """(width, height) in pixels that the network was trained on, as far as its configuration tells."""
-        side = self._unet["sample_size"]
+        side = self._network["sample_size"]
         height, width = (side, side) if isinstance(side, int) else side
         return int(width) * self.factor, int(height) * self.factor
 
@@ -86,20 +101,21 @@ class Checkpoint:
         Without one, it may be that of another checkpoint.
         """
         scale = (self.settings("vae") or {}).get("scaling_factor")
-        return interface_of(self._unet, None if scale is None else latent_space(scale))
+        return interface_of(self.family, self._network, None if scale is None else latent_space(scale))
 
     @property
-    def _unet(self) -> dict[str, Any]:
-        settings = self.settings("unet")
+    def _network(self) -> dict[str, Any]:
+        part = self.family.network
+        settings = self.settings(part)
         if settings is None:
-            raise InputError(f"{self.config / 'unet' / 'config.json'} is missing; {self.config} is no complete network")
+            raise InputError(f"{self.config / part / 'config.json'} is missing; {self.config} is no complete network")
         return settings
 
 
 def pixel_patch(channels: int, where: Path) -> int:
     """The side of the patches of a network in pixel space. Raises InputError where channels are no RGB patches."""
-    patch: int = round((channels / 3) ** 0.5)
-    if 3 * patch**2 != channels:
+    patch = patch_side(channels)
+    if patch is None:
         raise InputError(
             f"{where}/unet has {channels} input channels and there is no {where}/vae; latents need one, "
             "and pixel patches have 3, 12, 48 ... channels"
@@ -151,13 +167,6 @@ def _quoted(patterns: tuple[str, ...]) -> str:
     return " ".join(f"'{pattern}'" for pattern in patterns)
 
 
-# What a guide and its main network must have in common: they see the same noisy sample and the same texts.
-_SHARED = {
-    "in_channels": "channels of a sample",
-    "cross_attention_dim": "width of the text embeddings",
-    "addition_embed_type": "kind of added conditioning (text_time is SDXL's)",
-    "projection_class_embeddings_input_dim": "width of the added conditioning",
-}
 _SPACE = "space of the samples"
 
 
@@ -171,12 +180,12 @@ class Fitting(Protocol):
     def place(self) -> str: ...
 
 
-def interface_of(unet: Mapping[str, Any], space: str | None) -> dict[str, Any]:
+def interface_of(family: Family, network: Mapping[str, Any], space: str | None) -> dict[str, Any]:
     """What a network must share with those that it is mixed with, by what it is in words.
 
-    `unet` is the configuration; `space` says in words what samples stand for, None where that is not known yet.
+    `network` is its configuration; `space` says in words what samples stand for, None where that is not known yet.
     """
-    return {**{what: unet.get(key) for key, what in _SHARED.items()}, _SPACE: space}
+    return {**{what: network.get(key) for key, what in family.shared.items()}, _SPACE: space}
 
 
 def latent_space(scale: float) -> str:
@@ -191,21 +200,33 @@ def check_fit(main: Fitting, guide: Fitting) -> None:
     and noise schedules may differ (they are converted), and so may the size of the canvas of training.
     """
     ours, theirs = main.interface, guide.interface
-    for what in ours:
-        known = what != _SPACE or None not in (ours[what], theirs[what])
-        if known and ours[what] != theirs[what]:
+    for what in dict.fromkeys((*ours, *theirs)):
+        own, other = ours.get(what), theirs.get(what)
+        known = what != _SPACE or None not in (own, other)
+        if known and own != other:
             raise InputError(
-                f"the guide {guide.place} does not fit: {what} is {ours[what]} in the main network and "
-                f"{theirs[what]} in the guide; both must be of one kind (two SD 1.x, two SDXL ...)"
+                f"the guide {guide.place} does not fit: {what} is {own} in the main network and "
+                f"{other} in the guide; both must be of one kind (two SD 1.x, two SDXL ...)"
             )
 
 
 def check_schedules(sampler: Sampler, main: Checkpoint, guide: Checkpoint | None) -> None:
-    """Raise InputError where training ended without signal (zero terminal SNR, arXiv 2305.08891) and that cannot be.
+    """Raise InputError where the sampler cannot step along the main network's noise path or training schedule.
 
-    Some schedulers do not know such schedules. A network that predicts noise says nothing of the picture where there is
-    nothing else to see.
+    Where training ended without signal (zero terminal SNR, arXiv 2305.08891) some schedulers do not know its schedule,
+    and a network that predicts noise says nothing of the picture where there is nothing else to see.
     """
+    family = main.family
+    if sampler.scheduler not in family.solvers:
+        raise InputError(
+            f"sampler.scheduler {sampler.scheduler} does not step along {family.path.name}, the noise path of "
+            f"{main.config} ({family.name}); take one of {', '.join(family.solvers)}"
+        )
+    if sampler.levels != "native" and family.path is not VARIANCE_PRESERVING:
+        raise InputError(
+            f"sampler.levels {sampler.levels} are those of the variance preserving path; along {family.path.name} "
+            f"levels are native (sampler.levels: native)"
+        )
     if not main.schedule.get("rescale_betas_zero_snr"):
         return
     schedule = "whose noise schedule ends without signal (rescale_betas_zero_snr)"

@@ -1,38 +1,56 @@
 """What a denoising network is told besides the noisy picture and the noise level."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
 
-@dataclass(frozen=True)
-class Conditioning:
-    """The texts of a batch as a network reads them.
+class Conditioning(Mapping[str, torch.Tensor]):
+    """The texts of a batch as a network reads them: tensors by name, each with a row [B, ...] for every sample.
 
-    `tokens` [B, L, W] are for cross-attention. SDXL also reads `pooled` [B, P] and `time_ids` [B, 6]: original
-    height and width, top and left of the crop, target height and width, in pixels (arXiv 2307.01952).
+    `tokens` [B, L, W] are for cross-attention. What else there is, its family says: SDXL also reads `pooled` [B, P] and
+    `time_ids` [B, 6], original height and width, top and left of the crop, target height and width, in pixels
+    (arXiv 2307.01952). Raises ValueError where the numbers of rows differ.
     """
 
-    tokens: torch.Tensor
-    pooled: torch.Tensor | None = None
-    time_ids: torch.Tensor | None = None
+    def __init__(self, tensors: Mapping[str, torch.Tensor]):
+        self._tensors = dict(tensors)
+        if len({len(tensor) for tensor in self._tensors.values()}) > 1:
+            rows = {name: len(tensor) for name, tensor in self._tensors.items()}
+            raise ValueError(f"conditions of one batch need one number of rows, found {rows}")
 
-    def first(self) -> "Conditioning":
-        """What the network is told of the first picture of the batch alone."""
-        rest = (None if part is None else part[:1] for part in (self.pooled, self.time_ids))
-        return Conditioning(self.tokens[:1], *rest)
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def adding(self, more: Mapping[str, torch.Tensor]) -> "Conditioning":
+        """These conditions and `more`, in whose place others of the same name do not stay."""
+        return Conditioning({**self._tensors, **more})
+
+    def rows(self, which: slice) -> "Conditioning":
+        """What the network is told of some samples of the batch alone."""
+        return Conditioning({name: tensor[which] for name, tensor in self._tensors.items()})
+
+    def zeroed(self, rows: Sequence[bool]) -> "Conditioning":
+        """Zeros in the `rows` that are true [B], the others as they are."""
+        keep = ~torch.tensor(rows)
+        return Conditioning({name: t * keep.to(t).view(-1, *(1,) * (t.ndim - 1)) for name, t in self._tensors.items()})
 
 
 def joined(parts: Sequence[Conditioning]) -> Conditioning:
-    """The batches one after the other. Raises ValueError where their texts have different lengths."""
-    lengths = sorted({part.tokens.shape[1] for part in parts})
+    """The batches one after the other.
+
+    Raises ValueError where their texts have different lengths or other conditions.
+    """
+    names = list(parts[0])
+    if any(set(part) != set(names) for part in parts):
+        raise ValueError(f"texts of one call need the same conditions, found {sorted({tuple(part) for part in parts})}")
+    lengths = sorted({part[name].shape[1] for part in parts for name in names if part[name].ndim > 2})
     if len(lengths) > 1:
         raise ValueError(f"texts of one call need one number of tokens, found {lengths}")
-    pooled = [part.pooled for part in parts if part.pooled is not None]
-    time_ids = [part.time_ids for part in parts if part.time_ids is not None]
-    return Conditioning(
-        torch.cat([part.tokens for part in parts]),
-        torch.cat(pooled) if pooled else None,
-        torch.cat(time_ids) if time_ids else None,
-    )
+    return Conditioning({name: torch.cat([part[name] for part in parts]) for name in names})

@@ -47,7 +47,7 @@ class EncodedTexts:
         if known is not None:
             return known
         encoded = self.encoder.embed([self._cut(text)], number)
-        size = sum(part.nbytes for part in (encoded.tokens, encoded.pooled) if part is not None)
+        size = sum(tensor.nbytes for tensor in encoded.values())
         if size <= self._room:
             self._room -= size
             self._known[text, number] = encoded

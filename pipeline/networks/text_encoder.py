@@ -5,7 +5,6 @@ by one number that restores its mean. Texts of several chunks join the embedding
 used together are filled up with empty chunks to one length.
 """
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +20,8 @@ from transformers.utils import logging as transformers_logging
 from pipeline.errors import InputError, is_out_of_memory
 from pipeline.networks.checkpoints import Checkpoint
 from pipeline.networks.conditioning import Conditioning
-from pipeline.networks.weight_files import check_complete, check_files, text_parts, weights_variant
+from pipeline.networks.families import TextPart
+from pipeline.networks.weight_files import check_complete, check_files, weights_variant
 from pipeline.prompting.chunks import Chunk, WeightedToken, cut
 from pipeline.prompting.emphasis import parse
 from pipeline.prompting.text_settings import TextSettings, check_clip_skip
@@ -73,20 +73,23 @@ class ClipTower:
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """One CLIP text transformer (SD 1.x, SD 2.x, the embedded model) or SDXL's two, and how they read.
+    """The CLIP text transformers of a checkpoint, and how they are read, which its family says.
 
-    A single one gives its last layer that is not skipped, through the final layer norm. Of two, each gives the layer
-    before that, without the norm, side by side, and the second one's projection of the first chunk is the pooled
-    embedding (diffusers' conventions). `zero_empty`: an empty reference text reads as zeros, as SDXL was trained.
+    Each gives its last layer that is not skipped, through the final layer norm; with `penultimate` the layer before
+    that, without the norm. Several lie side by side, and the projection of the first chunk, where there is one, is
+    the pooled embedding (diffusers' conventions). `zero_empty`: an empty reference text reads as zeros, as SDXL was
+    trained.
     """
 
     towers: tuple[ClipTower, ...]
     settings: TextSettings = field(default_factory=TextSettings)
     zero_empty: bool = False
+    penultimate: bool = False
 
     def __post_init__(self) -> None:
         for tower in self.towers:
-            check_clip_skip(self.settings.clip_skip, int(tower.model.config.num_hidden_layers), len(self.towers))
+            layers = int(tower.model.config.num_hidden_layers)
+            check_clip_skip(self.settings.clip_skip, layers, int(self.penultimate))
 
     def encode(self, texts: Sequence[str]) -> Conditioning:
         """What the networks are told of these texts: tokens [B, chunks * context, W]; any text can be read."""
@@ -119,7 +122,7 @@ class TextEncoder:
         """`encoded` with zeros for the empty ones of its `texts`, where they are a reference and were trained so."""
         if not (self.zero_empty and is_reference):
             return encoded
-        return _zeroed(encoded, [not text.strip() for text in texts])
+        return encoded.zeroed([not text.strip() for text in texts])
 
     def embed(self, texts: list[list[list[Chunk]]], number: int) -> Conditioning:
         """Cut texts, each filled up with empty chunks to `number` of them."""
@@ -127,7 +130,7 @@ class TextEncoder:
         for k, tower in enumerate(self.towers):
             filled = [tower.padded(chunk) for text in texts for chunk in [*text[k], *[()] * (number - len(text[k]))]]
             tokens = torch.tensor([tokens for tokens, _ in filled], device=tower.model.device)
-            output = tower.model(tokens, output_hidden_states=self.settings.clip_skip > 0 or len(self.towers) == 2)
+            output = tower.model(tokens, output_hidden_states=self.settings.clip_skip > 0 or self.penultimate)
             embedding = weighted(
                 self._layer(tower, output), torch.tensor([w for _, w in filled]), self.settings.restore_mean
             )
@@ -135,12 +138,13 @@ class TextEncoder:
             if isinstance(tower.model, CLIPTextModelWithProjection):
                 # A1111's and sgm's choice: the first chunk speaks for the text.
                 pooled = output.text_embeds[::number]
-        return Conditioning(embeddings[0] if len(embeddings) == 1 else torch.cat(embeddings, dim=-1), pooled)
+        tokens = embeddings[0] if len(embeddings) == 1 else torch.cat(embeddings, dim=-1)
+        return Conditioning({"tokens": tokens} if pooled is None else {"tokens": tokens, "pooled": pooled})
 
     def _layer(self, tower: ClipTower, output: Any) -> torch.Tensor:
         skip = self.settings.clip_skip
         layer: torch.Tensor
-        if len(self.towers) == 2:
+        if self.penultimate:
             layer = output.hidden_states[-(skip + 2)]
         elif skip == 0:
             layer = output.last_hidden_state
@@ -165,15 +169,6 @@ def weighted(embedding: torch.Tensor, weights: torch.Tensor, restore_mean: bool)
     return result
 
 
-def _zeroed(conditioning: Conditioning, empty: Sequence[bool]) -> Conditioning:
-    keep = (~torch.tensor(empty, device=conditioning.tokens.device)).to(conditioning.tokens)
-    return Conditioning(
-        conditioning.tokens * keep[:, None, None],
-        None if conditioning.pooled is None else conditioning.pooled * keep[:, None],
-        conditioning.time_ids,
-    )
-
-
 def load_text_encoder(
     source: Checkpoint | Path,
     device: torch.device,
@@ -181,14 +176,14 @@ def load_text_encoder(
     dtype: torch.dtype = torch.float32,
     swapped: Checkpoint | None = None,
 ) -> TextEncoder:
-    """Load the text encoders of a checkpoint, SDXL's two where it has two, and their tokenizers.
+    """Load the text encoders of a checkpoint, those of its family, and their tokenizers.
 
     `swapped` is another checkpoint whose first text encoder takes the place of this one's (an improved CLIP-L).
     Raises InputError for missing, pickled or damaged files, and where the swapped encoder has another width.
     """
     checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(source, source)
-    parts = text_parts(checkpoint)
-    check_files(checkpoint, parts)
+    family = checkpoint.family
+    check_files(checkpoint, family.text_parts)
     first = swapped or checkpoint
     if swapped is not None:
         check_files(swapped, ("text_encoder",))
@@ -200,7 +195,8 @@ def load_text_encoder(
             )
     try:
         towers = tuple(
-            _load_tower(first if part == "text_encoder" else checkpoint, part, dtype, device) for part in parts
+            _load_tower(first if text.part == "text_encoder" else checkpoint, text, dtype, device)
+            for text in family.texts
         )
     except InputError:
         raise
@@ -210,12 +206,12 @@ def load_text_encoder(
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{checkpoint.path} cannot be loaded ({reason}); fetch or train it anew") from None
     # SDXL's pipelines read this from model_index.json; where there is none (single files), SDXL's own value counts.
-    zero_empty = len(towers) == 2 and bool(_model_index(checkpoint).get("force_zeros_for_empty_prompt", True))
-    return TextEncoder(towers, settings or TextSettings(), zero_empty)
+    zero_empty = family.zero_empty and bool(checkpoint.index.get("force_zeros_for_empty_prompt", True))
+    return TextEncoder(towers, settings or TextSettings(), zero_empty, family.penultimate)
 
 
-def _load_tower(checkpoint: Checkpoint, part: str, dtype: torch.dtype, device: torch.device) -> ClipTower:
-    kind = CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel
+def _load_tower(checkpoint: Checkpoint, text: TextPart, dtype: torch.dtype, device: torch.device) -> ClipTower:
+    kind, part = CLIPTextModelWithProjection if text.pooled else CLIPTextModel, text.part
     if checkpoint.is_file:
         tensors = load_file(checkpoint.path)
         model = create_diffusers_clip_model_from_ldm(
@@ -241,9 +237,3 @@ def _load_tower(checkpoint: Checkpoint, part: str, dtype: torch.dtype, device: t
         checkpoint.config / part.replace("text_encoder", "tokenizer"), local_files_only=True
     )
     return ClipTower(model.to(device).eval().requires_grad_(False), tokenizer)
-
-
-def _model_index(checkpoint: Checkpoint) -> dict[str, Any]:
-    path = checkpoint.config / "model_index.json"
-    content: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    return content

@@ -1,6 +1,7 @@
 """The files of a network: that they are there, that none is a pickle, that they are whole, and their digest."""
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def weights_variant(folder: Path, part: str) -> str | None:
     """None for a part's plain weights, "fp16" where only those are there (diffusers' file names). Raises InputError."""
     stem = _STEMS.get(part, "model")
     for variant in (None, "fp16"):
-        if (folder / part / f"{stem}{_dotted(variant)}.safetensors").is_file():
+        if _whole(folder, part, variant).is_file() or _index(folder, part, variant).is_file():
             return variant
     place = folder / part
     pickles = sorted(p.name for p in place.glob("*") if p.suffix in _PICKLES) if place.is_dir() else []
@@ -42,10 +43,31 @@ def _dotted(variant: str | None) -> str:
     return f".{variant}" if variant else ""
 
 
-def text_parts(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The text encoders of a checkpoint: SDXL has two."""
-    second = checkpoint.settings("text_encoder_2") is not None
-    return ("text_encoder", "text_encoder_2") if second else ("text_encoder",)
+def _whole(folder: Path, part: str, variant: str | None) -> Path:
+    return folder / part / f"{_STEMS.get(part, 'model')}{_dotted(variant)}.safetensors"
+
+
+def _index(folder: Path, part: str, variant: str | None) -> Path:
+    return folder / part / f"{_STEMS.get(part, 'model')}.safetensors.index{_dotted(variant)}.json"
+
+
+def _weights(folder: Path, part: str) -> list[Path]:
+    """The files of a part's weights: one, or the list of pieces and the pieces. Raises InputError."""
+    variant = weights_variant(folder, part)
+    path, index = _whole(folder, part, variant), _index(folder, part, variant)
+    if path.is_file():
+        return [path]
+    try:
+        pieces = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        if not pieces or any(Path(name).name != name or Path(name).suffix != ".safetensors" for name in pieces):
+            raise ValueError("weight_map must name .safetensors files beside it")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{index} is no list of the pieces of a checkpoint ({reason}); fetch it again") from None
+    for name in pieces:
+        if not (index.parent / name).is_file():
+            raise InputError(f"{index.parent / name} is missing, one of {len(pieces)} pieces; fetch it again")
+    return [index, *(index.parent / name for name in pieces)]
 
 
 def check_files(checkpoint: Checkpoint, parts: tuple[str, ...]) -> list[Path]:
@@ -60,10 +82,10 @@ def check_files(checkpoint: Checkpoint, parts: tuple[str, ...]) -> list[Path]:
     else:
         paths = []
         for part in parts:
-            variant = weights_variant(checkpoint.path, part)
-            path = checkpoint.path / part / f"{_STEMS.get(part, 'model')}{_dotted(variant)}.safetensors"
-            _check_whole(path)
-            paths.append(path)
+            for path in _weights(checkpoint.path, part):
+                if path.suffix == ".safetensors":
+                    _check_whole(path)
+                paths.append(path)
     for part in parts:
         paths.append(_needed(checkpoint, f"{part}/config.json"))
         if part == "unet":
@@ -133,8 +155,9 @@ def weights_size(checkpoint: Checkpoint) -> int:
 def network_digest(source: Checkpoint | Path, with_text_encoder: bool) -> str:
     """Hex digest (16 characters) of a network's weights and configuration. Raises InputError."""
     checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(source, source)
+    family = checkpoint.family
     latents = ("vae",) if checkpoint.settings("vae") is not None else ()
-    return digest_of(checkpoint, ("unet", *latents, *(text_parts(checkpoint) if with_text_encoder else ())))
+    return digest_of(checkpoint, (family.network, *latents, *(family.text_parts if with_text_encoder else ())))
 
 
 def digest_of(checkpoint: Checkpoint, parts: tuple[str, ...]) -> str:

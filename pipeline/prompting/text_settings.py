@@ -25,13 +25,13 @@ class TextSettings(Settings):
     chunks: Count = 1
 
 
-def check_clip_skip(clip_skip: int, layers: int, encoders: int) -> None:
-    """Raise InputError where a text encoder of `layers` layers, one of `encoders`, has none left to read.
+def check_clip_skip(clip_skip: int, layers: int, left_out: int) -> None:
+    """Raise InputError where a text encoder of `layers` layers has none left to read.
 
-    Of two encoders (SDXL) each leaves out its last layer without being asked.
+    `left_out` are the layers at its end that are left out without being asked: one of SDXL's.
     """
-    if clip_skip + encoders - 1 >= layers:
+    if clip_skip + left_out >= layers:
         raise InputError(
             f"text.clip_skip is {clip_skip}; the text encoder has {layers} layers, so at most "
-            f"{layers - encoders} can be skipped (A1111's CLIP skip 2 is 1 here)"
+            f"{layers - left_out - 1} can be skipped (A1111's CLIP skip 2 is 1 here)"
         )

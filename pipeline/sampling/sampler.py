@@ -1,33 +1,28 @@
 """The sampling loop: from seeds and texts to pictures, under any guidance, with a trace of every step.
 
-The schedulers are diffusers'. All random numbers of a picture come from its own seed, drawn on the CPU, so a
+The solvers are diffusers'. All random numbers of a picture come from its own seed, drawn on the CPU, so a
 picture does not depend on the batch it is drawn in.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
-from diffusers import DPMSolverSDEScheduler
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from pipeline.guidance.algebra import MAIN, Guidance, Network, Prediction, Text, Walk, by_network
-from pipeline.guidance.scale_schedules import Moment
 from pipeline.guidance.trace import TraceStep, trace_step
 from pipeline.networks.conditioning import Conditioning, joined
-from pipeline.networks.denoiser import DenoisingNetwork
-from pipeline.networks.parametrisation import noise_to_signal, signal_and_noise, to_x0, x0_per_output
-from pipeline.networks.perturbation import perturbed
-from pipeline.sampling.schedulers import Start, begin
+from pipeline.networks.denoiser import Denoiser, converted
+from pipeline.sampling.starts import FromNoise, Start
+from pipeline.sampling.steppers import Stepper
 
 
 @torch.inference_mode()
 def sample(
-    networks: Mapping[Network, DenoisingNetwork],
+    networks: Mapping[Network, Denoiser],
     conditioning: Mapping[Text, Conditioning],
     guidance: Guidance,
-    scheduler: SchedulerMixin,
+    stepper: Stepper,
     steps: int,
     seeds: Sequence[int],
     shape: tuple[int, int, int] | None = None,
@@ -37,77 +32,60 @@ def sample(
     """Draw one picture a seed.
 
     `conditioning` holds every text that the guidance reads; `shape` is (channels, height, width) of a sample, the main
-    network's own unless given; with `start` pictures are drawn over others. Returns finished samples
+    network's own unless given; `start` says how they begin, from noise unless given. Returns finished samples
     [B, C, H, W] in the main network's sample space, and the trace, with what the first `watched` samples were taken
     for at every step.
     """
     main = networks["main"]
-    device = main.device
-    beginning = begin(scheduler, steps, seeds, shape or main.sample_shape, device, start)
+    start = start or FromNoise()
+    beginning = start.begin(stepper, steps, seeds, shape or main.sample_shape, main.device)
     x, generators = beginning.x, beginning.generators
     evaluate = _Evaluation(networks, conditioning)
     walk = Walk(guidance)
     trace = []
-    for timestep, at in zip(
-        scheduler.timesteps[beginning.skipped :], moments(scheduler, beginning.skipped), strict=True
-    ):
-        scaled = scheduler.scale_model_input(x, timestep)  # [B, C, H, W] of unit total variance
-        predicted = evaluate(walk.predictions(at), scaled, timestep, at.sigma)
+
+    def to_x0(output: torch.Tensor, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        return main.path.to_x0(output, main.prediction_type, x, sigma)
+
+    for at in stepper.moments():
+        scaled = stepper.scaled(x, at)  # [B, C, H, W] on the stepper's path, which is the main network's
+        predicted = evaluate(walk.predictions(at), scaled, at.timestep, at.sigma)
         guided = walk.combine(predicted, at)
-        a, b = signal_and_noise(at.sigma)
-        main_x0 = to_x0(predicted[MAIN], main.prediction_type, scaled, a, b)
-        per_output = x0_per_output(main.prediction_type, a, b)
+        main_x0 = to_x0(predicted[MAIN], scaled, at.sigma)
+        per_output = main.path.x0_per_output(main.prediction_type, at.sigma)
         traced = trace_step(at.index, at.timestep, at.sigma, guided, predicted, main_x0, per_output)
-        estimates = to_x0(guided[:watched], main.prediction_type, scaled[:watched], a, b)
+        estimates = to_x0(guided[:watched], scaled[:watched], at.sigma)
         trace.append(replace(traced, probed=walk.probed(at), estimates=estimates))
-        after = _step(scheduler, guided, timestep, x, generators)
+        after = start.kept(stepper.step(guided, x, at, generators), at)
         if walk.follows_steps:
-            x0 = {p: to_x0(output, main.prediction_type, scaled, a, b) for p, output in predicted.items()}
-            walk.follow(at, scaled / a, after, x0)
+            x0 = {p: to_x0(output, scaled, at.sigma) for p, output in predicted.items()}
+            walk.follow(at, scaled / main.path.signal_and_noise(at.sigma)[0], after, x0)
         x = after
     return x, [step.cpu() for step in trace]
-
-
-def moments(scheduler: SchedulerMixin, skipped: int) -> list[Moment]:
-    """The steps of a scheduler that has them set, without the first `skipped`, and the noise levels sigma = b / a.
-
-    Schedulers of second order evaluate the network twice a step; each evaluation is a moment of its own.
-    """
-    timesteps = scheduler.timesteps.tolist()
-    if hasattr(scheduler, "sigmas"):
-        levels = scheduler.sigmas.tolist()[: len(timesteps)]
-    else:
-        levels = noise_to_signal(scheduler.alphas_cumprod[scheduler.timesteps.cpu()]).tolist()
-    if isinstance(scheduler, DPMSolverSDEScheduler):
-        # Its second evaluation is half way between two levels (in log sigma), which its list of levels leaves out.
-        levels[1::2] = [(a * b) ** 0.5 for a, b in zip(levels[::2], levels[1::2], strict=False)]
-    timesteps, levels = timesteps[skipped:], levels[skipped:]
-    ends = [*levels[1:], 0.0]
-    return [Moment(k, len(levels), t, s, e) for k, (t, s, e) in enumerate(zip(timesteps, levels, ends, strict=True))]
 
 
 class _Evaluation:
     """Evaluates predictions, those of one network in one call, as outputs of the main network's type."""
 
-    def __init__(self, networks: Mapping[Network, DenoisingNetwork], conditioning: Mapping[Text, Conditioning]):
+    def __init__(self, networks: Mapping[Network, Denoiser], conditioning: Mapping[Text, Conditioning]):
         self.networks, self.conditioning = networks, conditioning
         self._same_schedule = {name: network.same_schedule(networks["main"]) for name, network in networks.items()}
         self._joined: dict[tuple[Text, ...], Conditioning] = {}
 
     def __call__(
-        self, predictions: Sequence[Prediction], x: torch.Tensor, timestep: torch.Tensor, sigma: float
+        self, predictions: Sequence[Prediction], x: torch.Tensor, timestep: float, sigma: float
     ) -> dict[Prediction, torch.Tensor]:
         main = self.networks["main"]
         outputs: dict[Prediction, torch.Tensor] = {}
         for (name, perturbation), wanted in by_network(predictions).items():
-            network, own = self.networks[name], timestep
-            if not self._same_schedule[name]:  # there the same noise level is another timestep
-                own = torch.tensor(network.timestep_at(sigma), device=x.device)
+            network = self.networks[name]
+            # Where the schedules differ, the same noise level is another timestep.
+            own = timestep if self._same_schedule[name] else None
+            seen = main.path.moved(x, sigma, network.path)
             texts = self._texts(tuple(prediction.text for prediction in wanted))
-            with nullcontext() if perturbation is None else perturbed(network.unet, perturbation, x.shape[-2:]):
-                output = network(x, own, texts, len(wanted))
+            output = network(seen, sigma, texts, len(wanted), perturbation, own)
             for prediction, part in zip(wanted, output.chunk(len(wanted)), strict=True):
-                outputs[prediction] = network.converted(part, x, sigma, main)
+                outputs[prediction] = converted(part, seen, sigma, network, main)
         # In the order asked for: the trace names references in it.
         return {prediction: outputs[prediction] for prediction in predictions}
 
@@ -115,13 +93,3 @@ class _Evaluation:
         if texts not in self._joined:
             self._joined[texts] = joined([self.conditioning[text] for text in texts])
         return self._joined[texts]
-
-
-def _step(
-    scheduler: SchedulerMixin,
-    guided: torch.Tensor,
-    timestep: torch.Tensor,
-    x: torch.Tensor,
-    generators: list[torch.Generator],
-) -> torch.Tensor:
-    return scheduler.step(guided, timestep, x, generator=generators, return_dict=False)[0]  # type: ignore[no-any-return]

@@ -18,7 +18,7 @@ from models.tinybooru.muon import orthogonalise
 from models.tinybooru.scorers import ClipTraining, MalformedTraining, ScorerRecipe, export_clip
 from models.tinybooru.tokenizer import CONTEXT_LENGTH, train_tokenizer
 from pipeline.errors import InputError
-from pipeline.networks.parametrisation import from_x0
+from pipeline.networks.noise_path import from_x0
 from pipeline.tinybooru.build import build
 from pipeline.tinybooru.flaws import FLAWS, QUALITIES
 

@@ -15,8 +15,8 @@ from pipeline.cost.evaluation_counts import prediction_flops
 from pipeline.guidance.algebra import GUIDE, MAIN, Perturbation
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.conditioning import Conditioning
-from pipeline.networks.denoiser import load_network
 from pipeline.networks.perturbation import perturbed
+from pipeline.networks.unet import load_network
 from pipeline.study.loading import Loading
 from pipeline.study.weaken import DropLayers, Lora, LowBits
 
@@ -41,9 +41,10 @@ def read(network, name, rows=16, columns=16):
     with torch.inference_mode():
         x = torch.randn(1, network.unet.config.in_channels, rows, columns, dtype=torch.float32)
         width = network.unet.config.cross_attention_dim
-        texts = Conditioning(torch.randn(1, 77, width), torch.randn(1, 48) if name == "sdxl" else None)
-        time_ids = None if name != "sdxl" else torch.tensor([[32.0, 32, 0, 0, 32, 32]])
-        return x, Conditioning(texts.tokens, texts.pooled, time_ids)
+        texts = {"tokens": torch.randn(1, 77, width)}
+        if name == "sdxl":
+            texts |= {"pooled": torch.randn(1, 48), "time_ids": torch.tensor([[32.0, 32, 0, 0, 32, 32]])}
+        return x, Conditioning(texts)
 
 
 def of_the_evaluation(network, prediction, x, texts):
@@ -54,10 +55,10 @@ def of_the_evaluation(network, prediction, x, texts):
         sdpa_kernel(SDPBackend.MATH),
     ):
         if prediction.perturbation is None:
-            network(x, torch.tensor(1), texts)
+            network.at_timestep(x, torch.tensor(1), texts)
         else:
             with perturbed(network.unet, prediction.perturbation, x.shape[-2:]):
-                network(x, torch.tensor(1), texts)
+                network.at_timestep(x, torch.tensor(1), texts)
     return counter.get_total_flops()
 
 
@@ -87,12 +88,12 @@ def test_counting_knows_every_way_to_hold_weights_and_leaves_them_as_they_were(p
     monkeypatch.setattr(UNet2DConditionModel, "compile", lambda unet, **how: own(unet, backend="eager", **how))
     network = load_network(locate(str(place("sd"))), CPU, Loading(**loading))
     x, texts = read(network, "sd")
-    before = network(x, torch.tensor(500), texts)
+    before = network.at_timestep(x, torch.tensor(500), texts)
     for damage in DAMAGE.values():
         prediction = replace(MAIN, perturbation=damage)
         counted = prediction_flops(network, prediction, x, texts)
         assert counted == of_the_evaluation(network, prediction, x, texts) > 0
-    assert torch.equal(network(x, torch.tensor(500), texts), before)
+    assert torch.equal(network.at_timestep(x, torch.tensor(500), texts), before)
 
 
 @pytest.mark.parametrize(

@@ -29,13 +29,13 @@ from pipeline.guidance.algebra import (
 from pipeline.guidance.dynamic_negative import Dynamic
 from pipeline.guidance.postprocess import APG, Guider, Rescale
 from pipeline.guidance.scale_schedules import Moment, NoiseInterval, Ramp, Window
-from pipeline.networks.denoiser import load_network
-from pipeline.networks.parametrisation import to_x0
+from pipeline.networks.noise_path import to_x0
 from pipeline.networks.perturbation import blurred, perturbed
 from pipeline.networks.text_encoder import load_text_encoder
+from pipeline.networks.unet import load_network
 from pipeline.prompting.presets import QUALITY_TAGS
 from pipeline.sampling.sampler import sample
-from pipeline.sampling.schedulers import build_scheduler
+from pipeline.sampling.steppers import build_stepper
 from pipeline.study.arm import Arm
 from pipeline.study.sampler import Sampler
 
@@ -63,8 +63,8 @@ def draw(parts, guidance, scheduler="ddim", negative="worst quality", prompts=PR
     }
     embeddings = {name: encoder.encode(values) for name, values in texts.items()}
     networks = networks or own
-    scheduler = build_scheduler(Sampler(scheduler=scheduler, steps=4), networks["main"].schedule.config)
-    return sample(networks, embeddings, guidance, scheduler, 4, seeds)
+    stepper = build_stepper(Sampler(scheduler=scheduler, steps=4), networks["main"].schedule.config)
+    return sample(networks, embeddings, guidance, stepper, 4, seeds)
 
 
 @pytest.mark.parametrize("scheduler", SAMPLERS)
@@ -422,8 +422,8 @@ def ancestral(parts, guidance, seeds=SEEDS, prompts=PROMPTS, negative="worst qua
     networks, encoder = parts
     texts = {"prompt": prompts, "negative": [negative] * len(prompts)}
     embeddings = {name: encoder.encode(values) for name, values in texts.items()}
-    scheduler = build_scheduler(Sampler(scheduler="euler_ancestral", steps=6), networks["main"].schedule.config)
-    return sample(networks, embeddings, guidance, scheduler, 6, seeds)
+    stepper = build_stepper(Sampler(scheduler="euler_ancestral", steps=6), networks["main"].schedule.config)
+    return sample(networks, embeddings, guidance, stepper, 6, seeds)
 
 
 def test_dynamic_negative_guidance_with_p_fixed_is_the_static_negative_prompt(parts):

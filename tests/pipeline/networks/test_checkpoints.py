@@ -20,9 +20,9 @@ from pipeline.guidance.algebra import Perturbation
 from pipeline.layout import SETS
 from pipeline.networks.checkpoints import check_fit, locate
 from pipeline.networks.conditioning import Conditioning
-from pipeline.networks.denoiser import load_network
 from pipeline.networks.perturbation import perturbed
 from pipeline.networks.text_encoder import load_text_encoder
+from pipeline.networks.unet import load_network
 from pipeline.networks.weight_files import network_digest
 from pipeline.preflight import study_digests
 from pipeline.storage.places import Places
@@ -181,15 +181,15 @@ def test_compiled_networks_are_damaged_as_others_are(pipelines_folder, monkeypat
     own = UNet2DConditionModel.compile
     monkeypatch.setattr(UNet2DConditionModel, "compile", lambda unet, **how: own(unet, backend="aot_eager", **how))
     torch.manual_seed(0)
-    x, texts = torch.randn(2, 4, 10, 7), Conditioning(torch.randn(2, 8, 32))
+    x, texts = torch.randn(2, 4, 10, 7), Conditioning({"tokens": torch.randn(2, 8, 32)})
     damage = Perturbation(kind, ("mid_block", "up_blocks"), 1.5 if kind == "seg" else None)
     outputs = []
     for loading in (Loading(), Loading(compile=True)):
         network = load_network(pipelines_folder / "sd", CPU, loading)
         for _ in range(2):  # there and back, and again
-            plain = network(x, torch.tensor(500), texts)
+            plain = network.at_timestep(x, torch.tensor(500), texts)
             with perturbed(network.unet, damage, x.shape[-2:]):
-                damaged = network(x, torch.tensor(500), texts)
+                damaged = network.at_timestep(x, torch.tensor(500), texts)
         assert (damaged - plain).abs().max() > 1e-3
         outputs.append((plain, damaged))
     torch.testing.assert_close(outputs[1], outputs[0], atol=1e-4, rtol=1e-4)
@@ -335,7 +335,7 @@ def test_truncated_weights_are_named_before_anything_is_loaded(
     path = copied(pipelines_folder, tmp_path, "sd") / "text_encoder/model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pipeline.generation.arm_generator.load_network", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("pipeline.networks.unet.load_network", lambda *_: pytest.fail("loaded"))
     assert "text_encoder/model.safetensors cannot be loaded" in refused(checkpoint_params, "sd", "cfg")
 
 
@@ -369,7 +369,7 @@ def test_a_single_file_that_lacks_weights_is_refused(checkpoint_params, pipeline
 
 
 def test_a_guide_of_another_kind_is_refused_before_anything_is_loaded(checkpoint_params, monkeypatch):
-    monkeypatch.setattr("pipeline.generation.arm_generator.load_network", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("pipeline.networks.unet.load_network", lambda *_: pytest.fail("loaded"))
     said = refused(checkpoint_params, "sd", guide="sdxl")
     assert "the guide sdxl does not fit: width of the text embeddings is 32 in the main network and 80" in said
 
@@ -438,7 +438,7 @@ def test_a_repository_in_the_cache_is_found_at_its_revision(pipelines_folder, tm
     ],
 )
 def test_an_arm_that_does_not_fit_is_refused(checkpoint_params, arm, message, monkeypatch):
-    monkeypatch.setattr("pipeline.generation.arm_generator.load_network", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("pipeline.networks.unet.load_network", lambda *_: pytest.fail("loaded"))
     checkpoint_params["arms"] = {**ARMS, "cfg": {**ARMS["cfg"], **arm}}
     with pytest.raises(InputError) as raised:
         generate(study_of(checkpoint_params, "sd"), "cfg", Places.under(Path("none")))

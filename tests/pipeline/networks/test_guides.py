@@ -13,14 +13,15 @@ from pipeline.errors import InputError
 from pipeline.guidance.algebra import GUIDE, MAIN
 from pipeline.networks.checkpoints import check_fit
 from pipeline.networks.conditioning import Conditioning
-from pipeline.networks.denoiser import DenoisingNetwork, load_network
-from pipeline.networks.parametrisation import from_x0, signal_and_noise, timestep_at
+from pipeline.networks.noise_path import VARIANCE_PRESERVING
+from pipeline.networks.noise_schedule import timestep_at
+from pipeline.networks.unet import DenoisingNetwork, load_network
 from pipeline.networks.weaken import weaken
 from pipeline.sampling.sampler import _Evaluation
 from pipeline.study.weaken import Weaken
 
 CPU = torch.device("cpu")
-TEXT = Conditioning(torch.zeros(2, 8, 32))
+TEXT = Conditioning({"tokens": torch.zeros(2, 8, 32)})
 
 
 def network(networks_folder, name="main"):
@@ -28,7 +29,7 @@ def network(networks_folder, name="main"):
 
 
 def prediction(net, x=None):
-    return net(torch.ones(2, 48, 16, 16) if x is None else x, torch.tensor(500), TEXT)
+    return net.at_timestep(torch.ones(2, 48, 16, 16) if x is None else x, torch.tensor(500), TEXT)
 
 
 def test_two_loads_of_one_path_are_two_networks(networks_folder):
@@ -76,7 +77,7 @@ def test_a_lora_epoch_is_a_guide(networks_folder, tmp_path, monkeypatch):
     guide, main = network(networks_folder), network(networks_folder)
     weaken(guide.unet, TypeAdapter(Weaken).validate_python({"name": "lora", "file": "epoch2.safetensors"}))
     with torch.inference_mode():
-        expected = trained(torch.ones(2, 48, 16, 16), 500, encoder_hidden_states=TEXT.tokens).sample
+        expected = trained(torch.ones(2, 48, 16, 16), 500, encoder_hidden_states=TEXT["tokens"]).sample
     torch.testing.assert_close(prediction(guide), expected, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(prediction(main), expected, atol=1e-3)
     save_file({"unet.nowhere.lora_A.weight": torch.ones(2, 2)}, "other.safetensors")
@@ -114,9 +115,8 @@ class _Exact(torch.nn.Module):
         t = float(timestep)
         low = min(int(t), len(self.levels) - 2)
         sigma = float((self.levels[low] + (t - low) * (self.levels[low + 1] - self.levels[low])).exp())
-        a, b = signal_and_noise(sigma)
         kind = self.schedule.config.prediction_type
-        return type("Output", (), {"sample": from_x0(self.picture.expand_as(x), kind, x, a, b)})
+        return type("Output", (), {"sample": VARIANCE_PRESERVING.from_x0(self.picture.expand_as(x), kind, x, sigma)})
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
@@ -128,12 +128,12 @@ def test_a_guide_of_another_type_and_schedule_says_the_same_of_the_same_noise(ki
         "guide": DDPMScheduler(beta_schedule="linear", prediction_type=kind),
     }
     networks = {name: DenoisingNetwork(_Exact(picture, s), s, patch=1) for name, s in schedules.items()}
-    evaluate = _Evaluation(networks, {"prompt": Conditioning(torch.zeros(1, 1, 4))})
+    evaluate = _Evaluation(networks, {"prompt": Conditioning({"tokens": torch.zeros(1, 1, 4)})})
     for t in (50, 400, 900):
         alpha = float(schedules["main"].alphas_cumprod[t])
         sigma = ((1 - alpha) / alpha) ** 0.5
         x = alpha**0.5 * picture + (1 - alpha) ** 0.5 * torch.randn(1, 3, 8, 8)
-        predicted = evaluate([MAIN, GUIDE], x, torch.tensor(t), sigma)
+        predicted = evaluate([MAIN, GUIDE], x, t, sigma)
         torch.testing.assert_close(predicted[MAIN], predicted[GUIDE], atol=1e-3, rtol=0)
 
 

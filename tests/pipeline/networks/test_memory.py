@@ -22,8 +22,8 @@ def too_much(*_, **__):
 @pytest.mark.parametrize(
     "part",
     [
-        "pipeline.networks.denoiser._part",
-        "pipeline.networks.denoiser.cpu_offload",
+        "pipeline.networks.unet._part",
+        "pipeline.networks.unet.cpu_offload",
         "pipeline.networks.text_encoder._load_tower",
     ],
 )

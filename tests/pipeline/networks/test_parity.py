@@ -20,11 +20,12 @@ from diffusers import (
 from pipeline.guidance.algebra import EMPTY, NEGATIVE, Guidance, Term
 from pipeline.guidance.postprocess import Rescale
 from pipeline.networks.checkpoints import locate
-from pipeline.networks.denoiser import load_network
 from pipeline.networks.text_encoder import load_text_encoder
+from pipeline.networks.unet import load_network
 from pipeline.prompting.text_settings import TextSettings
 from pipeline.sampling.sampler import sample
-from pipeline.sampling.schedulers import IMAGE_TO_IMAGE_SEED, Start, build_scheduler
+from pipeline.sampling.starts import IMAGE_TO_IMAGE_SEED, FromImages
+from pipeline.sampling.steppers import build_stepper
 from pipeline.study.sampler import Canvas, Sampler
 
 CPU = torch.device("cpu")
@@ -74,16 +75,15 @@ def ours(pair, setting, scale, negative, canvas=None, start=None, post=None):
     reference, unused = (NEGATIVE, "empty") if negative else (EMPTY, "negative")
     texts.pop(unused)
     conditioning = encoder.encode_together(texts, references=("empty", "negative"))
-    time_ids = network.time_ids(len(SEEDS), canvas)
-    if time_ids is not None:
-        conditioning = {text: replace(c, time_ids=time_ids) for text, c in conditioning.items()}
-    scheduler = build_scheduler(setting, network.schedule.config)
+    added = network.added_conditions(len(SEEDS), canvas)
+    conditioning = {text: told.adding(added) for text, told in conditioning.items()}
+    stepper = build_stepper(setting, network.schedule.config)
     shape = network.shape_of(canvas)
     samples, _ = sample(
         {"main": network},
         conditioning,
         Guidance((Term(reference, scale),), post),
-        scheduler,
+        stepper,
         STEPS,
         SEEDS,
         shape,
@@ -170,7 +170,7 @@ def test_image_to_image_is_that_of_the_pipeline(pipelines_folder):
     encoder = load_text_encoder(checkpoint, CPU, TextSettings(syntax="plain", underscores="kept"))
     setting = Sampler(scheduler="ddim", steps=STEPS, spacing="leading")
     latents = network.to_samples(torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0)))
-    mine = ours((None, network, encoder), setting, 5.0, WORSE, start=Start(latents, 0.5))
+    mine = ours((None, network, encoder), setting, 5.0, WORSE, start=FromImages(latents, 0.5))
     pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(pipelines_folder / "sd", use_safetensors=True)
     pipeline.set_progress_bar_config(disable=True)
     kind, options = THEIRS["ddim"]

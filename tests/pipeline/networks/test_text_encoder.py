@@ -54,7 +54,9 @@ def towers(tokenizer):
 
 
 def reading(towers, number=1, zero_empty=False, **changes):
-    return TextEncoder(towers[:number], TextSettings(**{"syntax": "a1111", **changes}), zero_empty)
+    return TextEncoder(
+        towers[:number], TextSettings(**{"syntax": "a1111", **changes}), zero_empty, penultimate=number == 2
+    )
 
 
 def plain_ids(tokenizer, texts):
@@ -93,7 +95,7 @@ def pipeline_of(towers, number):
 def test_without_emphasis_the_embedding_is_the_plain_encoders_bit_for_bit(towers, tokenizer, syntax):
     with torch.inference_mode():
         plain = towers[0].model(plain_ids(tokenizer, TEXTS)).last_hidden_state
-    assert torch.equal(reading(towers, syntax=syntax).encode(TEXTS).tokens, plain)
+    assert torch.equal(reading(towers, syntax=syntax).encode(TEXTS)["tokens"], plain)
 
 
 @given(text=st.text(max_size=60))
@@ -110,7 +112,7 @@ def test_plain_syntax_gives_the_tokenizers_own_tokens(towers, tokenizer, text):
 )
 def test_weights_of_one_change_nothing(towers, text):
     encoder = reading(towers, underscores="spaces")
-    assert torch.equal(encoder.encode([text]).tokens, encoder.encode(["blue hair, solo"]).tokens)
+    assert torch.equal(encoder.encode([text])["tokens"], encoder.encode(["blue hair, solo"])["tokens"])
 
 
 @pytest.mark.parametrize("clip_skip", [0, 1, 2])
@@ -122,11 +124,11 @@ def test_clip_skip_equals_diffusers(towers, number, clip_skip):
             TEXTS, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False, clip_skip=clip_skip
         )
     ours = reading(towers, number, clip_skip=clip_skip).encode(TEXTS)
-    torch.testing.assert_close(ours.tokens, theirs[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours["tokens"], theirs[0], atol=1e-5, rtol=1e-5)
     if number == 2:
-        torch.testing.assert_close(ours.pooled, theirs[2], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(ours["pooled"], theirs[2], atol=1e-5, rtol=1e-5)
     else:
-        assert ours.pooled is None
+        assert "pooled" not in ours
 
 
 def test_more_skipped_layers_than_the_encoder_has_are_refused(towers):
@@ -157,15 +159,15 @@ def a1111_embedding(tower, text, restore_mean):
     "text", ["a (cat:1.5), [dog]", "(bad:0.0001), (comic:0.0001)", "((tag)) (x:-2) y", "(unclosed"]
 )
 def test_weights_act_as_in_a1111(towers, text, restore_mean):
-    ours = reading(towers, restore_mean=restore_mean).encode([text]).tokens
+    ours = reading(towers, restore_mean=restore_mean).encode([text])["tokens"]
     torch.testing.assert_close(ours, a1111_embedding(towers[0], text, restore_mean), atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(ours, reading(towers, syntax="plain").encode([text]).tokens)
+    assert not torch.allclose(ours, reading(towers, syntax="plain").encode([text])["tokens"])
 
 
 def test_restoring_keeps_each_texts_own_mean(towers):
     texts = ["(cat:1.9), dog", "dog, cat"]
-    with_weights = reading(towers).encode(texts).tokens
-    without = reading(towers).encode(["cat, dog", "dog, cat"]).tokens
+    with_weights = reading(towers).encode(texts)["tokens"]
+    without = reading(towers).encode(["cat, dog", "dog, cat"])["tokens"]
     torch.testing.assert_close(with_weights.mean(dim=(1, 2)), without.mean(dim=(1, 2)), atol=1e-5, rtol=1e-4)
     assert not torch.allclose(with_weights[0], without[0], atol=1e-2)
     assert torch.equal(with_weights[1], without[1]), "a neighbour's weights must not reach a text"
@@ -203,11 +205,11 @@ def test_a_comma_after_a_full_chunk_moves_nothing():
 
 def test_break_starts_a_chunk(towers):
     encoder = reading(towers)
-    both = encoder.encode(["a cat BREAK a dog"]).tokens
+    both = encoder.encode(["a cat BREAK a dog"])["tokens"]
     assert both.shape[1] == 2 * CONTEXT
-    apart = encoder.encode(["a cat", "a dog"]).tokens
+    apart = encoder.encode(["a cat", "a dog"])["tokens"]
     torch.testing.assert_close(both[0], apart.reshape(2 * CONTEXT, -1), atol=1e-5, rtol=1e-5)
-    assert reading(towers, syntax="novelai").encode(["a cat BREAK a dog"]).tokens.shape[1] == CONTEXT
+    assert reading(towers, syntax="novelai").encode(["a cat BREAK a dog"])["tokens"].shape[1] == CONTEXT
 
 
 @given(st.lists(st.lists(st.integers(0, 3), max_size=40), min_size=1, max_size=4), st.integers(1, 9))
@@ -220,32 +222,32 @@ def test_cutting_loses_no_token_and_fills_no_chunk_too_far(sections, capacity):
 def test_texts_used_together_get_one_number_of_chunks(towers):
     encoder = reading(towers)
     together = encoder.encode_together({"prompt": [LONG, "a cat"], "empty": ["", ""]})
-    lengths = {key: value.tokens.shape[1] for key, value in together.items()}
+    lengths = {key: value["tokens"].shape[1] for key, value in together.items()}
     assert len(set(lengths.values())) == 1
     assert lengths["prompt"] >= 2 * CONTEXT
-    short = together["prompt"].tokens[1]
-    torch.testing.assert_close(short[:CONTEXT], encoder.encode(["a cat"]).tokens[0], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(short[CONTEXT : 2 * CONTEXT], encoder.encode([""]).tokens[0], atol=1e-5, rtol=1e-5)
-    assert reading(towers, chunks=2).encode(["a cat"]).tokens.shape[1] == 2 * CONTEXT
+    short = together["prompt"]["tokens"][1]
+    torch.testing.assert_close(short[:CONTEXT], encoder.encode(["a cat"])["tokens"][0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(short[CONTEXT : 2 * CONTEXT], encoder.encode([""])["tokens"][0], atol=1e-5, rtol=1e-5)
+    assert reading(towers, chunks=2).encode(["a cat"])["tokens"].shape[1] == 2 * CONTEXT
 
 
 def test_the_pooled_embedding_is_of_the_second_encoders_first_chunk(towers, tokenizer):
     encoder = reading(towers, 2)
     with torch.inference_mode():
         pooled = towers[1].model(plain_ids(tokenizer, ["a cat"])).text_embeds
-    torch.testing.assert_close(encoder.encode(["a cat BREAK a dog"]).pooled, pooled, atol=1e-5, rtol=1e-5)
-    assert encoder.encode(["a cat"]).tokens.shape == (1, CONTEXT, 16 + 20)
-    assert torch.equal(encoder.encode(["(a cat:1.5)"]).pooled, encoder.encode(["(a cat:0.5)"]).pooled)
+    torch.testing.assert_close(encoder.encode(["a cat BREAK a dog"])["pooled"], pooled, atol=1e-5, rtol=1e-5)
+    assert encoder.encode(["a cat"])["tokens"].shape == (1, CONTEXT, 16 + 20)
+    assert torch.equal(encoder.encode(["(a cat:1.5)"])["pooled"], encoder.encode(["(a cat:0.5)"])["pooled"])
 
 
 def test_sdxl_reads_an_empty_reference_as_zeros_and_an_empty_prompt_as_text(towers):
     together = reading(towers, 2, zero_empty=True).encode_together(
         {"prompt": ["", "a cat"], "negative": ["", "bad"]}, references=["negative"]
     )
-    assert not together["negative"].tokens[0].any()
-    assert not together["negative"].pooled[0].any()
-    assert together["negative"].tokens[1].any()
-    assert together["prompt"].tokens[0].any()
+    assert not together["negative"]["tokens"][0].any()
+    assert not together["negative"]["pooled"][0].any()
+    assert together["negative"]["tokens"][1].any()
+    assert together["prompt"]["tokens"][0].any()
 
 
 @pytest.mark.parametrize(
@@ -253,7 +255,7 @@ def test_sdxl_reads_an_empty_reference_as_zeros_and_an_empty_prompt_as_text(towe
 )
 def test_any_text_has_finite_embeddings(towers, text):
     for syntax in ("plain", "a1111", "novelai"):
-        assert reading(towers, syntax=syntax).encode([text, ""]).tokens.isfinite().all()
+        assert reading(towers, syntax=syntax).encode([text, ""])["tokens"].isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -273,5 +275,5 @@ def test_underscores_are_spaces_but_emoticons_stay(text, expected):
 def test_the_embedded_model_reads_chunks_of_its_own_length(networks_folder):
     encoder = load_text_encoder(networks_folder / "main", torch.device("cpu"), TextSettings(syntax="a1111"))
     assert encoder.towers[0].context == 48
-    assert encoder.encode([LONG, "a"]).tokens.shape[1] % 48 == 0
-    assert encoder.encode(["a"]).tokens.shape == (1, 48, 32)
+    assert encoder.encode([LONG, "a"])["tokens"].shape[1] % 48 == 0
+    assert encoder.encode(["a"])["tokens"].shape == (1, 48, 32)

@@ -8,10 +8,10 @@ import torch
 from models.tinybooru.denoiser import build_scheduler as training_schedule
 from pipeline.guidance.algebra import Guidance
 from pipeline.networks.conditioning import Conditioning
-from pipeline.networks.denoiser import DenoisingNetwork
-from pipeline.networks.parametrisation import PREDICTION_TYPES, from_x0, to_x0, x0_per_output
+from pipeline.networks.noise_path import VARIANCE_PRESERVING, from_x0
+from pipeline.networks.unet import DenoisingNetwork
 from pipeline.sampling.sampler import sample
-from pipeline.sampling.schedulers import build_scheduler
+from pipeline.sampling.steppers import build_stepper
 from pipeline.study.sampler import Sampler
 
 
@@ -36,29 +36,17 @@ class PointMass(torch.nn.Module):
         return type("Output", (), {"sample": output})
 
 
-@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+@pytest.mark.parametrize("kind", VARIANCE_PRESERVING.prediction_types)
 @pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpmsolver++"])
 def test_a_point_mass_is_drawn_exactly(scheduler, kind):
     schedule = training_schedule()
     schedule.register_to_config(prediction_type=kind)
     picture = torch.linspace(-1, 1, 3 * 64).reshape(1, 3, 8, 8)
     network = DenoisingNetwork(PointMass(picture, kind, schedule), schedule, patch=1)
-    built = build_scheduler(Sampler(scheduler=scheduler, steps=20), schedule.config)
+    built = build_stepper(Sampler(scheduler=scheduler, steps=20), schedule.config)
     drawn, trace = sample(
-        {"main": network}, {"prompt": Conditioning(torch.zeros(2, 1, 4))}, Guidance(), built, 20, [5, 6]
+        {"main": network}, {"prompt": Conditioning({"tokens": torch.zeros(2, 1, 4)})}, Guidance(), built, 20, [5, 6]
     )
     torch.testing.assert_close(drawn, picture.expand(2, -1, -1, -1), atol=2e-3, rtol=0)
     assert [step.step for step in trace] == list(range(20))
     assert all(a.sigma > b.sigma for a, b in itertools.pairwise(trace)), "noise falls along the trace"
-
-
-@pytest.mark.parametrize("kind", PREDICTION_TYPES)
-def test_parametrisations_convert_there_and_back(kind):
-    a, b = 0.6, 0.8
-    x0, noise = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
-    x = a * x0 + b * noise
-    output = {"sample": x0, "epsilon": noise, "v_prediction": a * noise - b * x0}[kind]
-    torch.testing.assert_close(to_x0(output, kind, x, a, b), x0)
-    torch.testing.assert_close(from_x0(x0, kind, x, a, b), output)
-    moved = to_x0(output + 1, kind, x, a, b) - x0
-    torch.testing.assert_close(moved.abs(), torch.full_like(moved, x0_per_output(kind, a, b)))

@@ -1,5 +1,6 @@
 """The schedulers: their noise levels, whose random numbers they use, and exactness on a case with a known answer."""
 
+import importlib
 import math
 
 import numpy as np
@@ -10,17 +11,10 @@ from pydantic import ValidationError
 
 from models.tinybooru.denoiser import build_scheduler as training_schedule
 from pipeline.errors import InputError
-from pipeline.networks.parametrisation import PREDICTION_TYPES, from_x0
-from pipeline.sampling.sampler import moments
-from pipeline.sampling.schedulers import (
-    IMAGE_TO_IMAGE_SEED,
-    SCHEDULERS,
-    Start,
-    begin,
-    build_scheduler,
-    initial_noise,
-    noise_levels,
-)
+from pipeline.networks.noise_path import VARIANCE_PRESERVING, from_x0
+from pipeline.sampling.schedulers import noise_levels
+from pipeline.sampling.starts import IMAGE_TO_IMAGE_SEED, FromImages, FromNoise, initial_noise
+from pipeline.sampling.steppers import build_stepper
 from pipeline.study.sampler import Sampler
 from pipeline.study.solvers import SOLVERS
 
@@ -36,12 +30,11 @@ def sampler(scheduler, levels="native", steps=12, **more):
 
 def draw(setting, denoiser, seeds, start=None):
     """The loop in its shortest form, for a `denoiser` that predicts x0."""
-    scheduler = build_scheduler(setting, training_schedule().config)
-    beginning = begin(scheduler, setting.steps, seeds, SHAPE, CPU, start)
+    stepper = build_stepper(setting, training_schedule().config)
+    beginning = (start or FromNoise()).begin(stepper, setting.steps, seeds, SHAPE, CPU)
     x = beginning.x
-    for timestep in scheduler.timesteps[beginning.skipped :]:
-        x0 = denoiser(scheduler.scale_model_input(x, timestep))
-        x = scheduler.step(x0, timestep, x, generator=beginning.generators, return_dict=False)[0]
+    for at in stepper.moments():
+        x = stepper.step(denoiser(stepper.scaled(x, at)), x, at, beginning.generators)
     return x
 
 
@@ -64,13 +57,13 @@ def test_a_point_mass_is_drawn_exactly_from_x0_predictions(scheduler, levels):
     torch.testing.assert_close(drawn, picture.expand(2, -1, -1, -1), atol=3e-3, rtol=0)
 
 
-@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+@pytest.mark.parametrize("kind", VARIANCE_PRESERVING.prediction_types)
 @pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
 @pytest.mark.parametrize("steps", [1, 3, 12, 28, 50, 64, 150])
 def test_ddim_steps_from_each_level_to_the_next_and_leaves_no_noise(steps, spacing, kind):
     """With the right prediction of one picture x0 and one noise e, every sample is a x0 + b e of its own level."""
     trained = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type=kind)
-    built = build_scheduler(sampler("ddim", steps=steps, spacing=spacing), trained.config)
+    built = build_stepper(sampler("ddim", steps=steps, spacing=spacing), trained.config).scheduler
     picture = torch.linspace(-1, 1, 3 * 64).reshape(1, *SHAPE)
     built.set_timesteps(steps)
     assert len(built.timesteps) == steps
@@ -101,11 +94,11 @@ def test_a_number_of_steps_that_rounding_lays_out_as_one_more_is_refused():
 def test_sampling_begins_at_the_first_noise_level(scheduler, levels, steps):
     # Of a schedule that ends without signal several levels are nearest to the last timestep.
     trained = DDPMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
-    built = build_scheduler(sampler(scheduler, levels, steps), trained.config)
-    x = begin(built, steps, [1], SHAPE, CPU).x
-    built.scale_model_input(x, built.timesteps[0])
-    built.step(x, built.timesteps[0], x, generator=[torch.Generator()])
-    assert getattr(built, "step_index", 1) in (None, 1)
+    stepper = build_stepper(sampler(scheduler, levels, steps), trained.config)
+    x = FromNoise().begin(stepper, steps, [1], SHAPE, CPU).x
+    at = stepper.moments()[0]
+    stepper.step(stepper.scaled(x, at), x, at, [torch.Generator()])
+    assert getattr(stepper.scheduler, "step_index", 1) in (None, 1)
 
 
 @pytest.mark.parametrize(("scheduler", "levels"), EVERY)
@@ -122,12 +115,11 @@ def test_schedulers_that_add_noise_use_the_pictures_own_generator(scheduler):
 
     def end(seeds):
         setting = sampler(scheduler)
-        built = build_scheduler(setting, training_schedule().config)
-        beginning = begin(built, setting.steps, seeds, SHAPE, CPU)
-        x = torch.ones_like(beginning.x) * built.init_noise_sigma
-        for timestep in built.timesteps:
-            x0 = squeeze(built.scale_model_input(x, timestep))
-            x = built.step(x0, timestep, x, generator=beginning.generators, return_dict=False)[0]
+        stepper = build_stepper(setting, training_schedule().config)
+        beginning = FromNoise().begin(stepper, setting.steps, seeds, SHAPE, CPU)
+        x = stepper.from_noise(torch.ones_like(beginning.x))
+        for at in stepper.moments():
+            x = stepper.step(squeeze(stepper.scaled(x, at)), x, at, beginning.generators)
         return x
 
     stochastic = scheduler in ("euler_ancestral", "smea_like", "dpmsolver++_2m_sde", "dpmsolver++_sde")
@@ -148,7 +140,7 @@ def test_noise_levels_are_those_of_k_diffusion(scheduler, levels):
     else:
         rho = 2.0 if levels == "polyexponential" else 1.0
         expected = ((1 - ramp) ** rho * (math.log(high) - math.log(low)) + math.log(low)).exp()
-    built = build_scheduler(sampler(scheduler, levels), schedule.config)
+    built = build_stepper(sampler(scheduler, levels), schedule.config).scheduler
     built.set_timesteps(12)
     visited = torch.tensor(sorted({float(s) for s in built.sigmas if s > 0}, reverse=True), dtype=torch.float64)
     torch.testing.assert_close(visited, expected, rtol=2e-4, atol=1e-6)
@@ -162,9 +154,9 @@ def test_polyexponential_with_exponent_one_is_exponential():
 
 
 def test_the_smea_like_sampler_goes_over_the_middle_twice_and_never_up_in_between():
-    built = build_scheduler(sampler("smea_like"), training_schedule().config)
+    built = build_stepper(sampler("smea_like"), training_schedule().config).scheduler
     built.set_timesteps(12)
-    plain = build_scheduler(sampler("euler_ancestral"), training_schedule().config)
+    plain = build_stepper(sampler("euler_ancestral"), training_schedule().config).scheduler
     plain.set_timesteps(12)
     counts = [built.sigmas.tolist().count(level) for level in plain.sigmas.tolist()]
     assert counts == [1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1]
@@ -174,28 +166,26 @@ def test_the_smea_like_sampler_goes_over_the_middle_twice_and_never_up_in_betwee
 def test_a_second_pass_keeps_the_noise_level():
     """Of a picture that is all noise the first pass leaves the noise's size, at the level it had."""
     setting = sampler("smea_like", steps=40)
-    built = build_scheduler(setting, training_schedule().config)
-    beginning = begin(built, 40, [0], (3, 64, 64), CPU)
+    stepper = build_stepper(setting, training_schedule().config)
+    beginning = FromNoise().begin(stepper, 40, [0], (3, 64, 64), CPU)
     x = beginning.x
-    for index, timestep in enumerate(built.timesteps[:-1]):
-        built.scale_model_input(x, timestep)
-        x = built.step(torch.zeros_like(x), timestep, x, generator=beginning.generators, return_dict=False)[0]
-        assert float(x.std()) == pytest.approx(float(built.sigmas[index + 1]), rel=0.03)
+    for at in stepper.moments()[:-1]:
+        stepper.scaled(x, at)
+        x = stepper.step(torch.zeros_like(x), x, at, beginning.generators)
+        assert float(x.std()) == pytest.approx(at.next_sigma, rel=0.03)
 
 
 @pytest.mark.parametrize(("scheduler", "levels"), EVERY)
 def test_image_to_image_starts_from_the_picture_with_the_noise_of_its_first_step(scheduler, levels):
     source = torch.linspace(-1, 1, 2 * 3 * 64).reshape(2, *SHAPE)
-    built = build_scheduler(sampler(scheduler, levels), training_schedule().config)
-    beginning = begin(built, 12, [1, 2], SHAPE, CPU, Start(source, 0.5))
-    left = built.timesteps[beginning.skipped :]
-    assert len(left) == pytest.approx(len(built.timesteps) / 2, abs=1)
-    sigma = float(built.sigmas[beginning.skipped]) if hasattr(built, "sigmas") else None
-    if sigma is None:
-        alpha = float(built.alphas_cumprod[left[0]])
-        sigma = ((1 - alpha) / alpha) ** 0.5
+    stepper = build_stepper(sampler(scheduler, levels), training_schedule().config)
+    evaluations = stepper.lay_out(12, CPU)
+    beginning = FromImages(source, 0.5).begin(stepper, 12, [1, 2], SHAPE, CPU)
+    left = stepper.moments()
+    assert len(left) == pytest.approx(evaluations / 2, abs=1)
+    sigma = left[0].sigma
     noise, _ = initial_noise([1 + IMAGE_TO_IMAGE_SEED, 2 + IMAGE_TO_IMAGE_SEED], SHAPE)
-    seen = built.scale_model_input(beginning.x, left[0])  # what the network reads: of unit total variance
+    seen = stepper.scaled(beginning.x, left[0])  # what the network reads: of unit total variance
     torch.testing.assert_close(seen, (source + sigma * noise) / (1 + sigma**2) ** 0.5, atol=1e-5, rtol=1e-4)
 
 
@@ -203,9 +193,9 @@ def test_image_to_image_starts_from_the_picture_with_the_noise_of_its_first_step
 def test_image_to_image_draws_no_random_number_that_its_start_was_drawn_with(scheduler):
     """The start comes from the same seed: the largest one as well."""
     seeds = [1, 2**31 - 1]
-    built = build_scheduler(sampler(scheduler), training_schedule().config)
+    stepper = build_stepper(sampler(scheduler), training_schedule().config)
     theirs, generators = initial_noise(seeds, SHAPE)
-    beginning = begin(built, 12, seeds, SHAPE, CPU, Start(torch.zeros(2, *SHAPE), 1.0))
+    beginning = FromImages(torch.zeros(2, *SHAPE), 1.0).begin(stepper, 12, seeds, SHAPE, CPU)
     pairs = [(beginning.x, theirs)]
     pairs += [
         (torch.randn(1, *SHAPE, generator=own), torch.randn(1, *SHAPE, generator=other))
@@ -215,19 +205,20 @@ def test_image_to_image_draws_no_random_number_that_its_start_was_drawn_with(sch
         for one, other in zip(ours, others, strict=True):
             assert abs(float(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1])) < 0.25
     assert not {g.initial_seed() for g in beginning.generators} & {g.initial_seed() for g in generators}
-    built.step(beginning.x, built.timesteps[beginning.skipped], beginning.x, generator=beginning.generators)
+    at = stepper.moments()[0]
+    stepper.step(stepper.scaled(beginning.x, at), beginning.x, at, beginning.generators)
 
 
 def test_noise_on_the_start_is_added_to_it():
     source = torch.zeros(2, *SHAPE)
-    still = draw(sampler("euler", steps=4), lambda x: x, [1, 2], Start(source, 0.5))
-    moved = draw(sampler("euler", steps=4), lambda x: x, [1, 2], Start(source, 0.5, noise=0.2))
+    still = draw(sampler("euler", steps=4), lambda x: x, [1, 2], FromImages(source, 0.5))
+    moved = draw(sampler("euler", steps=4), lambda x: x, [1, 2], FromImages(source, 0.5, noise=0.2))
     assert not torch.allclose(still, moved)
 
 
 def test_image_to_image_without_a_step_is_refused():
     with pytest.raises(InputError, match=r"image_to_image.strength 0.05 of 12 steps is none"):
-        draw(sampler("euler"), squeeze, [1], Start(torch.zeros(1, *SHAPE), 0.05))
+        draw(sampler("euler"), squeeze, [1], FromImages(torch.zeros(1, *SHAPE), 0.05))
 
 
 def test_schedules_without_signal_are_drawn_from_by_those_that_know_them():
@@ -235,16 +226,20 @@ def test_schedules_without_signal_are_drawn_from_by_those_that_know_them():
     schedule = DDPMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction").config
     ignoring = []
     for scheduler in SOLVERS:
-        built = build_scheduler(sampler(scheduler), schedule)
-        begin(built, 12, [1], SHAPE, CPU)
-        if moments(built, 0)[0].sigma < 4000:
+        stepper = build_stepper(sampler(scheduler), schedule)
+        FromNoise().begin(stepper, 12, [1], SHAPE, CPU)
+        if stepper.moments()[0].sigma < 4000:
             ignoring.append(scheduler)
-        assert all(math.isfinite(at.sigma) for at in moments(built, 0))
+        assert all(math.isfinite(at.sigma) for at in stepper.moments())
     assert ignoring == [name for name, solver in SOLVERS.items() if not solver.from_pure_noise]
 
 
-def test_every_solver_is_of_a_kind_that_is_there_and_every_kind_is_used():
-    assert {solver.kind for solver in SOLVERS.values()} == set(SCHEDULERS)
+@pytest.mark.parametrize(("name", "solver"), SOLVERS.items(), ids=SOLVERS)
+def test_what_a_solver_names_is_there(name, solver):
+    for place in (solver.scheduler, solver.stepper, solver.flow):
+        if place is not None:
+            module, _, found = place.partition(":")
+            assert hasattr(importlib.import_module(module), found), f"{name} names {place}"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,148 @@
+"""The families of networks: what of a checkpoint makes it one of a family, and what a family asks for.
+
+A family is one record here and one module that loads and runs its networks, named by the record and imported when a
+network is loaded. Everything else reads the record, without torch.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from pipeline.errors import InputError
+from pipeline.networks.noise_path import VARIANCE_PRESERVING, NoisePath
+from pipeline.study.solvers import solvers_along
+
+# What UNets that are mixed must have in common, by the key of their configuration: they see the same noisy sample and
+# the same texts.
+_UNETS_SHARE = {
+    "in_channels": "channels of a sample",
+    "cross_attention_dim": "width of the text embeddings",
+    "addition_embed_type": "kind of added conditioning (text_time is SDXL's)",
+    "projection_class_embeddings_input_dim": "width of the added conditioning",
+}
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """A text encoder of a checkpoint; `pooled` where the projection of its end mark is a text's pooled embedding."""
+
+    part: str
+    pooled: bool = False
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of networks.
+
+    `pipelines` are the classes of model_index.json that it answers to; a folder without that file is one of the family
+    if `unlabelled` says so of the configuration of its `network` and of whether an autoencoder is beside it.
+    `texts` are the text encoders; `penultimate`: each is read at its last layer but one, without the final norm.
+    `zero_empty`: an empty reference text reads as zeros, unless model_index.json says otherwise
+    (force_zeros_for_empty_prompt).
+    `added` are the conditions besides the tokens, with the name that the network has for each; `sizes` gives the row
+    of `time_ids` for an image of (height, width) in pixels. `network` is the part that denoises, `shared` the keys of
+    its configuration in which guide and main must agree, in words, `path` the noise path of its training.
+    `loader` and `text_loader` are "module:function", imported by `load` and `load_texts`.
+    """
+
+    name: str
+    pipelines: tuple[str, ...]
+    unlabelled: Callable[[Mapping[str, Any], bool], bool]
+    texts: tuple[TextPart, ...] = (TextPart("text_encoder"),)
+    penultimate: bool = False
+    zero_empty: bool = False
+    added: Mapping[str, str] = field(default_factory=dict)
+    sizes: Callable[[int, int], tuple[float, ...]] | None = None
+    network: str = "unet"
+    shared: Mapping[str, str] = field(default_factory=lambda: _UNETS_SHARE)
+    path: NoisePath = VARIANCE_PRESERVING
+    loader: str = "pipeline.networks.unet:load_network"
+    text_loader: str = "pipeline.networks.text_encoder:load_text_encoder"
+
+    @property
+    def text_parts(self) -> tuple[str, ...]:
+        """The parts of a checkpoint that hold its text encoders."""
+        return tuple(text.part for text in self.texts)
+
+    @property
+    def solvers(self) -> tuple[str, ...]:
+        """The names of the solvers that step along its noise path."""
+        return solvers_along(self.path.name)
+
+    @property
+    def layers_left_out(self) -> int:
+        """The layers at the end of a text encoder that are left out without being asked."""
+        return int(self.penultimate)
+
+    @property
+    def load(self) -> Callable[..., Any]:
+        """The function that loads its networks (`pipeline.networks.unet.load_network` for UNets)."""
+        return _imported(self.loader)
+
+    @property
+    def load_texts(self) -> Callable[..., Any]:
+        """The function that loads its text encoders."""
+        return _imported(self.text_loader)
+
+
+def _imported(place: str) -> Callable[..., Any]:
+    module, _, name = place.partition(":")
+    function: Callable[..., Any] = getattr(import_module(module), name)
+    return function
+
+
+def patch_side(channels: int) -> int | None:
+    """The side of the RGB patches that a pixel network's channels are: 3, 12, 48 ... are 1, 2, 4 ...; else None."""
+    side = round((channels / 3) ** 0.5)
+    return side if 3 * side**2 == channels else None
+
+
+def _has_sizes(network: Mapping[str, Any]) -> bool:
+    return network.get("addition_embed_type") == "text_time"
+
+
+def _of_pixels(network: Mapping[str, Any], has_autoencoder: bool) -> bool:
+    patches = patch_side(int(network.get("in_channels", 3))) is not None
+    return patches and not has_autoencoder and not _has_sizes(network)
+
+
+SD = Family(
+    name="sd",
+    pipelines=("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"),
+    unlabelled=lambda network, has: not _has_sizes(network) and not _of_pixels(network, has),
+)
+SDXL = Family(
+    name="sdxl",
+    # StableDiffusionXLImg2ImgPipeline is the refiner, which reads one text encoder and an aesthetic score.
+    pipelines=("StableDiffusionXLPipeline",),
+    unlabelled=lambda network, _: _has_sizes(network),
+    texts=(TextPart("text_encoder"), TextPart("text_encoder_2", pooled=True)),
+    penultimate=True,
+    zero_empty=True,
+    added={"pooled": "text_embeds", "time_ids": "time_ids"},
+    # Original size, top and left of the crop, target size (arXiv 2307.01952): those of a whole image.
+    sizes=lambda height, width: (height, width, 0, 0, height, width),
+)
+# The embedded networks: pixels in patches, and the pooled text inside the UNet itself.
+PIXEL = Family(name="pixel", pipelines=(), unlabelled=_of_pixels)
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (SD, SDXL, PIXEL)}
+
+
+def labelled_family(pipeline: str, place: object) -> Family:
+    """The family that answers to a class of model_index.json. Raises InputError that names it and those known."""
+    for family in FAMILIES.values():
+        if pipeline in family.pipelines:
+            return family
+    raise InputError(f"{place} is a {pipeline}, of no known family; known families: {known_families()}")
+
+
+def unlabelled_family(network: Mapping[str, Any], has_autoencoder: bool) -> Family:
+    """The family of a folder without model_index.json, by the configuration of its network, empty where it has none."""
+    return next(family for family in FAMILIES.values() if family.unlabelled(network, has_autoencoder))
+
+
+def known_families() -> str:
+    """The known families with the pipelines that they answer to, for people to read."""
+    return ", ".join(f"{f.name} ({', '.join(f.pipelines) or 'no model_index.json'})" for f in FAMILIES.values())

@@ -1,0 +1,331 @@
+"""UNets (Stable Diffusion, SDXL, the embedded networks): loaded, they predict, and show what was predicted.
+
+A checkpoint holds `unet/` and `scheduler/`, for latents `vae/`, and for a main network its text encoders; a guide reads
+the main network's text embeddings. Weights load from safetensors only, and no code of a repository is ever run.
+"""
+
+import os
+import shutil
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate import cpu_offload
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
+
+from pipeline.errors import InputError, is_out_of_memory
+from pipeline.guidance.algebra import Perturbation
+from pipeline.networks.checkpoints import Checkpoint, interface_of, latent_space, pixel_patch
+from pipeline.networks.conditioning import Conditioning
+from pipeline.networks.denoiser import Denoiser
+from pipeline.networks.families import SD, Family
+from pipeline.networks.noise_path import NoisePath
+from pipeline.networks.noise_schedule import timestep_at
+from pipeline.networks.perturbation import perturbed
+from pipeline.networks.text_free import TextFreeLayers
+from pipeline.networks.weaken import weaken
+from pipeline.networks.weight_files import check_complete, check_files, weights_variant
+from pipeline.study.loading import Loading
+from pipeline.study.sampler import Canvas
+from pipeline.study.weaken import DropLayers, Dropout, Lora, LowBits, WeightNoise
+
+# Reading another scheduler's configuration as the training schedule is what happens here on purpose.
+diffusers_logging.set_verbosity_error()
+# Loading takes no time worth a bar, and a bar would be the only noise of a quiet stage.
+diffusers_logging.disable_progress_bar()
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass
+class Latents:
+    """A variational autoencoder: pictures to latents of about unit variance and back."""
+
+    vae: AutoencoderKL
+
+    @property
+    def factor(self) -> int:
+        """Pixels for each position of a latent, in each direction."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    def _mean_and_scale(self, like: torch.Tensor) -> tuple[torch.Tensor | float, torch.Tensor | float]:
+        config = self.vae.config
+        scale = float(config.scaling_factor)
+        if config.latents_mean is None or config.latents_std is None:
+            return float(config.shift_factor or 0.0), scale
+        mean, std = (torch.tensor(v).to(like).view(1, -1, 1, 1) for v in (config.latents_mean, config.latents_std))
+        return mean, scale / std
+
+    @torch.inference_mode()
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Pictures [B, 3, H, W], about in [-1, 1], of latents [B, C, H / factor, W / factor]."""
+        mean, scale = self._mean_and_scale(latents)
+        pixels: torch.Tensor = self.vae.decode((latents / scale + mean).to(self.vae.dtype)).sample
+        return pixels.float()
+
+    @torch.inference_mode()
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Latents of pictures [B, 3, H, W] in [-1, 1]: the mean of the posterior, which needs no random numbers."""
+        latents: torch.Tensor = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode().float()
+        mean, scale = self._mean_and_scale(latents)
+        return (latents - mean) * scale
+
+
+@dataclass
+class DenoisingNetwork:
+    """A UNet with its training noise schedule; it works on latents or, without any, on pixels.
+
+    `patch` is the side of the patches that are a pixel network's channels (`pixel_unshuffle`), 1 for none. Weights of
+    half precision read and predict in half precision; everything between two calls is single precision.
+    `execution` is the device of a network whose weights stay on the CPU until they are needed. `place` is where they
+    lie.
+    """
+
+    unet: UNet2DConditionModel
+    schedule: DDPMScheduler
+    patch: int
+    latents: Latents | None = None
+    dtype: torch.dtype = torch.float32
+    execution: torch.device | None = None
+    place: str = ""
+    family: Family = SD
+
+    def __post_init__(self) -> None:
+        self._text_free = TextFreeLayers(self.unet)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.execution or self.unet.device
+
+    @property
+    def path(self) -> NoisePath:
+        """The noise path of its training, which it sees samples on."""
+        return self.family.path
+
+    @property
+    def prediction_type(self) -> str:
+        return str(self.schedule.config.prediction_type)
+
+    @property
+    def factor(self) -> int:
+        """Pixels of a picture for each position of a sample, in each direction."""
+        return self.latents.factor if self.latents else self.patch
+
+    @property
+    def interface(self) -> dict[str, Any]:
+        """What a guide and its main network share (pipeline/networks/checkpoints.py)."""
+        space = f"patches of {self.patch}x{self.patch} pixels"
+        if self.latents:
+            space = latent_space(self.latents.vae.config.scaling_factor)
+        return interface_of(self.family, self.unet.config, space)
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of what the sampler works on, at the canvas of training."""
+        config = self.unet.config
+        side = config.sample_size
+        height, width = (side, side) if isinstance(side, int) else side
+        return (config.in_channels, height, width)
+
+    def shape_of(self, canvas: Canvas | None) -> tuple[int, int, int]:
+        """(channels, height, width) of a sample whose picture fills `canvas`."""
+        if canvas is None:
+            return self.sample_shape
+        return (self.unet.config.in_channels, canvas.height // self.factor, canvas.width // self.factor)
+
+    def added_conditions(self, pictures: int, canvas: Canvas | None) -> dict[str, torch.Tensor]:
+        """What the network is told besides the texts, which follows from the size of the images alone.
+
+        For SDXL `time_ids` [B, 6], its micro-conditioning (arXiv 2307.01952), for whole images; else nothing.
+        """
+        if self.family.sizes is None:
+            return {}
+        _, rows, columns = self.shape_of(canvas)
+        height, width = rows * self.factor, columns * self.factor
+        row = torch.tensor([self.family.sizes(height, width)], dtype=torch.float32, device=self.device)
+        return {"time_ids": row.repeat(pictures, 1)}
+
+    @property
+    def module(self) -> UNet2DConditionModel:
+        """What computes a prediction."""
+        return self.unet
+
+    def __call__(
+        self,
+        x: torch.Tensor,
+        sigma: float,
+        conditioning: Conditioning,
+        texts: int = 1,
+        damage: Perturbation | None = None,
+        timestep: float | None = None,
+    ) -> torch.Tensor:
+        """The network's output [texts B, C, H, W] in its own prediction type (pipeline/networks/denoiser.py).
+
+        `x` [B, C, H, W] has unit total variance.
+        """
+        known = self.timestep_at(sigma) if timestep is None else timestep
+        # Filled in on the device: a GPU that a number is copied to waits for all that was asked before.
+        step = torch.full((), known, dtype=torch.float32, device=x.device)
+        with nullcontext() if damage is None else perturbed(self.unet, damage, x.shape[-2:]):
+            return self.at_timestep(x, step, conditioning, texts)
+
+    @torch.inference_mode()
+    def at_timestep(
+        self, x: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning, texts: int = 1
+    ) -> torch.Tensor:
+        """The network's output as `__call__` gives it, at a timestep of its training, undamaged."""
+        x = x.to(self.dtype).repeat(texts, 1, 1, 1).contiguous(memory_format=memory_format(self.device))
+        more: dict[str, Any] = {}
+        if self.family.added:
+            more["added_cond_kwargs"] = {own: conditioning[name].to(x) for name, own in self.family.added.items()}
+        tokens = conditioning["tokens"].to(x)
+        with self._text_free.shared(texts):
+            output: torch.Tensor = self.unet(x, timestep, encoder_hidden_states=tokens, **more).sample
+        return output.float()
+
+    def timestep_at(self, sigma: float) -> float:
+        """The timestep of the training schedule, fractional as a rule, with the noise level sigma = b / a."""
+        return timestep_at(sigma, self.schedule.alphas_cumprod)
+
+    def same_schedule(self, other: Denoiser) -> bool:
+        """Whether a timestep means the same noise level to both."""
+        if not isinstance(other, DenoisingNetwork):
+            return False
+        ours, theirs = self.schedule.alphas_cumprod, other.schedule.alphas_cumprod
+        return ours.shape == theirs.shape and torch.allclose(ours, theirs)
+
+    @torch.inference_mode()
+    def to_pixels(self, x: torch.Tensor) -> torch.Tensor:
+        """Pictures [B, 3, H, W], about in [-1, 1], from finished samples."""
+        if self.latents:
+            return self.latents.decode(x)
+        return F.pixel_shuffle(x.float(), self.patch) if self.patch > 1 else x.float()
+
+    @torch.inference_mode()
+    def to_pictures(self, x: torch.Tensor) -> torch.Tensor:
+        """uint8 pictures [B, 3, H, W] from finished samples."""
+        return rounded(self.to_pixels(x))
+
+    @torch.inference_mode()
+    def to_samples(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Finished samples from uint8 pictures [B, 3, H, W]: the way back from `to_pictures`."""
+        pixels = pictures.to(self.device).float() / 127.5 - 1
+        if self.latents:
+            return self.latents.encode(pixels)
+        return F.pixel_unshuffle(pixels, self.patch) if self.patch > 1 else pixels
+
+
+def rounded(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 pictures of pixels about in [-1, 1]."""
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """The layout in which a UNet is fastest: channels last on GPUs; on CPUs that is 2 to 4 % slower."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+
+
+def load_network(
+    source: Checkpoint | Path,
+    device: torch.device,
+    loading: Loading | None = None,
+    vae: Checkpoint | None = None,
+    latents: Latents | None = None,
+    how: WeightNoise | Dropout | DropLayers | LowBits | Lora | None = None,
+) -> DenoisingNetwork:
+    """Load a UNet with its noise schedule, and its autoencoder where it has one (or that of `vae` instead).
+
+    A guide shares the main network's `latents`, and none of its own are loaded; `how` it is weakened.
+    Raises InputError for missing, pickled or damaged weights.
+    """
+    checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(source, source)
+    loading = loading or Loading()
+    dtype, family = DTYPES[loading.dtype], checkpoint.family
+    check_files(checkpoint, ("unet",))
+    autoencoder = vae or checkpoint
+    try:
+        unet = _part(UNet2DConditionModel, checkpoint, "unet", dtype)
+        schedule = DDPMScheduler.from_pretrained(checkpoint.config / "scheduler")
+        if latents is None and autoencoder.settings("vae") is not None:
+            check_files(autoencoder, ("vae",))
+            latents = Latents(_load_vae(autoencoder, dtype, loading, device))
+    except InputError:
+        raise
+    except Exception as error:  # diffusers and safetensors raise many kinds for a damaged folder
+        if is_out_of_memory(error):
+            raise
+        raise InputError(f"{checkpoint.path} cannot be loaded ({_one_line(error)}); fetch or train it anew") from None
+    if how is not None:
+        weaken(unet, how)  # before its weights are moved away and its operations fused
+    if loading.attention_slicing:
+        unet.set_attention_slice("auto")
+    execution = None
+    if loading.offload:
+        execution = device
+        cpu_offload(unet, execution_device=device)
+    else:
+        unet = unet.to(device, memory_format=memory_format(device))
+    unet = unet.eval().requires_grad_(False)
+    if loading.compile:
+        _check_compiler()
+        unet.compile(dynamic=False)
+    patch = 1 if latents else pixel_patch(unet.config.in_channels, checkpoint.path)
+    return DenoisingNetwork(unet, schedule, patch, latents, dtype, execution, checkpoint.place, family)
+
+
+def _check_compiler() -> None:
+    # What torch's compiler would say at the first evaluation.
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise InputError(
+            f"model.loading.compile needs a C++ compiler, and there is no '{compiler}'; "
+            "install g++, name another in CXX, or leave compile out"
+        )
+
+
+def _part(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> Any:
+    if checkpoint.is_file:
+        try:
+            return kind.from_single_file(
+                str(checkpoint.path),
+                config=str(checkpoint.config),
+                subfolder=part,
+                torch_dtype=dtype,
+                local_files_only=True,
+            )
+        except NotImplementedError:  # torch, of parameters that the file did not fill ("cannot copy out of meta")
+            raise InputError(
+                f"{checkpoint.path} lacks some of the weights of the {part} that {checkpoint.config} describes; "
+                "fetch it again, or name the configuration of its own kind in model.config"
+            ) from None
+    network, found = kind.from_pretrained(
+        checkpoint.path / part,
+        use_safetensors=True,
+        variant=weights_variant(checkpoint.path, part),
+        torch_dtype=dtype,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    check_complete(network, found["missing_keys"], checkpoint.path / part)
+    return network
+
+
+def _load_vae(checkpoint: Checkpoint, dtype: torch.dtype, loading: Loading, device: torch.device) -> AutoencoderKL:
+    # SDXL's first autoencoder overflows in float16, which its configuration says (diffusers' force_upcast).
+    settings = checkpoint.settings("vae") or {}
+    upcast = dtype == torch.float16 and settings.get("force_upcast", True)
+    vae = _part(AutoencoderKL, checkpoint, "vae", torch.float32 if upcast else dtype)
+    if loading.vae_slicing:
+        vae.enable_slicing()
+    if loading.vae_tiling:
+        vae.enable_tiling()
+    return vae.to(device).eval().requires_grad_(False)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
