@@ -107,7 +107,7 @@ def test_every_set_metric_has_an_interval_and_its_n(settings):
     torch.manual_seed(0)
     arm, reference = torch.randn(40, 6), torch.randn(60, 6)
     found = set_metrics(EVERYWHERE, arm, reference, settings)
-    assert set(found) == {"fd", "precision", "recall", "density", "coverage", "vendi"}
+    assert set(found) == {"fd", "precision", "recall", "density", "coverage", "mind", "vendi"}
     assert all(interval.low <= interval.value <= interval.high for interval in found.values())
     assert (found["fd"].n, found["precision"].n, found["recall"].n) == (40, 40, 40)
 

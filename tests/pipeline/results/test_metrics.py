@@ -11,6 +11,8 @@ import pytest
 from repository_copy import ROOT
 from small_study import comparison
 
+from eval.comparison.plot_tables import plot_tables
+from eval.report.tables import further_columns
 from eval.scorers.kinds import KINDS
 from eval.scorers.set_metrics import EVERYWHERE, PRIMARY_ALONE
 from pipeline.results.comparison import MATCHED, POINT, Comparison
@@ -103,3 +105,23 @@ def test_documentation_says_the_same() -> None:
         assert (said and said[1]) == row.better, row.name
     for row in of_level("image"):
         assert ("kind_*" if row.name.startswith("kind_") else row.column) in rows, row.name
+
+
+def test_a_metric_is_shown_by_its_row_alone() -> None:
+    """MIND is named by its row and its module and by nothing else of the program."""
+    naming = {
+        path.relative_to(ROOT).as_posix()
+        for path in SOURCES
+        if re.search(r"\bmind\b", re.sub(r"\bin mind\b", "", path.read_text("utf-8")))
+    }
+    assert naming == {"eval/distances/mind.py", "pipeline/results/metrics.py"}
+    scores = ["fd", "mind", "clip_score", "pyramid_mind"]
+    assert [column.label for column in further_columns(scores)] == ["MIND", "pyramid: MIND"]
+    assert [column.better for column in further_columns(scores)] == ["lower", "lower"]
+    content = comparison()
+    for arm in content["arms"]:
+        arm["scores"]["mind"] = arm["scores"]["fd"]
+    compared = Comparison.model_validate(content)
+    assert {"mind", "mind_low", "mind_high"} <= arm_metrics(compared.arms[0]).keys()
+    assert "mind" in plot_tables(compared)["arms"][0]
+    assert metric("mind") in shown_in("card")
