@@ -14,7 +14,7 @@ from playwright.sync_api import Browser
 
 from docs.browser import opened_chromium
 from eval.notation import quoted
-from eval.report.details import MATCHED_COLUMNS, matched_rows
+from eval.report.details import matched_columns, matched_rows
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import PARAMS, REPORT
 from pipeline.results.comparison import COMPARISON, Alignment, Comparison, load_comparison
@@ -83,7 +83,7 @@ def main() -> None:
         "cosines": cosines,
         "figures": FIGURES,
         "quoted": quoted,
-        "matched_columns": MATCHED_COLUMNS,
+        "matched_columns": matched_columns(comparison),
         "matched_rows": matched_rows(comparison),
     }
     page = DOCS / "results.md"

@@ -9,6 +9,7 @@ import yaml
 
 from pipeline.layout import CONF
 from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
+from pipeline.results.metrics import TABLE
 from pipeline.study.arm import METHODS
 from pipeline.study.solvers import SOLVERS
 
@@ -63,6 +64,18 @@ def samplers() -> dict[str, str]:
     return {name: f"levels: {', '.join(solver.levels)}" for name, solver in SOLVERS.items()}
 
 
+def metrics() -> dict[str, str]:
+    """The metrics, with what the report calls them, the good end and the unit."""
+    return {
+        row.name: ", ".join(
+            part
+            for part in (row.label, f"of one {row.level}", f"{row.better} is better" if row.better else "", row.unit)
+            if part
+        )
+        for row in TABLE
+    }
+
+
 # What `python -m pipeline <list>` can show, with how it is chosen.
 LISTS: dict[str, tuple[str, Callable[[], dict[str, str]]]] = {
     "studies": ("make repro OVERRIDES=study=<name>", lambda: configurations("study")),
@@ -76,6 +89,7 @@ LISTS: dict[str, tuple[str, Callable[[], dict[str, str]]]] = {
     "samplers": ("sampler.scheduler=<name>", samplers),
     "extractors": ("features=[<name>,...]", lambda: configurations("features")),
     "scorers": ("scorers=[<name>,...]", lambda: configurations("scorers")),
+    "metrics": ("measured in every study, but for scores by name; docs/metrics.md", metrics),
     "guiders": ("post: {name: guider, guider: <name>} of an arm", guiders),
     "modules": ("each has --help", modules),
 }

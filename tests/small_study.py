@@ -209,7 +209,7 @@ def write_study(root: Path) -> None:
 def write_cost(root: Path, arm: str) -> None:
     """What drawing an arm's two shards cost: 8 and 12 seconds, the processor busy for half of them."""
     names = [f"part-{part:05d}.parquet" for part in range(PICTURES // SHARD)]
-    cost = Cost(root / f"data/cost/{arm}.json", dict.fromkeys(names, "mark"), anlas_per_image=0)
+    cost = Cost(root / f"data/cost/{arm}.json", dict.fromkeys(names, "mark"), anlas_per_image=0, inputs={})
     for name, seconds in zip(names, (8.0, 12.0), strict=True):
         cost.add(name, ShardCost("mark", SHARD, 64, 640, 0, 0, seconds, "cpu", seconds / 2, 2**30))
 

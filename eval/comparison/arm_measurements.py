@@ -15,14 +15,15 @@ from eval.statistics.clusters import prompt_clusters
 from pipeline.errors import InputError
 from pipeline.layout import REFERENCE_SET, SCORES, SETS
 from pipeline.results.comparison import Cost
+from pipeline.results.metrics import of_level
 from pipeline.storage.json_file import read_json_text
 from pipeline.storage.shards import read_set, read_table
 from pipeline.study.study import Study
 
 # Per-image columns of data/scores whose differences are asked for, by the name of the set score.
-PAIRED_SCORES = {"clip_score": "clip_score", "aesthetic": "aesthetic", "malformed": "p_malformed"}
+PAIRED_SCORES = {row.name: row.column for row in of_level("image") if row.question}
 # The scores that may name a direction of feature space.
-NAMING = ("clip_score", "aesthetic", "p_malformed", "saturation", "contrast", "sharpness")
+NAMING = tuple(row.column for row in of_level("image") if row.names_directions)
 KIND_COLUMNS = tuple(f"kind_{kind}" for kind in KINDS)
 
 Arms = dict[str, ArmValues]

@@ -39,6 +39,7 @@ from pipeline.layout import COSTS, FEATURES, METRICS, PLOTS, TRACES
 from pipeline.preflight import study_digests
 from pipeline.results.comparison import COMPARISON, Alignment, ComparedArm, Comparison, Floor
 from pipeline.results.interval import Interval
+from pipeline.results.metrics import metric
 from pipeline.stage_arguments import stage_parser
 from pipeline.storage.files import file_digest, fingerprint, write_atomically
 from pipeline.storage.json_file import seal_json
@@ -111,7 +112,10 @@ def compare_arms(
             )
     p_values = {name: content.pop("p_values") for name, content in against.items()}
     if not prompted:
-        p_values = {name: {key: p for key, p in own.items() if key != "prompt"} for name, own in p_values.items()}
+        p_values = {
+            name: {key: p for key, p in own.items() if key != metric("clip_score").asked.key}
+            for name, own in p_values.items()
+        }
     adjusted = _adjusted(p_values)
     compared = [
         ComparedArm.model_validate(

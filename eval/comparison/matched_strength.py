@@ -1,6 +1,5 @@
 """Methods over their sweeps of scales: each one's frontier, and all of them at equal strength."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,15 +8,10 @@ import torch
 from eval.comparison.frontier import dominated_area, value_at
 from eval.statistics.bootstrap import bounded, wilson_interval
 from eval.statistics.jackknife import Replicates, combined
+from pipeline.results.comparison import AXES, MATCHED, POINT
 from pipeline.results.interval import Interval
+from pipeline.results.metrics import metric
 from pipeline.study.arm import Arm
-
-# What strength is measured by, and the replicates behind it.
-AXES = {"clip_score": "clip_score", "shift": "shift_fd"}
-POINT = ("precision", "recall", "fd", "clip_score", "aesthetic")
-MATCHED = ("fd", "precision", "recall", "aesthetic", "clip_score", "shift_fd")
-
-_RANGES = {"precision": (0, 1), "recall": (0, 1), "fd": (0,), "shift_fd": (0,)}
 
 AllReplicates = Mapping[str, Mapping[str, Replicates]]
 
@@ -165,4 +159,4 @@ def _interval(name: str, value: Replicates, confidence: float) -> Interval:
     if name == "precision" and value.value in (0, 1):
         # Where all or none lie inside, leaving some out changes nothing.
         return wilson_interval(round(value.value) * value.n, value.n, confidence)
-    return bounded(value.interval(confidence), *_RANGES.get(name, (-math.inf,)))
+    return bounded(value.interval(confidence), *metric(name).bounds(value.n))

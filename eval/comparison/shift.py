@@ -21,11 +21,12 @@ from eval.scorers.tags import TagReader
 from eval.statistics.bootstrap import bounded
 from eval.statistics.jackknife import Replicates, combined, deletions, replicates
 from pipeline.results.interval import Interval
+from pipeline.results.metrics import metric, shown_in
 from pipeline.study.study import Metrics
 
 DIRECTIONS = 4
-# Of two sets; none is ever negative.
-DISTANCES = ("fd", "drift", "contraction", "spread_ratio")
+# Of two sets: against the baseline, and against the reference set.
+DISTANCES = {row.key: row for row in shown_in("against")}
 # Fewer prompts with several pictures than this say nothing about the diversity within a prompt.
 REPEATED_PROMPTS = 10
 # The least; see `permutations`.
@@ -56,7 +57,9 @@ def against_baseline(
     # Pictures of one seed differ less than those of two; held out together, a pair cannot tell on itself.
     auc = classifier_auc(arm.features, baseline.features, prompts, prompts, level)
     return {
-        **{name: bounded(found[f"shift_{name}"].interval(level), 0) for name in DISTANCES},
+        **{
+            name: bounded(found[row.name].interval(level), *row.bounds(len(prompts))) for name, row in DISTANCES.items()
+        },
         **{name: difference.interval(level) for name, difference in differences.items()},
         "mean_share": moved.mean_share,
         "dispersion": moved.dispersion,
@@ -67,13 +70,11 @@ def against_baseline(
         "lpips": lpips_difference(found, base, prompts, settings),
         "preferences": preferences,
         "p_values": {
-            "shift": mmd.p,
+            metric("shift_fd").asked.key: mmd.p,
             # Of the logarithm, so that it does not matter which arm is the baseline.
-            "spread": combined(_log, found["shift_spread_ratio"]).p_value(),
-            "distance": differences["reference_fd"].p_value(),
-            "quality": differences["aesthetic"].p_value(),
-            "malformed": differences["malformed"].p_value(),
-            "prompt": differences["clip_score"].p_value(),
+            metric("shift_spread_ratio").asked.key: combined(_log, found["shift_spread_ratio"]).p_value(),
+            metric("fd").asked.key: differences["reference_fd"].p_value(),
+            **{metric(name).asked.key: differences[name].p_value() for name in PAIRED_SCORES},
         },
     }
 
@@ -90,7 +91,11 @@ def against_reference(
     own = torch.arange(len(reference.ids)) + int(prompts.max()) + 1
     auc = classifier_auc(arm.features, reference.images, prompts, own, settings.level)
     return {
-        **{name: bounded(found[name].interval(settings.level), 0) for name in DISTANCES if name != "fd"},
+        **{
+            name: bounded(found[name].interval(settings.level), *row.bounds(len(prompts)))
+            for name, row in DISTANCES.items()
+            if name != "fd"
+        },
         "two_sample": {"mmd2": mmd.mmd2, "mmd_p": mmd.p, "auc": auc},
     }
 

@@ -13,6 +13,7 @@ from pipeline.results.comparison import (
     Verdict,
 )
 from pipeline.results.interval import Interval
+from pipeline.results.metrics import metric
 
 UNDECIDED = "undecided"
 # The cosine of directions that are called the same: less than a fifth of the one's square is outside the other.
@@ -43,55 +44,48 @@ def _answers(
         p = "" if question is None else f"; p {p_value(against.adjusted_p[question])}"
         return Verdict(topic=topic, verdict=word, numbers=numbers + p, decided=word != UNDECIDED)
 
-    def word(question: str, interval: Interval, neutral: float, above: str, below: str) -> str:
-        return verdict(interval, against.adjusted_p[question], alpha, neutral, above, below)
+    def changed(name: str, interval: Interval, numbers: str) -> Verdict:
+        question = metric(name).asked
+        p = against.adjusted_p[question.key]
+        word = verdict(interval, p, alpha, question.neutral, question.above, question.below)
+        return answer(question.topic, word, numbers, question.key)
 
-    shifts = "shifts the distribution" if against.adjusted_p["shift"] < alpha else UNDECIDED
+    shift = metric("shift_fd").asked
+    shifts = shift.above if against.adjusted_p[shift.key] < alpha else UNDECIDED
     own, other = arm.scores["fd"], base.scores["fd"]
     answers = [
         answer(
-            "Shift",
+            shift.topic,
             shifts,
             f"FD to {base.arm} {quoted(against.fd)}, of two sets of real pictures {quoted(floor.between_sets)}; "
             "the drift of the mean is "
             f"{against.drift.value / against.fd.value if against.fd.value else 0:.0%} of it; "
             f"a classifier tells the two apart with AUC {quoted(against.two_sample.auc)}; MMD",
-            "shift",
+            shift.key,
         ),
-        answer(
-            "Spread",
-            word("spread", against.spread_ratio, 1, above="widens", below="contracts"),
+        changed(
+            "shift_spread_ratio",
+            against.spread_ratio,
             f"spread {quoted(against.spread_ratio)} times that of {base.arm}",
-            "spread",
         ),
-        answer(
-            "Distance",
-            word("distance", against.reference_fd, 0, "farther from the reference set", "closer to the reference set"),
+        changed(
+            "fd",
+            against.reference_fd,
             f"FD to the reference set {quoted(own)}, {base.arm} {quoted(other)}, "
             f"real pictures {quoted(floor.fd)}, difference {quoted(against.reference_fd, signed=True)}",
-            "distance",
         ),
-        answer(
-            "Quality",
-            word("quality", against.aesthetic, 0, "raises the aesthetic score", "lowers the aesthetic score"),
-            f"mean aesthetic score changes by {quoted(against.aesthetic, signed=True)}",
-            "quality",
-        ),
-        answer(
-            "Malformed",
-            word("malformed", against.malformed, 0, "more malformed pictures", "fewer malformed pictures"),
-            f"mean P(malformed) changes by {quoted(against.malformed, signed=True)}",
-            "malformed",
+        *(
+            changed(name, change, f"mean {metric(name).in_words} changes by {quoted(change, signed=True)}")
+            for name, change in (("aesthetic", against.aesthetic), ("malformed", against.malformed))
         ),
     ]
     # Pairs that were asked for nothing have nothing to follow.
-    if "prompt" in against.adjusted_p:
+    if metric("clip_score").asked.key in against.adjusted_p:
         answers.append(
-            answer(
-                "Prompt",
-                word("prompt", against.clip_score, 0, "follows the prompt more", "follows the prompt less"),
-                f"CLIP score changes by {quoted(against.clip_score, signed=True)}",
-                "prompt",
+            changed(
+                "clip_score",
+                against.clip_score,
+                f"{metric('clip_score').in_words} changes by {quoted(against.clip_score, signed=True)}",
             )
         )
     return [*answers, _cost(arm, base)]

@@ -27,10 +27,11 @@ def kid(x: Tensor, y: Tensor) -> float:
     return _kid_sums(x, y).unbiased()
 
 
-def kid_replicates(x: Tensor, y: Tensor, groups: Tensor) -> Replicates:
+def kid_replicates(x: Tensor, y: Tensor, groups: Tensor, _seed: int = 0) -> Replicates:
     """KID with its jackknife over the groups of x that `groups` [N] numbers (jackknife.py); y is held fixed.
 
-    Costs the kernel values of x once again, whatever the number of groups. Raises ValueError as `kid` does.
+    Costs the kernel values of x once again, whatever the number of groups. Nothing in it is random. Raises
+    ValueError as `kid` does.
     """
     sums = _kid_sums(x, y)
     return Replicates(sums.unbiased(), torch.tensor([one.unbiased() for one in sums.without(groups)]).double(), len(x))
@@ -47,10 +48,10 @@ def cmmd(x: Tensor, y: Tensor) -> float:
     return CMMD_SCALE * _cmmd_sums(x, y).biased()
 
 
-def cmmd_replicates(x: Tensor, y: Tensor, groups: Tensor) -> Replicates:
+def cmmd_replicates(x: Tensor, y: Tensor, groups: Tensor, _seed: int = 0) -> Replicates:
     """CMMD with its jackknife over the groups of x that `groups` [N] numbers (jackknife.py); y is held fixed.
 
-    Raises ValueError as `cmmd` does.
+    Nothing in it is random. Raises ValueError as `cmmd` does.
     """
     sums = _cmmd_sums(x, y)
     without = torch.tensor([one.biased() for one in sums.without(groups)]).double()

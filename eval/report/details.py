@@ -4,22 +4,21 @@ from typing import Any
 
 from eval.notation import decimals, number, p_value, quoted
 from eval.report.tables import Column
-from pipeline.results.comparison import Comparison
-
-MATCHED_COLUMNS = (
-    Column("fd", "FD to reference"),
-    Column("precision", "Precision"),
-    Column("recall", "Recall"),
-    Column("aesthetic", "Aesthetic"),
-    Column("clip_score", "CLIP score"),
-    Column("shift_fd", "Shift"),
-)
-_AXES = {"clip_score": "CLIP score", "shift": "shift"}
+from pipeline.results.comparison import AXES, MATCHED, Comparison
+from pipeline.results.metrics import Metric, metric
 
 
 def matched_columns(comparison: Comparison) -> list[Column]:
     """The columns of `matched_rows`: without prompts there is no CLIP score."""
-    return [column for column in MATCHED_COLUMNS if comparison.prompted or column.key != "clip_score"]
+    asked = [name for name in MATCHED if comparison.prompted or name != "clip_score"]
+    return [Column(name, _among_both_distances(metric(name))) for name in asked]
+
+
+def _among_both_distances(row: Metric) -> str:
+    """The label of a metric where distances from the reference set and from the baseline stand side by side."""
+    if row.level == "set" and row.better == "lower":
+        return f"{row.label} to reference"
+    return row.question.topic if row.level == "shift" and row.question else row.label
 
 
 def matched_rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -29,7 +28,7 @@ def matched_rows(comparison: Comparison) -> list[dict[str, Any]]:
         {
             "family": frontier.family,
             "area": quoted(frontier.area),
-            "where": f"{_AXES[matched.axis]} {number(matched.level, decimals([matched.level]))}",
+            "where": f"{_strength(matched.axis)} {number(matched.level, decimals([matched.level]))}",
             "cells": [
                 quoted(matched.values[column.key]) if column.key in matched.values else "as matched"
                 for column in matched_columns(comparison)
@@ -42,6 +41,11 @@ def matched_rows(comparison: Comparison) -> list[dict[str, Any]]:
         for matched in frontier.matched
         if (matched.axis, matched.level) == level
     ]
+
+
+def _strength(axis: str) -> str:
+    row = metric(AXES[axis])
+    return row.label if row.level == "image" else axis
 
 
 def shift_details(comparison: Comparison) -> list[dict[str, Any]]:

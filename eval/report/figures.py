@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.results.comparison import Alignment, ComparedArm, Comparison, TraceStep
+from pipeline.results.comparison import AXES, Alignment, ComparedArm, Comparison, TraceStep
 from pipeline.results.interval import Interval
+from pipeline.results.metrics import Metric, metric
 from pipeline.results.rates import SIMULATED, Rates
 from pipeline.storage.shards import read_set
 
@@ -42,13 +43,14 @@ def looks(comparison: Comparison) -> dict[str, Look]:
 def precision_recall_figure(comparison: Comparison) -> dict[str, Any]:
     """Plotly figure: recall along x, precision along y, one marker with error bars an arm."""
     points = [(arm, arm.scores["recall"], arm.scores["precision"]) for arm in comparison.arms]
-    return _scatter(points, looks(comparison), "recall", "precision")
+    return _scatter(points, looks(comparison), metric("recall").in_words, metric("precision").in_words)
 
 
 def shift_figure(comparison: Comparison) -> dict[str, Any]:
     """Plotly figure: drift along x, contraction along y, one marker with error bars a guided arm."""
     points = [(arm, against.drift, against.contraction) for arm, against in comparison.guided]
-    figure = _scatter(points, looks(comparison), "drift (means)", "contraction (spread)")
+    titles = (metric(name).in_words for name in ("shift_drift", "shift_contraction"))
+    figure = _scatter(points, looks(comparison), *titles)
     for axis in ("xaxis", "yaxis"):
         figure["layout"][axis]["rangemode"] = "tozero"
     return figure
@@ -112,8 +114,18 @@ def calibration_figure(rates: Rates) -> dict[str, Any] | None:
     return {"data": data, "layout": layout("mean P(malformed)", f"rate of malformed humans{mark}")}
 
 
-def frontier_figure(comparison: Comparison, x: str, y: str, x_title: str, y_title: str) -> dict[str, Any]:
+def good_corner(x: str, y: str) -> str:
+    """Where in a plot of two metrics the good ends of both lie: `Up and to the right is better.`
+
+    Shift has no good end: it is the price, and less of it is better.
+    """
+    right, up = (metric(name).better == "higher" for name in (x, y))
+    return f"{'Up' if up else 'Down'} and to the {'right' if right else 'left'} is better."
+
+
+def frontier_figure(comparison: Comparison, x: str, y: str) -> dict[str, Any]:
     """Plotly figure: a line with error bars for every family, its arms in order of their scale."""
+    x_title, y_title = (_axis_title(metric(AXES.get(name, name))) for name in (x, y))
     data = []
     for k, frontier in enumerate(comparison.frontiers):
         look = _look(k)
@@ -134,6 +146,10 @@ def frontier_figure(comparison: Comparison, x: str, y: str, x_title: str, y_titl
             }
         )
     return {"data": data, "layout": layout(x_title, y_title)}
+
+
+def _axis_title(row: Metric) -> str:
+    return f"{row.label} to the reference set" if row.level == "set" and row.better == "lower" else row.in_words
 
 
 def alignment_figure(alignment: Alignment) -> dict[str, Any]:

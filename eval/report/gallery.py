@@ -17,6 +17,7 @@ from eval.report.selection import Selection, select
 from eval.report.thumbnails import thumbnail
 from pipeline.errors import InputError
 from pipeline.results.comparison import Comparison
+from pipeline.results.metrics import shown_in
 from pipeline.results.rates import VERDICTS
 from pipeline.storage.remote_path import AnyPath
 from pipeline.storage.shards import decode_images, read_set, read_table, shard_paths
@@ -29,26 +30,8 @@ MEASURED = 8
 BLOCK = 32
 
 
-@dataclass(frozen=True)
-class Score:
-    """A score of single pictures: its column in data/scores, its name, and which end of it is the good one."""
-
-    key: str
-    label: str
-    better: Literal["higher", "lower"] = "higher"
-
-
 # In the order of the page; a study has those whose columns its scores hold.
-SCORES = (
-    Score("clip_score", "CLIP score"),
-    Score("aesthetic", "Aesthetic"),
-    Score("p_malformed", "P(malformed)", "lower"),
-    Score("realism", "Realism"),
-    Score("pickscore", "PickScore"),
-    Score("hpsv2_1", "HPSv2.1"),
-    Score("imagereward", "ImageReward"),
-    Score("lpips", "LPIPS within prompt"),
-)
+SCORES = shown_in("gallery")
 
 
 @dataclass(frozen=True)
@@ -142,9 +125,9 @@ def _arms(
             prompts=dict(zip(table["pair_id"], table["prompt"], strict=True)),
             negatives=dict(zip(table["pair_id"], table["negative_prompt"], strict=True)),
             scores={
-                score.key: {pair: found[image_id][score.key] for pair, image_id in ids.items()}
+                score.column: {pair: found[image_id][score.column] for pair, image_id in ids.items()}
                 for score in SCORES
-                if score.key in next(iter(found.values()), {})
+                if score.column in next(iter(found.values()), {})
             },
             kinds={
                 pair: max(range(len(VERDICTS)), key=lambda k: found[image_id][f"kind_{VERDICTS[k]}"])
@@ -159,9 +142,9 @@ def _arms(
 
 def _score_columns(path: Path) -> list[str]:
     """The columns to read: what every study scores, and what this one scores besides."""
-    always = ["image_id", "clip_score", "aesthetic", "p_malformed", *(f"kind_{verdict}" for verdict in VERDICTS)]
+    always = ["image_id", *(f"kind_{verdict}" for verdict in VERDICTS)]
     there = set(read_table(path).column_names) if path.exists() else set()
-    return [*always, *(score.key for score in SCORES if score.key in there and score.key not in always)]
+    return [*always, *(score.column for score in SCORES if score.column in there or not score.optional)]
 
 
 def _rankings(own: ArmPictures, pairs: Sequence[int]) -> list[list[int]]:
@@ -240,7 +223,11 @@ def _content(
     ]
     return {
         "baseline": comparison.baseline,
-        "scores": [vars(score) for score in SCORES if all(score.key in own.scores for own in known.values())],
+        "scores": [
+            {"key": score.column, "label": score.label, "better": score.better}
+            for score in SCORES
+            if all(score.column in own.scores for own in known.values())
+        ],
         "kinds": [verdict.replace("_", " ") for verdict in VERDICTS],
         "verdicts": list(VERDICTS),
         "block": BLOCK,

@@ -22,6 +22,7 @@ from eval.report.figures import (
     direction_by_noise,
     direction_figure,
     frontier_figure,
+    good_corner,
     precision_recall_figure,
     shift_figure,
 )
@@ -76,11 +77,9 @@ def figures(
         "direction": direction_figure(comparison, directions),
         "composition": composition_figure(comparison),
         "calibration": calibration_figure(rates),
-        "frontier-precision": frontier_figure(comparison, "recall", "precision", "recall", "precision"),
-        "frontier-fd": frontier_figure(comparison, "clip_score", "fd", "CLIP score", "FD to the reference set")
-        if comparison.prompted
-        else None,
-        "frontier-quality": frontier_figure(comparison, "shift", "aesthetic", "shift (FD)", "aesthetic score"),
+        "frontier-precision": frontier_figure(comparison, "recall", "precision"),
+        "frontier-fd": frontier_figure(comparison, "clip_score", "fd") if comparison.prompted else None,
+        "frontier-quality": frontier_figure(comparison, "shift", "aesthetic"),
     }
     for k, one in enumerate(comparison.alignment):
         after = f"-{k + 1}" if k else ""
@@ -133,6 +132,7 @@ def render(
         label_difference_rows=difference_rows(rates),
         agreement_lines=agreement_lines(rates),
         strength_lines=strength_lines(rates),
+        good_corner=good_corner,
         matched_columns=matched_columns(comparison),
         matched_rows=matched_rows(comparison),
         shift_details=shift_details(comparison),

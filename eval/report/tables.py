@@ -2,11 +2,11 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from eval.notation import decimals, number, span
 from pipeline.results.comparison import ComparedArm
 from pipeline.results.interval import Interval
+from pipeline.results.metrics import End, Metric, best_of, metric, of_level, of_space, shown_in
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Column:
 
     key: str
     label: str
-    better: Literal["higher", "lower"] | None = None
+    better: End | None = None
     signed: bool = False
 
 
@@ -30,44 +30,25 @@ class Cell:
     best: bool
 
 
-SCORE_COLUMNS = (
-    Column("fd", "FD", "lower"),
-    Column("precision", "Precision", "higher"),
-    Column("recall", "Recall", "higher"),
-    Column("density", "Density", "higher"),
-    Column("coverage", "Coverage", "higher"),
-    Column("clip_score", "CLIP score", "higher"),
-    Column("aesthetic", "Aesthetic", "higher"),
-    Column("malformed", "P(malformed)", "lower"),
-)
+def _column(row: Metric) -> Column:
+    median = row.level == "image" and row.interval == "subsets"
+    return Column(row.name, f"{row.label} (median)" if median else row.label, row.better)
+
+
+def _difference(row: Metric) -> Column:
+    # A change says which way, and not whether that is far enough or too far.
+    return Column(row.name, f"Δ {row.label}", signed=True)
+
+
+_FIRST = shown_in("arms")
+SCORE_COLUMNS = [_column(row) for row in _FIRST if not row.optional]
 # Scores that a study has only where it asks for them (docs/metrics.md, "Learned scores by name").
-LEARNED_COLUMNS = (
-    Column("pickscore", "PickScore", "higher"),
-    Column("hpsv2_1", "HPSv2.1", "higher"),
-    Column("imagereward", "ImageReward", "higher"),
-    Column("lpips", "LPIPS within prompt"),
-)
-FURTHER_COLUMNS = (
-    Column("fd_infinity", "FD\N{INFINITY}", "lower"),
-    Column("kid", "KID", "lower"),
-    Column("cmmd", "CMMD", "lower"),
-    Column("vendi", "Vendi score"),
-    Column("realism", "Realism (median)", "higher"),
-    Column("saturation", "Saturation"),
-    Column("contrast", "Contrast"),
-    Column("sharpness", "Sharpness"),
-)
-# What is measured with further extractors, whose names come first.
-OF_OTHER_EXTRACTORS = (*SCORE_COLUMNS[:5], Column("vendi", "Vendi score"))
-SHIFT_COLUMNS = (
-    Column("fd", "FD to baseline"),
-    Column("drift", "Drift"),
-    Column("contraction", "Contraction"),
-    Column("spread_ratio", "Spread ratio"),
-    Column("clip_score", "Δ CLIP score", signed=True),
-    Column("aesthetic", "Δ Aesthetic", signed=True),
-    Column("malformed", "Δ P(malformed)", signed=True),
-)
+LEARNED_COLUMNS = [_column(row) for row in _FIRST if row.optional]
+FURTHER_COLUMNS = [_column(row) for row in shown_in("further")]
+SHIFT_COLUMNS = [
+    *(Column(row.key, row.label) for row in shown_in("against")),
+    *(_difference(row) for row in of_level("image") if row.question),
+]
 
 
 def score_columns(names: Collection[str]) -> list[Column]:
@@ -86,15 +67,14 @@ def shift_columns(numbers: Collection[str]) -> list[Column]:
     """The columns against the baseline: those of `numbers` that it always has, and the learned scores."""
     usual = [column for column in SHIFT_COLUMNS if column.key in numbers]
     learned = [column for column in LEARNED_COLUMNS if column.key in numbers]
-    return [*usual, *(Column(one.key, f"Δ {one.label}", signed=True) for one in learned)]
+    return [*usual, *(_difference(metric(one.key)) for one in learned)]
 
 
 def _of_other_extractor(name: str) -> Column:
     """A column `<extractor>_<metric>`; under its own name where no such metric is known."""
-    for known in OF_OTHER_EXTRACTORS:
-        extractor = name.removesuffix(f"_{known.key}")
-        if extractor != name:
-            return Column(name, f"{extractor}: {known.label}", known.better)
+    if found := of_space(name):
+        space, row = found
+        return Column(name, f"{space}: {row.label}", row.better)
     return Column(name, name)
 
 
@@ -107,9 +87,7 @@ def table(
         intervals: list[Interval] = [numbers[column.key] for _, numbers in rows]
         values = [interval.value for interval in intervals]
         places = decimals(values)
-        best = None
-        if column.better is not None and len(set(values)) > 1:
-            best = max(values) if column.better == "higher" else min(values)
+        best = best_of(values, column.better) if len(set(values)) > 1 else None
         for row, interval in zip(cells, intervals, strict=True):
             text = number(interval.value, places, column.signed)
             ends = span(interval, places, column.signed)

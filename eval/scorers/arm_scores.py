@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,7 @@ from datasets import Features, Value
 from PIL import Image
 from tqdm import tqdm
 
-from eval.distances.fid import torchmetrics_fid
-from eval.distances.frechet import FrechetTo
-from eval.distances.frechet_infinity import frechet_infinity_replicates
-from eval.distances.mmd import cmmd_replicates, kid_replicates
-from eval.distances.neighbour_deletions import deleted_recall_and_coverage
 from eval.distances.neighbours import neighbour_metrics
-from eval.distances.vendi import vendi_score
 from eval.features.clip import clip_score, load_clip
 from eval.features.extraction import REFERENCE, SetFeatures, load_features
 from eval.features.plain_text import plain_text
@@ -30,14 +24,15 @@ from eval.scorers.lpips import Distance, check_repeats, load_lpips, within_promp
 from eval.scorers.malformed import load_classifier
 from eval.scorers.preference import Preference, load_preference, preference_scores
 from eval.scorers.realism import realism
-from eval.statistics.bootstrap import bounded, mean_interval, statistic_interval, wilson_interval
+from eval.scorers.set_metrics import EVERYWHERE, PRIMARY_ALONE, loaded, set_metrics, subsets_interval
+from eval.statistics.bootstrap import mean_interval
 from eval.statistics.clusters import prompt_clusters
-from eval.statistics.jackknife import deletion_groups
 from pipeline.code_units import unit_digests
 from pipeline.errors import InputError
 from pipeline.layout import FEATURES, METRICS, SCORES, SETS
 from pipeline.layout import HEADLINES as HEADLINES_OF_ARMS
 from pipeline.results.interval import Interval
+from pipeline.results.metrics import TABLE, Metric, metric, of_level, shown_in
 from pipeline.storage.digest_memory import remembered_sha256
 from pipeline.storage.files import file_digest, fingerprint, write_atomically
 from pipeline.storage.images import open_picture
@@ -45,30 +40,17 @@ from pipeline.storage.json_file import read_json_text, seal_json
 from pipeline.storage.shards import decode_images, read_set, read_table, table_fingerprint, write_shard
 from pipeline.study.study import Metrics, Study
 
+# The scores that every study has.
 SCORE_FEATURES = Features(
     {
         "image_id": Value("string"),
         "pair_id": Value("int64"),
-        "clip_score": Value("float64"),
-        "aesthetic": Value("float64"),
-        "p_malformed": Value("float64"),
-        **{f"kind_{kind}": Value("float64") for kind in KINDS},
-        "realism": Value("float64"),
-        "saturation": Value("float64"),
-        "contrast": Value("float64"),
-        "sharpness": Value("float64"),
+        **{row.column: Value("float64") for row in of_level("image") if not row.optional},
         "inside_reference": Value("bool"),
     }
 )
 # The code behind a score (pipeline/code_units.py).
 MEASURING_UNITS = ("eval/distances", "eval/features", "eval/scorers", "eval/statistics")
-# The jackknife of an extrapolation costs a whole extrapolation a group.
-EXTRAPOLATION_GROUPS = 32
-# What metrics/<arm>.json holds beside n: the columns of `dvc metrics show`, which fit a line of 120 characters.
-HEADLINES = ("fd", "precision", "recall", "coverage", "clip_score", "aesthetic", "malformed")
-
-# Per-image columns whose means are shown as set scores.
-MEANS = ("clip_score", "aesthetic", *(f"kind_{kind}" for kind in KINDS), "saturation", "contrast", "sharpness")
 
 
 @dataclass(frozen=True)
@@ -95,73 +77,6 @@ def check_comparable(arm: SetFeatures, reference: SetFeatures) -> None:
     dimensions = [arm.images.shape[1], reference.images.shape[1]]
     if dimensions[0] != dimensions[1]:
         raise InputError(f"features differ in dimension: {dimensions[0]} and {dimensions[1]}; run `dvc repro`")
-
-
-def set_metrics(
-    arm: torch.Tensor, reference: torch.Tensor, settings: Metrics, clusters: torch.Tensor | None = None
-) -> dict[str, Interval]:
-    """The set metrics of vectors [N, D] against the reference's [M, D], with their intervals over pictures or clusters.
-
-    Fréchet distance, precision, recall, density, coverage and Vendi score.
-    """
-    n = len(arm)
-    ask = (settings.resamples, settings.level, settings.seed, clusters)
-    distance = FrechetTo(reference)
-    return {
-        "fd": bounded(statistic_interval(lambda index: distance(arm[index]), n, *ask), 0),
-        **neighbour_intervals(arm, reference, settings, clusters),
-        "vendi": bounded(statistic_interval(lambda index: vendi_score(arm[index]), n, *ask), 1, n),
-    }
-
-
-def kernel_and_extrapolated_metrics(
-    arm: torch.Tensor, reference: torch.Tensor, settings: Metrics, clusters: torch.Tensor | None = None
-) -> dict[str, Interval]:
-    """FD-infinity, KID and CMMD with jackknife intervals over pictures or clusters."""
-    belongs = torch.arange(len(arm)) if clusters is None else clusters
-    groups = deletion_groups(belongs, settings.seed)
-    few = deletion_groups(belongs, settings.seed, EXTRAPOLATION_GROUPS)
-    return {
-        "fd_infinity": frechet_infinity_replicates(arm, reference, few, settings.seed).interval(settings.level),
-        "kid": kid_replicates(arm, reference, groups).interval(settings.level),
-        "cmmd": cmmd_replicates(arm, reference, groups).interval(settings.level),
-    }
-
-
-def neighbour_intervals(
-    arm: torch.Tensor,
-    reference: torch.Tensor,
-    settings: Metrics,
-    clusters: torch.Tensor | None = None,
-) -> dict[str, Interval]:
-    """Precision, recall, density and coverage with their intervals over the arm's pictures or clusters.
-
-    Precision and density are means over these: bootstrap, and Wilson's interval where all or none lie inside. Recall
-    and coverage are means over reference pictures, which stay as they are: jackknife over the arm's.
-    """
-    k, coverage_k = settings.precision_recall_k, settings.density_coverage_k
-    found = neighbour_metrics(arm, reference, k, coverage_k)
-    ask = (settings.resamples, settings.level, settings.seed, clusters)
-    precision = mean_interval(found.inside.double(), *ask)
-    if found.precision in (0, 1):
-        independent = len(arm) if clusters is None else len(torch.unique(clusters))
-        precision = wilson_interval(round(found.precision) * independent, independent, settings.level)
-    groups = deletion_groups(torch.arange(len(arm)) if clusters is None else clusters, settings.seed)
-    recall, coverage = (
-        one.interval(settings.level) for one in deleted_recall_and_coverage(arm, reference, k, coverage_k, groups)
-    )
-    return {
-        "precision": replace(precision, n=len(arm)),
-        "recall": bounded(recall, 0, 1),
-        "density": mean_interval(found.hits.double() / coverage_k, *ask),
-        "coverage": bounded(coverage, 0, 1),
-    }
-
-
-def median_interval(values: torch.Tensor, settings: Metrics, clusters: torch.Tensor | None = None) -> Interval:
-    """The median of per-image values [N] with its interval."""
-    ask = (settings.resamples, settings.level, settings.seed, clusters)
-    return statistic_interval(lambda index: float(values[index].median()), len(values), *ask)
 
 
 class Scorers:
@@ -236,6 +151,13 @@ def known_mean(values: torch.Tensor, settings: Metrics, clusters: torch.Tensor |
     return mean_interval(values[known], settings.resamples, settings.level, settings.seed, belongs)
 
 
+def of_images(row: Metric, values: torch.Tensor, settings: Metrics, clusters: torch.Tensor | None) -> Interval:
+    """A set's number from per-image values [N]: their mean, or their median where the interval comes from subsets."""
+    if row.interval == "subsets":
+        return subsets_interval(lambda some: float(some.median()), values, settings, clusters)
+    return known_mean(values, settings, clusters)
+
+
 def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScores:
     """All scores of one arm from its features, its images and the reference's features.
 
@@ -277,14 +199,14 @@ def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScor
         "inside_reference": neighbour_metrics(features.images, reference.images, k, settings.density_coverage_k).inside,
         **learned,
     }
-    means = {**{name: name for name in MEANS}, "malformed": "p_malformed", **{name: name for name in learned}}
+    scored = [row for row in of_level("image") if row.column in images]
+    vectors = features.images, reference.images
     steps: dict[str, Callable[[], dict[str, Interval]]] = {
-        "distances and neighbours": lambda: set_metrics(features.images, reference.images, settings, clusters),
-        "kernels": lambda: kernel_and_extrapolated_metrics(features.images, reference.images, settings, clusters),
-        "means": lambda: {
-            name: known_mean(images[column], settings, of_pairs.get(name, clusters)) for name, column in means.items()
+        "distances and neighbours": lambda: set_metrics(EVERYWHERE, *vectors, settings, clusters),
+        "kernels": lambda: set_metrics(PRIMARY_ALONE, *vectors, settings, clusters),
+        "scores of images": lambda: {
+            row.name: of_images(row, images[row.column], settings, of_pairs.get(row.column, clusters)) for row in scored
         },
-        "realism": lambda: {"realism": median_interval(images["realism"], settings, clusters)},
     }
     further = {}
     for name in study.features.extractors:
@@ -299,9 +221,10 @@ def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScor
             bar.set_postfix_str(name)
             sets |= step()
             bar.update()
+    published = metric("fid_torchmetrics")
     points = {
-        f"{name}_fid_torchmetrics": torchmetrics_fid(*vectors)
-        for name, vectors in further.items()
+        f"{name}_{published.name}": loaded(published)(*space)
+        for name, space in further.items()
         if study.features.extractors[name].model == "inception"
     }
     provenance: dict[str, object] = {
@@ -322,7 +245,7 @@ def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScor
 def _of_extractor(
     name: str, arm: torch.Tensor, reference: torch.Tensor, settings: Metrics, clusters: torch.Tensor | None
 ) -> dict[str, Interval]:
-    found = set_metrics(arm, reference, settings, clusters)
+    found = set_metrics(EVERYWHERE, arm, reference, settings, clusters)
     return {f"{name}_{metric}": interval for metric, interval in found.items()}
 
 
@@ -347,6 +270,7 @@ def arm_inputs(study: Study, arm: str) -> str:
             "text": study.text.model_dump(),
             "files": {path: remembered_sha256(Path(path)) for path in files if path and Path(path).is_file()},
             "code": {unit: dict(unit_digests(unit)) for unit in MEASURING_UNITS},
+            "measured": [row.measured for row in TABLE if row.compute],
         }
     )
 
@@ -385,7 +309,8 @@ def holds_scores(arm: str, inputs: str) -> bool:
 
 def _headline(scores: Mapping[str, Any]) -> dict[str, float]:
     # Short and flat; every other number, the intervals and the provenance are in the file beside it.
-    return {**{name: round(scores[name]["value"], 4) for name in HEADLINES}, "n": scores["fd"]["n"]}
+    short = {row.name: round(scores[row.name]["value"], row.digits) for row in shown_in("headlines")}
+    return {**short, "n": scores["fd"]["n"]}
 
 
 def _as_json(short: Mapping[str, float]) -> bytes:

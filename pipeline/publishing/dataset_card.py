@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pipeline.publishing.markdown import fenced, plain
 from pipeline.results.comparison import Comparison
 from pipeline.results.interval import Interval
+from pipeline.results.metrics import Metric, shown_in
 from pipeline.results.rates import VERDICTS, LabelledPictures, Rates
 from pipeline.study.licences import licence_fields
 from pipeline.study.study import BESIDE_THE_NUMBERS, Study
@@ -26,15 +27,6 @@ _SIZES = (
     (1_000_000, "100K<n<1M"),
     (10_000_000, "1M<n<10M"),
 )
-_SCORES = {
-    "fd": "Fréchet distance to real pictures (lower is better)",
-    "precision": "precision",
-    "recall": "recall",
-    "clip_score": "CLIP score",
-    "aesthetic": "aesthetic score",
-    "malformed": "P(malformed)",
-}
-_SHIFTS = ("fd", "drift", "contraction", "spread_ratio")
 
 
 @dataclass(frozen=True)
@@ -107,9 +99,11 @@ def write_card(study: Study, comparison: Comparison, rates: Rates, contents: Con
         comparison=comparison,
         contents=contents,
         scores={
-            name: title for name, title in _SCORES.items() if name in comparison.by_name(comparison.baseline).scores
+            row.name: _title(row)
+            for row in shown_in("card")
+            if row.name in comparison.by_name(comparison.baseline).scores
         },
-        shifts=_SHIFTS,
+        shifts=[row.key for row in shown_in("card") if row.level == "shift"],
         judged=[] if contents.simulated else _judged(rates),
         verdicts=VERDICTS,
         credits=credits() if study.is_embedded else [],
@@ -120,6 +114,12 @@ def write_card(study: Study, comparison: Comparison, rates: Rates, contents: Con
 
 def _judged(rates: Rates) -> list[LabelledPictures]:
     return [arm for arm in rates.arms if not arm.simulated]
+
+
+def _title(row: Metric) -> str:
+    # Whoever reads "distance" may not know which way is good.
+    distance = row.level == "set" and row.better == "lower"
+    return f"{row.in_words} ({row.better} is better)" if distance else row.in_words
 
 
 def _yaml(content: Any) -> str:

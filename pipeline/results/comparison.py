@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pipeline.errors import InputError
 from pipeline.layout import METRICS
 from pipeline.results.interval import Finite, Interval
+from pipeline.results.metrics import TABLE
 from pipeline.settings import Name
 from pipeline.storage.json_file import read_json_text
 from pipeline.study.study import Study
@@ -162,6 +163,13 @@ class FrontierPoint(_Record):
     clip_score: Interval
     aesthetic: Interval
     shift: Interval
+
+
+# What strength is measured by, and the metric behind each axis.
+AXES = {"clip_score": "clip_score", "shift": "shift_fd"}
+# What is known of every point, and what is read at equal strength: that by which strength is measured comes last.
+POINT = tuple(row.name for row in TABLE if row.name in FrontierPoint.model_fields)
+MATCHED = (*(name for name in POINT if name not in AXES.values()), *AXES.values())
 
 
 class Matched(_Record):

@@ -2,6 +2,7 @@
 
 from pipeline.results.comparison import Comparison
 from pipeline.results.interval import Interval
+from pipeline.results.metrics import metric
 from pipeline.results.rates import Rates
 from pipeline.study.arm import Arm
 from pipeline.study.study import Study
@@ -17,9 +18,10 @@ def experiment_note(study: Study) -> str:
         "distribution (classifier-free guidance, negative prompts, autoguidance), on the same prompts and seeds.\n\n"
         "A parent run is one state of params and data; its child runs (the plus sign before the name) are the arms. "
         "Select those and press Compare: parallel coordinates go from method and scale to any metric.\n\n"
-        "`fd` is an arm's Fréchet distance to real pictures (lower is better; `fd_floor` of the parent is what real "
-        "pictures get), `precision` is quality, `recall` variety; a parent has them as `fd/<arm>`. `shift_...` is the "
-        f"distance from the baseline arm, here {study.baseline}. `_low` and `_high` bound intervals. "
+        f"`fd` is an arm's {metric('fd').in_words} ({metric('fd').better} is better; `fd_floor` of the parent is "
+        "what real pictures get), `precision` is quality, `recall` variety; a parent has them as `fd/<arm>`. "
+        f"`shift_...` is the distance from the baseline arm, here {study.baseline}. "
+        "`_low` and `_high` bound intervals. "
         "The Models page keeps a version of each study for every state, with params, numbers and report."
     )
 

@@ -8,22 +8,23 @@ from collections.abc import Mapping
 from pipeline.cost.shard_cost import ShardCost
 from pipeline.results.comparison import ComparedArm, Comparison
 from pipeline.results.interval import Interval
+from pipeline.results.metrics import SHIFT, shown_in
 from pipeline.results.rates import SIMULATED, VERDICTS, LabelledPictures, Rates, Strength
 
 # Child runs are collapsed in MLflow's list, so the parent carries these of every arm, as `fd/<arm>`.
-HEADLINES = ("fd", "precision", "recall", "clip_score", "aesthetic", "malformed")
+HEADLINES = [row.name for row in shown_in("runs")]
 _MEBIBYTE = 2**20
 
 
 def arm_metrics(result: ComparedArm) -> dict[str, float]:
     """An arm's numbers: `fd`, `fd_low`, `fd_high`; `shift_...` are those against the baseline."""
     against = result.against_baseline
-    shifts = {f"shift_{name}": interval for name, interval in against.intervals.items()} if against else {}
+    shifts = {f"{SHIFT}{name}": interval for name, interval in against.intervals.items()} if against else {}
     metrics: dict[str, float] = {}
     for name, interval in {**result.scores, **shifts}.items():
         metrics |= _bounded(name, interval)
     if against:
-        metrics["shift_mean_share"] = against.mean_share
+        metrics[f"{SHIFT}mean_share"] = against.mean_share
     if result.cost:
         metrics |= {f"cost_{name}": value for name, value in result.cost.model_dump(exclude={"device"}).items()}
     return metrics

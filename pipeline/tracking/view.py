@@ -8,27 +8,21 @@ import json
 
 from mlflow import MlflowClient
 
+from pipeline.results.metrics import metric, shown_in
 from pipeline.tracking.store import PARENT
 
 _TAG = "mlflow.sharedViewState."
-_COLUMNS = (
-    "params.`method`",
-    "params.`scale`",
-    "metrics.`fd`",
-    "metrics.`precision`",
-    "metrics.`recall`",
-    "metrics.`clip_score`",
-    "metrics.`aesthetic`",
-    "metrics.`malformed`",
-)
+# The nearest to real pictures come first.
+_NEAREST = metric("fd")
+_COLUMNS = ("params.`method`", "params.`scale`", *(f"metrics.`{row.name}`" for row in shown_in("runs")))
 
 
 def share_view(client: MlflowClient, experiment: str, study: str, parent: str) -> None:
     """Let the view called `study` show the arms of the run `parent`."""
     view = {
         "searchFilter": f"tags.`{PARENT}` = '{parent}'",
-        "orderByKey": "metrics.`fd`",
-        "orderByAsc": True,
+        "orderByKey": f"metrics.`{_NEAREST.name}`",
+        "orderByAsc": _NEAREST.better == "lower",
         "selectedColumns": list(_COLUMNS),
     }
     client.set_experiment_tag(experiment, f"{_TAG}{study}", json.dumps(view))

@@ -69,7 +69,7 @@ const choose = () => {
     ? (row, column) => columns[column].moved?.[row] ?? null
     : (row, column) => columns[column].scores[chosen.score][row];
   const better = content.scores.find((score) => score.key === chosen.score).better;
-  const falling = chosen.view === "moved" || (chosen.view === "best") === (better === "higher");
+  const falling = chosen.view === "moved" || (chosen.view === "best") === (better !== "lower");
   const ordered = chosen.view !== "seeds";
   shown = [];
   // Rows after `whole` were chosen by their scores.

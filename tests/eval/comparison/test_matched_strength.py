@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from eval.comparison.matched_strength import MATCHED, POINT, family_paths, frontiers, matched, matching_levels, sweeps
+from eval.comparison.matched_strength import family_paths, frontiers, matched, matching_levels, sweeps
 from eval.statistics.jackknife import Replicates
+from pipeline.results.comparison import MATCHED, POINT
 from pipeline.study.arm import Arm
 
 LEVEL = 0.95

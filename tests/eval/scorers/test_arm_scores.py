@@ -16,13 +16,12 @@ from eval.scorers.aesthetic import convert_linear_head, fit_aesthetic_head, load
 from eval.scorers.arm_scores import (
     LearnedScorers,
     check_comparable,
-    kernel_and_extrapolated_metrics,
     known_mean,
     learned_scores,
-    set_metrics,
 )
 from eval.scorers.image_classifier import save_weights
 from eval.scorers.malformed import build_classifier, load_classifier
+from eval.scorers.set_metrics import EVERYWHERE, PRIMARY_ALONE, set_metrics
 from eval.statistics.clusters import prompt_clusters
 from pipeline.errors import InputError
 from pipeline.study.study import Metrics
@@ -107,8 +106,8 @@ def test_features_of_two_extractors_are_never_compared():
 def test_every_set_metric_has_an_interval_and_its_n(settings):
     torch.manual_seed(0)
     arm, reference = torch.randn(40, 6), torch.randn(60, 6)
-    found = set_metrics(arm, reference, settings)
-    assert set(found) == {"fd", "precision", "recall", "density", "coverage", "vendi"}
+    found = set_metrics(EVERYWHERE, arm, reference, settings)
+    assert set(found) == {"fd", "precision", "recall", "density", "coverage", "mind", "vendi"}
     assert all(interval.low <= interval.value <= interval.high for interval in found.values())
     assert (found["fd"].n, found["precision"].n, found["recall"].n) == (40, 40, 40)
 
@@ -117,14 +116,16 @@ def test_the_floor_is_what_real_pictures_have_from_each_other(settings):
     torch.manual_seed(0)
     reference = torch.randn(120, 6)
     floor = reference_floor(reference, 40, settings)
-    assert 0 < floor.value < set_metrics(reference[:40] + 2, reference[40:], settings)["fd"].value
+    assert 0 < floor.value < set_metrics(EVERYWHERE, reference[:40] + 2, reference[40:], settings)["fd"].value
     assert floor.n == 40
 
 
 def test_intervals_are_json(settings):
     from dataclasses import asdict
 
-    assert json.dumps({k: asdict(v) for k, v in set_metrics(torch.randn(20, 3), torch.randn(20, 3), settings).items()})
+    assert json.dumps(
+        {k: asdict(v) for k, v in set_metrics(EVERYWHERE, torch.randn(20, 3), torch.randn(20, 3), settings).items()}
+    )
 
 
 def test_the_head_of_laion_is_a_pickled_linear_layer(tmp_path):
@@ -152,9 +153,7 @@ def test_pictures_of_one_prompt_are_resampled_together(settings):
     arm, reference = of_prompt + 0.05 * torch.randn(100, 6), torch.randn(150, 6)
     prompts = prompt_clusters([f"prompt {k // 5}" for k in range(100)])
     alone, together = (
-        set_metrics(arm, reference, settings, clusters)
-        | kernel_and_extrapolated_metrics(arm, reference, settings, clusters)
-        for clusters in (None, prompts)
+        set_metrics([*EVERYWHERE, *PRIMARY_ALONE], arm, reference, settings, clusters) for clusters in (None, prompts)
     )
     assert {k: v.value for k, v in alone.items()} == {k: v.value for k, v in together.items()}
     # Five pictures that are alike say little more than one: by the square root of 5 wider.
@@ -176,7 +175,7 @@ def test_of_few_prompts_pictures_are_on_their_own():
 
 def test_kernel_distances_and_extrapolations_have_intervals_too(settings):
     torch.manual_seed(1)
-    found = kernel_and_extrapolated_metrics(torch.randn(40, 6) + 0.3, torch.randn(60, 6), settings)
+    found = set_metrics(PRIMARY_ALONE, torch.randn(40, 6) + 0.3, torch.randn(60, 6), settings)
     assert set(found) == {"fd_infinity", "kid", "cmmd"}
     assert all(interval.low < interval.value < interval.high for interval in found.values())
     assert {interval.n for interval in found.values()} == {40}
@@ -201,10 +200,10 @@ def repeated_prompts():
 def test_a_rate_of_all_or_none_is_not_certain(settings):
     torch.manual_seed(0)
     arm, reference = 0.05 * torch.randn(40, 6), torch.randn(200, 6)
-    found = set_metrics(arm, reference, settings)
+    found = set_metrics(EVERYWHERE, arm, reference, settings)
     assert (found["precision"].value, found["precision"].high) == (1, 1)
     assert 0.85 < found["precision"].low < 0.95
-    of_prompts = set_metrics(arm, reference, settings, torch.arange(8).repeat_interleave(5))
+    of_prompts = set_metrics(EVERYWHERE, arm, reference, settings, torch.arange(8).repeat_interleave(5))
     assert of_prompts["precision"].low < found["precision"].low - 0.1, "eight prompts say less than forty pictures"
     for name in ("recall", "coverage"):
         assert 0 <= found[name].low <= found[name].value <= found[name].high <= 1

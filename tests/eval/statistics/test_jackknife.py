@@ -10,6 +10,7 @@ from torch import Tensor
 from eval.distances.composition import paired_composition_p_value
 from eval.distances.frechet import FrechetTo
 from eval.distances.frechet_infinity import frechet_infinity, frechet_infinity_replicates
+from eval.distances.mind import mind, mind_replicates
 from eval.distances.mmd import cmmd, cmmd_replicates, kid, kid_replicates
 from eval.distances.two_sample_mmd import mmd_test, paired_mmd_test
 from eval.statistics.jackknife import Replicates, combined, deletion_groups, deletions, replicates, with_pairs
@@ -176,8 +177,8 @@ def test_intervals_of_differences_of_frechet_distances_cover_95_percent(n: int, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["kid", "cmmd", "fd_infinity"])
-def test_intervals_of_kernel_distances_and_of_extrapolations_cover_95_percent(name: str) -> None:
+@pytest.mark.parametrize("name", ["kid", "cmmd", "fd_infinity", "mind"])
+def test_intervals_of_other_distances_cover_95_percent(name: str) -> None:
     n, d = 100, 8
     scale = torch.arange(1, d + 1).double().pow(-0.5)
     reference = gaussian(4 * n, d, seed=1) * scale
@@ -191,11 +192,13 @@ def test_intervals_of_kernel_distances_and_of_extrapolations_cover_95_percent(na
         "kid": lambda k: kid(arm(k), reference),
         "cmmd": lambda k: cmmd(arm(k), reference),
         "fd_infinity": lambda k: frechet_infinity(arm(k), reference, seed=k),
+        "mind": lambda k: mind(arm(k), reference),
     }[name]
     interval: Callable[[int], Replicates] = {
         "kid": lambda k: kid_replicates(arm(k), reference, groups),
         "cmmd": lambda k: cmmd_replicates(arm(k), reference, groups),
         "fd_infinity": lambda k: frechet_infinity_replicates(arm(k), reference, groups, seed=k),
+        "mind": lambda k: mind_replicates(arm(k), reference, groups, seed=0),
     }[name]
     truth = sum(value(k) for k in range(10_000, 13_000)) / 3000
     found = coverage(interval, truth)
