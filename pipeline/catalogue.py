@@ -10,6 +10,8 @@ import yaml
 from pipeline.layout import CONF
 from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
 from pipeline.study.arm import METHODS
+from pipeline.study.extractors import EXTRACTORS
+from pipeline.study.scorers import SCORERS
 from pipeline.study.solvers import SOLVERS
 
 _LINE = 114
@@ -63,6 +65,16 @@ def samplers() -> dict[str, str]:
     return {name: f"levels: {', '.join(solver.levels)}" for name, solver in SOLVERS.items()}
 
 
+def extractor_kinds() -> dict[str, str]:
+    """The kinds of extractors."""
+    return {name: kind.line for name, kind in EXTRACTORS.items()}
+
+
+def scorer_kinds() -> dict[str, str]:
+    """The scorers that read files."""
+    return {name: kind.line for name, kind in SCORERS.items()}
+
+
 # What `python -m pipeline <list>` can show, with how it is chosen.
 LISTS: dict[str, tuple[str, Callable[[], dict[str, str]]]] = {
     "studies": ("make repro OVERRIDES=study=<name>", lambda: configurations("study")),
@@ -75,7 +87,9 @@ LISTS: dict[str, tuple[str, Callable[[], dict[str, str]]]] = {
     "texts": ("text=<name>", lambda: configurations("text")),
     "samplers": ("sampler.scheduler=<name>", samplers),
     "extractors": ("features=[<name>,...]", lambda: configurations("features")),
+    "extractor_kinds": ("model: <name> of an extractor", extractor_kinds),
     "scorers": ("scorers=[<name>,...]", lambda: configurations("scorers")),
+    "scorer_kinds": ("a key of metrics.scorers or of metrics, with the place of its files", scorer_kinds),
     "guiders": ("post: {name: guider, guider: <name>} of an arm", guiders),
     "modules": ("each has --help", modules),
 }
