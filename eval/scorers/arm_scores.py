@@ -108,7 +108,7 @@ def set_metrics(
     ask = (settings.resamples, settings.level, settings.seed, clusters)
     distance = FrechetTo(reference)
     return {
-        "fd": bounded(statistic_interval(lambda index: distance(arm[index]), n, *ask), 0),
+        "fd": bounded(statistic_interval(distance.of_subsets(arm), n, *ask), 0),
         **neighbour_intervals(arm, reference, settings, clusters),
         "vendi": bounded(statistic_interval(lambda index: vendi_score(arm[index]), n, *ask), 1, n),
     }
