@@ -72,7 +72,7 @@ publish: $(READY) ## study to the Hub (REPO=owner/name WHAT=dataset|models PRIVA
 
 # Two workers, each with the tests of whole files; libraries compute on one core, and whoever waits for another leaves it.
 test: $(READY) $(CONVERTED) ## run the tests on two cores (WORKERS=4)
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 test-slow: $(READY) ## run the simulations behind the statistics; takes minutes
 	$(BIN)/python -m pytest -m slow -s

@@ -1,7 +1,9 @@
-"""Where the time of the default study goes: `python -m benchmarks.study`, on an otherwise idle machine.
+"""Where the time of the default study goes, before and now: `python -m benchmarks.study [revision]`.
 
-Clones the last commit into a temporary folder and makes the study there from nothing. Of every stage it takes the wall
-time, the CPU time of all of its processes, and how long its libraries take to import, which each process does anew.
+The machine should be idle. Clones the last commit and an earlier one (BEFORE unless given) into temporary folders,
+makes the study in each from nothing, and takes the wall time of every stage and the CPU time of all of its processes.
+Then the images, traces and trajectories of both are compared: a study that became faster by generating something else
+has not become faster.
 """
 
 import os
@@ -14,33 +16,32 @@ from collections import defaultdict
 from pathlib import Path
 
 import psutil
-import yaml
+import pyarrow.parquet as pq
 
-from benchmarks.record import entry, processor, record
-from pipeline.cost.shard_cost import read_shard_costs
-from pipeline.layout import COSTS
+from benchmarks.record import Result, entry, processor, record
+from pipeline.layout import SETS, TRACES, TRAJECTORIES
 
-# What stages import when they need it.
-LATER = {
-    "pipeline.generate": "pipeline.generation.shard_generator",
-    "eval.features.extraction": "open_clip",
-    "eval.scorers.arm_scores": "open_clip",
-}
+# When each arm was a stage of its own.
+BEFORE = "fb689ba"
 RUNNING = re.compile(r"Running stage '(?P<stage>[a-z_]+)(@[^']*)?'")
 MACHINE = f"{processor()}, {psutil.cpu_count()} cores, otherwise idle"
+WALL, CPU = 15 / 21, 32 / 42
+EFFICIENTNET = "models/extractors/efficientnet_lite0.safetensors"
+
+Times = dict[str, list[tuple[float, float]]]
 
 
-def stage_times(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """Wall and CPU seconds of each stage of `dvc repro` in `folder`, one pair an arm or run."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
+def stage_times(folder: Path) -> Times:
+    """Wall and CPU seconds of each stage of `dvc repro` in `folder`, one pair per run of it."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    found: Times = defaultdict(list)
     before = children_cpu()
     # Until DVC names its first stage, it reads the repository.
     stage, walls, cpu = "dvc", time.perf_counter(), 0.0
     with subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro"],
         cwd=folder,
-        env=environment,
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(folder)},
         stdout=subprocess.PIPE,
         text=True,
         bufsize=1,
@@ -54,7 +55,7 @@ def stage_times(folder: Path) -> dict[str, list[tuple[float, float]]]:
             spent, now = process.cpu_times(), time.perf_counter()
             total = spent.user + spent.system + spent.children_user + spent.children_system
             found[stage].append((now - walls, total - cpu))
-            print(f"{stage}: {now - walls:.0f} s, {total - cpu:.0f} s of CPU", flush=True)
+            print(f"{folder.name}: {stage}: {now - walls:.0f} s, {total - cpu:.0f} s of CPU", flush=True)
             stage, walls, cpu = match["stage"], now, total
     found[stage].append((time.perf_counter() - walls, children_cpu() - before - cpu))
     if run.returncode:
@@ -68,45 +69,65 @@ def children_cpu() -> float:
     return float(spent.children_user + spent.children_system)
 
 
-def import_seconds(module: str) -> float:
-    """Wall seconds to start Python and import what a stage's module needs, the less of two."""
-    code = f"import {module}, {LATER.get(module, 'sys')}"
-    seconds = []
-    for _ in range(2):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+def made(place: Path, name: str, revision: str) -> tuple[Path, Times]:
+    """The study of a revision, made in a clone, and its times."""
+    folder = place / name
+    subprocess.run(["git", "clone", "--quiet", str(Path.cwd()), str(folder)], check=True)  # noqa: S607  # users have git in PATH
+    subprocess.run(["git", "checkout", "--quiet", revision], cwd=folder, check=True)  # noqa: S607
+    commands = [["pipeline.compose"]]
+    if (folder / "eval/features/efficientnet.py").is_file():  # earlier revisions have no such extractor
+        commands.append(["eval.features.efficientnet", EFFICIENTNET])
+    for command in commands:
+        environment = {**os.environ, "PYTHONPATH": str(folder)}
+        subprocess.run([sys.executable, "-m", *command], cwd=folder, env=environment, check=True)
+    return folder, stage_times(folder)
 
 
-def stage_modules() -> dict[str, str]:
-    """The module that each stage of dvc.yaml runs."""
-    stages = yaml.safe_load(Path("dvc.yaml").read_text("utf-8"))["stages"]
-    return {name: stage.get("do", stage)["cmd"].split()[2] for name, stage in stages.items()}
+def different(ours: Path, theirs: Path) -> list[str]:
+    """The shards of one study whose rows differ from the other's, image bytes included; fingerprints aside."""
+    found = []
+    for kind in (SETS, TRACES, TRAJECTORIES):
+        names = [{path.relative_to(root) for path in (root / kind).rglob("*.parquet")} for root in (ours, theirs)]
+        for name in sorted(names[0] | names[1]):
+            there = all(name in own for own in names)
+            if not there or not pq.read_table(ours / name).equals(pq.read_table(theirs / name)):
+                found.append(str(name))
+    return found
+
+
+def results(name: str, times: Times, said: str) -> list[Result]:
+    """A row for the whole study, and one per stage, the longest first."""
+    totals = {stage: [sum(column) for column in zip(*runs, strict=True)] for stage, runs in times.items()}
+    wall, cpu = (sum(column) for column in zip(*totals.values(), strict=True))
+    rows = [entry(f"{name}_seconds", wall, None, None, f"{cpu:.0f} s of CPU; {said}", MACHINE)]
+    for stage, (wall, cpu) in sorted(totals.items(), key=lambda row: -row[1][0]):
+        runs = f"{len(times[stage])} process(es), {cpu:.0f} s of CPU"
+        rows.append(entry(f"{name}_{stage}_seconds", wall, None, None, runs, MACHINE))
+    return rows
+
+
+def total(times: Times, column: int) -> float:
+    return sum(run[column] for runs in times.values() for run in runs)
 
 
 def main() -> None:
+    revision = sys.argv[1] if len(sys.argv) > 1 else BEFORE
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "study"
-        subprocess.run(["git", "clone", "--quiet", str(Path.cwd()), str(folder)], check=True)  # noqa: S607  # users have git in PATH
-        subprocess.run([sys.executable, "-m", "pipeline.compose"], cwd=folder, check=True)
-        stages = stage_times(folder)
-        shards = [cost for path in (folder / COSTS).glob("*.json") for cost in read_shard_costs(path).values()]
-    drawing = sum(cost.seconds for cost in shards)
-    modules = stage_modules()
-    importing = {name: len(runs) * import_seconds(modules[name]) for name, runs in stages.items() if name in modules}
-    total = sum(wall for runs in stages.values() for wall, _ in runs)
-    rows = sorted(stages.items(), key=lambda row: -sum(wall for wall, _ in row[1]))
-    results = [entry("study_seconds", total, None, None, "the default study from nothing, `dvc repro`", MACHINE)]
-    for name, runs in rows:
-        wall, cpu = (sum(column) for column in zip(*runs, strict=True))
-        imports = importing.get(name, 0.0)
-        said = f"{len(runs)} run(s), {cpu:.0f} s of CPU; imports {imports:.0f} s"
-        results.append(entry(f"study_{name}_seconds", wall, None, None, said, MACHINE))
-    said = f"inside generate, {sum(cost.pictures for cost in shards)} pictures"
-    results.append(entry("study_drawing_seconds", drawing, None, None, said, MACHINE))
-    results.append(entry("study_imports_seconds", sum(importing.values()), None, None, "in all stages", MACHINE))
-    record(results)
+        theirs, before = made(Path(place), "before", revision)
+        ours, now = made(Path(place), "now", "HEAD")
+        others = different(ours, theirs)
+    if others:
+        print(f"{len(others)} shards differ, for instance {others[0]}", file=sys.stderr)
+    wall, cpu = (total(now, column) / total(before, column) for column in (0, 1))
+    same = "the same images" if not others else f"{len(others)} shards differ"
+    record(
+        [
+            entry("study_wall_ratio", wall, WALL, wall <= WALL, f"revision {revision}, {same}", MACHINE),
+            entry("study_cpu_ratio", cpu, CPU, cpu <= CPU, f"revision {revision}, {same}", MACHINE),
+            *results("study", now, "the default study from nothing, `dvc repro`"),
+            *results("study_before", before, f"revision {revision}"),
+        ]
+    )
 
 
 if __name__ == "__main__":

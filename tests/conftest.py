@@ -16,6 +16,8 @@ from made_once import copied_once, made_once
 from playwright.sync_api import Browser
 from repository_copy import ROOT
 from safetensors.torch import save_file
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from docs.browser import opened_chromium
 from models.tinybooru.denoiser import DenoiserRecipe, build_scheduler, build_text_encoder, build_unet
@@ -32,22 +34,44 @@ settings.register_profile("fuzz", deadline=None, max_examples=10_000, database=N
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
-# What is too dear to be made by two workers, or cannot be there twice: whoever uses one goes to one worker.
-ALONE = ("followed", "cluster", "inputs")
+# Files whose tests share what is too dear to be made by two workers, or cannot be there twice.
+TOGETHER = {
+    "tests/integration/test_first_study.py": "followed",
+    "tests/integration/test_repro.py": "followed",
+    "tests/integration/test_ray.py": "ray",
+    "tests/integration/test_ray_lost_result.py": "ray",
+    "tests/eval/report/": "report",
+}
 # What takes longest begins first, so that both workers of `make test` end together.
-LONGEST = ("followed", "tests/integration/test_label_studio.py", "cluster")
+LONGEST = (
+    "followed",
+    "tests/integration/test_label_studio.py",
+    "ray",
+    "tests/pipeline/execution/test_executor.py",
+    "tests/pipeline/generation/test_generate.py",
+)
 
 
-@pytest.hookimpl(tryfirst=True)
+def group_of(nodeid: str) -> str:
+    """The group of a test, which goes to one worker of pytest-xdist: its file, or files that share something."""
+    file = nodeid.partition("::")[0]
+    return next((group for beginning, group in TOGETHER.items() if file.startswith(beginning)), file)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give pytest-xdist the tests file by file, each file to one worker with what its tests share."""
-    place = {}
-    for item in items:
-        shared = [name for name in ALONE if name in getattr(item, "fixturenames", ())]
-        group = shared[0] if shared else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-        place[item] = LONGEST.index(group) if group in LONGEST else len(LONGEST)
-    items.sort(key=place.__getitem__)
+    """Sort the groups: the longest first."""
+    items.sort(key=lambda item: LONGEST.index(group) if (group := group_of(item.nodeid)) in LONGEST else len(LONGEST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Hand out whole groups. (xdist's own groups need a mark that its version 3.8 loses under pytest 9.)"""
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return ByGroup(config, log)
 
 
 @pytest.fixture(scope="module")

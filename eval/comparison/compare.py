@@ -1,9 +1,11 @@
 """Stage `compare`: arm against arm, every arm against the baseline and the reference, and what that says."""
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from pydantic import ValidationError
 from torch import Tensor
@@ -43,9 +45,19 @@ from pipeline.storage.json_file import seal_json
 from pipeline.storage.shards import read_set
 from pipeline.study.study import BESIDE_THE_NUMBERS, Metrics, Study, load_study
 
+Traces = Mapping[str, pa.Table]
 
-def compare(study: Study) -> Comparison:
-    """The content of metrics/compare.json. Raises InputError where an arm's numbers are missing or do not fit."""
+
+def read_traces(study: Study) -> Traces:
+    """The trace of every arm. Raises InputError where one is missing or damaged."""
+    return {arm: read_set(TRACES / arm) for arm in study.arms}
+
+
+def compare(study: Study, traces: Traces | None = None) -> Comparison:
+    """The content of metrics/compare.json; `traces` are read unless given.
+
+    Raises InputError where an arm's numbers are missing or do not fit.
+    """
     extractor = f"{study.features.primary}.safetensors"
     features = {arm: load_features(FEATURES / arm / extractor) for arm in study.arms}
     reference = load_features(FEATURES / REFERENCE / extractor)
@@ -56,7 +68,9 @@ def compare(study: Study) -> Comparison:
     captions = reference_captions(reference)
     try:
         prompted = any(asked_prompts(study))
-        return compare_arms(study, arms, prompt_numbers(study), prompted, reference, details, captions)
+        return compare_arms(
+            study, arms, prompt_numbers(study), prompted, reference, details, captions, traces or read_traces(study)
+        )
     except (ValueError, ValidationError) as error:
         raise InputError(f"study '{study.name}' cannot be compared: {' '.join(str(error).split())}") from None
 
@@ -69,6 +83,7 @@ def compare_arms(
     reference: SetFeatures,
     details: dict[str, dict[str, Any]],
     captions: list[str],
+    traces: Traces,
 ) -> Comparison:
     """Every number of the comparison, of pairs with the numbers of their `prompts` [N].
 
@@ -118,6 +133,7 @@ def compare_arms(
         )
         for name, arm in tqdm(study.arms.items(), "compare with the reference", unit="arm", disable=None)
     ]
+    aligned = [alignment_of(name, traces[name], prompts, settings) for name in study.arms]
     n = study.generate.pictures
     floor = Floor.model_validate(
         {
@@ -135,7 +151,7 @@ def compare_arms(
             "floor": floor,
             "reference_n": len(reference.ids),
             "frontiers": frontiers(study.arms, study.baseline, found, settings.level, prompted),
-            "alignment": [one for name in study.arms if (one := alignment_of(name, prompts, settings)) is not None],
+            "alignment": [one for one in aligned if one is not None],
             "verdicts": arm_verdicts(compared, study.baseline, floor, settings.level),
             "provenance": provenance(study, reference, details[study.baseline]["provenance"]),
         }
@@ -150,12 +166,11 @@ def reference_floor(reference: Tensor, n: int, settings: Metrics) -> Interval:
     )
 
 
-def alignment_of(arm: str, prompts: Tensor, settings: Metrics) -> Alignment | None:
+def alignment_of(arm: str, trace: pa.Table, prompts: Tensor, settings: Metrics) -> Alignment | None:
     """The alignment of the references along one arm's trajectories; None where fewer than two have a direction."""
-    if "cosines" not in read_set(TRACES / arm, None).column_names:
+    if "cosines" not in trace.column_names:
         return None
-    columns = ["image_id", "step", "sigma", "references", "relative_norms", "cosines"]
-    found = trajectories(read_set(TRACES / arm, columns))
+    found = trajectories(trace.select(["image_id", "step", "sigma", "references", "relative_norms", "cosines"]))
     if found is None:
         return None
     clusters = prompts[torch.from_numpy(found.pictures)]
@@ -196,9 +211,10 @@ def provenance(study: Study, reference: SetFeatures, measured: dict[str, Any]) -
 def main() -> None:
     stage_parser("eval.comparison.compare", __doc__).parse_args()
     study = load_study()
-    content = compare(study)
+    traces = read_traces(study)
+    content = compare(study, traces)
     write_atomically(COMPARISON, seal_json(content.model_dump_json(indent=2)))
-    for name, rows in {**plot_tables(content), "direction": direction_sizes(study)}.items():
+    for name, rows in {**plot_tables(content), "direction": direction_sizes(study, traces)}.items():
         write_atomically(PLOTS / f"{name}.csv", csv_bytes(rows, COLUMNS[name]))
     print(f"compare: {len(study.arms)} arms against '{study.baseline}' in {COMPARISON}; plots in {PLOTS}/")
     for one in content.verdicts:

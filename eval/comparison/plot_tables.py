@@ -2,10 +2,11 @@
 
 import csv
 import io
+from collections.abc import Mapping
 
-from pipeline.layout import TRACES
+import pyarrow as pa
+
 from pipeline.results.comparison import Comparison
-from pipeline.storage.shards import read_set
 from pipeline.study.study import Study
 
 # The columns of plots that may have no rows: a study without guided arms or without probes.
@@ -18,16 +19,14 @@ COLUMNS = {
 }
 
 
-def direction_sizes(study: Study) -> list[dict[str, object]]:
-    """Per guided arm and step: noise level and mean size of the guidance direction."""
+def direction_sizes(study: Study, traces: Mapping[str, pa.Table]) -> list[dict[str, object]]:
+    """Per guided arm and step: noise level and mean size of the guidance direction, from the arms' `traces`."""
     rows: list[dict[str, object]] = []
-    for name in study.arms:
-        trace = read_set(TRACES / name, ["step", "sigma", "direction"])
-        table = trace.group_by("step").aggregate([("sigma", "mean"), ("direction", "mean")]).sort_by("step")
-        for row in table.to_pylist():
-            if study.arms[name].scale != 1:
-                sizes = {"sigma": round(row["sigma_mean"], 5), "direction": round(row["direction_mean"], 5)}
-                rows.append({"arm": name, "step": row["step"], **sizes})
+    for name in (name for name, arm in study.arms.items() if arm.scale != 1):
+        steps = traces[name].group_by("step").aggregate([("sigma", "mean"), ("direction", "mean")]).sort_by("step")
+        for row in steps.to_pylist():
+            sizes = {"sigma": round(row["sigma_mean"], 5), "direction": round(row["direction_mean"], 5)}
+            rows.append({"arm": name, "step": row["step"], **sizes})
     return rows
 
 

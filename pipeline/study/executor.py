@@ -13,7 +13,7 @@ Retries = Annotated[int, Field(ge=0)]
 
 
 class LocalExecutor(Settings):
-    """Processes of this machine: by default one a GPU, and without GPUs this process alone.
+    """Processes of this machine: by default one per GPU, and without GPUs as many as its cores have use for.
 
     `retries` is how often a task is begun again whose process was killed.
     """

@@ -261,7 +261,7 @@ def test_a_negative_prompt_that_pushes_as_the_guide_does_is_closer_to_the_guide(
     project: Any, settings: Metrics
 ) -> None:
     to_empty = write_trace("unguided")
-    found = alignment_of("unguided", torch.arange(N), settings)
+    found = alignment_of("unguided", read_set(TRACES / "unguided"), torch.arange(N), settings)
     assert found is not None
     assert found.guide_over_empty is not None
     assert found.guide_over_empty.value == pytest.approx(float(1 - to_empty.mean()), rel=1e-4)

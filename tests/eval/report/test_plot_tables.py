@@ -4,6 +4,7 @@ import pytest
 from report_numbers import ARMS, comparison
 from report_study import SIGMAS, Inputs, study
 
+from eval.comparison.compare import read_traces
 from eval.comparison.plot_tables import COLUMNS, csv_bytes, direction_sizes, plot_tables
 from pipeline.results.comparison import Comparison
 
@@ -55,7 +56,7 @@ def test_guided_arms_have_the_mean_size_of_their_direction_at_every_step(
     monkeypatch.chdir(inputs.root)
     # Of picture k at step s it is (s + k) / 10.
     sizes = {"direction": [0.25, 0.35, 0.45, 0.55, 0.65], "sigma": list(SIGMAS)}
-    rows = direction_sizes(study())
+    rows = direction_sizes(study(), read_traces(study()))
     assert [(row["arm"], row["step"]) for row in rows] == [(arm, step) for arm in ARMS[1:] for step in range(5)]
     for name, values in sizes.items():
         assert [row[name] for row in rows] == pytest.approx(values * 2, abs=1e-5)

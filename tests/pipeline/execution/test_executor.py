@@ -86,7 +86,7 @@ def test_after_a_termination_no_task_is_begun(workers):
 @pytest.fixture
 def slow_project(networks_project, params):
     """A project folder that draws for some seconds."""
-    params["sampler"]["steps"] = 30
+    params["sampler"]["steps"] = 12
     params["generate"]["pictures"] = 64
     params["reference"]["pictures"] = 128
     (networks_project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))

@@ -178,7 +178,7 @@ def test_a_foreign_parquet_file_is_refused(tmp_path):
 
 
 def test_a_kill_loses_no_finished_shard_and_changes_no_byte(networks_project, params):
-    params["sampler"]["steps"] = 30
+    params["sampler"]["steps"] = 12
     params["generate"]["pictures"] = 64
     params["reference"]["pictures"] = 128
     (networks_project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
