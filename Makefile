@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# What a Python package brings as a pickle, converted once (eval/features/efficientnet.py).
+CONVERTED := models/extractors/efficientnet_lite0.safetensors
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_OFFLINE := 1
@@ -20,7 +22,7 @@ help: ## list the commands
 
 ##@ run
 
-repro: params ## generate, measure, compare, report and track the study; finished work is kept
+repro: params $(CONVERTED) ## generate, measure, compare, report and track the study; finished work is kept
 	@$(BIN)/python -m pipeline.integrity.recover
 	@$(BIN)/dvc repro
 	@echo "report: reports/index.html   numbers: dvc metrics show   runs: make mlflow"
@@ -28,7 +30,7 @@ repro: params ## generate, measure, compare, report and track the study; finishe
 params: $(READY) ## compose conf/ into params.yaml (OVERRIDES="key=value ...")
 	@$(BIN)/python -m pipeline.compose $(OVERRIDES)
 
-setup: $(READY) ## make the Python environment (.venv), once
+setup: $(READY) $(CONVERTED) ## make the Python environment (.venv), once
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"guidedrift needs Python 3.11 or later; $(PYTHON) is {v[0]}.{v[1]}")'
@@ -37,6 +39,9 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.lock
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
+
+$(CONVERTED): | $(READY)
+	@$(BIN)/python -m eval.features.efficientnet $@
 
 clean: ## delete what `make repro` made (not the environment, not mlflow.db)
 	rm -rf data plots reports .dvc/cache .dvc/tmp
@@ -66,7 +71,7 @@ publish: $(READY) ## study to the Hub (REPO=owner/name WHAT=dataset|models PRIVA
 ##@ develop
 
 # Two workers, each with the tests of whole files; libraries compute on one core, and whoever waits for another leaves it.
-test: $(READY) ## run the tests on two cores (WORKERS=4)
+test: $(READY) $(CONVERTED) ## run the tests on two cores (WORKERS=4)
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 test-slow: $(READY) ## run the simulations behind the statistics; takes minutes
@@ -77,7 +82,7 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-chaos: $(READY) ## kill `dvc repro` at 20 random moments (docs/reliability.md); takes minutes
+chaos: $(READY) $(CONVERTED) ## kill `dvc repro` at 20 random moments (docs/reliability.md); takes minutes
 	$(BIN)/python -m pytest -m slow -s tests/integration/test_chaos.py
 
 fuzz: $(READY) ## 100,000 hostile inputs of each kind; takes half an hour (FUZZ="1000 shards")
@@ -86,7 +91,7 @@ fuzz: $(READY) ## 100,000 hostile inputs of each kind; takes half an hour (FUZZ=
 audit: $(READY) ## known vulnerabilities in requirements.lock, if a database answers (AUDIT="...")
 	$(BIN)/python .ci/audit.py $(AUDIT)
 
-bench: $(READY) ## all benchmarks, on an idle machine; over an hour (BENCH="verify study")
+bench: $(READY) $(CONVERTED) ## all benchmarks, on an idle machine; over an hour (BENCH="verify study")
 	$(BIN)/python -m benchmarks $(BENCH)
 
 train: $(READY) ## train the embedded networks; resumes (models/tinybooru/README.md)

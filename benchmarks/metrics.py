@@ -182,12 +182,13 @@ def throughput(name: str, extractor: Extractor, files: list[bytes], batch: int, 
 
 
 def extraction() -> list[Result]:
-    """The embedded CLIP, and a ViT-S/14 of timm's with random weights through DINOv2's path at 224 pixels."""
+    """The embedded CLIP, EfficientNet-Lite0, and a ViT-S/14 of timm's with random weights through DINOv2's path."""
     # Not above: a process that measures memory should hold no networks' libraries.
     import timm
 
     from eval.features.clip import load_clip
     from eval.features.dinov2 import SIDE, DinoV2
+    from eval.features.efficientnet import load_efficientnet
     from pipeline.storage.shards import encode_png
     from pipeline.tinybooru.picture import draw, plan
 
@@ -198,9 +199,11 @@ def extraction() -> list[Result]:
     return [
         *throughput("embedded_clip", load_clip(Path("models/tinybooru/clip"), cpu), files, BATCH, 4),
         *throughput("dinov2_vits", DinoV2(vit, "random", cpu), files[:64], 16, 3),
+        *throughput("efficientnet_lite0", load_efficientnet(EFFICIENTNET, cpu, "make setup"), files[:256], BATCH, 3),
     ]
 
 
+EFFICIENTNET = Path("models/extractors/efficientnet_lite0.safetensors")
 PARTS: dict[str, Callable[[], list[Result]]] = {
     "frechet": frechet_ratio,
     "neighbours": neighbour_ratio,

@@ -26,6 +26,7 @@ BEFORE = "fb689ba"
 RUNNING = re.compile(r"Running stage '(?P<stage>[a-z_]+)(@[^']*)?'")
 MACHINE = f"{processor()}, {psutil.cpu_count()} cores, otherwise idle"
 WALL, CPU = 15 / 21, 32 / 42
+EFFICIENTNET = "models/extractors/efficientnet_lite0.safetensors"
 
 Times = dict[str, list[tuple[float, float]]]
 
@@ -73,8 +74,12 @@ def made(place: Path, name: str, revision: str) -> tuple[Path, Times]:
     folder = place / name
     subprocess.run(["git", "clone", "--quiet", str(Path.cwd()), str(folder)], check=True)  # noqa: S607  # users have git in PATH
     subprocess.run(["git", "checkout", "--quiet", revision], cwd=folder, check=True)  # noqa: S607
-    composing = [sys.executable, "-m", "pipeline.compose"]
-    subprocess.run(composing, cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, check=True)
+    commands = [["pipeline.compose"]]
+    if (folder / "eval/features/efficientnet.py").is_file():  # earlier revisions have no such extractor
+        commands.append(["eval.features.efficientnet", EFFICIENTNET])
+    for command in commands:
+        environment = {**os.environ, "PYTHONPATH": str(folder)}
+        subprocess.run([sys.executable, "-m", *command], cwd=folder, env=environment, check=True)
     return folder, stage_times(folder)
 
 

@@ -7,9 +7,9 @@ networks, or for missing weights of a score.
 """
 
 import json
+from pathlib import Path
 
 from eval.features.plain_text import plain_text
-from eval.needed_files import needed_files
 from pipeline.code_units import write_units
 from pipeline.errors import InputError, run_stage
 from pipeline.experiment import remember_params
@@ -19,7 +19,22 @@ from pipeline.preflight import check_arms, study_digests
 from pipeline.stage_arguments import stage_parser
 from pipeline.storage.digest_memory import remembered_sha256
 from pipeline.storage.files import write_atomically
+from pipeline.study.scorers import PREFERENCES, SINGLE_FILES
 from pipeline.study.study import Study, load_study
+
+
+def needed_files(study: Study) -> dict[Path, str]:
+    """The files that a study's images are measured with, each with what is said where it is missing."""
+    metrics = study.metrics
+    found: dict[Path, str] = {}
+    for extractor in study.features.extractors.values():
+        found |= extractor.kind.faults(extractor.weights, extractor.hub)
+    for name, folder in metrics.scorers.items():
+        found |= PREFERENCES[name].faults(folder)
+    for name, scorer in SINGLE_FILES.items():
+        if place := getattr(metrics, name):
+            found |= scorer.faults(place)
+    return found
 
 
 def check_measurable(study: Study) -> None:

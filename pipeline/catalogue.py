@@ -11,6 +11,8 @@ from pipeline.layout import CONF
 from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
 from pipeline.results.metrics import TABLE
 from pipeline.study.arm import METHODS
+from pipeline.study.extractors import EXTRACTORS
+from pipeline.study.scorers import SCORERS
 from pipeline.study.solvers import SOLVERS
 
 _LINE = 114
@@ -76,6 +78,16 @@ def metrics() -> dict[str, str]:
     }
 
 
+def extractor_kinds() -> dict[str, str]:
+    """The kinds of extractors."""
+    return {name: kind.line for name, kind in EXTRACTORS.items()}
+
+
+def scorer_kinds() -> dict[str, str]:
+    """The scorers that read files."""
+    return {name: kind.line for name, kind in SCORERS.items()}
+
+
 # What `python -m pipeline <list>` can show, with how it is chosen.
 LISTS: dict[str, tuple[str, Callable[[], dict[str, str]]]] = {
     "studies": ("make repro OVERRIDES=study=<name>", lambda: configurations("study")),
@@ -88,8 +100,10 @@ LISTS: dict[str, tuple[str, Callable[[], dict[str, str]]]] = {
     "texts": ("text=<name>", lambda: configurations("text")),
     "samplers": ("sampler.scheduler=<name>", samplers),
     "extractors": ("features=[<name>,...]", lambda: configurations("features")),
+    "extractor_kinds": ("model: <name> of an extractor", extractor_kinds),
     "scorers": ("scorers=[<name>,...]", lambda: configurations("scorers")),
     "metrics": ("measured in every study, but for scores by name; docs/metrics.md", metrics),
+    "scorer_kinds": ("a key of metrics.scorers or of metrics, with the place of its files", scorer_kinds),
     "guiders": ("post: {name: guider, guider: <name>} of an arm", guiders),
     "modules": ("each has --help", modules),
 }

@@ -5,10 +5,12 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+# What the default study measures with and git does not hold (eval/features/efficientnet.py).
+CONVERTED = Path("models/extractors/efficientnet_lite0.safetensors")
 
 
 def copy_repository(folder: Path) -> None:
-    """Copy what git tracks or would track to `folder`, as it is in the working tree."""
+    """Copy what git tracks or would track to `folder`, as it is here, and link what `make setup` converts."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -20,3 +22,5 @@ def copy_repository(folder: Path) -> None:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
+    if (ROOT / CONVERTED).is_file():
+        (folder / CONVERTED).symlink_to(ROOT / CONVERTED)

@@ -1,6 +1,7 @@
 """The Fréchet distance between two sets of features, and what it is made of (Heusel et al., 1706.08500)."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -123,6 +124,40 @@ class FrechetTo:
         found, (own, root) = _moments(x), self._moments_and_root
         spreads = found.covariance.trace(), own.covariance.trace()
         return _drift(found.mean, own.mean) + _covariance_part(*spreads, _root_trace(root, found.covariance))
+
+    def of_subsets(self, x: Tensor) -> Callable[[Tensor], float]:
+        """The distance of the rows `index` [K] of x [N, D], as a function of them, for resampling.
+
+        Of no more images than dimensions, all that is of size D is computed once: the means of a subset are
+        subtracted from its [K, K] products. Such a distance is that of a call but for 1e-6 of the spreads, since an
+        eigenvalue's root is taken; that of all rows is the call's own. Raises ValueError as a call does.
+        """
+        check_features(x, self._reference, 2, "Fréchet distances")
+        if len(x) > x.shape[1]:
+            return lambda index: self(x[index])
+        # Seen from the reference's mean, so that a subset's mean is its drift.
+        y = self._reference.double()
+        y_centred = y - y.mean(0)
+        y_spread = y_centred.square().sum() / (len(y) - 1)
+        moved = x.double() - y.mean(0)
+        products = moved @ moved.T  # [N, N]
+        cross = (moved - moved.mean(0)) @ y_centred.T  # [N, M]
+        cross = cross @ cross.T  # [N, N]
+
+        def distance(index: Tensor) -> float:
+            n = len(index)
+            if n in (len(x), 0, 1):
+                return self(x[index])
+            own = products[index][:, index]
+            drift = own.mean()
+            spread = (own.trace() - n * drift) / (n - 1)
+            gram = cross[index][:, index]
+            gram = gram - gram.mean(0) - gram.mean(1, keepdim=True) + gram.mean()
+            roots = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().sum()
+            root_trace = roots / math.sqrt((n - 1) * (len(y) - 1))
+            return float(drift) + _covariance_part(spread, y_spread, root_trace)
+
+        return distance
 
     def shift(self, x: Tensor) -> Shift:
         """What `decompose` says of x [N, D] and the reference, but for rounding. Raises ValueError as that does."""

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from eval.features.extractor import forward_precision, weights_digest
-from eval.needed_files import clip_files
 from pipeline.errors import InputError
+from pipeline.study.extractors import EXTRACTORS
 
 _TRAIN = "make train"
 
@@ -76,7 +76,7 @@ def load_clip(folder: Path, device: torch.device, fetch: str = _TRAIN) -> Clip:
     # Here and not above: it takes seconds to import, and most of what reads features loads no network.
     import open_clip
 
-    digest = weights_digest(clip_files(folder), fetch)
+    digest = weights_digest(EXTRACTORS["open_clip"].paths(folder), fetch)
     name = f"local-dir:{folder}"
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(name, device=device)

@@ -9,8 +9,8 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from eval.features.extractor import forward_precision, weights_digest
-from eval.needed_files import dinov2_files
 from pipeline.errors import InputError
+from pipeline.study.extractors import EXTRACTORS
 
 SIDE = 224
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -61,7 +61,7 @@ def load_dinov2(folder: Path, device: torch.device, fetch: str) -> DinoV2:
     # Here and not above: it takes seconds to import, and most of what reads features loads no network.
     import timm
 
-    digest = weights_digest(dinov2_files(folder), fetch)
+    digest = weights_digest(EXTRACTORS["dinov2"].paths(folder), fetch)
     try:
         # Of a folder's files timm takes model.safetensors first, never a pickle beside it.
         model = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0, img_size=SIDE)

@@ -8,13 +8,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from eval.features.clip import Clip, load_clip
-from eval.features.dinov2 import load_dinov2
+from eval.features.clip import Clip
 from eval.features.extractor import Extractor, embed_images
-from eval.features.inception import load_inception
 from eval.features.plain_text import plain_text
-from eval.features.pyramid import Pyramid
-from eval.needed_files import extractor_files
 from pipeline.code_units import unit_digests
 from pipeline.errors import InputError, printable
 from pipeline.execution.allocator import keep_freed_memory
@@ -51,15 +47,8 @@ class SetFeatures:
 def load_extractor(settings: ExtractorSettings, device: torch.device) -> Extractor:
     """The extractor that a study describes. Raises InputError, with the command that fetches missing weights."""
     keep_freed_memory()
-    path = Path(settings.weights)
-    _, fetch = extractor_files(settings)
-    if settings.model == "open_clip":
-        return load_clip(path, device, fetch)
-    if settings.model == "dinov2":
-        return load_dinov2(path, device, fetch)
-    if settings.model == "inception":
-        return load_inception(path, device)
-    return Pyramid(device)
+    load: Callable[[Path, torch.device, str], Extractor] = settings.kind.load()
+    return load(Path(settings.weights), device, settings.kind.command(settings.weights, settings.hub))
 
 
 def provenance_of(folder: AnyPath, name: str, extractor: Extractor) -> dict[str, str]:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from eval.features.extractor import weights_digest
 from pipeline.errors import InputError, run_stage
+from pipeline.study.extractors import EXTRACTORS
 
 DIMENSION = 2048
 
@@ -53,7 +54,7 @@ def load_inception(path: Path, device: torch.device, fetch: str | None = None) -
     # Here and not above: it takes seconds to import, and most of what reads features loads no network.
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    fetch = fetch or f"python -m eval.features.inception {path}"
+    fetch = fetch or EXTRACTORS["inception"].command(path)
     digest = weights_digest([path], fetch)
     try:
         tensors = load_file(path)

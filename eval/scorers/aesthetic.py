@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from eval.needed_files import missing_aesthetic_head
 from pipeline.errors import InputError, run_stage
+from pipeline.study.scorers import SINGLE_FILES
 
 # Scores from 1 to 10, about 5 for usual pictures.
 LAION_URL = "https://github.com/LAION-AI/aesthetic-predictor/raw/main/sa_0_4_vit_l_14_linear.pth"
@@ -59,7 +59,7 @@ def load_aesthetic_head(path: Path) -> AestheticHead:
         tensors = load_file(path)
         return AestheticHead(tensors["weight"], tensors["bias"].reshape(()))
     except FileNotFoundError:
-        raise InputError(missing_aesthetic_head(path)) from None
+        raise InputError(SINGLE_FILES["aesthetic_head"].faults(path)[path]) from None
     except (SafetensorError, KeyError, RuntimeError) as error:
         raise InputError(f"aesthetic head {path} cannot be read ({error}); restore it or train it anew") from None
 

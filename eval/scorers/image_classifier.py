@@ -11,7 +11,6 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from eval.needed_files import missing_classifier
 from pipeline.errors import InputError
 
 CANVAS = 64
@@ -51,7 +50,7 @@ def load_weights(network: Any, path: Path, name: str) -> None:
     try:
         network.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in load_file(path).items()})
     except FileNotFoundError:
-        raise InputError(missing_classifier(name, path)) from None
+        raise InputError(f"{name} {path} is missing; `make train` makes the embedded one") from None
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{name} {path} cannot be read ({reason}); restore it or train it anew") from None

@@ -20,8 +20,8 @@ from torchvision.transforms import v2
 from transformers import BertTokenizerFast, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
 from eval.features.extractor import forward_precision, weights_digest
-from eval.needed_files import preference_files
 from pipeline.errors import InputError
+from pipeline.study.scorers import PREFERENCES
 
 # Of the rewards of the authors' training pictures; what is published is (reward - mean) / std.
 _MEAN, _STD = 0.16717362830052426, 1.0333394966054072
@@ -78,9 +78,12 @@ class ImageReward:
         return (reward - _MEAN) / _STD  # type: ignore[no-any-return]
 
 
-def load_image_reward(folder: Path, device: torch.device) -> ImageReward:
-    """Load converted weights and BERT's tokenizer from a folder; sizes follow from the weights. Raises InputError."""
-    paths, fetch = preference_files("imagereward", folder)
+def load_image_reward(folder: Path, device: torch.device, fetch: str) -> ImageReward:
+    """Load converted weights and BERT's tokenizer from a folder, which `fetch` fills. Raises InputError.
+
+    Sizes follow from the weights.
+    """
+    paths = PREFERENCES["imagereward"].paths(folder)
     digest = weights_digest(paths, fetch)
     try:
         tensors = load_file(paths[0])

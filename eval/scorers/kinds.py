@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from eval.needed_files import missing_kind_prompts
 from pipeline.errors import InputError
+from pipeline.study.scorers import SINGLE_FILES
 
 KINDS = ("legit_human", "malformed_human", "object_or_scenery", "pattern")
 
@@ -37,7 +37,7 @@ def load_kind_prompts(path: Path) -> dict[str, list[str]]:
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise InputError(missing_kind_prompts(path)) from None
+        raise InputError(SINGLE_FILES["kind_prompts"].faults(path)[path]) from None
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no JSON ({error}); it maps each of {', '.join(KINDS)} to its prompts") from None
     if not isinstance(content, dict) or sorted(content) != sorted(KINDS):

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from eval.features.extractor import weights_digest
-from eval.needed_files import lpips_fetch
 from eval.statistics.clusters import prompt_clusters
 from pipeline.errors import InputError
+from pipeline.study.scorers import SINGLE_FILES
 
 BATCH = 16
 # A picture is compared with at most this many others of its prompt: all pairs of a prompt grow as its square.
@@ -32,7 +32,7 @@ def load_lpips(weights: Path, device: torch.device) -> tuple[Distance, str]:
     # Here and not above: it takes a second to import, and only studies with `metrics.lpips` have this number.
     from torchmetrics.functional.image.lpips import _LPIPS
 
-    fetch = lpips_fetch(weights)
+    fetch = SINGLE_FILES["lpips"].command(weights)
     digest = weights_digest([weights], fetch)
     network = _LPIPS(pretrained=True, net="vgg", pnet_rand=True)
     # torchmetrics cuts the convolutions into five slices and keeps torchvision's numbers as names.

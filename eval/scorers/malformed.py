@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 from timm.models.resnet import BasicBlock, ResNet
 
-from eval.needed_files import MALFORMED_CLASSIFIER
 from eval.scorers.image_classifier import load_weights, picture_logits
 
 
@@ -33,5 +32,5 @@ class MalformedClassifier:
 def load_classifier(path: Path, device: torch.device) -> MalformedClassifier:
     """Load the classifier from safetensors. Raises InputError."""
     network = build_classifier()
-    load_weights(network, path, MALFORMED_CLASSIFIER)
+    load_weights(network, path, "malformed-picture classifier")
     return MalformedClassifier(network, device)

@@ -22,9 +22,9 @@ from torch import Tensor
 from transformers import CLIPModel, CLIPProcessor
 
 from eval.features.extractor import forward_precision, weights_digest
-from eval.needed_files import preference_files
-from eval.scorers.image_reward import image_reward_tensors, load_image_reward
+from eval.scorers.image_reward import image_reward_tensors
 from pipeline.errors import InputError, run_stage
+from pipeline.study.scorers import PREFERENCES
 
 BATCH = 32
 
@@ -81,10 +81,9 @@ class HumanPreferenceScore:
         return torch.nn.functional.cosine_similarity(looks.float(), reads.float())
 
 
-def load_pickscore(folder: Path, device: torch.device) -> PickScore:
-    """Load a folder of transformers' CLIP. Raises InputError."""
-    paths, fetch = preference_files("pickscore", folder)
-    digest = weights_digest(paths, fetch)
+def load_pickscore(folder: Path, device: torch.device, fetch: str) -> PickScore:
+    """Load a folder of transformers' CLIP, which `fetch` fills. Raises InputError."""
+    digest = weights_digest(PREFERENCES["pickscore"].paths(folder), fetch)
     try:
         model, report = CLIPModel.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, output_loading_info=True
@@ -98,10 +97,9 @@ def load_pickscore(folder: Path, device: torch.device) -> PickScore:
     return PickScore(model.to(device).eval().requires_grad_(False), processor, digest, device)
 
 
-def load_hps(folder: Path, device: torch.device) -> HumanPreferenceScore:
-    """Load a folder that `convert` made of HPS v2.1. Raises InputError."""
-    paths, fetch = preference_files("hpsv2_1", folder)
-    digest = weights_digest(paths, fetch)
+def load_hps(folder: Path, device: torch.device, fetch: str) -> HumanPreferenceScore:
+    """Load a folder that `convert` made of HPS v2.1; `fetch` does that. Raises InputError."""
+    digest = weights_digest(PREFERENCES["hpsv2_1"].paths(folder), fetch)
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}", device=device)
         tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
@@ -110,18 +108,12 @@ def load_hps(folder: Path, device: torch.device) -> HumanPreferenceScore:
     return HumanPreferenceScore(model.eval().requires_grad_(False), preprocess, tokenizer, digest, device)
 
 
-LOADERS: dict[str, Callable[[Path, torch.device], Preference]] = {
-    "hpsv2_1": load_hps,
-    "imagereward": load_image_reward,
-    "pickscore": load_pickscore,
-}
-
-
 def load_preference(name: str, folder: Path, device: torch.device) -> Preference:
     """The preference model `name` from its folder. Raises InputError that names the command which fetches it."""
-    if name not in LOADERS:
-        raise InputError(f"preference score '{name}' is unknown; known ones: {', '.join(LOADERS)}")
-    return LOADERS[name](folder, device)
+    if name not in PREFERENCES:
+        raise InputError(f"preference score '{name}' is unknown; known ones: {', '.join(PREFERENCES)}")
+    load: Callable[[Path, torch.device, str], Preference] = PREFERENCES[name].load()
+    return load(folder, device, PREFERENCES[name].command(folder))
 
 
 def preference_scores(model: Preference, images: Iterable[Image.Image], prompts: Sequence[str]) -> Tensor:
@@ -156,7 +148,7 @@ def convert(name: str, checkpoint: Path, folder: Path, architecture: dict[str, A
         raise InputError(f"{checkpoint} holds no state_dict of tensors; is it the checkpoint of {name}?")
     folder.mkdir(parents=True, exist_ok=True)
     if name == "imagereward":
-        (weights, _), _ = preference_files(name, folder)
+        weights, _ = PREFERENCES[name].paths(folder)
         save_file(image_reward_tensors(tensors, checkpoint), weights)
         return
     configuration = {
@@ -168,7 +160,7 @@ def convert(name: str, checkpoint: Path, folder: Path, architecture: dict[str, A
             "resize_mode": "shortest",
         },
     }
-    (described, weights), _ = preference_files(name, folder)
+    described, weights = PREFERENCES[name].paths(folder)
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, weights)
     described.write_text(json.dumps(configuration, indent=2) + "\n")
 

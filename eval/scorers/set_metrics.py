@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eval.distances.frechet import FrechetTo
 from eval.distances.neighbour_deletions import deleted_recall_and_coverage
 from eval.distances.neighbours import neighbour_metrics
 from eval.statistics.bootstrap import bounded, mean_interval, statistic_interval, wilson_interval
@@ -58,6 +59,8 @@ def subsets_interval(
 ) -> Interval:
     """A statistic of images' values or vectors [N, ...] with its interval from random subsets."""
     ask = (settings.resamples, settings.level, settings.seed, clusters)
+    if isinstance(statistic, FrechetTo):  # which knows what its subsets have in common
+        return statistic_interval(statistic.of_subsets(values), len(values), *ask)
     return statistic_interval(lambda index: statistic(values[index]), len(values), *ask)
 
 

@@ -17,10 +17,13 @@ from pipeline.prompting.text_settings import TextSettings
 from pipeline.settings import Count, Name, Seed, Settings, inside_project, watched_path
 from pipeline.study.arm import Arm
 from pipeline.study.executor import Executor
+from pipeline.study.extractors import EXTRACTORS, ExtractorKind
 from pipeline.study.licences import EMBEDDED_LICENCE
+from pipeline.study.loadable import one_of
 from pipeline.study.model import Model
 from pipeline.study.plain_yaml import read_yaml
 from pipeline.study.sampler import Sampler
+from pipeline.study.scorers import PREFERENCES
 from pipeline.study.solvers import SOLVERS
 from pipeline.study.weaken import Lora
 
@@ -74,13 +77,13 @@ class Generate(Settings):
 
 
 class Extractor(Settings):
-    """One feature extractor: what kind of network, and where its weights lie.
+    """One feature extractor: its kind, one of EXTRACTORS, and where its weights lie.
 
-    `weights` is a folder (open_clip, dinov2) or a safetensors file (inception), and empty for the pyramid, which has
-    none. `hub` is the Hub's name of the folder, for the command that fetches it.
+    `weights` is a folder or a safetensors file, as the kind has it, and empty for a kind without weights. `hub` is the
+    Hub's name of the folder, for the command that fetches it.
     """
 
-    model: Literal["open_clip", "dinov2", "inception", "pyramid"]
+    model: Annotated[str, AfterValidator(one_of(EXTRACTORS))]
     weights: str = ""
     hub: str = ""
 
@@ -88,9 +91,14 @@ class Extractor(Settings):
 
     @model_validator(mode="after")
     def _weights_where_needed(self) -> "Extractor":
-        if (self.model == "pyramid") != (not self.weights):
+        if bool(self.kind.files) != bool(self.weights):
             raise ValueError(f"model {self.model} {'has no' if self.weights else 'needs'} weights")
         return self
+
+    @property
+    def kind(self) -> ExtractorKind:
+        """What is known of extractors of this kind."""
+        return EXTRACTORS[self.model]
 
 
 class Features(Settings):
@@ -103,7 +111,7 @@ class Features(Settings):
     def _primary_reads_prompts(self) -> "Features":
         if self.primary not in self.extractors:
             raise ValueError(f"primary '{self.primary}' is not one of the extractors: {', '.join(self.extractors)}")
-        if self.extractors[self.primary].model != "open_clip":
+        if not self.extractors[self.primary].kind.reads_prompts:
             raise ValueError(f"primary '{self.primary}' reads no prompts; the CLIP score needs an open_clip extractor")
         return self
 
@@ -123,10 +131,10 @@ class Metrics(Settings):
     resamples: Annotated[int, Field(ge=100, le=1_000_000)]
     level: Annotated[float, Field(gt=0.5, lt=1)]
     seed: Seed
-    aesthetic_head: str
-    malformed_classifier: str
-    kind_prompts: str
-    scorers: dict[Literal["hpsv2_1", "imagereward", "pickscore"], InsideProject] = Field(default_factory=dict)
+    aesthetic_head: Annotated[str, Field(min_length=1)]
+    malformed_classifier: Annotated[str, Field(min_length=1)]
+    kind_prompts: Annotated[str, Field(min_length=1)]
+    scorers: dict[Annotated[str, AfterValidator(one_of(PREFERENCES))], InsideProject] = Field(default_factory=dict)
     lpips: str = ""
 
     _paths = field_validator("aesthetic_head", "malformed_classifier", "kind_prompts", "lpips")(inside_project)

@@ -38,13 +38,14 @@ STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages
 
 @pytest.fixture
 def ready(networks_project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of two arms with random networks and all that measures."""
+    """A project of two arms with random networks and all that measures them, of which the repository holds each."""
     for name in ("clip", "aesthetic.safetensors", "malformed.safetensors", "kinds.json"):
         place = networks_project / "models/tinybooru" / name
         place.parent.mkdir(parents=True, exist_ok=True)
         source = ROOT / "models/tinybooru" / name
         shutil.copytree(source, place) if source.is_dir() else shutil.copy(source, place)
     change(lambda params: params.update(arms={name: params["arms"][name] for name in ("unguided", "cfg")}))
+    change(lambda params: params["features"]["extractors"].pop("efficientnet_lite0"))
     monkeypatch.setattr("sys.argv", ["preflight"])
     return networks_project
 
@@ -108,7 +109,7 @@ def test_pictures_of_another_machine_are_whole_and_those_of_other_libraries_are_
 LOADERS: dict[str, tuple[list[str], Callable[[Study], object]]] = {
     **{
         name: ([f"features=[clip,{name}]"], lambda s, name=name: load_extractor(s.features.extractors[name], CPU))
-        for name in ("clip_vit_l_14", "clip_vit_h_14", "dinov2", "inception")
+        for name in ("clip_vit_l_14", "clip_vit_h_14", "dinov2", "inception", "efficientnet_lite0")
     },
     **{
         name: ([f"scorers=[{name}]"], lambda s, name=name: load_preference(name, Path(s.metrics.scorers[name]), CPU))
@@ -130,7 +131,9 @@ def test_what_a_loader_would_miss_is_missed_before_the_first_picture(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides, load = LOADERS[name]
-    study = parse_study(compose(ROOT / "conf", overrides), "conf")
+    # Nothing else shall be missing, whatever is installed here.
+    alone = [] if any(one.startswith("features=") for one in overrides) else ["features=[clip]"]
+    study = parse_study(compose(ROOT / "conf", [*alone, *overrides]), "conf")
     if name != "clip":
         (tmp_path / "models").mkdir()
         (tmp_path / "models/tinybooru").symlink_to(ROOT / "models/tinybooru")

@@ -9,7 +9,7 @@ from repository_copy import ROOT
 UNSAFE_ARGUMENTS = {"trust_remote_code", "allow_pickle", "allow_dangerous_deserialization"}
 # Checkpoints that are published as pickles become safetensors by a command of their own; torch's restricted unpickler
 # reads tensors alone, and a test gives it a pickle that would run code (test_preference.py).
-CONVERTERS = {"eval/scorers/preference.py", "eval/scorers/aesthetic.py"}
+CONVERTERS = {"eval/features/efficientnet.py", "eval/scorers/preference.py", "eval/scorers/aesthetic.py"}
 # What `from_pretrained` reads for these is text: settings and vocabularies.
 WITHOUT_WEIGHTS = ("BertTokenizerFast", "CLIPProcessor", "CLIPTokenizer", "DDPMScheduler")
 

