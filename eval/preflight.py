@@ -37,6 +37,10 @@ def needed_files(study: Study) -> dict[Path, str]:
     return found
 
 
+# Files that a run names at most.
+_NAMED = 8
+
+
 def check_measurable(study: Study) -> None:
     """Raise InputError where a file that measures is missing, or LPIPS is asked for and no prompt repeats."""
     for path, fault in needed_files(study).items():
@@ -60,7 +64,8 @@ def main() -> None:
     study = load_study()
     changed = write_units(CODE)
     if changed:
-        print(f"preflight: code that changed since the last run: {', '.join(changed)}")
+        more = f" and {len(changed) - _NAMED} more files" if len(changed) > _NAMED else ""
+        print(f"preflight: code that changed since the last run: {', '.join(changed[:_NAMED])}{more}")
     check_measurable(study)
     digests = study_digests(study)
     check_arms(study)
