@@ -1,15 +1,16 @@
 """The Ray executor on a real cluster of two nodes on this machine."""
 
+import os
 import threading
 import time
 from functools import partial
-from pathlib import Path
 
 import pytest
 import ray
 from executor_jobs import dying_at_three, refusing
 from one_arm import generate
 from ray.cluster_utils import Cluster
+from repository_copy import ROOT
 
 from eval.features.extraction import Wanted, refresh
 from pipeline.errors import InputError
@@ -29,8 +30,8 @@ def cluster(environment, module_bucket):
     environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
     # Of workers; Ray's own is 15, which on a busy machine is next to nothing.
     environment.setenv("RAY_worker_niceness", "0")
-    # Where workers find the jobs of the tests.
-    environment.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    # Where workers find the jobs of the tests; the project's folder first, since tests/pipeline would pass for it.
+    environment.setenv("PYTHONPATH", os.pathsep.join(map(str, (ROOT, ROOT / "tests"))))
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
