@@ -1,10 +1,12 @@
 """Tokens and passwords stay out of configurations, errors and everything that is made of them."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from compositions import composed
 from repository_copy import ROOT
 
 from pipeline.compose import compose
@@ -31,8 +33,8 @@ def test_a_credential_is_found_and_never_shown(params: dict[str, Any], what: str
     assert secret not in str(raised.value)
 
 
-def test_the_default_study_holds_none(composed: str) -> None:
-    assert credential_in(composed) is None
+def test_the_default_study_holds_none() -> None:
+    assert credential_in(json.dumps(composed())) is None
 
 
 def test_values_of_secret_variables_and_passwords_in_addresses_are_looked_for() -> None:

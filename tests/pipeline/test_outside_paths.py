@@ -238,7 +238,14 @@ def test_every_key_of_free_text_is_known_to_this_test() -> None:
             "Arm.quality_preset",
             "DatasetPrompts.column",
         ),
-        *("Extractor.hub", "Model.licence", "Model.licence_link", "Sampler.scheduler", "Guider.guider"),
+        *(
+            "Extractor.hub",
+            "Extractor.model",
+            "Model.licence",
+            "Model.licence_link",
+            "Sampler.scheduler",
+            "Guider.guider",
+        ),
         *("GridPrompts.axes", "Perturb.layers", "DropLayers.layers", "ImageToImage.source"),
         "Guider.arguments",
     }
