@@ -26,6 +26,8 @@ BEFORE = "fb689ba"
 RUNNING = re.compile(r"Running stage '(?P<stage>[a-z_]+)(@[^']*)?'")
 MACHINE = f"{processor()}, {psutil.cpu_count()} cores, otherwise idle"
 WALL, CPU = 15 / 21, 32 / 42
+# The feature spaces that both have, so that both do the same.
+SPACES = ["features=[clip,pyramid]"]
 EFFICIENTNET = "models/extractors/efficientnet_lite0.safetensors"
 
 Times = dict[str, list[tuple[float, float]]]
