@@ -1,6 +1,7 @@
 """Stage `compare`: arm against arm, every arm against the baseline and the reference, and what that says."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,8 @@ def read_traces(study: Study) -> Traces:
     return {arm: read_set(TRACES / arm) for arm in study.arms}
 
 
-def compare(study: Study, traces: Traces | None = None) -> Comparison:
-    """The content of metrics/compare.json; `traces` are read unless given.
+def compare(study: Study, traces: Callable[[], Traces] | None = None) -> Comparison:
+    """The content of metrics/compare.json; `traces` reads them, once everything else fits.
 
     Raises InputError where an arm's numbers are missing or do not fit.
     """
@@ -69,9 +70,8 @@ def compare(study: Study, traces: Traces | None = None) -> Comparison:
     captions = reference_captions(reference)
     try:
         prompted = any(asked_prompts(study))
-        return compare_arms(
-            study, arms, prompt_numbers(study), prompted, reference, details, captions, traces or read_traces(study)
-        )
+        read = traces or partial(read_traces, study)
+        return compare_arms(study, arms, prompt_numbers(study), prompted, reference, details, captions, read)
     except (ValueError, ValidationError) as error:
         raise InputError(f"study '{study.name}' cannot be compared: {' '.join(str(error).split())}") from None
 
@@ -84,7 +84,7 @@ def compare_arms(
     reference: SetFeatures,
     details: dict[str, dict[str, Any]],
     captions: list[str],
-    traces: Traces,
+    traces: Callable[[], Traces],
 ) -> Comparison:
     """Every number of the comparison, of pairs with the numbers of their `prompts` [N].
 
@@ -137,7 +137,7 @@ def compare_arms(
         )
         for name, arm in tqdm(study.arms.items(), "compare with the reference", unit="arm", disable=None)
     ]
-    aligned = [alignment_of(name, traces[name], prompts, settings) for name in study.arms]
+    aligned = [alignment_of(name, trace, prompts, settings) for name, trace in traces().items()]
     n = study.generate.pictures
     floor = Floor.model_validate(
         {
@@ -215,10 +215,10 @@ def provenance(study: Study, reference: SetFeatures, measured: dict[str, Any]) -
 def main() -> None:
     stage_parser("eval.comparison.compare", __doc__).parse_args()
     study = load_study()
-    traces = read_traces(study)
+    traces = cache(partial(read_traces, study))
     content = compare(study, traces)
     write_atomically(COMPARISON, seal_json(content.model_dump_json(indent=2)))
-    for name, rows in {**plot_tables(content), "direction": direction_sizes(study, traces)}.items():
+    for name, rows in {**plot_tables(content), "direction": direction_sizes(study, traces())}.items():
         write_atomically(PLOTS / f"{name}.csv", csv_bytes(rows, COLUMNS[name]))
     print(f"compare: {len(study.arms)} arms against '{study.baseline}' in {COMPARISON}; plots in {PLOTS}/")
     for one in content.verdicts:
