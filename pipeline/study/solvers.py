@@ -71,6 +71,8 @@ SOLVERS: dict[str, Solver] = {
         reads_x0=False,
     ),
     "unipc": Solver("diffusers:UniPCMultistepScheduler"),
+    # Linear multistep of order 4, as in k-diffusion.
+    "lms": Solver("diffusers:LMSDiscreteScheduler", from_pure_noise=False, from_its_first=True),
 }
 
 

@@ -40,7 +40,7 @@ def test_a_shard_adds_the_time_of_its_batches_and_keeps_their_highest_memory() -
 
 def test_usage_is_kept_in_the_cost_file_and_an_older_file_is_measured_anew(tmp_path: Path) -> None:
     path = tmp_path / "cfg.json"
-    Cost(path, {"part-00000.parquet": "mark"}, 0).add("part-00000.parquet", BATCH)
+    Cost(path, {"part-00000.parquet": "mark"}, 0, {}).add("part-00000.parquet", BATCH)
     assert read_shard_costs(path) == {"part-00000.parquet": BATCH}
     content = json.loads(path.read_text())
     del content["shards"]["part-00000.parquet"]["cpu_seconds"]

@@ -11,6 +11,7 @@ from diffusers import (
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
+    LMSDiscreteScheduler,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
@@ -42,6 +43,7 @@ THEIRS = {
     "dpmsolver++_2m_sde": (DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++"}),
     "dpmsolver++_sde": (DPMSolverSDEScheduler, {"noise_sampler_seed": SEEDS}),
     "unipc": (UniPCMultistepScheduler, {}),
+    "lms": (LMSDiscreteScheduler, {}),
 }
 FLAGS = {"native": {}, "karras": {"use_karras_sigmas": True}, "exponential": {"use_exponential_sigmas": True}}
 # A sampler knows nothing of the network's kind: SDXL goes through each once, SD 1.x through all noise levels as well.
@@ -49,7 +51,7 @@ CASES = [
     *(("sd", name, "native", spacing) for name in THEIRS for spacing in ("leading", "trailing")),
     *(
         ("sd", name, levels, None)
-        for name in ("euler", "heun", "dpmsolver++", "dpmsolver++_2m_sde", "dpmsolver++_sde", "unipc")
+        for name in ("euler", "heun", "dpmsolver++", "dpmsolver++_2m_sde", "dpmsolver++_sde", "unipc", "lms")
         for levels in ("karras", "exponential")
     ),
     ("sd2", "ddim", "native", "leading"),
@@ -146,9 +148,9 @@ def test_rescale_is_that_of_the_pipeline(pair, phi):
 @pytest.mark.parametrize("clip_skip", [1, 2])
 def test_clip_skip_is_that_of_the_pipeline(pair, clip_skip):
     pipeline, network, encoder = pair
-    if not hasattr(pipeline.networks.text_encoder, "text_model"):
+    if not hasattr(pipeline.text_encoder, "text_model"):
         # diffusers 0.42 looks for the final norm where transformers before 5.6 had it, and fails without.
-        object.__setattr__(pipeline.networks.text_encoder, "text_model", pipeline.networks.text_encoder)
+        object.__setattr__(pipeline.text_encoder, "text_model", pipeline.text_encoder)
     skipping = replace(encoder, settings=encoder.settings.model_copy(update={"clip_skip": clip_skip}))
     setting = Sampler(scheduler="euler", steps=STEPS, spacing="leading")
     # Unguided, because diffusers skips layers for the prompt alone and reads the negative prompt without.

@@ -3,11 +3,15 @@
 import itertools
 import math
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.guidance.algebra import GUIDE, Guidance, Term
+from eval.comparison.alignment import trajectories
+from pipeline.guidance.algebra import GUIDE, Guidance, Perturbation, Prediction, Term
 from pipeline.guidance.scale_schedules import NoiseInterval
+from pipeline.guidance.trace import trace_rows
 from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.noise_path import RECTIFIED_FLOW, VARIANCE_PRESERVING
 from pipeline.sampling.sampler import sample
@@ -123,3 +127,40 @@ def test_image_to_image_begins_on_the_path():
     noise = (beginning.x - a * source) / b
     assert float(noise.std()) == pytest.approx(1, abs=0.02)
     assert abs(float((noise * source).mean())) < 0.02
+
+
+class Damaged(Mixture):
+    """A mixture that damage moves, for a second reference."""
+
+    def __call__(self, x, sigma, conditioning, texts=1, damage=None, timestep=None):
+        means = self.means if damage is None else tuple(mean / 2 for mean in self.means)
+        return Mixture(self.path, self.prediction_type, means)(x, sigma, conditioning)
+
+
+def aligned(path, kind, schedule):
+    """The alignment of two references along one path: noise levels [S], and by them norms [S, 2] and cosines [S]."""
+    networks = {"main": Damaged(path, kind), "guide": Mixture(path, kind, means=(-1.0, 1.0))}
+    damaged = Prediction("pag", "main", "prompt", Perturbation("pag", ("mid_block",)))
+    stepper = build_stepper(Sampler(scheduler="euler", steps=200), schedule, path)
+    _, trace = sample(networks, TEXT, Guidance(probes=(GUIDE, damaged)), stepper, 200, [0, 1])
+    columns = [{"image_id": [str(k)] * len(trace), **trace_rows(trace, k)} for k in range(2)]
+    found = trajectories(pa.concat_tables([pa.table(own) for own in columns]))
+    assert found is not None
+    return found.sigma, found.norms.mean(0), found.cosine("guide", "pag").mean(0)
+
+
+def test_alignment_means_the_same_noise_levels_on_both_paths():
+    """Both paths lead from the same noise through the same images with noise, so directions agree level by level."""
+    vp = {"num_train_timesteps": 1000, "beta_schedule": "linear", "prediction_type": "epsilon"}
+    flow_sigma, flow_norms, flow_cosines = aligned(RECTIFIED_FLOW, "flow_prediction", SCHEDULE)
+    sigma, norms, cosines = aligned(VARIANCE_PRESERVING, "epsilon", vp)
+    levels = np.geomspace(0.2, 5, 12)
+
+    def at(levels_of, values):
+        return np.interp(levels, levels_of[::-1], values[::-1])
+
+    assert np.ptp(at(sigma, cosines)) > 0.5, "a level ten per cent away would differ by 0.04"
+    np.testing.assert_allclose(at(flow_sigma, flow_cosines), at(sigma, cosines), atol=0.005)
+    for reference in range(2):
+        ours, theirs = at(flow_sigma, flow_norms[:, reference]), at(sigma, norms[:, reference])
+        np.testing.assert_allclose(ours, theirs, rtol=0.005)

@@ -209,6 +209,18 @@ def test_image_to_image_draws_no_random_number_that_its_start_was_drawn_with(sch
     stepper.step(stepper.scaled(beginning.x, at), beginning.x, at, beginning.generators)
 
 
+def test_a_multistep_solver_that_begins_later_begins_with_eulers_step():
+    """It knows one derivative then, whatever number its first step has among all."""
+    ends = []
+    for scheduler in ("euler", "lms"):
+        stepper = build_stepper(sampler(scheduler, "karras"), training_schedule().config)
+        start = FromImages(torch.ones(1, *SHAPE) / 2, 0.5)
+        x = start.begin(stepper, 12, [1], SHAPE, CPU).x
+        at = stepper.moments()[0]
+        ends.append(stepper.step(squeeze(stepper.scaled(x, at)), x, at, []))
+    torch.testing.assert_close(*ends)
+
+
 def test_noise_on_the_start_is_added_to_it():
     source = torch.zeros(2, *SHAPE)
     still = draw(sampler("euler", steps=4), lambda x: x, [1, 2], FromImages(source, 0.5))
