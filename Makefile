@@ -12,7 +12,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 OVERRIDES ?=
 PORT ?= 5000
 
-.PHONY: help setup params repro test test-slow chaos lint audit bench fuzz mlflow experiments label-studio label-demo publish train worldcheck lock clean
+.PHONY: help setup params repro test test-slow chaos lint audit bench fuzz mlflow experiments label-studio label-demo publish train gpu worldcheck lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -76,6 +76,9 @@ publish: $(READY) ## the study's dataset to the Hugging Face Hub (REPO=owner/nam
 
 train: $(READY) ## train the embedded networks again; resumes (see models/tinybooru/README.md)
 	$(BIN)/python -m models.tinybooru.train
+
+gpu: $(READY) ## train world 3's networks, time-boxed and resumable, on a GPU if there is one (SECONDS_OF_TRAINING=420)
+	$(BIN)/python -m models.tinybooru.gpu --out models/tinybooru/checkpoints/v3/out --state models/tinybooru/checkpoints/v3 --seconds $(or $(SECONDS_OF_TRAINING),420)
 
 worldcheck: $(READY) ## draw with the shipped networks and let the judge measure them (resumes; 74 minutes on two cores)
 	$(BIN)/python -m models.tinybooru.worldcheck
