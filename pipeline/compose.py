@@ -98,6 +98,10 @@ def main() -> None:
             f"reference.source={PICTURES}/<name> (docs/checkpoints.md)",
             file=sys.stderr,
         )
+    for extractor in study.features.extractors.values():
+        for path, fault in extractor.kind.faults(extractor.weights, extractor.hub).items():
+            if not path.is_file():
+                print(f"warning: {fault}", file=sys.stderr)
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     if not PARAMS.exists() or PARAMS.read_text("utf-8") != text:
         write_atomically(PARAMS, text.encode())

