@@ -28,7 +28,6 @@ MACHINE = f"{processor()}, {psutil.cpu_count()} cores, otherwise idle"
 WALL, CPU = 15 / 21, 32 / 42
 # The feature spaces that both have, so that both do the same.
 SPACES = ["features=[clip,pyramid]"]
-EFFICIENTNET = "models/extractors/efficientnet_lite0.safetensors"
 
 Times = dict[str, list[tuple[float, float]]]
 
@@ -76,12 +75,8 @@ def made(place: Path, name: str, revision: str) -> tuple[Path, Times]:
     folder = place / name
     subprocess.run(["git", "clone", "--quiet", str(Path.cwd()), str(folder)], check=True)  # noqa: S607  # users have git in PATH
     subprocess.run(["git", "checkout", "--quiet", revision], cwd=folder, check=True)  # noqa: S607
-    commands = [["pipeline.compose"]]
-    if (folder / "eval/features/efficientnet.py").is_file():  # earlier revisions have no such extractor
-        commands.append(["eval.features.efficientnet", EFFICIENTNET])
-    for command in commands:
-        environment = {**os.environ, "PYTHONPATH": str(folder)}
-        subprocess.run([sys.executable, "-m", *command], cwd=folder, env=environment, check=True)
+    composing = [sys.executable, "-m", "pipeline.compose", *SPACES]
+    subprocess.run(composing, cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, check=True)
     return folder, stage_times(folder)
 
 
