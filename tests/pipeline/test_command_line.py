@@ -80,7 +80,9 @@ def test_a_list_that_is_not_there_is_one_line_with_those_that_are() -> None:
 
 
 WAITING = """
-import sys, time
+import signal, sys, time
+# What a shell starts in the background ignores Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pipeline.errors import InputError, run_stage
 def stage():
     try:
