@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from benchmarks.record import Result, entry, processor, record
 from pipeline.layout import SETS, TRACES, TRAJECTORIES
 
-# When each arm was a stage of its own.
+# The last revision with one stage per arm.
 BEFORE = "fb689ba"
 RUNNING = re.compile(r"Running stage '(?P<stage>[a-z_]+)(@[^']*)?'")
 MACHINE = f"{processor()}, {psutil.cpu_count()} cores, otherwise idle"

@@ -8,7 +8,6 @@ executor, so that libraries and networks are loaded once per worker.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -241,7 +240,7 @@ def main() -> None:
         done = generate(study, [arguments.arm] if arguments.arm else list(study.arms), Places(), termination)
         generated, shards = (sum(values) for values in zip(*(vars(one).values() for one in done.values()), strict=True))
         termination.leave(f"a whole shard ({generated} generated in this run)")
-    where = SETS / arguments.arm if arguments.arm else Path(f"{SETS}/")
+    where = SETS / arguments.arm if arguments.arm else SETS
     print(
         f"generate: {len(done)} arms of {study.generate.pictures} images in {where} "
         f"({generated} of {shards} shards generated, {shards - generated} kept)"
