@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from eval.distances.neighbours import neighbour_metrics
 from eval.features.clip import clip_score, load_clip
-from eval.features.extraction import REFERENCE, SetFeatures, load_features
+from eval.features.extraction import REFERENCE, load_features
 from eval.features.plain_text import plain_text
+from eval.features.spaces import check_comparable, study_spaces
 from eval.scorers.aesthetic import load_aesthetic_head
 from eval.scorers.finish import finish
 from eval.scorers.kinds import KINDS, kind_probabilities, load_kind_prompts
@@ -24,7 +25,7 @@ from eval.scorers.lpips import Distance, check_repeats, load_lpips, within_promp
 from eval.scorers.malformed import load_classifier
 from eval.scorers.preference import Preference, load_preference, preference_scores
 from eval.scorers.realism import realism
-from eval.scorers.set_metrics import EVERYWHERE, PRIMARY_ALONE, loaded, set_metrics, subsets_interval
+from eval.scorers.set_metrics import EVERYWHERE, OF_CLIP, PRIMARY_ALONE, loaded, set_metrics, subsets_interval
 from eval.statistics.bootstrap import mean_interval
 from eval.statistics.clusters import prompt_clusters
 from pipeline.code_units import unit_digests
@@ -67,18 +68,6 @@ class ArmScores:
     provenance: dict[str, object]
 
 
-def check_comparable(arm: SetFeatures, reference: SetFeatures) -> None:
-    """Raise InputError where two feature files were not made by the same extractor."""
-    for key in ("extractor", "extractor_digest", "resize", "precision"):
-        if arm.provenance[key] != reference.provenance[key]:
-            raise InputError(
-                f"features differ in {key}: {arm.provenance[key]} and {reference.provenance[key]}; run `dvc repro`"
-            )
-    dimensions = [arm.images.shape[1], reference.images.shape[1]]
-    if dimensions[0] != dimensions[1]:
-        raise InputError(f"features differ in dimension: {dimensions[0]} and {dimensions[1]}; run `dvc repro`")
-
-
 class Scorers:
     """What a study scores images with, loaded once for all of its arms, on `device`.
 
@@ -89,7 +78,8 @@ class Scorers:
         settings = study.metrics
         self.classifier = load_classifier(Path(settings.malformed_classifier), device)
         self.head = load_aesthetic_head(Path(settings.aesthetic_head))
-        self.clip = load_clip(Path(study.features.extractors[study.features.primary].weights), device)
+        self.clip = load_clip(Path(study.features.extractors[study.features.clip].weights), device)
+        self.spaces = study_spaces(study)
         prompts = load_kind_prompts(Path(settings.kind_prompts))
         self.kinds = {kind: self.clip.embed_texts(texts) for kind, texts in prompts.items()}
         self.learned = LearnedScorers(settings, device)
@@ -165,19 +155,27 @@ def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScor
     """
     study.arm(arm)
     settings = study.metrics
-    features = load_features(FEATURES / arm / f"{study.features.primary}.safetensors")
-    reference = load_features(FEATURES / REFERENCE / f"{study.features.primary}.safetensors")
-    check_comparable(features, reference)
+    features, reference = (
+        {name: load_features(FEATURES / one / f"{name}.safetensors") for name in study.features.extractors}
+        for one in (arm, REFERENCE)
+    )
+    for name in features:
+        check_comparable(arm, features[name], reference[name])
     scorers = scorers or Scorers(study, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     pictures = read_set(SETS / arm, ["image_id", "pair_id", "image", "prompt"])
-    asked = load_features(FEATURES / study.baseline / f"{study.features.primary}.safetensors")
+    asked = load_features(FEATURES / study.baseline / f"{study.features.clip}.safetensors")
     pairs = read_set(SETS / study.baseline, ["pair_id", "prompt"])
     if pairs.column("pair_id") != pictures.column("pair_id") or len(asked.texts) != len(pairs):
         raise InputError(f"arms '{arm}' and '{study.baseline}' do not share their pairs; run `dvc repro`")
-    if pictures.column("image_id").to_pylist() != features.ids:
+    clip = features[study.features.clip]
+    if any(one.ids != pictures.column("image_id").to_pylist() for one in features.values()):
         raise InputError(f"features of '{arm}' belong to other pictures than {SETS / arm} holds; run `dvc repro`")
-    kinds = kind_probabilities(features.images, scorers.kinds, scorers.clip.logit_scale)
+    kinds = kind_probabilities(clip.images, scorers.kinds, scorers.clip.logit_scale)
     k = settings.precision_recall_k
+    vectors = {
+        space.name: (space(features[space.settings.extractor].images), space.reference) for space in scorers.spaces
+    }
+    primary = vectors[scorers.spaces[0].name]
     asked_for = [plain_text(prompt, study.text) for prompt in pairs.column("prompt").to_pylist()]
     learned = learned_scores(pictures, asked_for, settings, scorers.learned)
     clusters = prompt_clusters(pictures.column("prompt").to_pylist())
@@ -190,47 +188,50 @@ def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScor
     images = {
         # What the pair was asked for, the same text for every arm: an arm that drew another prompt, or none, would
         # otherwise be compared with the baseline on two texts.
-        "clip_score": clip_score(features.images, asked.texts),
-        "aesthetic": scorers.head(features.images),
+        "clip_score": clip_score(clip.images, asked.texts),
+        "aesthetic": scorers.head(clip.images),
         "p_malformed": scorers.classifier(shown("malformed")),
         **{f"kind_{kind}": kinds[:, column] for column, kind in enumerate(KINDS)},
-        "realism": realism(features.images, reference.images, k),
+        "realism": realism(*primary, k),
         **vars(finish(shown("finish"))),
-        "inside_reference": neighbour_metrics(features.images, reference.images, k, settings.density_coverage_k).inside,
+        "inside_reference": neighbour_metrics(*primary, k, settings.density_coverage_k).inside,
         **learned,
     }
     scored = [row for row in of_level("image") if row.column in images]
-    vectors = features.images, reference.images
     steps: dict[str, Callable[[], dict[str, Interval]]] = {
-        "distances and neighbours": lambda: set_metrics(EVERYWHERE, *vectors, settings, clusters),
-        "kernels": lambda: set_metrics(PRIMARY_ALONE, *vectors, settings, clusters),
+        "kernels": lambda: (
+            set_metrics(PRIMARY_ALONE, *primary, settings, clusters)
+            | set_metrics(OF_CLIP, clip.images, reference[study.features.clip].images, settings, clusters)
+        ),
         "scores of images": lambda: {
             row.name: of_images(row, images[row.column], settings, of_pairs.get(row.column, clusters)) for row in scored
         },
     }
-    further = {}
-    for name in study.features.extractors:
-        if name != study.features.primary:
-            ours, theirs = (load_features(FEATURES / folder / f"{name}.safetensors") for folder in (arm, REFERENCE))
-            check_comparable(ours, theirs)
-            further[name] = ours.images, theirs.images
-            steps[name] = partial(_of_extractor, name, ours.images, theirs.images, settings, clusters)
+    for name, both in vectors.items():
+        steps[name] = partial(_of_space, name, *both, settings, clusters)
     sets: dict[str, Interval] = {}
     with tqdm(total=len(steps), desc=f"score {arm}", unit="step", disable=None) as bar:
         for name, step in steps.items():
             bar.set_postfix_str(name)
             sets |= step()
             bar.update()
+    # Those of the primary space go by their own names, too.
+    sets |= {row.name: sets[f"{scorers.spaces[0].name}_{row.name}"] for row in EVERYWHERE}
     published = metric("fid_torchmetrics")
     points = {
-        f"{name}_{published.name}": loaded(published)(*space)
-        for name, space in further.items()
+        f"{name}_{published.name}": loaded(published)(features[name].images, reference[name].images)
+        for name in features
         if study.features.extractors[name].model == "inception"
     }
     provenance: dict[str, object] = {
-        **features.provenance,
-        "reference": reference.provenance["set"],
-        "reference_n": len(reference.ids),
+        **features[scorers.spaces[0].settings.extractor].provenance,
+        "space": scorers.spaces[0].name,
+        "spaces": {
+            space.name: {"extractor": space.settings.extractor, "explained": space.explained}
+            for space in scorers.spaces
+        },
+        "reference": reference[study.features.clip].provenance["set"],
+        "reference_n": len(reference[study.features.clip].ids),
         "precision_recall_k": settings.precision_recall_k,
         "density_coverage_k": settings.density_coverage_k,
         "intervals": {"resamples": settings.resamples, "level": settings.level, "seed": settings.seed},
@@ -242,7 +243,7 @@ def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScor
     return ArmScores(images, sets, points, provenance)
 
 
-def _of_extractor(
+def _of_space(
     name: str, arm: torch.Tensor, reference: torch.Tensor, settings: Metrics, clusters: torch.Tensor | None
 ) -> dict[str, Interval]:
     found = set_metrics(EVERYWHERE, arm, reference, settings, clusters)
@@ -266,6 +267,7 @@ def arm_inputs(study: Study, arm: str) -> str:
         {
             "features": spaces,
             "primary": study.features.primary,
+            "clip": study.features.clip,
             "metrics": settings.model_dump(),
             "text": study.text.model_dump(),
             "files": {path: remembered_sha256(Path(path)) for path in files if path and Path(path).is_file()},

@@ -17,9 +17,11 @@ from pipeline.results.interval import Interval
 from pipeline.results.metrics import Metric, of_level
 from pipeline.study.study import Metrics
 
-# In every feature space, and in the primary one alone. A number without an interval is no score (arm_scores.py).
+# In every feature space, in that of the study's CLIP, and in the primary one alone. A number without an interval is no
+# score (arm_scores.py).
 EVERYWHERE = [row for row in of_level("set") if row.every_space]
-PRIMARY_ALONE = [row for row in of_level("set") if not row.every_space and row.interval]
+OF_CLIP = [row for row in of_level("set") if row.of_clip]
+PRIMARY_ALONE = [row for row in of_level("set") if not (row.every_space or row.of_clip) and row.interval]
 
 
 def loaded(row: Metric) -> Callable[..., Any]:

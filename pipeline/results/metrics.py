@@ -52,7 +52,7 @@ class Metric:
     `compute` is `module:function`. Of level image it gives values [N], or loads what gives them; they lie in `column`
     of data/scores, and the set's number is their mean, or their median where the interval comes from subsets. They are
     `optional` where a study has them only if it asks for them. Of level set the function takes x [N, D] and reference
-    [M, D], in `every_space` or in the primary one alone:
+    [M, D], in `every_space`, in that of the study's CLIP where it is `of_clip`, or in the primary one alone:
     - subsets: `function(reference)` gives a function of x [n, D] to a float;
     - jackknife: `function(x, reference, groups [N], seed)` gives Replicates, of `groups` groups where the usual 64 are
       too dear;
@@ -73,6 +73,7 @@ class Metric:
     most: float | Literal["n"] = math.inf
     digits: int = 4
     every_space: bool = False
+    of_clip: bool = False
     together: bool = False
     groups: int | None = None
     optional: bool = False
@@ -98,7 +99,16 @@ class Metric:
     @property
     def measured(self) -> tuple[object, ...]:
         """What of the row determines the numbers; the rest is how they are shown."""
-        return self.name, self.interval, self.compute, self.least, self.most, self.every_space, self.groups
+        return (
+            self.name,
+            self.interval,
+            self.compute,
+            self.least,
+            self.most,
+            self.every_space,
+            self.of_clip,
+            self.groups,
+        )
 
     def bounds(self, n: int) -> tuple[float, float]:
         """What the interval of a set of `n` images is cut to."""
@@ -214,6 +224,7 @@ TABLE = (
         unit="thousandths of a squared discrepancy",
         compute="eval.distances.mmd:cmmd_replicates",
         shown=("further",),
+        of_clip=True,
     ),
     Metric(
         "mind",

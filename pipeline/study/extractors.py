@@ -11,11 +11,32 @@ from pipeline.study.loadable import THE_FILE_ITSELF, Loadable
 _HUB = "hf download {hub} --local-dir {place}"
 
 
+# The vectors of an extractor that reads prompts are a space of their own when scaled to length 1.
+UNIT = "_unit"
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """What sets are compared in: the vectors of one extractor, as they are or, in a `unit` space, of length 1."""
+
+    extractor: str
+    unit: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.extractor + UNIT * self.unit
+
+
 @dataclass(frozen=True)
 class ExtractorKind(Loadable):
     """A kind of extractor; one that `reads_prompts` embeds texts beside images, which the CLIP score needs."""
 
     reads_prompts: bool = False
+
+    @property
+    def in_units(self) -> tuple[bool, ...]:
+        """Whether its vectors are compared as they are, as unit vectors, or both ways."""
+        return (False, True) if self.reads_prompts else (False,)
 
 
 EXTRACTORS: dict[str, ExtractorKind] = {

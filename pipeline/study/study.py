@@ -17,7 +17,7 @@ from pipeline.prompting.text_settings import TextSettings
 from pipeline.settings import Count, Name, Seed, Settings, inside_project, watched_path
 from pipeline.study.arm import Arm
 from pipeline.study.executor import Executor
-from pipeline.study.extractors import EXTRACTORS, ExtractorKind
+from pipeline.study.extractors import EXTRACTORS, ExtractorKind, FeatureSpace
 from pipeline.study.licences import EMBEDDED_LICENCE
 from pipeline.study.loadable import one_of
 from pipeline.study.model import Model
@@ -102,17 +102,37 @@ class Extractor(Settings):
 
 
 class Features(Settings):
-    """The feature extractors by name. `primary` is the one whose numbers carry no prefix, and that shifts are in."""
+    """The feature extractors by name.
+
+    `clip` is the one that reads prompts: CLIP scores, kinds, tags and the aesthetic head are its. `primary` is the
+    space (see `spaces`) whose numbers carry no prefix.
+    """
 
     primary: Name
+    clip: Name
     extractors: dict[Name, Extractor]
 
+    @property
+    def spaces(self) -> list[FeatureSpace]:
+        """The spaces that sets are compared in, the primary one first.
+
+        Every extractor is one; that of a CLIP, in which lengths grow with what captions praise and blame, also as unit
+        vectors.
+        """
+        found = [FeatureSpace(name, unit) for name, own in self.extractors.items() for unit in own.kind.in_units]
+        return sorted(found, key=lambda space: space.name != self.primary)
+
     @model_validator(mode="after")
-    def _primary_reads_prompts(self) -> "Features":
-        if self.primary not in self.extractors:
-            raise ValueError(f"primary '{self.primary}' is not one of the extractors: {', '.join(self.extractors)}")
-        if not self.extractors[self.primary].kind.reads_prompts:
-            raise ValueError(f"primary '{self.primary}' reads no prompts; the CLIP score needs an open_clip extractor")
+    def _names_are_known(self) -> "Features":
+        if self.clip not in self.extractors:
+            raise ValueError(f"clip '{self.clip}' is not one of the extractors: {', '.join(self.extractors)}")
+        if not self.extractors[self.clip].kind.reads_prompts:
+            raise ValueError(f"clip '{self.clip}' reads no prompts; the CLIP score needs an open_clip extractor")
+        names = [space.name for space in self.spaces]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"extractor '{twice}' has the name of the unit vectors of another one; rename it")
+        if self.primary not in names:
+            raise ValueError(f"primary '{self.primary}' is not one of the feature spaces: {', '.join(names)}")
         return self
 
 
