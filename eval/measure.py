@@ -9,13 +9,13 @@ from functools import partial
 import torch
 from tqdm import tqdm
 
-from eval.features.extraction import REFERENCE, clear_features, refresh, study_features
+from eval.features.extraction import CONCEPT_SET, REFERENCE, clear_features, refresh, study_features
 from eval.scorers.arm_scores import Scorers, arm_inputs, holds_scores, score_arm, write_scores
 from pipeline.errors import InputError, run_stage
 from pipeline.execution.allocator import keep_freed_memory
 from pipeline.execution.executor import run_tasks, with_workers
 from pipeline.execution.termination import Termination
-from pipeline.layout import ASIDE, FEATURES, HEADLINES, METRICS, SCORES
+from pipeline.layout import ASIDE, CONCEPTS, FEATURES, HEADLINES, METRICS, SCORES
 from pipeline.stage_arguments import stage_parser
 from pipeline.storage.set_aside import set_aside
 from pipeline.study.executor import LocalExecutor
@@ -33,6 +33,8 @@ def measure(study: Study, arms: Sequence[str], termination: Termination | None =
     keep_freed_memory()
     # Scores compare an arm with the baseline's prompts and with the reference set.
     sets = list(dict.fromkeys([REFERENCE, study.baseline, *arms]))
+    if any(CONCEPTS.glob("*.parquet")):
+        sets.append(CONCEPT_SET)
     for name in sets:
         clear_features(study, name)
     refresh(study_features(study, sets), study.executor)
@@ -79,7 +81,8 @@ def main() -> None:
         arms = [arguments.arm]
     else:
         arms = list(study.arms)
-        set_aside(FEATURES, [REFERENCE, *arms], ASIDE)
+        real = [REFERENCE, *([CONCEPT_SET] if any(CONCEPTS.glob("*.parquet")) else [])]
+        set_aside(FEATURES, [*real, *arms], ASIDE)
         set_aside(SCORES, [f"{arm}.parquet" for arm in arms], ASIDE)
         for place in (METRICS / "detail", HEADLINES):
             set_aside(place, [f"{arm}.json" for arm in arms], ASIDE)

@@ -5,6 +5,8 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 CONF = Path("conf")
 REFERENCE_SET = Path("data/reference")
+# Real images with and without what negative prompts name.
+CONCEPTS = Path("data/concepts")
 CODE = Path("data/code")
 WEIGHTS = Path("data/weights.json")
 MEASURING = Path("data/measuring.json")

@@ -1,6 +1,7 @@
-"""The measurements of every arm, read from files and checked to fit: one extractor, one reference set, shared pairs."""
+"""The measurements of every arm, read and checked to fit: one instrument, one reference set, shared pairs."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,16 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from eval.comparison.named_concepts import TaggedImages
 from eval.comparison.paired_arms import ArmValues
-from eval.features.extraction import SetFeatures
+from eval.features.extraction import CONCEPT_SET, SetFeatures, load_features
+from eval.features.plain_text import plain_text
+from eval.features.spaces import Space, check_comparable
 from eval.scorers.kinds import KINDS
+from eval.scorers.tags import tags_of
 from eval.statistics.clusters import prompt_clusters
 from pipeline.errors import InputError
-from pipeline.layout import REFERENCE_SET, SCORES, SETS
+from pipeline.layout import CONCEPTS, FEATURES, REFERENCE_SET, SCORES, SETS
 from pipeline.results.comparison import Cost
 from pipeline.results.metrics import of_level
 from pipeline.storage.json_file import read_json_text
@@ -31,17 +36,7 @@ Arms = dict[str, ArmValues]
 
 def check_one_instrument(arm: str, features: SetFeatures, reference: SetFeatures, measured: dict[str, Any]) -> None:
     """Raise InputError where an arm's features or scores come from another extractor or reference set."""
-    for key in ("extractor", "extractor_digest", "resize", "precision"):
-        if features.provenance[key] != reference.provenance[key]:
-            raise InputError(
-                f"features of '{arm}' and of the reference differ in {key}: {features.provenance[key]} and "
-                f"{reference.provenance[key]}; run `dvc repro`"
-            )
-    if features.images.shape[1] != reference.images.shape[1]:
-        raise InputError(
-            f"features of '{arm}' have {features.images.shape[1]} dimensions, of the reference "
-            f"{reference.images.shape[1]}; run `dvc repro`"
-        )
+    check_comparable(arm, features, reference)
     for key, seen, wanted in (
         ("reference set", measured["reference"], reference.provenance["set"]),
         ("pictures", measured["set"], features.provenance["set"]),
@@ -50,8 +45,11 @@ def check_one_instrument(arm: str, features: SetFeatures, reference: SetFeatures
             raise InputError(f"the scores of '{arm}' have {key} {seen}, the features {wanted}; run `dvc repro`")
 
 
-def read_arms(study: Study, features: dict[str, SetFeatures]) -> Arms:
-    """Features and per-image scores of every arm, row k being pair k. Raises InputError where arms are no pairs."""
+def read_arms(study: Study, features: Mapping[str, SetFeatures], space: Space) -> Arms:
+    """Features in a space and per-image scores of every arm, row k being pair k.
+
+    `features` are those of the space's extractor. Raises InputError where arms are no pairs.
+    """
     learned = [*study.metrics.scorers, *(["lpips"] if study.metrics.lpips else [])]
     columns = list(dict.fromkeys(["image_id", "pair_id", *PAIRED_SCORES.values(), *NAMING, *KIND_COLUMNS, *learned]))
     arms: Arms = {}
@@ -62,7 +60,7 @@ def read_arms(study: Study, features: dict[str, SetFeatures]) -> Arms:
             raise InputError(f"scores of '{name}' belong to other pictures than its features; run `dvc repro`")
         pairs[name] = scores["pair_id"].to_pylist()
         own = {column: torch.tensor(scores[column].to_pylist(), dtype=torch.float64) for column in columns[2:]}
-        arms[name] = ArmValues(features[name].images.double(), own)
+        arms[name] = ArmValues(space(features[name].images).double(), own)
     for name, own_pairs in pairs.items():
         if own_pairs != pairs[study.baseline]:
             shared = len(set(own_pairs) & set(pairs[study.baseline]))
@@ -71,6 +69,30 @@ def read_arms(study: Study, features: dict[str, SetFeatures]) -> Arms:
                 f"do not share their pairs, only {shared}; run `dvc repro`"
             )
     return arms
+
+
+def tagged_images(study: Study, reference: SetFeatures, captions: Sequence[str], space: Space) -> TaggedImages:
+    """Real images in a space of the study's CLIP that are known to show what negative prompts name, or not.
+
+    Those drawn for the purpose where there are any, and the reference set with its captions otherwise. Raises
+    InputError where features and images do not belong together.
+    """
+    if not any(CONCEPTS.glob("*.parquet")):
+        shown = [frozenset(tags_of(caption)) for caption in captions]
+        return TaggedImages(space(reference.images), shown, torch.arange(len(captions)))
+    features = load_features(FEATURES / CONCEPT_SET / f"{study.features.clip}.safetensors")
+    check_comparable("images that show concepts", features, reference)
+    table = read_set(CONCEPTS, ["image_id", "subject", "concept"])
+    if table["image_id"].to_pylist() != features.ids:
+        raise InputError(f"features of {CONCEPT_SET} belong to other images than {CONCEPTS}; run `dvc repro`")
+    concepts = [frozenset({concept} - {""}) for concept in table["concept"].to_pylist()]
+    return TaggedImages(space(features.images), concepts, torch.tensor(table["subject"].to_pylist()))
+
+
+def named_by_negatives(study: Study) -> list[str]:
+    """What the arms' negative prompts name, tag by tag, in the order of the arms."""
+    texts = [plain_text(arm.used_negative, study.text) for arm in study.arms.values() if not arm.negative_from_prompt]
+    return list(dict.fromkeys(tag for text in texts for tag in tags_of(text)))
 
 
 def reference_captions(reference: SetFeatures) -> list[str]:

@@ -1,6 +1,7 @@
 """Stage `compare`: arm against arm, every arm against the baseline and the reference, and what that says."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -17,34 +18,38 @@ from eval.comparison.arm_measurements import (
     Arms,
     asked_prompts,
     check_one_instrument,
+    named_by_negatives,
     prompt_numbers,
     read_arms,
     read_cost,
     read_detail,
     reference_captions,
+    tagged_images,
 )
+from eval.comparison.feature_spaces import floors, in_space
 from eval.comparison.matched_strength import frontiers, sweeps
-from eval.comparison.paired_arms import arm_replicates
+from eval.comparison.named_concepts import TaggedImages, without_named
+from eval.comparison.paired_arms import ArmValues, arm_replicates
 from eval.comparison.plot_tables import COLUMNS, csv_bytes, direction_sizes, plot_tables
 from eval.comparison.shift import against_baseline, against_reference, kind_chances, permutations, tag_composition
 from eval.comparison.verdicts import alignment_answer, arm_verdicts
-from eval.distances.frechet import frechet_distance
 from eval.features.extraction import REFERENCE, SetFeatures, load_features
+from eval.features.spaces import Space, study_spaces
 from eval.scorers.kinds import KINDS
 from eval.scorers.tags import fit_tag_reader, tag_shares
-from eval.statistics.bootstrap import statistic_interval
-from eval.statistics.holm import holm
+from eval.statistics.holm import holm_by_question
 from eval.statistics.jackknife import deletions
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import COSTS, FEATURES, METRICS, PLOTS, TRACES
 from pipeline.preflight import study_digests
-from pipeline.results.comparison import COMPARISON, Alignment, ComparedArm, Comparison, Floor
+from pipeline.results.comparison import COMPARISON, Alignment, ComparedArm, ComparedSpace, Comparison, Floor
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import metric
 from pipeline.stage_arguments import stage_parser
 from pipeline.storage.files import file_digest, fingerprint, write_atomically
 from pipeline.storage.json_file import seal_json
 from pipeline.storage.shards import read_set
+from pipeline.study.extractors import FeatureSpace
 from pipeline.study.study import BESIDE_THE_NUMBERS, Metrics, Study, load_study
 
 Traces = Mapping[str, pa.Table]
@@ -60,39 +65,52 @@ def compare(study: Study, traces: Callable[[], Traces] | None = None) -> Compari
 
     Raises InputError where an arm's numbers are missing or do not fit.
     """
-    extractor = f"{study.features.primary}.safetensors"
-    features = {arm: load_features(FEATURES / arm / extractor) for arm in study.arms}
-    reference = load_features(FEATURES / REFERENCE / extractor)
+    extractors = study.features.extractors
+    features = {
+        name: {arm: load_features(FEATURES / arm / f"{name}.safetensors") for arm in study.arms} for name in extractors
+    }
+    reference = {name: load_features(FEATURES / REFERENCE / f"{name}.safetensors") for name in extractors}
     details = {arm: read_detail(METRICS / "detail" / f"{arm}.json") for arm in study.arms}
-    for name in study.arms:
-        check_one_instrument(name, features[name], reference, details[name]["provenance"])
-    arms = read_arms(study, features)
-    captions = reference_captions(reference)
+    for arm in study.arms:
+        for name in extractors:
+            check_one_instrument(arm, features[name][arm], reference[name], details[arm]["provenance"])
+    spaces = study_spaces(study)
+    arms = read_arms(study, features[spaces[0].settings.extractor], spaces[0])
+    captions = reference_captions(reference[study.features.clip])
+    in_units = next(one for one in spaces if one.settings == FeatureSpace(study.features.clip, unit=True))
+    measured = Measured(
+        features,
+        reference,
+        spaces,
+        details,
+        captions,
+        named_by_negatives(study),
+        tagged_images(study, reference[study.features.clip], captions, in_units),
+    )
     try:
         prompted = any(asked_prompts(study))
-        return compare_arms(
-            study,
-            arms,
-            prompt_numbers(study),
-            prompted,
-            reference,
-            details,
-            captions,
-            traces or partial(read_traces, study),
-        )
+        steps = traces or partial(read_traces, study)
+        return compare_arms(study, arms, prompt_numbers(study), prompted, measured, steps)
     except (ValueError, ValidationError) as error:
         raise InputError(f"study '{study.name}' cannot be compared: {' '.join(str(error).split())}") from None
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What is compared beside the arms' values: features by extractor, of arms and of the reference set, the spaces
+    (the primary one first), metrics/detail, the reference's captions, and what negative prompts name."""
+
+    features: Mapping[str, Mapping[str, SetFeatures]]
+    reference: Mapping[str, SetFeatures]
+    spaces: Sequence[Space]
+    details: Mapping[str, dict[str, Any]]
+    captions: Sequence[str]
+    named: Sequence[str]
+    tagged: TaggedImages
+
+
 def compare_arms(
-    study: Study,
-    arms: Arms,
-    prompts: Tensor,
-    prompted: bool,
-    reference: SetFeatures,
-    details: dict[str, dict[str, Any]],
-    captions: list[str],
-    traces: Callable[[], Traces],
+    study: Study, arms: Arms, prompts: Tensor, prompted: bool, measured: Measured, traces: Callable[[], Traces]
 ) -> Comparison:
     """Every number of the comparison, of pairs with the numbers of their `prompts` [N].
 
@@ -100,20 +118,35 @@ def compare_arms(
     few pictures, with their counts.
     """
     settings = study.metrics
+    clip, primary = measured.reference[study.features.clip], measured.spaces[0]
+    details = measured.details
     kept = deletions(prompts, settings.seed)
-    found = arm_replicates(arms, study.baseline, reference.images, settings.precision_recall_k, kept)
+    k = settings.precision_recall_k
+    found = {primary.name: arm_replicates(arms, study.baseline, primary.reference, k, kept, primary.name)}
     guided = [name for name in study.arms if name != study.baseline]
-    sweep_of = sweeps(study.arms)
     permuted = permutations(len(guided), settings.level)
+    in_spaces: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in guided}
+    vectors: dict[str, dict[str, Tensor]] = {}
+    for space in measured.spaces:
+        own = vectors[space.name] = {
+            name: space(one.images).double() for name, one in measured.features[space.settings.extractor].items()
+        }
+        if space.name not in found:
+            values = {name: ArmValues(one, {}) for name, one in own.items()}
+            found[space.name] = arm_replicates(values, study.baseline, space.reference, k, kept, space.name)
+        answers = in_space(own, study.baseline, found[space.name], prompts, settings, permuted)
+        for name, answer in answers.items():
+            in_spaces[name][space.name] = answer
+    of_primary = found[primary.name]
     against = {
         name: against_baseline(
-            arms[name], arms[study.baseline], found[name], found[study.baseline], prompts, settings, permuted
+            arms[name], arms[study.baseline], of_primary[name], of_primary[study.baseline], prompts, settings, permuted
         )
         for name in tqdm(guided, "compare with the baseline", unit="arm", disable=None)
     }
-    reader = fit_tag_reader(reference.images, captions, settings.seed)
+    reader = fit_tag_reader(clip.images, measured.captions, settings.seed)
     if reader is not None:
-        shares = {name: tag_shares(reader(arm.features)) for name, arm in arms.items()}
+        shares = {name: tag_shares(reader(one.images)) for name, one in measured.features[study.features.clip].items()}
         for name in guided:
             against[name]["tags"] = tag_composition(
                 reader, shares[name], shares[study.baseline], kept, prompts, settings
@@ -124,7 +157,12 @@ def compare_arms(
             name: {key: p for key, p in own.items() if key != metric("clip_score").asked.key}
             for name, own in p_values.items()
         }
-    adjusted = _adjusted(p_values)
+    adjusted = holm_by_question(p_values)
+    for name in guided:
+        against[name]["spaces"] = in_spaces[name]
+        against[name]["adjusted_p"] = {**in_spaces[name][primary.name]["adjusted_p"], **adjusted[name]}
+    in_units = next(one for one in measured.spaces if one.settings == FeatureSpace(study.features.clip, unit=True))
+    sweep_of = sweeps(study.arms)
     compared = [
         ComparedArm.model_validate(
             {
@@ -139,8 +177,10 @@ def compare_arms(
                 "cost": read_cost(COSTS / f"{name}.json"),
                 "kinds": dict(zip(KINDS, kind_chances(arms[name]).mean(0).tolist(), strict=True)),
                 "scores": details[name]["scores"],
-                "against_reference": against_reference(arms[name], found[name], reference, prompts, settings),
-                "against_baseline": {**against[name], "adjusted_p": adjusted[name]} if name in against else None,
+                "against_reference": against_reference(
+                    arms[name], of_primary[name], primary.reference, prompts, settings
+                ),
+                "against_baseline": against.get(name),
             }
         )
         for name, arm in tqdm(study.arms.items(), "compare with the reference", unit="arm", disable=None)
@@ -148,12 +188,19 @@ def compare_arms(
     steps = traces()
     aligned = [alignment_of(name, steps[name], prompts, settings) for name in study.arms]
     n = study.generate.pictures
-    floor = Floor.model_validate(
-        {
-            "fd": reference_floor(reference.images, n, settings),
-            "between_sets": reference_floor(reference.images[: 2 * n], n, settings),
-        }
-    )
+    spaces = [
+        ComparedSpace(
+            name=one.name,
+            extractor=one.settings.extractor,
+            unit=one.settings.unit,
+            components=one.components,
+            explained=one.explained,
+            digest=measured.reference[one.settings.extractor].provenance["extractor_digest"],
+            resize=measured.reference[one.settings.extractor].provenance["resize"],
+            floor=Floor.model_validate(floors(one.reference, n, settings)),
+        )
+        for one in measured.spaces
+    ]
     return Comparison.model_validate(
         {
             "study": study.name,
@@ -161,21 +208,24 @@ def compare_arms(
             "level": settings.level,
             "prompted": prompted,
             "arms": compared,
-            "floor": floor,
-            "reference_n": len(reference.ids),
-            "frontiers": frontiers(study.arms, study.baseline, found, settings.level, prompted),
+            "spaces": spaces,
+            "floor": spaces[0].floor,
+            "named": without_named(
+                in_units.name,
+                measured.named,
+                measured.tagged,
+                vectors[in_units.name],
+                study.baseline,
+                in_units.reference,
+                kept,
+                settings.level,
+            ),
+            "reference_n": len(clip.ids),
+            "frontiers": frontiers(study.arms, study.baseline, of_primary, settings.level, prompted),
             "alignment": [one for one in aligned if one is not None],
-            "verdicts": arm_verdicts(compared, study.baseline, floor, settings.level),
-            "provenance": provenance(study, reference, details[study.baseline]["provenance"]),
+            "verdicts": arm_verdicts(compared, study.baseline, spaces, settings.level),
+            "provenance": provenance(study, clip, details[study.baseline]["provenance"]),
         }
-    )
-
-
-def reference_floor(reference: Tensor, n: int, settings: Metrics) -> Interval:
-    """The Fréchet distance that the first `n` real pictures have from the others: what a perfect arm would get."""
-    ours, others = reference[:n], reference[n:]
-    return statistic_interval(
-        lambda index: frechet_distance(ours[index], others), n, settings.resamples, settings.level, settings.seed
     )
 
 
@@ -233,13 +283,6 @@ def main() -> None:
     for one in content.verdicts:
         said = "; ".join(f"{answer.topic.lower()}: {answer.verdict}" for answer in one.verdicts)
         print(f"  {one.arm}: {said}")
-
-
-def _adjusted(p_values: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """{arm: {question: p}} after Holm's correction of each question over the arms."""
-    questions = next(iter(p_values.values()), {})
-    by_question = {question: holm({arm: own[question] for arm, own in p_values.items()}) for question in questions}
-    return {arm: {question: by_question[question][arm] for question in questions} for arm in p_values}
 
 
 def _steps(steps: list[tuple[float, Interval]]) -> list[dict[str, Any]]:

@@ -25,14 +25,15 @@ class ArmValues:
 
 
 def arm_replicates(
-    arms: Mapping[str, ArmValues], baseline: str, reference: Tensor, k: int, kept: list[Tensor]
+    arms: Mapping[str, ArmValues], baseline: str, reference: Tensor, k: int, kept: list[Tensor], space: str = ""
 ) -> dict[str, dict[str, Replicates]]:
     """For every arm: `fd`, `drift`, `contraction`, `spread_ratio`, `precision` and `recall` (of k neighbours) against
     the reference set [M, D], the same from the baseline under `shift_...`, and the mean of every score over the
     pictures that have it. `fd_for_differences` is `fd` with the replicates that differences of arms need: they cover
     better without the jackknife's bias, a single arm's distance, skewed as it is, with it (docs/statistics.md).
 
-    The reference set is held fixed. Raises ValueError for arms of unequal size and for features that do not fit.
+    The reference set is held fixed; `space` names what progress is shown of. Raises ValueError for arms of unequal size
+    and for features that do not fit.
     """
     sizes = {name: len(arm.features) for name, arm in arms.items()}
     if len(set(sizes.values())) > 1:
@@ -74,5 +75,5 @@ def arm_replicates(
         )
         return found
 
-    bar = tqdm(arms.items(), "leave groups out", unit="arm", disable=None)
+    bar = tqdm(arms.items(), f"leave groups out {space}".rstrip(), unit="arm", disable=None)
     return {name: measured(arm) for name, arm in bar}

@@ -1,7 +1,10 @@
 """What the numbers say about each arm, in words; undecided where they leave it open.
 
-A word about the direction of a change needs a p-value below 1 - level after Holm's correction over the arms.
+A word about the direction of a change needs a p-value below 1 - level after Holm's correction over the arms. What is
+asked about distributions is asked in every feature space, and answered with what the spaces agree on.
 """
+
+from collections.abc import Callable, Mapping
 
 from eval.notation import number, p_value, quoted
 from pipeline.results.comparison import (
@@ -9,22 +12,32 @@ from pipeline.results.comparison import (
     Alignment,
     ArmVerdicts,
     ComparedArm,
-    Floor,
+    ComparedSpace,
     Verdict,
 )
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import metric
 
 UNDECIDED = "undecided"
+DEPENDS = "depends on the space"
 # The cosine of directions that are called the same: less than a fifth of the one's square is outside the other.
 SAME = 0.9
 
 
-def arm_verdicts(arms: list[ComparedArm], baseline: str, floor: Floor, level: float) -> list[ArmVerdicts]:
-    """For each guided arm, in order: does it shift, contract, come closer, raise quality, and at what cost?"""
+def arm_verdicts(
+    arms: list[ComparedArm],
+    baseline: str,
+    spaces: list[ComparedSpace],
+    level: float,
+    reason: Callable[[str], str] = lambda _space: "",
+) -> list[ArmVerdicts]:
+    """For each guided arm, in order: does it shift, contract, come closer, raise quality, and at what cost?
+
+    `reason` says what a feature space answers to most, "" where that is not known.
+    """
     base = next(arm for arm in arms if arm.arm == baseline)
     return [
-        ArmVerdicts(arm=arm.arm, verdicts=_answers(arm, arm.against_baseline, base, floor, 1 - level))
+        ArmVerdicts(arm=arm.arm, verdicts=_answers(arm, arm.against_baseline, base, spaces, 1 - level, reason))
         for arm in arms
         if arm.against_baseline is not None
     ]
@@ -37,58 +50,99 @@ def verdict(interval: Interval, p: float, alpha: float, neutral: float, above: s
     return above if interval.value > neutral else below
 
 
-def _answers(
-    arm: ComparedArm, against: AgainstBaseline, base: ComparedArm, floor: Floor, alpha: float
-) -> list[Verdict]:
-    def answer(topic: str, word: str, numbers: str, question: str | None = None) -> Verdict:
-        p = "" if question is None else f"; p {p_value(against.adjusted_p[question])}"
-        return Verdict(topic=topic, verdict=word, numbers=numbers + p, decided=word != UNDECIDED)
+def agreed(words: Mapping[str, str], reason: Callable[[str], str]) -> tuple[str, str]:
+    """What the words of the feature spaces say together, and where they contradict each other, why."""
+    decided = {space: word for space, word in words.items() if word != UNDECIDED}
+    distinct = list(dict.fromkeys(decided.values()))
+    if not distinct:
+        return UNDECIDED, ""
+    if len(distinct) == 1:
+        most = "" if len(decided) == len(words) else f" (in {len(decided)} of {len(words)} feature spaces)"
+        return distinct[0] + most, ""
+    by_word = (f"{word} in {_and([space for space in decided if decided[space] == word])}" for word in distinct)
+    return f"{DEPENDS}: {', '.join(by_word)}", "; ".join(said for space in decided if (said := reason(space)))
 
-    def changed(name: str, interval: Interval, numbers: str) -> Verdict:
+
+def _answers(
+    arm: ComparedArm,
+    against: AgainstBaseline,
+    base: ComparedArm,
+    spaces: list[ComparedSpace],
+    alpha: float,
+    reason: Callable[[str], str],
+) -> list[Verdict]:
+    floor, primary = spaces[0].floor, spaces[0].name
+
+    def in_spaces(name: str, field: str, numbers: str) -> Verdict:
+        question = metric(name).asked
+        words = {}
+        for space, own in against.spaces.items():
+            interval: Interval = getattr(own, field)
+            words[space] = verdict(
+                interval, own.adjusted_p[question.key], alpha, question.neutral, question.above, question.below
+            )
+        together, why = agreed(words, reason)
+        least = against.spaces[primary].detectable[question.key]
+        said = (
+            f"in {primary}: {numbers}; p {p_value(against.adjusted_p[question.key])}; decided in four of five "
+            f"repetitions from {number(least, 2)} on"
+        )
+        return Verdict(
+            topic=question.topic,
+            verdict=together,
+            numbers=f"{said}. {why[:1].upper()}{why[1:]}" if why else said,
+            decided=together != UNDECIDED,
+            spaces=words,
+        )
+
+    def changed(name: str, interval: Interval) -> Verdict:
         question = metric(name).asked
         p = against.adjusted_p[question.key]
         word = verdict(interval, p, alpha, question.neutral, question.above, question.below)
-        return answer(question.topic, word, numbers, question.key)
+        numbers = f"mean {metric(name).in_words} changes by {quoted(interval, signed=True)}; p {p_value(p)}"
+        return Verdict(topic=question.topic, verdict=word, numbers=numbers, decided=word != UNDECIDED)
 
-    shift = metric("shift_fd").asked
-    shifts = shift.above if against.adjusted_p[shift.key] < alpha else UNDECIDED
     own, other = arm.scores["fd"], base.scores["fd"]
+    share = against.drift.value / against.fd.value if against.fd.value else 0
     answers = [
-        answer(
-            shift.topic,
-            shifts,
+        in_spaces(
+            "shift_fd",
+            "shift",
             f"FD to {base.arm} {quoted(against.fd)}, of two sets of real pictures {quoted(floor.between_sets)}; "
-            "the drift of the mean is "
-            f"{against.drift.value / against.fd.value if against.fd.value else 0:.0%} of it; "
+            f"the drift of the mean is {share:.0%} of it; "
             f"a classifier tells the two apart with AUC {quoted(against.two_sample.auc)}; MMD",
-            shift.key,
         ),
-        changed(
+        in_spaces(
             "shift_spread_ratio",
-            against.spread_ratio,
+            "spread_ratio",
             f"spread {quoted(against.spread_ratio)} times that of {base.arm}",
         ),
-        changed(
+        in_spaces(
             "fd",
-            against.reference_fd,
+            "distance",
             f"FD to the reference set {quoted(own)}, {base.arm} {quoted(other)}, "
             f"real pictures {quoted(floor.fd)}, difference {quoted(against.reference_fd, signed=True)}",
         ),
+        in_spaces(
+            "recall",
+            "variety",
+            f"recall {quoted(arm.scores['recall'])}, {base.arm} {quoted(base.scores['recall'])}, "
+            f"difference {quoted(against.spaces[primary].variety, signed=True)}",
+        ),
         *(
-            changed(name, change, f"mean {metric(name).in_words} changes by {quoted(change, signed=True)}")
+            changed(name, change)
             for name, change in (("aesthetic", against.aesthetic), ("malformed", against.malformed))
         ),
     ]
     # Pairs that were asked for nothing have nothing to follow.
     if metric("clip_score").asked.key in against.adjusted_p:
-        answers.append(
-            changed(
-                "clip_score",
-                against.clip_score,
-                f"{metric('clip_score').in_words} changes by {quoted(against.clip_score, signed=True)}",
-            )
-        )
+        answers.append(changed("clip_score", against.clip_score))
     return [*answers, _cost(arm, base)]
+
+
+def _and(names: list[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _cost(arm: ComparedArm, base: ComparedArm) -> Verdict:

@@ -17,7 +17,7 @@ from pipeline.execution.allocator import keep_freed_memory
 from pipeline.execution.executor import local_devices, run_tasks, runs_here
 from pipeline.execution.jobs import Job
 from pipeline.execution.termination import Termination
-from pipeline.layout import FEATURES, REFERENCE_SET, SETS
+from pipeline.layout import CONCEPTS, FEATURES, REFERENCE_SET, SETS
 from pipeline.prompting.text_settings import TextSettings
 from pipeline.storage.files import fingerprint, remove_leftovers, write_atomically
 from pipeline.storage.images import DAMAGED, decode_picture, open_picture
@@ -29,6 +29,8 @@ from pipeline.study.study import Extractor as ExtractorSettings
 from pipeline.study.study import Study
 
 REFERENCE = "reference"
+# The features of the real images that show concepts (pipeline/tinybooru/concepts.py).
+CONCEPT_SET = "concepts"
 
 
 @dataclass(frozen=True)
@@ -212,17 +214,20 @@ def _embedder(
 
 
 def study_features(study: Study, sets: Sequence[str]) -> list[Wanted]:
-    """The feature files of some of a study's sets: arms by name, or the reference set (REFERENCE)."""
+    """The feature files of some of a study's sets: arms by name, the reference set (REFERENCE), or the real images
+    that show concepts (CONCEPT_SET), which only the CLIP reads."""
+    real = {REFERENCE: REFERENCE_SET, CONCEPT_SET: CONCEPTS}
     return [
         Wanted(
-            REFERENCE_SET if name == REFERENCE else SETS / name,
+            real.get(name, SETS / name),
             extractor,
             settings,
             FEATURES / name / f"{extractor}.safetensors",
-            None if name == REFERENCE else study.text,
+            None if name in real else study.text,
         )
         for name in sets
         for extractor, settings in study.features.extractors.items()
+        if name != CONCEPT_SET or extractor == study.features.clip
     ]
 
 

@@ -44,6 +44,11 @@ class TagReader:
         return torch.stack(columns, 1)
 
 
+def tags_of(text: str) -> list[str]:
+    """The tags that a caption or a prompt lists, in order."""
+    return [tag for part in text.split(",") if (tag := part.strip())]
+
+
 def fit_tag_reader(features: Tensor, captions: Sequence[str], seed: int) -> TagReader | None:
     """Classifiers of the tags in the captions of reference pictures with `features` [M, D].
 
@@ -53,7 +58,7 @@ def fit_tag_reader(features: Tensor, captions: Sequence[str], seed: int) -> TagR
     check_features(features, features, 2, "tag classifiers")
     if len(captions) != len(features):
         raise ValueError(f"tag classifiers need a caption a picture, found {len(captions)} and {len(features)}")
-    shown = [{tag.strip() for tag in caption.split(",")} - {""} for caption in captions[:MOST_PICTURES]]
+    shown = [set(tags_of(caption)) for caption in captions[:MOST_PICTURES]]
     x = features[:MOST_PICTURES].double().cpu().numpy()
     counts = Counter(tag for tags in shown for tag in tags)
     frequent = [tag for tag, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]

@@ -17,3 +17,10 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p))
         adjusted[name] = largest
     return {name: adjusted[name] for name in p_values}
+
+
+def holm_by_question(p_values: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """{arm: {question: p}} after Holm's correction of each question over the arms, all of which have the same ones."""
+    questions = next(iter(p_values.values()), {})
+    corrected = {question: holm({arm: own[question] for arm, own in p_values.items()}) for question in questions}
+    return {arm: {question: corrected[question][arm] for question in questions} for arm in p_values}

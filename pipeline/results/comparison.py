@@ -66,6 +66,25 @@ class TagComposition(Composition):
     changed: list[TagChange]
 
 
+class InSpace(_Record):
+    """An arm against the baseline in one feature space.
+
+    `shift` is the Fréchet distance to the baseline, `drift` the part of it that is between the means, `spread_ratio`
+    the arm's variance over the baseline's. `distance` and `variety` are differences, arm minus baseline: of the Fréchet
+    distances to the reference set, and of the recalls. `adjusted_p` are the p-values by question after Holm's
+    correction over the arms. `detectable` is, by question, the smallest effect that so many images show: one that is
+    decided in four of five repetitions.
+    """
+
+    shift: Interval
+    drift: Interval
+    spread_ratio: Interval
+    distance: Interval
+    variety: Interval
+    adjusted_p: dict[str, Finite]
+    detectable: dict[str, Finite]
+
+
 class AgainstBaseline(_Record):
     """An arm against the baseline: fd = drift + contraction, and paired differences, arm minus baseline.
 
@@ -73,7 +92,8 @@ class AgainstBaseline(_Record):
     those of the paired displacement, `within_prompt` the ratio of the spreads within a prompt (None where too few
     prompts repeat), and `adjusted_p` the p-values by question, after Holm's correction over the arms. `lpips` is the
     difference of LPIPS within a prompt and `preferences` those of the learned scores that the study asks for; `tags` is
-    None where the reference set's captions hold no tags that features can tell.
+    None where the reference set's captions hold no tags that features can tell. `spaces` answers the questions about
+    distributions in every feature space, the primary one first, in which all of the above is measured.
     """
 
     fd: Interval
@@ -94,6 +114,7 @@ class AgainstBaseline(_Record):
     lpips: Interval | None = None
     preferences: dict[str, Interval] = Field(default_factory=dict)
     adjusted_p: dict[str, Finite]
+    spaces: dict[str, InSpace]
 
     @property
     def intervals(self) -> dict[str, Interval]:
@@ -235,12 +256,17 @@ class Alignment(_Record):
 
 
 class Verdict(_Record):
-    """One answer about an arm: what was asked, the verdict, and the numbers behind it."""
+    """One answer about an arm: what was asked, the verdict, and the numbers behind it.
+
+    `spaces` has the answer in each feature space where the question is about distributions; the verdict is what they
+    agree on.
+    """
 
     topic: str
     verdict: str
     numbers: str
     decided: bool
+    spaces: dict[str, str] = Field(default_factory=dict)
 
 
 class ArmVerdicts(_Record):
@@ -259,6 +285,60 @@ class Floor(_Record):
 
     fd: Interval
     between_sets: Interval
+
+
+class ComparedSpace(_Record):
+    """A feature space: its extractor, what of it is compared, and what real images in the place of an arm get in it.
+
+    `components` is None where all dimensions are; `explained` the share of the reference set's variance that it has.
+    """
+
+    name: str
+    extractor: str
+    unit: bool
+    components: int | None
+    explained: Finite
+    digest: str
+    resize: str
+    floor: Floor
+
+
+class ArmWithoutNamed(_Record):
+    """What of an arm's shift and distance stays when a concept is taken out of the feature space.
+
+    `shift` and `distance` (to the reference set) are with it, `shift_without` and `distance_without` without;
+    `named_share` is the share of the shift that goes.
+    """
+
+    shift: Interval
+    shift_without: Interval
+    distance: Interval
+    distance_without: Interval
+    named_share: Interval
+
+
+class RemovedConcept(_Record):
+    """A concept taken out of a feature space, or all of them: by `directions` of it, which hold `energy` of what the
+    concept does to real images, and `variance` of the reference set's: about as much would go of any other shift."""
+
+    concept: str
+    directions: int
+    energy: Finite
+    variance: Finite
+    arms: dict[Name, ArmWithoutNamed]
+
+
+class NamedConcepts(_Record):
+    """How much of each arm's shift is what negative prompts name: `named` by them and shown by tagged real images.
+
+    `unknown` are names that no image is known to show. `space` is that of the CLIP's unit vectors.
+    """
+
+    space: str
+    dimensions: int
+    named: list[str]
+    unknown: list[str]
+    removed: list[RemovedConcept]
 
 
 class Provenance(_Record):
@@ -287,6 +367,8 @@ class Comparison(_Record):
     prompted: bool = True
     arms: list[ComparedArm]
     floor: Floor
+    spaces: list[ComparedSpace]
+    named: NamedConcepts | None = None
     reference_n: int
     frontiers: list[Frontier]
     alignment: list[Alignment]

@@ -166,6 +166,7 @@ TABLE = (
         most=1,
         every_space=True,
         together=True,
+        question=Question("Variety", "covers more of the reference set", "covers less of the reference set"),
     ),
     Metric(
         "density",

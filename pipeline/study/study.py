@@ -215,7 +215,7 @@ class Tracking(Settings):
 BESIDE_THE_NUMBERS = {"executor", "labeling", "tracking"}
 
 # Names that the stages give to other things in the folders where arms' files lie.
-_TAKEN = {"compare", "labels", "reference"}
+_TAKEN = {"compare", "concepts", "labels", "reference"}
 
 
 class Study(Settings):
