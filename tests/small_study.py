@@ -38,6 +38,7 @@ PARAMS: dict[str, Any] = {
     },
     "tracking": {"uri": URI, "experiment": "guidedrift"},
 }
+SPACES = ("efficientnet_lite0_pc4", "pyramid")
 SCORES = ("fd", "precision", "recall", "density", "coverage", "clip_score", "aesthetic", "malformed")
 SHIFTS = ("fd", "drift", "contraction", "spread_ratio", "reference_fd", "clip_score", "aesthetic", "malformed")
 
@@ -62,7 +63,18 @@ def comparison(seed: int = 0) -> dict[str, Any]:
             "directions": [],
             "within_prompt": None,
             "adjusted_p": {},
+            "spaces": {
+                space: {
+                    **{name: interval() for name in ("shift", "drift", "spread_ratio", "distance", "variety")},
+                    "adjusted_p": dict.fromkeys(("shift", "spread", "distance", "variety"), 0.5),
+                    "detectable": dict.fromkeys(("shift", "spread", "distance", "variety"), 0.25),
+                }
+                for space in SPACES
+            },
         }
+
+    def floor() -> dict[str, Any]:
+        return {"fd": interval(), "between_sets": interval()}
 
     arms = [
         {
@@ -87,7 +99,20 @@ def comparison(seed: int = 0) -> dict[str, Any]:
         "baseline": "unguided",
         "level": 0.95,
         "arms": arms,
-        "floor": {"fd": interval(), "between_sets": interval()},
+        "floor": floor(),
+        "spaces": [
+            {
+                "name": space,
+                "extractor": space.partition("_pc")[0],
+                "unit": False,
+                "components": 4 if "_pc" in space else None,
+                "explained": 0.8,
+                "digest": "abc",
+                "resize": "none",
+                "floor": floor(),
+            }
+            for space in SPACES
+        ],
         "reference_n": 32,
         "frontiers": [],
         "alignment": [],

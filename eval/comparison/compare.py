@@ -74,6 +74,10 @@ def compare(study: Study, traces: Callable[[], Traces] | None = None) -> Compari
     for arm in study.arms:
         for name in extractors:
             check_one_instrument(arm, features[name][arm], reference[name], details[arm]["provenance"])
+            if features[name][arm].ids != features[study.features.clip][arm].ids:
+                raise InputError(
+                    f"features of '{arm}' by {name} and {study.features.clip} differ in their images; run `dvc repro`"
+                )
     spaces = study_spaces(study)
     arms = read_arms(study, features[spaces[0].settings.extractor], spaces[0])
     captions = reference_captions(reference[study.features.clip])

@@ -84,6 +84,13 @@ class InSpace(_Record):
     adjusted_p: dict[str, Finite]
     detectable: dict[str, Finite]
 
+    @property
+    def intervals(self) -> dict[str, Interval]:
+        """The numbers, by the names that they have in AgainstBaseline, `recall` being the difference of the recalls."""
+        names = {"shift": "fd", "distance": "reference_fd", "variety": "recall"}
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {names.get(name, name): value for name, value in values.items() if isinstance(value, Interval)}
+
 
 class AgainstBaseline(_Record):
     """An arm against the baseline: fd = drift + contraction, and paired differences, arm minus baseline.

@@ -20,7 +20,8 @@ def experiment_note(study: Study) -> str:
         "Select those and press Compare: parallel coordinates go from method and scale to any metric.\n\n"
         f"`fd` is an arm's {metric('fd').in_words} ({metric('fd').better} is better; `fd_floor` of the parent is "
         "what real pictures get), `precision` is quality, `recall` variety; a parent has them as `fd/<arm>`. "
-        f"`shift_...` is the distance from the baseline arm, here {study.baseline}. "
+        f"They are numbers of one feature space, `{study.features.primary}`; `<space>_fd` and so on are those of the "
+        f"others. `shift_...` is the distance from the baseline arm, here {study.baseline}. "
         "`_low` and `_high` bound intervals. "
         "The Models page keeps a version of each study for every state, with params, numbers and report."
     )
@@ -46,6 +47,9 @@ def study_note(study: Study, comparison: Comparison, rates: Rates) -> str:
         lines += ["", "| arm | negative prompt |", "|---|---|"]
         lines += [f"| {name} | {_code(text)} |" for name, text in negatives.items()]
     lines += [
+        "",
+        f"Fréchet distance, precision and recall are those of `{comparison.spaces[0].name}`; a verdict is what "
+        f"{len(comparison.spaces)} feature spaces agree on.",
         "",
         f"Each arm has {study.generate.pictures} pictures; they are compared with {comparison.reference_n} real ones "
         f"and with the arm **{study.baseline}**. Brackets hold {comparison.level:.0%} intervals.",

@@ -17,7 +17,8 @@ _MEBIBYTE = 2**20
 
 
 def arm_metrics(result: ComparedArm) -> dict[str, float]:
-    """An arm's numbers: `fd`, `fd_low`, `fd_high`; `shift_...` are those against the baseline."""
+    """An arm's numbers: `fd`, `fd_low`, `fd_high`; `shift_...` are those against the baseline, and
+    `<space>_shift_...` these in every feature space."""
     against = result.against_baseline
     shifts = {f"{SHIFT}{name}": interval for name, interval in against.intervals.items()} if against else {}
     metrics: dict[str, float] = {}
@@ -25,6 +26,9 @@ def arm_metrics(result: ComparedArm) -> dict[str, float]:
         metrics |= _bounded(name, interval)
     if against:
         metrics[f"{SHIFT}mean_share"] = against.mean_share
+        for space, own in against.spaces.items():
+            for name, interval in own.intervals.items():
+                metrics |= _bounded(f"{space}_{SHIFT}{name}", interval)
     if result.cost:
         metrics |= {f"cost_{name}": value for name, value in result.cost.model_dump(exclude={"device"}).items()}
     return metrics

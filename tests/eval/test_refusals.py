@@ -68,6 +68,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scored")
     params: dict[str, Any] = json.loads(json.dumps(compose(ROOT / "conf", [])))
     params["arms"] = {arm: params["arms"][arm] for arm in ARMS}
+    params["features"]["primary"] = "clip"
     params["features"]["extractors"] = {"clip": params["features"]["extractors"]["clip"]}
     params["metrics"]["resamples"] = 100
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))

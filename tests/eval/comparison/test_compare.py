@@ -17,7 +17,8 @@ from eval.comparison.arm_measurements import (
     read_cost,
     reference_captions,
 )
-from eval.comparison.compare import _adjusted, alignment_of, compare
+from eval.comparison.compare import alignment_of, compare
+from eval.comparison.feature_spaces import p_values
 from eval.comparison.paired_arms import ArmValues, arm_replicates
 from eval.comparison.shift import (
     DISTANCES,
@@ -35,7 +36,9 @@ from eval.distances.frechet import frechet_distance
 from eval.distances.neighbours import neighbour_metrics
 from eval.distances.two_sample_mmd import mmd_test, paired_mmd_test
 from eval.features.extraction import REFERENCE, SetFeatures, load_features, save_features
+from eval.features.spaces import Space
 from eval.scorers.arm_scores import SCORE_FEATURES
+from eval.statistics.holm import holm_by_question
 from eval.statistics.jackknife import deletions
 from pipeline.errors import InputError
 from pipeline.generation.shard_files import TRACE_FEATURES
@@ -44,6 +47,7 @@ from pipeline.guidance.trace import trace_rows, trace_step
 from pipeline.layout import FEATURES, METRICS, REFERENCE_SET, SCORES, SETS, TRACES
 from pipeline.storage.json_file import seal_json
 from pipeline.storage.shards import read_set, write_shard
+from pipeline.study.extractors import FeatureSpace
 from pipeline.study.study import Metrics, Study, parse_study
 from pipeline.tinybooru.build import build
 
@@ -72,7 +76,10 @@ def compared(ours: ArmValues, theirs: ArmValues, settings: Metrics, prompts: Ten
     prompts = torch.arange(N) if prompts is None else prompts
     arms = {"ours": ours, "theirs": theirs}
     found = arm_replicates(arms, "theirs", gaussian(90, D, seed=99), 3, deletions(prompts, 0))
-    return against_baseline(ours, theirs, found["ours"], found["theirs"], prompts, settings)
+    pair, both = (found["ours"], found["theirs"]), (ours.features, theirs.features)
+    content = against_baseline(ours, theirs, *pair, prompts, settings)
+    content["p_values"] |= p_values(*both, *pair, prompts, settings.seed, PERMUTATIONS)
+    return content
 
 
 def test_an_arm_has_not_moved_from_itself(settings: Metrics) -> None:
@@ -132,8 +139,7 @@ def test_a_test_against_the_reference_takes_one_picture_of_each_prompt(settings:
     arm, real = values(gaussian(N, D, seed=10)), gaussian(60, D, seed=11)
     prompts = torch.arange(N // 2).repeat_interleave(2)
     found = arm_replicates({"arm": arm}, "arm", real, 3, deletions(prompts, 0))["arm"]
-    reference = SetFeatures([str(k) for k in range(60)], real, real[:, :0], MADE_WITH)
-    tested = against_reference(arm, found, reference, prompts, settings)["two_sample"]
+    tested = against_reference(arm, found, real, prompts, settings)["two_sample"]
     expected = mmd_test(arm.features[::2], real, PERMUTATIONS, settings.seed)
     assert (tested["mmd2"], tested["mmd_p"]) == (pytest.approx(expected.mmd2), expected.p)
 
@@ -152,7 +158,7 @@ def test_precision_and_recall_of_an_arm_and_of_what_is_left_of_it_are_those_of_t
 
 def test_every_question_is_adjusted_over_the_arms() -> None:
     asked = {"a": {"shift": 0.01, "spread": 0.5}, "b": {"shift": 0.04, "spread": 0.02}}
-    assert _adjusted(asked) == {"a": {"shift": 0.02, "spread": 0.5}, "b": {"shift": 0.04, "spread": 0.04}}
+    assert holm_by_question(asked) == {"a": {"shift": 0.02, "spread": 0.5}, "b": {"shift": 0.04, "spread": 0.04}}
 
 
 def test_exchanging_the_arms_turns_the_differences(settings: Metrics) -> None:
@@ -278,6 +284,7 @@ def measured(networks_project: Any, params: dict[str, Any]) -> Study:
     params["arms"] = {name: params["arms"][name] for name in ("unguided", "cfg", "negative")}
     params["metrics"]["level"] = 0.999
     params["generate"]["pictures"], params["reference"]["pictures"] = N, 100
+    params["features"] |= {"primary": "clip", "extractors": {"clip": params["features"]["extractors"]["clip"]}}
     study = parse_study(params, "test")
     written = Features({"image_id": Value("string"), "prompt": Value("string")})
     for k, (name, size) in enumerate({**dict.fromkeys(study.arms, N), REFERENCE: 100}.items()):
@@ -294,7 +301,7 @@ def measured(networks_project: Any, params: dict[str, Any]) -> Study:
         columns |= {"image_id": ids, "pair_id": list(range(N)), "realism": [1.0] * N, "inside_reference": [True] * N}
         write_shard(SCORES / f"{name}.parquet", columns, SCORE_FEATURES, "s")
         fd = {"value": 1, "low": 0, "high": 2, "n": N}
-        detail = {"scores": {"fd": fd}, "provenance": {**provenance, "reference": REFERENCE}}
+        detail = {"scores": {"fd": fd, "recall": fd}, "provenance": {**provenance, "reference": REFERENCE}}
         (METRICS / "detail").mkdir(parents=True, exist_ok=True)
         (METRICS / "detail" / f"{name}.json").write_bytes(seal_json(json.dumps(detail)))
         write_trace(name)
@@ -338,14 +345,15 @@ def scored(project: Any, params: dict[str, Any]) -> Any:
 
 def test_arms_that_do_not_share_their_pairs_are_counted(scored: Any) -> None:
     study, features, write = scored
-    arms = read_arms(study, features)
+    space = Space(FeatureSpace("clip"), gaussian(9, D, seed=2), 8)
+    arms = read_arms(study, features, space)
     assert {name: len(arm.features) for name, arm in arms.items()} == {"unguided": 4, "cfg": 4}
     write("cfg", [0, 1, 2, 9], features["cfg"].ids)
     with pytest.raises(InputError, match=r"'cfg' \(4 pictures\) and 'unguided' \(4\) do not share their pairs, only 3"):
-        read_arms(study, features)
+        read_arms(study, features, space)
     write("cfg", [0, 1, 2, 3], ["a", "b", "c", "d"])
     with pytest.raises(InputError, match="scores of 'cfg' belong to other pictures than its features"):
-        read_arms(study, features)
+        read_arms(study, features, space)
 
 
 def test_captions_belong_to_the_pictures_of_the_features(project: Any) -> None:

@@ -86,7 +86,9 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_default_study_has_the_embedded_clip_and_two_spaces_that_know_no_tags() -> None:
     study = parse_study(composed(), "conf")
-    assert study.features.primary == "clip"
+    assert (study.features.primary, study.features.clip) == ("efficientnet_lite0", "clip")
+    names = [space.name for space in study.features.spaces]
+    assert names == ["efficientnet_lite0", "clip", "clip_unit", "pyramid"]
     assert {name: e.model for name, e in study.features.extractors.items()} == {
         "clip": "open_clip",
         "efficientnet_lite0": "efficientnet_lite0",
@@ -305,25 +307,36 @@ def test_damaged_weights_are_named(model: str, dinov2_folder: Path, tmp_path: Pa
         load_extractor(settings, CPU)
 
 
+CLIP = {"model": "open_clip", "weights": "w"}
+
+
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        ({"primary": "dino", "extractors": {}}, r"primary 'dino' is not one of the extractors"),
+        ({"clip": "dino", "extractors": {}}, r"clip 'dino' is not one of the extractors"),
         (
-            {"primary": "p", "extractors": {"p": {"model": "pyramid"}}},
-            r"primary 'p' reads no prompts; the CLIP score needs an open_clip extractor",
+            {"clip": "p", "extractors": {"p": {"model": "pyramid"}}},
+            r"clip 'p' reads no prompts; the CLIP score needs an open_clip extractor",
         ),
         (
-            {"primary": "r", "extractors": {"r": {"model": "resnet", "weights": "x"}}},
+            {"primary": "p_unit", "clip": "c", "extractors": {"c": CLIP, "p": {"model": "pyramid"}}},
+            r"primary 'p_unit' is not one of the feature spaces: c, c_unit, p",
+        ),
+        (
+            {"clip": "c", "extractors": {"c": CLIP, "c_unit": {"model": "pyramid"}}},
+            r"extractor 'c_unit' has the name of the unit vectors of another one; rename it",
+        ),
+        (
+            {"clip": "r", "extractors": {"r": {"model": "resnet", "weights": "x"}}},
             r"'resnet': Input should be 'open_clip', 'dinov2', 'inception', 'efficientnet_lite0' or 'pyramid'",
         ),
-        ({"primary": "c", "extractors": {"c": {"model": "open_clip"}}}, "model open_clip needs weights"),
-        ({"primary": "c", "extractors": {"c": {"model": "open_clip", "weights": "../x"}}}, "path inside the project"),
+        ({"clip": "c", "extractors": {"c": {"model": "open_clip"}}}, "model open_clip needs weights"),
+        ({"clip": "c", "extractors": {"c": {"model": "open_clip", "weights": "../x"}}}, "path inside the project"),
     ],
 )
 def test_wrong_extractors_are_answered_before_anything_is_loaded(features: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        parse_study({**composed(), "features": features}, "test")
+        parse_study({**composed(), "features": {"primary": features["clip"], **features}}, "test")
 
 
 def test_an_unknown_extractor_is_answered_with_the_known_ones() -> None:

@@ -7,21 +7,21 @@ import pytest
 import torch
 from torchmetrics.functional.pairwise import pairwise_cosine_similarity
 
-from eval.comparison.compare import reference_floor
+from eval.comparison.feature_spaces import floors
 from eval.distances.fid import torchmetrics_fid
 from eval.distances.frechet import frechet_distance
 from eval.features.clip import clip_score, load_clip
 from eval.features.extraction import SetFeatures, load_features, save_features
+from eval.features.spaces import check_comparable
 from eval.scorers.aesthetic import convert_linear_head, fit_aesthetic_head, load_aesthetic_head
 from eval.scorers.arm_scores import (
     LearnedScorers,
-    check_comparable,
     known_mean,
     learned_scores,
 )
 from eval.scorers.image_classifier import save_weights
 from eval.scorers.malformed import build_classifier, load_classifier
-from eval.scorers.set_metrics import EVERYWHERE, PRIMARY_ALONE, set_metrics
+from eval.scorers.set_metrics import EVERYWHERE, OF_CLIP, PRIMARY_ALONE, set_metrics
 from eval.statistics.clusters import prompt_clusters
 from pipeline.errors import InputError
 from pipeline.study.study import Metrics
@@ -98,9 +98,9 @@ def test_features_of_two_extractors_are_never_compared():
     one = {"extractor": "clip", "extractor_digest": "a", "resize": "r", "precision": "float32"}
     ours = SetFeatures([], torch.zeros(0, 1), torch.zeros(0, 1), one)
     other = SetFeatures([], torch.zeros(0, 1), torch.zeros(0, 1), {**one, "extractor_digest": "b"})
-    check_comparable(ours, ours)
-    with pytest.raises(InputError, match="features differ in extractor_digest: a and b"):
-        check_comparable(ours, other)
+    check_comparable("cfg", ours, ours)
+    with pytest.raises(InputError, match="features of 'cfg' and of the reference differ in extractor_digest: a and b"):
+        check_comparable("cfg", ours, other)
 
 
 def test_every_set_metric_has_an_interval_and_its_n(settings):
@@ -115,7 +115,7 @@ def test_every_set_metric_has_an_interval_and_its_n(settings):
 def test_the_floor_is_what_real_pictures_have_from_each_other(settings):
     torch.manual_seed(0)
     reference = torch.randn(120, 6)
-    floor = reference_floor(reference, 40, settings)
+    floor = floors(reference, 40, settings)["fd"]
     assert 0 < floor.value < set_metrics(EVERYWHERE, reference[:40] + 2, reference[40:], settings)["fd"].value
     assert floor.n == 40
 
@@ -153,7 +153,8 @@ def test_pictures_of_one_prompt_are_resampled_together(settings):
     arm, reference = of_prompt + 0.05 * torch.randn(100, 6), torch.randn(150, 6)
     prompts = prompt_clusters([f"prompt {k // 5}" for k in range(100)])
     alone, together = (
-        set_metrics([*EVERYWHERE, *PRIMARY_ALONE], arm, reference, settings, clusters) for clusters in (None, prompts)
+        set_metrics([*EVERYWHERE, *OF_CLIP, *PRIMARY_ALONE], arm, reference, settings, clusters)
+        for clusters in (None, prompts)
     )
     assert {k: v.value for k, v in alone.items()} == {k: v.value for k, v in together.items()}
     # Five pictures that are alike say little more than one: by the square root of 5 wider.
@@ -175,7 +176,7 @@ def test_of_few_prompts_pictures_are_on_their_own():
 
 def test_kernel_distances_and_extrapolations_have_intervals_too(settings):
     torch.manual_seed(1)
-    found = set_metrics(PRIMARY_ALONE, torch.randn(40, 6) + 0.3, torch.randn(60, 6), settings)
+    found = set_metrics([*PRIMARY_ALONE, *OF_CLIP], torch.randn(40, 6) + 0.3, torch.randn(60, 6), settings)
     assert set(found) == {"fd_infinity", "kid", "cmmd"}
     assert all(interval.low < interval.value < interval.high for interval in found.values())
     assert {interval.n for interval in found.values()} == {40}

@@ -10,12 +10,12 @@ from typing import get_args
 import pytest
 import yaml
 from repository_copy import ROOT
-from small_study import comparison
+from small_study import SPACES, comparison
 
 from eval.comparison.plot_tables import plot_tables
 from eval.report.tables import further_columns
 from eval.scorers.kinds import KINDS
-from eval.scorers.set_metrics import EVERYWHERE, PRIMARY_ALONE
+from eval.scorers.set_metrics import EVERYWHERE, OF_CLIP, PRIMARY_ALONE
 from pipeline.results.comparison import MATCHED, POINT, Comparison
 from pipeline.results.metrics import SHIFT, TABLE, Place, best_of, metric, of_level, of_space, shown_in
 from pipeline.tracking.numbers import arm_metrics
@@ -38,7 +38,7 @@ def test_what_is_measured_names_a_function_that_exists(row) -> None:
 
 
 def test_a_metric_in_every_space_and_one_of_the_primary_space_are_measured_once() -> None:
-    measured = [*EVERYWHERE, *PRIMARY_ALONE]
+    measured = [*EVERYWHERE, *OF_CLIP, *PRIMARY_ALONE]
     assert len({row.name for row in measured}) == len(measured)
     assert {row.name for row in of_level("set")} - {row.name for row in measured} == {"fid_torchmetrics"}
 
@@ -60,8 +60,10 @@ def test_every_number_of_an_arm_in_mlflow_has_a_row() -> None:
     compared = Comparison.model_validate(comparison())
     names = {name for arm in compared.arms for name in arm_metrics(arm) if not name.endswith(("_low", "_high"))}
     # Paired differences, arm minus baseline, are named as what they are differences of.
-    differences = {f"{SHIFT}{row.name}" for row in of_level("image")} | {f"{SHIFT}reference_fd"}
-    assert names - NAMED.keys() - differences == set()
+    differences = {f"{SHIFT}{row.name}" for row in of_level("image")} | {f"{SHIFT}reference_fd", f"{SHIFT}recall"}
+    in_primary = {re.sub(f"^({'|'.join(SPACES)})_", "", name) for name in names}
+    assert in_primary - NAMED.keys() - differences == set()
+    assert {f"{space}_shift_fd" for space in SPACES} <= names
 
 
 def test_a_score_in_another_space_is_known_by_both_its_names() -> None:

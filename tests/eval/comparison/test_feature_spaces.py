@@ -1,0 +1,113 @@
+"""What is asked in every feature space: verdicts that agree or not, and what so many images can show."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from eval.comparison.feature_spaces import detectable, exchanged_shift, floors, in_space
+from eval.comparison.paired_arms import ArmValues, arm_replicates
+from eval.comparison.verdicts import DEPENDS, UNDECIDED, agreed
+from eval.distances.frechet import frechet_distance
+from eval.statistics.jackknife import Replicates, deletions
+from pipeline.study.study import Metrics
+
+N, D = 60, 4
+PROMPTS = torch.arange(N)
+
+
+def gaussian(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture
+def settings(params: dict[str, dict[str, object]]) -> Metrics:
+    return Metrics.model_validate(params["metrics"])
+
+
+def asked(arms: dict[str, Tensor], settings: Metrics) -> dict[str, dict[str, object]]:
+    kept = deletions(PROMPTS, 0)
+    values = {name: ArmValues(own, {}) for name, own in arms.items()}
+    found = arm_replicates(values, "base", gaussian(200, D, seed=99), 3, kept)
+    return in_space(arms, "base", found, PROMPTS, settings, 999)
+
+
+def test_every_question_is_answered_where_its_answer_is_plain(settings: Metrics) -> None:
+    both, noise = 1.5 * gaussian(N, D, seed=1), 0.3 * gaussian(2, N, D, seed=2)
+    base, same = both + noise[0], both + noise[1]
+    found = asked({"base": base, "same": same, "far": same + 4, "narrow": 0.5 * base}, settings)
+    assert {name: own["adjusted_p"]["shift"] < 0.05 for name, own in found.items()} == {
+        "same": False,
+        "far": True,
+        "narrow": True,
+    }
+    assert found["narrow"]["adjusted_p"]["spread"] < 0.05 <= found["far"]["adjusted_p"]["spread"]
+    assert found["narrow"]["spread_ratio"].high < 1
+    assert found["far"]["distance"].low > 0
+    assert found["far"]["variety"].high < 0
+    # Drift is a part of the shift: all of it where nothing but the mean moved.
+    assert found["far"]["drift"].value == pytest.approx(found["far"]["shift"].value, rel=0.05)
+
+
+def test_an_effect_is_seen_from_the_detectable_one_on(settings: Metrics) -> None:
+    base = gaussian(N, D, seed=3)
+    noise = 0.3 * gaussian(N, D, seed=4)
+    for size, seen in ((0.0, False), (1.0, True)):
+        found = asked({"base": base, "arm": base + noise + size}, settings)["arm"]
+        assert (found["shift"].value > found["detectable"]["shift"]) == seen
+        assert (found["adjusted_p"]["shift"] < 0.05) == seen
+
+
+def test_four_of_five_repetitions_decide_a_detectable_difference() -> None:
+    """Means, whose power is known: the share of samples whose t test rejects at the effect that is named."""
+    n, effect, decided = 40, [], 0
+    for seed in range(200):
+        x = gaussian(n, seed=seed)
+        without = (x.sum() - x) / (n - 1)
+        effect.append(detectable(Replicates(float(x.mean()), without, n), 0.05))
+    typical = float(torch.tensor(effect).mean())
+    for seed in range(1000, 1400):
+        x = gaussian(n, seed=seed) + typical
+        found = Replicates(float(x.mean()), (x.sum() - x) / (n - 1), n)
+        decided += found.p_value() < 0.05
+    assert 0.73 < decided / 400 < 0.87
+
+
+def test_pairs_that_differ_in_nothing_lie_below_the_exchanged_shift() -> None:
+    above = 0
+    for seed in range(60):
+        base, noise = gaussian(N, D, seed=seed), gaussian(2, N, D, seed=1000 + seed)
+        x, y = base + 0.5 * noise[0], base + 0.5 * noise[1]
+        above += frechet_distance(x, y) > exchanged_shift(x, y, PROMPTS, seed, 0.1)
+    assert above <= 14  # of 60 at chance 0.1: more has a chance of 0.1 %
+    assert above > 0
+
+
+def test_equal_sets_exchange_nothing() -> None:
+    x = gaussian(N, D, seed=5)
+    assert exchanged_shift(x, x, PROMPTS, 0, 0.05) == pytest.approx(0, abs=1e-9)
+
+
+def test_images_of_one_prompt_are_exchanged_together() -> None:
+    prompts = torch.arange(N // 10).repeat_interleave(10)
+    of_prompt = gaussian(2, N // 10, D, seed=6).repeat_interleave(10, 1)
+    x, y = of_prompt[0], of_prompt[1]
+    assert exchanged_shift(x, y, prompts, 0, 0.05) > 2 * exchanged_shift(x, y, PROMPTS, 0, 0.05)
+
+
+def test_the_floors_are_those_of_real_images(settings: Metrics) -> None:
+    real = gaussian(150, D, seed=7)
+    found = floors(real, N, settings)
+    assert found["fd"].value == pytest.approx(frechet_distance(real[:N], real[N:]))
+    assert found["between_sets"].value == pytest.approx(frechet_distance(real[:N], real[N : 2 * N]))
+
+
+def test_what_spaces_agree_on_is_the_verdict() -> None:
+    def why(space: str) -> str:
+        return f"{space} sees colours" if space == "a" else ""
+
+    assert agreed({"a": "widens", "b": "widens"}, why) == ("widens", "")
+    assert agreed({"a": UNDECIDED, "b": UNDECIDED}, why) == (UNDECIDED, "")
+    assert agreed({"a": "widens", "b": UNDECIDED, "c": "widens"}, why) == ("widens (in 2 of 3 feature spaces)", "")
+    verdict, reason = agreed({"a": "closer", "b": UNDECIDED, "c": "farther", "d": "closer"}, why)
+    assert verdict == f"{DEPENDS}: closer in a and d, farther in c"
+    assert reason == "a sees colours"
