@@ -15,10 +15,10 @@ OVERRIDES ?=
 PORT ?= 5000
 WORKERS ?= 2
 
-.PHONY: help setup params repro test test-slow chaos lint audit bench fuzz mlflow experiments label-studio label-demo publish train worldcheck lock clean
+.PHONY: help setup params repro test test-slow chaos lint audit bench fuzz mlflow experiments label-studio label-demo publish train worldcheck feature-spaces lock clean
 
 help: ## list the commands
-	@awk '/^##@ / { print substr($$0, 5) } /^[a-z-]+:.*## / { name = $$0; sub(/:.*/, "", name); sub(/.*## /, ""); printf "  make %-12s %s\n", name, $$0 }' $(MAKEFILE_LIST)
+	@awk '/^##@ / { print substr($$0, 5) } /^[a-z-]+:.*## / { name = $$0; sub(/:.*/, "", name); sub(/.*## /, ""); printf "  make %-14s %s\n", name, $$0 }' $(MAKEFILE_LIST)
 
 ##@ run
 
@@ -99,6 +99,9 @@ train: $(READY) ## train the embedded networks; resumes (models/tinybooru/README
 
 worldcheck: $(READY) ## let the judge measure the embedded networks; resumes; 74 minutes on two cores
 	$(BIN)/python -m models.tinybooru.worldcheck
+
+feature-spaces: $(READY) $(CONVERTED) ## what each feature space sees of known changes (docs/feature-spaces.md); two minutes
+	$(BIN)/python -m models.tinybooru.spaces
 
 lock: $(READY) ## resolve pyproject.toml into requirements.lock
 	$(BIN)/python -m uv pip compile --quiet --upgrade --python-version 3.11 --no-emit-index-url --no-emit-find-links --extra dev --extra ray --extra s3 pyproject.toml -o requirements.lock

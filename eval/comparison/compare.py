@@ -45,6 +45,7 @@ from pipeline.preflight import study_digests
 from pipeline.results.comparison import COMPARISON, Alignment, ComparedArm, ComparedSpace, Comparison, Floor
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import metric
+from pipeline.results.space_cards import load_space_cards
 from pipeline.stage_arguments import stage_parser
 from pipeline.storage.files import file_digest, fingerprint, write_atomically
 from pipeline.storage.json_file import seal_json
@@ -227,10 +228,17 @@ def compare_arms(
             "reference_n": len(clip.ids),
             "frontiers": frontiers(study.arms, study.baseline, of_primary, settings.level, prompted),
             "alignment": [one for one in aligned if one is not None],
-            "verdicts": arm_verdicts(compared, study.baseline, spaces, settings.level),
+            "verdicts": arm_verdicts(compared, study.baseline, spaces, settings.level, card_reasons(spaces)),
             "provenance": provenance(study, clip, details[study.baseline]["provenance"]),
         }
     )
+
+
+def card_reasons(spaces: Sequence[ComparedSpace]) -> Callable[[str], str]:
+    """What a feature space answers to, by its card; nothing for an extractor with other weights than the cards'."""
+    cards = load_space_cards()
+    known = {space.name for space in spaces if cards.extractors.get(space.extractor) == space.digest}
+    return lambda name: cards.reason(name) if name in known else ""
 
 
 def alignment_of(arm: str, trace: pa.Table, prompts: Tensor, settings: Metrics) -> Alignment | None:
