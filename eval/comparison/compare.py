@@ -45,7 +45,7 @@ from pipeline.preflight import study_digests
 from pipeline.results.comparison import COMPARISON, Alignment, ComparedArm, ComparedSpace, Comparison, Floor
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import metric
-from pipeline.results.space_cards import load_space_cards
+from pipeline.results.space_cards import SPACE_CARDS, load_space_cards
 from pipeline.stage_arguments import stage_parser
 from pipeline.storage.files import file_digest, fingerprint, write_atomically
 from pipeline.storage.json_file import seal_json
@@ -236,6 +236,8 @@ def compare_arms(
 
 def card_reasons(spaces: Sequence[ComparedSpace]) -> Callable[[str], str]:
     """What a feature space answers to, by its card; nothing for an extractor with other weights than the cards'."""
+    if not SPACE_CARDS.exists():
+        return lambda _name: ""
     cards = load_space_cards()
     known = {space.name for space in spaces if cards.extractors.get(space.extractor) == space.digest}
     return lambda name: cards.reason(name) if name in known else ""
