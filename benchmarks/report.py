@@ -58,6 +58,13 @@ def large_comparison(committed: dict[str, Any], arms: int) -> dict[str, Any]:
         name = f"{one['arm']}_{k // len(guided) + 1}"
         content["arms"].append({**one, "arm": name})
         content["verdicts"].append({**said[one["arm"]], "arm": name})
+    if content["named"] is not None:
+        names = [one["arm"] for one in content["arms"][1:]]
+        removed = [
+            {**row, "arms": {name: row["arms"][name.rpartition("_")[0]] for name in names}}
+            for row in content["named"]["removed"]
+        ]
+        content["named"] = {**content["named"], "removed": removed}
     return content
 
 
@@ -76,7 +83,7 @@ def write_study(root: Path, study: Study, arms: int = ARMS, pictures: int = PICT
     random = np.random.default_rng(0)
     cells = [{"bytes": encode_png(picture(random)), "path": None} for _ in range(DISTINCT)]
     for name in names:
-        _write_arm(root, name, pictures, random, cells, study.features.primary)
+        _write_arm(root, name, pictures, random, cells, study.features.spaces[0].extractor)
     return large
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from eval.notation import number, p_value, quoted
 from pipeline.results.comparison import (
+    UNDECIDED,
     AgainstBaseline,
     Alignment,
     ArmVerdicts,
@@ -18,7 +19,6 @@ from pipeline.results.comparison import (
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import metric
 
-UNDECIDED = "undecided"
 DEPENDS = "depends on the space"
 # The cosine of directions that are called the same: less than a fifth of the one's square is outside the other.
 SAME = 0.9

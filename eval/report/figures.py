@@ -36,7 +36,7 @@ def looks(comparison: Comparison) -> dict[str, Look]:
     """One look an arm, the same in every plot."""
     result = {comparison.baseline: Look(_BASELINE_COLOUR, "circle", "solid")}
     for k, (arm, _) in enumerate(comparison.guided):
-        result[arm.arm] = _look(k)
+        result[arm.arm] = numbered_look(k)
     return result
 
 
@@ -67,7 +67,7 @@ def direction_figure(comparison: Comparison, directions: dict[str, list[tuple[fl
             "x": [sigma for sigma, _ in steps],
             "y": [size for _, size in steps],
             "line": {"color": look[arm].colour, "dash": look[arm].dash, "width": 2},
-            "marker": _marker(look[arm], size=7),
+            "marker": marker(look[arm], size=7),
             "hovertemplate": "\N{GREEK SMALL LETTER SIGMA} %{x:.3g}<br>direction %{y:.3g}",
         }
         for arm, steps in directions.items()
@@ -105,8 +105,8 @@ def calibration_figure(rates: Rates) -> dict[str, Any] | None:
                 "showlegend": k == 0,
                 "x": [found.score],
                 "y": [found.rate.value],
-                "error_y": _error_bars([found.rate], look),
-                "marker": _marker(look, size=10),
+                "error_y": error_bars([found.rate], look),
+                "marker": marker(look, size=10),
                 "hovertemplate": f"P(malformed) %{{x:.3f}}<br>people: %{{y:.3f}} ({found.rate.low:.3f} to "
                 f"{found.rate.high:.3f}), {found.rate.n} pictures<extra></extra>",
             }
@@ -128,7 +128,7 @@ def frontier_figure(comparison: Comparison, x: str, y: str) -> dict[str, Any]:
     x_title, y_title = (_axis_title(metric(AXES.get(name, name))) for name in (x, y))
     data = []
     for k, frontier in enumerate(comparison.frontiers):
-        look = _look(k)
+        look = numbered_look(k)
         xs, ys = ([getattr(point, name) for point in frontier.points] for name in (x, y))
         data.append(
             {
@@ -137,10 +137,10 @@ def frontier_figure(comparison: Comparison, x: str, y: str) -> dict[str, Any]:
                 "name": frontier.family,
                 "x": [value.value for value in xs],
                 "y": [value.value for value in ys],
-                "error_x": _error_bars(xs, look),
-                "error_y": _error_bars(ys, look),
+                "error_x": error_bars(xs, look),
+                "error_y": error_bars(ys, look),
                 "line": {"color": look.colour, "dash": look.dash, "width": 2},
-                "marker": _marker(look, size=10),
+                "marker": marker(look, size=10),
                 "text": [f"{point.arm}, scale {point.scale:g}" for point in frontier.points],
                 "hovertemplate": f"%{{text}}<br>{x_title} %{{x:.4g}}<br>{y_title} %{{y:.4g}}",
             }
@@ -171,7 +171,7 @@ def action_figure(alignment: Alignment) -> dict[str, Any]:
 def _over_noise(names: Sequence[str], lines: Sequence[Sequence[TraceStep]], y_title: str) -> dict[str, Any]:
     data: list[dict[str, Any]] = []
     for k, (name, steps) in enumerate(zip(names, lines, strict=True)):
-        look = _look(k)
+        look = numbered_look(k)
         # Sigma 0 has no logarithm.
         shown = [step for step in steps if step.sigma > 0]
         data.append(
@@ -181,9 +181,9 @@ def _over_noise(names: Sequence[str], lines: Sequence[Sequence[TraceStep]], y_ti
                 "name": name,
                 "x": [step.sigma for step in shown],
                 "y": [step.value.value for step in shown],
-                "error_y": _error_bars([step.value for step in shown], look),
+                "error_y": error_bars([step.value for step in shown], look),
                 "line": {"color": look.colour, "dash": look.dash, "width": 2},
-                "marker": _marker(look, size=7),
+                "marker": marker(look, size=7),
                 "hovertemplate": "\N{GREEK SMALL LETTER SIGMA} %{x:.3g}<br>" + y_title + " %{y:.3g}",
             }
         )
@@ -192,7 +192,8 @@ def _over_noise(names: Sequence[str], lines: Sequence[Sequence[TraceStep]], y_ti
     return {"data": data, "layout": style}
 
 
-def _look(k: int) -> Look:
+def numbered_look(k: int) -> Look:
+    """The look of the k-th of several things that share a plot."""
     return Look(_COLOURS[k % len(_COLOURS)], _SYMBOLS[k % len(_SYMBOLS)], _DASHES[k % len(_DASHES)])
 
 
@@ -208,9 +209,9 @@ def _scatter(
                 "name": arm.arm,
                 "x": [x.value],
                 "y": [y.value],
-                "error_x": _error_bars([x], look[arm.arm]),
-                "error_y": _error_bars([y], look[arm.arm]),
-                "marker": _marker(look[arm.arm], size=12),
+                "error_x": error_bars([x], look[arm.arm]),
+                "error_y": error_bars([y], look[arm.arm]),
+                "marker": marker(look[arm.arm], size=12),
                 "hovertemplate": f"{x_title} %{{x:.4g}} ({x.low:.4g} to {x.high:.4g})<br>"
                 f"{y_title} %{{y:.4g}} ({y.low:.4g} to {y.high:.4g})",
             }
@@ -239,7 +240,8 @@ def _sweeps(points: Sequence[tuple[ComparedArm, Interval, Interval]]) -> list[di
     ]
 
 
-def _error_bars(intervals: Sequence[Interval], look: Look) -> dict[str, Any]:
+def error_bars(intervals: Sequence[Interval], look: Look) -> dict[str, Any]:
+    """Plotly's error bars from the values to the ends of their intervals."""
     # A percentile interval may lie beside its value; plotly knows no negative lengths.
     return {
         "type": "data",
@@ -252,7 +254,8 @@ def _error_bars(intervals: Sequence[Interval], look: Look) -> dict[str, Any]:
     }
 
 
-def _marker(look: Look, size: int) -> dict[str, Any]:
+def marker(look: Look, size: int) -> dict[str, Any]:
+    """A marker of that look."""
     # The grey rim keeps yellow and light blue visible on white.
     return {"color": look.colour, "symbol": look.symbol, "size": size, "line": {"color": "#6B6B6B", "width": 1}}
 

@@ -4,6 +4,7 @@ The page needs no network: plotly.js and the pictures are inside it. Prompts and
 so the templates escape everything; only plotly.js itself is inserted as it is.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from eval.notation import quoted
 from eval.report.composition import composition_figure, composition_rows, tag_rows
 from eval.report.details import cost_rows, matched_columns, matched_rows, shift_details
+from eval.report.feature_spaces import shift_by_space_figure, space_rows, space_tables
 from eval.report.figures import (
     action_figure,
     alignment_figure,
@@ -28,6 +30,7 @@ from eval.report.figures import (
 )
 from eval.report.gallery import Gallery, gallery
 from eval.report.labels import VERDICT_LABELS, agreement_lines, arm_rows, difference_rows, rate_rows, strength_lines
+from eval.report.named_concepts import concept_rows, concept_sentences, names_by_arm
 from eval.report.picture_labels import picture_labels
 from eval.report.provenance import commit, parameters, scorer_digests, seeds
 from eval.report.tables import LEARNED_COLUMNS, further_columns, score_columns, shift_columns, table
@@ -53,6 +56,8 @@ class Section:
 # one, and its own argument in `render`.
 SECTIONS = (
     Section("findings", "Findings"),
+    Section("feature-spaces", "Feature spaces"),
+    Section("named-concepts", "Named concepts"),
     Section("alignment", "Alignment"),
     Section("frontiers", "Frontiers"),
     Section("arms", "Arms"),
@@ -74,6 +79,7 @@ def figures(
     found = {
         "precision-recall": precision_recall_figure(comparison),
         "shift": shift_figure(comparison),
+        "shift-by-space": shift_by_space_figure(comparison) if comparison.guided else None,
         "direction": direction_figure(comparison, directions),
         "composition": composition_figure(comparison),
         "calibration": calibration_figure(rates),
@@ -93,9 +99,14 @@ def render(
     recorded: dict[str, Any] | None,
     directions: dict[str, list[tuple[float, float]]],
     rates: Rates,
+    readers: Collection[str],
+    names: Mapping[str, Collection[str]],
     provenance: dict[str, Any],
 ) -> str:
-    """The page as HTML; the same input gives the same page."""
+    """The page as HTML; the same input gives the same page.
+
+    `readers` are the extractors that read text, `names` is what each arm's negative prompt names.
+    """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -103,13 +114,15 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    primary = comparison.spaces[0].name
     unasked = set() if comparison.prompted else {"clip_score"}
     scores = [name for name in comparison.by_name(comparison.baseline).scores if name not in unasked]
     compared = set().union(*(numbers.intervals for _, numbers in comparison.guided)) - unasked
-    columns, further = score_columns(scores), further_columns(scores)
+    columns, further = score_columns(scores), further_columns(scores, primary)
     against = shift_columns(compared)
     # A baseline alone has nothing to be compared with.
-    hidden = set() if comparison.guided else {"against-baseline", "frontiers"}
+    hidden = set() if comparison.guided else {"against-baseline", "feature-spaces", "frontiers"}
+    hidden |= set() if comparison.named and comparison.guided else {"named-concepts"}
     # Without probes or several terms no two references were evaluated side by side.
     hidden |= set() if comparison.alignment else {"alignment"}
     hidden |= set() if any(arm.cost for arm in comparison.arms) else {"cost"}
@@ -124,6 +137,11 @@ def render(
         learned=[column.key for column in LEARNED_COLUMNS if column.key in scores],
         shift_columns=against,
         shift_rows=table([(arm, numbers.intervals) for arm, numbers in comparison.guided], against),
+        primary=primary,
+        space_rows=space_rows(comparison, readers),
+        space_tables=space_tables(comparison),
+        concept_rows=concept_rows(comparison),
+        concept_sentences=concept_sentences(comparison, names),
         figures=figures(comparison, directions, rates),
         rates=rates,
         verdict_labels=[VERDICT_LABELS[verdict] for verdict in VERDICTS],
@@ -155,7 +173,7 @@ def report(study: Study, root: Path = Path()) -> str:
     names = [arm.arm for arm in compared.arms]
     directions = direction_by_noise(root / TRACES, [arm.arm for arm, _ in compared.guided])
     said = picture_labels(read_tasks(root / SAMPLED_TASKS), read_labels(root / TASK_LABELS))
-    shown = gallery(compared, root / SETS, root / SCORES, root / FEATURES, study.features.primary, said)
+    shown = gallery(compared, root / SETS, root / SCORES, root / FEATURES, study.features.spaces[0].extractor, said)
     recorded = trajectories(root / TRAJECTORIES, root / SETS, names)
     provenance = {
         "scorers": scorer_digests(compared, root),
@@ -165,4 +183,6 @@ def report(study: Study, root: Path = Path()) -> str:
         "parameters": parameters(study),
         "commit": commit(root),
     }
-    return render(compared, shown, recorded, directions, load_rates(root / RATES), provenance)
+    readers = {name for name, extractor in study.features.extractors.items() if extractor.kind.reads_prompts}
+    rates = load_rates(root / RATES)
+    return render(compared, shown, recorded, directions, rates, readers, names_by_arm(study), provenance)

@@ -16,6 +16,7 @@ from pipeline.study.study import Study
 # What the provenance of an arm's scores names besides the weights that scored them.
 _NOT_WEIGHTS = {
     *("code", "extractor", "extractor_digest", "precision", "resize", "set", "reference", "reference_n"),
+    *("space", "spaces"),
     *("precision_recall_k", "density_coverage_k", "intervals"),
 }
 

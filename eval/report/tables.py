@@ -56,10 +56,19 @@ def score_columns(names: Collection[str]) -> list[Column]:
     return [column for column in (*SCORE_COLUMNS, *LEARNED_COLUMNS) if column.key in names]
 
 
-def further_columns(names: Collection[str]) -> list[Column]:
-    """The columns of the second table: every other score of `names`, save the kinds, which have a section."""
+def further_columns(names: Collection[str], primary: str) -> list[Column]:
+    """The columns of the second table: every other score of `names`, save the kinds, which have a section.
+
+    The numbers of the `primary` space go by their own names, and are not shown again with its name before them.
+    """
     shown = {column.key for column in (*SCORE_COLUMNS, *LEARNED_COLUMNS, *FURTHER_COLUMNS)}
-    others = [name for name in names if name not in shown and not name.startswith("kind_")]
+    others = [
+        name
+        for name in names
+        if name not in shown
+        and not name.startswith("kind_")
+        and not ((found := of_space(name)) and found[0] == primary)
+    ]
     return [*(column for column in FURTHER_COLUMNS if column.key in names), *map(_of_other_extractor, others)]
 
 

@@ -14,6 +14,8 @@ from pipeline.storage.json_file import read_json_text
 from pipeline.study.study import Study
 
 COMPARISON = METRICS / "compare.json"
+# The word of a verdict that the numbers leave open.
+UNDECIDED = "undecided"
 
 
 class _Record(BaseModel):

@@ -65,6 +65,70 @@ def frontier(family: str, arm: str, precision: float, recall: float) -> dict[str
     }
 
 
+SPACES = ("efficientnet_lite0_pc48", "clip_unit")
+QUESTIONS = ("shift", "spread", "distance", "variety")
+
+
+def compared_space(name: str, extractor: str, components: int | None, floor: float) -> dict[str, Any]:
+    return {
+        "name": name,
+        "extractor": extractor,
+        "unit": name.endswith("_unit"),
+        "components": components,
+        "explained": 0.81 if components else 1.0,
+        "digest": "0123456789abcdef",
+        "resize": "none",
+        "floor": {
+            "fd": interval(floor, 0.9 * floor, 1.1 * floor),
+            "between_sets": interval(1.5 * floor, 1.4 * floor, 1.6 * floor),
+        },
+    }
+
+
+def in_space(values: tuple[float, float, float, float], width: float, p_values: tuple[float, ...]) -> dict[str, Any]:
+    """Shift, spread ratio, distance and variety of one space; differences of twice the `width` are seen."""
+    shift, spread, distance, variety = (interval(one, one - width, one + width) for one in values)
+    return {
+        "shift": shift,
+        "drift": shift,
+        "spread_ratio": spread,
+        "distance": distance,
+        "variety": variety,
+        "adjusted_p": dict(zip(QUESTIONS, p_values, strict=True)),
+        "detectable": {name: 2 * width + (name == "spread") for name in QUESTIONS},
+    }
+
+
+def named() -> dict[str, Any]:
+    """negative_long names both concepts, cfg_3 none; only the first one is sure to make up more than its share."""
+
+    def without(share: float) -> dict[str, Any]:
+        some = interval(1, 0.9, 1.1)
+        distances = ("shift", "shift_without", "distance", "distance_without")
+        return {**dict.fromkeys(distances, some), "named_share": interval(share, share - 0.03, share + 0.03)}
+
+    return {
+        "space": "clip_unit",
+        "dimensions": 128,
+        "named": ["lowres", "<b>bold</b>"],
+        "unknown": ["<i>moiré</i>"],
+        "removed": [
+            {
+                "concept": concept,
+                "directions": 15,
+                "energy": 0.9,
+                "variance": variance,
+                "arms": {"cfg_3": without(cfg), "negative_long": without(negative)},
+            }
+            for concept, variance, cfg, negative in (
+                ("lowres", 0.16, 0.17, 0.73),
+                ("<b>bold</b>", 0.2, 0.22, 0.4),
+                ("all of them", 0.1, 0.9, 0.9),
+            )
+        ],
+    }
+
+
 def alignment() -> dict[str, Any]:
     names = ("empty", "negative", "guide")
 
@@ -143,8 +207,17 @@ def comparison() -> dict[str, Any]:
                     }
                 ],
             },
-            "adjusted_p": dict.fromkeys(("shift", "spread", "distance", "quality", "malformed", "prompt"), p),
+            "adjusted_p": dict.fromkeys((*QUESTIONS, "quality", "malformed", "prompt"), p),
         }
+    # In the second space nothing but the first arm's shift and distance is decided.
+    decided["spaces"] = {
+        SPACES[0]: in_space((6.2, 0.81, -2.3, -0.19), 0.1, (0.001, 0.001, 0.001, 0.001)),
+        SPACES[1]: in_space((0.05, 0.99, -0.02, -0.01), 0.01, (0.001, 0.4, 0.03, 0.4)),
+    }
+    undecided["spaces"] = {
+        SPACES[0]: in_space((1.3, 1.01, -0.3, 0.02), 0.1, (0.4, 0.4, 0.4, 0.4)),
+        SPACES[1]: in_space((0.0, 1.01, 0.02, 0.01), 0.01, (0.4, 0.4, 0.4, 0.4)),
+    }
     long_negative = "worst quality, bad anatomy, lowres, jpeg artifacts, </script><b>bold</b>"
     arms = [
         ("unguided", "unguided", 1.0, "", "No guidance.", scores(12.4, 0.62, 0.71, 2.9), None),
@@ -187,12 +260,43 @@ def comparison() -> dict[str, Any]:
             for arm, method, scale, negative, description, own, against in arms
         ],
         "floor": {"fd": interval(1.4, 1.3, 1.6), "between_sets": interval(2.4, 2.3, 2.6)},
+        "spaces": [
+            compared_space(SPACES[0], "efficientnet_lite0", 48, 1.4),
+            compared_space(SPACES[1], "clip", None, 0.04),
+        ],
+        "named": named(),
         "reference_n": 4000,
         "frontiers": [frontier("cfg", "cfg_3", 0.81, 0.52), frontier("negative", "negative_long", 0.7, 0.66)],
         "alignment": [alignment()],
         "verdicts": [
-            {"arm": arm, "verdicts": [{"topic": "Shift", "verdict": word, "numbers": "p 0.1 <b>", "decided": decided}]}
-            for arm, word, decided in (("cfg_3", "shifts", True), ("negative_long", "undecided", False))
+            {
+                "arm": arm,
+                "verdicts": [
+                    {
+                        "topic": topic,
+                        "verdict": words[0],
+                        "numbers": "p 0.1 <b>",
+                        "decided": words[0] != "undecided",
+                        "spaces": dict(zip(SPACES, words, strict=True)),
+                    }
+                    for topic, words in (
+                        ("Shift", shift),
+                        ("Spread", spread),
+                        ("Distance", distance),
+                        ("Variety", variety),
+                    )
+                ],
+            }
+            for arm, shift, spread, distance, variety in (
+                (
+                    "cfg_3",
+                    ("shifts", "shifts"),
+                    ("contracts", "undecided"),
+                    ("closer", "closer"),
+                    ("covers less", "undecided"),
+                ),
+                ("negative_long", *[("undecided", "undecided")] * 4),
+            )
         ],
         "provenance": {
             "extractor": "clip",

@@ -71,6 +71,10 @@ def study() -> Study:
     )
 
 
+# The extractor whose vectors the gallery compares.
+PRIMARY = study().features.spaces[0].extractor
+
+
 def image_id(arm: str, pair: int) -> str:
     return f"{arm}-{pair:06d}"
 
@@ -90,7 +94,8 @@ class Inputs:
         (root / "metrics/detail").mkdir(parents=True)
         self.rates.write_text(labelled().model_dump_json())
         self.comparison.write_text(json.dumps(comparison()))
-        detail = {"provenance": {"code": "abc", "aesthetic_head": "head<1>", "pickscore": "pick1"}}
+        spaces = {"space": PRIMARY, "spaces": {PRIMARY: {"explained": 0.81}}}
+        detail = {"provenance": {"code": "abc", **spaces, "aesthetic_head": "head<1>", "pickscore": "pick1"}}
         (root / "metrics/detail/unguided.json").write_text(json.dumps(detail))
         random = np.random.default_rng(0)
         for number, arm in enumerate(ARMS):
@@ -101,7 +106,7 @@ class Inputs:
             vectors = torch.tensor([[1.0, moved(k)] for k in range(PAIRS)])
             ids = [image_id(arm, k) for k in range(PAIRS)]
             save_features(
-                self.features / arm / "clip.safetensors", SetFeatures(ids, vectors, torch.zeros(PAIRS, 0), {})
+                self.features / arm / f"{PRIMARY}.safetensors", SetFeatures(ids, vectors, torch.zeros(PAIRS, 0), {})
             )
         for arm in ARMS[:2]:
             self._write_trajectory(arm, random)
@@ -191,7 +196,7 @@ class Inputs:
     def gallery(self, limit: int = 10**7) -> Gallery:
         """The gallery without labels."""
         compared = Comparison(**comparison())
-        return gallery(compared, self.sets, self.scores, self.features, study().features.primary, {}, limit)
+        return gallery(compared, self.sets, self.scores, self.features, PRIMARY, {}, limit)
 
     def report(self) -> str:
         return report(study(), self.root)

@@ -31,7 +31,7 @@ def test_tables_and_gallery_have_a_row_and_a_column_for_everything(visit: Visit)
 def test_verdicts_frontiers_alignment_and_composition_are_on_the_page(visit: Visit) -> None:
     page = visit.page
     anchors = page.locator("main > section").evaluate_all("sections => sections.map(section => section.id)")
-    assert anchors[:3] == ["findings", "alignment", "frontiers"]
+    assert anchors[:5] == ["findings", "feature-spaces", "named-concepts", "alignment", "frontiers"]
     assert {"distribution-shift", "composition"} < set(anchors)
     assert "p 0.1 <b>" in page.locator("#findings").inner_text()
     assert "The answer <i>in words</i>." in page.locator("#alignment").inner_text()
@@ -119,7 +119,7 @@ def test_the_footer_names_weights_seeds_versions_and_parameters(visit: Visit) ->
     footer = visit.page.locator("footer")
     text = footer.inner_text()
     assert "2000, seeds 100 to 109" in text
-    assert "aesthetic head head<1>" in text
+    assert "Scored with\naesthetic head head<1>, " in text
     assert "pickscore pick1" in text
     assert "torch 2.14.1" in text
     footer.locator("summary").click()

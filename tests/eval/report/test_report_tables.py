@@ -82,12 +82,13 @@ def test_verdicts_decide_only_below_the_adjusted_p_value() -> None:
     compared = Comparison(**comparison())
     told = {
         one.arm: {answer.topic: answer for answer in one.verdicts}
-        for one in arm_verdicts(compared.arms, compared.baseline, compared.floor, compared.level)
+        for one in arm_verdicts(compared.arms, compared.baseline, compared.spaces, compared.level)
     }
     assert {topic: answer.verdict for topic, answer in told["cfg_3"].items()} == {
         "Shift": "shifts the distribution",
-        "Spread": "contracts",
+        "Spread": "contracts (in 1 of 2 feature spaces)",
         "Distance": "closer to the reference set",
+        "Variety": "covers less of the reference set (in 1 of 2 feature spaces)",
         "Quality": "raises the aesthetic score",
         "Malformed": "fewer malformed pictures",
         "Prompt": "follows the prompt more",
@@ -104,7 +105,7 @@ def test_pairs_that_were_asked_for_nothing_follow_no_prompt() -> None:
     for arm in content["arms"][1:]:
         del arm["against_baseline"]["adjusted_p"]["prompt"]
     compared = Comparison(**content)
-    for one in arm_verdicts(compared.arms, compared.baseline, compared.floor, compared.level):
+    for one in arm_verdicts(compared.arms, compared.baseline, compared.spaces, compared.level):
         assert [answer.topic for answer in one.verdicts][-2:] == ["Malformed", "Cost"]
     assert "CLIP score" not in [column.label for column in matched_columns(compared)]
     rows = matched_rows(compared)

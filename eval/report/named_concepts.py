@@ -1,0 +1,81 @@
+"""The report's section on how much of a shift is what negative prompts name."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from eval.features.plain_text import plain_text
+from eval.notation import number, span
+from pipeline.results.comparison import Comparison, RemovedConcept
+from pipeline.results.interval import Interval
+from pipeline.study.study import Study
+
+
+@dataclass(frozen=True)
+class ShareCell:
+    """The named share of one arm's shift, ready to print; `more` where it is surely more than of any other shift."""
+
+    value: float
+    text: str
+    span: str
+    more: bool
+    n: int
+
+
+def names_by_arm(study: Study) -> dict[str, frozenset[str]]:
+    """What each arm's negative prompt names; without arms whose images are each kept from their own prompt."""
+    return {
+        name: frozenset(part.strip() for part in plain_text(arm.used_negative, study.text).split(",")) - {""}
+        for name, arm in study.arms.items()
+        if not arm.negative_from_prompt
+    }
+
+
+def concept_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Every concept, the share that its removal takes from any other shift, and a cell per guided arm."""
+    if comparison.named is None:
+        return []
+    return [
+        {
+            "concept": row.concept,
+            "directions": row.directions,
+            "control": f"{row.variance:.0%}",
+            "variance": row.variance,
+            "cells": [_cell(row, arm.arm) for arm, _ in comparison.guided],
+        }
+        for row in comparison.named.removed
+    ]
+
+
+def concept_sentences(comparison: Comparison, names: Mapping[str, Collection[str]]) -> list[dict[str, Any]]:
+    """For every arm of `names`, the concept whose share of its shift exceeds that of any other shift most.
+
+    It is one that the arm names where it names any. `concept` is None where no share is surely more.
+    """
+    if comparison.named is None:
+        return []
+    single = [row for row in comparison.named.removed if row.concept in comparison.named.named]
+    sentences = []
+    for arm in (arm.arm for arm, _ in comparison.guided if arm.arm in names):
+        own = [row for row in single if row.concept in names[arm]]
+        most = max(own or single, key=lambda row: row.arms[arm].named_share.value - row.variance)
+        cell = _cell(most, arm)
+        sentences.append(
+            {
+                "arm": arm,
+                "concept": most.concept if cell.more else None,
+                "share": cell.text,
+                "span": cell.span,
+                "control": f"{most.variance:.0%}",
+                "though": "" if own else "does not name it" if names[arm] else "names nothing",
+            }
+        )
+    return sentences
+
+
+def _cell(row: RemovedConcept, arm: str) -> ShareCell:
+    share = row.arms[arm].named_share
+    percent = Interval(100 * share.value, 100 * share.low, 100 * share.high, share.n)
+    return ShareCell(
+        share.value, f"{number(percent.value, 0)}%", span(percent, 0), more=share.low > row.variance, n=share.n
+    )
