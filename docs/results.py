@@ -15,6 +15,8 @@ from playwright.sync_api import Browser
 from docs.browser import opened_chromium
 from eval.notation import quoted
 from eval.report.details import matched_columns, matched_rows
+from eval.report.feature_spaces import space_tables
+from eval.report.named_concepts import concept_sentences, names_by_arm
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import PARAMS, REPORT
 from pipeline.results.comparison import COMPARISON, Alignment, Comparison, load_comparison
@@ -83,6 +85,8 @@ def main() -> None:
         "cosines": cosines,
         "figures": FIGURES,
         "quoted": quoted,
+        "tables": space_tables(comparison),
+        "sentences": concept_sentences(comparison, names_by_arm(load_study(folder / PARAMS))),
         "matched_columns": matched_columns(comparison),
         "matched_rows": matched_rows(comparison),
     }

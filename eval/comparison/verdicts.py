@@ -83,16 +83,17 @@ def _answers(
             )
         together, why = agreed(words, reason)
         least = against.spaces[primary].detectable[question.key]
-        said = (
+        numbers = (
             f"in {primary}: {numbers}; p {p_value(against.adjusted_p[question.key])}; decided in four of five "
             f"repetitions from {number(least, 2)} on"
         )
         return Verdict(
             topic=question.topic,
             verdict=together,
-            numbers=f"{said}. {why[:1].upper()}{why[1:]}" if why else said,
+            numbers=numbers,
             decided=together != UNDECIDED,
             spaces=words,
+            reason=why,
         )
 
     def changed(name: str, interval: Interval) -> Verdict:

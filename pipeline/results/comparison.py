@@ -268,7 +268,7 @@ class Verdict(_Record):
     """One answer about an arm: what was asked, the verdict, and the numbers behind it.
 
     `spaces` has the answer in each feature space where the question is about distributions; the verdict is what they
-    agree on.
+    agree on, and `reason` says what the spaces answer to that contradict each other.
     """
 
     topic: str
@@ -276,6 +276,7 @@ class Verdict(_Record):
     numbers: str
     decided: bool
     spaces: dict[str, str] = Field(default_factory=dict)
+    reason: str = ""
 
 
 class ArmVerdicts(_Record):

@@ -1,0 +1,156 @@
+"""Writes the findings of the README from the committed run: `python -m docs.readme`.
+
+They stand between two comments in README.md and follow from metrics/compare.json by rule.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from eval.notation import number, quoted
+from eval.report.named_concepts import concept_sentences, names_by_arm
+from pipeline.errors import InputError, run_stage
+from pipeline.layout import PARAMS
+from pipeline.results.comparison import COMPARISON, Comparison, load_comparison
+from pipeline.results.interval import Interval
+from pipeline.study.study import Study, load_study
+
+README = Path("README.md")
+TEMPLATE = Path(__file__).parent / "readme-findings.md.j2"
+BEGIN, END = "<!-- Written by `python -m docs.readme` -->", "<!-- To here -->"
+# The arms whose numbers are shown, and what they are called.
+ARMS = {"cfg": "classifier-free guidance", "negative": "the negative prompt", "autoguidance": "autoguidance"}
+
+
+def findings(comparison: Comparison, study: Study) -> str:
+    """The block of the README, as Markdown. Raises InputError for a study without the default study's arms."""
+    if missing := sorted(ARMS.keys() - {arm.arm for arm in comparison.arms}):
+        raise InputError(f"study '{study.name}' has no arm {', '.join(missing)}; the README is about study=default")
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 (Markdown)
+    )
+    environment.filters["thousands"] = lambda value: f"{value:,}"
+    names = [space.name for space in comparison.spaces]
+    ratios = {
+        name: _shift(comparison, "negative", name).value / _shift(comparison, "autoguidance", name).value
+        for name in names
+    }
+    least, most = min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__)
+    content: dict[str, Any] = {
+        "n": study.generate.pictures,
+        "reference_n": comparison.reference_n,
+        "level": f"{100 * comparison.level:g}",
+        "spaces": names,
+        "rows": _rows(comparison),
+        "scale": {arm.arm: f"{arm.scale:g}" for arm in comparison.arms},
+        **_directions(comparison),
+        "shifts": _shifts(comparison),
+        "least": {"space": least, "times": _times(ratios[least])},
+        "most": {"space": most, "times": _times(ratios[most])},
+        "named": _named(comparison, study),
+        "distance": _verdicts(comparison, "Distance"),
+        "variety": _verdicts(comparison, "Variety"),
+    }
+    return environment.get_template(TEMPLATE.name).render(content)
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2g}" if ratio < 99.5 else f"{ratio:,.0f}"
+
+
+def _shift(comparison: Comparison, arm: str, space: str) -> Interval:
+    against = comparison.by_name(arm).against_baseline
+    assert against is not None
+    return against.spaces[space].shift
+
+
+def _rows(comparison: Comparison) -> list[tuple[str, list[str]]]:
+    """Distances to real images and shifts, a cell per space."""
+    rows = []
+    for arm in (comparison.baseline, *ARMS):
+        scores = comparison.by_name(arm).scores
+        cells = [_floors(scores[f"{space.name}_fd"], space.floor.fd.value) for space in comparison.spaces]
+        rows.append((f"distance to real images: `{arm}`", cells))
+    for arm in ARMS:
+        cells = [_floors(_shift(comparison, arm, space.name), space.floor.fd.value) for space in comparison.spaces]
+        rows.append((f"shift from `{comparison.baseline}`: `{arm}`", cells))
+    return rows
+
+
+def _floors(interval: Interval, floor: float) -> str:
+    return quoted(Interval(interval.value / floor, interval.low / floor, interval.high / floor, interval.n))
+
+
+def _directions(comparison: Comparison) -> dict[str, Any]:
+    """Which way the negative prompt pushes, along the baseline's trajectories."""
+    found = next(one for one in comparison.alignment if one.arm == comparison.baseline)
+    cosine = {frozenset(pair.references): pair.cosine for pair in found.pairs}
+    to_guide, to_empty = (cosine[frozenset(("negative", other))] for other in ("guide", "empty"))
+    assert found.guide_over_empty is not None
+    if found.guide_over_empty.high < 0:
+        nearer = "It is nearer to classifier-free guidance than to autoguidance, and the same as neither."
+    elif found.guide_over_empty.low > 0:
+        nearer = "It is nearer to autoguidance than to classifier-free guidance, and the same as neither."
+    else:
+        nearer = "Which of them it is nearer to is undecided."
+    return {"cosines": [quoted(to_guide), quoted(to_empty)], "nearer": nearer}
+
+
+def _shifts(comparison: Comparison) -> str:
+    words = [_answer(comparison, arm.arm, "Shift").spaces for arm, _ in comparison.guided]
+    everywhere = sum("undecided" not in own.values() for own in words)
+    who = "Every guided arm does" if everywhere == len(words) else f"{everywhere} of {len(words)} guided arms do"
+    return f"{who}, in every space."
+
+
+def _answer(comparison: Comparison, arm: str, topic: str) -> Any:
+    own = next(one for one in comparison.verdicts if one.arm == arm)
+    return next(one for one in own.verdicts if one.topic == topic)
+
+
+def _verdicts(comparison: Comparison, topic: str) -> str:
+    """What the spaces agree on about each of ARMS, in a sentence."""
+    said = [f"{words}: {_answer(comparison, arm, topic).verdict}" for arm, words in ARMS.items()]
+    text = "; ".join(said)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _named(comparison: Comparison, study: Study) -> list[str]:
+    """How much of the shifts of the negative prompt and of autoguidance is one concept."""
+    found = {one["arm"]: one for one in concept_sentences(comparison, names_by_arm(study))}
+    said = []
+    for arm, so in (("negative", ""), ("autoguidance", ", though it names nothing")):
+        own = found[arm]
+        if own["concept"] is None:
+            said.append(f"Of the shift of {ARMS[arm]} no concept explains more than of any other shift.")
+            continue
+        said.append(
+            f"Without the directions of `{own['concept']}` in CLIP's space, {own['share']} ({own['span']}) of the "
+            f"shift of {ARMS[arm]} is gone{so}; of any other shift about {own['control']} would be."
+        )
+    return said
+
+
+def written(readme: str, block: str) -> str:
+    """The README with the block in its place. Raises InputError where the comments are missing."""
+    pattern = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
+    if len(pattern.findall(readme)) != 1:
+        raise InputError(f"{README} needs the comments {BEGIN} and {END} once each")
+    return pattern.sub(lambda _: f"{BEGIN}\n{block}\n{END}", readme)
+
+
+def main() -> None:
+    study = load_study(PARAMS)
+    comparison = load_comparison(COMPARISON, study)
+    README.write_text(written(README.read_text("utf-8"), findings(comparison, study)), "utf-8")
+    print(f"{README}: findings of study '{comparison.study}', {number(len(comparison.spaces), 0)} feature spaces")
+
+
+if __name__ == "__main__":
+    run_stage(main)

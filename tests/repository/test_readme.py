@@ -1,0 +1,81 @@
+"""The README's findings are those of the committed run, and follow from its numbers."""
+
+import json
+from typing import Any
+
+import pytest
+from repository_copy import ROOT
+
+from docs.readme import ARMS, BEGIN, END, findings, written
+from pipeline.errors import InputError
+from pipeline.results.comparison import Comparison, load_comparison
+from pipeline.study.study import Study, load_study
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return load_study(ROOT / "params.yaml")
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    committed: dict[str, Any] = json.loads((ROOT / "metrics/compare.json").read_text("utf-8"))
+    return committed
+
+
+def test_the_readme_says_what_the_committed_run_found(study: Study) -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    comparison = load_comparison(ROOT / "metrics/compare.json", study)
+    assert written(readme, findings(comparison, study)) == readme
+
+
+def test_other_numbers_are_other_findings(study: Study, content: dict[str, Any]) -> None:
+    primary = content["spaces"][0]
+    primary["floor"]["fd"] |= {"value": 2.0, "low": 1.0, "high": 3.0}
+    for arm in content["arms"]:
+        if arm["arm"] in ("negative", "autoguidance"):
+            shift = {"value": 6.0 if arm["arm"] == "negative" else 0.06, "low": 0.05, "high": 7.0, "n": 192}
+            for own in arm["against_baseline"]["spaces"].values():
+                own["shift"] = shift
+    for one in content["verdicts"]:
+        for answer in one["verdicts"]:
+            if answer["topic"] == "Shift" and one["arm"] == "cfg":
+                answer["spaces"][primary["name"]] = "undecided"
+    block = findings(Comparison.model_validate(content), study)
+    guided = len(content["arms"]) - 1
+    assert f"{guided - 1} of {guided} guided arms do, in every space." in block
+    assert f"100 times as far as autoguidance at 1.5 in `{primary['name']}`" in block
+    assert "shift from `unguided`: `negative` | 3.00 (0.03" in block
+
+
+@pytest.mark.parametrize(("low", "high", "said"), [(-0.2, -0.1, "nearer to classifier-free guidance"),
+                                                   (0.1, 0.2, "nearer to autoguidance"),
+                                                   (-0.1, 0.1, "undecided")])  # fmt: skip
+def test_which_way_the_negative_prompt_points_follows_from_the_interval(
+    study: Study, content: dict[str, Any], low: float, high: float, said: str
+) -> None:
+    content["alignment"][0]["guide_over_empty"] |= {"low": low, "high": high}
+    assert said in findings(Comparison.model_validate(content), study)
+
+
+def test_a_concept_that_explains_no_more_than_any_other_shift_is_not_named(
+    study: Study, content: dict[str, Any]
+) -> None:
+    for row in content["named"]["removed"]:
+        row["variance"] = 0.99
+    block = findings(Comparison.model_validate(content), study)
+    assert block.count("no concept explains more than of any other shift") == 2
+    assert "low quality" not in block
+
+
+def test_a_study_without_the_arms_of_the_readme_is_refused(study: Study, content: dict[str, Any]) -> None:
+    content["arms"] = [arm for arm in content["arms"] if arm["arm"] not in ("negative", "cfg")]
+    with pytest.raises(InputError, match=r"study 'default' has no arm cfg, negative; the README is about"):
+        findings(Comparison.model_validate(content), study)
+    assert set(ARMS) == {"cfg", "negative", "autoguidance"}
+
+
+@pytest.mark.parametrize("readme", ["", f"{BEGIN}\n", f"{BEGIN}\na\n{END}\n{BEGIN}\nb\n{END}"])
+def test_a_readme_without_its_place_for_findings_is_refused(readme: str) -> None:
+    with pytest.raises(InputError, match=r"README\.md needs the comments"):
+        written(readme, "x")
