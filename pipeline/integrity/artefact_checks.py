@@ -14,7 +14,7 @@ from pipeline.errors import InputError
 from pipeline.generation.shard_files import SET_FEATURES, TRACE_FEATURES
 from pipeline.generation.shard_plan import DEVICES, MACHINES, Shard, arm_texts, plan_shards
 from pipeline.generation.trajectory import TRAJECTORY_FEATURES, trajectory_fingerprint, watched_of
-from pipeline.layout import COSTS, FEATURES, METRICS, REFERENCE_SET, SCORES, SETS, TRACES, TRAJECTORIES
+from pipeline.layout import CONCEPTS, COSTS, FEATURES, METRICS, REFERENCE_SET, SCORES, SETS, TRACES, TRAJECTORIES
 from pipeline.results.comparison import COMPARISON, load_comparison
 from pipeline.results.rates import RATES, load_rates
 from pipeline.storage.json_file import read_json_text
@@ -59,6 +59,11 @@ def study_artefacts(study: Study) -> Iterator[Artefact]:
     for path in sorted(REFERENCE_SET.glob("part-*.parquet")):
         yield Artefact(path, partial(_table, ["image_id", "image", "prompt"]))
     yield from _features("reference", study, None, _whole_set(REFERENCE_SET))
+    # Only the embedded world draws images for the purpose.
+    for path in sorted(CONCEPTS.glob("part-*.parquet")):
+        yield Artefact(path, partial(_table, ["image_id", "image", "subject", "concept"]))
+        vectors = FEATURES / "concepts" / f"{study.features.clip}.safetensors"
+        yield Artefact(vectors, partial(_vectors, None, _whole_set(CONCEPTS)))
     for arm in study.arms:
         yield from _arm(study, arm)
     yield Artefact(COMPARISON, lambda path: _read(lambda: load_comparison(path, study)))

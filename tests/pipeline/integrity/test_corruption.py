@@ -140,12 +140,14 @@ STAGES: list[tuple[Callable[[], None], list[str]]] = [
 ]
 # One file of every kind that these stages write.
 DAMAGED = (
+    "data/concepts/part-00000.parquet",
     "data/reference/part-00000.parquet",
     "data/sets/cfg/part-00001.parquet",
     "data/trace/cfg/part-00001.parquet",
     "data/trajectory/cfg/part-00000.parquet",
     "data/cost/cfg.json",
     "data/features/cfg/clip.safetensors",
+    "data/features/concepts/clip.safetensors",
     "data/headlines/cfg.json",
     "data/scores/cfg.parquet",
     "data/sample/tasks.parquet",
@@ -179,6 +181,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["arms"] = {arm: params["arms"][arm] for arm in ARMS}
     for key in ("probes", "negative_preset"):
         params["arms"]["unguided"].pop(key)
+    params["features"]["primary"] = "clip"
     params["features"]["extractors"] = {"clip": params["features"]["extractors"]["clip"]}
     params["metrics"]["resamples"] = 100
     params["sampler"]["steps"] = 3
@@ -307,6 +310,8 @@ def test_a_copy_in_the_cache_that_is_damaged_too_is_deleted(project: Path) -> No
     ("name", "stage", "arguments"),
     [
         ("data/reference/part-00000.parquet", measure.main, []),
+        ("data/concepts/part-00000.parquet", measure.main, []),
+        ("data/features/concepts/clip.safetensors", compare.main, []),
         ("data/sets/cfg/part-00001.parquet", measure.main, []),
         ("data/sets/cfg/part-00001.parquet", measure.main, ["--arm", "cfg"]),
         ("data/features/reference/clip.safetensors", compare.main, []),

@@ -26,6 +26,12 @@ def test_the_numbers_are_those_of_the_comparison(study: Study, root: Path, clien
                 "shift_auc": against["two_sample"]["auc"],
                 "shift_kinds": against["composition"]["total_variation"],
             }
+            fields = {"shift": "fd", "distance": "reference_fd", "variety": "recall"}
+            shifts |= {
+                f"{space}_shift_{fields.get(field, field)}": own[field]
+                for space, own in against["spaces"].items()
+                for field in (*fields, "drift", "spread_ratio")
+            }
         for name, measured in {**entry["scores"], **shifts}.items():
             if isinstance(measured, dict):
                 expected[name] = measured["value"]
