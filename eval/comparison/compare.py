@@ -288,6 +288,8 @@ def provenance(study: Study, reference: SetFeatures, measured: dict[str, Any]) -
 def main() -> None:
     stage_parser("eval.comparison.compare", __doc__).parse_args()
     study = load_study()
+    # Sums are split among threads, and rounded so: as many on every machine.
+    torch.set_num_threads(study.generate.threads)
     traces = cache(partial(read_traces, study))
     content = compare(study, traces)
     write_atomically(COMPARISON, seal_json(content.model_dump_json(indent=2)))

@@ -215,8 +215,8 @@ def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScor
             bar.set_postfix_str(name)
             sets |= step()
             bar.update()
-    # Those of the primary space go by their own names, too.
-    sets |= {row.name: sets[f"{scorers.spaces[0].name}_{row.name}"] for row in EVERYWHERE}
+    # Those of the primary space go by their own names, too, and come first (pipeline/tracking/numbers.py).
+    sets = {row.name: sets[f"{scorers.spaces[0].name}_{row.name}"] for row in EVERYWHERE} | sets
     published = metric("fid_torchmetrics")
     points = {
         f"{name}_{published.name}": loaded(published)(features[name].images, reference[name].images)

@@ -133,6 +133,15 @@ def test_what_is_refused_below_was_scored_before_it_was_changed(study: Path) -> 
     assert json.loads((HEADLINES / "cfg.json").read_text())["n"] == PICTURES
 
 
+def test_an_arms_numbers_begin_with_the_distance_and_have_every_space_by_name(study: Path) -> None:
+    scores = json.loads((METRICS / "detail" / "cfg.json").read_text())["scores"]
+    # MLflow plots the first metric that runs share.
+    assert next(iter(scores)) == "fd"
+    assert scores["fd"] == scores["clip_fd"]
+    spaces = {name.removesuffix("_recall") for name in scores if name.endswith("_recall")}
+    assert spaces == {"clip", "clip_unit"}
+
+
 def test_every_score_is_of_the_arms_pictures_and_the_clip_score_of_what_the_baseline_was_asked_for(study: Path) -> None:
     asked_for = load_study()
     settings, device = asked_for.metrics, torch.device("cpu")
