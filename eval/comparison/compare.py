@@ -179,6 +179,7 @@ def compare_arms(
                 "negative_prompt": arm.negative,
                 "description": arm.description,
                 "n": len(prompts),
+                "distinct": distinct_images(measured.features[study.features.clip][name].images),
                 "cost": read_cost(COSTS / f"{name}.json"),
                 "kinds": dict(zip(KINDS, kind_chances(arms[name]).mean(0).tolist(), strict=True)),
                 "scores": details[name]["scores"],
@@ -232,6 +233,12 @@ def compare_arms(
             "provenance": provenance(study, clip, details[study.baseline]["provenance"]),
         }
     )
+
+
+def distinct_images(vectors: Tensor) -> int:
+    """How many of N images differ, by their vectors [N, D]; equal ones may differ by rounding."""
+    scale = vectors.abs().max().clamp(min=torch.finfo(vectors.dtype).tiny)
+    return len(torch.unique((vectors / scale * 1e4).round(), dim=0))
 
 
 def card_reasons(spaces: Sequence[ComparedSpace]) -> Callable[[str], str]:

@@ -105,7 +105,11 @@ def _answers(
 
     own, other = arm.scores["fd"], base.scores["fd"]
     share = against.drift.value / against.fd.value if against.fd.value else 0
+    spread = in_spaces(
+        "shift_spread_ratio", "spread_ratio", f"spread {quoted(against.spread_ratio)} times that of {base.arm}"
+    )
     answers = [
+        *_few_images(arm),
         in_spaces(
             "shift_fd",
             "shift",
@@ -113,22 +117,21 @@ def _answers(
             f"the drift of the mean is {share:.0%} of it; "
             f"a classifier tells the two apart with AUC {quoted(against.two_sample.auc)}; MMD",
         ),
-        in_spaces(
-            "shift_spread_ratio",
-            "spread_ratio",
-            f"spread {quoted(against.spread_ratio)} times that of {base.arm}",
-        ),
+        spread,
         in_spaces(
             "fd",
             "distance",
             f"FD to the reference set {quoted(own)}, {base.arm} {quoted(other)}, "
             f"real pictures {quoted(floor.fd)}, difference {quoted(against.reference_fd, signed=True)}",
         ),
-        in_spaces(
-            "recall",
-            "variety",
-            f"recall {quoted(arm.scores['recall'])}, {base.arm} {quoted(base.scores['recall'])}, "
-            f"difference {quoted(against.spaces[primary].variety, signed=True)}",
+        _with_disagreement(
+            in_spaces(
+                "recall",
+                "variety",
+                f"recall {quoted(arm.scores['recall'])}, {base.arm} {quoted(base.scores['recall'])}, "
+                f"difference {quoted(against.spaces[primary].variety, signed=True)}" + _other_variety(arm, base),
+            ),
+            spread,
         ),
         *(
             changed(name, change)
@@ -139,6 +142,43 @@ def _answers(
     if metric("clip_score").asked.key in against.adjusted_p:
         answers.append(changed("clip_score", against.clip_score))
     return [*answers, _cost(arm, base)]
+
+
+def _few_images(arm: ComparedArm) -> list[Verdict]:
+    """What to know first about an arm some of whose images are equal."""
+    if arm.distinct is None or arm.distinct == arm.n:
+        return []
+    what = f"all {arm.n} images are the same" if arm.distinct == 1 else f"only {arm.distinct} of {arm.n} images differ"
+    return [
+        Verdict(topic="Images", verdict=what, numbers="equal features; read the rest with that in mind", decided=True)
+    ]
+
+
+def _other_variety(arm: ComparedArm, base: ComparedArm) -> str:
+    """The other numbers of variety, where the study has them."""
+    known = [metric(name) for name in ("coverage", "vendi") if name in arm.scores and name in base.scores]
+    return "".join(
+        f"; {row.label} {quoted(arm.scores[row.name])}, {base.arm} {quoted(base.scores[row.name])}" for row in known
+    )
+
+
+def _with_disagreement(variety: Verdict, spread: Verdict) -> Verdict:
+    """The verdict on variety, which says so where a space finds a set wider that reaches less, or narrower and more."""
+    rows = metric("shift_spread_ratio").asked, metric("recall").asked
+    opposite = {(rows[0].above, rows[1].below), (rows[0].below, rows[1].above)}
+    spaces = [space for space, word in variety.spaces.items() if (spread.spaces[space], word) in opposite]
+    if not spaces:
+        return variety
+    said = "; ".join(
+        f"in {space} spread and recall disagree: it {spread.spaces[space]} and {variety.spaces[space]}"
+        for space in spaces
+    )
+    return variety.model_copy(
+        update={
+            "verdict": f"{variety.verdict}; spread and recall disagree in {_and(spaces)}",
+            "reason": f"{variety.reason}; {said}" if variety.reason else said,
+        }
+    )
 
 
 def _and(names: list[str]) -> str:

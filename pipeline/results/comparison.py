@@ -163,7 +163,7 @@ class Cost(_Record):
 class ComparedArm(_Record):
     """One arm; `against_baseline` is None for the baseline itself.
 
-    `family` names the arms that form one sweep of scales. `scores` are the set metrics against the reference set and
+    `family` names the arms that form one sweep of scales. `distinct` of its `n` images differ. `scores` are the set metrics against the reference set and
     the means of the per-image scores, by name. `kinds` are the shares of the kinds of pictures.
     """
 
@@ -175,6 +175,7 @@ class ComparedArm(_Record):
     negative_prompt: str
     description: str
     n: int
+    distinct: int | None = None
     cost: Cost | None
     kinds: dict[str, Finite]
     scores: dict[str, Interval]

@@ -1,14 +1,20 @@
 """What is asked in every feature space: verdicts that agree or not, and what so many images can show."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from small_study import comparison
 from torch import Tensor
 
+from eval.comparison.compare import distinct_images
 from eval.comparison.feature_spaces import detectable, exchanged_shift, floors, in_space
 from eval.comparison.paired_arms import ArmValues, arm_replicates
-from eval.comparison.verdicts import DEPENDS, UNDECIDED, agreed
+from eval.comparison.verdicts import DEPENDS, UNDECIDED, agreed, arm_verdicts
 from eval.distances.frechet import frechet_distance
 from eval.statistics.jackknife import Replicates, deletions
+from pipeline.results.comparison import Comparison, Verdict
 from pipeline.study.study import Metrics
 
 N, D = 60, 4
@@ -111,3 +117,51 @@ def test_what_spaces_agree_on_is_the_verdict() -> None:
     verdict, reason = agreed({"a": "closer", "b": UNDECIDED, "c": "farther", "d": "closer"}, why)
     assert verdict == f"{DEPENDS}: closer in a and d, farther in c"
     assert reason == "a sees colours"
+
+
+def test_images_that_are_the_same_are_counted_once() -> None:
+    x = gaussian(20, D, seed=8).float()
+    assert distinct_images(x) == 20
+    same = x[:1].repeat(20, 1)
+    same[7:] *= 1 + 1e-7  # as another batch would round
+    assert distinct_images(same) == 1
+    assert distinct_images(torch.cat([x[:5]] * 4)) == 5
+    assert distinct_images(torch.zeros(6, D)) == 1
+
+
+def verdicts_of(change: Callable[[dict[str, Any]], None]) -> dict[str, Verdict]:
+    """The verdicts on the arm `cfg` of a small comparison that is changed first."""
+    content = comparison()
+    change(next(arm for arm in content["arms"] if arm["arm"] == "cfg"))
+    for arm in content["arms"]:
+        if arm["against_baseline"]:
+            for own in arm["against_baseline"]["spaces"].values():
+                own["spread_ratio"] |= {"value": 1.4, "low": 1.3, "high": 1.5}
+            adjusted = dict.fromkeys(("shift", "spread", "distance", "quality", "malformed", "prompt"), 0.5)
+            arm["against_baseline"]["adjusted_p"] = adjusted | {"variety": 0.5}
+    compared = Comparison.model_validate(content)
+    found = arm_verdicts(compared.arms, compared.baseline, compared.spaces, 0.95)
+    return {answer.topic: answer for answer in next(one for one in found if one.arm == "cfg").verdicts}
+
+
+@pytest.mark.parametrize(("difference", "said"), [(-0.3, "spread and recall disagree in pyramid"), (0.3, "")])
+def test_a_set_that_widens_and_reaches_less_is_a_disagreement(difference: float, said: str) -> None:
+    def change(arm: dict[str, Any]) -> None:
+        own = arm["against_baseline"]["spaces"]["pyramid"]
+        own["adjusted_p"] |= {"spread": 0.001, "variety": 0.001}
+        own["variety"] |= {"value": difference, "low": difference - 0.1, "high": difference + 0.1}
+
+    variety = verdicts_of(change)["Variety"]
+    assert variety.spaces["pyramid"].startswith("covers less" if difference < 0 else "covers more")
+    assert ("disagree" in variety.verdict) == bool(said)
+    assert said in variety.verdict
+    assert ("it widens and covers less" in variety.reason) == bool(said)
+    assert "Coverage" in variety.numbers
+
+
+@pytest.mark.parametrize(("distinct", "said"), [(1, "all 16 images are the same"), (3, "only 3 of 16 images differ"),
+                                                (16, None), (None, None)])  # fmt: skip
+def test_an_arm_of_equal_images_says_so_first(distinct: int | None, said: str | None) -> None:
+    found = verdicts_of(lambda arm: arm.update(distinct=distinct))
+    assert (next(iter(found)) == "Images") == (said is not None)
+    assert said is None or found["Images"].verdict == said
