@@ -163,8 +163,9 @@ class Cost(_Record):
 class ComparedArm(_Record):
     """One arm; `against_baseline` is None for the baseline itself.
 
-    `family` names the arms that form one sweep of scales. `distinct` of its `n` images differ. `scores` are the set metrics against the reference set and
-    the means of the per-image scores, by name. `kinds` are the shares of the kinds of pictures.
+    `family` names the arms that form one sweep of scales. `distinct` of its `n` images differ. `scores` are the set
+    metrics against the reference set and the means of the per-image scores, by name. `kinds` are the shares of the
+    kinds of pictures.
     """
 
     arm: Name
