@@ -11,8 +11,8 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 from pipeline.credentials import credential_in, masked
 from pipeline.errors import InputError, printable
 from pipeline.layout import EMBEDDED, PARAMS, PICTURES
-from pipeline.prompting.emphasis import check_emphasis
 from pipeline.prompting.prompt_sets import PromptSet
+from pipeline.prompting.strict_check import check_prompt
 from pipeline.prompting.text_settings import TextSettings
 from pipeline.settings import Count, Name, Seed, Settings, inside_project, watched_path
 from pipeline.study.arm import Arm
@@ -258,7 +258,7 @@ class Study(Settings):
     def _well_formed_emphasis(self) -> "Study":
         for name, arm in self.arms.items():
             try:
-                check_emphasis(arm.negative_prompt or "", self.text.syntax)
+                check_prompt(arm.negative_prompt or "", self.text.syntax)
             except ValueError as error:
                 raise ValueError(f"arms.{name}.negative_prompt: {error}") from None
         for name, arm in self.arms.items():
