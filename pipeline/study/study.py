@@ -15,6 +15,7 @@ from pipeline.prompting.prompt_sets import PromptSet
 from pipeline.prompting.strict_check import check_prompt
 from pipeline.prompting.text_settings import TextSettings
 from pipeline.settings import Count, Name, Seed, Settings, inside_project, watched_path
+from pipeline.study.anlas import Anlas
 from pipeline.study.arm import Arm
 from pipeline.study.executor import Executor
 from pipeline.study.extractors import EXTRACTORS, ExtractorKind, FeatureSpace
@@ -59,7 +60,7 @@ class Generate(Settings):
     """How many pictures an arm has and how the work is cut; `shard`, `batch` and `threads` are part of the bytes.
 
     `threads` are those that a worker computes with on a CPU: sums are split among them, and rounded so. Of the first
-    `watched` pictures the way from noise is kept.
+    `watched` pictures the way from noise is kept. `anlas` says what the images are priced as; it changes none of them.
     """
 
     pictures: Annotated[int, Field(ge=10, le=MOST_PICTURES)]
@@ -68,6 +69,7 @@ class Generate(Settings):
     batch: Count
     threads: Count = 1
     watched: Annotated[int, Field(ge=0)] = 0
+    anlas: Anlas = Anlas()
 
     @model_validator(mode="after")
     def _whole_batches(self) -> "Generate":
