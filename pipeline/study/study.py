@@ -22,7 +22,7 @@ from pipeline.study.extractors import EXTRACTORS, ExtractorKind, FeatureSpace
 from pipeline.study.licences import EMBEDDED_LICENCE
 from pipeline.study.loadable import one_of
 from pipeline.study.model import Model
-from pipeline.study.plain_yaml import read_yaml
+from pipeline.study.plain_yaml import misread_key, read_yaml
 from pipeline.study.sampler import Sampler
 from pipeline.study.scorers import PREFERENCES
 from pipeline.study.solvers import SOLVERS
@@ -347,6 +347,8 @@ def parse_study(content: Any, source: str) -> Study:
     """
     if not isinstance(content, dict):
         raise InputError(f"{source} holds no mapping; compose it with `python -m pipeline.compose`")
+    if fault := misread_key(content):
+        raise InputError(f"{source}: {fault}")
     texts = "\n".join(_texts(content))
     # YAML can write half of a surrogate pair ("\\ud800"), which pydantic cannot tell an error of.
     if not texts.isascii() and texts.encode(errors="replace") != texts.encode(errors="surrogatepass"):
@@ -389,7 +391,16 @@ def _explain(error: Any) -> str:
     if error["type"] == "value_error" and isinstance(error["input"], dict):
         return f"{key}: {message}"
     value = _VALUES.repr(error["input"])
+    if error["type"] == "string_type" and not isinstance(error["input"], dict | list | tuple):
+        message += f"; YAML reads {_without_quotes(error['input'])} without quotes as this, so put it into quotes"
     return f"{key} is {masked(value) if '://' in value else value}: {message[:_LONGEST_REASON]}"
+
+
+def _without_quotes(value: object) -> str:
+    # How a value that is not text was written.
+    if isinstance(value, bool):
+        return "yes, on and true" if value else "no, off and false"
+    return "null and ~" if value is None else "a number"
 
 
 def _shown_key(part: str | int) -> str:
