@@ -6,6 +6,8 @@ changed.
 
 import argparse
 import os
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -23,10 +26,12 @@ from pipeline.experiment import remember_params
 from pipeline.generation.arm_texts import study_prompts
 from pipeline.layout import CONF, PARAMS, PICTURES
 from pipeline.storage.files import write_atomically
-from pipeline.study.plain_yaml import YAML_ERRORS, check_aliases
+from pipeline.study.plain_yaml import YAML_ERRORS, check_aliases, check_names
 from pipeline.study.study import parse_study
 
 _OVERRIDES = "GUIDEDRIFT_OVERRIDES"
+# Hydra's advice on a key that is not there.
+_ADDED = re.compile(r"(Could not override '.*?')\.\s+To append to your config use \+(.*)", re.DOTALL)
 # The folds of the comparison's classifier test, which holds prompts out (eval/distances/two_sample_classifier.py).
 _FEWEST_PROMPTS = 5
 
@@ -38,6 +43,9 @@ def compose(conf: Path, overrides: list[str]) -> dict[str, object]:
     """
     for path in sorted(conf.rglob("*.yaml")):
         check_aliases(path)
+        check_names(path)
+    for override in overrides:
+        _check_override(override)
     OmegaConf.register_new_resolver("oc.env", _no_environment, replace=True)
     try:
         with initialize_config_dir(str(conf.resolve()), version_base=None):
@@ -49,10 +57,40 @@ def compose(conf: Path, overrides: list[str]) -> dict[str, object]:
         known = ", ".join(sorted(path.stem for path in (conf / group).glob("*.yaml")))
         raise InputError(f"{conf.name}/ has no {group} '{choice}'; known choices: {known or 'none'}") from None
     except (HydraException, OmegaConfBaseException, *YAML_ERRORS) as error:
+        if missing := _ADDED.search(str(error)):
+            raise InputError(f"{missing[1]}; to add it, write {shlex.quote('+' + missing[2])}") from None
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise InputError(f"{conf} cannot be composed: {' '.join(lines)[:600]}") from None
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
+
+
+def quoted(override: str) -> str:
+    """An override key=value as a shell takes it, with its value as one text for Hydra, whatever stands in it."""
+    key, _, value = override.partition("=")
+    # In Hydra's quotes a backslash counts before a quote and before an interpolation.
+    inner = re.sub(r'(\\*)("|$)', lambda match: match[1] * 2 + ('\\"' if match[2] else ""), value)
+    inner = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", inner)
+    return shlex.quote(f'{key}="{inner}"')
+
+
+def _check_override(override: str) -> None:
+    key, equals, value = override.partition("=")
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+        several = parsed.is_sweep_override() or (
+            key.endswith("negative_prompt") and isinstance(parsed.value(), dict | list)
+        )
+    except HydraException:
+        several = True
+    # What has no key is for Hydra to tell of.
+    if several and equals and key.strip():
+        # A quote that the value already has and that does not hold is not part of the text.
+        bare = value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+        raise InputError(
+            f"{override} is not one value for Hydra, to which , : = quotes and brackets are syntax; if it is one text, "
+            f"quote it: {quoted(f'{key}={bare}')}"
+        )
 
 
 def _check_sources(conf: Path, overrides: list[str]) -> None:

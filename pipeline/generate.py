@@ -8,7 +8,7 @@ executor, so that libraries and networks are loaded once per worker.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from tqdm import tqdm
@@ -40,19 +40,29 @@ _NAMED = 4
 _IMAGES_PER_WORKER = 128
 
 
-def arm_anlas(study: Study, arm_name: str) -> int:
-    """What NovelAI would ask for an image like the arm's, by the prices of V3 for every model. Raises InputError."""
-    arm = study.arm(arm_name)
+def arm_anlas(study: Study, arm_name: str) -> int | None:
+    """What NovelAI would ask for an image like the arm's; None where that is unknown. Raises InputError."""
+    arm, priced = study.arm(arm_name), study.generate.anlas
     sampler = study.sampler_of(arm)
-    trained = locate(study.model.main, study.model.config).canvas
-    width, height = trained if arm.canvas is None else (arm.canvas.width, arm.canvas.height)
-    return anlas(
-        width,
-        height,
-        sampler.steps,
-        smea="smea" if sampler.scheduler == "smea_like" else "none",
-        strength=1.0 if arm.image_to_image is None else arm.image_to_image.strength,
-    )
+    main = locate(study.model.main, study.model.config)
+    width, height = main.canvas if arm.canvas is None else (arm.canvas.width, arm.canvas.height)
+    smea: Literal["none", "smea", "smea_dyn"] = "none"
+    if sampler.scheduler == "smea_like":
+        smea = "smea_dyn" if priced.sm_dyn else "smea"
+    try:
+        return anlas(
+            width,
+            height,
+            sampler.steps,
+            priced.generation_of(main.family.name),
+            smea,
+            strength=1.0 if arm.image_to_image is None else arm.image_to_image.strength,
+            uncond_scale=priced.uncond_scale if arm.used_negative else 1.0,
+            tier=priced.tier,
+            sampler=sampler.scheduler,
+        )
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True)

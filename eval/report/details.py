@@ -83,7 +83,7 @@ def cost_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "ratio": f"{cost.flops_per_image / base.flops_per_image:.2f}" if base else "",
             "probes": f"{cost.probe_nfe_per_image:g}" if cost.probe_nfe_per_image else "",
             "seconds": f"{cost.seconds_per_image:.3g}",
-            "anlas": cost.anlas_per_image,
+            "anlas": "unknown" if cost.anlas_per_image is None else cost.anlas_per_image,
             "device": cost.device,
         }
         for arm in comparison.arms

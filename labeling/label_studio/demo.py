@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, get_args
 from tqdm import tqdm
 
 from labeling.judge import better, judge
+from labeling.label_studio.answers import task_id_of
 from labeling.label_studio.connection import Connection, client_of, required
 from labeling.label_studio.images import Sampled, load_pictures, wanted_pictures
 from labeling.label_studio.interface import choice
@@ -84,8 +85,8 @@ def _waiting(client: "LabelStudio", project: "Project", queue: Sequence[Sampled]
     waiting = {}
     for task in tasks_on_server(client, project, "id,data,annotators,overlap"):
         people = task.annotators or []
-        if task.data.get("task_id") in sampled and user not in people and len(people) < task.overlap:
-            waiting[int(task.id)] = sampled[task.data["task_id"]]
+        if task_id_of(task.data) in sampled and user not in people and len(people) < task.overlap:
+            waiting[int(task.id)] = sampled[task_id_of(task.data)]
     return waiting
 
 

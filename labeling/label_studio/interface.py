@@ -51,9 +51,10 @@ def read_answer(result: list[dict[str, object]], allowed: dict[str, tuple[str, .
         if question == "note":
             note += _texts(content.get("text"))
             continue
-        if question not in allowed:
+        if not isinstance(question, str) or question not in allowed:
             raise ValueError(f"question {question!r} is not in the interface (it has {', '.join(allowed)})")
-        values = _texts(content.get("choices"))
+        # One question can be answered in several regions, and each of them counts.
+        values = [*chosen.get(question, ()), *_texts(content.get("choices"))]
         for unknown in sorted(set(values) - set(allowed[question])):
             raise ValueError(f"{question} {unknown!r} is not in the interface (it has {', '.join(allowed[question])})")
         if values:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labeling.label_studio.answers import task_id_of
 from labeling.label_studio.images import load_task_pictures
 from labeling.label_studio.interface import choice
 from labeling.records import SampledTask
@@ -28,9 +29,9 @@ def preannotate(client: "LabelStudio", project: "Project", tasks: Sequence[Sampl
         if prediction.model_version == version
     }
     lacking = {
-        int(task.id): sampled[task.data["task_id"]]
+        int(task.id): sampled[task_id_of(task.data)]
         for task in tasks_on_server(client, project, "id,data")
-        if task.data.get("task_id") in sampled and int(task.id) not in judged
+        if task_id_of(task.data) in sampled and int(task.id) not in judged
     }
     if lacking:
         verdicts = judge(load_task_pictures(list(lacking.values()), sets))

@@ -2,14 +2,13 @@
 
 import hashlib
 import hmac
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from labeling.label_studio.answers import Annotation, addresses, annotations_of, listed, read_export, task_id_of
 from labeling.label_studio.connection import Connection, ServerUnavailable, client_of, required
 from labeling.records import (
     PAIR_LABELS,
@@ -31,24 +30,10 @@ if TYPE_CHECKING:
 
 # Addresses below .invalid belong to nobody (RFC 2606): no person signs up with one.
 SIMULATED_DOMAIN = "@simulated.invalid"
-_SHOWN_FAULTS = 10
 # A task with its annotation takes about a kilobyte.
 _LARGEST_EXPORT = 2**30
 _KINDS: tuple["Kind", ...] = ("tasks", "pairs")
 _Given = TypeVar("_Given", Label, PairLabel)
-
-
-class Annotation(BaseModel):
-    """The part of Label Studio's annotation that counts here."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    id: int
-    completed_by: int | None  # None where the user was deleted
-    was_cancelled: bool
-    created_at: datetime
-    updated_at: datetime
-    result: list[dict[str, object]]
 
 
 class Pulled(BaseModel):
@@ -108,7 +93,7 @@ def task_label(task_id: str, labeller: str, answer: "Answer", given: Annotation,
             "task_id": task_id,
             "labeller": labeller,
             "verdict": verdict,
-            "body_shape": chosen["body_shape"][0] if human and "body_shape" in chosen else None,
+            "body_shape": _only(chosen, "body_shape") if human and "body_shape" in chosen else None,
             "malformed_parts": chosen.get("malformed_parts", ()) if verdict == "malformed_human" else (),
             "note": answer.note,
             "created_at": given.created_at,
@@ -162,27 +147,15 @@ def read_project(connection: Connection, study: str, kind: "Kind") -> tuple[Pull
         if project is None:
             return None
         # Tasks without a task_id were put there by somebody else.
-        listed = tasks_on_server(client, project, "id,data")
-        known = [task.data["task_id"] for task in listed if "task_id" in task.data]
+        on_server = tasks_on_server(client, project, "id,data")
+        known = [task_id for task in on_server if (task_id := task_id_of(task.data))]
         annotations = annotations_of(known, _exported(client, project.number))
         elsewhere: dict[str, list[Annotation]] = {task_id: [] for task_id in known}
         for other in other_projects(client, project):
             for task_id, given in annotations_of(known, _exported(client, other.number)).items():
                 elsewhere[task_id] += given
-        emails = {int(user.id): str(user.email) for user in client.users.list()}
+        emails = addresses(client.users.list())
     return Pulled(annotations=annotations, emails=emails, elsewhere=elsewhere), project.pseudonym_key
-
-
-def annotations_of(known: Iterable[str], exported: Iterable[Mapping[str, Any]]) -> dict[str, list[Annotation]]:
-    """The annotations of the tasks that are `known`, by our task id.
-
-    Two machines that push at once can bring a task to the server twice; what people said of either copy counts.
-    """
-    found: dict[str, list[Annotation]] = {task_id: [] for task_id in known}
-    for task in exported:
-        if (task_id := task["data"].get("task_id")) in found:
-            found[task_id].extend(Annotation.model_validate(given) for given in task["annotations"])
-    return found
 
 
 def _exported(client: "LabelStudio", project: int) -> list[dict[str, Any]]:
@@ -192,7 +165,7 @@ def _exported(client: "LabelStudio", project: int) -> list[dict[str, Any]]:
         content += part
         if len(content) > _LARGEST_EXPORT:
             raise InputError(f"Label Studio's export of project {project} is larger than {_LARGEST_EXPORT} bytes")
-    return json.loads(content)  # type: ignore[no-any-return]
+    return read_export(content, f"Label Studio's export of project {project}")
 
 
 def labels_of(pulled: Pulled, key: str, kind: "Kind") -> list[Label] | list[PairLabel]:
@@ -214,11 +187,9 @@ def labels_of(pulled: Pulled, key: str, kind: "Kind") -> list[Label] | list[Pair
             except ValueError as error:
                 faults.append(f"task_id '{task_id}' (annotation {given.id}): {error}")
     if faults:
-        more = f" and {len(faults) - _SHOWN_FAULTS} more" if len(faults) > _SHOWN_FAULTS else ""
         raise InputError(
-            f"{len(faults)} annotations are not of this interface, nothing was written: "
-            + "; ".join(faults[:_SHOWN_FAULTS])
-            + f"{more}; correct or delete them in Label Studio and pull again"
+            f"{len(faults)} annotations are not of this interface, nothing was written: {listed(faults)}; correct or "
+            "delete them in Label Studio and pull again"
         )
     return labels  # type: ignore[no-any-return]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from labeling.label_studio.answers import task_id_of
 from labeling.label_studio.connection import SERVER_FOLDER, Connection, ServerUnavailable, client_of, required
 from labeling.label_studio.images import Sampled, wanted_pictures, write_pictures
 from labeling.records import SampledPair, SampledTask, read_pairs, read_tasks
@@ -62,7 +63,7 @@ def _push_queue(
 ) -> int:
     from labeling.label_studio.project import tasks_on_server, upload_pictures, uploaded_pictures
 
-    there = {task.data.get("task_id") for task in tasks_on_server(client, project, "id,data")}
+    there = {task_id_of(task.data) for task in tasks_on_server(client, project, "id,data")}
     # In the order of the queue, which is shuffled: Label Studio shows tasks by their number.
     missing = [task for task in sorted(queue, key=lambda task: task.position) if task.task_id not in there]
     # A push that was cut off may have left pictures without their tasks.
@@ -115,9 +116,9 @@ def _set_overlaps(client: "LabelStudio", project: "Project", queue: Sequence[Sam
     if not wanted:
         return
     listed = tasks_on_server(client, project, "id,data,overlap")
-    change = [task for task in listed if wanted.get(task.data.get("task_id"), task.overlap) != task.overlap]
+    change = [task for task in listed if wanted.get(task_id_of(task.data), task.overlap) != task.overlap]
     for task in tqdm(change, "push: overlap", unit="task", disable=None if change else True):
-        client.tasks.update(str(task.id), overlap=wanted[task.data["task_id"]])
+        client.tasks.update(str(task.id), overlap=wanted[task_id_of(task.data)])
 
 
 def main() -> None:

@@ -56,11 +56,13 @@ def total_cost(parts: Sequence[ShardCost], fingerprint: str) -> ShardCost:
 class Cost:
     """The costs of an arm's shards, in a JSON file."""
 
-    def __init__(self, path: AnyPath, fingerprints: Mapping[str, str], anlas_per_image: int, inputs: Mapping[str, str]):
+    def __init__(
+        self, path: AnyPath, fingerprints: Mapping[str, str], anlas_per_image: int | None, inputs: Mapping[str, str]
+    ):
         """`fingerprints` of the arm's shards by file name; entries of other shards are forgotten.
 
-        `inputs` are digests of what determines the shards, by name; `changed` are the names that differ from the
-        file's.
+        `anlas_per_image` is None where the price is unknown. `inputs` are digests of what determines the shards, by
+        name; `changed` are the names that differ from the file's.
         """
         self.path, self.anlas_per_image, self.inputs = path, anlas_per_image, inputs
         kept, before = read_shard_costs(path), _read_inputs(path)

@@ -6,7 +6,7 @@ nested; brackets left open reach to the end, surplus closing ones are text; `\(`
 NovelAI:  `{` and `]` multiply what follows by 1.05, `}` and `[` divide it by 1.05; they need not be closed, or opened.
 plain:  the text is what it says.
 
-Parsing takes any text and never raises; `check_emphasis` is the strict look at prompts that somebody configured.
+Parsing takes any text and never raises; strict_check.py is the strict look at prompts that somebody configured.
 """
 
 import math
@@ -23,8 +23,10 @@ Syntax = Literal["plain", "a1111", "novelai"]
 # Weights stay within +-LARGEST, so that thousands of brackets cannot make an embedding infinite in half precision.
 LARGEST = 1000.0
 
-_ROUND, _SQUARE, _CURLY = 1.1, 1 / 1.1, 1.05
-_DEEPEST = 140  # 1.05^140 is 926
+_ROUND, _SQUARE = 1.1, 1 / 1.1
+CURLY = 1.05
+# Steps of 1.05. 1.05^140 is 926, and 1.05^-1790 the smallest weight that single precision holds in full.
+_HIGHEST, _LOWEST = 140, -1790
 _BREAK = "BREAK"
 
 # A weight may have spaces around it (A1111 1.6 and later); `:1.2.3)` is none, so its parts are text.
@@ -32,17 +34,6 @@ _A1111_TOKENS = re.compile(r"\\[()\[\]\\]|\\|[(\[\])]|:\s*(?P<weight>[+-]?(?:\d+
 _A1111_BREAK = re.compile(rf"\s*\b{_BREAK}\b\s*")
 _A1111_SPECIAL = re.compile(r"[\\()\[\]]")
 _NOVELAI_TOKENS = re.compile(r"[{}\[\]]|[^{}\[\]]+")
-
-# What people's prompts ask for and no network here is told of.
-_NOT_OFFERED: dict[Syntax, dict[str, re.Pattern[str]]] = {
-    "plain": {},
-    "a1111": {
-        "prompt editing": re.compile(r"(?<!\\)\[[^\[\]]*?(?::\s*[\d.]+\s*|\|[^\[\]]*)\]"),
-        "an extra network": re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>"),
-        "composition": re.compile(r"\bAND\b"),
-    },
-    "novelai": {"the numeric emphasis of V4": re.compile(r"-?[\d.]+::")},
-}
 
 
 class Span(NamedTuple):
@@ -77,18 +68,6 @@ def write(prompt: Prompt, syntax: Syntax) -> str:
     if syntax == "novelai":
         return _write_novelai(spans)
     return "".join(span.text for span in spans)
-
-
-def check_emphasis(text: str, syntax: Syntax) -> None:
-    """Raise ValueError where a configured prompt asks for what it would not get.
-
-    That is a malformed weight such as `(x:abc)`, which parses as text, or a feature that is not offered.
-    """
-    if syntax == "a1111":
-        _check_weights(text)
-    for feature, pattern in _NOT_OFFERED[syntax].items():
-        if found := pattern.search(text):
-            raise ValueError(f"{found[0]!r} is {feature}, which is not offered here; leave it out")
 
 
 def _parse_a1111(text: str) -> Prompt:
@@ -149,30 +128,6 @@ def _write_a1111(prompt: Prompt) -> str:
     return text
 
 
-def _check_weights(text: str) -> None:
-    depth, start, after_colon = 0, 0, ""
-    colon = False
-    for match in _A1111_TOKENS.finditer(text):
-        token = match[0]
-        if token == ")" and depth and colon:
-            raise ValueError(
-                f"{text[start : match.end()]!r} has the weight {after_colon.strip()!r}, which is no number; "
-                r"write (x:1.3), or \( and \) where the brackets are part of the text"
-            )
-        if match["weight"] and depth and abs(float(match["weight"])) > LARGEST:
-            raise ValueError(f"{text[start : match.end()]!r} has a weight beyond {LARGEST:g}; write a smaller one")
-        if token == "(":
-            depth, start, colon = depth + 1, match.start(), False
-        elif token == ")" or match["weight"]:
-            depth, colon = max(depth - 1, 0), False
-        elif token == ":":
-            colon, after_colon = True, ""
-        elif token in ("[", "]"):
-            colon = False
-        else:
-            after_colon += token
-
-
 def _novelai_spans(text: str) -> Iterable[Span]:
     level = 0  # whole steps, so that a bracket opened and closed is exactly 1
     for match in _NOVELAI_TOKENS.finditer(text):
@@ -181,14 +136,15 @@ def _novelai_spans(text: str) -> Iterable[Span]:
         elif match[0] in ("}", "["):
             level -= 1
         else:
-            yield Span(match[0], _CURLY ** max(-_DEEPEST, min(_DEEPEST, level)))
+            yield Span(match[0], CURLY ** max(_LOWEST, min(_HIGHEST, level)))
 
 
 def _write_novelai(spans: Sequence[Span]) -> str:
     text, level = "", 0
     for span in spans:
-        weight = min(max(span.weight, _CURLY**-_DEEPEST), _CURLY**_DEEPEST)
-        target = round(math.log(weight) / math.log(_CURLY))
+        # A weight of 0 or less has no nearest power; it becomes the lowest.
+        weight = min(max(span.weight, CURLY**_LOWEST), CURLY**_HIGHEST)
+        target = round(math.log(weight) / math.log(CURLY))
         text += ("{" if target > level else "[") * abs(target - level) + re.sub(r"[{}\[\]]", "", span.text)
         level = target
     return text

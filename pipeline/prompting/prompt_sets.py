@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from pipeline.errors import InputError
-from pipeline.prompting.emphasis import Syntax, check_emphasis
+from pipeline.prompting.emphasis import Syntax
 from pipeline.prompting.presets import LADDERS
+from pipeline.prompting.strict_check import check_prompt
 from pipeline.settings import Count, Seed, Settings, watched_path
 
 PROMPTS_FOLDER = "prompts"
@@ -151,9 +152,9 @@ def _lines(path: Path, syntax: Syntax) -> list[str]:
 
 def _combinations(grid: GridPrompts, syntax: Syntax) -> list[str]:
     axes = grid.tags
-    for axis in axes:
-        for tag in axis:
-            _check(tag, syntax, "prompts.axes")
+    for number, axis in enumerate(axes):
+        for k, tag in enumerate(axis):
+            _check(tag, syntax, f"prompts.axes.{number}.{k}")
     total = prod(len(axis) for axis in axes)
     chosen = range(total) if grid.sample is None else random.Random(grid.seed).sample(range(total), grid.sample)  # noqa: S311 (to be repeated)
     return [_combination(axes, number) for number in chosen]
@@ -206,6 +207,6 @@ def _check_column(schema: pa.Schema, column: str, path: Path) -> None:
 
 def _check(prompt: str, syntax: Syntax, where: str) -> None:
     try:
-        check_emphasis(prompt, syntax)
+        check_prompt(prompt, syntax)
     except ValueError as error:
         raise InputError(f"{where}: {error}") from None

@@ -147,8 +147,8 @@ class AgainstReference(_Record):
 class Cost(_Record):
     """What drawing one picture of an arm took: network evaluations, floating-point operations, seconds, Anlas.
 
-    Anlas is what NovelAI would ask for it (pipeline/cost/anlas.py). Evaluations of probes, which change no picture, are
-    counted apart; the seconds include them.
+    Anlas is what NovelAI would ask for it (pipeline/cost/anlas.py), None where that is unknown. Evaluations of probes,
+    which change no picture, are counted apart; the seconds include them.
     """
 
     nfe_per_image: Finite
@@ -156,7 +156,7 @@ class Cost(_Record):
     probe_nfe_per_image: Finite
     probe_flops_per_image: Finite
     seconds_per_image: Finite
-    anlas_per_image: int
+    anlas_per_image: int | None
     device: str = ""
 
 

@@ -1,5 +1,7 @@
 """YAML from outside: plain data, read without running anything, and of bounded size once aliases are written out."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,13 @@ from pipeline.errors import InputError, printable
 LARGEST_FILE = 2**20
 # Nine lines of aliases to aliases stand for a billion values ("billion laughs"). The largest study here has 500.
 _MOST_VALUES = 100_000
+# What YAML 1.1 reads as something else than text, by its tag.
+_MISREAD = {"bool": "true or false", "null": "nothing", "int": "a number", "float": "a number"}
+# A first look for them; most files hold none, and are not parsed for it.
+_SUSPICIOUS = re.compile(
+    rb"""(?imx) (?:^|[{,\[?:-]) [ \t"-]* (?:no|off|on|yes|true|false|null|~|[-+.\d][-+.\da-fx_:]*)
+    [ \t]* (?:[:,\]}]|\r?$)"""
+)
 # What PyYAML raises for wrong content besides its own errors: `!!bool x` is a KeyError, `!!timestamp x` an
 # AttributeError, 2001-99-99 a ValueError, a thousand brackets a RecursionError.
 YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
@@ -50,6 +59,78 @@ def check_aliases(path: Path) -> None:
     """Raise InputError for a file that `read_yaml` would refuse, where it has aliases or is large; others are quick."""
     if path.stat().st_size > LARGEST_FILE or b"*" in path.read_bytes():
         read_yaml(path, "mend it")
+
+
+def check_names(path: Path) -> None:
+    """Raise InputError for a file of conf/ with a name that YAML does not read as text, such as an arm called `no`.
+
+    Names are keys, and the choices of a list of defaults.
+    """
+    content = path.read_bytes()
+    if not _SUSPICIOUS.search(content):
+        return
+    try:
+        root = yaml.compose(content.decode(), Loader=yaml.SafeLoader)
+    except YAML_ERRORS:  # told where the file is read
+        return
+    for node in _names(root, {}):
+        kind = node.tag.rpartition(":")[2]
+        if kind in _MISREAD:
+            read = {"bool": str(_says_true(node.value)).lower()}.get(kind, _MISREAD[kind])
+            raise InputError(f"{path}:{node.start_mark.line + 1}: {said_misread(node.value, read)}")
+
+
+def said_misread(written: str, read: str) -> str:
+    """What to say of a name that YAML read as something else."""
+    return f'the name {written or "that is empty"} is read as {read}; put it into quotes: "{written}"'
+
+
+def misread_key(content: Any, where: str = "") -> str:
+    """What to say of the first key of plain content that is not text; empty where all are."""
+    for key, value in content.items() if isinstance(content, dict) else ():
+        if not isinstance(key, str):
+            place = where or "the top level"
+            if isinstance(key, bool):
+                words = "yes, on or true" if key else "no, off or false"
+                return f"{place}: a name was read as {str(key).lower()} ({words} without quotes); put it into quotes"
+            read = "nothing (null or ~ without quotes)" if key is None else f"{key}, which is not text"
+            return f"{place}: a name was read as {read}; put it into quotes"
+        if found := misread_key(value, f"{where}.{key}".lstrip(".")):
+            return found
+    for k, value in enumerate(content) if isinstance(content, list) else ():
+        if found := misread_key(value, f"{where}.{k}"):
+            return found
+    return ""
+
+
+def _says_true(value: str) -> bool:
+    return value.lower() in ("yes", "on", "true", "y")
+
+
+def _names(node: yaml.Node | None, seen: dict[int, None]) -> Iterator[yaml.Node]:
+    # Every key, and every plain item of a list of defaults. An alias is looked at once.
+    if node is None or id(node) in seen:
+        return
+    seen[id(node)] = None
+    if isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            yield from _names(child, seen)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield key
+            if key.value == "defaults" and isinstance(value, yaml.SequenceNode):
+                yield from _choices(value)
+            yield from _names(value, seen)
+
+
+def _choices(defaults: yaml.SequenceNode) -> Iterator[yaml.Node]:
+    for entry in defaults.value:
+        for _, value in entry.value if isinstance(entry, yaml.MappingNode) else ():
+            # `group: null` is Hydra's way to choose nothing.
+            if isinstance(value, yaml.SequenceNode):
+                yield from value.value
+            elif value.tag != "tag:yaml.org,2002:null":
+                yield value
 
 
 def _values(node: yaml.Node, known: dict[int, float]) -> float:

@@ -11,17 +11,18 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 from pipeline.credentials import credential_in, masked
 from pipeline.errors import InputError, printable
 from pipeline.layout import EMBEDDED, PARAMS, PICTURES
-from pipeline.prompting.emphasis import check_emphasis
 from pipeline.prompting.prompt_sets import PromptSet
+from pipeline.prompting.strict_check import check_prompt
 from pipeline.prompting.text_settings import TextSettings
 from pipeline.settings import Count, Name, Seed, Settings, inside_project, watched_path
+from pipeline.study.anlas import Anlas
 from pipeline.study.arm import Arm
 from pipeline.study.executor import Executor
 from pipeline.study.extractors import EXTRACTORS, ExtractorKind, FeatureSpace
 from pipeline.study.licences import EMBEDDED_LICENCE
 from pipeline.study.loadable import one_of
 from pipeline.study.model import Model
-from pipeline.study.plain_yaml import read_yaml
+from pipeline.study.plain_yaml import misread_key, read_yaml
 from pipeline.study.sampler import Sampler
 from pipeline.study.scorers import PREFERENCES
 from pipeline.study.solvers import SOLVERS
@@ -59,7 +60,7 @@ class Generate(Settings):
     """How many pictures an arm has and how the work is cut; `shard`, `batch` and `threads` are part of the bytes.
 
     `threads` are those that a worker computes with on a CPU: sums are split among them, and rounded so. Of the first
-    `watched` pictures the way from noise is kept.
+    `watched` pictures the way from noise is kept. `anlas` says what the images are priced as; it changes none of them.
     """
 
     pictures: Annotated[int, Field(ge=10, le=MOST_PICTURES)]
@@ -68,6 +69,7 @@ class Generate(Settings):
     batch: Count
     threads: Count = 1
     watched: Annotated[int, Field(ge=0)] = 0
+    anlas: Anlas = Anlas()
 
     @model_validator(mode="after")
     def _whole_batches(self) -> "Generate":
@@ -258,7 +260,7 @@ class Study(Settings):
     def _well_formed_emphasis(self) -> "Study":
         for name, arm in self.arms.items():
             try:
-                check_emphasis(arm.negative_prompt or "", self.text.syntax)
+                check_prompt(arm.negative_prompt or "", self.text.syntax)
             except ValueError as error:
                 raise ValueError(f"arms.{name}.negative_prompt: {error}") from None
         for name, arm in self.arms.items():
@@ -345,6 +347,8 @@ def parse_study(content: Any, source: str) -> Study:
     """
     if not isinstance(content, dict):
         raise InputError(f"{source} holds no mapping; compose it with `python -m pipeline.compose`")
+    if fault := misread_key(content):
+        raise InputError(f"{source}: {fault}")
     texts = "\n".join(_texts(content))
     # YAML can write half of a surrogate pair ("\\ud800"), which pydantic cannot tell an error of.
     if not texts.isascii() and texts.encode(errors="replace") != texts.encode(errors="surrogatepass"):
@@ -387,7 +391,16 @@ def _explain(error: Any) -> str:
     if error["type"] == "value_error" and isinstance(error["input"], dict):
         return f"{key}: {message}"
     value = _VALUES.repr(error["input"])
+    if error["type"] == "string_type" and not isinstance(error["input"], dict | list | tuple):
+        message += f"; YAML reads {_without_quotes(error['input'])} without quotes as this, so put it into quotes"
     return f"{key} is {masked(value) if '://' in value else value}: {message[:_LONGEST_REASON]}"
+
+
+def _without_quotes(value: object) -> str:
+    # How a value that is not text was written.
+    if isinstance(value, bool):
+        return "yes, on and true" if value else "no, off and false"
+    return "null and ~" if value is None else "a number"
 
 
 def _shown_key(part: str | int) -> str:

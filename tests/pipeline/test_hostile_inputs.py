@@ -20,7 +20,8 @@ from repository_copy import ROOT
 
 from labeling.records import read_labels, read_pair_labels
 from pipeline.errors import InputError
-from pipeline.prompting.emphasis import LARGEST, check_emphasis, parse, write
+from pipeline.prompting.emphasis import LARGEST, parse, write
+from pipeline.prompting.strict_check import check_prompt
 from pipeline.storage.checksum import KEY, ROOM, seal
 from pipeline.storage.shards import decode_images, encode_png, encode_table, read_table, shard_fingerprint
 from pipeline.study.study import load_study, parse_study
@@ -154,7 +155,7 @@ def test_a_prompt_of_any_text_has_a_reading_with_bounded_weights(content: bytes,
     for other in ("plain", "a1111", "novelai"):
         write(prompt, other)
     with suppress(ValueError):
-        check_emphasis(text, syntax)
+        check_prompt(text, syntax)
 
 
 LABEL = {

@@ -7,7 +7,7 @@ from report_numbers import comparison
 
 from eval.comparison.verdicts import arm_verdicts, verdict
 from eval.notation import decimals, number, span
-from eval.report.details import matched_columns, matched_rows
+from eval.report.details import cost_rows, matched_columns, matched_rows
 from eval.report.tables import SCORE_COLUMNS, table
 from pipeline.results.comparison import Comparison
 from pipeline.results.interval import Interval
@@ -119,3 +119,9 @@ def test_pairs_that_were_asked_for_nothing_follow_no_prompt() -> None:
 def test_the_side_of_the_value_and_the_p_value_make_the_word(value: float, p: float, expected: str) -> None:
     interval = Interval(value=value, low=value - 1, high=value + 1, n=9)
     assert verdict(interval, p, 0.05, 0, above="more", below="less") == expected
+
+
+def test_a_price_that_is_unknown_is_said_to_be() -> None:
+    content = comparison()
+    content["arms"][1]["cost"]["anlas_per_image"] = None
+    assert [row["anlas"] for row in cost_rows(Comparison(**content))][:3] == [2, "unknown", 2]

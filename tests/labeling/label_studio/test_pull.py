@@ -4,17 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from labeling.label_studio.answers import Annotation, annotations_of
 from labeling.label_studio.interface import choice
-from labeling.label_studio.pull import (
-    Annotation,
-    Pulled,
-    annotations_of,
-    is_simulated,
-    labels_of,
-    latest,
-    merged,
-    pseudonym,
-)
+from labeling.label_studio.pull import Pulled, is_simulated, labels_of, latest, merged, pseudonym
 from labeling.records import Label
 from pipeline.errors import InputError
 

@@ -13,7 +13,7 @@ from pipeline.errors import InputError
 from pipeline.generation.arm_texts import arm_negatives, arm_prompts, study_prompts
 from pipeline.generation.shard_plan import arm_texts, plan_shards
 from pipeline.layout import SETS
-from pipeline.prompting.emphasis import check_emphasis, parse
+from pipeline.prompting.emphasis import parse
 from pipeline.prompting.presets import LADDERS, NEGATIVE_PRESETS
 from pipeline.prompting.prompt_sets import (
     DatasetPrompts,
@@ -23,6 +23,7 @@ from pipeline.prompting.prompt_sets import (
     TinybooruPrompts,
     read_prompts,
 )
+from pipeline.prompting.strict_check import check_prompt
 from pipeline.storage.places import Places
 from pipeline.storage.shards import decode_images, read_set
 from pipeline.study.arm import Arm
@@ -145,6 +146,23 @@ def test_a_malformed_weight_of_a_configured_prompt_is_refused_before_anything_is
     assert parse_study(params, "test").arms["negative"].negative == "(x:abc)"
 
 
+def test_a_refused_prompt_of_a_file_or_a_grid_is_named_by_its_place(folder):
+    (folder / "mine.txt").write_text("1girl, solo\n\n1girl, [cat|dog]\n")
+    with pytest.raises(InputError, match=r"prompts/mine.txt:3: '\[cat\|dog\]' is alternation.* \(character 8\)"):
+        read_prompts(FilePrompts(source="file", path="prompts/mine.txt"), 2, "a1111")
+    with pytest.raises(InputError, match=r"prompts.axes.1.2: '__hair__' is a wildcard"):
+        read_prompts(grid(axes=[["a", "b"], ["x", "", "__hair__"]]), 6, "a1111")
+
+
+def test_the_field_notes_tiny_weights_stay_tiny_in_novelais_syntax():
+    """1.05^-189 is the power of 1.05 nearest to the note's 0.0001."""
+    arm = Arm(method="negative", scale=2, negative_preset="field-note-anything")
+    (section,) = parse(arm_negatives(arm, ["a"], "novelai")[0], "novelai")
+    weights = {span.text.strip(", "): span.weight for span in section if span.text.strip(", ")}
+    assert set(weights) == {"bad", "comic", "cropped", "error", "extra", "low", "lowres", "speech", "worst"}
+    assert set(weights.values()) == {1.05**-189}
+
+
 @pytest.mark.parametrize("choice", ["tinybooru", "empty", "file", "grid"])
 def test_the_prompt_sets_of_conf_are_whole(choice, params, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -155,7 +173,7 @@ def test_the_prompt_sets_of_conf_are_whole(choice, params, monkeypatch):
 @pytest.mark.parametrize("name", NEGATIVE_PRESETS)
 def test_a_preset_keeps_its_weights_in_the_other_syntax(name):
     preset = NEGATIVE_PRESETS[name]
-    check_emphasis(preset.text, preset.syntax)
+    check_prompt(preset.text, preset.syntax)
     arm = Arm(method="negative", scale=2, negative_preset=name)
     (translated,) = arm_negatives(arm, ["a"], "a1111")
     assert parse(translated, "a1111") == parse(preset.text, preset.syntax)

@@ -1,18 +1,25 @@
 """The study: conf/ and params.yaml agree, and every wrong value is named before anything is loaded."""
 
+import re
+import shlex
 import shutil
 
 import pytest
 import yaml
 from compositions import composed
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from repository_copy import ROOT
 
 from eval.distances.two_sample_classifier import FOLDS
-from pipeline.compose import check_number_of_prompts, compose
+from pipeline.compose import check_number_of_prompts, compose, quoted
 from pipeline.errors import InputError
 from pipeline.generation.arm_guidance import guidance_of
 from pipeline.guidance.algebra import MAIN
 from pipeline.study.arm import Arm
+from pipeline.study.plain_yaml import check_names
 from pipeline.study.study import load_study, parse_study
 
 
@@ -154,13 +161,124 @@ def test_an_arm_name_that_is_no_folder_name_is_refused(params):
     [
         (["study=nope"], r"conf/ has no study 'nope'; known choices: alignment, default"),
         (["arms.nope.scale=2"], r"Could not override 'arms.nope.scale'"),
-        (["arms.cfg.scale=["], r"cannot be composed"),
+        (["arms.cfg.scale=["], r"arms.cfg.scale=\[ is not one value for Hydra"),
+        (["nonsense"], r"cannot be composed"),
     ],
 )
 def test_conf_errors_are_one_line(overrides, message):
     with pytest.raises(InputError, match=message) as raised:
         compose(ROOT / "conf", overrides)
     assert "\n" not in str(raised.value)
+
+
+NEGATIVE = "arms.negative.negative_prompt"
+
+
+@pytest.mark.parametrize(
+    ("override", "instead"),
+    [
+        (f"{NEGATIVE}=bad, worse", f"""'{NEGATIVE}="bad, worse"'"""),
+        (f"+{NEGATIVE}=(bad:1.3), [x]", f"""'+{NEGATIVE}="(bad:1.3), [x]"'"""),
+        (f"{NEGATIVE}={{bad", f"""'{NEGATIVE}="{{bad"'"""),
+        (f"{NEGATIVE}=[lowres]", f"""'{NEGATIVE}="[lowres]"'"""),
+        (f'{NEGATIVE}="say "cheese""', rf"""'{NEGATIVE}="say \"cheese\""'"""),
+        ("prompts.path=prompts/a=b.txt", """'prompts.path="prompts/a=b.txt"'"""),
+    ],
+)
+def test_a_value_that_hydra_cannot_read_is_shown_in_quotes(override, instead):
+    with pytest.raises(InputError) as raised:
+        compose(ROOT / "conf", [override])
+    assert str(raised.value).startswith(f"{override} is not one value for Hydra")
+    assert str(raised.value).endswith(f"if it is one text, quote it: {instead}")
+
+
+@given(
+    text=st.text(
+        st.one_of(st.sampled_from([*"'${}[](),:= ab", '"', "\\"]), st.characters(exclude_categories=["Cs", "Cc"]))
+    )
+)
+def test_a_quoted_override_is_the_text_itself(text):
+    (override,) = shlex.split(quoted(f"{NEGATIVE}={text}"))
+    value = OverridesParser.create().parse_override(override).value()
+    assert OmegaConf.to_container(OmegaConf.create({"a": value}), resolve=True) == {"a": text}
+
+
+def test_a_key_that_is_not_there_is_told_how_to_be_added():
+    added = f"""'+{NEGATIVE}="(bad:1.3)"'"""
+    with pytest.raises(InputError, match=re.escape(f"Could not override '{NEGATIVE}'; to add it, write {added}")):
+        compose(ROOT / "conf", [f'{NEGATIVE}="(bad:1.3)"'])
+    assert compose(ROOT / "conf", shlex.split(added))["arms"]["negative"]["negative_prompt"] == "(bad:1.3)"
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        *((name, "false") for name in ("no", "off", "No", "false")),
+        *((name, "true") for name in ("yes", "on", "TRUE")),
+        *((name, "nothing") for name in ("null", "~")),
+        *((name, "a number") for name in ("1.5", "7", "0x1f", "1_0", ".5")),
+    ],
+)
+def test_a_name_that_yaml_does_not_read_as_text_is_named_with_its_line(tmp_path, name, read):
+    said = re.escape(f': the name {name} is read as {read}; put it into quotes: "{name}"')
+    for number, content in (
+        (2, f"arms:\n  {name}: {{method: unguided}}\n"),
+        (1, f"arms: {{a: {{scale: 1}}, {name}: {{scale: 2}}}}\n"),
+        (3, f"defaults:\n  - /arm:\n    - {name}\n"),
+        (1, f"defaults: [{{override /arm: [cfg, {name}]}}]\n"),
+    ):
+        (tmp_path / "study.yaml").write_text(content)
+        with pytest.raises(InputError, match=rf"study\.yaml:{number}{said}"):
+            check_names(tmp_path / "study.yaml")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'arms: {"no": {scale: 1}, none: {scale: 2}, on_all: {scale: 3}, negative_1: {scale: 4}}\n',
+        "restore_mean: true\nscale: 3\nseed: ~\nlist: [1, no, null]\n",
+        "defaults:\n  - default\n  - override /scorers: null\n  - _self_\n",
+    ],
+)
+def test_names_in_quotes_and_values_that_are_no_names_are_read(tmp_path, content):
+    (tmp_path / "study.yaml").write_text(content)
+    check_names(tmp_path / "study.yaml")
+
+
+def test_conf_with_an_arm_called_no_is_refused_before_it_is_composed(tmp_path):
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    own = "# @package _global_\ndefaults: [default, _self_]\narms:\n  {}: {{method: unguided, scale: 1.0}}\n"
+    (tmp_path / "conf/study/own.yaml").write_text(own.format("no"))
+    with pytest.raises(InputError, match=r"own.yaml:4: the name no is read as false; put it into quotes: \"no\""):
+        compose(tmp_path / "conf", ["study=own"])
+    (tmp_path / "conf/study/own.yaml").write_text(own.format('"no"'))
+    assert "no" in parse_study(compose(tmp_path / "conf", ["study=own"]), "own").arms
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (False, r"arms: a name was read as false \(no, off or false without quotes\); put it into quotes"),
+        (True, r"arms: a name was read as true \(yes, on or true without quotes\); put it into quotes"),
+        (None, r"arms: a name was read as nothing \(null or ~ without quotes\); put it into quotes"),
+        (1.5, "arms: a name was read as 1.5, which is not text; put it into quotes"),
+    ],
+)
+def test_a_name_of_params_that_is_not_text_says_how_it_was_read(params, name, said):
+    params["arms"][name] = params["arms"]["unguided"]
+    with pytest.raises(InputError, match=f"params.yaml: {said}"):
+        parse_study(params, "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(False, "no, off and false"), (True, "yes, on and true"), (1, "a number"), (1.5, "a number")],
+)
+def test_a_text_that_yaml_reads_otherwise_is_told_to_be_quoted(params, value, written):
+    params["arms"]["negative"] |= {"negative_preset": None, "negative_prompt": value}
+    said = f"{NEGATIVE} is {value}: Input should be a valid string; YAML reads {written} without quotes"
+    with pytest.raises(InputError, match=re.escape(said)):
+        parse_study(params, "params.yaml")
 
 
 def test_params_that_are_no_mapping_are_refused(tmp_path):

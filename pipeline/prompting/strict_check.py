@@ -1,0 +1,297 @@
+r"""The strict look at prompts that somebody configured: whatever would not get what it asks for is refused.
+
+`emphasis.parse` reads any text, so a malformed weight, or a feature of another tool, silently becomes words of the
+prompt. Here such a text is an error that says what to write instead. `plain` has no syntax and is never refused.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pipeline.prompting.emphasis import CURLY, LARGEST, Syntax
+
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
+_WEIGHT = re.compile(rf"\s*{_NUMBER}\s*")
+# The step of prompt editing may have an exponent.
+_STEP = re.compile(rf"\s*{_NUMBER}(?:[eE][+-]?\d+)?\s*")
+# A weight that stands after its brackets, or in brackets that are never closed.
+_WEIGHT_AFTER = re.compile(rf":\s*(?P<weight>{_NUMBER})\s*(?=,|$)")
+_FACE = re.compile(r"\d")
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+_ESCAPABLE = "()[]{}|\\"
+# The full-width forms of ASCII, which keyboards for Chinese and Japanese write.
+_FULL_WIDTH = {0xFEE0 + code: code for code in range(0x21, 0x7F)}
+_SHOWN = 80
+
+# Features of other tools that a pattern finds, and what to write instead.
+_FEATURES = {
+    "an extra network": (
+        re.compile(r"<\w+:[^<>]*>|<(?:lora|lyco|lycoris|hypernet|embedding|ti):", re.IGNORECASE),
+        "leave it out",
+    ),
+    "an embedding": (re.compile(r"(?<!\w)embedding:[^\s,:()\[\]{}|]+"), "write the words that it stands for"),
+    "a wildcard": (
+        re.compile(r"__(?!_)(?=[\w*])[\w*/.-]+?__"),
+        "write one of its values, or choose prompts=grid for all of them",
+    ),
+}
+_A1111_FEATURES = {"composition": (re.compile(r"\bAND\b"), "leave it out")}
+_NOVELAI_NUMERIC = re.compile(r"(?<![\d.])(?P<weight>-?[\d.]+)::(?P<text>[^:]*)(?:::)?")
+# Brackets and the bar; a full-width bracket of another kind is a face or a title.
+_NOVELAI_FULL_WIDTH = re.compile("[\uff5b\uff5d\uff3b\uff3d\uff5c]")
+_MOST_BRACES = 20
+
+
+def check_prompt(text: str, syntax: Syntax) -> None:
+    """Raise ValueError where a configured prompt asks for what it would not get.
+
+    The message quotes the place, says what to write instead, and ends with the number of its first character.
+    """
+    if syntax == "plain":
+        return
+    features = _FEATURES | _A1111_FEATURES if syntax == "a1111" else _FEATURES
+    for feature, (pattern, instead) in features.items():
+        if found := pattern.search(text):
+            raise _refused(found[0], found.start(), f"is {feature}, which is not offered here; {instead}")
+    if syntax == "novelai":
+        _check_novelai(text)
+        return
+    for pair in _pairs(text):
+        _check_pair(text, pair)
+    narrow = text.translate(_FULL_WIDTH)
+    if narrow != text:
+        for pair in _pairs(narrow):
+            _check_full_width(text, narrow, pair)
+
+
+@dataclass
+class _Pair:
+    """A bracket and the one that closes it, or the end of the text.
+
+    `colons` are those after its last inner round or square bracket, where a weight can stand; `bars` those directly
+    inside.
+    """
+
+    bracket: str
+    start: int
+    bars: list[int] = field(default_factory=list)
+    colons: list[int] = field(default_factory=list)
+    end: int = 0
+    closed: bool = True
+
+
+def _pairs(text: str) -> Iterator[_Pair]:
+    # In one pass: an open bracket leaves the stack once.
+    opened: list[_Pair] = []
+    colons: list[int] = []
+    count = dict.fromkeys(_CLOSING, 0)
+    for at, character in _unescaped(text):
+        if character == ":":
+            colons.append(at)
+        elif character == "|":
+            if opened:
+                opened[-1].bars.append(at)
+        elif character in _CLOSING:
+            opened.append(_Pair(character, at))
+            count[character] += 1
+        else:
+            bracket = next(left for left, right in _CLOSING.items() if right == character)
+            # Braces are text in the emphasis of A1111, so they never cut other brackets.
+            if count[bracket] and (bracket != "{" or opened[-1].bracket == "{"):
+                while opened[-1].bracket != bracket:
+                    count[opened.pop().bracket] -= 1
+                count[bracket] -= 1
+                pair = opened.pop()
+                pair.end, pair.colons = at, [colon for colon in colons if colon > pair.start]
+                yield pair
+        if character in "()[]":
+            colons = []
+    if opened:
+        last = opened[-1]
+        last.end, last.colons, last.closed = len(text), [colon for colon in colons if colon > last.start], False
+        yield last
+
+
+def _unescaped(text: str) -> Iterator[tuple[int, str]]:
+    # Brackets, bars and colons; a backslash before one makes it text. A colon has no escape in A1111's syntax.
+    skipped = -1
+    for match in re.finditer(r"[()\[\]{}|:\\]", text):
+        at = match.start()
+        if at == skipped:
+            continue
+        if match[0] != "\\":
+            yield at, match[0]
+        elif text[at + 1 : at + 2] in _ESCAPABLE:
+            skipped = at + 1
+
+
+def _check_pair(text: str, pair: _Pair) -> None:
+    if pair.bracket == "(":
+        if not pair.closed:
+            _check_unclosed(text, pair)
+        elif pair.colons:
+            _check_weight(text, pair)
+        else:
+            _check_without_weight(text, pair)
+    elif pair.closed and pair.bars:
+        what = "alternation" if pair.bracket == "[" else "a dynamic prompt"
+        raise _refused(
+            _whole(text, pair),
+            pair.start,
+            f"is {what}, which is not offered here; write one of its values, or choose prompts=grid for all of them; "
+            r"write \| where the bar is part of the text",
+        )
+    elif pair.closed and pair.bracket == "[" and _ends_in_a_step(text, pair):
+        raise _refused(
+            _whole(text, pair),
+            pair.start,
+            r"is prompt editing, which is not offered here; write the words to draw, or \[ and \] where the brackets "
+            "are part of the text",
+        )
+
+
+def _check_weight(text: str, pair: _Pair) -> None:
+    whole, content = _whole(text, pair), text[pair.start + 1 : pair.end]
+    colon = pair.colons[-1]
+    words, weight = text[pair.start + 1 : colon], text[colon + 1 : pair.end]
+    if not _WEIGHT.fullmatch(weight):
+        raise _refused(
+            whole,
+            pair.start,
+            f"has the weight {_short(weight.strip())!r}, which is not a number; write (x:1.3), or \\( and \\) where "
+            f"the brackets are part of the text, or {_weighted(content, '1.1')} where the colon is part of it",
+        )
+    if abs(float(weight)) > LARGEST:
+        raise _refused(whole, pair.start, f"has a weight beyond {LARGEST:g}; write a smaller one")
+    if _FACE.fullmatch(weight) and _begins_a_word(words):
+        bare = words.rstrip(" ,")
+        meant = f"{_weighted(bare, weight)} for that weight, or " if bare else ""
+        raise _refused(
+            whole,
+            pair.start,
+            f"has the weight {weight}; write {meant}{_weighted(content, '1.1')} where :{weight} is an emoticon",
+        )
+    if len(pair.colons) > 1 and _WEIGHT.fullmatch(text, pair.colons[-2] + 1, colon):
+        inner, first = text[pair.start + 1 : pair.colons[-2]], text[pair.colons[-2] : colon]
+        if not inner.endswith("\\") and not _is_time_or_face(inner):
+            raise _refused(
+                whole,
+                pair.start,
+                f"has two weights; write {_weighted(inner, weight)}, or "
+                f"{_weighted(inner + chr(92) + first, weight)} where {first} is part of the text",
+            )
+
+
+def _check_without_weight(text: str, pair: _Pair) -> None:
+    content = text[pair.start + 1 : pair.end]
+    if found := _WEIGHT_AFTER.match(text, pair.end + 1):
+        raise _refused(
+            _whole(text, pair) + found[0],
+            pair.start,
+            f"has its weight outside the brackets; write {_weighted(content, found['weight'])}",
+        )
+    # artist:(name) and saber_(fate): the brackets belong to the name.
+    if text[pair.start - 1 : pair.start] in (":", "_") and text[pair.start - 2 : pair.start - 1].isalnum():
+        begin = pair.start - 1
+        while begin and (text[begin - 1].isalnum() or text[begin - 1] == "_") and pair.start - begin < _SHOWN:
+            begin -= 1
+        name = text[begin : pair.start]
+        escaped = _short(name + r"\(" + content + r"\)")
+        raise _refused(
+            name + _whole(text, pair),
+            begin,
+            f"loses its brackets, which are emphasis; write {escaped}, or {name}{_weighted(content, '1.1')} where "
+            "emphasis is meant",
+        )
+
+
+def _check_unclosed(text: str, pair: _Pair) -> None:
+    for colon in pair.colons[-1:]:
+        found, words = _WEIGHT_AFTER.match(text, colon), text[pair.start + 1 : colon]
+        if found and not _is_time_or_face(words):
+            raise _refused(
+                text[pair.start : found.end()],
+                pair.start,
+                f"has a weight in brackets that are not closed; write {_weighted(words, found['weight'])}",
+            )
+
+
+def _check_full_width(text: str, narrow: str, pair: _Pair) -> None:
+    # Full-width brackets alone are faces and titles; with a weight, a step or a bar they are meant as syntax.
+    marks = (pair.start, pair.end, *pair.colons[-1:], *pair.bars)
+    if not pair.closed or all(text[at] == narrow[at] for at in marks):
+        return
+    if pair.bracket != "(":
+        _check_pair(narrow, pair)
+    elif any(_WEIGHT.fullmatch(narrow, colon + 1, pair.end) for colon in pair.colons[-1:]):
+        raise _refused(
+            _whole(text, pair),
+            pair.start,
+            f"has full-width characters, which are read as text; write {_short(_whole(narrow, pair))}",
+        )
+
+
+def _check_novelai(text: str) -> None:
+    if found := _NOVELAI_NUMERIC.search(text):
+        raise _refused(
+            found[0],
+            found.start(),
+            f"is the numeric emphasis of V4, which is not offered here; {_in_braces(found['weight'], found['text'])}",
+        )
+    if "|" in text:
+        raise _refused(
+            "|",
+            text.index("|"),
+            "splits the prompt in NovelAI (prompt mixing), which is not offered here; leave it out, or choose "
+            "text=a1111, where it is text",
+        )
+    if found := _NOVELAI_FULL_WIDTH.search(text):
+        raise _refused(
+            found[0],
+            found.start(),
+            f"is a full-width character, which is read as text; write {found[0].translate(_FULL_WIDTH)}",
+        )
+
+
+def _in_braces(weight: str, text: str) -> str:
+    # What braces write instead of `weight::text::`.
+    try:
+        level = round(math.log(float(weight)) / math.log(CURLY))
+    except ValueError:
+        level = 0
+    if not 0 < abs(level) <= _MOST_BRACES:
+        return "write {x} for 1.05 times the weight, or [x] for 1/1.05 of it"
+    left, right = "{}" if level > 0 else "[]"
+    return f"write {_short(left * abs(level) + text.strip() + right * abs(level))}"
+
+
+def _ends_in_a_step(text: str, pair: _Pair) -> bool:
+    return any(
+        text[colon - 1] != "\\" and _STEP.fullmatch(text, colon + 1, pair.end) is not None for colon in pair.colons[-1:]
+    )
+
+
+def _begins_a_word(before: str) -> bool:
+    return not before or before[-1].isspace() or before[-1] == ","
+
+
+def _is_time_or_face(before: str) -> bool:
+    # 16:9, 12:30 and :3 are text.
+    return _begins_a_word(before.rstrip("0123456789"))
+
+
+def _weighted(words: str, weight: str) -> str:
+    return _short(f"({words}:{weight.strip()})")
+
+
+def _whole(text: str, pair: _Pair) -> str:
+    return text[pair.start : pair.end + 1]
+
+
+def _refused(found: str, start: int, reason: str) -> ValueError:
+    return ValueError(f"{_short(found)!r} {reason} (character {start + 1})")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]} ..."
