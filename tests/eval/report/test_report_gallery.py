@@ -6,7 +6,7 @@ import json
 
 import pytest
 from PIL import Image as PillowImage
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 from report_browser import Visit
 from report_numbers import ARMS
 from report_study import PAIRS, PROMPTS, Inputs
@@ -80,7 +80,8 @@ def test_arrow_keys_go_through_the_gallery_and_through_the_large_view(visit: Vis
         page.keyboard.press(key)
         assert title.inner_text() == expected
     page.keyboard.press("Escape")
-    assert is_focused(cell(page, 1, 2)), "focus goes to the picture that was seen last"
+    # The browser gives the focus back when it has closed the dialog, which a busy machine does later.
+    expect(cell(page, 1, 2), "focus goes to the picture that was seen last").to_be_focused()
     assert page.locator('#gallery-table button[tabindex="0"]').count() == 1, "the Tab key stops once"
 
 
