@@ -147,7 +147,7 @@ PIXEL_FLOW = Family(
     loader="pipeline.networks.pixel_transformer:load_network",
 )
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (PIXEL_FLOW, SD, SDXL, PIXEL)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (SD, SDXL, PIXEL_FLOW, PIXEL)}
 
 
 def labelled_family(pipeline: str, place: object) -> Family:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
@@ -35,11 +35,15 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True)
 class ClipTower:
-    """One CLIP text transformer with its tokenizer; `pooled` as in TextPart."""
+    """One CLIP text transformer with its tokenizer.
+
+    A text's pooled embedding is the projection of its end mark, where the model has one, or (`pools_end`) its last
+    layer there as it is.
+    """
 
     model: CLIPTextModel | CLIPTextModelWithProjection
     tokenizer: CLIPTokenizer
-    pooled: Literal["projection", "end"] | None = None
+    pools_end: bool = False
 
     @property
     def context(self) -> int:
@@ -136,10 +140,11 @@ class TextEncoder:
                 self._layer(tower, output), torch.tensor([w for _, w in filled]), self.settings.restore_mean
             )
             embeddings.append(embedding.reshape(len(texts), number * tower.context, -1))
-            if tower.pooled is not None:
-                # A1111's and sgm's choice: the first chunk speaks for the text.
-                every = output.text_embeds if tower.pooled == "projection" else output.pooler_output
-                pooled = every[::number]
+            # A1111's and sgm's choice: the first chunk speaks for the text.
+            if isinstance(tower.model, CLIPTextModelWithProjection):
+                pooled = output.text_embeds[::number]
+            elif tower.pools_end:
+                pooled = output.pooler_output[::number]
         tokens = embeddings[0] if len(embeddings) == 1 else torch.cat(embeddings, dim=-1)
         return Conditioning({"tokens": tokens} if pooled is None else {"tokens": tokens, "pooled": pooled})
 
@@ -238,4 +243,4 @@ def _load_tower(checkpoint: Checkpoint, text: TextPart, dtype: torch.dtype, devi
     tokenizer = CLIPTokenizer.from_pretrained(
         checkpoint.config / part.replace("text_encoder", "tokenizer"), local_files_only=True
     )
-    return ClipTower(model.to(device).eval().requires_grad_(False), tokenizer, text.pooled)
+    return ClipTower(model.to(device).eval().requires_grad_(False), tokenizer, text.pooled == "end")
