@@ -73,6 +73,7 @@ def check_arms(study: Study) -> None:
     Weights are not loaded: what they are is read from configurations.
     """
     main = locate(study.model.main, study.model.config)
+    _check_what_unets_have(study, main)
     for name, arm in study.arms.items():
         if _starts_from_reference(arm):
             _check_reference_start(study, name)
@@ -87,6 +88,26 @@ def check_arms(study: Study) -> None:
         if "num_hidden_layers" in settings:  # else transformers' own default
             check_clip_skip(study.text.clip_skip, int(settings["num_hidden_layers"]), main.family.layers_left_out)
     _check_layers(study, main)
+
+
+def _check_what_unets_have(study: Study, main: Checkpoint) -> None:
+    """Raise InputError where a study asks a network that is no UNet for what only UNets have."""
+    if main.family.network == "unet":
+        return
+    model, loading = study.model, study.model.loading
+    asked = {
+        "model.vae": model.vae,
+        "model.weaken": model.weaken,
+        "model.loading.offload": loading.offload,
+        "model.loading.attention_slicing": loading.attention_slicing,
+    } | {
+        f"arms.{name}.method {prediction.perturbation.kind}": True
+        for name, arm in study.arms.items()
+        for prediction in guidance_of(arm).predictions()
+        if prediction.perturbation
+    }
+    if key := next((key for key, value in asked.items() if value), None):
+        raise InputError(f"{key} is for UNets, and {main.config} is a {main.family.network} ({main.family.name})")
 
 
 def _starts_from_reference(arm: Arm) -> bool:

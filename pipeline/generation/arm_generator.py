@@ -17,7 +17,8 @@ from pipeline.generation.trajectory import Frame, shown_steps
 from pipeline.guidance.algebra import Guidance, Network, Text
 from pipeline.guidance.trace import TraceStep, trace_rows
 from pipeline.networks.conditioning import Conditioning
-from pipeline.networks.unet import DenoisingNetwork, rounded
+from pipeline.networks.denoiser import SampledNetwork
+from pipeline.networks.unet import rounded
 from pipeline.sampling.sampler import sample
 from pipeline.sampling.starts import FromImages
 from pipeline.sampling.steppers import build_stepper
@@ -50,7 +51,7 @@ class ArmGenerator:
         self.guidance: Guidance = guidance_of(self.arm)
         self.model = model or LoadedModel(study, device)
         self.text_encoder = self.model.text_encoder
-        self.networks: dict[Network, DenoisingNetwork] = {"main": self.model.main}
+        self.networks: dict[Network, SampledNetwork] = {"main": self.model.main}
         if any(prediction.network == "guide" for prediction in self.guidance.predictions()):
             self.networks["guide"] = self.model.guide
         self._flops: dict[str, int] = {}

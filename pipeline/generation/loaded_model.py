@@ -9,9 +9,10 @@ from pipeline.generation.shard_plan import replaced_parts
 from pipeline.guidance.algebra import Text
 from pipeline.networks.checkpoints import Checkpoint, check_fit, locate
 from pipeline.networks.conditioning import Conditioning
+from pipeline.networks.denoiser import SampledNetwork
 from pipeline.networks.encoded_texts import EncodedTexts
 from pipeline.networks.text_encoder import TextEncoder
-from pipeline.networks.unet import DTYPES, DenoisingNetwork
+from pipeline.networks.unet import DTYPES
 from pipeline.study.study import Study
 
 
@@ -33,18 +34,18 @@ class LoadedModel:
         return encoder
 
     @cached_property
-    def main(self) -> DenoisingNetwork:
+    def main(self) -> SampledNetwork:
         vae = self._replaced.get("vae")
         load = self._checkpoint.family.load
-        main: DenoisingNetwork = load(self._checkpoint, self.device, self.study.model.loading, vae)
+        main: SampledNetwork = load(self._checkpoint, self.device, self.study.model.loading, vae)
         return main
 
     @cached_property
-    def guide(self) -> DenoisingNetwork:
+    def guide(self) -> SampledNetwork:
         model = self.study.model
         source = locate(model.guide, model.config)
         load, latents = source.family.load, self.main.latents
-        guide: DenoisingNetwork = load(source, self.device, model.loading, latents=latents, how=model.weaken)
+        guide: SampledNetwork = load(source, self.device, model.loading, latents=latents, how=model.weaken)
         check_fit(self.main, guide)
         return guide
 

@@ -72,7 +72,7 @@ class Checkpoint:
         pipeline = self.index.get("_class_name")
         if pipeline is not None:
             return labelled_family(str(pipeline), self.config)
-        return unlabelled_family(self.settings("unet") or {}, self.settings("vae") is not None)
+        return unlabelled_family(self.settings, self.settings("vae") is not None)
 
     @property
     def factor(self) -> int:
@@ -80,6 +80,8 @@ class Checkpoint:
         vae = self.settings("vae")
         if vae is not None:
             return int(2 ** (len(vae["block_out_channels"]) - 1))
+        if self.family.path is not VARIANCE_PRESERVING:
+            return 1  # transformers cut their samples into patches themselves
         return pixel_patch(int(self._network["in_channels"]), self.config)
 
     @property

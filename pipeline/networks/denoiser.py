@@ -4,13 +4,14 @@ How the network takes them is its family's own: the timestep that it knows the n
 packing, position ids, masks and added conditions.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from pipeline.guidance.algebra import Perturbation
 from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.noise_path import NoisePath
+from pipeline.study.sampler import Canvas
 
 
 class Denoiser(Protocol):
@@ -57,6 +58,51 @@ class Denoiser(Protocol):
 
     def same_schedule(self, other: "Denoiser") -> bool:
         """Whether a timestep means the same noise level to both."""
+        ...
+
+
+class SampledNetwork(Denoiser, Protocol):
+    """A network as generation has it: it denoises, knows the canvas of its samples, and makes images of them.
+
+    `schedule` is diffusers' scheduler of its training, `latents` its autoencoder, None for networks of pixels.
+    """
+
+    latents: Any
+
+    @property
+    def schedule(self) -> Any: ...
+
+    @property
+    def place(self) -> str: ...
+
+    @property
+    def interface(self) -> dict[str, Any]:
+        """What a guide and its main network share (pipeline/networks/checkpoints.py)."""
+        ...
+
+    @property
+    def factor(self) -> int:
+        """Pixels of an image for each position of a sample, in each direction."""
+        ...
+
+    def shape_of(self, canvas: Canvas | None) -> tuple[int, int, int]:
+        """(channels, height, width) of a sample whose image fills `canvas`."""
+        ...
+
+    def added_conditions(self, pictures: int, canvas: Canvas | None) -> dict[str, torch.Tensor]:
+        """What the network is told besides the texts, which follows from the size of the images alone."""
+        ...
+
+    def to_pixels(self, x: torch.Tensor) -> torch.Tensor:
+        """Images [B, 3, H, W], about in [-1, 1], from finished samples."""
+        ...
+
+    def to_pictures(self, x: torch.Tensor) -> torch.Tensor:
+        """uint8 images [B, 3, H, W] from finished samples."""
+        ...
+
+    def to_samples(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Finished samples from uint8 images [B, 3, H, W]: the way back from `to_pictures`."""
         ...
 
 

@@ -7,10 +7,10 @@ network is loaded. Everything else reads the record, without torch.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.errors import InputError
-from pipeline.networks.noise_path import VARIANCE_PRESERVING, NoisePath
+from pipeline.networks.noise_path import RECTIFIED_FLOW, VARIANCE_PRESERVING, NoisePath
 from pipeline.study.solvers import solvers_along
 
 # What UNets that are mixed must have in common, by the key of their configuration: they see the same noisy sample and
@@ -25,10 +25,13 @@ _UNETS_SHARE = {
 
 @dataclass(frozen=True)
 class TextPart:
-    """A text encoder of a checkpoint; `pooled` where the projection of its end mark is a text's pooled embedding."""
+    """A text encoder of a checkpoint.
+
+    A text's `pooled` embedding is the projection of its end mark, or (`end`) its last layer there as it is.
+    """
 
     part: str
-    pooled: bool = False
+    pooled: Literal["projection", "end"] | None = None
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Family:
     """One family of networks.
 
     `pipelines` are the classes of model_index.json that it answers to; a folder without that file is one of the family
-    if `unlabelled` says so of the configuration of its `network` and of whether an autoencoder is beside it.
+    if `unlabelled` says so of the configuration of its `network`, empty where there is none, and of whether an
+    autoencoder is beside it.
     `texts` are the text encoders; `penultimate`: each is read at its last layer but one, without the final norm.
     `zero_empty`: an empty reference text reads as zeros, unless model_index.json says otherwise
     (force_zeros_for_empty_prompt).
@@ -117,7 +121,7 @@ SDXL = Family(
     # StableDiffusionXLImg2ImgPipeline is the refiner, which reads one text encoder and an aesthetic score.
     pipelines=("StableDiffusionXLPipeline",),
     unlabelled=lambda network, _: _has_sizes(network),
-    texts=(TextPart("text_encoder"), TextPart("text_encoder_2", pooled=True)),
+    texts=(TextPart("text_encoder"), TextPart("text_encoder_2", pooled="projection")),
     penultimate=True,
     zero_empty=True,
     added={"pooled": "text_embeds", "time_ids": "time_ids"},
@@ -127,7 +131,23 @@ SDXL = Family(
 # The embedded networks: pixels in patches, and the pooled text inside the UNet itself.
 PIXEL = Family(name="pixel", pipelines=(), unlabelled=_of_pixels)
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (SD, SDXL, PIXEL)}
+# The embedded networks that predict a velocity: SD3's transformer (arXiv 2403.03206) on pixels.
+PIXEL_FLOW = Family(
+    name="pixel_flow",
+    pipelines=(),
+    unlabelled=lambda network, has: network.get("_class_name") == "SD3Transformer2DModel" and not has,
+    texts=(TextPart("text_encoder", pooled="end"),),
+    network="transformer",
+    shared={
+        "in_channels": "channels of a sample",
+        "joint_attention_dim": "width of the text embeddings",
+        "pooled_projection_dim": "width of the pooled text embedding",
+    },
+    path=RECTIFIED_FLOW,
+    loader="pipeline.networks.pixel_transformer:load_network",
+)
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (SD, SDXL, PIXEL_FLOW, PIXEL)}
 
 
 def labelled_family(pipeline: str, place: object) -> Family:
@@ -138,9 +158,9 @@ def labelled_family(pipeline: str, place: object) -> Family:
     raise InputError(f"{place} is a {pipeline}, of no known family; known families: {known_families()}")
 
 
-def unlabelled_family(network: Mapping[str, Any], has_autoencoder: bool) -> Family:
-    """The family of a folder without model_index.json, by the configuration of its network, empty where it has none."""
-    return next(family for family in FAMILIES.values() if family.unlabelled(network, has_autoencoder))
+def unlabelled_family(settings: Callable[[str], Mapping[str, Any] | None], has_autoencoder: bool) -> Family:
+    """The family of a folder without model_index.json, by the `settings` of its parts, None for those it has not."""
+    return next(f for f in FAMILIES.values() if f.unlabelled(settings(f.network) or {}, has_autoencoder))
 
 
 def known_families() -> str:

@@ -35,10 +35,15 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True)
 class ClipTower:
-    """One CLIP text transformer with its tokenizer."""
+    """One CLIP text transformer with its tokenizer.
+
+    A text's pooled embedding is the projection of its end mark, where the model has one, or (`pools_end`) its last
+    layer there as it is.
+    """
 
     model: CLIPTextModel | CLIPTextModelWithProjection
     tokenizer: CLIPTokenizer
+    pools_end: bool = False
 
     @property
     def context(self) -> int:
@@ -76,8 +81,8 @@ class TextEncoder:
     """The CLIP text transformers of a checkpoint, and how they are read, which its family says.
 
     Each gives its last layer that is not skipped, through the final layer norm; with `penultimate` the layer before
-    that, without the norm. Several lie side by side, and the projection of the first chunk, where there is one, is
-    the pooled embedding (diffusers' conventions). `zero_empty`: an empty reference text reads as zeros, as SDXL was
+    that, without the norm. Several lie side by side, and the first chunk gives the pooled embedding, where there is
+    one (diffusers' conventions). `zero_empty`: an empty reference text reads as zeros, as SDXL was
     trained.
     """
 
@@ -135,9 +140,11 @@ class TextEncoder:
                 self._layer(tower, output), torch.tensor([w for _, w in filled]), self.settings.restore_mean
             )
             embeddings.append(embedding.reshape(len(texts), number * tower.context, -1))
+            # A1111's and sgm's choice: the first chunk speaks for the text.
             if isinstance(tower.model, CLIPTextModelWithProjection):
-                # A1111's and sgm's choice: the first chunk speaks for the text.
                 pooled = output.text_embeds[::number]
+            elif tower.pools_end:
+                pooled = output.pooler_output[::number]
         tokens = embeddings[0] if len(embeddings) == 1 else torch.cat(embeddings, dim=-1)
         return Conditioning({"tokens": tokens} if pooled is None else {"tokens": tokens, "pooled": pooled})
 
@@ -211,7 +218,7 @@ def load_text_encoder(
 
 
 def _load_tower(checkpoint: Checkpoint, text: TextPart, dtype: torch.dtype, device: torch.device) -> ClipTower:
-    kind, part = CLIPTextModelWithProjection if text.pooled else CLIPTextModel, text.part
+    kind, part = CLIPTextModelWithProjection if text.pooled == "projection" else CLIPTextModel, text.part
     if checkpoint.is_file:
         tensors = load_file(checkpoint.path)
         model = create_diffusers_clip_model_from_ldm(
@@ -236,4 +243,4 @@ def _load_tower(checkpoint: Checkpoint, text: TextPart, dtype: torch.dtype, devi
     tokenizer = CLIPTokenizer.from_pretrained(
         checkpoint.config / part.replace("text_encoder", "tokenizer"), local_files_only=True
     )
-    return ClipTower(model.to(device).eval().requires_grad_(False), tokenizer)
+    return ClipTower(model.to(device).eval().requires_grad_(False), tokenizer, text.pooled == "end")

@@ -15,7 +15,7 @@ from pipeline.storage.files import file_digest
 from pipeline.study.weaken import Lora
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
+_STEMS = dict.fromkeys(("unet", "transformer", "vae"), "diffusion_pytorch_model")
 # What is beside a vocabulary: the tokens of padding and marks, the length of a text.
 _TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
@@ -73,7 +73,8 @@ def _weights(folder: Path, part: str) -> list[Path]:
 def check_files(checkpoint: Checkpoint, parts: tuple[str, ...]) -> list[Path]:
     """The files that determine what these parts of a checkpoint compute, after a check that they are there and whole.
 
-    `parts` are of unet, vae, text_encoder, text_encoder_2; the schedule belongs to unet, the tokenizers to the texts.
+    `parts` are of unet, transformer, vae, text_encoder, text_encoder_2; the schedule belongs to what denoises, the
+    tokenizers to the texts.
     Raises InputError that names what is missing, before anything is loaded.
     """
     if checkpoint.is_file:
@@ -88,7 +89,7 @@ def check_files(checkpoint: Checkpoint, parts: tuple[str, ...]) -> list[Path]:
                 paths.append(path)
     for part in parts:
         paths.append(_needed(checkpoint, f"{part}/config.json"))
-        if part == "unet":
+        if part in ("unet", "transformer"):
             paths.append(_needed(checkpoint, "scheduler/scheduler_config.json"))
         if part.startswith("text_encoder"):
             paths += _tokenizer(checkpoint, part.replace("text_encoder", "tokenizer"))

@@ -73,7 +73,8 @@ def test_a_pipeline_of_no_family_is_named_with_those_known(params, tmp_path, mon
         study_digests(study_of(params, "flux"))
     assert str(raised.value) == (
         "flux is a FluxPipeline, of no known family; known families: sd (StableDiffusionPipeline, "
-        "StableDiffusionImg2ImgPipeline), sdxl (StableDiffusionXLPipeline), pixel (no model_index.json)"
+        "StableDiffusionImg2ImgPipeline), sdxl (StableDiffusionXLPipeline), pixel_flow (no model_index.json), "
+        "pixel (no model_index.json)"
     )
 
 
