@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as PillowImage
 
+from pipeline.reference.image_folder import copy_pictures
 from pipeline.storage import shards
 from pipeline.storage.checksum import KEY, ROOM, seal
 from pipeline.storage.shards import (
@@ -49,9 +50,12 @@ def group_rows(content: bytes) -> list[int]:
     return [metadata.row_group(k).num_rows for k in range(metadata.num_row_groups)]
 
 
-def one_group(columns: dict[str, Sequence[Any]], mark: str) -> bytes:
-    """A shard as one row group of any size: how earlier versions wrote all of them."""
+def one_group(columns: dict[str, Sequence[Any]], mark: str, captions: pa.DataType | None = None) -> bytes:
+    """A shard as one row group of any size, as earlier versions wrote all; or with captions of another type."""
     table = pa.Table.from_pydict(dict(columns), schema=FEATURES.arrow_schema)
+    if captions is not None:
+        schema = table.schema.set(2, pa.field("prompt", captions))
+        table = pa.Table.from_arrays([*table.columns[:2], table.column("prompt").cast(captions)], schema=schema)
     table = table.replace_schema_metadata({**table.schema.metadata, b"guidedrift.fingerprint": mark.encode()})
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, table.schema) as writer:
@@ -92,6 +96,27 @@ def test_a_row_group_that_arrow_cannot_read_at_once_is_read_in_pieces(
     assert group_rows(path.read_bytes()) == [20]
     assert table.column("image").num_chunks > 5
     assert (table.to_pydict(), table_fingerprint(table)) == (columns, "mark")
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+def test_captions_of_a_reference_shard_are_read_from_every_kind_of_text_column(
+    tmp_path: Path, kind: pa.DataType
+) -> None:
+    source, copied = tmp_path / "pictures", tmp_path / "reference"
+    source.mkdir()
+    (source / "part-00000.parquet").write_bytes(one_group(rows(10), "mark", kind))
+    assert read_table(source / "part-00000.parquet").schema.field("prompt").type == kind
+    copy_pictures(source, copied, 10, 0)
+    assert read_set(copied, ["prompt"]).to_pydict() == {"prompt": rows(10)["prompt"]}
+
+
+def test_transparent_images_of_a_shard_are_on_white(tmp_path: Path) -> None:
+    hidden = noise(0).convert("RGBA")
+    hidden.putalpha(0)
+    columns = {**rows(1), "image": [{"bytes": encode_png(hidden), "path": None}]}
+    (tmp_path / "part-00000.parquet").write_bytes(encode_table(columns, FEATURES, "mark"))
+    (shown,) = decode_images(read_set(tmp_path, ["image"]))
+    assert (np.asarray(shown) == 255).all()
 
 
 def test_a_shard_of_one_image_above_the_bound_has_it_in_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
