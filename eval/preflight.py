@@ -14,10 +14,12 @@ from pipeline.code_units import write_units
 from pipeline.errors import InputError, run_stage
 from pipeline.experiment import remember_params
 from pipeline.generation.shard_plan import arm_texts, library_versions
-from pipeline.layout import CODE, MEASURING, WEIGHTS
+from pipeline.layout import CODE, MEASURING, PICTURES, WEIGHTS
 from pipeline.preflight import check_arms, study_digests
+from pipeline.prompting.prompt_sets import PROMPTS_FOLDER
 from pipeline.stage_arguments import stage_parser
 from pipeline.storage.digest_memory import remembered_sha256
+from pipeline.storage.file_names import check_names
 from pipeline.storage.files import write_atomically
 from pipeline.study.scorers import PREFERENCES, SINGLE_FILES
 from pipeline.study.study import Study, load_study
@@ -66,6 +68,8 @@ def main() -> None:
     if changed:
         more = f" and {len(changed) - _NAMED} more files" if len(changed) > _NAMED else ""
         print(f"preflight: code that changed since the last run: {', '.join(changed[:_NAMED])}{more}")
+    for folder in (PICTURES, Path(PROMPTS_FOLDER)):
+        check_names(folder)
     check_measurable(study)
     digests = study_digests(study)
     check_arms(study)

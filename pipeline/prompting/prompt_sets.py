@@ -21,6 +21,7 @@ from pipeline.prompting.emphasis import Syntax
 from pipeline.prompting.presets import LADDERS
 from pipeline.prompting.strict_check import check_prompt
 from pipeline.settings import Count, Seed, Settings, watched_path
+from pipeline.storage.file_names import check_names, printable_name
 
 PROMPTS_FOLDER = "prompts"
 
@@ -171,6 +172,7 @@ def _combination(axes: Sequence[Sequence[str]], number: int) -> str:
 def _captions(path: Path, column: str) -> list[str]:
     if not path.exists():
         raise InputError(f"prompts.path {path} does not exist; put a parquet file or a saved dataset there")
+    check_names(path)
     try:
         captions = _column(path, column)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -182,27 +184,39 @@ def _captions(path: Path, column: str) -> list[str]:
 
 
 def _column(path: Path, column: str) -> list[str]:
-    # Every stage reads the study, and only this set is worth the second that the import takes.
-    from datasets import Dataset, load_from_disk
-
+    captions: list[str | None] = []
     if path.is_dir() and (path / "state.json").is_file():
+        # Every stage reads the study, and only this set is worth the second that the import takes.
+        from datasets import load_from_disk
+
         dataset = load_from_disk(str(path))
+        _check_column(dataset.features.arrow_schema, column, path)
+        captions += dataset[column]
     else:
         files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
         if not files:
             raise ValueError("the folder holds neither parquet files nor a saved dataset")
-        _check_column(pq.read_schema(files[0]), column, path)
-        dataset = Dataset(pa.concat_tables([pq.read_table(file, columns=[column]) for file in files]))
-    _check_column(dataset.features.arrow_schema, column, path)
-    return [caption or "" for caption in dataset[column]]
+        for file in files:
+            # Each by itself: one may hold categories and the next plain text.
+            _check_column(pq.read_schema(file), column, file)
+            captions += pq.read_table(file, columns=[column]).column(column).to_pylist()
+    return [caption or "" for caption in captions]
 
 
 def _check_column(schema: pa.Schema, column: str, path: Path) -> None:
+    place = printable_name(path)
     if column not in schema.names:
-        raise InputError(f"prompts.column '{column}' is unknown in {path}; its columns: {', '.join(schema.names)}")
+        raise InputError(f"prompts.column '{column}' is unknown in {place}; its columns: {', '.join(schema.names)}")
     kind = schema.field(column).type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise InputError(f"prompts.column '{column}' of {path} holds {kind}, not text; choose a text column")
+    if not _is_text(kind):
+        raise InputError(f"prompts.column '{column}' of {place} holds {kind}, not text; choose a text column")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    # Categories of texts are texts, each stored once.
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _check(prompt: str, syntax: Syntax, where: str) -> None:

@@ -41,11 +41,12 @@ from pipeline.results.comparison import COMPARISON, load_comparison
 from pipeline.results.rates import RATES, VERDICTS, load_rates
 from pipeline.stage_arguments import stage_parser
 from pipeline.storage.files import write_atomically
-from pipeline.storage.shards import read_table, shard_paths
+from pipeline.storage.shards import read_table, row_groups, shard_paths
 from pipeline.study.study import Study, load_study
 
-# The Hub's viewer reads a page of 100 rows at a time, and random access reads a group of rows.
-_ROW_GROUP = 100
+# The Hub's viewer shows a page of 100 rows, reads whole groups of rows, and refuses those of more than 300 MB.
+_GROUP_ROWS = 100
+_GROUP_BYTES = 100_000_000
 OUTCOMES = ("better", "worse", "tie")
 _KIND = "kind_"
 _DRAWN = ("image_id", "image", "pair_id", "prompt", "negative_prompt", "seed")
@@ -196,7 +197,7 @@ def write_arm(folder: Path, arm: str, sets: Path, scores: Path, arms: Sequence[s
         own = [rows[image_id] for image_id in ids]
         said = [people.verdicts.get(image_id, []) for image_id in ids]
         columns: dict[str, Any] = {name: [row[name] for row in own] for name in features if name in own[0]}
-        columns |= {name: drawn.column(name).combine_chunks() for name in _DRAWN}
+        columns |= {name: drawn.column(name) for name in _DRAWN}
         columns |= {
             "arm": [arm] * len(ids),
             "kind": [max(VERDICTS, key=lambda verdict: row[f"{_KIND}{verdict}"]) for row in own],
@@ -218,11 +219,17 @@ def _write(path: Path, columns: Mapping[str, Any], features: Features) -> None:
     schema = features.arrow_schema
     arrays = [
         columns[name]
-        if isinstance(columns[name], pa.Array)
+        if isinstance(columns[name], pa.ChunkedArray)
         else pa.array([_numbered(value, feature) for value in columns[name]], schema.field(name).type)
         for name, feature in features.items()
     ]
-    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path, row_group_size=_ROW_GROUP)
+    table = pa.Table.from_arrays(arrays, schema=schema)
+    # The other columns are small and much the same in every row.
+    beside = table.drop_columns(["image"]).nbytes // max(1, len(table)) + 1
+    sizes = [len(cell["bytes"].as_py() or b"") + beside for cell in columns["image"]]
+    with pq.ParquetWriter(path, schema, write_page_index=True) as writer:
+        for group in row_groups(sizes, _GROUP_BYTES, _GROUP_ROWS):
+            writer.write_table(table.slice(group.start, group.stop - group.start))
 
 
 def _numbered(value: Any, feature: Any) -> Any:

@@ -103,6 +103,8 @@ def _parquet_texts(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _has_text(kind: pa.DataType) -> bool:
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return True
     return any(_has_text(kind.field(k).type) for k in range(kind.num_fields))

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,16 @@ from PIL import Image as PillowImage
 from tqdm import tqdm
 
 from pipeline.errors import InputError, printable
+from pipeline.storage.file_names import check_names, printable_name
 from pipeline.storage.files import fingerprint
 from pipeline.storage.images import decode_photograph
-from pipeline.storage.shards import encode_png, read_table, shard_fingerprint, write_shard
+from pipeline.storage.shards import SHARD_BYTES, encode_png, read_table, shard_fingerprint, write_shard
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 SHARD_PICTURES = 256
 FEATURES = Features({"image_id": Value("string"), "image": Image(), "prompt": Value("string"), "file": Value("string")})
 # Raise it when the same file becomes another row than before.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -50,25 +51,27 @@ def copy_pictures(source: Path, folder: Path, pictures: int, seed: int) -> list[
             f"reference.pictures is {pictures}; add pictures, or lower reference.pictures to at least twice "
             "generate.pictures"
         )
-    paths = [folder / f"part-{part:05d}.parquet" for part in range(-(-pictures // SHARD_PICTURES))]
+    rest = islice(_pictures(source, pictures, seed), pictures)
+    first = next(rest)
+    canvas = _decoded(first, source).size
+    found = chain([first], rest)
+    each = shard_images(canvas)
+    paths = [folder / f"part-{part:05d}.parquet" for part in range(-(-pictures // each))]
     for stale in set(folder.glob("part-*.parquet")) - set(paths):
         stale.unlink()
-    found = islice(_pictures(source, pictures, seed), pictures)
-    canvas: tuple[int, int] | None = None
     # Pillow leaves Python while it decodes and encodes.
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
         tqdm(total=pictures, desc="reference", unit="picture", disable=None) as bar,
     ):
         for part, path in enumerate(paths):
-            chunk = list(islice(found, SHARD_PICTURES))
-            canvas = canvas or _decoded(chunk[0], source).size
+            chunk = list(islice(found, each))
             rows = [[one.name, hashlib.sha256(one.content).hexdigest(), one.caption] for one in chunk]
-            mark = fingerprint(["pictures", _VERSION, SHARD_PICTURES, part, canvas, rows])
+            mark = fingerprint(["pictures", _VERSION, each, part, canvas, rows])
             if shard_fingerprint(path) != mark:
-                encoded = list(pool.map(lambda one, canvas=canvas: _png(one, canvas, source), chunk))
+                encoded = list(pool.map(lambda one: _png(one, canvas, source), chunk))
                 columns: dict[str, list[Any]] = {
-                    "image_id": [f"reference-{part * SHARD_PICTURES + k:06d}" for k in range(len(chunk))],
+                    "image_id": [f"reference-{part * each + k:06d}" for k in range(len(chunk))],
                     "image": [{"bytes": png, "path": None} for png in encoded],
                     "prompt": [one.caption for one in chunk],
                     "file": [one.name for one in chunk],
@@ -76,6 +79,12 @@ def copy_pictures(source: Path, folder: Path, pictures: int, seed: int) -> list[
                 write_shard(path, columns, FEATURES, mark)
             bar.update(len(chunk))
     return paths
+
+
+def shard_images(canvas: tuple[int, int]) -> int:
+    """How many images of a canvas (width, height) are in a shard, which has at most SHARD_BYTES of pixels."""
+    width, height = canvas
+    return max(1, min(SHARD_PICTURES, SHARD_BYTES // (3 * width * height)))
 
 
 def _count(source: Path) -> int:
@@ -89,6 +98,7 @@ def _count(source: Path) -> int:
             f"reference.source {source}: {link} is a link to a folder, in which DVC sees no change; link its files "
             f"(cp -rs {link.resolve()} {link}) or copy them"
         )
+    check_names(source)
     if shards := _shards(source):
         return sum(len(read_table(path, ["image"])) for path in shards)
     return len(_files(source))
@@ -106,7 +116,9 @@ def _pictures(source: Path, pictures: int, seed: int) -> Iterator[SourcePicture]
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror}); make it readable or take it out") from None
+            raise InputError(
+                f"{printable_name(path)} cannot be read ({error.strerror}); make it readable or take it out"
+            ) from None
         yield SourcePicture(path.relative_to(source).as_posix(), content, _caption(path.with_suffix(".txt")))
 
 
@@ -126,7 +138,9 @@ def _caption(path: Path) -> str:
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no readable UTF-8 text ({error}); save it as such") from None
+        # Of an OSError the name stands in front already.
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{printable_name(path)} is not a readable UTF-8 text ({reason}); save it as such") from None
 
 
 def _decoded(picture: SourcePicture, source: Path) -> PillowImage.Image:
@@ -135,7 +149,8 @@ def _decoded(picture: SourcePicture, source: Path) -> PillowImage.Image:
     except OSError as error:
         reason = printable(str(error))[:200]
         raise InputError(
-            f"reference.source {source}: {picture.name} is no readable picture ({reason}); replace it or take it out"
+            f"reference.source {source}: {printable_name(picture.name)} is not a readable image ({reason}); "
+            "replace it or take it out"
         ) from None
 
 
@@ -144,7 +159,7 @@ def _png(picture: SourcePicture, canvas: tuple[int, int], source: Path) -> bytes
     if image.size != canvas:
         (width, height), (first_width, first_height) = image.size, canvas
         raise InputError(
-            f"reference.source {source}: {picture.name} has {width}x{height} pixels, the first picture "
+            f"reference.source {source}: {printable_name(picture.name)} has {width}x{height} pixels, the first image "
             f"{first_width}x{first_height}; crop and resize all to one canvas, that of the arms where you can"
         )
     return encode_png(image)

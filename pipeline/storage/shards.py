@@ -7,7 +7,7 @@ else of it is believed.
 """
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -29,19 +29,46 @@ _END = b"PAR1"
 _PICTURE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 # Repeated values take no room in a file, so its size does not bound what is read. Scores have a row a picture.
 _MOST_ROWS = 100_000_000
+# Arrow reads at most 2 GiB of nested values, such as images, of a row group. Read by whoever reads one group at a time.
+GROUP_BYTES = 2**28
+# A shard is in memory as a whole, several times while it is written. In bytes of pixels, which PNG makes fewer.
+SHARD_BYTES = 2**30
 
 
 def encode_table(columns: Mapping[str, Sequence[Any]], features: Features, mark: str) -> bytes:
     """The parquet bytes of one shard; the same columns give the same bytes."""
-    table = pa.Table.from_pydict(dict(columns), schema=features.arrow_schema)
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _FINGERPRINT: mark.encode()})
+    schema = features.arrow_schema
+    schema = schema.with_metadata({**(schema.metadata or {}), _FINGERPRINT: mark.encode()})
     buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, table.schema) as writer:
-        writer.write_table(table)
+    with pq.ParquetWriter(buffer, schema) as writer:
+        for part in _in_groups(columns):
+            writer.write_table(pa.Table.from_pydict(dict(part), schema=schema))
         # Of the footer alone: what is in the schema is there a second time, encoded.
         writer.add_key_value_metadata({KEY: ROOM})
     content = buffer.getvalue()
     return seal(content, content.rfind(_MARK) + len(_MARK))
+
+
+def row_groups(sizes: Sequence[int], most_bytes: int, most_rows: int | None = None) -> Iterator[slice]:
+    """Rows of these sizes in groups of at most `most_bytes`, or of one row that is larger; no rows are one group."""
+    start = size = 0
+    for row, own in enumerate(sizes):
+        if row > start and (size + own > most_bytes or row - start == most_rows):
+            yield slice(start, row)
+            start, size = row, 0
+        size += own
+    yield slice(start, len(sizes))
+
+
+def _in_groups(columns: Mapping[str, Sequence[Any]]) -> Iterator[Mapping[str, Sequence[Any]]]:
+    # Beside images a row has a few hundred bytes.
+    sizes = [len((cell or {}).get("bytes") or b"") for cell in columns.get("image", ())]
+    groups = list(row_groups(sizes, GROUP_BYTES))
+    if len(groups) == 1:
+        yield columns
+        return
+    for group in groups:
+        yield {name: values[group] for name, values in columns.items()}
 
 
 def write_shard(path: AnyPath, columns: Mapping[str, Sequence[Any]], features: Features, mark: str) -> None:
@@ -72,12 +99,7 @@ def read_table(path: AnyPath, columns: Sequence[str] | None = None) -> pa.Table:
     Raises InputError where the file is missing, has other bits than were written, or is not one of this project's.
     """
     try:
-        content = pa.BufferReader(_checked(path))
-        rows = pq.read_metadata(content).num_rows
-        if rows > _MOST_ROWS:
-            raise pa.ArrowInvalid(f"it declares {rows} rows; {_MOST_ROWS} are the most that are read")
-        content.seek(0)
-        table = pq.read_table(content, columns=None if columns is None else list(columns))
+        table = _read_groups(_checked(path), None if columns is None else list(columns))
         # Arrow looks at neither offsets nor the encoding of texts when it reads.
         table.validate(full=True)
     # Names and texts of a damaged footer are decoded in Python, too.
@@ -88,8 +110,30 @@ def read_table(path: AnyPath, columns: Sequence[str] | None = None) -> pa.Table:
     if missing:
         raise InputError(f"{path} lacks the columns {sorted(missing)}; delete it and run `dvc repro`")
     if "image" in table.column_names and table.schema.field("image").type != _PICTURE:
-        raise InputError(f"{path} has no pictures in its column image; delete it and run `dvc repro`")
+        raise InputError(f"{path} has no images in its column image; delete it and run `dvc repro`")
     return table
+
+
+def _read_groups(content: bytes, columns: list[str] | None) -> pa.Table:
+    with pq.ParquetFile(pa.BufferReader(content)) as file:
+        rows = file.metadata.num_rows
+        if rows > _MOST_ROWS:
+            raise pa.ArrowInvalid(f"it declares {rows} rows; {_MOST_ROWS} are the most that are read")
+        groups = [_read_group(file, k, columns) for k in range(file.num_row_groups)] or [file.read(columns)]
+    table = pa.concat_tables(groups)
+    # The checksum is of the file and not of what is read from it.
+    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != KEY.encode()}
+    return table.replace_schema_metadata(metadata)
+
+
+def _read_group(file: pq.ParquetFile, k: int, columns: list[str] | None) -> pa.Table:
+    group = file.metadata.row_group(k)
+    if group.total_byte_size <= GROUP_BYTES:
+        return file.read_row_group(k, columns)
+    # An earlier version wrote a shard as one group of any size, which can be read in pieces alone.
+    rows = max(1, group.num_rows * GROUP_BYTES // group.total_byte_size)
+    batches = list(file.iter_batches(rows, [k], columns))
+    return pa.Table.from_batches(batches, batches[0].schema if batches else None)
 
 
 def _checked(path: AnyPath) -> bytes:

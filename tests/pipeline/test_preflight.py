@@ -1,6 +1,7 @@
 """Stage `preflight`: what stops a study before its first image, and what makes it generate or measure again."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -25,11 +26,12 @@ from eval.scorers.malformed import load_classifier
 from eval.scorers.preference import load_preference
 from pipeline.compose import compose
 from pipeline.compose import main as compose_main
-from pipeline.errors import InputError
+from pipeline.errors import InputError, run_stage
 from pipeline.integrity.artefact_checks import study_artefacts
 from pipeline.layout import MEASURING, SETS, WEIGHTS
 from pipeline.networks.weight_files import network_digest
 from pipeline.storage.digest_memory import remembered_sha256
+from pipeline.storage.file_names import printable_name
 from pipeline.storage.places import Places
 from pipeline.study.study import Study, load_study, parse_study
 
@@ -171,6 +173,31 @@ def test_a_study_that_cannot_be_measured_writes_nothing_that_generation_waits_fo
     with pytest.raises(InputError, match=r"kind prompts models/tinybooru/kinds\.json are missing"):
         preflight.main()
     assert not WEIGHTS.exists()
+
+
+@pytest.mark.parametrize("folder", ["pictures", "prompts"])
+@pytest.mark.parametrize(
+    "name", [b"\xe9t\xe90.png", b"notes\xe9", b"a\n\xed\xb3\xa9.txt"], ids=["image", "other", "lines"]
+)
+def test_a_name_that_dvc_cannot_take_is_told_before_dvc_meets_it(
+    ready: Path, folder: str, name: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of any file in a folder that dvc.yaml names, which is hashed whole whatever the study reads of it."""
+    place = Path(folder) / os.fsdecode(name)
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(b"")
+    (Path(folder) / "line\nbreak.png").write_bytes(b"")
+    with pytest.raises(SystemExit, match="2"):
+        run_stage(preflight.main)
+    (said,) = capsys.readouterr().err.splitlines()
+    shown = printable_name(place)
+    assert said == (
+        f"error: {shown}: the name is not UTF-8; rename it, "
+        f"for instance with `convmv -r --notest -f latin1 -t utf8 {folder}`"
+    )
+    assert "\\x" in shown
+    place.unlink()
+    preflight.main()
 
 
 def test_lpips_of_prompts_that_do_not_repeat_is_refused_before_anything_is_drawn(ready: Path) -> None:

@@ -1,5 +1,7 @@
 """Prompt sets, presets, and what an arm makes of them."""
 
+import os
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -80,6 +82,69 @@ def test_captions_of_a_dataset_are_taken_as_they_are(folder, form):
         dataset.to_parquet(path)
     prompt_set = DatasetPrompts(source="dataset", path=f"prompts/{path.name}", column="caption")
     assert read_prompts(prompt_set, 5, "a1111") == ["(x:abc), 😀", "", "a BREAK b", "", "(x:abc), 😀"]
+
+
+TEXT_KINDS = [
+    pa.string(),
+    pa.large_string(),
+    pa.string_view(),
+    pa.dictionary(pa.int32(), pa.string()),
+    pa.dictionary(pa.int8(), pa.large_string()),
+]
+
+
+@pytest.mark.parametrize("kind", TEXT_KINDS, ids=str)
+def test_captions_are_read_from_every_kind_of_text_column(folder, kind):
+    captions = pa.array(["a cat", None, "a dog", "a cat"])
+    pq.write_table(pa.table({"caption": captions.cast(kind)}), folder / "captions.parquet")
+    prompt_set = DatasetPrompts(source="dataset", path="prompts/captions.parquet", column="caption")
+    assert read_prompts(prompt_set, 4, "a1111") == ["a cat", "", "a dog", "a cat"]
+
+
+def test_files_of_a_folder_may_hold_captions_in_several_kinds_of_column(folder):
+    (folder / "captions").mkdir()
+    for k, kind in enumerate(TEXT_KINDS):
+        pq.write_table(pa.table({"caption": pa.array([f"number {k}"]).cast(kind)}), folder / f"captions/{k}.parquet")
+    prompt_set = DatasetPrompts(source="dataset", path="prompts/captions", column="caption")
+    assert read_prompts(prompt_set, 5, "a1111") == [f"number {k}" for k in range(5)]
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.large_string()], ids=str)
+def test_captions_of_a_saved_dataset_are_read_from_every_kind_of_text_column(folder, kind):
+    Dataset(pa.table({"caption": pa.array(["a cat", None]).cast(kind)})).save_to_disk(folder / "saved")
+    prompt_set = DatasetPrompts(source="dataset", path="prompts/saved", column="caption")
+    assert read_prompts(prompt_set, 2, "a1111") == ["a cat", ""]
+
+
+@pytest.mark.parametrize("kind", [pa.dictionary(pa.int32(), pa.int64()), pa.binary(), pa.list_(pa.string())], ids=str)
+def test_categories_of_numbers_are_not_captions(folder, kind):
+    values = {"binary": [b"a"], "list<item: string>": [["a"]]}.get(str(kind).replace("element", "item"), [7])
+    array = pa.array(values).dictionary_encode().cast(kind) if pa.types.is_dictionary(kind) else pa.array(values, kind)
+    pq.write_table(pa.table({"caption": array}), folder / "captions.parquet")
+    prompt_set = DatasetPrompts(source="dataset", path="prompts/captions.parquet", column="caption")
+    with pytest.raises(InputError, match=r"'caption' of .* holds .*, not text; choose a text column"):
+        read_prompts(prompt_set, 1, "a1111")
+
+
+@pytest.mark.parametrize("name", [b"\xe9t\xe90.parquet", b"\xed\xb3\xa9.parquet", b"more\n\xff/0.parquet"])
+def test_a_file_of_captions_whose_name_is_not_utf8_is_shown_with_its_bytes(folder, name):
+    place = os.fsencode(folder / "captions") + b"/" + name
+    os.makedirs(os.path.dirname(place))
+    pq.write_table(pa.table({"caption": ["a"]}), folder / "0.parquet")
+    (folder / "0.parquet").rename(os.fsdecode(place))
+    prompt_set = DatasetPrompts(source="dataset", path="prompts/captions", column="caption")
+    with pytest.raises(InputError, match=r"^prompts/captions/.*\\x.*: the name is not UTF-8; rename it") as raised:
+        read_prompts(prompt_set, 1, "a1111")
+    assert str(raised.value).isprintable()
+
+
+def test_a_file_of_captions_may_have_a_line_break_in_its_name(folder):
+    (folder / "captions").mkdir()
+    pq.write_table(pa.table({"caption": ["a"]}), folder / "captions/a\nb.parquet")
+    prompt_set = DatasetPrompts(source="dataset", path="prompts/captions", column="caption")
+    assert read_prompts(prompt_set, 1, "a1111") == ["a"]
+    with pytest.raises(InputError, match=r"a\\nb\.parquet"):
+        read_prompts(prompt_set.model_copy(update={"column": "tags"}), 1, "a1111")
 
 
 def test_held_out_prompts_do_not_depend_on_how_many_are_asked_for():

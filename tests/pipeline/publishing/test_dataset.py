@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from datasets import Image as ImageFeature
@@ -42,12 +43,15 @@ from labeling.records import (
     write_tasks,
 )
 from pipeline.errors import InputError
+from pipeline.generation.shard_files import SET_FEATURES
 from pipeline.layout import DATASET
+from pipeline.publishing import dataset
 from pipeline.publishing.dataset import build, check, majority, make_dataset
 from pipeline.publishing.dataset_card import ADULT, size_category
 from pipeline.publishing.markdown import fenced, plain
 from pipeline.results.rates import VERDICTS
-from pipeline.storage.shards import read_set
+from pipeline.storage import shards
+from pipeline.storage.shards import read_set, read_table, write_shard
 from pipeline.study.study import Study, parse_study
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -183,6 +187,50 @@ def test_the_same_study_gives_the_same_bytes(study: Study, root: Path) -> None:
     make_dataset(study, root)
     assert files(root / DATASET) == first
     assert len(first) == len(ARMS) * 2 + 1
+
+
+def groups(path: Path) -> list[tuple[int, int]]:
+    """Rows and bytes of every row group."""
+    found = pq.read_metadata(path)
+    return [(found.row_group(k).num_rows, found.row_group(k).total_byte_size) for k in range(found.num_row_groups)]
+
+
+def has_page_index(path: Path) -> bool:
+    found = pq.read_metadata(path)
+    columns = [found.row_group(k).column(j) for k in range(found.num_row_groups) for j in range(found.num_columns)]
+    return all(column.has_offset_index for column in columns) and any(column.has_column_index for column in columns)
+
+
+def test_row_groups_are_no_larger_than_a_viewer_reads(
+    study: Study, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_dataset(study, root)
+    paths = sorted((root / DATASET / "data/cfg").iterdir())
+    assert [[rows for rows, _ in groups(path)] for path in paths] == [[8], [8]]
+    assert all(has_page_index(path) for path in paths)
+    bound = max(size for path in paths for _, size in groups(path)) // 2
+    monkeypatch.setattr(dataset, "_GROUP_BYTES", bound)
+    make_dataset(study, root)
+    for path in paths:
+        found = groups(path)
+        assert len(found) > 1
+        assert sum(rows for rows, _ in found) == 8
+        assert has_page_index(path)
+        # Parquet's own headers and dictionaries take a little beside the values.
+        assert all(size <= bound + 5_000 for _, size in found)
+    rows = list(loaded(root, "cfg"))
+    assert [hashlib.sha256(row["image"]["bytes"]).hexdigest() for row in rows] == drawn(root, "cfg")
+    assert [row["pair_id"] for row in rows] == list(range(PICTURES))
+
+
+def test_a_shard_of_several_row_groups_is_published(study: Study, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_dataset(study, root)
+    first = files(root / DATASET)
+    columns = read_table(root / "data/sets/cfg/part-00000.parquet").to_pydict()
+    monkeypatch.setattr(shards, "GROUP_BYTES", 1)
+    write_shard(root / "data/sets/cfg/part-00000.parquet", columns, SET_FEATURES, "mark")
+    make_dataset(study, root)
+    assert files(root / DATASET) == first
 
 
 def test_people_stand_under_numbers_and_simulated_labels_are_left_out(study: Study, root: Path) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Features, Value
 from hub_server import Hub, serve
@@ -357,6 +359,15 @@ def test_a_leak_in_a_prompt_is_found_in_the_shard(tmp_path: Path, what: str) -> 
     check_leaks({"data/cfg/part-00000.parquet": shard}, [], {})
     write_shard(shard, {"prompt": ["1person, solo", f"painted by {text}"]}, features, "mark")
     with pytest.raises(InputError, match=rf"part-00000\.parquet holds {what} \(column prompt\)"):
+        check_leaks({"data/cfg/part-00000.parquet": shard}, [], {})
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+def test_a_leak_is_found_in_every_kind_of_text_column(tmp_path: Path, kind: pa.DataType) -> None:
+    shard = tmp_path / "part-00000.parquet"
+    texts = pa.array(["1person, solo", "by anna@uni.example.org"])
+    pq.write_table(pa.table({"tags": texts.cast(kind)}), shard)
+    with pytest.raises(InputError, match=r"holds an e-mail address \(column tags\)"):
         check_leaks({"data/cfg/part-00000.parquet": shard}, [], {})
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,17 +13,18 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from repository_copy import ROOT
 
 from eval.features.extraction import REFERENCE, Wanted, refresh
 from pipeline import compose
-from pipeline.errors import InputError
+from pipeline.errors import InputError, run_stage
 from pipeline.integrity.locked_outputs import folder_md5
 from pipeline.layout import REFERENCE_SET
 from pipeline.publishing.dataset_card import Contents, write_card
 from pipeline.reference import build as reference
-from pipeline.reference.image_folder import copy_pictures
-from pipeline.storage.shards import decode_images, read_set, shard_paths
+from pipeline.reference.image_folder import SHARD_PICTURES, copy_pictures, shard_images
+from pipeline.storage.shards import SHARD_BYTES, decode_images, read_set, shard_paths
 from pipeline.study.study import Study, load_study, parse_study
 
 PHOTOS = Path("pictures/photos")
@@ -112,6 +114,88 @@ def test_what_is_finished_is_kept_and_what_changed_is_copied_again(photos: Path)
     assert len(shard_paths(REFERENCE_SET)) == 2
 
 
+def test_shards_of_large_images_are_bounded_by_their_pixels() -> None:
+    """256 images of 8.5 MB, 2.2 GB in one shard, could be written and not be read."""
+    assert [shard_images(size) for size in ((64, 64), (512, 512), (1024, 1024))] == [SHARD_PICTURES] * 3
+    assert [shard_images(size) for size in ((1700, 1667), (4096, 4096), (2**16, 2**16))] == [126, 21, 1]
+    assert SHARD_BYTES > 126 * 8.5e6
+
+
+def test_a_set_of_large_images_is_more_shards_of_the_same_images(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = copied()
+    monkeypatch.setattr("pipeline.reference.image_folder.SHARD_BYTES", 7 * 32 * 24 * 3)
+    large = copied()
+    assert len(shard_paths(REFERENCE_SET)) == 6
+    assert large == small
+
+
+@pytest.mark.parametrize("hidden", ["I;16", "RGBA"])
+def test_pixels_are_those_that_a_viewer_shows(photos: Path, hidden: str) -> None:
+    ramp = np.linspace(0, 65535, 32 * 24).astype(np.uint16).reshape(24, 32)
+    if hidden == "I;16":
+        drawn, shown = Image.fromarray(ramp), np.repeat(ramp[..., None] / 257, 3, axis=2)
+    else:
+        drawn, shown = picture(5).convert("RGBA"), np.full((24, 32, 3), 255.0)
+        drawn.putalpha(0)
+    drawn.save(photos / "05.png")
+    found = {row["file"]: row["image"]["bytes"] for row in copied()}["05.png"]
+    pixels = np.asarray(Image.open(io.BytesIO(found)), float)
+    assert np.abs(pixels - shown).max() <= 0.5
+    assert pixels.mean() == pytest.approx(127.5 if hidden == "I;16" else 255, abs=0.1)
+
+
+def test_an_image_with_a_workflow_in_it_is_copied(photos: Path) -> None:
+    text = PngInfo()
+    text.add_text("workflow", json.dumps({str(k): "a node" for k in range(100_000)}), zip=True)
+    picture(5).save(photos / "05.png", pnginfo=text)
+    found = {row["file"]: row["image"]["bytes"] for row in copied()}["05.png"]
+    assert Image.open(io.BytesIO(found)).tobytes() == picture(5).tobytes()
+    assert b"workflow" not in found
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"\xe9t\xe90.png", r"pictures/photos/\xe9t\xe90.png"),
+        (b"more/\xe9t\xe90.txt", r"pictures/photos/more/\xe9t\xe90.txt"),
+        (b"\xed\xb3\xa9.txt", r"pictures/photos/\xed\xb3\xa9.txt"),
+        (b"a\nb\xff.png", r"pictures/photos/a\nb\xff.png"),
+        (b"\xe9t\xe9/05.png", r"pictures/photos/\xe9t\xe9"),
+    ],
+    ids=["image", "caption", "lone surrogate", "line break", "folder"],
+)
+def test_a_name_that_is_not_utf8_is_shown_with_its_bytes(
+    photos: Path, params: dict[str, Any], name: bytes, shown: str, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    place = os.fsencode(photos) + b"/" + name
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    Path(os.fsdecode(place)).write_bytes((photos / "05.png").read_bytes())
+    params["reference"]["source"] = str(PHOTOS)
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    monkeypatch.setattr("sys.argv", ["reference"])
+    with pytest.raises(SystemExit, match="2"):
+        run_stage(reference.main)
+    said = capfd.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith(f"error: {shown}")
+    assert ": the name is not UTF-8; rename it, for instance with `convmv -r --notest -f latin1 -t utf8 pic" in said
+
+
+def test_a_name_with_a_line_break_is_a_name(photos: Path) -> None:
+    (photos / "05.png").rename(photos / "a\nb.png")
+    (photos / "a\nb.txt").write_text("a caption")
+    row = {row["file"]: row for row in copied()}["a\nb.png"]
+    assert row["prompt"] == "a caption"
+    (photos / "a\nb.txt").write_bytes(b"\xff")
+    with pytest.raises(InputError, match=r"photos/a\\nb\.txt is not a readable UTF-8 text \(.*\); save it as such$"):
+        copied()
+    cut(photos / "a\nb.png")
+    (photos / "a\nb.txt").unlink()
+    with pytest.raises(
+        InputError, match=r"photos: a\\nb\.png is not a readable image \(.*\); replace it or take it out$"
+    ):
+        copied()
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
 
@@ -120,10 +204,10 @@ def cut(path: Path) -> None:
     ("change", "message"),
     [
         (lambda p: (p / "00.png").unlink(), r"pictures/photos holds 39 pictures .*, reference\.pictures is 40; add"),
-        (lambda p: cut(p / "05.png"), r"photos: 05\.png is no readable picture .*; replace it or take it out"),
-        (lambda p: (p / "05.png").write_bytes(b"GIF89a"), r"05\.png is no readable picture"),
-        (lambda p: picture(1, (24, 32)).save(p / "05.png"), r"png has \d+x\d+ pixels, the first picture \d+x\d+; crop"),
-        (lambda p: (p / "04.txt").write_bytes(b"\xff\xfe\xff"), r"04\.txt is no readable UTF-8 text"),
+        (lambda p: cut(p / "05.png"), r"photos: 05\.png is not a readable image .*; replace it or take it out"),
+        (lambda p: (p / "05.png").write_bytes(b"GIF89a"), r"05\.png is not a readable image"),
+        (lambda p: picture(1, (24, 32)).save(p / "05.png"), r"png has \d+x\d+ pixels, the first image \d+x\d+; crop"),
+        (lambda p: (p / "04.txt").write_bytes(b"\xff\xfe\xff"), r"04\.txt is not a readable UTF-8 text"),
     ],
     ids=["few", "cut", "gif", "canvas", "caption"],
 )  # fmt: skip

@@ -1,0 +1,225 @@
+"""Whatever a file stores, the pixels that are measured are those that a viewer shows on white paper."""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
+
+from pipeline.storage import images
+from pipeline.storage.images import decode_photograph, decode_picture, to_rgb
+
+WHITE = [255, 255, 255]
+NOISE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+
+
+def saved(image: Image.Image, kind: str = "png", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def pixels(content: bytes) -> np.ndarray:
+    return np.asarray(decode_photograph(content))
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width: int, depth: int, colours: int, row: bytes, transparent: bytes = b"") -> bytes:
+    """One row of a PNG with that many bits a channel, of colour type 0 (grey), 2 (RGB), 4 (grey and alpha) or 6."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, colours, 0, 0, 0))
+    key = chunk(b"tRNS", transparent) if transparent else b""
+    rows = chunk(b"IDAT", zlib.compress(b"\0" + row))
+    return b"\x89PNG\r\n\x1a\n" + header + key + rows + chunk(b"IEND", b"")
+
+
+def test_every_mode_of_pillow_is_mapped_or_refused_by_name() -> None:
+    for mode in Image.MODES:
+        image = Image.new(mode, (3, 2))
+        if mode in images._REFUSED:
+            with pytest.raises(OSError, match=f"its mode is {mode}, .*; save it in RGB with 8 bits"):
+                to_rgb(image)
+        else:
+            found = to_rgb(image)
+            assert (found.mode, found.size) == ("RGB", (3, 2)), mode
+    assert images._TO_RGB.keys() | images._REFUSED.keys() == set(Image.MODES)
+    assert not images._TO_RGB.keys() & images._REFUSED.keys()
+
+
+def in_mode(mode: str, rgb: np.ndarray) -> Image.Image:
+    """The opaque picture in a mode of several channels."""
+    image = Image.fromarray(rgb)
+    if mode == "LAB":
+        profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+        return ImageCms.applyTransform(image, ImageCms.buildTransform(*profiles, "RGB", "LAB"))
+    if mode == "CMYK":
+        return Image.merge("CMYK", [*Image.fromarray(255 - rgb).split(), Image.new("L", image.size)])
+    if mode == "RGBa":
+        return image.convert("RGBA").convert("RGBa")
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "near"),
+    [("RGB", 0), ("RGBA", 0), ("RGBX", 0), ("RGBa", 0), ("CMYK", 0), ("YCbCr", 3), ("HSV", 6), ("LAB", 20)],
+)
+def test_a_mode_of_colours_keeps_them(mode: str, near: float) -> None:
+    found = np.asarray(to_rgb(in_mode(mode, NOISE)), float)
+    assert np.abs(found - NOISE).max() <= near
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "shown"),
+    [
+        ("1", [0, 255], [0, 255]),
+        ("L", [0, 7, 255], [0, 7, 255]),
+        ("I;16", [0, 300, 32768, 65535], [0, 1, 128, 255]),
+        ("I;16L", [0, 300, 32768, 65535], [0, 1, 128, 255]),
+        ("I;16B", [0, 300, 32768, 65535], [0, 1, 128, 255]),
+        ("I;16N", [0, 300, 32768, 65535], [0, 1, 128, 255]),
+        ("F", [0, 0.5, 1], [0, 128, 255]),
+        ("F", [0, 0.4, 100.6, 255], [0, 0, 101, 255]),
+    ],
+)
+def test_a_mode_of_grey_levels_keeps_black_and_white(mode: str, values: list[Any], shown: list[int]) -> None:
+    image = Image.new(mode, (len(values), 1))
+    for k, value in enumerate(values):
+        image.putpixel((k, 0), value)
+    assert np.asarray(to_rgb(image))[0].tolist() == [[level] * 3 for level in shown]
+
+
+@pytest.mark.parametrize("values", [(-0.1, 1), (0, 255.5), (0, float("nan")), (0, float("inf"))])
+def test_floats_beyond_black_and_white_are_refused(values: tuple[float, float]) -> None:
+    image = Image.fromarray(np.array([values], np.float32))
+    assert image.mode == "F"
+    with pytest.raises(OSError, match=r"its mode is F, with values from .* to .*; 0 to 1 and 0 to 255 are read"):
+        to_rgb(image)
+
+
+def test_a_mode_that_a_later_pillow_brings_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_TO_RGB", {})
+    with pytest.raises(OSError, match="its mode is CMYK, which is unknown here; save it in RGB with 8 bits"):
+        to_rgb(Image.new("CMYK", (2, 2)))
+
+
+def test_a_grey_ramp_of_16_bits_is_as_bright_as_it_was_drawn() -> None:
+    ramp = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    found = pixels(saved(Image.fromarray(ramp)))
+    assert found.mean() == pytest.approx(127.5, abs=1e-9)
+    assert np.abs(found[..., 0] - ramp / 257).max() <= 0.5
+    assert (found == found[..., :1]).all()
+
+
+@pytest.mark.parametrize(("colours", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_other_pngs_of_16_bits_are_within_a_level(colours: int, channels: int) -> None:
+    values = np.random.default_rng(1).integers(0, 65536, (64, channels))
+    values[:, 3 if channels == 4 else 1 if channels == 2 else 2] = 65535
+    found = pixels(png(64, 16, colours, values.astype(">u2").tobytes()))[0]
+    drawn = values[:, [0, 0, 0]] if channels == 2 else values[:, :3]
+    assert np.abs(found - drawn / 257).max() <= 1
+
+
+@pytest.mark.parametrize(("kind", "options"), [("png", {}), ("webp", {"lossless": True, "exact": True})])
+def test_noise_under_transparency_is_not_measured(kind: str, options: dict[str, Any]) -> None:
+    alpha = np.zeros((16, 16, 1), np.uint8)
+    alpha[4:12] = 255
+    hidden = Image.fromarray(np.concatenate([NOISE, alpha], axis=2))
+    found = pixels(saved(hidden, kind, **options))
+    assert (found[4:12] == NOISE[4:12]).all()
+    assert (found[:4] == 255).all()
+    assert (found[12:] == 255).all()
+
+
+@pytest.mark.parametrize("mode", ["LA", "La", "PA", "RGBA", "RGBa"])
+def test_half_transparent_black_is_grey_in_every_mode_with_alpha(mode: str) -> None:
+    if mode == "PA":
+        image = Image.new("PA", (1, 1), (0, 128))
+    else:
+        whole = "LA" if mode in ("LA", "La") else "RGBA"
+        image = Image.new(whole, (1, 1), (0, 128) if whole == "LA" else (0, 0, 0, 128)).convert(mode)
+    assert np.asarray(to_rgb(image))[0, 0].tolist() == [127] * 3
+
+
+def test_transparency_of_a_palette_is_white() -> None:
+    image = Image.new("P", (3, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    image.putdata([0, 1, 2])
+    whole = [[10, 20, 30], [40, 50, 60], [70, 80, 90]]
+    assert pixels(saved(image))[0].tolist() == whole
+    assert pixels(saved(image, transparency=1))[0].tolist() == [whole[0], WHITE, whole[2]]
+    # 40 x 128/255 + 255 x 127/255, and so on.
+    assert pixels(saved(image, transparency=bytes([0, 128, 255])))[0].tolist() == [WHITE, [147, 152, 157], whole[2]]
+
+
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        (png(2, 1, 0, b"\x40", b"\0\0"), [255, 255]),
+        (png(4, 2, 0, b"\x1b", b"\0\1"), [0, 255, 170, 255]),
+        (png(2, 4, 0, b"\x3f", b"\0\3"), [255, 255]),
+        (png(2, 4, 0, b"\x3f", b"\0\4"), [51, 255]),
+        (png(2, 8, 0, b"\x03\x04", b"\0\3"), [255, 4]),
+        (png(3, 16, 0, b"\x03\x00\x03\x01\x00\x03", b"\3\0"), [255, 3, 0]),
+    ],
+    ids=["1 bit", "2 bits", "4 bits", "another of 4 bits", "8 bits", "16 bits"],
+)
+def test_a_grey_level_that_is_declared_transparent_is_white(content: bytes, shown: list[int]) -> None:
+    assert pixels(content)[0].tolist() == [[level] * 3 for level in shown]
+
+
+def test_a_colour_that_is_declared_transparent_is_white() -> None:
+    content = png(2, 8, 2, b"\1\2\3\4\5\6", b"\0\1\0\2\0\3")
+    assert pixels(content)[0].tolist() == [WHITE, [4, 5, 6]]
+
+
+def test_a_transparent_colour_that_rounding_has_merged_with_others_is_refused() -> None:
+    with pytest.raises(OSError, match="it has 16 bits a channel and declares one colour transparent"):
+        decode_photograph(png(1, 16, 2, b"\1\0\2\0\3\0", b"\1\0\2\0\3\0"))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "I;16", "LA", "RGBA"])
+def test_an_image_stands_upright_in_every_mode(mode: str) -> None:
+    grey = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40)
+    image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
+    held = Image.Exif()
+    held[0x0112] = 6  # to be turned a quarter to the right
+    turned = np.rot90(np.asarray(grey), -1)
+    assert (pixels(saved(image, exif=held))[..., 0] == turned).all()
+
+
+def with_text(size: int, compressed: bool = True) -> bytes:
+    text = PngInfo()
+    text.add_text("workflow", "0123456789" * (size // 10), zip=compressed)
+    return saved(Image.fromarray(NOISE), pnginfo=text)
+
+
+@pytest.mark.parametrize(("size", "compressed"), [(2_000_000, True), (2_000_000, False), (10_000_000, True)])
+def test_an_image_with_a_workflow_in_its_text_is_read(size: int, compressed: bool) -> None:
+    for decode in (decode_picture, decode_photograph):
+        assert (np.asarray(decode(with_text(size, compressed))) == NOISE).all()
+
+
+def test_an_image_with_a_large_colour_profile_is_read() -> None:
+    profile = np.random.default_rng(2).bytes(2_000_000)
+    assert (pixels(saved(Image.fromarray(NOISE), icc_profile=profile)) == NOISE).all()
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        lambda: with_text(30_000_000),
+        lambda: with_text(70_000_000, compressed=False),
+        lambda: saved(Image.fromarray(NOISE), icc_profile=bytes(30_000_000)),
+    ],
+    ids=["one text", "all texts", "colour profile"],
+)
+def test_texts_that_fill_the_memory_are_refused(bomb: Callable[[], bytes]) -> None:
+    with pytest.raises(OSError, match="a text or colour profile in it unpacks to more than 16 MiB, or all to 64"):
+        decode_photograph(bomb())
