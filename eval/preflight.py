@@ -11,6 +11,7 @@ from pathlib import Path
 
 from eval.features.plain_text import plain_text
 from pipeline.code_units import write_units
+from pipeline.compatibility.networks import check_networks
 from pipeline.errors import InputError, run_stage
 from pipeline.experiment import remember_params
 from pipeline.generation.shard_plan import arm_texts, library_versions
@@ -67,6 +68,7 @@ def main() -> None:
         more = f" and {len(changed) - _NAMED} more files" if len(changed) > _NAMED else ""
         print(f"preflight: code that changed since the last run: {', '.join(changed[:_NAMED])}{more}")
     check_measurable(study)
+    check_networks(study, study.arms)  # headers and configurations alone; digests read every byte
     digests = study_digests(study)
     check_arms(study)
     # What decides pixels beside the code, which DVC sees, and the machine: sets travel to others and stay as they are.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm import tqdm
 
+from pipeline.compatibility.networks import check_networks
 from pipeline.cost.anlas import anlas
 from pipeline.cost.shard_cost import Cost
 from pipeline.errors import run_stage
@@ -106,6 +107,7 @@ def generate(
     asked for, the shards that are under way are finished and no others begun. Raises InputError.
     """
     termination = termination or Termination()
+    check_networks(study, arm_names)
     arms = {name: _Arm(study, name, places) for name in arm_names}
     total = sum(arm.missing_images for arm in arms.values())
     _announce(arms, total)

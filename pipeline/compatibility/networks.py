@@ -1,0 +1,36 @@
+"""Everything that configurations and file headers say against a study's networks, before any weight is read."""
+
+from collections.abc import Iterable
+
+from pipeline.compatibility.declarations import check_declarations
+from pipeline.generation.arm_guidance import guidance_of
+from pipeline.networks.checkpoints import Checkpoint, check_fit, locate
+from pipeline.study.study import Study
+
+
+def check_networks(study: Study, arm_names: Iterable[str]) -> None:
+    """Raise InputError where a network of the study cannot be sampled from, or its parts do not fit each other.
+
+    A guide counts where one of the arms asks for it.
+    Reads configurations and headers alone.
+    """
+    model, names = study.model, _with_starts(study, arm_names)
+    main = locate(model.main, model.config)
+    _check_network("model.main", main, "model.config")
+    if any(
+        prediction.network == "guide" for name in names for prediction in guidance_of(study.arm(name)).predictions()
+    ):
+        guide = locate(model.guide, model.config_of_guide)
+        check_fit(main, guide)
+        _check_network("model.guide", guide, "model.guide_config")
+
+
+def _with_starts(study: Study, arm_names: Iterable[str]) -> list[str]:
+    """The arms, and those whose images they start from."""
+    names = dict.fromkeys(arm_names)
+    starts = [study.arm(name).image_to_image for name in names]
+    return list(names | dict.fromkeys(start.start for start in starts if start is not None and not start.is_folder))
+
+
+def _check_network(key: str, checkpoint: Checkpoint, config_key: str) -> None:
+    check_declarations(key, checkpoint, config_key)
