@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from pipeline.compatibility.declarations import check_declarations
+from pipeline.compatibility.training_schedule import check_training_schedule
 from pipeline.generation.arm_guidance import guidance_of
 from pipeline.networks.checkpoints import Checkpoint, check_fit, locate
 from pipeline.study.study import Study
@@ -34,3 +35,4 @@ def _with_starts(study: Study, arm_names: Iterable[str]) -> list[str]:
 
 def _check_network(key: str, checkpoint: Checkpoint, config_key: str) -> None:
     check_declarations(key, checkpoint, config_key)
+    check_training_schedule(key, checkpoint)
