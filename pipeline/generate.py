@@ -45,8 +45,10 @@ def arm_anlas(study: Study, arm_name: str) -> int:
     """What NovelAI would ask for an image like the arm's, by the prices of V3 for every model. Raises InputError."""
     arm = study.arm(arm_name)
     sampler = study.sampler_of(arm)
-    trained = locate(study.model.main, study.model.config).canvas
-    width, height = trained if arm.canvas is None else (arm.canvas.width, arm.canvas.height)
+    if arm.canvas is None:
+        width, height = locate(study.model.main, study.model.config).canvas
+    else:
+        width, height = arm.canvas.width, arm.canvas.height
     return anlas(
         width,
         height,

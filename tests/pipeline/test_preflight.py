@@ -25,7 +25,7 @@ from eval.scorers.malformed import load_classifier
 from eval.scorers.preference import load_preference
 from pipeline.compose import compose
 from pipeline.compose import main as compose_main
-from pipeline.errors import InputError
+from pipeline.errors import InputError, run_stage
 from pipeline.integrity.artefact_checks import study_artefacts
 from pipeline.layout import MEASURING, SETS, WEIGHTS
 from pipeline.networks.weight_files import network_digest
@@ -171,6 +171,20 @@ def test_a_study_that_cannot_be_measured_writes_nothing_that_generation_waits_fo
     with pytest.raises(InputError, match=r"kind prompts models/tinybooru/kinds\.json are missing"):
         preflight.main()
     assert not WEIGHTS.exists()
+
+
+def test_a_network_that_cannot_be_sampled_from_ends_before_a_weight_is_read(
+    ready: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Path("networks/main/unet/config.json")
+    config.write_text(json.dumps({**json.loads(config.read_text()), "time_cond_proj_dim": 256}))
+    monkeypatch.setattr("eval.preflight.study_digests", lambda _: pytest.fail("weights were read"))
+    with pytest.raises(SystemExit) as ended:
+        run_stage(preflight.main)
+    assert ended.value.code == 2
+    assert not WEIGHTS.exists()
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("error: model.main: networks/main/unet/config.json sets time_cond_proj_dim to 256: its UNet")
 
 
 def test_lpips_of_prompts_that_do_not_repeat_is_refused_before_anything_is_drawn(ready: Path) -> None:
