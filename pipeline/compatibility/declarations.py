@@ -171,18 +171,18 @@ def check_declarations(key: str, checkpoint: Checkpoint, config_key: str) -> Non
             if mark in header.shapes:
                 raise InputError(
                     f"{key} {checkpoint.path} has tensor {mark}: it was trained on EDM's noise levels "
-                    "(arXiv 2206.00364), which are not supported; take a checkpoint of a DDPM noise schedule"
+                    "(arXiv 2206.00364), which are not supported; take a checkpoint with a DDPM noise schedule"
                 )
         against = [said for said in declared(header) if configured.get(said.key, said.value) != said.value]
         if against:
             said = "; ".join(
-                f"{one.where} says {one.key} {_word(one.value)}, the configuration {_word(configured[one.key])}"
+                f"{one.where} says {one.key} {_word(one.value)}, the configuration says {_word(configured[one.key])}"
                 for one in against
             )
             way_out = (
-                f"set {config_key} to a folder with the configuration of its own kind"
+                f"set {config_key} to a folder with its own configuration"
                 if checkpoint.is_file
-                else "fetch weights and configuration of one kind"
+                else "fetch weights and configuration that belong together"
             )
             raise InputError(f"{key} {checkpoint.path} contradicts {checkpoint.config}: {said}; {way_out}")
 

@@ -59,4 +59,4 @@ def _check_trained_canvas(arm_name: str, main: Checkpoint) -> None:
     try:
         _ = main.canvas
     except InputError as error:
-        raise InputError(f"arms.{arm_name} has no canvas: {error}") from None
+        raise InputError(f"arms.{arm_name}: {error}") from None

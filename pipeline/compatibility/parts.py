@@ -12,19 +12,18 @@ from typing import Any
 from pipeline.compatibility.declarations import UNET_DEFAULTS
 from pipeline.errors import InputError
 from pipeline.networks.checkpoints import Checkpoint, latent_space
-from pipeline.networks.families import patch_side
+from pipeline.networks.families import SD, patch_side
 
 # What a UNet reads besides a noisy sample, its noise level and texts, by the key of its configuration: the values that
 # add nothing, and what any other adds.
 _INPUTS: dict[str, tuple[tuple[Any, ...], str]] = {
     "time_cond_proj_dim": ((None,), "the guidance scale (a latent consistency model, arXiv 2310.04378)"),
-    "class_embed_type": ((None,), "a class"),
-    "num_class_embeds": ((None,), "a class"),
+    "class_embed_type": ((None,), "a class label"),
+    "num_class_embeds": ((None,), "a class label"),
     "encoder_hid_dim_type": ((None, "text_proj"), "the embedding of an image"),
     "attention_type": (("default",), "boxes (GLIGEN)"),
 }
-_ADDED = {"text": "pooled texts", "text_time": "pooled texts and sizes"}
-_NOT_GIVEN = "is not given here; take a text-to-image checkpoint, which reads a noisy image, its noise level and texts"
+_NOT_GIVEN = "sampling does not provide; take a plain text-to-image checkpoint"
 # diffusers' and transformers' own values where a configuration leaves a key out.
 _VAE_CHANNELS, _TEXT_WIDTH, _TEXT_POSITIONS, _POOLED_WIDTH = 4, 512, 77, 512
 _TEXT_MODELS = ("clip_text_model", "clip", None)
@@ -87,10 +86,10 @@ def check_inputs(key: str, checkpoint: Checkpoint) -> None:
             raise InputError(f"{unet} sets {name} to {value}: its UNet reads {what}, which {_NOT_GIVEN}")
     added, family = settings.get("addition_embed_type"), checkpoint.family
     if added not in family.additions:
-        what = _ADDED.get(str(added), "an image" if added else "no sizes")
         raise InputError(
-            f"{unet} sets addition_embed_type to {_word(added)} ({what}); a UNet of {family.name} has "
-            f"{' or '.join(map(_word, family.additions))} there; take a text-to-image checkpoint of {family.name}"
+            f"{unet} sets addition_embed_type to {_word(added)}, but UNets of family {family.name} have "
+            f"{' or '.join(map(_word, family.additions))}; "
+            "take a plain text-to-image checkpoint of that family"
         )
 
 
@@ -110,25 +109,25 @@ def check_samples(key: str, checkpoint: Checkpoint, vae: Part) -> None:
     channels = predicts if latent is None else latent
     if predicts not in (channels, reads):
         raise InputError(
-            f"{unet} sets out_channels to {predicts} and in_channels to {reads}: it predicts more than the {samples} "
-            "that it reads (a learned variance), which is not supported; take a checkpoint that predicts one of them"
+            f"{unet} sets out_channels to {predicts} and in_channels to {reads}: it also predicts a variance, "
+            "which is not supported; take a checkpoint that predicts as many channels as it reads"
         )
     if predicts != channels:
         raise InputError(
-            f"{vae} sets latent_channels to {latent}, and {key} {checkpoint.path} predicts {predicts} "
-            "(out_channels); take an autoencoder of the UNet's kind"
+            f"{vae} sets latent_channels to {latent}, but {key} {checkpoint.path} predicts {predicts} "
+            "(out_channels); take an autoencoder that fits the UNet"
         )
     more = reads - channels
     if more < 0:
         raise InputError(
-            f"{unet} sets in_channels to {reads}, and {samples} have {channels} channels; "
-            "take a checkpoint whose UNet and autoencoder are of one kind"
+            f"{unet} sets in_channels to {reads}, but {samples} have {channels} channels; "
+            "take a checkpoint whose UNet and autoencoder fit"
         )
     if more:
         kinds = {channels + 1: "a mask and an image (inpainting)", channels: "an image (InstructPix2Pix)"}
         what = kinds.get(more, f"{more} more channel{'s' if more > 1 else ''}")
         raise InputError(
-            f"{unet} sets in_channels to {reads}, and {samples} have {channels} channels: "
+            f"{unet} sets in_channels to {reads}, but {samples} have {channels} channels: "
             f"its UNet also reads {what}, which {_NOT_GIVEN}"
         )
 
@@ -145,13 +144,22 @@ def check_autoencoder(own: Part, used: Part) -> None:
     for name in ("in_channels", "out_channels"):
         if used.number(name, 3) != 3:
             raise InputError(
-                f"{used} sets {name} to {settings[name]}: images here have 3 channels; "
-                "take an autoencoder of plain RGB images"
+                f"{used} sets {name} to {settings[name]}: images have 3 channels; take an autoencoder for RGB images"
             )
+    scale = settings.get("scaling_factor")
+    if "scaling_factor" not in settings and own.checkpoint.family is not SD:
+        raise InputError(
+            f"{used} states no scaling_factor, which only Stable Diffusion 1.x and 2.x may leave out; "
+            "fetch the autoencoder's own configuration"
+        )
+    if "scaling_factor" in settings and (type(scale) not in (int, float) or scale <= 0):
+        raise InputError(
+            f"{used} sets scaling_factor to {_word(scale)}, which must be a positive number; fetch it again"
+        )
     if own.settings is not None and latent_space(settings) != latent_space(own.settings):
         raise InputError(
             f"{used} describes other latents ({latent_space(settings)}) than the autoencoder of "
-            f"{own.key} {own.checkpoint.path} ({latent_space(own.settings)}); take an autoencoder of the same latents"
+            f"{own.key} {own.checkpoint.path} ({latent_space(own.settings)}); take an autoencoder with the same latents"
         )
 
 
@@ -162,20 +170,23 @@ def check_texts(unet: Part, encoders: Mapping[str, Part]) -> None:
     for encoder in encoders.values():
         model = (encoder.settings or {}).get("model_type")
         if model not in _TEXT_MODELS:
-            raise InputError(f"{encoder} is of a {model}; only CLIP's text encoders are read: take a checkpoint of one")
+            raise InputError(
+                f"{encoder} describes a {model} model, but only CLIP text encoders are supported; "
+                "take a checkpoint with one"
+            )
     first, *others = encoders.values()
     for other in others:
         if other.context != first.context:
             raise InputError(
                 f"{first} and its tokenizer read {first.context} tokens at once, {other.file} and its tokenizer "
-                f"{other.context}; texts lie side by side in both, so take text encoders of one length"
+                f"{other.context}; their embeddings are joined token by token, so take text encoders of equal contexts"
             )
     width = sum(encoder.number("hidden_size", _TEXT_WIDTH) for encoder in encoders.values())
     for name, read in _widths_read(unet):
         if read != width:
             raise InputError(
-                f"{unet} sets {name} to {read}, and texts of {_listed(encoders)} have width {width}; "
-                "take text encoders of the UNet's kind"
+                f"{unet} sets {name} to {read}, but the text embeddings of {_listed(encoders)} have "
+                f"width {width}; take text encoders that fit the UNet"
             )
     family = unet.checkpoint.family
     pooled = [encoders[text.part] for text in family.texts if text.pooled]
@@ -185,8 +196,9 @@ def check_texts(unet: Part, encoders: Mapping[str, Part]) -> None:
         read = unet.number("projection_class_embeddings_input_dim", 0)
         if read != own:
             raise InputError(
-                f"{unet} sets projection_class_embeddings_input_dim to {read}, and the pooled text of "
-                f"{pooled[0].file} with the image's sizes has width {own}; take text encoders of the UNet's kind"
+                f"{unet} sets projection_class_embeddings_input_dim to {read}, but the pooled "
+                f"embedding of {pooled[0].file} and the image's sizes have width {own}; "
+                "take text encoders that fit the UNet"
             )
 
 
@@ -207,7 +219,7 @@ def _listed(encoders: Mapping[str, Part]) -> str:
 def _check_class(part: Part, known: str) -> None:
     name = (part.settings or {}).get("_class_name", known)
     if name != known:
-        raise InputError(f"{part} is of {name}; only {known} is read: take a checkpoint of one")
+        raise InputError(f"{part} describes {name}, but only {known} is supported; take a checkpoint with one")
 
 
 def _word(value: object) -> str:

@@ -57,22 +57,23 @@ def check_training_schedule(key: str, checkpoint: Checkpoint) -> None:
     where = f"{key}: {checkpoint.config / _FILE}"
     name = schedule.get("_class_name")
     if name not in SCHEDULERS:
-        said = "names no class" if name is None else f"is of {_shown(name)}"
-        raise InputError(
-            f"{where} {said}, not of a sampler whose networks are trained on a schedule of betas; "
-            f"take a checkpoint of {', '.join(SCHEDULERS)}"
+        said = (
+            "does not name its class (_class_name)"
+            if name is None
+            else f"describes {_shown(name)}, which is not a supported noise schedule"
         )
+        raise InputError(f"{where} {said}; take a checkpoint with one of {', '.join(SCHEDULERS)}")
     for other, usual in _OTHER_SCHEDULES.items():
         if other in schedule and schedule[other] not in usual:
             raise InputError(
-                f"{where} sets {other} to {_shown(schedule[other])}: {name} with other noise levels than its betas', "
-                "which is not supported; take a checkpoint of a DDPM noise schedule"
+                f"{where} sets {other} to {_shown(schedule[other])}, so its noise levels do not follow from its betas; "
+                "take a checkpoint with a DDPM noise schedule"
             )
     prediction = schedule.get("prediction_type", "epsilon")
     if prediction not in path.prediction_types:
         raise InputError(
-            f"{where} sets prediction_type to {_shown(prediction)}; networks of a schedule of betas predict one of "
-            f"{', '.join(path.prediction_types)}"
+            f"{where} sets prediction_type to {_shown(prediction)}, which does not go with a schedule of betas; "
+            f"take a checkpoint that predicts one of {', '.join(path.prediction_types)}"
         )
     if fault := _fault_of_betas(schedule):
         raise InputError(f"{where} {fault}; fetch the configuration that the network was trained with")

@@ -90,8 +90,8 @@ class Checkpoint:
         sides: list[Any] = side if isinstance(side, list) else [side, side]
         if len(sides) != 2 or not all(type(one) is int and one > 0 for one in sides):
             raise InputError(
-                f"{self.config / self.family.network / 'config.json'} gives no size of a canvas "
-                f"(sample_size is {'null' if side is None else side}); set the arm's canvas, for instance to "
+                f"{self.config / self.family.network / 'config.json'} gives no canvas "
+                f"(sample_size is {'null' if side is None else side}); set the arm's canvas, for example "
                 "{width: 512, height: 512}"
             )
         height, width = sides

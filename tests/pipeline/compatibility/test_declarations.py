@@ -17,7 +17,7 @@ from pipeline.storage.places import Places
 from pipeline.study.study import parse_study
 
 V_PREDICTION = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
-UNTOUCHED = "set model.config to a folder with the configuration of its own kind"
+OWN = "set model.config to a folder with its own configuration"
 
 
 @pytest.fixture
@@ -40,7 +40,8 @@ def test_a_file_marked_v_pred_and_ztsnr_is_refused_beside_a_configuration_that_p
     declaring(single, "v_pred", "ztsnr")
     assert networks.refused("one.safetensors", config="config") == (
         "model.main one.safetensors contradicts config: tensor v_pred says prediction_type v_prediction, the "
-        "configuration epsilon; tensor ztsnr says rescale_betas_zero_snr true, the configuration false; " + UNTOUCHED
+        "configuration says epsilon; tensor ztsnr says rescale_betas_zero_snr true, the configuration says false; "
+        + OWN
     )
 
 
@@ -64,11 +65,11 @@ def test_a_marked_file_is_generated_with_the_configuration_that_says_the_same(ne
         ({"modelspec__architecture": "stable-diffusion-v2-768-v"}, "says prediction_type v_prediction"),
         (
             {"modelspec__architecture": "stable-diffusion-xl-v1-refiner"},
-            "modelspec.architecture says family 'stable-diffusion-xl-v1-refiner', the configuration sdxl",
+            "modelspec.architecture says family 'stable-diffusion-xl-v1-refiner', the configuration says sdxl",
         ),
         ({"modelspec__architecture": "stable-diffusion-xl-v1-base/lora"}, "family 'stable-diffusion-xl-v1-base/lora'"),
-        ({"modelspec__architecture": "flux-1-dev"}, "says family 'flux-1-dev', the configuration sdxl"),
-        ({"ss_base_model_version": "sd_v1"}, "ss_base_model_version says family sd, the configuration sdxl"),
+        ({"modelspec__architecture": "flux-1-dev"}, "says family 'flux-1-dev', the configuration says sdxl"),
+        ({"ss_base_model_version": "sd_v1"}, "ss_base_model_version says family sd, the configuration says sdxl"),
     ],
 )
 def test_metadata_that_contradict_the_configuration_are_named(networks, single, metadata, says):
@@ -103,7 +104,7 @@ def test_a_file_of_edm_is_refused_by_its_mark(networks, single, mark):
     declaring(single, "v_pred", mark)
     assert networks.refused("one.safetensors", config="config") == (
         f"model.main one.safetensors has tensor {mark}: it was trained on EDM's noise levels (arXiv 2206.00364), which "
-        "are not supported; take a checkpoint of a DDPM noise schedule"
+        "are not supported; take a checkpoint with a DDPM noise schedule"
     )
 
 
@@ -117,8 +118,7 @@ def test_a_v_main_with_a_noise_guide_are_said_with_a_configuration_each(networks
     both = {"main": "one.safetensors", "guide": "guide.safetensors", "config": "config"}
     assert networks.refused(**both) == (
         "model.guide guide.safetensors contradicts config: metadata modelspec.prediction_type says prediction_type "
-        "epsilon, the configuration v_prediction; set model.guide_config to a folder with the configuration of its "
-        "own kind"
+        "epsilon, the configuration says v_prediction; set model.guide_config to a folder with its own configuration"
     )
     networks.check(**both, guide_config="noise")
 
@@ -136,9 +136,9 @@ def test_the_unet_of_a_folder_declares_as_a_single_file_does(networks):
     weights = networks.copy("sd") / "unet/diffusion_pytorch_model.safetensors"
     declaring(weights, "ztsnr", ss_v_parameterization="True")
     assert networks.refused("sd") == (
-        "model.main sd contradicts sd: tensor ztsnr says rescale_betas_zero_snr true, the configuration false; "
-        "metadata ss_v_parameterization says prediction_type v_prediction, the configuration epsilon; "
-        "fetch weights and configuration of one kind"
+        "model.main sd contradicts sd: tensor ztsnr says rescale_betas_zero_snr true, the configuration says false; "
+        "metadata ss_v_parameterization says prediction_type v_prediction, the configuration says epsilon; "
+        "fetch weights and configuration that belong together"
     )
 
 
@@ -155,14 +155,14 @@ def test_the_sizes_of_weights_contradict_the_configuration_of_another_network(ne
     tensors = load_file(weights)
     wide = torch.cat([tensors[name]] * 3, 1)[:, :9]
     save_file({**tensors, name: wide.contiguous()}, weights, {"format": "pt"})
-    assert f"tensor {name} says in_channels 9, the configuration 4; " in networks.refused(**main)
+    assert f"tensor {name} says in_channels 9, the configuration says 4; " in networks.refused(**main)
 
 
 def test_a_file_of_sdxl_is_no_file_of_sd(networks, single):
     networks.configuration("sd", "other")
     said = networks.refused("one.safetensors", config="other")
-    assert "attn2.to_k.weight says cross_attention_dim 80, the configuration 32" in said
-    assert "says projection_class_embeddings_input_dim 96, the configuration null" in said
+    assert "attn2.to_k.weight says cross_attention_dim 80, the configuration says 32" in said
+    assert "says projection_class_embeddings_input_dim 96, the configuration says null" in said
 
 
 def test_only_the_header_is_read(tmp_path):

@@ -17,7 +17,7 @@ from pipeline.storage.shards import decode_images, read_set
 from pipeline.study.study import parse_study
 
 CFG = {"cfg": {"method": "cfg", "scale": 4.0}}
-NOT_GIVEN = "is not given here; take a text-to-image checkpoint, which reads a noisy image, its noise level and texts"
+NOT_GIVEN = "which sampling does not provide; take a plain text-to-image checkpoint"
 UNET = "sd/unet/config.json"
 
 
@@ -40,20 +40,20 @@ def without_weights(folder):
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"in_channels": 9}, "in_channels to 9, and latents have 4 channels: its UNet also reads a mask and an image"),
-        ({"in_channels": 8}, "in_channels to 8, and latents have 4 channels: its UNet also reads an image (InstructP"),
+        ({"in_channels": 9}, "in_channels to 9, but latents have 4 channels: its UNet also reads a mask and an image"),
+        ({"in_channels": 8}, "in_channels to 8, but latents have 4 channels: its UNet also reads an image (InstructP"),
         (
             {"in_channels": 5},
-            "in_channels to 5, and latents have 4 channels: its UNet also reads 1 more channel, which",
+            "in_channels to 5, but latents have 4 channels: its UNet also reads 1 more channel, which",
         ),
         (
             {"in_channels": 7},
-            "in_channels to 7, and latents have 4 channels: its UNet also reads 3 more channels, which",
+            "in_channels to 7, but latents have 4 channels: its UNet also reads 3 more channels, which",
         ),
         ({"time_cond_proj_dim": 256}, "time_cond_proj_dim to 256: its UNet reads the guidance scale (a latent consis"),
-        ({"class_embed_type": "timestep"}, "class_embed_type to timestep: its UNet reads a class, which"),
-        ({"class_embed_type": "projection"}, "class_embed_type to projection: its UNet reads a class, which"),
-        ({"num_class_embeds": 1000}, "num_class_embeds to 1000: its UNet reads a class, which"),
+        ({"class_embed_type": "timestep"}, "class_embed_type to timestep: its UNet reads a class label, which"),
+        ({"class_embed_type": "projection"}, "class_embed_type to projection: its UNet reads a class label, which"),
+        ({"num_class_embeds": 1000}, "num_class_embeds to 1000: its UNet reads a class label, which"),
         ({"encoder_hid_dim_type": "image_proj"}, "encoder_hid_dim_type to image_proj: its UNet reads the embedding of"),
         ({"attention_type": "gated"}, "attention_type to gated: its UNet reads boxes (GLIGEN), which"),
     ],
@@ -79,15 +79,15 @@ def test_added_conditions_of_images_are_named(networks, kind):
     networks.copy("sd")
     unet("sd", addition_embed_type=kind)
     assert networks.refused("sd") == (
-        f"model.main: {UNET} sets addition_embed_type to {kind} (an image); a UNet of sd has null or text there; "
-        "take a text-to-image checkpoint of sd"
+        f"model.main: {UNET} sets addition_embed_type to {kind}, but UNets of family sd have null or text; "
+        "take a plain text-to-image checkpoint of that family"
     )
 
 
 def test_a_unet_that_says_sdxl_and_reads_no_sizes_is_named(networks):
     networks.copy("sdxl")
     unet("sdxl", addition_embed_type=None)
-    assert "sets addition_embed_type to null (no sizes); a UNet of sdxl has text_time there" in networks.refused("sdxl")
+    assert "sets addition_embed_type to null, but UNets of family sdxl have text_time" in networks.refused("sdxl")
 
 
 def test_an_inpainting_network_is_refused_with_its_way_out(networks):
@@ -97,8 +97,8 @@ def test_an_inpainting_network_is_refused_with_its_way_out(networks):
     save_file(tensors, weights, {"format": "pt"})
     unet("sd", in_channels=9)
     assert networks.refused("sd") == (
-        f"model.main: {UNET} sets in_channels to 9, and latents have 4 channels: its UNet also reads a mask and an "
-        f"image (inpainting), which {NOT_GIVEN}"
+        f"model.main: {UNET} sets in_channels to 9, but latents have 4 channels: its UNet also reads a mask and an "
+        f"image (inpainting), {NOT_GIVEN}"
     )
 
 
@@ -106,7 +106,7 @@ def test_a_learned_variance_is_named(networks):
     without_weights(networks.copy("sd"))
     unet("sd", out_channels=8)
     assert networks.refused("sd").startswith(
-        f"model.main: {UNET} sets out_channels to 8 and in_channels to 4: it predicts more than the latents"
+        f"model.main: {UNET} sets out_channels to 8 and in_channels to 4: it also predicts a variance"
     )
 
 
@@ -114,8 +114,8 @@ def test_fewer_channels_than_latents_are_named(networks):
     without_weights(networks.copy("sd"))
     unet("sd", in_channels=3)
     assert networks.refused("sd") == (
-        f"model.main: {UNET} sets in_channels to 3, and latents have 4 channels; take a checkpoint whose UNet and "
-        "autoencoder are of one kind"
+        f"model.main: {UNET} sets in_channels to 3, but latents have 4 channels; take a checkpoint whose UNet and "
+        "autoencoder fit"
     )
 
 
@@ -123,15 +123,15 @@ def test_fewer_channels_than_latents_are_named(networks):
 def test_another_kind_of_network_is_named(networks, part, name):
     networks.copy("sd")
     edit(Path("sd", part, "config.json"), _class_name=name)
-    assert networks.refused("sd").startswith(f"model.main: sd/{part}/config.json is of {name}; only ")
+    assert networks.refused("sd").startswith(f"model.main: sd/{part}/config.json describes {name}, but only ")
 
 
 def test_an_autoencoder_of_other_channels_is_named(networks):
     networks.copy("sd")
     edit(Path("sd/vae/config.json"), latent_channels=16)
     assert networks.refused("sd") == (
-        "model.main: sd/vae/config.json sets latent_channels to 16, and model.main sd predicts 4 (out_channels); "
-        "take an autoencoder of the UNet's kind"
+        "model.main: sd/vae/config.json sets latent_channels to 16, but model.main sd predicts 4 (out_channels); "
+        "take an autoencoder that fits the UNet"
     )
 
 
@@ -164,11 +164,19 @@ def test_a_scale_that_the_first_configurations_left_out_is_theirs(networks):
     assert networks.refused("sd", "sd_guide").startswith("the guide sd_guide does not fit: space of the samples is 4 c")
 
 
+@pytest.mark.parametrize("scale", [None, 0, -1.0, "0.18215", True])
+def test_a_scale_that_is_not_a_positive_number_is_named(networks, scale):
+    networks.copy("sd")
+    edit(Path("sd/vae/config.json"), scaling_factor=scale)
+    said = f"model.main: sd/vae/config.json sets scaling_factor to {'null' if scale is None else scale}, which must be"
+    assert networks.refused("sd").startswith(said)
+
+
 def test_an_autoencoder_of_transparent_images_is_named(networks):
     networks.copy("sd")
     edit(Path("sd/vae/config.json"), out_channels=4)
     assert networks.refused("sd").startswith(
-        "model.main: sd/vae/config.json sets out_channels to 4: images here have 3 channels; take an autoencoder of"
+        "model.main: sd/vae/config.json sets out_channels to 4: images have 3 channels; take an autoencoder for"
     )
 
 
@@ -180,8 +188,8 @@ def test_texts_of_another_width_are_named(networks, kind):
     files = "wide/text_encoder and sdxl/text_encoder_2" if kind == "sdxl" else "wide/text_encoder"
     own = 80 if kind == "sdxl" else 32
     assert networks.refused(kind, text_encoder="wide") == (
-        f"model.main: {kind}/unet/config.json sets cross_attention_dim to {own}, and texts of {files} have width "
-        f"{own + 32}; take text encoders of the UNet's kind"
+        f"model.main: {kind}/unet/config.json sets cross_attention_dim to {own}, but the text embeddings of {files} "
+        f"have width {own + 32}; take text encoders that fit the UNet"
     )
 
 
@@ -190,22 +198,27 @@ def test_one_width_for_each_block_is_compared_block_by_block(networks):
     unet("sd", cross_attention_dim=[32, 32])
     networks.check("sd")
     unet("sd", cross_attention_dim=[32, 64])
-    assert "sets cross_attention_dim to 64, and texts of sd/text_encoder have width 32" in networks.refused("sd")
+    assert (
+        "sets cross_attention_dim to 64, but the text embeddings of sd/text_encoder have width 32"
+        in networks.refused("sd")
+    )
 
 
 def test_a_pooled_text_of_another_width_is_named(networks):
     networks.copy("sdxl")
     edit(Path("sdxl/text_encoder_2/config.json"), projection_dim=64)
     assert networks.refused("sdxl") == (
-        "model.main: sdxl/unet/config.json sets projection_class_embeddings_input_dim to 96, and the pooled text of "
-        "sdxl/text_encoder_2/config.json with the image's sizes has width 112; take text encoders of the UNet's kind"
+        "model.main: sdxl/unet/config.json sets projection_class_embeddings_input_dim to 96, but the pooled embedding "
+        "of sdxl/text_encoder_2/config.json and the image's sizes have width 112; take text encoders that fit the UNet"
     )
 
 
 def test_a_text_encoder_that_is_not_clips_is_named(networks):
     networks.copy("sd")
     edit(Path("sd/text_encoder/config.json"), model_type="t5")
-    assert networks.refused("sd").startswith("model.main: sd/text_encoder/config.json is of a t5; only CLIP's text")
+    assert networks.refused("sd").startswith(
+        "model.main: sd/text_encoder/config.json describes a t5 model, but only CLIP"
+    )
 
 
 def long_text_encoder(networks, positions):
@@ -223,8 +236,8 @@ def test_two_text_encoders_of_different_lengths_are_named(networks):
     own = min(locate("sdxl").mapping("tokenizer_2/tokenizer_config.json")["model_max_length"], 248)
     assert networks.refused("sdxl", text_encoder="long") == (
         "model.text_encoder: long/text_encoder/config.json and its tokenizer read 248 tokens at once, "
-        f"sdxl/text_encoder_2/config.json and its tokenizer {own}; texts lie side by side in both, so take text "
-        "encoders of one length"
+        f"sdxl/text_encoder_2/config.json and its tokenizer {own}; their embeddings are joined token by token, so "
+        "take text encoders of equal contexts"
     )
     # More positions than its tokenizer cuts to are no longer text.
     edit(Path("long/tokenizer/tokenizer_config.json"), model_max_length=own)
@@ -247,8 +260,8 @@ def test_without_a_canvas_of_training_an_arm_needs_its_own(networks, tmp_path, s
         lambda content: content.pop("sample_size") if size == "absent" else content.update(sample_size=size),
     )
     said = networks.refused("sd")
-    assert said.startswith("arms.cfg has no canvas: sd/unet/config.json gives no size of a canvas (sample_size is ")
-    assert said.endswith("; set the arm's canvas, for instance to {width: 512, height: 512}")
+    assert said.startswith("arms.cfg: sd/unet/config.json gives no canvas (sample_size is ")
+    assert said.endswith("; set the arm's canvas, for example {width: 512, height: 512}")
 
 
 @pytest.mark.parametrize("canvas", [{"width": 48, "height": 24}, None])

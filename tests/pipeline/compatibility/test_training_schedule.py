@@ -14,10 +14,7 @@ from pipeline.networks.unet import load_network
 from pipeline.storage.places import Places
 from pipeline.study.study import parse_study
 
-ONLY = (
-    "not of a sampler whose networks are trained on a schedule of betas; take a checkpoint of DDPMScheduler, "
-    "DDIMScheduler, PNDMScheduler, "
-)
+ONLY = "take a checkpoint with one of DDPMScheduler, DDIMScheduler, "
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
 FILE = "sd/scheduler/scheduler_config.json"
 
@@ -51,20 +48,22 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_schedule_of_another_kind_is_refused_by_its_class(networks, name):
     write({"_class_name": name, **OTHERS[name]})
-    assert networks.refused("sd").startswith(f"model.main: {FILE} is of {name}, {ONLY}")
+    assert networks.refused("sd").startswith(
+        f"model.main: {FILE} describes {name}, which is not a supported noise schedule; {ONLY}"
+    )
 
 
 def test_a_guide_of_another_kind_of_schedule_is_refused_as_its_main_network_is(networks):
     networks.copy("sd_guide")
     write({"_class_name": "EDMEulerScheduler", "sigma_data": 0.5}, "sd_guide")
     said = networks.refused("sd", "sd_guide")
-    assert said.startswith("model.guide: sd_guide/scheduler/scheduler_config.json is of EDMEulerScheduler, not of")
+    assert said.startswith("model.guide: sd_guide/scheduler/scheduler_config.json describes EDMEulerScheduler, which")
 
 
 @pytest.mark.parametrize("content", [{}, {"num_train_timesteps": 1000}, BETAS])
 def test_a_schedule_without_a_class_is_refused(networks, content):
     write(content)
-    assert networks.refused("sd").startswith(f"model.main: {FILE} names no class, {ONLY}")
+    assert networks.refused("sd").startswith(f"model.main: {FILE} does not name its class (_class_name); {ONLY}")
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -85,11 +84,11 @@ def test_no_default_of_a_library_stands_for_what_a_schedule_does_not_state(netwo
         ({"num_train_timesteps": 0}, "sets num_train_timesteps to 0, which must be a number of timesteps"),
         ({"trained_betas": [0.1, 0.2]}, "has trained_betas that are not 1000 numbers between 0 and 1"),
         ({"trained_betas": [2.0] * 1000}, "has trained_betas that are not 1000 numbers between 0 and 1"),
-        ({"prediction_type": "flow_prediction"}, "sets prediction_type to flow_prediction; networks of a schedule of"),
-        ({"prediction_type": None}, "sets prediction_type to None; networks of a schedule of betas predict one of sam"),
-        ({"timestep_type": "continuous"}, "sets timestep_type to continuous: EulerDiscreteScheduler with other noise"),
-        ({"use_flow_sigmas": True}, "sets use_flow_sigmas to True: EulerDiscreteScheduler with other noise levels"),
-        ({"sigma_max": 700.0}, "sets sigma_max to 700.0: EulerDiscreteScheduler with other noise levels than its"),
+        ({"prediction_type": "flow_prediction"}, "sets prediction_type to flow_prediction, which does not go with"),
+        ({"prediction_type": None}, "sets prediction_type to None, which does not go with a sched"),
+        ({"timestep_type": "continuous"}, "sets timestep_type to continuous, so its noise levels do not follow from"),
+        ({"use_flow_sigmas": True}, "sets use_flow_sigmas to True, so its noise levels do not follow from"),
+        ({"sigma_max": 700.0}, "sets sigma_max to 700.0, so its noise levels do not follow from"),
     ],
 )
 def test_a_schedule_that_is_not_one_of_betas_is_refused_by_its_key(networks, changes, says):
@@ -126,6 +125,6 @@ def test_all_known_classes_compute_the_same_betas():
 def test_generate_refuses_it_by_itself(networks, tmp_path):
     write({"_class_name": "EDMDPMSolverMultistepScheduler", **OTHERS["EDMDPMSolverMultistepScheduler"]})
     networks.params["model"] = {"name": "small", "main": "sd", "guide": "sd"}
-    with pytest.raises(InputError, match="is of EDMDPMSolverMultistepScheduler"):
+    with pytest.raises(InputError, match="describes EDMDPMSolverMultistepScheduler"):
         generate(parse_study(networks.params, "test"), "cfg", Places.under(tmp_path / "made"))
     assert not (tmp_path / "made").exists()
