@@ -44,7 +44,7 @@ _OTHER_KINDS = re.compile(r"refiner|inpaint|edit|instruct|unclip|depth|controlne
 # Beginnings of names of other architectures. A name that is in neither list is somebody's own and says nothing.
 _OTHER_ARCHITECTURES = (
     *("stable-diffusion", "stable-video-diffusion", "stable-cascade", "flux", "chroma", "lumina", "auraflow"),
-    *("pixart", "hunyuan", "qwen", "wan", "sana", "kolors", "playground"),
+    *("pixart", "hunyuan", "qwen-image", "wan-", "wan2", "sana-", "kolors", "playground"),
 )
 _BASE_MODELS = (("sdxl", "sdxl"), ("sd_v1", "sd"), ("sd_v2", "sd"), ("sd_1", "sd"), ("sd_2", "sd"))
 

@@ -21,7 +21,7 @@ _INPUTS: dict[str, tuple[tuple[Any, ...], str]] = {
     "class_embed_type": ((None,), "a class label"),
     "num_class_embeds": ((None,), "a class label"),
     "encoder_hid_dim_type": ((None, "text_proj"), "the embedding of an image"),
-    "attention_type": (("default",), "boxes (GLIGEN)"),
+    "attention_type": (("default", None), "boxes (GLIGEN)"),
 }
 _NOT_GIVEN = "sampling does not provide; take a plain text-to-image checkpoint"
 # diffusers' and transformers' own values where a configuration leaves a key out.
@@ -146,7 +146,7 @@ def check_autoencoder(own: Part, used: Part) -> None:
             raise InputError(
                 f"{used} sets {name} to {settings[name]}: images have 3 channels; take an autoencoder for RGB images"
             )
-    scale = settings.get("scaling_factor")
+    scale: Any = settings.get("scaling_factor")
     if "scaling_factor" not in settings and own.checkpoint.family is not SD:
         raise InputError(
             f"{used} states no scaling_factor, which only Stable Diffusion 1.x and 2.x may leave out; "

@@ -130,7 +130,7 @@ SDXL = Family(
     # Original size, top and left of the crop, target size (arXiv 2307.01952): those of a whole image.
     sizes=lambda height, width: (height, width, 0, 0, height, width),
     additions=("text_time",),
-    architectures=("stable-diffusion-xl-v1-base", "stable-diffusion-xl-v0-9-base"),
+    architectures=("stable-diffusion-xl",),
 )
 # The embedded networks: pixels in patches, and the pooled text inside the UNet itself.
 PIXEL = Family(name="pixel", pipelines=(), unlabelled=_of_pixels, additions=(None, "text"))

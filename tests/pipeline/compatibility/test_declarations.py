@@ -85,7 +85,7 @@ def test_metadata_that_contradict_the_configuration_are_named(networks, single, 
         {"modelspec__architecture": "stable-diffusion-xl-v1-base", "modelspec__prediction_type": "epsilon"},
         {"modelspec__predict_key": "epsilon", "ss_zero_terminal_snr": "None", "ss_v_parameterization": "False"},
         {"modelspec__architecture": "my own words", "modelspec__prediction_type": " "},
-        {"ss_base_model_version": "sdxl_base_v1-0"},
+        {"ss_base_model_version": "sdxl_base_v1-0", "modelspec__architecture": "Stable-Diffusion-XL-Turbo"},
     ],
 )
 def test_metadata_that_agree_or_say_nothing_are_no_fault(networks, single, metadata):
