@@ -11,6 +11,7 @@ from pathlib import Path
 
 from eval.features.plain_text import plain_text
 from pipeline.code_units import write_units
+from pipeline.compatibility.networks import check_networks
 from pipeline.errors import InputError, run_stage
 from pipeline.experiment import remember_params
 from pipeline.generation.shard_plan import arm_texts, library_versions
@@ -71,6 +72,7 @@ def main() -> None:
     for folder in (PICTURES, Path(PROMPTS_FOLDER)):
         check_names(folder)
     check_measurable(study)
+    check_networks(study, study.arms)  # headers and configurations alone; digests read every byte
     digests = study_digests(study)
     check_arms(study)
     # What decides pixels beside the code, which DVC sees, and the machine: sets travel to others and stay as they are.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from tqdm import tqdm
 
+from pipeline.compatibility.networks import check_networks
 from pipeline.cost.anlas import anlas
 from pipeline.cost.shard_cost import Cost
 from pipeline.errors import run_stage
@@ -45,7 +46,8 @@ def arm_anlas(study: Study, arm_name: str) -> int | None:
     arm, priced = study.arm(arm_name), study.generate.anlas
     sampler = study.sampler_of(arm)
     main = locate(study.model.main, study.model.config)
-    width, height = main.canvas if arm.canvas is None else (arm.canvas.width, arm.canvas.height)
+    # A configuration may leave the canvas to the arms.
+    width, height = (arm.canvas.width, arm.canvas.height) if arm.canvas is not None else main.canvas
     smea: Literal["none", "smea", "smea_dyn"] = "none"
     if sampler.scheduler == "smea_like":
         smea = "smea_dyn" if priced.sm_dyn else "smea"
@@ -116,6 +118,7 @@ def generate(
     asked for, the shards that are under way are finished and no others begun. Raises InputError.
     """
     termination = termination or Termination()
+    check_networks(study, arm_names)
     arms = {name: _Arm(study, name, places) for name in arm_names}
     total = sum(arm.missing_images for arm in arms.values())
     _announce(arms, total)

@@ -34,7 +34,7 @@ def study_digests(study: Study) -> dict[str, str | None]:
         if source is not None:
             digests[part] = digest_of(locate(source, model.config), (part,))
     try:
-        digests["guide"] = network_digest(locate(model.guide, model.config), with_text_encoder=False)
+        digests["guide"] = network_digest(locate(model.guide, model.config_of_guide), with_text_encoder=False)
     except InputError:
         digests["guide"] = None
     if isinstance(model.weaken, Lora):
@@ -133,7 +133,7 @@ def _check_layers(study: Study, main: Checkpoint) -> None:
         if any(prediction.perturbation for prediction in predictions):
             asked[f"arms.{name}.perturb.layers"] = main, arm.perturb.layers
         if isinstance(study.model.weaken, DropLayers) and any(p.network == "guide" for p in predictions):
-            guide = locate(study.model.guide, study.model.config)
+            guide = locate(study.model.guide, study.model.config_of_guide)
             asked["model.weaken.layers"] = guide, study.model.weaken.layers
     if asked:
         _check_blocks(asked)

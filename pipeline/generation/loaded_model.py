@@ -43,7 +43,7 @@ class LoadedModel:
     @cached_property
     def guide(self) -> SampledNetwork:
         model = self.study.model
-        source = locate(model.guide, model.config)
+        source = locate(model.guide, model.config_of_guide)
         load, latents = source.family.load, self.main.latents
         guide: SampledNetwork = load(source, self.device, model.loading, latents=latents, how=model.weaken)
         check_fit(self.main, guide)

@@ -176,7 +176,7 @@ def common_inputs(study: Study, arm_name: str, device: str, machine: str | None 
         from pipeline.sampling.starts import steps_taken  # with diffusers, which no other arm needs here
 
         steps_taken(study.sampler_of(arm).steps, arm.image_to_image.strength)
-    guide = locate(model.guide, model.config) if with_guide else None
+    guide = locate(model.guide, model.config_of_guide) if with_guide else None
     check_schedules(study.sampler_of(arm), main, guide)
     common: dict[str, Any] = {
         "arm": arm.model_dump(exclude=_SAID_ELSEWHERE),

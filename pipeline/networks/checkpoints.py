@@ -42,14 +42,15 @@ class Checkpoint:
 
     def settings(self, part: str) -> dict[str, Any] | None:
         """The configuration of a part (unet, vae ...); None where the checkpoint has no such part."""
-        return self._mapping(f"{part}/config.json")
+        return self.mapping(f"{part}/config.json")
 
     @property
     def schedule(self) -> dict[str, Any]:
         """The configuration of the training noise schedule; empty where there is none."""
-        return self._mapping("scheduler/scheduler_config.json") or {}
+        return self.mapping("scheduler/scheduler_config.json") or {}
 
-    def _mapping(self, name: str) -> dict[str, Any] | None:
+    def mapping(self, name: str) -> dict[str, Any] | None:
+        """The content of a JSON file beside the configurations; None where there is none. Raises InputError."""
         path = self.config / name
         if not path.is_file():
             return None
@@ -64,7 +65,7 @@ class Checkpoint:
     @property
     def index(self) -> dict[str, Any]:
         """The content of model_index.json (of a modular pipeline's, too); empty where there is none."""
-        return self._mapping("model_index.json") or self._mapping("modular_model_index.json") or {}
+        return self.mapping("model_index.json") or self.mapping("modular_model_index.json") or {}
 
     @property
     def family(self) -> Family:
@@ -79,17 +80,24 @@ class Checkpoint:
         """Pixels of a picture for each position of a sample: 8 for Stable Diffusion, the patch in pixel space."""
         vae = self.settings("vae")
         if vae is not None:
-            return int(2 ** (len(vae["block_out_channels"]) - 1))
+            return latent_factor(vae)
         if self.family.path is not VARIANCE_PRESERVING:
             return 1  # transformers cut their samples into patches themselves
-        return pixel_patch(int(self._network["in_channels"]), self.config)
+        return pixel_patch(int(self._network.get("in_channels", 4)), self.config)
 
     @property
     def canvas(self) -> tuple[int, int]:
-        """(width, height) in pixels that the network was trained on, as far as its configuration tells."""
-        side = self._network["sample_size"]
-        height, width = (side, side) if isinstance(side, int) else side
-        return int(width) * self.factor, int(height) * self.factor
+        """(width, height) in pixels that the network was trained on. Raises InputError where it is not stated."""
+        side = self._network.get("sample_size")
+        sides: list[Any] = side if isinstance(side, list) else [side, side]
+        if len(sides) != 2 or not all(type(one) is int and one > 0 for one in sides):
+            raise InputError(
+                f"{self.config / self.family.network / 'config.json'} gives no canvas "
+                f"(sample_size is {'null' if side is None else side}); set the arm's canvas, for example "
+                "{width: 512, height: 512}"
+            )
+        height, width = sides
+        return width * self.factor, height * self.factor
 
     @property
     def place(self) -> str:
@@ -102,8 +110,8 @@ class Checkpoint:
 
         Without one, it may be that of another checkpoint.
         """
-        scale = (self.settings("vae") or {}).get("scaling_factor")
-        return interface_of(self.family, self._network, None if scale is None else latent_space(scale))
+        vae = self.settings("vae")
+        return interface_of(self.family, self._network, None if vae is None else latent_space(vae))
 
     @property
     def _network(self) -> dict[str, Any]:
@@ -190,9 +198,25 @@ def interface_of(family: Family, network: Mapping[str, Any], space: str | None) 
     return {**{what: network.get(key) for key, what in family.shared.items()}, _SPACE: space}
 
 
-def latent_space(scale: float) -> str:
-    """Latents, in words, by the factor that makes their variance about one."""
-    return f"latents scaled by {scale}"
+# What autoencoders were trained to before their configurations said it: Stable Diffusion 1.x.
+_FIRST_SCALE = 0.18215
+
+
+def latent_factor(vae: Mapping[str, Any]) -> int:
+    """Pixels for each position of a latent, in each direction, by the configuration of its autoencoder."""
+    return int(2 ** (len(vae.get("block_out_channels") or (64,)) - 1))
+
+
+def latent_space(vae: Mapping[str, Any]) -> str:
+    """Latents, in words, by the configuration of their autoencoder: their size, and what makes their variance one."""
+    scale, shift = vae.get("scaling_factor", _FIRST_SCALE), vae.get("shift_factor")
+    factor = latent_factor(vae)
+    words = f"{vae.get('latent_channels', 4)} channels for {factor}x{factor} pixels, scaled by {scale}"
+    words += f", shifted by {shift}" if shift else ""
+    for name in ("latents_mean", "latents_std"):
+        if vae.get(name) is not None:
+            words += f", {name} {list(vae[name])}"
+    return words
 
 
 def check_fit(main: Fitting, guide: Fitting) -> None:

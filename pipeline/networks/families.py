@@ -45,7 +45,9 @@ class Family:
     `zero_empty`: an empty reference text reads as zeros, unless model_index.json says otherwise
     (force_zeros_for_empty_prompt).
     `added` are the conditions besides the tokens, with the name that the network has for each; `sizes` gives the row
-    of `time_ids` for an image of (height, width) in pixels. `network` is the part that denoises, `shared` the keys of
+    of `time_ids` for an image of (height, width) in pixels. `additions` are the values of a UNet's addition_embed_type
+    that need no more than that. `architectures` are ModelSpec's names (modelspec.architecture) of its checkpoints, or
+    their beginnings. `network` is the part that denoises, `shared` the keys of
     its configuration in which guide and main must agree, in words, `path` the noise path of its training.
     `loader` and `text_loader` are "module:function", imported by `load` and `load_texts`.
     """
@@ -58,6 +60,8 @@ class Family:
     zero_empty: bool = False
     added: Mapping[str, str] = field(default_factory=dict)
     sizes: Callable[[int, int], tuple[float, ...]] | None = None
+    additions: tuple[str | None, ...] = (None,)
+    architectures: tuple[str, ...] = ()
     network: str = "unet"
     shared: Mapping[str, str] = field(default_factory=lambda: _UNETS_SHARE)
     path: NoisePath = VARIANCE_PRESERVING
@@ -115,6 +119,8 @@ SD = Family(
     name="sd",
     pipelines=("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"),
     unlabelled=lambda network, has: not _has_sizes(network) and not _of_pixels(network, has),
+    additions=(None, "text"),
+    architectures=("stable-diffusion-v1", "stable-diffusion-v2"),
 )
 SDXL = Family(
     name="sdxl",
@@ -127,9 +133,11 @@ SDXL = Family(
     added={"pooled": "text_embeds", "time_ids": "time_ids"},
     # Original size, top and left of the crop, target size (arXiv 2307.01952): those of a whole image.
     sizes=lambda height, width: (height, width, 0, 0, height, width),
+    additions=("text_time",),
+    architectures=("stable-diffusion-xl",),
 )
 # The embedded networks: pixels in patches, and the pooled text inside the UNet itself.
-PIXEL = Family(name="pixel", pipelines=(), unlabelled=_of_pixels)
+PIXEL = Family(name="pixel", pipelines=(), unlabelled=_of_pixels, additions=(None, "text"))
 
 # The embedded networks that predict a velocity: SD3's transformer (arXiv 2403.03206) on pixels.
 PIXEL_FLOW = Family(

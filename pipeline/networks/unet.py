@@ -121,7 +121,7 @@ class DenoisingNetwork:
         """What a guide and its main network share (pipeline/networks/checkpoints.py)."""
         space = f"patches of {self.patch}x{self.patch} pixels"
         if self.latents:
-            space = latent_space(self.latents.vae.config.scaling_factor)
+            space = latent_space(self.latents.vae.config)
         return interface_of(self.family, self.unet.config, space)
 
     @property

@@ -33,7 +33,8 @@ class Model(Settings):
     """The networks: `main` draws, `guide` is the weaker one of autoguidance.
 
     Each is a folder in diffusers' layout, hub:<owner>/<name>[@<revision>], or a single .safetensors file, for which
-    `config` is a folder with the configurations and tokenizers of its kind. `vae` and `text_encoder` name checkpoints
+    `config` is a folder with the configurations and tokenizers of its kind; `guide_config` is one for the guide alone,
+    where it is of another kind. `vae` and `text_encoder` name checkpoints
     whose autoencoder and first text encoder take the place of the main one's. `weaken` makes the guide from the network
     at `guide`: a weakened copy, or with a LoRA (weaken.py). `licence` is that of the pictures, as the Hub names it;
     one that the Hub does not know needs `licence_link`. The embedded networks' is known.
@@ -44,13 +45,19 @@ class Model(Settings):
     guide: str
     weaken: Weaken | None = None
     config: str | None = None
+    guide_config: str | None = None
     vae: str | None = None
     text_encoder: str | None = None
     loading: Loading = Loading()
     licence: str = ""
     licence_link: str = ""
 
-    _sources = field_validator("main", "guide", "config", "vae", "text_encoder")(_known_source)
+    _sources = field_validator("main", "guide", "config", "guide_config", "vae", "text_encoder")(_known_source)
+
+    @property
+    def config_of_guide(self) -> str | None:
+        """The folder of the guide's configurations where the guide is a single file."""
+        return self.guide_config or self.config
 
     @model_validator(mode="after")
     def _known_licence(self) -> "Model":

@@ -119,8 +119,11 @@ RUN = {
     if stage.get("do", stage)["cmd"].startswith("sh pipeline/stage.sh") and not stage.get("always_changed")
 }
 # Units whose effect on a result is a value that DVC or a fingerprint sees, or none: settings, paths, checksums, costs,
-# who does the work.
-BY_VALUE = {"pipeline", "pipeline/study", "pipeline/storage", "pipeline/execution", "pipeline/cost"}
+# who does the work, what is refused before it.
+BY_VALUE = {
+    *("pipeline", "pipeline/study", "pipeline/storage", "pipeline/execution", "pipeline/cost"),
+    "pipeline/compatibility",
+}
 
 
 def units_behind(module: str) -> set[str]:

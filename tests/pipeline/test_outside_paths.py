@@ -42,7 +42,9 @@ def test_a_path_inside_the_project_stays_as_it_is(path: str) -> None:
     assert inside_project(path) == path
 
 
-@pytest.mark.parametrize("key", ["model.main", "model.guide", "model.vae", "model.text_encoder", "model.config"])
+@pytest.mark.parametrize(
+    "key", ["model.main", "model.guide", "model.vae", "model.text_encoder", "model.config", "model.guide_config"]
+)
 @pytest.mark.parametrize("path", ["/etc/passwd", "../x", "hub:../..", "hub:a/b@../../x", "x.ckpt", "a\\..\\..\\x"])
 def test_no_key_of_the_model_leaves_the_project_or_the_hub_s_cache(params: dict[str, Any], key: str, path: str) -> None:
     section, name = key.split(".")
@@ -254,6 +256,7 @@ def test_every_key_of_free_text_is_known_to_this_test() -> None:
             "Model.main",
             "Model.guide",
             "Model.config",
+            "Model.guide_config",
             "Model.vae",
             "Model.text_encoder",
             "Lora.file",

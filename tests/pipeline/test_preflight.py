@@ -200,6 +200,20 @@ def test_a_name_that_dvc_cannot_take_is_told_before_dvc_meets_it(
     preflight.main()
 
 
+def test_a_network_that_cannot_be_sampled_from_ends_before_a_weight_is_read(
+    ready: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Path("networks/main/unet/config.json")
+    config.write_text(json.dumps({**json.loads(config.read_text()), "time_cond_proj_dim": 256}))
+    monkeypatch.setattr("eval.preflight.study_digests", lambda _: pytest.fail("weights were read"))
+    with pytest.raises(SystemExit) as ended:
+        run_stage(preflight.main)
+    assert ended.value.code == 2
+    assert not WEIGHTS.exists()
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("error: model.main: networks/main/unet/config.json sets time_cond_proj_dim to 256: its UNet")
+
+
 def test_lpips_of_prompts_that_do_not_repeat_is_refused_before_anything_is_drawn(ready: Path) -> None:
     Path("models/vgg.safetensors").write_bytes(b"")
     Path("prompts").mkdir()

@@ -1,0 +1,64 @@
+"""Everything that configurations and file headers say against a study's networks, before any weight is read."""
+
+from collections.abc import Iterable
+
+from pipeline.compatibility.declarations import check_declarations
+from pipeline.compatibility.parts import Part, check_autoencoder, check_inputs, check_samples, check_texts
+from pipeline.compatibility.training_schedule import check_training_schedule
+from pipeline.errors import InputError
+from pipeline.generation.arm_guidance import guidance_of
+from pipeline.networks.checkpoints import Checkpoint, check_fit, locate
+from pipeline.study.study import Study
+
+
+def check_networks(study: Study, arm_names: Iterable[str]) -> None:
+    """Raise InputError where a network of the study cannot be sampled from, or its parts do not fit each other.
+
+    A guide counts where one of the arms asks for it, and the canvas of training where an arm has none of its own.
+    Reads configurations and headers alone.
+    """
+    model, names = study.model, _with_starts(study, arm_names)
+    main = locate(model.main, model.config)
+    if main.settings(main.family.network) is None:
+        return  # missing files are named where files are looked for (weight_files.py)
+    own = Part("model.main", main, "vae")
+    vae = own if model.vae is None else Part("model.vae", locate(model.vae, model.config), "vae")
+    _check_network("model.main", main, "model.config")
+    check_autoencoder(own, vae)
+    check_samples("model.main", main, vae)
+    encoders = {part: Part("model.main", main, part) for part in main.family.text_parts}
+    if model.text_encoder is not None:
+        swapped = locate(model.text_encoder, model.config)
+        encoders["text_encoder"] = Part("model.text_encoder", swapped, "text_encoder")
+    check_texts(Part("model.main", main, "unet"), encoders)
+    for name in names:
+        if study.arm(name).canvas is None:
+            _check_trained_canvas(name, main)
+    if any(
+        prediction.network == "guide" for name in names for prediction in guidance_of(study.arm(name)).predictions()
+    ):
+        guide = locate(model.guide, model.config_of_guide)
+        check_fit(main, guide)
+        _check_network("model.guide", guide, "model.guide_config")
+        check_samples("model.guide", guide, vae)
+
+
+def _with_starts(study: Study, arm_names: Iterable[str]) -> list[str]:
+    """The arms, and those whose images they start from."""
+    names = dict.fromkeys(arm_names)
+    starts = [study.arm(name).image_to_image for name in names]
+    return list(names | dict.fromkeys(start.start for start in starts if start is not None and not start.is_folder))
+
+
+def _check_network(key: str, checkpoint: Checkpoint, config_key: str) -> None:
+    check_declarations(key, checkpoint, config_key)
+    check_training_schedule(key, checkpoint)
+    check_inputs(key, checkpoint)
+
+
+def _check_trained_canvas(arm_name: str, main: Checkpoint) -> None:
+    _ = main.factor  # of what has no autoencoder, this says what is wrong
+    try:
+        _ = main.canvas
+    except InputError as error:
+        raise InputError(f"arms.{arm_name}: {error}") from None

@@ -1,0 +1,226 @@
+"""The parts of a study's networks fit each other, and the UNets read nothing that sampling does not give them.
+
+All of it is read from configurations: main network and guide, autoencoder and text encoders. Missing files are named
+where files are looked for (pipeline/networks/weight_files.py).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.compatibility.declarations import UNET_DEFAULTS
+from pipeline.errors import InputError
+from pipeline.networks.checkpoints import Checkpoint, latent_space
+from pipeline.networks.families import SD, patch_side
+
+# What a UNet reads besides a noisy sample, its noise level and texts, by the key of its configuration: the values that
+# add nothing, and what any other adds.
+_INPUTS: dict[str, tuple[tuple[Any, ...], str]] = {
+    "time_cond_proj_dim": ((None,), "the guidance scale (a latent consistency model, arXiv 2310.04378)"),
+    "class_embed_type": ((None,), "a class label"),
+    "num_class_embeds": ((None,), "a class label"),
+    "encoder_hid_dim_type": ((None, "text_proj"), "the embedding of an image"),
+    "attention_type": (("default", None), "boxes (GLIGEN)"),
+}
+_NOT_GIVEN = "sampling does not provide; take a plain text-to-image checkpoint"
+# diffusers' and transformers' own values where a configuration leaves a key out.
+_VAE_CHANNELS, _TEXT_WIDTH, _TEXT_POSITIONS, _POOLED_WIDTH = 4, 512, 77, 512
+_TEXT_MODELS = ("clip_text_model", "clip", None)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part's configuration, with the study's key that names its checkpoint."""
+
+    key: str
+    checkpoint: Checkpoint
+    part: str
+
+    @property
+    def settings(self) -> Mapping[str, Any] | None:
+        """None where the checkpoint has no such part."""
+        found = self.checkpoint.settings(self.part)
+        # A whole CLIP, of which the text encoder is taken.
+        own = found.get("text_config") if found is not None and self.part.startswith("text_encoder") else None
+        return own if isinstance(own, dict) else found
+
+    @property
+    def file(self) -> Path:
+        return self.checkpoint.config / self.part / "config.json"
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.file}"
+
+    def number(self, name: str, default: int) -> int:
+        """The whole number that the configuration gives for `name`. Raises InputError where it gives another value."""
+        value = (self.settings or {}).get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise InputError(f"{self} sets {name} to {value}, which must be a whole number; fetch it again")
+        return value
+
+    @property
+    def context(self) -> int:
+        """Tokens that a text encoder reads at once: what its tokenizer cuts to and it has positions for."""
+        tokenizer = self.checkpoint.mapping(f"{self.part.replace('text_encoder', 'tokenizer')}/tokenizer_config.json")
+        length, positions = (
+            (tokenizer or {}).get("model_max_length"),
+            self.number("max_position_embeddings", _TEXT_POSITIONS),
+        )
+        return min(int(length), positions) if isinstance(length, int | float) and length > 0 else positions
+
+
+def check_inputs(key: str, checkpoint: Checkpoint) -> None:
+    """Raise InputError where the UNet of `checkpoint`, which the study names in `key`, is asked for what it cannot be.
+
+    It may read a noisy sample, its noise level, texts, and what its family adds to them.
+    """
+    unet = Part(key, checkpoint, "unet")
+    settings = unet.settings
+    if settings is None:
+        return
+    _check_class(unet, "UNet2DConditionModel")
+    for name, (nothing, what) in _INPUTS.items():
+        value = settings.get(name, nothing[0])
+        if value not in nothing:
+            raise InputError(f"{unet} sets {name} to {value}: its UNet reads {what}, which {_NOT_GIVEN}")
+    added, family = settings.get("addition_embed_type"), checkpoint.family
+    if added not in family.additions:
+        raise InputError(
+            f"{unet} sets addition_embed_type to {_word(added)}, but UNets of family {family.name} have "
+            f"{' or '.join(map(_word, family.additions))}; "
+            "take a plain text-to-image checkpoint of that family"
+        )
+
+
+def check_samples(key: str, checkpoint: Checkpoint, vae: Part) -> None:
+    """Raise InputError where the UNet of `checkpoint` does not read and predict the samples of the autoencoder `vae`.
+
+    A network without an autoencoder reads and predicts patches of pixels.
+    """
+    unet = Part(key, checkpoint, "unet")
+    if unet.settings is None:
+        return
+    reads, predicts = (unet.number(name, UNET_DEFAULTS[name]) for name in ("in_channels", "out_channels"))
+    latent = None if vae.settings is None else vae.number("latent_channels", _VAE_CHANNELS)
+    if latent is None and patch_side(predicts) is None:
+        return  # neither latents nor patches, which is said where the autoencoder is missed
+    samples = "patches" if latent is None else "latents"
+    channels = predicts if latent is None else latent
+    if predicts not in (channels, reads):
+        raise InputError(
+            f"{unet} sets out_channels to {predicts} and in_channels to {reads}: it also predicts a variance, "
+            "which is not supported; take a checkpoint that predicts as many channels as it reads"
+        )
+    if predicts != channels:
+        raise InputError(
+            f"{vae} sets latent_channels to {latent}, but {key} {checkpoint.path} predicts {predicts} "
+            "(out_channels); take an autoencoder that fits the UNet"
+        )
+    more = reads - channels
+    if more < 0:
+        raise InputError(
+            f"{unet} sets in_channels to {reads}, but {samples} have {channels} channels; "
+            "take a checkpoint whose UNet and autoencoder fit"
+        )
+    if more:
+        kinds = {channels + 1: "a mask and an image (inpainting)", channels: "an image (InstructPix2Pix)"}
+        what = kinds.get(more, f"{more} more channel{'s' if more > 1 else ''}")
+        raise InputError(
+            f"{unet} sets in_channels to {reads}, but {samples} have {channels} channels: "
+            f"its UNet also reads {what}, which {_NOT_GIVEN}"
+        )
+
+
+def check_autoencoder(own: Part, used: Part) -> None:
+    """Raise InputError where the autoencoder `used` is none of images, or has other latents than the main one's `own`.
+
+    Which UNet reads them is known by the autoencoder that it came with.
+    """
+    settings = used.settings
+    if settings is None:
+        return
+    _check_class(used, "AutoencoderKL")
+    for name in ("in_channels", "out_channels"):
+        if used.number(name, 3) != 3:
+            raise InputError(
+                f"{used} sets {name} to {settings[name]}: images have 3 channels; take an autoencoder for RGB images"
+            )
+    scale: Any = settings.get("scaling_factor")
+    if "scaling_factor" not in settings and own.checkpoint.family is not SD:
+        raise InputError(
+            f"{used} states no scaling_factor, which only Stable Diffusion 1.x and 2.x may leave out; "
+            "fetch the autoencoder's own configuration"
+        )
+    if "scaling_factor" in settings and (type(scale) not in (int, float) or scale <= 0):
+        raise InputError(
+            f"{used} sets scaling_factor to {_word(scale)}, which must be a positive number; fetch it again"
+        )
+    if own.settings is not None and latent_space(settings) != latent_space(own.settings):
+        raise InputError(
+            f"{used} describes other latents ({latent_space(settings)}) than the autoencoder of "
+            f"{own.key} {own.checkpoint.path} ({latent_space(own.settings)}); take an autoencoder with the same latents"
+        )
+
+
+def check_texts(unet: Part, encoders: Mapping[str, Part]) -> None:
+    """Raise InputError where text encoders, by part, do not fit the UNet or, read side by side, each other."""
+    if unet.settings is None or any(encoder.settings is None for encoder in encoders.values()):
+        return
+    for encoder in encoders.values():
+        model = (encoder.settings or {}).get("model_type")
+        if model not in _TEXT_MODELS:
+            raise InputError(
+                f"{encoder} describes a {model} model, but only CLIP text encoders are supported; "
+                "take a checkpoint with one"
+            )
+    first, *others = encoders.values()
+    for other in others:
+        if other.context != first.context:
+            raise InputError(
+                f"{first} and its tokenizer read {first.context} tokens at once, {other.file} and its tokenizer "
+                f"{other.context}; their embeddings are joined token by token, so take text encoders of equal contexts"
+            )
+    width = sum(encoder.number("hidden_size", _TEXT_WIDTH) for encoder in encoders.values())
+    for name, read in _widths_read(unet):
+        if read != width:
+            raise InputError(
+                f"{unet} sets {name} to {read}, but the text embeddings of {_listed(encoders)} have "
+                f"width {width}; take text encoders that fit the UNet"
+            )
+    family = unet.checkpoint.family
+    pooled = [encoders[text.part] for text in family.texts if text.pooled]
+    if family.sizes is not None and pooled:
+        sizes = len(family.sizes(1, 1)) * unet.number("addition_time_embed_dim", 0)
+        own = pooled[0].number("projection_dim", _POOLED_WIDTH) + sizes
+        read = unet.number("projection_class_embeddings_input_dim", 0)
+        if read != own:
+            raise InputError(
+                f"{unet} sets projection_class_embeddings_input_dim to {read}, but the pooled "
+                f"embedding of {pooled[0].file} and the image's sizes have width {own}; "
+                "take text encoders that fit the UNet"
+            )
+
+
+def _widths_read(unet: Part) -> Iterator[tuple[str, int]]:
+    settings = unet.settings or {}
+    if settings.get("encoder_hid_dim") is not None:
+        yield "encoder_hid_dim", settings["encoder_hid_dim"]
+        return
+    widths = settings.get("cross_attention_dim", UNET_DEFAULTS["cross_attention_dim"])
+    for width in widths if isinstance(widths, list) else [widths]:
+        yield "cross_attention_dim", width
+
+
+def _listed(encoders: Mapping[str, Part]) -> str:
+    return " and ".join(str(encoder.file.parent) for encoder in encoders.values())
+
+
+def _check_class(part: Part, known: str) -> None:
+    name = (part.settings or {}).get("_class_name", known)
+    if name != known:
+        raise InputError(f"{part} describes {name}, but only {known} is supported; take a checkpoint with one")
+
+
+def _word(value: object) -> str:
+    return "null" if value is None else str(value)
