@@ -15,7 +15,7 @@ from pipeline.errors import InputError, run_stage
 from pipeline.experiment import remember_params
 from pipeline.generation.shard_plan import arm_texts, library_versions
 from pipeline.layout import CODE, MEASURING, WEIGHTS
-from pipeline.preflight import check_arms, study_digests
+from pipeline.preflight import check_arms, guide_lora, study_digests
 from pipeline.stage_arguments import stage_parser
 from pipeline.storage.digest_memory import remembered_sha256
 from pipeline.storage.files import write_atomically
@@ -69,6 +69,8 @@ def main() -> None:
     check_measurable(study)
     digests = study_digests(study)
     check_arms(study)
+    if (changed_by_lora := guide_lora(study)) is not None:
+        print(f"preflight: {changed_by_lora}")
     # What decides pixels beside the code, which DVC sees, and the machine: sets travel to others and stay as they are.
     drawing = {**digests, "libraries": library_versions()}
     measuring = {str(path): remembered_sha256(path)[:16] for path in needed_files(study)}
