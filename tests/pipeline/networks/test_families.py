@@ -142,7 +142,7 @@ def test_a_digest_follows_every_piece_and_a_missing_one_is_named(folder):
     with pytest.raises(InputError, match=f"{piece.name} cannot be loaded"):
         network_digest(path, with_text_encoder=True)
     piece.unlink()
-    with pytest.raises(InputError, match=f"{piece.name} is missing, one of [0-9]+ pieces; fetch it again"):
+    with pytest.raises(InputError, match=f"{piece.name} is missing, one of [0-9]+ pieces; download it: hf download"):
         load_network(path, CPU)
 
 
