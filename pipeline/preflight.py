@@ -11,7 +11,14 @@ from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.generation.arm_guidance import guidance_of
-from pipeline.generation.shard_plan import DEVICES, arm_texts, common_inputs, plan_shards, replaced_parts
+from pipeline.generation.shard_plan import (
+    DEVICES,
+    arm_texts,
+    common_inputs,
+    main_checkpoint,
+    plan_shards,
+    replaced_parts,
+)
 from pipeline.layout import REFERENCE_SET, SETS
 from pipeline.networks.checkpoints import Checkpoint, locate
 from pipeline.networks.weight_files import digest_of, network_digest
@@ -30,7 +37,7 @@ def study_digests(study: Study) -> dict[str, str | None]:
     Raises InputError for everything else that is missing, and for a folder that an arm of this study makes.
     """
     model = study.model
-    digests: dict[str, str | None] = {"main": network_digest(locate(model.main, model.config), with_text_encoder=True)}
+    digests: dict[str, str | None] = {"main": network_digest(main_checkpoint(model), with_text_encoder=True)}
     for part, source in (("vae", model.vae), ("text_encoder", model.text_encoder)):
         if source is not None:
             digests[part] = digest_of(locate(source, model.config), (part,))
@@ -73,7 +80,7 @@ def check_arms(study: Study) -> None:
 
     Weights are not loaded: what they are is read from configurations.
     """
-    main = locate(study.model.main, study.model.config)
+    main = main_checkpoint(study.model)
     for name, arm in study.arms.items():
         if _starts_from_reference(arm):
             _check_reference_start(study, name)

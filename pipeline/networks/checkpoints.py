@@ -16,6 +16,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from pipeline.errors import InputError
 from pipeline.networks.families import Family, labelled_family, patch_side, unlabelled_family
+from pipeline.networks.identification import check_base, check_file, check_folder
 from pipeline.networks.noise_path import VARIANCE_PRESERVING
 from pipeline.networks.weight_places import PATTERNS, fetching, quoted
 from pipeline.study.model import HUB, HUB_SOURCE
@@ -67,10 +68,13 @@ class Checkpoint:
     @property
     def family(self) -> Family:
         """The family of its networks. Raises InputError that names a pipeline which is of none."""
-        pipeline = self.index.get("_class_name")
+        pipeline, network = self.index.get("_class_name"), self.settings("unet")
+        check_base(network or {}, self.index, self.config)
         if pipeline is not None:
             return labelled_family(str(pipeline), self.config)
-        return unlabelled_family(self.settings("unet") or {}, self.settings("vae") is not None)
+        if network is None:
+            check_folder(self.config)
+        return unlabelled_family(network or {}, self.settings("vae") is not None)
 
     @property
     def factor(self) -> int:
@@ -128,6 +132,8 @@ def locate(source: str, config: str | None = None) -> Checkpoint:
         return Checkpoint(folder, folder)
     path = Path(source)
     if path.suffix == ".safetensors":
+        if path.is_file():
+            check_file(path)
         if config is None:
             raise InputError(
                 f"{source} is a single file, which has no configurations and no tokenizer; set model.config to a "

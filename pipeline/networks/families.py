@@ -127,14 +127,48 @@ SDXL = Family(
 # The embedded networks: pixels in patches, and the pooled text inside the UNet itself.
 PIXEL = Family(name="pixel", pipelines=(), unlabelled=_of_pixels)
 
+# Families that are not supported, by the beginnings of their classes' names.
+_OTHERS = {
+    "StableDiffusion3": "Stable Diffusion 3",
+    "SD3": "Stable Diffusion 3",
+    "Flux2": "FLUX.2",
+    "Flux": "FLUX.1",
+    "PixArt": "PixArt",
+    "Hunyuan": "Hunyuan",
+    "Lumina": "Lumina",
+    "Sana": "SANA",
+    "AuraFlow": "AuraFlow",
+    "QwenImage": "Qwen-Image",
+    "ZImage": "Z-Image",
+    "Chroma": "Chroma",
+    "HiDream": "HiDream",
+    "Kandinsky": "Kandinsky",
+    "Kolors": "Kolors",
+    "StableCascade": "Stable Cascade",
+    "Wuerstchen": "Wuerstchen",
+    "IF": "DeepFloyd IF",
+    "CogView": "CogView",
+    "Wan": "Wan",
+    "LTX": "LTX-Video",
+    "StableVideoDiffusion": "Stable Video Diffusion",
+}
+
 FAMILIES: dict[str, Family] = {family.name: family for family in (SD, SDXL, PIXEL)}
 
 
 def labelled_family(pipeline: str, place: object) -> Family:
-    """The family that answers to a class of model_index.json. Raises InputError that names it and those known."""
+    """The family that answers to a class of model_index.json. Raises InputError that names it and those known.
+
+    Classes of networks that belong to one of the other families are named by it as well.
+    """
     for family in FAMILIES.values():
         if pipeline in family.pipelines:
             return family
+    other = next((name for start, name in _OTHERS.items() if pipeline.startswith(start)), None)
+    if other is not None:
+        raise InputError(
+            f"{place} is {other} ({pipeline}), which is not supported; supported families: {known_families()}"
+        )
     raise InputError(f"{place} is a {pipeline}, of no known family; known families: {known_families()}")
 
 

@@ -72,7 +72,7 @@ def test_a_pipeline_of_no_family_is_named_with_those_known(params, tmp_path, mon
     with pytest.raises(InputError) as raised:
         study_digests(study_of(params, "flux"))
     assert str(raised.value) == (
-        "flux is a FluxPipeline, of no known family; known families: sd (StableDiffusionPipeline, "
+        "flux is FLUX.1 (FluxPipeline), which is not supported; supported families: sd (StableDiffusionPipeline, "
         "StableDiffusionImg2ImgPipeline), sdxl (StableDiffusionXLPipeline), pixel (no model_index.json)"
     )
 
@@ -82,7 +82,7 @@ def test_a_guide_of_no_family_is_named(params, folder):
     folder("sd")
     index.write_text(json.dumps({"_class_name": "StableDiffusion3Pipeline"}))
     study = study_of(params, "sd", "sd_guide")
-    with pytest.raises(InputError, match="sd_guide is a StableDiffusion3Pipeline, of no known family"):
+    with pytest.raises(InputError, match="sd_guide is Stable Diffusion 3 .StableDiffusion3Pipeline., which is not"):
         _ = ArmGenerator(study, "cfg", CPU).model.guide
 
 
