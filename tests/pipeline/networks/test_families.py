@@ -82,7 +82,7 @@ def test_a_guide_of_no_family_is_named(params, folder):
     folder("sd")
     index.write_text(json.dumps({"_class_name": "StableDiffusion3Pipeline"}))
     study = study_of(params, "sd", "sd_guide")
-    with pytest.raises(InputError, match="sd_guide is Stable Diffusion 3 .StableDiffusion3Pipeline., which is not"):
+    with pytest.raises(InputError, match=r"sd_guide is Stable Diffusion 3 .StableDiffusion3Pipeline., which is not"):
         _ = ArmGenerator(study, "cfg", CPU).model.guide
 
 
