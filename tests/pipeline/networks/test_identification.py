@@ -94,6 +94,8 @@ def test_a_lora_as_guide_or_in_a_folder_is_named(folder, params):
         ("x.safetensors", ["clip_l", "clip_g"], "is an embedding (textual inversion), which is not supported"),
         ("x.safetensors", ["control_model.input_blocks.0.0.weight"], "is a ControlNet or an adapter"),
         ("x.safetensors", ["controlnet_cond_embedding.conv_in.weight"], "is a ControlNet or an adapter"),
+        ("x.safetensors", ["image_proj.proj.weight"], "is a ControlNet or an adapter"),
+        ("x.safetensors", ["text_model.final_layer_norm.bias"], "holds a text encoder alone; name a whole checkpoint"),
         ("x-00001-of-00003.safetensors", ["conv_in.weight"], "is one of 3 pieces of a checkpoint; name the folder"),
         ("x.safetensors", ["conditioner.embedders.0.model.ln_final.weight"], REFINER),
         ("x.safetensors", ["model.diffusion_model.joint_blocks.0.x"], "is Stable Diffusion 3, which is not {}"),

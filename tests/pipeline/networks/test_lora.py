@@ -291,6 +291,7 @@ def refusal(network: UNet2DConditionModel, file: Tensors) -> str:
         ("b2.weight", "GLoRA"),
         ("lora_mid.weight", "LoRA with a Tucker core (lora_mid)"),
         ("diff", "full weight differences (diff)"),
+        ("vera_lambda_b", "VeRA"),
         ("w_norm", "full weight differences (diff)"),
     ],
 )
