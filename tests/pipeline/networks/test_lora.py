@@ -215,6 +215,22 @@ def test_a_matrix_fits_a_1x1_convolution_and_the_other_way_round(unet):
         check_fused(network, expected, 1.0)
 
 
+def test_pefts_pairs_of_several_ranks_without_alphas_have_alpha_equal_to_rank(unet):
+    network, library, file, expected = unet("sd"), unet("sd"), {}, {}
+    for seed, module in enumerate(name for name in LAYERS.values() if ".attn" in name or "resnets" in name):
+        weight = network.get_submodule(module).weight.detach()
+        down, up = pair(weight, 1 + seed, seed)
+        file |= {f"unet.{module}.lora_A.weight": down, f"unet.{module}.lora_B.weight": up}
+        expected[f"{module}.weight"] = by_formula(weight, down, up, 0.8)
+    save_file(file, FILE)
+    check_fused(network, expected, 0.8)
+    library.load_lora_adapter(file, prefix="unet", adapter_name="guide")
+    library.fuse_lora(lora_scale=0.8, adapter_names=["guide"])
+    library.unload_lora()
+    for name, weight in library.named_parameters():
+        torch.testing.assert_close(weight, network.get_parameter(name), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("rslora", [False, True])
 def test_pefts_alphas_are_those_of_the_files_header(unet, rslora):
     network = unet("sd")
