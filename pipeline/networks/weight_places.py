@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-EMBEDDED = Path("models/tinybooru")
+from pipeline.layout import EMBEDDED
+
 # What a stage reads of a repository; the pickles and the other frameworks' weights beside it stay where they are.
 PATTERNS = ("*.json", "*.txt", "*.safetensors")
 _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
