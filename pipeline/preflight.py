@@ -7,10 +7,18 @@ name, so the stage `preflight` (eval/preflight.py, which also looks at what meas
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.generation.arm_guidance import guidance_of
-from pipeline.generation.shard_plan import DEVICES, arm_texts, common_inputs, plan_shards, replaced_parts
+from pipeline.generation.shard_plan import (
+    DEVICES,
+    arm_texts,
+    common_inputs,
+    main_checkpoint,
+    plan_shards,
+    replaced_parts,
+)
 from pipeline.layout import REFERENCE_SET, SETS
 from pipeline.networks.checkpoints import Checkpoint, locate
 from pipeline.networks.weight_files import digest_of, network_digest
@@ -29,7 +37,7 @@ def study_digests(study: Study) -> dict[str, str | None]:
     Raises InputError for everything else that is missing, and for a folder that an arm of this study makes.
     """
     model = study.model
-    digests: dict[str, str | None] = {"main": network_digest(locate(model.main, model.config), with_text_encoder=True)}
+    digests: dict[str, str | None] = {"main": network_digest(main_checkpoint(model), with_text_encoder=True)}
     for part, source in (("vae", model.vae), ("text_encoder", model.text_encoder)):
         if source is not None:
             digests[part] = digest_of(locate(source, model.config), (part,))
@@ -72,7 +80,7 @@ def check_arms(study: Study) -> None:
 
     Weights are not loaded: what they are is read from configurations.
     """
-    main = locate(study.model.main, study.model.config)
+    main = main_checkpoint(study.model)
     _check_what_unets_have(study, main)
     for name, arm in study.arms.items():
         if _starts_from_reference(arm):
@@ -88,6 +96,7 @@ def check_arms(study: Study) -> None:
         if "num_hidden_layers" in settings:  # else transformers' own default
             check_clip_skip(study.text.clip_skip, int(settings["num_hidden_layers"]), main.family.layers_left_out)
     _check_layers(study, main)
+    guide_lora(study)
 
 
 def _check_what_unets_have(study: Study, main: Checkpoint) -> None:
@@ -140,20 +149,41 @@ def _check_layers(study: Study, main: Checkpoint) -> None:
 
 
 def _check_blocks(asked: Mapping[str, tuple[Checkpoint, tuple[str, ...]]]) -> None:
-    # Their import takes ten seconds, which studies without such arms do not wait for.
-    from accelerate import init_empty_weights
-    from diffusers import UNet2DConditionModel
-
+    # Its import takes ten seconds, which studies without such arms do not wait for.
     from pipeline.networks.perturbation import transformer_blocks
 
     for key, (checkpoint, layers) in asked.items():
         try:
-            with init_empty_weights():
-                unet = UNet2DConditionModel.from_config(checkpoint.settings("unet"))
-        except Exception as error:  # diffusers raises many kinds for a configuration that describes no UNet
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{checkpoint.config}/unet/config.json describes no UNet ({reason})") from None
-        try:
-            transformer_blocks(unet, layers)
+            transformer_blocks(_described_unet(checkpoint), layers)
         except InputError as error:
             raise InputError(f"{key}: {error}") from None
+
+
+def _described_unet(checkpoint: Checkpoint) -> Any:
+    """The UNet that a configuration describes, without storage for its weights. Raises InputError."""
+    from accelerate import init_empty_weights
+    from diffusers import UNet2DConditionModel
+
+    try:
+        with init_empty_weights():
+            return UNet2DConditionModel.from_config(checkpoint.settings("unet"))
+    except Exception as error:  # diffusers raises many kinds for a configuration that describes no UNet
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{checkpoint.config}/unet/config.json describes no UNet ({reason})") from None
+
+
+def guide_lora(study: Study) -> str | None:
+    """What a guide's LoRA changes, in words; None where no arm uses one. Raises InputError where it does not fit."""
+    how = study.model.weaken
+    if not isinstance(how, Lora) or not any(
+        prediction.network == "guide" for arm in study.arms.values() for prediction in guidance_of(arm).predictions()
+    ):
+        return None
+    from pipeline.networks.lora import read_lora
+
+    guide = locate(study.model.guide, study.model.config)
+    content = read_lora(Path(how.file), _described_unet(guide))
+    said = f"model.weaken.file {how.file} changes layers of the guide's UNet: {len(content.layers)}"
+    if content.texts:
+        said += f"; left out are layers of text encoders: {content.texts} (a guide reads the main network's texts)"
+    return said

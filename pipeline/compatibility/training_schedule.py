@@ -30,6 +30,8 @@ SCHEDULERS = (
     "DPMSolverSDEScheduler",
     "UniPCMultistepScheduler",
 )
+# Of networks that were trained along rectified flow.
+FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler",)
 # By the betas that each is computed from; every solver's scheduler knows these three.
 _BETA_SCHEDULES = {
     "linear": ("beta_start", "beta_end"),
@@ -52,17 +54,20 @@ def check_training_schedule(key: str, checkpoint: Checkpoint) -> None:
     """
     path = checkpoint.family.path
     schedule = checkpoint.schedule
-    if path is not VARIANCE_PRESERVING or not (checkpoint.config / _FILE).is_file():
+    if not (checkpoint.config / _FILE).is_file():
         return
     where = f"{key}: {checkpoint.config / _FILE}"
     name = schedule.get("_class_name")
-    if name not in SCHEDULERS:
+    known = SCHEDULERS if path is VARIANCE_PRESERVING else FLOW_SCHEDULERS
+    if name not in known:
         said = (
             "does not name its class (_class_name)"
             if name is None
             else f"describes {_shown(name)}, which is not a supported noise schedule"
         )
-        raise InputError(f"{where} {said}; take a checkpoint with one of {', '.join(SCHEDULERS)}")
+        raise InputError(f"{where} {said}; take a checkpoint with one of {', '.join(known)}")
+    if path is not VARIANCE_PRESERVING:
+        return
     for other, usual in _OTHER_SCHEDULES.items():
         if other in schedule and schedule[other] not in usual:
             raise InputError(

@@ -16,7 +16,8 @@ from pipeline.errors import InputError
 from pipeline.generation.arm_guidance import guidance_of
 from pipeline.generation.arm_texts import arm_negatives, arm_prompts, study_prompts, unrelated_prompts
 from pipeline.guidance.algebra import Text
-from pipeline.networks.checkpoints import check_fit, check_schedules, locate
+from pipeline.networks.checkpoints import Checkpoint, check_fit, check_schedules, locate
+from pipeline.networks.identification import check_main
 from pipeline.networks.weight_files import digest_of, lora_digest, network_digest
 from pipeline.storage.files import fingerprint
 from pipeline.storage.shards import read_table, set_fingerprint, shard_paths
@@ -168,7 +169,7 @@ def common_inputs(study: Study, arm_name: str, device: str, machine: str | None 
     guidance = guidance_of(arm)
     model = study.model
     with_guide = "guide" in {prediction.network for prediction in guidance.predictions()}
-    main = locate(model.main, model.config)
+    main = main_checkpoint(model)
     replaced = {part: locate(source, model.config) for part, source in replaced_parts(model).items()}
     if arm.canvas is not None:
         check_canvas(arm_name, arm.canvas, main.factor)
@@ -198,6 +199,19 @@ def common_inputs(study: Study, arm_name: str, device: str, machine: str | None 
         if isinstance(how, Lora):
             common["guide_lora"] = lora_digest(how)
     return common
+
+
+def main_checkpoint(model: Model) -> Checkpoint:
+    """Where the main network lies. Raises InputError where it is missing, or a file that lacks a part of it."""
+    path = Path(model.main)
+    if path.suffix == ".safetensors" and path.is_file():
+        needed: tuple[str, ...] = ("unet", "text_encoder", "vae")
+        if model.config is not None:
+            config = locate(model.config)
+            latents = ("vae",) if config.settings("vae") is not None else ()
+            needed = (config.family.network, *config.family.text_parts, *latents)
+        check_main(path, needed, replaced_parts(model))
+    return locate(model.main, model.config)
 
 
 def replaced_parts(model: Model) -> dict[str, str]:

@@ -16,13 +16,12 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from pipeline.errors import InputError
 from pipeline.networks.families import Family, labelled_family, patch_side, unlabelled_family
+from pipeline.networks.identification import check_base, check_file, check_folder
 from pipeline.networks.noise_path import VARIANCE_PRESERVING
+from pipeline.networks.weight_places import PATTERNS, fetching, quoted
 from pipeline.study.model import HUB, HUB_SOURCE
 from pipeline.study.sampler import Sampler
 from pipeline.study.solvers import SOLVERS
-
-# What a stage reads of a repository; the pickles and the other frameworks' weights beside it stay where they are.
-PATTERNS = ("*.json", "*.txt", "*.safetensors")
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,9 @@ class Checkpoint:
         try:
             content = json.loads(path.read_text("utf-8"))
         except ValueError as error:
-            raise InputError(f"{path} is no JSON ({error}); fetch it again") from None
+            raise InputError(f"{path} is no JSON ({error}); {fetching(path)}") from None
         if not isinstance(content, dict):
-            raise InputError(f"{path} holds no mapping; fetch it again")
+            raise InputError(f"{path} holds no mapping; {fetching(path)}")
         return content
 
     @property
@@ -70,10 +69,14 @@ class Checkpoint:
     @property
     def family(self) -> Family:
         """The family of its networks. Raises InputError that names a pipeline which is of none."""
-        pipeline = self.index.get("_class_name")
+        pipeline, network = self.index.get("_class_name"), self.settings("unet")
+        check_base(network or {}, self.index, self.config)
         if pipeline is not None:
             return labelled_family(str(pipeline), self.config)
-        return unlabelled_family(self.settings, self.settings("vae") is not None)
+        family = unlabelled_family(self.settings, self.settings("vae") is not None)
+        if self.settings(family.network) is None:
+            check_folder(self.config)
+        return family
 
     @property
     def factor(self) -> int:
@@ -140,6 +143,8 @@ def locate(source: str, config: str | None = None) -> Checkpoint:
         return Checkpoint(folder, folder)
     path = Path(source)
     if path.suffix == ".safetensors":
+        if path.is_file():
+            check_file(path)
         if config is None:
             raise InputError(
                 f"{source} is a single file, which has no configurations and no tokenizer; set model.config to a "
@@ -150,10 +155,7 @@ def locate(source: str, config: str | None = None) -> Checkpoint:
             raise InputError(f"weights {source} are missing; put the file there (docs/checkpoints.md says where from)")
         return Checkpoint(path, locate(config).path)
     if not path.is_dir():
-        raise InputError(
-            f"model folder {source} is missing; `make train` makes the embedded ones; others are fetched with "
-            f"hf download <owner>/<name> --include {_quoted(PATTERNS)} --local-dir {source} (docs/checkpoints.md)"
-        )
+        raise InputError(f"model folder {source} is missing; {fetching(path)}")
     return Checkpoint(path, path)
 
 
@@ -169,12 +171,8 @@ def _in_cache(source: str) -> Path:
         what = f"{repository} at revision {revision}" if revision else repository
         raise InputError(
             f"{what} is not in the Hugging Face cache; fetch it with: "
-            f"hf download {repository}{at} --include {_quoted(PATTERNS)}"
+            f"hf download {repository}{at} --include {quoted(PATTERNS)}"
         ) from None
-
-
-def _quoted(patterns: tuple[str, ...]) -> str:
-    return " ".join(f"'{pattern}'" for pattern in patterns)
 
 
 _SPACE = "space of the samples"

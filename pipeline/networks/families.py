@@ -115,6 +115,11 @@ def _of_pixels(network: Mapping[str, Any], has_autoencoder: bool) -> bool:
     return patches and not has_autoencoder and not _has_sizes(network)
 
 
+def _sd3_of_pixels(network: Mapping[str, Any]) -> bool:
+    # SD3's own latents have 16 channels, diffusers' value where the configuration leaves it out.
+    return network.get("_class_name") == "SD3Transformer2DModel" and network.get("in_channels", 16) == 3
+
+
 SD = Family(
     name="sd",
     pipelines=("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"),
@@ -143,7 +148,7 @@ PIXEL = Family(name="pixel", pipelines=(), unlabelled=_of_pixels, additions=(Non
 PIXEL_FLOW = Family(
     name="pixel_flow",
     pipelines=(),
-    unlabelled=lambda network, has: network.get("_class_name") == "SD3Transformer2DModel" and not has,
+    unlabelled=lambda network, _: _sd3_of_pixels(network),
     texts=(TextPart("text_encoder", pooled="end"),),
     network="transformer",
     shared={
@@ -155,14 +160,48 @@ PIXEL_FLOW = Family(
     loader="pipeline.networks.pixel_transformer:load_network",
 )
 
+# Families that are not supported, by the beginnings of their classes' names.
+_OTHERS = {
+    "StableDiffusion3": "Stable Diffusion 3",
+    "SD3": "Stable Diffusion 3",
+    "Flux2": "FLUX.2",
+    "Flux": "FLUX.1",
+    "PixArt": "PixArt",
+    "Hunyuan": "Hunyuan",
+    "Lumina": "Lumina",
+    "Sana": "SANA",
+    "AuraFlow": "AuraFlow",
+    "QwenImage": "Qwen-Image",
+    "ZImage": "Z-Image",
+    "Chroma": "Chroma",
+    "HiDream": "HiDream",
+    "Kandinsky": "Kandinsky",
+    "Kolors": "Kolors",
+    "StableCascade": "Stable Cascade",
+    "Wuerstchen": "Wuerstchen",
+    "IF": "DeepFloyd IF",
+    "CogView": "CogView",
+    "Wan": "Wan",
+    "LTX": "LTX-Video",
+    "StableVideoDiffusion": "Stable Video Diffusion",
+}
+
 FAMILIES: dict[str, Family] = {family.name: family for family in (SD, SDXL, PIXEL_FLOW, PIXEL)}
 
 
 def labelled_family(pipeline: str, place: object) -> Family:
-    """The family that answers to a class of model_index.json. Raises InputError that names it and those known."""
+    """The family that answers to a class of model_index.json. Raises InputError that names it and those known.
+
+    Classes of networks that belong to one of the other families are named by it as well.
+    """
     for family in FAMILIES.values():
         if pipeline in family.pipelines:
             return family
+    other = next((name for start, name in _OTHERS.items() if pipeline.startswith(start)), None)
+    if other is not None:
+        raise InputError(
+            f"{place} is {other} ({pipeline}), which is not supported; supported families: {known_families()}"
+        )
     raise InputError(f"{place} is a {pipeline}, of no known family; known families: {known_families()}")
 
 

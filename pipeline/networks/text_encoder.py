@@ -22,6 +22,7 @@ from pipeline.networks.checkpoints import Checkpoint
 from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.families import TextPart
 from pipeline.networks.weight_files import check_complete, check_files, weights_variant
+from pipeline.networks.weight_places import fetching
 from pipeline.prompting.chunks import Chunk, WeightedToken, cut
 from pipeline.prompting.emphasis import parse
 from pipeline.prompting.text_settings import TextSettings, check_clip_skip
@@ -211,7 +212,7 @@ def load_text_encoder(
         if is_out_of_memory(error):
             raise
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{checkpoint.path} cannot be loaded ({reason}); fetch or train it anew") from None
+        raise InputError(f"{checkpoint.path} cannot be loaded ({reason}); {fetching(checkpoint.path)}") from None
     # SDXL's pipelines read this from model_index.json; where there is none (single files), SDXL's own value counts.
     zero_empty = family.zero_empty and bool(checkpoint.index.get("force_zeros_for_empty_prompt", True))
     return TextEncoder(towers, settings or TextSettings(), zero_empty, family.penultimate)

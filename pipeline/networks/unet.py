@@ -29,6 +29,7 @@ from pipeline.networks.perturbation import perturbed
 from pipeline.networks.text_free import TextFreeLayers
 from pipeline.networks.weaken import weaken
 from pipeline.networks.weight_files import check_complete, check_files, weights_variant
+from pipeline.networks.weight_places import fetching
 from pipeline.study.loading import Loading
 from pipeline.study.sampler import Canvas
 from pipeline.study.weaken import DropLayers, Dropout, Lora, LowBits, WeightNoise
@@ -259,7 +260,9 @@ def load_network(
     except Exception as error:  # diffusers and safetensors raise many kinds for a damaged folder
         if is_out_of_memory(error):
             raise
-        raise InputError(f"{checkpoint.path} cannot be loaded ({_one_line(error)}); fetch or train it anew") from None
+        raise InputError(
+            f"{checkpoint.path} cannot be loaded ({_one_line(error)}); {fetching(checkpoint.path)}"
+        ) from None
     if how is not None:
         weaken(unet, how)  # before its weights are moved away and its operations fused
     if loading.attention_slicing:
@@ -301,7 +304,7 @@ def _part(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> A
         except NotImplementedError:  # torch, of parameters that the file did not fill ("cannot copy out of meta")
             raise InputError(
                 f"{checkpoint.path} lacks some of the weights of the {part} that {checkpoint.config} describes; "
-                "fetch it again, or name the configuration of its own kind in model.config"
+                "name the configuration of its own kind in model.config, or download the file again"
             ) from None
     network, found = kind.from_pretrained(
         checkpoint.path / part,

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
-from safetensors import safe_open
 
-from pipeline.errors import InputError
+from pipeline.networks.lora import fuse
 from pipeline.networks.perturbation import skip_for_good
 from pipeline.study.weaken import DropLayers, Dropout, Lora, LowBits, WeightNoise
 
@@ -39,32 +38,9 @@ def weaken(unet: UNet2DConditionModel, how: WeightNoise | Dropout | DropLayers |
             step = weight.abs().amax(axes, keepdim=True).clamp(min=1e-12) / (2 ** (how.bits - 1) - 1)
             weight.copy_((weight / step).round() * step)
     else:
-        _fuse_lora(unet, how)
+        fuse(unet, Path(how.file), how.scale)
 
 
 def _matrices(unet: UNet2DConditionModel) -> list[tuple[str, torch.Tensor]]:
     kinds = (torch.nn.Linear, torch.nn.Conv2d)
     return [(name, module.weight) for name, module in unet.named_modules() if isinstance(module, kinds)]
-
-
-def _fuse_lora(unet: UNet2DConditionModel, lora: Lora) -> None:
-    path = Path(lora.file)
-    before = [parameter.clone() for parameter in unet.parameters()]
-    try:
-        unet.load_lora_adapter(
-            str(path.parent), weight_name=path.name, adapter_name="guide", use_safetensors=True, prefix=_prefix(path)
-        )
-        unet.fuse_lora(lora_scale=lora.scale, adapter_names=["guide"])
-        unet.unload_lora()
-    except Exception as error:  # diffusers, peft and safetensors raise many kinds for a file that does not fit
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"model.weaken.file {path} is no LoRA for this network ({reason})") from None
-    after = unet.parameters()
-    if lora.scale and all(torch.equal(old, new) for old, new in zip(before, after, strict=True)):
-        raise InputError(f"model.weaken.file {path} changes no weight of this network; it is a LoRA of another one")
-
-
-def _prefix(path: Path) -> str | None:
-    """Pipelines save the UNet's part of a LoRA under "unet.", a UNet alone without a prefix."""
-    with safe_open(path, "pt") as file:
-        return "unet" if any(key.startswith("unet.") for key in file.keys()) else None  # noqa: SIM118

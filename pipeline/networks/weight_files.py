@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,64 +11,140 @@ from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import InputError
 from pipeline.networks.checkpoints import Checkpoint
+from pipeline.networks.weight_places import fetching
 from pipeline.storage.digest_memory import remembered_sha256
 from pipeline.storage.files import file_digest
 from pipeline.study.weaken import Lora
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_STEMS = dict.fromkeys(("unet", "transformer", "vae"), "diffusion_pytorch_model")
+_DIFFUSERS = "diffusion_pytorch_model"
+_STEMS = dict.fromkeys(("unet", "transformer", "vae"), _DIFFUSERS)
+# Which variant is taken where several are there.
+_FIRST = (None, "fp16")
+# A file, a list of pieces, a piece.
+_NAMES = (
+    r"{stem}(?:\.(\w+))?\.safetensors",
+    r"{stem}\.safetensors\.index(?:\.(\w+))?\.json",
+    r"{stem}(?:\.(\w+))?-\d{{5}}-of-\d{{5}}(?:\.(\w+))?\.safetensors",
+)
 # What is beside a vocabulary: the tokens of padding and marks, the length of a text.
 _TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
 def weights_variant(folder: Path, part: str) -> str | None:
-    """None for a part's plain weights, "fp16" where only those are there (diffusers' file names). Raises InputError."""
-    stem = _STEMS.get(part, "model")
-    for variant in (None, "fp16"):
-        if _whole(folder, part, variant).is_file() or _index(folder, part, variant).is_file():
-            return variant
-    place = folder / part
+    """None for a part's plain weights, or the variant that is there (fp16, bf16 ...), by its name in the files' names.
+
+    Plain weights come first, then fp16; a list of pieces that are not there, which `hf download` leaves when it was
+    asked for another variant, does not count beside a whole one. Raises InputError.
+    """
+    place, stem = folder / part, _stem(part)
+    found = _variants(place, stem)
+    whole = [variant for variant in found if not _lacking(place, stem, variant)]
+    if whole:
+        others = [variant for variant in whole if variant not in _FIRST]
+        if len(others) == len(whole) > 1:
+            raise InputError(
+                f"{place} holds the variants {', '.join(map(str, others))} and none without a name; "
+                f"keep the one to draw with as {stem}.safetensors"
+            )
+        return whole[0]
+    if found:
+        raise InputError(_lacking(place, stem, found[0]))
     pickles = sorted(p.name for p in place.glob("*") if p.suffix in _PICKLES) if place.is_dir() else []
     if pickles:
         raise InputError(
             f"{place} holds {pickles[0]}, a pickle, which can run code when it is read; "
             f"convert it to safetensors as {stem}.safetensors"
         )
-    raise InputError(
-        f"weights {place / stem}.safetensors are missing; `make train` makes the embedded ones, "
-        "docs/checkpoints.md names the commands that fetch others"
-    )
+    raise InputError(f"weights {place / stem}.safetensors are missing; {fetching(place)}")
+
+
+def _stem(part: str) -> str:
+    return _STEMS.get(part, "model")
 
 
 def _dotted(variant: str | None) -> str:
     return f".{variant}" if variant else ""
 
 
-def _whole(folder: Path, part: str, variant: str | None) -> Path:
-    return folder / part / f"{_STEMS.get(part, 'model')}{_dotted(variant)}.safetensors"
+def _whole(place: Path, stem: str, variant: str | None) -> Path:
+    return place / f"{stem}{_dotted(variant)}.safetensors"
 
 
-def _index(folder: Path, part: str, variant: str | None) -> Path:
-    return folder / part / f"{_STEMS.get(part, 'model')}.safetensors.index{_dotted(variant)}.json"
+def _index(place: Path, stem: str, variant: str | None) -> Path:
+    return place / f"{stem}.safetensors.index{_dotted(variant)}.json"
 
 
-def _weights(folder: Path, part: str) -> list[Path]:
-    """The files of a part's weights: one, or the list of pieces and the pieces. Raises InputError."""
-    variant = weights_variant(folder, part)
-    path, index = _whole(folder, part, variant), _index(folder, part, variant)
-    if path.is_file():
-        return [path]
+def _variants(place: Path, stem: str) -> list[str | None]:
+    """The variants of which a file, a list of pieces or a piece is there; those that come first are first."""
+    found = set()
+    for path in place.glob(f"{stem}*"):
+        for pattern in _NAMES:
+            if match := re.fullmatch(pattern.format(stem=stem), path.name):
+                found.add(next((group for group in match.groups() if group), None))
+    return sorted(found, key=lambda v: (_FIRST.index(v) if v in _FIRST else len(_FIRST), v or ""))
+
+
+def _in_one(place: Path, stem: str, variant: str | None) -> bool:
+    # Where both are there, diffusers loads the pieces and transformers the one file.
+    whole, index = _whole(place, stem, variant).is_file(), _index(place, stem, variant).is_file()
+    return whole and not (index and stem == _DIFFUSERS)
+
+
+def _lacking(place: Path, stem: str, variant: str | None) -> str:
+    """What of a variant's files is missing, as a sentence; empty where all are there."""
+    if _in_one(place, stem, variant):
+        return ""
+    index = _index(place, stem, variant)
+    if not index.is_file():
+        return f"{index} is missing, the list of the pieces beside it; {fetching(index)}"
     try:
-        pieces = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        if not pieces or any(Path(name).name != name or Path(name).suffix != ".safetensors" for name in pieces):
+        pieces = _pieces(index)
+    except InputError as error:
+        return str(error)
+    missing = [name for name in pieces if not (place / name).is_file()]
+    if not missing:
+        return ""
+    more = f" ({len(missing)} are missing)" if len(missing) > 1 else ""
+    return f"{place / missing[0]} is missing, one of {len(pieces)} pieces{more}; {fetching(index)}"
+
+
+def _pieces(index: Path) -> dict[str, list[str]]:
+    """The names of the tensors of every piece by its file's name, as a list of pieces has them. Raises InputError."""
+    found: dict[str, list[str]] = {}
+    try:
+        for tensor, name in json.loads(index.read_text("utf-8"))["weight_map"].items():
+            if Path(name).name != name or Path(name).suffix != ".safetensors":
+                raise ValueError("weight_map must name .safetensors files beside it")
+            found.setdefault(name, []).append(tensor)
+        if not found:
             raise ValueError("weight_map must name .safetensors files beside it")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{index} is no list of the pieces of a checkpoint ({reason}); fetch it again") from None
-    for name in pieces:
-        if not (index.parent / name).is_file():
-            raise InputError(f"{index.parent / name} is missing, one of {len(pieces)} pieces; fetch it again")
-    return [index, *(index.parent / name for name in pieces)]
+        raise InputError(f"{index} is no list of the pieces of a checkpoint ({reason}); {fetching(index)}") from None
+    return dict(sorted(found.items()))
+
+
+def _weights(folder: Path, part: str) -> list[Path]:
+    """The files of a part's weights, all of them whole: one, or the list of pieces and the pieces.
+
+    Raises InputError.
+    """
+    variant = weights_variant(folder, part)
+    place, stem = folder / part, _stem(part)
+    if _in_one(place, stem, variant):
+        path = _whole(place, stem, variant)
+        _tensors(path)
+        return [path]
+    index = _index(place, stem, variant)
+    pieces = _pieces(index)
+    for name, listed in pieces.items():
+        lacking = sorted(set(listed) - _tensors(place / name))
+        if lacking:
+            raise InputError(
+                f"{place / name} lacks {lacking[0]}, which {index.name} lists in it; {fetching(place / name)}"
+            )
+    return [index, *(place / name for name in pieces)]
 
 
 def check_files(checkpoint: Checkpoint, parts: tuple[str, ...]) -> list[Path]:
@@ -78,15 +155,10 @@ def check_files(checkpoint: Checkpoint, parts: tuple[str, ...]) -> list[Path]:
     Raises InputError that names what is missing, before anything is loaded.
     """
     if checkpoint.is_file:
-        _check_whole(checkpoint.path)
+        _tensors(checkpoint.path)
         paths = [checkpoint.path]
     else:
-        paths = []
-        for part in parts:
-            for path in _weights(checkpoint.path, part):
-                if path.suffix == ".safetensors":
-                    _check_whole(path)
-                paths.append(path)
+        paths = [path for part in parts for path in _weights(checkpoint.path, part)]
     for part in parts:
         paths.append(_needed(checkpoint, f"{part}/config.json"))
         if part in ("unet", "transformer"):
@@ -121,14 +193,17 @@ def _tokenizer(checkpoint: Checkpoint, part: str) -> list[Path]:
     )
 
 
-def _check_whole(path: Path) -> None:
-    # Reads the header alone, which says how long the file has to be.
+def _tensors(path: Path) -> set[str]:
+    """The names of a file's tensors, from its header, which also says how long the file has to be.
+
+    Raises InputError.
+    """
     try:
-        with safe_open(path, framework="pt"):
-            pass
+        with safe_open(path, framework="pt") as file:
+            return set(file.keys())
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} cannot be loaded ({reason}); fetch it again or train it anew") from None
+        raise InputError(f"{path} cannot be loaded ({reason}); {fetching(path)}") from None
 
 
 def check_complete(network: torch.nn.Module, missing: Iterable[str], place: Path) -> None:
@@ -142,7 +217,7 @@ def check_complete(network: torch.nn.Module, missing: Iterable[str], place: Path
     if lacking:
         raise InputError(
             f"{place} lacks {len(lacking)} of the {len(parameters)} weights of {type(network).__name__} "
-            f"({lacking[0]} is the first); fetch it again, or the configuration beside it is of another network"
+            f"({lacking[0]} is the first): the configuration beside it is of another network, or {fetching(place)}"
         )
 
 

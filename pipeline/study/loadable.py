@@ -6,10 +6,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from pipeline.layout import EMBEDDED
+
 # The place that a study names is the one file itself, and no folder of files.
 THE_FILE_ITSELF = ("",)
-# How to get what is in the repository, and has no name on the Hub.
-_EMBEDDED = "make train"
+# How to get what is in models/tinybooru, which has no name on the Hub, and what else has none.
+_TRAIN, _UNNAMED = "make train", "<owner>/<name>"
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,9 @@ class Loadable:
 
     def command(self, place: str | Path, hub: str = "") -> str:
         """The command that gets the files to a place."""
-        if "{hub}" in self.fetch and not hub:
-            return _EMBEDDED
-        return self.fetch.format(place=place, parent=Path(place).parent, hub=hub)
+        if "{hub}" in self.fetch and not hub and Path(place).is_relative_to(EMBEDDED):
+            return _TRAIN
+        return self.fetch.format(place=place, parent=Path(place).parent, hub=hub or _UNNAMED)
 
     def faults(self, place: str | Path, hub: str = "") -> dict[Path, str]:
         """The files at a place, each with what is said where it is missing."""

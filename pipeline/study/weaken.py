@@ -40,7 +40,7 @@ class LowBits(Settings):
 
 
 class Lora(Settings):
-    """The network at `model.guide` with a LoRA file (safetensors, diffusers' or Kohya's layout) at `scale`."""
+    """The network at `model.guide` with a LoRA file at `scale`; docs/compatibility.md lists the layouts."""
 
     name: Literal["lora"]
     file: str

@@ -11,7 +11,13 @@ UNSAFE_ARGUMENTS = {"trust_remote_code", "allow_pickle", "allow_dangerous_deseri
 # reads tensors alone, and a test gives it a pickle that would run code (test_preference.py).
 CONVERTERS = {"eval/features/efficientnet.py", "eval/scorers/preference.py", "eval/scorers/aesthetic.py"}
 # What `from_pretrained` reads for these is text: settings and vocabularies.
-WITHOUT_WEIGHTS = ("BertTokenizerFast", "CLIPProcessor", "CLIPTokenizer", "DDPMScheduler")
+WITHOUT_WEIGHTS = (
+    "BertTokenizerFast",
+    "CLIPProcessor",
+    "CLIPTokenizer",
+    "DDPMScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+)
 
 
 def calls() -> Iterator[tuple[str, ast.Call]]:

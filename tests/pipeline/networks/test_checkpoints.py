@@ -385,12 +385,10 @@ def test_a_single_file_that_cannot_be_drawn_with_is_named(checkpoint_params, pip
     assert "weights broken.safetensors are missing" in refused(
         checkpoint_params, "sd", "cfg", main="broken.safetensors", config="sd"
     )
-    save_file(original_vae(pipelines_folder / "sd"), path, {"format": "pt"})
+    save_single_file(pipelines_folder / "sd", path)
     said = refused(checkpoint_params, "sd", "cfg", main="broken.safetensors")
     assert "broken.safetensors is a single file, which has no configurations and no tokenizer; set model.config" in said
     assert "hf download" in said
-    said = refused(checkpoint_params, "sd", "cfg", main="broken.safetensors", config="sd")
-    assert "broken.safetensors cannot be loaded" in said, "an autoencoder is no whole pipeline"
     path.write_bytes(path.read_bytes()[:-100])
     said = refused(checkpoint_params, "sd", "cfg", main="broken.safetensors", config="sd")
     assert "broken.safetensors cannot be loaded" in said

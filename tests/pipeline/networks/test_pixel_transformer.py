@@ -1,5 +1,6 @@
 """The embedded networks' second family: transformers that predict a velocity on pixels."""
 
+import json
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from safetensors.torch import load, save
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from pipeline.compatibility.networks import check_networks
 from pipeline.errors import InputError
 from pipeline.generation.arm_generator import ArmGenerator
 from pipeline.guidance.algebra import Perturbation
@@ -210,6 +212,15 @@ def test_solvers_of_the_other_path_and_foreign_levels_are_refused(flow: Path, pa
         sampler = study.sampler.model_copy(update=change)
         with pytest.raises(InputError, match=said):
             check_arms(study.model_copy(update={"sampler": sampler}))
+
+
+@pytest.mark.parametrize("change", [{"_class_name": "DDPMScheduler"}, {"_class_name": None}])
+def test_a_schedule_of_another_path_is_refused(flow: Path, params: dict[str, Any], change: dict[str, Any]) -> None:
+    file = Path("main/scheduler/scheduler_config.json")
+    content = {key: value for key, value in (json.loads(file.read_text()) | change).items() if value is not None}
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"take a checkpoint with one of FlowMatchEulerDiscreteScheduler$"):
+        check_networks(study_of(params), ["arm"])
 
 
 def test_damaged_and_incomplete_weights_are_named(flow: Path) -> None:

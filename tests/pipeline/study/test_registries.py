@@ -63,7 +63,8 @@ def test_files_and_commands_follow_the_place() -> None:
     folder = Loadable("m:f", "", ("a", "b"), "get {hub} {place} {parent}")
     assert folder.paths("x/y") == (Path("x/y/a"), Path("x/y/b"))
     assert folder.faults("x/y", "who/what")[Path("x/y/a")] == "x/y/a is missing; get it with `get who/what x/y x`"
-    assert folder.command("x/y") == "make train"
+    assert folder.command("models/tinybooru/y") == "make train"
+    assert folder.command("x/y") == "get <owner>/<name> x/y x"
     assert Loadable("m:f", "", THE_FILE_ITSELF).paths("x/y") == (Path("x/y"),)
     assert Loadable("m:f", "").faults("") == {}
 

@@ -1,0 +1,158 @@
+"""What a file or folder is that cannot be drawn with: a LoRA, a refiner, a part alone, a network of another family.
+
+Names of tensors and classes of configurations say it, before anything is loaded.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from pipeline.errors import InputError
+from pipeline.networks.families import known_families, labelled_family
+
+_LORA = re.compile(r"(^|[._])(lora|lokr|hada|oft)_|[._]lora\.|\.dora_scale$")
+_CONTROL = re.compile(r"^control_model\.|controlnet_|input_hint_block|^image_proj\.|^ip_adapter\.")
+_EMBEDDING = {"emb_params", "clip_l", "clip_g"}
+_PIECE = re.compile(r"-(\d{5})-of-(\d{5})\.")
+# Tensors that only one family has, in the original layout and in diffusers'.
+_OTHERS = {
+    "joint_blocks.": "Stable Diffusion 3",
+    "transformer_blocks.0.attn.add_k_proj.": "Stable Diffusion 3",
+    "double_blocks.": "FLUX",
+    "single_transformer_blocks.": "FLUX",
+    "double_layers.": "AuraFlow",
+    "clip_txt_mapper.": "Stable Cascade",
+    "clip_txt_pooled_mapper.": "Stable Cascade",
+    "adaln_single.": "PixArt",
+    "cap_embedder.": "Lumina",
+    "transformer_blocks.": "a diffusion transformer",
+}
+_ORIGINAL = "model.diffusion_model."
+# The parts of a checkpoint in one file by the beginnings of their tensors' names; alone they have none in common.
+_PARTS = {
+    "unet": (_ORIGINAL, "input_blocks.", "down_blocks."),
+    "text_encoder": ("cond_stage_model.", "conditioner.embedders.", "text_model.", "text_encoders."),
+    "vae": ("first_stage_model.", "decoder.", "vae."),
+}
+_WORDS = {
+    "unet": "a UNet",
+    "text_encoder": "a text encoder",
+    "text_encoder_2": "a second text encoder",
+    "vae": "an autoencoder",
+}
+# The parts that a setting of their name can take from another checkpoint.
+_REPLACEABLE = ("text_encoder", "vae")
+_REFINER = (
+    "SDXL's refiner, which only continues images of SDXL's base model; name the base model, for instance "
+    "hub:stabilityai/stable-diffusion-xl-base-1.0"
+)
+
+
+def check_file(path: Path) -> None:
+    """Raise InputError that says what a file is, where it is no checkpoint of a known family and no part of one."""
+    keys = _keys(path)
+    if any(_LORA.search(key) for key in keys):
+        raise InputError(_lora(path, path))
+    if any(_CONTROL.search(key) for key in keys):
+        raise InputError(f"{path} is a ControlNet or an adapter, which is not supported; name a whole checkpoint")
+    if keys and keys <= _EMBEDDING:
+        raise InputError(f"{path} is an embedding (textual inversion), which is not supported; name a whole checkpoint")
+    if piece := _PIECE.search(path.name):
+        raise InputError(
+            f"{path} is one of {int(piece[2])} pieces of a checkpoint; name the folder of the whole checkpoint, "
+            "which holds the part's folder"
+        )
+    names = {key.removeprefix(_ORIGINAL) for key in keys}
+    for beginning, family in _OTHERS.items():
+        if any(name.startswith(beginning) for name in names):
+            raise InputError(f"{path} is {family}, which is not supported; supported families: {known_families()}")
+    if any(key.startswith("conditioner.embedders.0.model.") for key in keys):
+        raise InputError(f"{path} is {_REFINER}")
+
+
+def check_main(path: Path, needed: Iterable[str], replaced: Collection[str]) -> None:
+    """Raise InputError where a file that is to be the main network lacks one of the parts `needed`, or is none at all.
+
+    `replaced` are the parts that come from other checkpoints.
+    """
+    check_file(path)
+    keys = _keys(path)
+    held = [part for part, starts in _PARTS.items() if any(key.startswith(starts) for key in keys)]
+    with_texts = [*held, "text_encoder_2"] if "text_encoder" in held else held
+    lacking = [part for part in needed if part not in with_texts and part not in replaced]
+    if not held or not lacking:
+        return
+    what = f"{_WORDS[held[0]]} alone" if len(held) == 1 else f"no {_WORDS[lacking[0]].split(maxsplit=1)[1]}"
+    settings = [f"model.{part}" for part in lacking if part in _REPLACEABLE]
+    also = f", or add {' and '.join(settings)}" if len(settings) == len(lacking) else ""
+    raise InputError(f"model.main {path} holds {what}; name a whole checkpoint{also}")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise InputError that says what a folder without unet/ and model_index.json is, where that can be seen."""
+    for part in ("transformer", "prior", "decoder"):
+        name = _class(folder / part)
+        if name is not None:
+            labelled_family(name, folder)
+    own = _class(folder)
+    if own == "UNet2DConditionModel":
+        whole = folder.parent
+        where = whole if (whole / "scheduler").is_dir() else "the one that holds it as unet/, with scheduler/ beside it"
+        raise InputError(f"{folder} is a UNet alone; name the folder of the whole checkpoint: {where}")
+    if own is not None:
+        if "Transformer" in own:
+            labelled_family(own, folder)
+        raise InputError(f"{folder} is one part of a checkpoint alone ({own}); name the folder of the whole checkpoint")
+    files = sorted(folder.glob("*.safetensors"))
+    for file in files:
+        if any(_LORA.search(key) for key in _keys(file)):
+            raise InputError(_lora(folder, file))
+    if files:
+        raise InputError(
+            f"{folder} holds no unet/; a checkpoint in a single file is named itself: {files[0]}, with model.config"
+        )
+
+
+def check_base(network: Mapping[str, Any], index: Mapping[str, Any], place: object) -> None:
+    """Raise InputError for SDXL's refiner, by model_index.json or the configuration of its UNet.
+
+    It reads one text encoder, and five numbers beside its pooled text instead of six.
+    """
+    added = int(network.get("projection_class_embeddings_input_dim") or 0)
+    numbers = 5 * int(network.get("addition_time_embed_dim") or 0)
+    width = network.get("cross_attention_dim")
+    is_told = network.get("addition_embed_type") == "text_time"
+    if index.get("requires_aesthetics_score") or (is_told and isinstance(width, int) and added == width + numbers):
+        raise InputError(f"{place} is {_REFINER}")
+
+
+def _lora(place: Path, file: Path) -> str:
+    return (
+        f"{place} is a LoRA, not a network; name the checkpoint that it was trained on. A guide takes it as "
+        f"model.weaken: {{name: lora, file: {file}}}; for main, merge it into the checkpoint"
+    )
+
+
+def _keys(path: Path) -> set[str]:
+    try:
+        with safe_open(path, "np") as file:
+            return set(file.keys())
+    except (SafetensorError, OSError):  # refused where the weights are looked at
+        return set()
+
+
+def _class(folder: Path) -> str | None:
+    try:
+        content = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(content, dict):
+        return None
+    architectures = content.get("architectures")
+    first: Iterable[object] = architectures if isinstance(architectures, list) else ()
+    name = content.get("_class_name") or next(iter(first), None)
+    return None if name is None else str(name)

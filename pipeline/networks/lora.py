@@ -1,0 +1,278 @@
+"""LoRA files: which layers of a UNet they change, and by how much.
+
+W becomes W + scale * alpha / rank * up @ down, layer by layer (arXiv 2106.09685, section 4.1). Kohya's trainers, PEFT
+and diffusers write one matrix pair under different names; all of them are read here, so that one formula holds for all.
+A file that is trained otherwise (LoHa, LoKr, DoRA ...) is refused by the name of its method.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors import SafetensorError, safe_open
+
+from pipeline.errors import InputError
+
+# The ends of the names of a layer's tensors. Kohya's, PEFT's, diffusers' two older ones, and those of text encoders.
+_ROLES = {
+    ".lora_down.weight": "down",
+    ".lora_up.weight": "up",
+    ".lora_A.weight": "down",
+    ".lora_B.weight": "up",
+    ".lora_A.default.weight": "down",
+    ".lora_B.default.weight": "up",
+    "_lora.down.weight": "down",
+    "_lora.up.weight": "up",
+    ".lora.down.weight": "down",
+    ".lora.up.weight": "up",
+    ".lora_linear_layer.down.weight": "down",
+    ".lora_linear_layer.up.weight": "up",
+    ".alpha": "alpha",
+}
+_TEXTS = ("lora_te_", "lora_te1_", "lora_te2_", "lora_te3_", "text_encoder.", "text_encoder_2.", "text_encoder_3.")
+_NETWORK = ("lora_unet_", "unet.", "model.diffusion_model.", "diffusion_model.")
+# What gives another method away, by its name.
+_METHODS = {
+    r"\.dora_scale$|\.lora_magnitude_vector": "DoRA",
+    r"\.hada_": "LoHa",
+    r"\.lokr_": "LoKr",
+    r"\.oft_|\.boft_": "OFT",
+    r"\.on_input$|\.ia3_l": "IA3",
+    r"\.[ab][12]\.weight$": "GLoRA",
+    r"\.lora_mid\.weight$": "LoRA with a Tucker core (lora_mid)",
+    r"\.diff(_b)?$|\.[wb]_norm$": "full weight differences (diff)",
+    r"\.vera_lambda": "VeRA",
+}
+_SHOWN = 3
+_METADATA = "lora_adapter_metadata"
+# The places of a UNet's layers in the original Stable Diffusion code, which Kohya's trainers keep for SDXL.
+_OUTSIDE_BLOCKS = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_out": "out.2",
+}
+_RESNET = {
+    "conv1": "in_layers.2",
+    "conv2": "out_layers.3",
+    "time_emb_proj": "emb_layers.1",
+    "conv_shortcut": "skip_connection",
+}
+
+
+@dataclass(frozen=True)
+class LoraLayer:
+    """A layer of the network that a file changes: its name, its two tensors in the file, and alpha / rank."""
+
+    module: str
+    down: str
+    up: str
+    factor: float
+
+
+@dataclass(frozen=True)
+class LoraContent:
+    """What a file changes, in the order of its names; `texts` layers of text encoders are left out."""
+
+    layers: tuple[LoraLayer, ...]
+    texts: int
+
+
+@torch.no_grad()
+def fuse(unet: UNet2DConditionModel, path: Path, scale: float) -> None:
+    """Add a LoRA to the weights of `unet` in place. Raises InputError where the file does not fit it."""
+    content = read_lora(path, unet)
+    changed = False
+    with safe_open(path, "pt") as file:
+        for layer in content.layers:
+            weight = unet.get_submodule(layer.module).weight
+            down, up = (file.get_tensor(key).float().flatten(1) for key in (layer.down, layer.up))
+            delta = (up @ down).view(weight.shape).to(weight.device) * (scale * layer.factor)
+            fused = (weight.float() + delta).to(weight.dtype)
+            changed = changed or not torch.equal(fused, weight)
+            weight.copy_(fused)
+    if scale and not changed:
+        raise InputError(
+            f"model.weaken.file {path} changes no weight of this network: its matrices or its alphas are zero, "
+            "or too small for the weights' dtype; name a trained file"
+        )
+
+
+def read_lora(path: Path, unet: UNet2DConditionModel) -> LoraContent:
+    """What a file changes of a network, whose weights need no storage here. Raises InputError that names the file."""
+    try:
+        with safe_open(path, "pt") as file:
+            return _read(path, file, unet)
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"model.weaken.file {path} cannot be loaded ({reason}); download it again") from None
+
+
+def _read(path: Path, file: Any, unet: UNet2DConditionModel) -> LoraContent:
+    where, keys = f"model.weaken.file {path}", sorted(file.keys())
+    _check_method(where, keys)
+    stems: dict[str, dict[str, str]] = {}
+    for key in keys:
+        end = next((end for end in _ROLES if key.endswith(end)), None)
+        if end is None:
+            raise InputError(f"{where} is not a LoRA: it holds {key}; name a file of lora_down and lora_up pairs")
+        stems.setdefault(key.removesuffix(end), {})[_ROLES[end]] = key
+    texts = {stem for stem in stems if stem.startswith(_TEXTS)}
+    ours = {stem: found for stem, found in stems.items() if stem not in texts}
+    if not ours:
+        what = f"changes text encoders alone ({len(texts)} layers)" if texts else "is empty"
+        raise InputError(f"{where} {what}, and a guide reads the main network's texts; name a LoRA that changes a UNet")
+    names = layer_names(unet)
+    modules = {stem: names.get(_flat(stem)) for stem in ours}
+    strange = [stem for stem, module in modules.items() if module is None]
+    if strange:
+        raise InputError(
+            f"{where}: {len(strange)} of its {len(ours)} layers match no layer of the guide's UNet "
+            f"({_listed(strange)}); name a LoRA that was trained for this kind of network"
+        )
+    layers: dict[str, LoraLayer] = {}
+    patterns = _metadata(where, file.metadata() or {})
+    for stem, found in ours.items():
+        module = str(modules[stem])
+        if module in layers:
+            raise InputError(f"{where} changes {module} twice, the second time as {stem}; name a file with one of them")
+        layers[module] = _layer(where, file, stem, found, unet.get_submodule(module), module, patterns)
+    return LoraContent(tuple(layers.values()), len(texts))
+
+
+def _check_method(where: str, keys: list[str]) -> None:
+    for pattern, method in _METHODS.items():
+        found = next((key for key in keys if re.search(pattern, key)), None)
+        if found is not None:
+            raise InputError(
+                f"{where} is trained with {method} ({found}), which is not supported; name a LoRA of lora_down and "
+                "lora_up pairs, or merge the file into a checkpoint and name that as model.guide"
+            )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (" ..." if len(names) > _SHOWN else "")
+
+
+def _flat(stem: str) -> str:
+    """A layer's name in a file as its words, joined alike in all layouts."""
+    prefix = next((prefix for prefix in _NETWORK if stem.startswith(prefix)), "")
+    flat = stem.removeprefix(prefix).replace(".processor.", ".").replace(".", "_")
+    return f"{flat}_0" if flat.endswith("_to_out") else flat
+
+
+def layer_names(unet: UNet2DConditionModel) -> dict[str, str]:
+    """The matrices and convolutions of a UNet by the names that files have for them, dots written as underscores."""
+    kinds = (torch.nn.Linear, torch.nn.Conv2d)
+    modules = [name for name, module in unet.named_modules() if isinstance(module, kinds)]
+    attended = {int(m[1]) for name in modules if (m := re.match(r"up_blocks\.(\d+)\.attentions\.", name))}
+    depth = unet.config.layers_per_block
+    found = {}
+    for name in modules:
+        found[name.replace(".", "_")] = name
+        if isinstance(depth, int):
+            found[original_name(name, depth, attended).replace(".", "_")] = name
+    return found
+
+
+def original_name(name: str, layers: int, attended: set[int]) -> str:
+    """A UNet layer's name in the original code, which numbers the blocks through.
+
+    `layers` is the number of layers of a block, `attended` the blocks on the way up that have attention.
+    """
+    if match := re.fullmatch(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.+)", name):
+        side, block, kind, layer, rest = match.groups()
+        # A block has one place more than layers: on the way up a layer, on the way down the downsampler. 0 is conv_in.
+        number = int(block) * (layers + 1) + int(layer) + (side == "down")
+        place = f"{'input' if side == 'down' else 'output'}_blocks.{number}"
+        return f"{place}.0.{_RESNET.get(rest, rest)}" if kind == "resnets" else f"{place}.1.{rest}"
+    if match := re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)", name):
+        kind, layer, rest = match.groups()
+        if kind == "resnets":
+            return f"middle_block.{2 * int(layer)}.{_RESNET.get(rest, rest)}"
+        return f"middle_block.{2 * int(layer) + 1}.{rest}"
+    if match := re.fullmatch(r"down_blocks\.(\d+)\.downsamplers\.0\.conv", name):
+        return f"input_blocks.{(int(match[1]) + 1) * (layers + 1)}.0.op"
+    if match := re.fullmatch(r"up_blocks\.(\d+)\.upsamplers\.0\.conv", name):
+        last = int(match[1]) * (layers + 1) + layers
+        return f"output_blocks.{last}.{2 if int(match[1]) in attended else 1}.conv"
+    return _OUTSIDE_BLOCKS.get(name, name)
+
+
+def _layer(
+    where: str,
+    file: Any,
+    stem: str,
+    found: Mapping[str, str],
+    target: torch.nn.Module,
+    module: str,
+    patterns: Mapping[str, Any],
+) -> LoraLayer:
+    for role in ("down", "up"):
+        if role not in found:
+            other = next(iter(found.values()))
+            raise InputError(f"{where} holds {other} without its {role} matrix; download the file again")
+    down, up = (tuple(file.get_slice(found[role]).get_shape()) for role in ("down", "up"))
+    weight = target.weight
+    assert isinstance(weight, torch.Tensor)
+    shape = tuple(weight.shape)  # [out, in] or [out, in, height, width]
+    rank = down[0] if down else 0
+    fits = (
+        rank > 0
+        and up[:2] == (shape[0], rank)
+        and math.prod(up[2:]) == 1
+        and math.prod(down[1:]) == math.prod(shape[1:])
+        and (len(down) == len(shape) or math.prod(shape[2:]) == 1)
+    )
+    if not fits:
+        raise InputError(
+            f"{where}: {stem} holds down {_shape(down)} and up {_shape(up)}, which do not fit the layer's weight "
+            f"{_shape(shape)}; name a LoRA that was trained for this kind of network"
+        )
+    if "alpha" not in found:
+        return LoraLayer(module, found["down"], found["up"], _factor(where, patterns, module, rank))
+    alpha = file.get_tensor(found["alpha"]).float()
+    if alpha.numel() != 1 or not math.isfinite(float(alpha.flatten()[0])):
+        raise InputError(f"{where}: {found['alpha']} is not one finite number; download the file again")
+    return LoraLayer(module, found["down"], found["up"], float(alpha.flatten()[0]) / rank)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "()"
+
+
+def _metadata(where: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of PEFT that diffusers writes into a file's header; empty where there are none."""
+    if _METADATA not in metadata:
+        return {}
+    try:
+        content = json.loads(metadata[_METADATA])
+        own = {key.removeprefix("unet."): value for key, value in content.items()}
+        own["lora_alpha"] = float(own["lora_alpha"]) if "lora_alpha" in own else None
+        own["alpha_pattern"] = {  # beginnings of names may be left out, as PEFT reads its patterns
+            re.compile(rf"(.*\.)?({key})"): float(value) for key, value in (own.get("alpha_pattern") or {}).items()
+        }
+    except (ValueError, TypeError, AttributeError, re.error) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{where}: {_METADATA} in its header cannot be read ({reason}); save it again") from None
+    return own
+
+
+def _factor(where: str, patterns: Mapping[str, Any], module: str, rank: int) -> float:
+    """alpha / rank of a layer without an alpha of its own; a file that names none has alpha = rank."""
+    alpha = patterns.get("lora_alpha")
+    for pattern, value in patterns.get("alpha_pattern", {}).items():
+        if pattern.fullmatch(module):
+            alpha = value
+            break
+    if alpha is None:
+        return 1.0
+    return float(alpha) / (math.sqrt(rank) if patterns.get("use_rslora") else rank)
