@@ -3,12 +3,12 @@
 They stand between two comments in README.md and follow from metrics/compare.json by rule.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from docs.written_block import replaced
 from eval.notation import number, quoted
 from eval.report.named_concepts import concept_sentences, names_by_arm
 from pipeline.errors import InputError, run_stage
@@ -19,7 +19,7 @@ from pipeline.study.study import Study, load_study
 
 README = Path("README.md")
 TEMPLATE = Path(__file__).parent / "readme-findings.md.j2"
-BEGIN, END = "<!-- Written by `python -m docs.readme` -->", "<!-- To here -->"
+COMMAND = "python -m docs.readme"
 # The arms whose numbers are shown, and what they are called.
 ARMS = {"cfg": "classifier-free guidance", "negative": "the negative prompt", "autoguidance": "autoguidance"}
 
@@ -138,11 +138,8 @@ def _named(comparison: Comparison, study: Study) -> list[str]:
 
 
 def written(readme: str, block: str) -> str:
-    """The README with the block in its place. Raises InputError where the comments are missing."""
-    pattern = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
-    if len(pattern.findall(readme)) != 1:
-        raise InputError(f"{README} needs the comments {BEGIN} and {END} once each")
-    return pattern.sub(lambda _: f"{BEGIN}\n{block}\n{END}", readme)
+    """The README with the block in its place. Raises InputError where its comments are missing."""
+    return replaced(readme, README, COMMAND, block)
 
 
 def main() -> None:

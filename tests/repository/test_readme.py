@@ -1,4 +1,4 @@
-"""The README's findings are those of the committed run, and follow from its numbers."""
+"""Figures that commands write into pages: those of the committed run, and of the networks in the repository."""
 
 import json
 from typing import Any
@@ -6,8 +6,12 @@ from typing import Any
 import pytest
 from repository_copy import ROOT
 
-from docs.readme import ARMS, BEGIN, END, findings, written
+from docs.prompt_figures import COMMAND as FIGURES
+from docs.prompt_figures import PAGE, study_of
+from docs.readme import ARMS, COMMAND, findings, written
+from docs.written_block import marks
 from pipeline.errors import InputError
+from pipeline.preflight import study_digests
 from pipeline.results.comparison import Comparison, load_comparison
 from pipeline.study.study import Study, load_study
 
@@ -75,7 +79,18 @@ def test_a_study_without_the_arms_of_the_readme_is_refused(study: Study, content
     assert set(ARMS) == {"cfg", "negative", "autoguidance"}
 
 
+BEGIN, END = marks(COMMAND)
+
+
 @pytest.mark.parametrize("readme", ["", f"{BEGIN}\n", f"{BEGIN}\na\n{END}\n{BEGIN}\nb\n{END}"])
 def test_a_readme_without_its_place_for_findings_is_refused(readme: str) -> None:
     with pytest.raises(InputError, match=r"README\.md needs the comments"):
         written(readme, "x")
+
+
+def test_the_figures_about_prompts_are_of_the_networks_in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    begin, end = marks(FIGURES)
+    block = PAGE.read_text("utf-8").partition(begin)[2].partition(end)[0]
+    digests = study_digests(study_of("plain_conditional"))
+    assert f"networks {digests['main']} and {digests['guide']}" in " ".join(block.split())
