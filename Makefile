@@ -86,7 +86,7 @@ chaos: $(READY) $(CONVERTED) ## kill `dvc repro` at 20 random moments (docs/reli
 	$(BIN)/python -m pytest -m slow -s tests/integration/test_chaos.py
 
 fuzz: $(READY) ## 100,000 hostile inputs of each kind; takes half an hour (FUZZ="1000 shards")
-	PYTHONPATH=tests/pipeline nice -n 10 $(BIN)/python tests/fuzz.py $(FUZZ)
+	PYTHONPATH=.:tests:tests/pipeline nice -n 10 $(BIN)/python -P tests/fuzz.py $(FUZZ)
 
 audit: $(READY) ## known vulnerabilities in requirements.lock, if a database answers (AUDIT="...")
 	$(BIN)/python .ci/audit.py $(AUDIT)

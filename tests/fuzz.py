@@ -1,6 +1,7 @@
-"""`make fuzz`: the properties of test_hostile_inputs.py on many inputs: `python tests/fuzz.py [inputs] [property ...]`.
+"""`make fuzz`: the properties of test_hostile_inputs.py and test_hostile_files.py on many inputs.
 
-Inputs are numbered: the same number is the same input. Prints the first inputs that break a property, and ends with 1.
+`make fuzz FUZZ="[inputs] [property ...]"`. Inputs are numbered: the same number is the same input. Prints the first
+inputs that break a property, and ends with 1.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import test_hostile_files as files
 import test_hostile_inputs as properties
 from mutations import random_mutation, random_swap
 
@@ -61,20 +63,43 @@ def shards(chance: random.Random, folder: Path) -> None:
     _body(properties.test_a_shard_of_any_bytes_is_a_table_of_pictures_or_an_error)(folder, content, with_checksum)
 
 
-PROPERTIES = {property.__name__: property for property in (emphasis, labels, shards, configuration, configuration_file)}
+def loras(chance: random.Random, folder: Path) -> None:
+    header = random_mutation(chance, files.HEADERS, files.HEADER_TOKENS)
+    _body(files.test_a_lora_of_any_header_is_read_or_an_input_error)(folder, header)
+
+
+def headers(chance: random.Random, folder: Path) -> None:
+    header = random_mutation(chance, files.HEADERS, files.HEADER_TOKENS)
+    _body(files.test_a_checkpoint_of_any_header_declares_something_or_is_an_input_error)(folder, header)
+
+
+def images(chance: random.Random, _: Path) -> None:
+    content = random_mutation(chance, files.IMAGES, files.IMAGE_TOKENS)
+    _body(files.test_an_image_of_any_bytes_is_rgb_or_an_os_error)(content, chance.random() < 0.5)
+
+
+def answers(chance: random.Random, _: Path) -> None:
+    content = random_mutation(chance, files.ANSWERS, files.ANSWER_TOKENS)
+    _body(files.test_answers_of_any_bytes_are_annotations_or_an_input_error)(content)
+
+
+PROPERTIES = {
+    property.__name__: property
+    for property in (emphasis, labels, shards, configuration, configuration_file, loras, headers, images, answers)
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("inputs", type=int, nargs="?", default=100_000)
-    parser.add_argument("properties", nargs="*", choices=[[], *PROPERTIES], default=list(PROPERTIES))
+    parser.add_argument("properties", nargs="*", choices=[[], *PROPERTIES])
     chosen = parser.parse_args()
     # What blows up ends here and not with the machine; what crashes shows where, and what hangs is stopped.
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     faulthandler.enable()
     signal.signal(signal.SIGPROF, _too_long)
     broken = 0
-    for name in chosen.properties:
+    for name in chosen.properties or PROPERTIES:
         broken += _run(name, chosen.inputs)
     sys.exit(1 if broken else 0)
 
