@@ -20,7 +20,13 @@ _NO_MEMORY = (
 
 
 class InputError(Exception):
-    """Bad input: the message names the key or file, the value seen and the way out, in one line."""
+    """Bad input: the message names the key or file, the value seen and the way out, in one line.
+
+    What it quotes may be anybody's text, so whatever steers a terminal is escaped here, wherever it is shown.
+    """
+
+    def __init__(self, message: str = ""):
+        super().__init__(message if message.isprintable() else printable(message))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

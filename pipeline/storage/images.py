@@ -37,6 +37,8 @@ def open_picture(content: bytes | None, formats: tuple[str, ...] = ("PNG",)) -> 
     # A damaged header; and Pillow's own bound, which is a warning up to 179 million pixels.
     except (*DAMAGED, Image.DecompressionBombError) as error:
         raise _unreadable(error) from None
+    if image.mode == "P" and image.palette is None:
+        raise OSError("its mode is P, and it has no palette")
     width, height = image.size
     if width * height > MOST_PIXELS:
         raise OSError(f"it has {width}x{height} pixels; {MOST_PIXELS} are the most that are read")

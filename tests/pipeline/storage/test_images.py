@@ -53,6 +53,12 @@ def test_every_mode_of_pillow_is_mapped_or_refused_by_name() -> None:
     assert not images._TO_RGB.keys() & images._REFUSED.keys()
 
 
+@pytest.mark.parametrize("read", [decode_picture, decode_photograph])
+def test_a_palette_that_is_missing_is_named(read: Callable[[bytes], Image.Image]) -> None:
+    with pytest.raises(OSError, match="its mode is P, and it has no palette"):
+        read(png(3, 8, 3, b"\0\1\2", transparent=b"\0"))
+
+
 def in_mode(mode: str, rgb: np.ndarray) -> Image.Image:
     """The opaque picture in a mode of several channels."""
     image = Image.fromarray(rgb)
