@@ -27,8 +27,8 @@ FEATURES = Features(
         "concept": Value("string"),
     }
 )
-# What a concept does differs from subject to subject. Directions found on 40 took out 60 % of an exchanged quality tag,
-# on 100 80 %, on 400 88 %.
+# What a concept does differs from subject to subject. Sixteen directions found on 40 took out 72 % of the shift of an
+# exchanged quality tag, on 100 82 %, on 400 88 %.
 SUBJECTS = 160
 # No subject of the training images, and none of the reference set.
 _SPLIT = "validation"
