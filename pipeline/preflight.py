@@ -19,6 +19,7 @@ from pipeline.generation.shard_plan import (
     plan_shards,
     replaced_parts,
 )
+from pipeline.guidance.algebra import Network
 from pipeline.layout import REFERENCE_SET, SETS
 from pipeline.networks.checkpoints import Checkpoint, locate
 from pipeline.networks.weight_files import digest_of, network_digest
@@ -137,13 +138,19 @@ def _check_reference_start(study: Study, name: str) -> None:
 
 def _check_layers(study: Study, main: Checkpoint) -> None:
     asked: dict[str, tuple[Checkpoint, tuple[str, ...]]] = {}
+
+    def network_of(name: Network) -> Checkpoint:
+        return main if name == "main" else locate(study.model.guide, study.model.config_of_guide)
+
     for name, arm in study.arms.items():
         predictions = guidance_of(arm).predictions()
-        if any(prediction.perturbation for prediction in predictions):
-            asked[f"arms.{name}.perturb.layers"] = main, arm.perturb.layers
+        for prediction in predictions:
+            if prediction.perturbation is not None:
+                own = prediction.name in arm.references
+                key = f"arms.{name}.references.{prediction.name}" if own else f"arms.{name}"
+                asked[f"{key}.perturb.layers"] = network_of(prediction.network), prediction.perturbation.layers
         if isinstance(study.model.weaken, DropLayers) and any(p.network == "guide" for p in predictions):
-            guide = locate(study.model.guide, study.model.config_of_guide)
-            asked["model.weaken.layers"] = guide, study.model.weaken.layers
+            asked["model.weaken.layers"] = network_of("guide"), study.model.weaken.layers
     if asked:
         _check_blocks(asked)
 

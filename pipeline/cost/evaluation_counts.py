@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.guidance.algebra import MAIN, Prediction
+from pipeline.guidance.chance import Chance
 from pipeline.guidance.trace import TraceStep
 from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.denoiser import Denoiser
@@ -32,7 +33,7 @@ def prediction_flops(network: Denoiser, prediction: Prediction, like: torch.Tens
     # The counter sees no operation of a compiled network.
     eager = torch.compiler.set_stance("force_eager")
     with _on_meta(network.module), eager, FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        network(x, 1.0, conditioning, damage=prediction.perturbation)
+        network(x, 1.0, conditioning, damage=prediction.perturbation, chance=Chance((0,), 0))
     return int(counter.get_total_flops())
 
 

@@ -70,6 +70,9 @@ class ArmGenerator:
         """
         clock = UsageClock(self.device)
         conditioning = self.model.encode(texts)
+        for text, own in self.arm.texts.items():
+            if text in conditioning and own.degraded is not None:
+                conditioning[text] = self.model.degrade(conditioning, texts, text, own.degraded, seeds)
         main, sampler, canvas = self.networks["main"], self.study.sampler_of(self.arm), self.arm.canvas
         added = main.added_conditions(len(seeds), canvas)
         conditioning = {text: told.adding(added) for text, told in conditioning.items()}

@@ -1,9 +1,13 @@
 """The guidance that an arm's settings stand for, in terms of the algebra (pipeline/guidance/algebra.py)."""
 
+from dataclasses import replace
+from typing import cast
+
 from pipeline.guidance.algebra import (
     CONSTANT,
     EMPTY,
     GUIDE,
+    MAIN,
     NEGATIVE,
     UNRELATED,
     Guidance,
@@ -11,22 +15,29 @@ from pipeline.guidance.algebra import (
     Prediction,
     Term,
 )
-from pipeline.study.arm import Arm, ReferenceName
+from pipeline.guidance.references import Damage, PerturbationKind
+from pipeline.study.arm import Arm
 
 
-def prediction_of(reference: ReferenceName, arm: Arm) -> Prediction:
+def prediction_of(reference: str, arm: Arm) -> Prediction:
     """The prediction that a reference's name stands for in an arm."""
-    plain: dict[ReferenceName, Prediction] = {
-        "empty": EMPTY,
-        "negative": NEGATIVE,
-        "guide": GUIDE,
-        "unrelated": UNRELATED,
-    }
+    plain = {"empty": EMPTY, "negative": NEGATIVE, "guide": GUIDE, "unrelated": UNRELATED}
     if reference in plain:
         return plain[reference]
-    assert reference == "pag" or reference == "seg" or reference == "skip_layers"
-    damage = Perturbation(reference, arm.perturb.layers, arm.perturb.blur if reference == "seg" else None)
+    if reference in arm.texts:
+        return Prediction(reference, "main", reference)
+    if reference in arm.references:
+        own = arm.references[reference]
+        damaged = damage_of(own.perturb) if own.perturb else None
+        return Prediction(reference, own.network, own.text, damaged, own.time, own.noise)
+    kind = cast(PerturbationKind, reference)  # the other short names are kinds of damage
+    damage = Perturbation(kind, arm.perturb.layers, arm.perturb.blur if kind == "seg" else None)
     return Prediction(reference, "main", "prompt", damage)
+
+
+def damage_of(settings: Damage) -> Perturbation:
+    """The damage that a reference's settings describe."""
+    return Perturbation(settings.kind, settings.layers, settings.blur, settings.share)
 
 
 def guidance_of(arm: Arm) -> Guidance:
@@ -34,9 +45,10 @@ def guidance_of(arm: Arm) -> Guidance:
     terms = tuple(
         Term(
             prediction_of(term.reference, arm),
-            1 + term.share * (arm.scale - 1),
+            term.scale + term.share * (arm.scale - 1),
             term.schedule or arm.schedule or CONSTANT,
         )
         for term in arm.all_terms
     )
-    return Guidance(terms, arm.post, tuple(prediction_of(name, arm) for name in arm.probes))
+    main = MAIN if arm.noise is None else replace(MAIN, noise=arm.noise)
+    return Guidance(terms, arm.post, tuple(prediction_of(name, arm) for name in arm.probes), main)

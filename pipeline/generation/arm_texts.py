@@ -40,8 +40,27 @@ def arm_negatives(arm: Arm, prompts: list[str], syntax: Syntax) -> list[str]:
         return prompts
     if arm.negative_preset is None:
         return [arm.negative_prompt or ""] * len(prompts)
-    preset = NEGATIVE_PRESETS[arm.negative_preset]
-    return [write(parse(preset.text, preset.syntax), syntax)] * len(prompts)
+    return [_translated(arm.negative_preset, syntax)] * len(prompts)
+
+
+def named_texts(arm: Arm, prompts: list[str], syntax: Syntax) -> dict[str, list[str]]:
+    """The texts of the arm's own making that its networks read, one a picture each, by name.
+
+    A text of degraded tokens is the prompt itself: what is degraded are its embeddings.
+    """
+    texts = {}
+    for name in sorted(arm.read_texts & set(arm.texts)):
+        own = arm.texts[name]
+        if own.degraded is not None:
+            texts[name] = prompts
+        else:
+            texts[name] = [own.text or "" if own.preset is None else _translated(own.preset, syntax)] * len(prompts)
+    return texts
+
+
+def _translated(preset: str, syntax: Syntax) -> str:
+    own = NEGATIVE_PRESETS[preset]
+    return write(parse(own.text, own.syntax), syntax)
 
 
 def unrelated_prompts(arm: Arm, prompts: list[str]) -> list[str]:

@@ -7,8 +7,9 @@ import torch
 
 from pipeline.generation.shard_plan import replaced_parts
 from pipeline.guidance.algebra import Text
+from pipeline.guidance.chance import Chance
 from pipeline.networks.checkpoints import Checkpoint, check_fit, locate
-from pipeline.networks.conditioning import Conditioning
+from pipeline.networks.conditioning import Conditioning, degraded
 from pipeline.networks.denoiser import SampledNetwork
 from pipeline.networks.encoded_texts import EncodedTexts
 from pipeline.networks.text_encoder import TextEncoder
@@ -51,7 +52,20 @@ class LoadedModel:
 
     def encode(self, texts: Mapping[Text, Sequence[str]]) -> dict[Text, Conditioning]:
         """The texts of a batch, [B] each, for one call of a network."""
-        return self._texts.encode_together(texts, references=("empty", "negative", "unrelated"))
+        return self._texts.encode_together(texts, references=set(texts) - {"prompt"})
+
+    def degrade(
+        self,
+        conditioning: Mapping[Text, Conditioning],
+        texts: Mapping[Text, Sequence[str]],
+        text: Text,
+        share: float,
+        seeds: Sequence[int],
+    ) -> Conditioning:
+        """The embeddings of `text` with a `share` of its words as the empty text has them, drawn from `seeds` [B]."""
+        told = conditioning[text]
+        content = self._texts.content(texts[text], told["tokens"].shape[1])
+        return degraded(told, conditioning["empty"], content.to(self.device), share, Chance(tuple(seeds), 0))
 
     @cached_property
     def _texts(self) -> EncodedTexts:

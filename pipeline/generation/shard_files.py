@@ -28,6 +28,8 @@ TRACE_FEATURES = Features(
         "references": List(Value("string")),
         "relative_norms": List(Value("float32")),
         "cosines": List(Value("float32")),
+        "effective_scale": Value("float32"),
+        "elsewhere": Value("float32"),
     }
 )
 

@@ -46,11 +46,14 @@ class ShardGenerator:
         trace: dict[str, list[object]] = {name: [] for name in TRACE_FEATURES}
         frames: dict[str, list[object]] = {name: [] for name in TRAJECTORY_FEATURES}
         # A negative prompt that is only probed has not made the picture.
-        used = any(term.reference.text == "negative" for term in self._generator.guidance.terms)
+        told = dict.fromkeys(term.reference.text for term in self._generator.guidance.terms)
+        own = {text for text, named in study.arm(arm_name).texts.items() if named.degraded is None}
+        used = [text for text in told if text == "negative" or text in own]
         costs: list[ShardCost] = []
         for batch in shard.batches(study.generate.batch):
             texts, seeds = task.texts_of(batch), batch_seeds(study, batch)
-            negatives = texts["negative"] if used and "negative" in texts else [""] * len(batch)
+            negatives = [", ".join(filter(None, row)) for row in zip(*(texts[text] for text in used), strict=True)]
+            negatives = negatives or [""] * len(batch)
             drawn = self._draw_batch(task, batch, watched_of(batch, study.generate.watched))
             costs.append(drawn.cost)
             ids = [f"{arm_name}-{k:06d}" for k in batch]

@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.code_units import unit_digests
 from pipeline.errors import InputError
 from pipeline.generation.arm_guidance import guidance_of
-from pipeline.generation.arm_texts import arm_negatives, arm_prompts, study_prompts, unrelated_prompts
+from pipeline.generation.arm_texts import arm_negatives, arm_prompts, named_texts, study_prompts, unrelated_prompts
 from pipeline.guidance.algebra import Text
 from pipeline.networks.checkpoints import Checkpoint, check_fit, check_schedules, locate
 from pipeline.networks.identification import check_main
@@ -84,13 +84,14 @@ def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
     own = arm_prompts(arm, prompts)
     needed = {prediction.text for prediction in guidance_of(arm).predictions()}
     texts: dict[Text, list[str]] = {"prompt": own}
-    if "empty" in needed:
+    degraded = any(arm.texts[text].degraded is not None for text in arm.read_texts & set(arm.texts))
+    if "empty" in needed or degraded:
         texts["empty"] = [""] * len(own)
     if "negative" in needed:
         texts["negative"] = arm_negatives(arm, own, study.text.syntax)
     if "unrelated" in needed:
         texts["unrelated"] = unrelated_prompts(arm, prompts)
-    return texts
+    return texts | named_texts(arm, own, study.text.syntax)
 
 
 # Of an arm: what changes no pixel, and what enters a fingerprint as what it stands for.

@@ -20,43 +20,66 @@ changed before the sampler steps (pipeline/guidance/postprocess.py).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 
 from pipeline.guidance.dynamic_negative import Dynamic
 from pipeline.guidance.postprocess import APG, Guider, Rescale, place_guider
+from pipeline.guidance.references import DEFAULT_SHARE, ConditionNoise, PerturbationKind
 from pipeline.guidance.scale_schedules import Constant, Moment, NoiseInterval, Ramp, Window
 
 if TYPE_CHECKING:  # shards are planned and verified without diffusers, which takes ten seconds to import
     from diffusers.guiders import BaseGuidance
 
 Network = Literal["main", "guide"]
-Text = Literal["prompt", "empty", "negative", "unrelated"]
+# The name of a text: prompt, empty, negative, unrelated, or one of the arm's own.
+Text = str
 CONSTANT = Constant()
 
 
 @dataclass(frozen=True)
 class Perturbation:
-    """How the main network is damaged for a prediction (pipeline/networks/perturbation.py).
+    """How a network is damaged for a prediction (pipeline/networks/perturbation.py).
 
     `layers` are the beginnings of module names (`mid_block`, `up_blocks.1.attentions.0`), `blur` is the standard
-    deviation of seg's Gaussian in positions of the layer; None is infinitely wide.
+    deviation of seg's Gaussian in positions of the layer; None is infinitely wide. `share` is the probability with
+    which one of the random kinds (pipeline/guidance/references.py) hits a block, an activation or a position.
     """
 
-    kind: Literal["pag", "seg", "skip_layers"]
+    kind: PerturbationKind
     layers: tuple[str, ...]
     blur: float | None = None
+    share: float = DEFAULT_SHARE
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What to evaluate: which network, given which text, damaged or not; `name` is what the trace calls it."""
+    """What to evaluate: which network, given which text, damaged or not; `name` is what the trace calls it.
+
+    `time` is added to the network's timestep, in thousandths of its training's range. `noise` is on the embedding of
+    the text.
+    """
 
     name: str
     network: Network
     text: Text
     perturbation: Perturbation | None = None
+    time: float = 0.0
+    noise: ConditionNoise | None = None
+
+    @property
+    def way(self) -> "Way":
+        """How its network is run, whatever the text."""
+        return Way(self.network, self.perturbation, self.time)
+
+
+class Way(NamedTuple):
+    """How a network is run: predictions that agree in it go through the network in one call."""
+
+    network: Network
+    perturbation: Perturbation | None
+    time: float
 
 
 MAIN = Prediction("main", "main", "prompt")
@@ -79,19 +102,21 @@ class Term:
 class Guidance:
     """A list of terms; without any (or with scales of 1 only) the main prediction stands as it is.
 
-    `probes` are evaluated at every step and recorded in the trace, but not used.
+    `probes` are evaluated at every step and recorded in the trace, but not used. `main` is the main prediction, which
+    carries the name "main".
     """
 
     terms: tuple[Term, ...] = ()
     post: Rescale | APG | Guider | None = None
     probes: tuple[Prediction, ...] = ()
+    main: Prediction = MAIN
 
     def predictions(self) -> tuple[Prediction, ...]:
         """What has to be evaluated at one step or another, the main prediction first, each once."""
         # A guider says step by step what it needs; some use references at scale 1.
         guider = isinstance(self.post, Guider)
         used = (term.reference for term in self.terms if guider or term.scale != 1)
-        return tuple(dict.fromkeys((MAIN, *used, *self.probes)))
+        return tuple(dict.fromkeys((self.main, *used, *self.probes)))
 
 
 class Walk:
@@ -130,16 +155,16 @@ class Walk:
     def predictions(self, at: Moment) -> tuple[Prediction, ...]:
         """What has to be evaluated at this step, the main prediction first, each once."""
         used = (term.reference for term in self.active(at))
-        return tuple(dict.fromkeys((MAIN, *used, *self.guidance.probes)))
+        return tuple(dict.fromkeys((self.guidance.main, *used, *self.guidance.probes)))
 
     def probed(self, at: Moment) -> tuple[str, ...]:
         """The names of what `predictions(at)` evaluates for the trace alone."""
-        used = {MAIN, *(term.reference for term in self.active(at))}
+        used = {self.guidance.main, *(term.reference for term in self.active(at))}
         return tuple(prediction.name for prediction in self.predictions(at) if prediction not in used)
 
     def combine(self, predicted: Mapping[Prediction, torch.Tensor], at: Moment) -> torch.Tensor:
         """The guided prediction from the predictions named by `predictions(at)`, all of one shape [B, C, H, W]."""
-        main, post, active = predicted[MAIN], self.guidance.post, self.active(at)
+        main, post, active = predicted[self.guidance.main], self.guidance.post, self.active(at)
         if isinstance(post, Guider) and self._guider is not None:
             inputs = dict(zip(post.inputs, (predicted[term.reference] for term in active), strict=False))
             output: torch.Tensor = self._guider.forward(pred_cond=main, **inputs).pred
@@ -163,7 +188,8 @@ class Walk:
         for term in self.active(at):
             if isinstance(term.schedule, Dynamic):
                 p = self._posterior(term, term.schedule, x)
-                self._posteriors[term] = term.schedule.updated(p, at, x, after, x0[MAIN], x0[term.reference])
+                main, reference = x0[self.guidance.main], x0[term.reference]
+                self._posteriors[term] = term.schedule.updated(p, at, x, after, main, reference)
 
     def _posterior(self, term: Term, schedule: Dynamic, like: torch.Tensor) -> torch.Tensor:
         known = self._posteriors.get(term)
@@ -177,9 +203,9 @@ class Walk:
         return (term.scale - 1) * term.schedule.factor(at)
 
 
-def by_network(predictions: Sequence[Prediction]) -> dict[tuple[Network, Perturbation | None], list[Prediction]]:
-    """Group predictions by network, undamaged or damaged in one way: those of a group go through it in one call."""
-    groups: dict[tuple[Network, Perturbation | None], list[Prediction]] = {}
+def by_way(predictions: Sequence[Prediction]) -> dict[Way, list[Prediction]]:
+    """Group predictions by the way their network is run: those of a group go through it in one call."""
+    groups: dict[Way, list[Prediction]] = {}
     for prediction in predictions:
-        groups.setdefault((prediction.network, prediction.perturbation), []).append(prediction)
+        groups.setdefault(prediction.way, []).append(prediction)
     return groups

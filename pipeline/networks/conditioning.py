@@ -4,6 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
+from pipeline.guidance.chance import Chance
+from pipeline.guidance.references import ConditionNoise
+
 
 class Conditioning(Mapping[str, torch.Tensor]):
     """The texts of a batch as a network reads them: tensors by name, each with a row [B, ...] for every sample.
@@ -54,3 +57,37 @@ def joined(parts: Sequence[Conditioning]) -> Conditioning:
     if len(lengths) > 1:
         raise ValueError(f"texts of one call need one number of tokens, found {lengths}")
     return Conditioning({name: torch.cat([part[name] for part in parts]) for name in names})
+
+
+def noised(told: Conditioning, noise: ConditionNoise | None, left: float, chance: Chance) -> Conditioning:
+    """`told` with `noise` on its embeddings when the share `left` of the steps is to come.
+
+    What else a network is told (sizes) stays. Mean and standard deviation are those of each sample's embedding.
+    """
+    kept = 1.0 if noise is None else noise.kept(left)
+    if noise is None or kept == 1 or noise.scale == 0:
+        return told
+    changed = {}
+    for name in ("tokens", "pooled"):
+        if name not in told:
+            continue
+        y = told[name].float()
+        n = chance.normal(f"noise of {name}", *y.shape[1:]).to(y)
+        disturbed = kept**0.5 * y + noise.scale * (1 - kept) ** 0.5 * n
+        axes = tuple(range(1, y.ndim))
+        mean, deviation = disturbed.mean(axes, keepdim=True), disturbed.std(axes, keepdim=True)
+        again = (disturbed - mean) / deviation * y.std(axes, keepdim=True) + y.mean(axes, keepdim=True)
+        changed[name] = noise.rescale * again + (1 - noise.rescale) * disturbed
+    return told.adding(changed)
+
+
+def degraded(
+    told: Conditioning, empty: Conditioning, content: torch.Tensor, share: float, draws: Chance
+) -> Conditioning:
+    """`told` with a `share` of its content tokens as `empty` has them at their places.
+
+    `content` [B, L] is true where a token is one of the text and no mark or padding. Which are degraded is drawn for
+    each sample; the pooled embedding stays.
+    """
+    chosen = content & (draws.uniform("degraded tokens", content.shape[1]) < share).to(content.device)
+    return told.adding({"tokens": torch.where(chosen[..., None], empty["tokens"], told["tokens"])})

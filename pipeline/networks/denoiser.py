@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from pipeline.guidance.algebra import Perturbation
+from pipeline.guidance.chance import Chance
 from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.noise_path import NoisePath
 from pipeline.study.sampler import Canvas
@@ -45,15 +46,26 @@ class Denoiser(Protocol):
         texts: int = 1,
         damage: Perturbation | None = None,
         timestep: float | None = None,
+        chance: Chance | None = None,
     ) -> torch.Tensor:
         """The prediction [texts B, C, H, W] for noisy `x` [B, C, H, W] on the network's path at sigma = b / a.
 
         `conditioning` holds a text for every row: with several `texts` those of all samples for the first, then those
         of all samples for the second, and so on. `damage` is done to the network for this one evaluation. `timestep`
         is what the network's training calls `sigma`, for a solver that has laid out its steps by timesteps, whose
-        rounding then is not undone; it follows from `sigma` unless given.
+        rounding then is not undone; it follows from `sigma` unless given. `chance` holds the random numbers of damage
+        that is drawn anew for every sample and step.
         Raises InputError where `damage` names layers that the network has not.
         """
+        ...
+
+    def timestep_at(self, sigma: float) -> float:
+        """What the network's training calls the noise level sigma = b / a, in [0, timesteps]."""
+        ...
+
+    @property
+    def timesteps(self) -> float:
+        """The last timestep of the network's training."""
         ...
 
     def same_schedule(self, other: "Denoiser") -> bool:

@@ -1,12 +1,15 @@
 """Damaging a UNet for one evaluation, so that its own prediction becomes a reference to move away from.
 
 `pag` (arXiv 2403.17377) makes self-attention the identity, `seg` (arXiv 2408.00760) blurs its queries over the
-picture, `skip_layers` leaves whole transformer blocks out. diffusers' own hooks are not used: in 0.42 its guiders
+picture, `skip_layers` leaves whole transformer blocks out. Three kinds are drawn anew for every image and step:
+`random_layers` leaves each block out by chance (S2-guidance, arXiv 2508.12880), `dropout` single activations of what a
+block reads (in-situ autoguidance, arXiv 2510.17136), `shuffle_tokens` exchanges the positions of what it reads (token
+perturbation guidance, arXiv 2506.10036). diffusers' own hooks are not used: in 0.42 its guiders
 install none when there is no empty prompt, and its query blur has its two branches (blur, mean) exchanged.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -19,29 +22,42 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
 from pipeline.errors import InputError
 from pipeline.guidance.algebra import Perturbation
+from pipeline.guidance.chance import Chance
+from pipeline.guidance.references import RANDOM_KINDS
+
+# A share of 1 leaves nothing over, which nothing multiplies.
+_TINY = 1e-6
 
 
 @contextmanager
-def perturbed(unet: UNet2DConditionModel, perturbation: Perturbation, extent: Sequence[int]) -> Iterator[None]:
+def perturbed(
+    unet: UNet2DConditionModel, perturbation: Perturbation, extent: Sequence[int], chance: Chance | None = None
+) -> Iterator[None]:
     """The UNet is damaged inside the `with` and as it was after it, whatever happened inside.
 
-    `extent` is (height, width) of the samples that it is given there. Attention is changed by its processor, which
-    torch.compile looks at before every call, unlike hooks.
+    `extent` is (height, width) of the samples that it is given there, `chance` the random numbers of the kinds that
+    are drawn. Attention is changed by its processor, which torch.compile looks at before every call, unlike hooks.
     Raises InputError where no transformer block lies under `layers`.
     """
     with ExitStack() as undo:
-        for block in transformer_blocks(unet, perturbation.layers):
+        if perturbation.kind in RANDOM_KINDS:
+            # The compiler would take a step's random numbers for constants, and compile at every step.
+            undo.enter_context(torch.compiler.set_stance("force_eager"))
+        for name, block in transformer_blocks(unet, perturbation.layers).items():
             if perturbation.kind == "pag":
                 _processed_by(_IdentityAttention(), block.attn1, undo)
             elif perturbation.kind == "seg":
                 _processed_by(_BlurredQueries((extent[0], extent[1]), perturbation.blur), block.attn1, undo)
+            elif perturbation.kind == "skip_layers":
+                _replaced_by(_pass_through, block, undo)
             else:
-                _skipped(block, undo)
+                assert chance is not None, f"{perturbation.kind} needs random numbers"
+                _replaced_by(_by_chance(perturbation, block, name, chance), block, undo)
         yield
 
 
-def transformer_blocks(unet: UNet2DConditionModel, layers: tuple[str, ...]) -> list[BasicTransformerBlock]:
-    """The transformer blocks under `layers`. Raises InputError where there is none under one of them."""
+def transformer_blocks(unet: UNet2DConditionModel, layers: tuple[str, ...]) -> dict[str, BasicTransformerBlock]:
+    """The transformer blocks under `layers` by name. Raises InputError where there is none under one of them."""
     blocks = {
         f"{name}.transformer_blocks.{i}": block
         for name, module in unet.named_modules()
@@ -55,7 +71,7 @@ def transformer_blocks(unet: UNet2DConditionModel, layers: tuple[str, ...]) -> l
                 f"no transformer block of the network lies under '{layer}'; "
                 f"its blocks are {', '.join(blocks) or 'none'}"
             )
-    return list(chosen.values())
+    return chosen
 
 
 class _IdentityAttention:
@@ -111,14 +127,46 @@ def blurred(queries: torch.Tensor, height: int, width: int, blur: float | None) 
     return maps.flatten(2).transpose(1, 2)
 
 
-def _skipped(block: BasicTransformerBlock, undo: ExitStack) -> None:
+def _replaced_by(forward: Callable[..., torch.Tensor], block: BasicTransformerBlock, undo: ExitStack) -> None:
     # An instance's own `forward` goes before the class's; offloading may have put one there already.
     before = block.__dict__.get("forward")
     if before is None:
         undo.callback(block.__dict__.pop, "forward")
     else:
         undo.callback(block.__dict__.__setitem__, "forward", before)
-    block.__dict__["forward"] = _pass_through
+    block.__dict__["forward"] = forward
+
+
+def _by_chance(
+    perturbation: Perturbation, block: BasicTransformerBlock, name: str, chance: Chance
+) -> Callable[..., torch.Tensor]:
+    own: Callable[..., torch.Tensor] = block.forward  # offloading's, where it has put one there
+
+    def rows(drawn: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        # An image's numbers are the same for all texts of a call.
+        return drawn.repeat(len(like) // len(drawn), *(1,) * (drawn.ndim - 1)).to(like.device)
+
+    def forward(hidden_states: torch.Tensor, *arguments: object, **more: object) -> torch.Tensor:
+        _, positions, width = hidden_states.shape
+        if perturbation.kind == "random_layers":
+            out = rows(chance.uniform(name) < perturbation.share, hidden_states)
+            return torch.where(out[:, None, None], hidden_states, own(hidden_states, *arguments, **more))
+        if perturbation.kind == "dropout":
+            kept = rows(chance.uniform(name, positions, width) >= perturbation.share, hidden_states)
+            return own(hidden_states * kept / max(1 - perturbation.share, _TINY), *arguments, **more)
+        order = rows(shuffled(chance.uniform(name, 2, positions), perturbation.share), hidden_states)
+        return own(hidden_states.gather(1, order[..., None].expand(-1, -1, width)), *arguments, **more)
+
+    return forward
+
+
+def shuffled(drawn: torch.Tensor, share: float) -> torch.Tensor:
+    """For uniform numbers [B, 2, N] an order [B, N] of N positions in which a `share` of them is shuffled."""
+    order = torch.arange(drawn.shape[-1]).repeat(len(drawn), 1)
+    for row, (chosen, keys) in zip(order, drawn.unbind(0), strict=True):
+        places = (chosen < share).nonzero().flatten()
+        row[places] = places[keys[places].argsort()]
+    return order
 
 
 def _pass_through(hidden_states: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
@@ -127,5 +175,5 @@ def _pass_through(hidden_states: torch.Tensor, *_: object, **__: object) -> torc
 
 def skip_for_good(unet: UNet2DConditionModel, layers: tuple[str, ...]) -> None:
     """Leave the transformer blocks under `layers` out of this network from now on. Raises InputError."""
-    for block in transformer_blocks(unet, layers):
+    for block in transformer_blocks(unet, layers).values():
         block.__dict__["forward"] = _pass_through

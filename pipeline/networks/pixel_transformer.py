@@ -13,6 +13,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 
 from pipeline.errors import InputError, is_out_of_memory
 from pipeline.guidance.algebra import Perturbation
+from pipeline.guidance.chance import Chance
 from pipeline.networks.checkpoints import Checkpoint, interface_of
 from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.denoiser import Denoiser
@@ -97,10 +98,11 @@ class PixelTransformer:
         texts: int = 1,
         damage: Perturbation | None = None,
         timestep: float | None = None,
+        chance: Chance | None = None,
     ) -> torch.Tensor:
         """The velocity e - x0 [texts B, C, H, W] for `x` on rectified flow (pipeline/networks/denoiser.py).
 
-        Raises InputError for damage: PAG, SEG and skipped layers know UNets alone.
+        Raises InputError for damage, which knows UNets alone.
         """
         if damage is not None:
             raise InputError(f"{damage.kind} damages layers of UNets, and {self.place} is a transformer")
@@ -115,6 +117,10 @@ class PixelTransformer:
     def timestep_at(self, sigma: float) -> float:
         """The timestep 1000 t of the noise level sigma = t / (1 - t)."""
         return _TIMESTEPS * sigma / (1 + sigma)
+
+    @property
+    def timesteps(self) -> float:
+        return float(_TIMESTEPS)
 
     def same_schedule(self, other: Denoiser) -> bool:
         # A timestep is t itself, whatever levels training preferred.

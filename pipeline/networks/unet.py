@@ -19,6 +19,7 @@ from diffusers.utils import logging as diffusers_logging
 
 from pipeline.errors import InputError, is_out_of_memory
 from pipeline.guidance.algebra import Perturbation
+from pipeline.guidance.chance import Chance
 from pipeline.networks.checkpoints import Checkpoint, interface_of, latent_space, pixel_patch
 from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.denoiser import Denoiser
@@ -164,6 +165,7 @@ class DenoisingNetwork:
         texts: int = 1,
         damage: Perturbation | None = None,
         timestep: float | None = None,
+        chance: Chance | None = None,
     ) -> torch.Tensor:
         """The network's output [texts B, C, H, W] in its own prediction type (pipeline/networks/denoiser.py).
 
@@ -172,7 +174,7 @@ class DenoisingNetwork:
         known = self.timestep_at(sigma) if timestep is None else timestep
         # Filled in on the device: a GPU that a number is copied to waits for all that was asked before.
         step = torch.full((), known, dtype=torch.float32, device=x.device)
-        with nullcontext() if damage is None else perturbed(self.unet, damage, x.shape[-2:]):
+        with nullcontext() if damage is None else perturbed(self.unet, damage, x.shape[-2:], chance):
             return self.at_timestep(x, step, conditioning, texts)
 
     @torch.inference_mode()
@@ -192,6 +194,10 @@ class DenoisingNetwork:
     def timestep_at(self, sigma: float) -> float:
         """The timestep of the training schedule, fractional as a rule, with the noise level sigma = b / a."""
         return timestep_at(sigma, self.schedule.alphas_cumprod)
+
+    @property
+    def timesteps(self) -> float:
+        return float(len(self.schedule.alphas_cumprod) - 1)
 
     def same_schedule(self, other: Denoiser) -> bool:
         """Whether a timestep means the same noise level to both."""

@@ -9,9 +9,11 @@ from dataclasses import replace
 
 import torch
 
-from pipeline.guidance.algebra import MAIN, Guidance, Network, Prediction, Text, Walk, by_network
+from pipeline.guidance.algebra import Guidance, Network, Prediction, Text, Walk, by_way
+from pipeline.guidance.chance import Chance
+from pipeline.guidance.scale_schedules import Moment
 from pipeline.guidance.trace import TraceStep, trace_step
-from pipeline.networks.conditioning import Conditioning, joined
+from pipeline.networks.conditioning import Conditioning, joined, noised
 from pipeline.networks.denoiser import Denoiser, converted
 from pipeline.sampling.starts import FromNoise, Start
 from pipeline.sampling.steppers import Stepper
@@ -40,7 +42,7 @@ def sample(
     start = start or FromNoise()
     beginning = start.begin(stepper, steps, seeds, shape or main.sample_shape, main.device)
     x, generators = beginning.x, beginning.generators
-    evaluate = _Evaluation(networks, conditioning)
+    evaluate = _Evaluation(networks, conditioning, seeds)
     walk = Walk(guidance)
     trace = []
 
@@ -49,11 +51,11 @@ def sample(
 
     for at in stepper.moments():
         scaled = stepper.scaled(x, at)  # [B, C, H, W] on the stepper's path, which is the main network's
-        predicted = evaluate(walk.predictions(at), scaled, at.timestep, at.sigma)
+        predicted = evaluate(walk.predictions(at), scaled, at)
         guided = walk.combine(predicted, at)
-        main_x0 = to_x0(predicted[MAIN], scaled, at.sigma)
+        main_x0 = to_x0(predicted[guidance.main], scaled, at.sigma)
         per_output = main.path.x0_per_output(main.prediction_type, at.sigma)
-        traced = trace_step(at.index, at.timestep, at.sigma, guided, predicted, main_x0, per_output)
+        traced = trace_step(at, guided, predicted, guidance.main, main_x0, per_output)
         estimates = to_x0(guided[:watched], scaled[:watched], at.sigma)
         trace.append(replace(traced, probed=walk.probed(at), estimates=estimates))
         after = start.kept(stepper.step(guided, x, at, generators), at)
@@ -67,29 +69,43 @@ def sample(
 class _Evaluation:
     """Evaluates predictions, those of one network in one call, as outputs of the main network's type."""
 
-    def __init__(self, networks: Mapping[Network, Denoiser], conditioning: Mapping[Text, Conditioning]):
-        self.networks, self.conditioning = networks, conditioning
+    def __init__(
+        self, networks: Mapping[Network, Denoiser], conditioning: Mapping[Text, Conditioning], seeds: Sequence[int]
+    ):
+        self.networks, self.conditioning, self.seeds = networks, conditioning, tuple(seeds)
         self._same_schedule = {name: network.same_schedule(networks["main"]) for name, network in networks.items()}
         self._joined: dict[tuple[Text, ...], Conditioning] = {}
 
     def __call__(
-        self, predictions: Sequence[Prediction], x: torch.Tensor, timestep: float, sigma: float
+        self, predictions: Sequence[Prediction], x: torch.Tensor, at: Moment
     ) -> dict[Prediction, torch.Tensor]:
         main = self.networks["main"]
         outputs: dict[Prediction, torch.Tensor] = {}
-        for (name, perturbation), wanted in by_network(predictions).items():
-            network = self.networks[name]
+        chance = Chance(self.seeds, at.index)
+        for way, wanted in by_way(predictions).items():
+            network = self.networks[way.network]
             # Where the schedules differ, the same noise level is another timestep.
-            own = timestep if self._same_schedule[name] else None
-            seen = main.path.moved(x, sigma, network.path)
-            texts = self._texts(tuple(prediction.text for prediction in wanted))
-            output = network(seen, sigma, texts, len(wanted), perturbation, own)
+            own = at.timestep if self._same_schedule[way.network] else None
+            if way.time:
+                own = _told(network, network.timestep_at(at.sigma) if own is None else own, way.time)
+            seen = main.path.moved(x, at.sigma, network.path)
+            texts = self._texts(wanted, at, chance)
+            output = network(seen, at.sigma, texts, len(wanted), way.perturbation, own, chance)
             for prediction, part in zip(wanted, output.chunk(len(wanted)), strict=True):
-                outputs[prediction] = converted(part, seen, sigma, network, main)
+                outputs[prediction] = converted(part, seen, at.sigma, network, main)
         # In the order asked for: the trace names references in it.
         return {prediction: outputs[prediction] for prediction in predictions}
 
-    def _texts(self, texts: tuple[Text, ...]) -> Conditioning:
+    def _texts(self, wanted: Sequence[Prediction], at: Moment, chance: Chance) -> Conditioning:
+        if any(prediction.noise for prediction in wanted):
+            left = 1 - at.index / at.steps
+            return joined([noised(self.conditioning[own.text], own.noise, left, chance) for own in wanted])
+        texts = tuple(prediction.text for prediction in wanted)
         if texts not in self._joined:
             self._joined[texts] = joined([self.conditioning[text] for text in texts])
         return self._joined[texts]
+
+
+def _told(network: Denoiser, timestep: float, shift: float) -> float:
+    """The timestep that a network is told where a reference shifts it by `shift` thousandths, inside its range."""
+    return min(max(timestep + shift / 1000 * network.timesteps, 0.0), network.timesteps)

@@ -6,17 +6,18 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from pipeline.guidance.dynamic_negative import Dynamic
 from pipeline.guidance.postprocess import APG, Guider, Rescale
+from pipeline.guidance.references import SHORT_NAMES, STANDING_TEXTS, ConditionNoise, GuidanceReference, Perturb
 from pipeline.guidance.scale_schedules import Constant, NoiseInterval, Ramp, Window
 from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
 from pipeline.settings import Name, Settings
+from pipeline.study.named_texts import NamedText, known_negative_preset
 from pipeline.study.sampler import Canvas, ImageToImage, Sampler
 
-ReferenceName = Literal["empty", "negative", "guide", "unrelated", "pag", "seg", "skip_layers"]
 Schedule = Annotated[Constant | NoiseInterval | Window | Ramp | Dynamic, Field(discriminator="name")]
 Post = Annotated[Rescale | APG | Guider, Field(discriminator="name")]
 
 # The methods of one term, and what each moves away from.
-METHODS: dict[str, ReferenceName] = {
+METHODS: dict[str, str] = {
     "cfg": "empty",
     "negative": "negative",
     "autoguidance": "guide",
@@ -28,18 +29,22 @@ METHODS: dict[str, ReferenceName] = {
 
 
 class ArmTerm(Settings):
-    """One reference of a mix. Its scale is 1 + `share` (scale - 1): shares that add up to 1 spend one budget."""
+    """One reference of a mix.
 
-    reference: ReferenceName
-    share: Annotated[float, Field(ge=0, le=100)] = 1.0
+    `reference` is a short name, one of the arm's `references`, or one of its `texts`, which the main network then
+    reads. The term's scale is `scale` + `share` (arm.scale - 1): shares that add up to 1 spend one budget, and a
+    `scale` of its own does not follow the arm's unless a share says so. Below 1 it moves towards its reference.
+    """
+
+    reference: Name
+    share: Annotated[float, Field(ge=-100, le=100)]
+    scale: Annotated[float, Field(ge=-100, le=100)] = 1.0
     schedule: Schedule | None = None
 
-
-class Perturb(Settings):
-    """How the main network is damaged for pag, seg and skip_layers (pipeline/networks/perturbation.py)."""
-
-    layers: Annotated[tuple[str, ...], Field(min_length=1)] = ("mid_block",)
-    blur: Annotated[float, Field(gt=0)] | None = None
+    @model_validator(mode="before")
+    @classmethod
+    def _follows_unless_it_has_its_own(cls, content: Any) -> Any:
+        return {"share": 0.0 if "scale" in content else 1.0, **content} if isinstance(content, dict) else content
 
 
 class Arm(Settings):
@@ -47,9 +52,11 @@ class Arm(Settings):
 
     `scale` is s of `reference + s (main - reference)`: 1 means no guidance (diffusers' and A1111's
     convention; the papers' w is s - 1 in some and s in others). Method `mix` lists its `terms`, each with a share of
-    the scale; the other methods are one term by name. `schedule` is for the terms that have none of their own.
+    the scale; the other methods are one term by name. `references` and `texts` are those of the arm's own making, for
+    terms and probes to name. `schedule` is for the terms that have none of their own.
     `probes` are references that the trace records without using them. `quality_preset` adds quality tags to the
-    prompt. The negative prompt is a text, a preset, or (`negative_from_prompt`) each picture's own prompt. `canvas` is
+    prompt. The negative prompt is a text, a preset, or (`negative_from_prompt`) each picture's own prompt. `noise` is
+    on the embedding of the prompt. `canvas` is
     the model's and `sampler` the study's unless given; `image_to_image` starts from another set's pictures.
     """
 
@@ -59,7 +66,10 @@ class Arm(Settings):
     schedule: Schedule | None = None
     post: Post | None = None
     perturb: Perturb = Perturb()
-    probes: tuple[ReferenceName, ...] = ()
+    references: dict[Name, GuidanceReference] = Field(default_factory=dict)
+    texts: dict[Name, NamedText] = Field(default_factory=dict)
+    probes: tuple[Name, ...] = ()
+    noise: ConditionNoise | None = None
     prompt: Literal["positive", "empty"] = "positive"
     quality_preset: str | None = None
     negative_prompt: Annotated[str, StringConstraints(max_length=20_000)] | None = None
@@ -79,12 +89,7 @@ class Arm(Settings):
             {"family": content["method"], **content} if isinstance(content, dict) and "method" in content else content
         )
 
-    @field_validator("negative_preset")
-    @classmethod
-    def _known_negative(cls, preset: str | None) -> str | None:
-        if preset is not None and preset not in NEGATIVE_PRESETS:
-            raise ValueError(f"is unknown; known presets: {', '.join(NEGATIVE_PRESETS)}")
-        return preset
+    _known_negative = field_validator("negative_preset")(known_negative_preset)
 
     @field_validator("quality_preset")
     @classmethod
@@ -97,12 +102,38 @@ class Arm(Settings):
     def _one_negative(self) -> "Arm":
         given = [self.negative_prompt is not None, self.negative_preset is not None, self.negative_from_prompt]
         keys = "negative_prompt, negative_preset and negative_from_prompt"
-        named = "negative" in (*(term.reference for term in self.all_terms), *self.probes)
+        named = "negative" in self.read_texts
         if named and sum(given) != 1:
             who = "method negative" if self.method == "negative" else "reference negative"
             raise ValueError(f"{who} needs exactly one of {keys}")
         if not named and any(given):
             raise ValueError(f"method {self.method} takes none of {keys}")
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> "Arm":
+        for kind, own in {"references": [*self.references], "texts": [*self.texts]}.items():
+            if taken := sorted({*SHORT_NAMES, *STANDING_TEXTS, "main"} & set(own)):
+                raise ValueError(f"{kind}.{taken[0]} would hide the {taken[0]} that every arm has; choose another name")
+        if both := sorted(set(self.references) & set(self.texts)):
+            raise ValueError(f"{both[0]} is both one of references and one of texts; rename one")
+        texts = (*STANDING_TEXTS, *self.texts)
+        for name, reference in self.references.items():
+            if reference.text not in texts:
+                raise ValueError(f"references.{name}.text '{reference.text}' is unknown; known: {', '.join(texts)}")
+        named = {"terms": [term.reference for term in self.terms], "probes": [*self.probes]}
+        known = (*SHORT_NAMES, *self.references, *self.texts)
+        for kind, names in named.items():
+            if unknown := [name for name in names if name not in known]:
+                raise ValueError(
+                    f"{kind} name the reference '{unknown[0]}', which is unknown; known: {', '.join(known)}"
+                )
+        asked = {*named["terms"], *self.probes}
+        read = {self.references[name].text for name in asked if name in self.references}
+        unused = [name for name in self.references if name not in asked]
+        unused += [name for name in self.texts if name not in asked | read]
+        if unused:
+            raise ValueError(f"'{unused[0]}' is described and neither a term nor a probe names it; take it out")
         return self
 
     @model_validator(mode="after")
@@ -114,11 +145,13 @@ class Arm(Settings):
         names = [term.reference for term in self.terms]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"terms name {', '.join(twice)} twice; give one term the sum of the shares")
+        if self.method != "mix" and (self.references or self.texts) and not self.probes:
+            raise ValueError(f"method {self.method} takes no references and texts but those that probes name")
         if not self.all_terms and (self.schedule or self.post):
             raise ValueError(f"method {self.method} has no terms for a schedule or post to act on")
         for term in self.all_terms:
-            if isinstance(term.schedule or self.schedule, Dynamic) and term.reference != "negative":
-                raise ValueError(f"schedule dynamic is for reference negative, not {term.reference}")
+            if isinstance(term.schedule or self.schedule, Dynamic) and not self._is_text_of_main(term.reference):
+                raise ValueError(f"schedule dynamic is for a negative prompt, not {term.reference}")
         if isinstance(self.post, Guider):
             self._guider_fits(self.post)
         return self
@@ -129,13 +162,28 @@ class Arm(Settings):
                 f"guider {post.guider} takes {len(post.inputs)} predictions beside the main one "
                 f"({', '.join(post.inputs)}), the arm has {len(self.all_terms)}"
             )
-        if self.schedule or any(term.schedule or term.share != 1 for term in self.terms):
+        if self.schedule or any(term.schedule or (term.share, term.scale) != (1, 1) for term in self.terms):
             raise ValueError(f"guider {post.guider} has its own start, stop and scales; leave out schedule and share")
 
     @property
     def all_terms(self) -> tuple[ArmTerm, ...]:
         """The terms, whether the method's name says them or they are listed."""
-        return (ArmTerm(reference=METHODS[self.method]),) if self.method in METHODS else self.terms
+        return (ArmTerm(reference=METHODS[self.method], share=1.0),) if self.method in METHODS else self.terms
+
+    @property
+    def read_texts(self) -> set[str]:
+        """The texts that are read beside the prompt, by the terms or for the trace alone."""
+        asked = (*(term.reference for term in self.all_terms), *self.probes)
+        return {self.text_of(name) for name in asked} - {"prompt"}
+
+    def text_of(self, reference: str) -> str:
+        """The text that a reference reads."""
+        if reference in self.references:
+            return self.references[reference].text
+        return reference if reference in (*STANDING_TEXTS, *self.texts) else "prompt"
+
+    def _is_text_of_main(self, reference: str) -> bool:
+        return reference == "negative" or reference in self.texts
 
     @property
     def is_dynamic(self) -> bool:
@@ -151,5 +199,7 @@ class Arm(Settings):
 
     @property
     def used_negative(self) -> str:
-        """The negative prompt of the guidance; empty where it is only probed, which changes no picture."""
-        return self.negative if any(term.reference == "negative" for term in self.all_terms) else ""
+        """The negative prompts of the guidance, one after the other; a text that is only probed changes no picture."""
+        read = {self.text_of(term.reference) for term in self.all_terms}
+        own = [text.shown for name, text in self.texts.items() if name in read]
+        return ", ".join(text for text in ([self.negative] if "negative" in read else []) + own if text)

@@ -259,10 +259,12 @@ class Study(Settings):
     @model_validator(mode="after")
     def _well_formed_emphasis(self) -> "Study":
         for name, arm in self.arms.items():
-            try:
-                check_prompt(arm.negative_prompt or "", self.text.syntax)
-            except ValueError as error:
-                raise ValueError(f"arms.{name}.negative_prompt: {error}") from None
+            own = {f"texts.{text}": named.text for text, named in arm.texts.items()}
+            for key, text in {"negative_prompt": arm.negative_prompt, **own}.items():
+                try:
+                    check_prompt(text or "", self.text.syntax)
+                except ValueError as error:
+                    raise ValueError(f"arms.{name}.{key}: {error}") from None
         for name, arm in self.arms.items():
             scheduler = self.sampler_of(arm).scheduler
             if arm.is_dynamic and not SOLVERS[scheduler].ancestral_posterior:

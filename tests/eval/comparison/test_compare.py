@@ -43,6 +43,7 @@ from eval.statistics.jackknife import deletions
 from pipeline.errors import InputError
 from pipeline.generation.shard_files import TRACE_FEATURES
 from pipeline.guidance.algebra import EMPTY, GUIDE, MAIN, NEGATIVE
+from pipeline.guidance.scale_schedules import Moment
 from pipeline.guidance.trace import trace_rows, trace_step
 from pipeline.layout import FEATURES, METRICS, REFERENCE_SET, SCORES, SETS, TRACES
 from pipeline.storage.json_file import seal_json
@@ -255,7 +256,8 @@ def write_trace(arm: str) -> Tensor:
     main = torch.zeros(N, 1, 8, 8)
     empty, guide = (gaussian(*main.shape, seed=k).float() for k in (12, 13))
     predicted = {MAIN: main, EMPTY: empty, NEGATIVE: guide, GUIDE: guide}
-    steps = [trace_step(k, 0, 10 / (k + 1), main, predicted, main + 1, 1) for k in range(2)]
+    moments = [Moment(k, 2, 0, 10 / (k + 1), 0.0) for k in range(2)]
+    steps = [trace_step(at, main, predicted, MAIN, main + 1, 1) for at in moments]
     rows = [trace_rows(steps, picture) for picture in range(N)]
     columns = {name: [value for one in rows for value in one[name]] for name in rows[0]}
     columns["image_id"] = [f"{arm}-{k:03}" for k in range(N) for _ in steps]

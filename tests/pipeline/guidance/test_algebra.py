@@ -24,7 +24,7 @@ from pipeline.guidance.algebra import (
     Perturbation,
     Term,
     Walk,
-    by_network,
+    by_way,
 )
 from pipeline.guidance.dynamic_negative import Dynamic
 from pipeline.guidance.postprocess import APG, Guider, Rescale
@@ -131,9 +131,9 @@ def test_predictions_of_one_network_go_through_it_in_one_call(parts):
     for handle in handles:
         handle.remove()
     assert calls == {"main": 4, "guide": 4}
-    assert by_network((MAIN, EMPTY, GUIDE, NEGATIVE)) == {
-        ("main", None): [MAIN, EMPTY, NEGATIVE],
-        ("guide", None): [GUIDE],
+    assert by_way((MAIN, EMPTY, GUIDE, NEGATIVE)) == {
+        ("main", None, 0): [MAIN, EMPTY, NEGATIVE],
+        ("guide", None, 0): [GUIDE],
     }
 
 
@@ -237,7 +237,8 @@ def test_the_trace_measures_directions_in_x0(parts):
     predicted = {p: torch.randn(2, 3, 4, 4, dtype=torch.float64) for p in (MAIN, EMPTY, GUIDE)}
     a, b, x = 0.6, 0.8, torch.randn(2, 3, 4, 4, dtype=torch.float64)
     x0 = {p: to_x0(e, "epsilon", x, a, b).flatten(1).float() for p, e in predicted.items()}
-    step = trace_step(0, 500, b / a, predicted[EMPTY], predicted, to_x0(predicted[MAIN], "epsilon", x, a, b), b / a)
+    at, main_x0 = Moment(0, 1, 500, b / a, 0.0), to_x0(predicted[MAIN], "epsilon", x, a, b)
+    step = trace_step(at, predicted[EMPTY], predicted, MAIN, main_x0, b / a)
     away = [x0[MAIN] - x0[r] for r in (EMPTY, GUIDE)]
     torch.testing.assert_close(step.cosines[:, 0], torch.cosine_similarity(*away))
     for r in range(2):
