@@ -23,7 +23,7 @@ from pydantic import (
 
 from pipeline.errors import InputError, printable
 from pipeline.results.rates import Verdict
-from pipeline.settings import Name
+from pipeline.settings import ArmName
 from pipeline.storage.files import fingerprint, write_atomically
 from pipeline.storage.shards import read_table, write_shard
 
@@ -57,7 +57,7 @@ class SampledTask(_Record):
 
     task_id: TaskId
     image_id: str
-    arm: Name
+    arm: ArmName
     pair_id: int
     canvas: str
     stratum: str
@@ -74,8 +74,8 @@ class SampledPair(_Record):
     task_id: TaskId
     pair_id: int
     prompt: str
-    left_arm: Name
-    right_arm: Name
+    left_arm: ArmName
+    right_arm: ArmName
     left_image_id: str
     right_image_id: str
     position: Annotated[int, Field(ge=0)]

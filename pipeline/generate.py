@@ -20,6 +20,7 @@ from pipeline.errors import run_stage
 from pipeline.execution.allocator import keep_freed_memory
 from pipeline.execution.executor import device_kind, local_devices, run_tasks, runs_here, with_workers
 from pipeline.execution.termination import Termination
+from pipeline.generation.control_scales import resolved
 from pipeline.generation.shard_files import GeneratedShard
 from pipeline.generation.shard_plan import ArmPlan, Shard, ShardTask, arm_texts, plan_arm
 from pipeline.generation.shard_storage import ShardStorage
@@ -119,6 +120,15 @@ def generate(
     """
     termination = termination or Termination()
     check_networks(study, arm_names)
+    controls = [name for name in arm_names if study.arm(name).control]
+    done = _generate(study, [name for name in arm_names if name not in controls], places, termination)
+    if controls and not termination.requested:
+        # Their scale is in the traces of the others.
+        done |= _generate(resolved(study, controls, places), controls, places, termination)
+    return {name: done[name] for name in arm_names if name in done}
+
+
+def _generate(study: Study, arm_names: Sequence[str], places: Places, termination: Termination) -> dict[str, Progress]:
     arms = {name: _Arm(study, name, places) for name in arm_names}
     total = sum(arm.missing_images for arm in arms.values())
     _announce(arms, total)

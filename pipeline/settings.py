@@ -7,6 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 # Names become folder names, DVC stage names and MLflow keys.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+# What the name of a control arm ends in (pipeline/study/controls.py).
+CONTROL = "@cfg"
+# An arm's own name, or that of its control.
+ArmName = Annotated[str, StringConstraints(pattern=rf"^[a-z][a-z0-9_]{{0,39}}({CONTROL})?$")]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 

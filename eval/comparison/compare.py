@@ -26,6 +26,8 @@ from eval.comparison.arm_measurements import (
     reference_captions,
     tagged_images,
 )
+from eval.comparison.control_arms import against_control
+from eval.comparison.effective_scale import effective_scale
 from eval.comparison.feature_spaces import floors, in_space
 from eval.comparison.matched_strength import frontiers, sweeps
 from eval.comparison.named_concepts import TaggedImages, without_named
@@ -42,7 +44,15 @@ from eval.statistics.jackknife import deletions
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import COSTS, FEATURES, METRICS, PLOTS, TRACES
 from pipeline.preflight import study_digests
-from pipeline.results.comparison import COMPARISON, Alignment, ComparedArm, ComparedSpace, Comparison, Floor
+from pipeline.results.comparison import (
+    COMPARISON,
+    Alignment,
+    ComparedArm,
+    ComparedSpace,
+    Comparison,
+    EffectiveScale,
+    Floor,
+)
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import metric
 from pipeline.results.space_cards import SPACE_CARDS, load_space_cards
@@ -50,6 +60,7 @@ from pipeline.stage_arguments import stage_parser
 from pipeline.storage.files import file_digest, fingerprint, write_atomically
 from pipeline.storage.json_file import seal_json
 from pipeline.storage.shards import read_set
+from pipeline.study.arm import Arm
 from pipeline.study.extractors import FeatureSpace
 from pipeline.study.study import BESIDE_THE_NUMBERS, Metrics, Study, load_study
 
@@ -149,6 +160,13 @@ def compare_arms(
         )
         for name in tqdm(guided, "compare with the baseline", unit="arm", disable=None)
     }
+    controls = {
+        own.control.of: against_control(name, own, arms, of_primary, prompts, kept, settings)
+        for name, own in study.arms.items()
+        if own.control
+    }
+    steps = traces()
+    effective = {name: effective_scale(steps[name], prompts, settings) for name in study.arms}
     reader = fit_tag_reader(clip.images, measured.captions, settings.seed)
     if reader is not None:
         shares = {name: tag_shares(reader(one.images)) for name, one in measured.features[study.features.clip].items()}
@@ -174,7 +192,7 @@ def compare_arms(
                 "arm": name,
                 "family": sweep_of[name],
                 "method": arm.method,
-                "scale": arm.scale,
+                "scale": _scale(arm, effective[name]),
                 "prompt": arm.prompt,
                 "negative_prompt": arm.negative,
                 "description": arm.description,
@@ -187,11 +205,13 @@ def compare_arms(
                     arms[name], of_primary[name], primary.reference, prompts, settings
                 ),
                 "against_baseline": against.get(name),
+                "effective": effective[name],
+                "control_of": arm.control and arm.control.of,
+                "against_control": controls.get(name),
             }
         )
         for name, arm in tqdm(study.arms.items(), "compare with the reference", unit="arm", disable=None)
     ]
-    steps = traces()
     aligned = [alignment_of(name, steps[name], prompts, settings) for name in study.arms]
     n = study.generate.pictures
     spaces = [
@@ -233,6 +253,11 @@ def compare_arms(
             "provenance": provenance(study, clip, details[study.baseline]["provenance"]),
         }
     )
+
+
+def _scale(arm: Arm, effective: EffectiveScale | None) -> float:
+    # A control's is known from its trace alone.
+    return arm.scale if arm.control is None or effective is None else effective.scale.value
 
 
 def distinct_images(vectors: Tensor) -> int:

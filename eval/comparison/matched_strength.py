@@ -120,6 +120,8 @@ def family_paths(arms: Mapping[str, Arm], baseline: str) -> dict[str, list[str]]
     drawn = {"prompt", "quality_preset", "canvas", "sampler", "image_to_image"}
     paths: dict[str, list[str]] = {}
     for name in sorted(arms, key=lambda name: arms[name].scale):
+        if arms[name].control is not None:
+            continue  # a point of CFG's curve that another arm chose
         if name != baseline or base.method != "unguided":
             paths.setdefault(sweep_of[name], []).append(name)
     for path in paths.values():

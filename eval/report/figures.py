@@ -155,7 +155,7 @@ def _axis_title(row: Metric) -> str:
 def alignment_figure(alignment: Alignment) -> dict[str, Any]:
     """Plotly figure: the cosine between every two references over noise level, with its interval as a band."""
     names = [" and ".join(pair.references) for pair in alignment.pairs]
-    figure = _over_noise(names, [pair.steps for pair in alignment.pairs], "cosine")
+    figure = over_noise(names, [pair.steps for pair in alignment.pairs], "cosine")
     figure["layout"]["yaxis"]["range"] = [-0.3, 1.02]
     return figure
 
@@ -163,12 +163,13 @@ def alignment_figure(alignment: Alignment) -> dict[str, Any]:
 def action_figure(alignment: Alignment) -> dict[str, Any]:
     """Plotly figure: |main - reference| / |main| of every reference over noise level."""
     names = [action.reference for action in alignment.actions]
-    figure = _over_noise(names, [action.steps for action in alignment.actions], "relative size of the push")
+    figure = over_noise(names, [action.steps for action in alignment.actions], "relative size of the push")
     figure["layout"]["yaxis"]["rangemode"] = "tozero"
     return figure
 
 
-def _over_noise(names: Sequence[str], lines: Sequence[Sequence[TraceStep]], y_title: str) -> dict[str, Any]:
+def over_noise(names: Sequence[str], lines: Sequence[Sequence[TraceStep]], y_title: str) -> dict[str, Any]:
+    """Plotly figure: a line with intervals for every name, over noise level from high to low."""
     data: list[dict[str, Any]] = []
     for k, (name, steps) in enumerate(zip(names, lines, strict=True)):
         look = numbered_look(k)

@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from eval.notation import quoted
 from eval.report.composition import composition_figure, composition_rows, tag_rows
 from eval.report.details import cost_rows, matched_columns, matched_rows, shift_details
+from eval.report.effective_scale import control_columns, control_rows, effective_figure, effective_rows
 from eval.report.feature_spaces import shift_by_space_figure, space_rows, space_tables
 from eval.report.figures import (
     action_figure,
@@ -59,6 +60,7 @@ SECTIONS = (
     Section("feature-spaces", "Feature spaces"),
     Section("named-concepts", "Named concepts"),
     Section("alignment", "Alignment"),
+    Section("effective-scale", "Effective scale"),
     Section("frontiers", "Frontiers"),
     Section("arms", "Arms"),
     Section("plots", "Plots"),
@@ -81,6 +83,7 @@ def figures(
         "shift": shift_figure(comparison),
         "shift-by-space": shift_by_space_figure(comparison) if comparison.guided else None,
         "direction": direction_figure(comparison, directions),
+        "effective-scale": effective_figure(comparison),
         "composition": composition_figure(comparison),
         "calibration": calibration_figure(rates),
         "frontier-precision": frontier_figure(comparison, "recall", "precision"),
@@ -125,6 +128,7 @@ def render(
     hidden |= set() if comparison.named and comparison.guided else {"named-concepts"}
     # Without probes or several terms no two references were evaluated side by side.
     hidden |= set() if comparison.alignment else {"alignment"}
+    hidden |= set() if any(arm.effective for arm in comparison.arms) else {"effective-scale"}
     hidden |= set() if any(arm.cost for arm in comparison.arms) else {"cost"}
     # Jinja's tojson writes <, >, & and ' as \uXXXX, so no text can end the script element.
     return environment.get_template("page.html.j2").render(
@@ -151,6 +155,9 @@ def render(
         agreement_lines=agreement_lines(rates),
         strength_lines=strength_lines(rates),
         good_corner=good_corner,
+        effective_rows=effective_rows(comparison),
+        control_columns=control_columns(comparison),
+        control_rows=control_rows(comparison),
         matched_columns=matched_columns(comparison),
         matched_rows=matched_rows(comparison),
         shift_details=shift_details(comparison),

@@ -27,7 +27,7 @@ import torch
 from pipeline.guidance.dynamic_negative import Dynamic
 from pipeline.guidance.postprocess import APG, Guider, Rescale, place_guider
 from pipeline.guidance.references import DEFAULT_SHARE, ConditionNoise, PerturbationKind
-from pipeline.guidance.scale_schedules import Constant, Moment, NoiseInterval, Ramp, Window
+from pipeline.guidance.scale_schedules import Constant, Moment, NoiseInterval, Ramp, Steps, Window
 
 if TYPE_CHECKING:  # shards are planned and verified without diffusers, which takes ten seconds to import
     from diffusers.guiders import BaseGuidance
@@ -95,7 +95,7 @@ class Term:
 
     reference: Prediction
     scale: float
-    schedule: Constant | NoiseInterval | Window | Ramp | Dynamic = CONSTANT
+    schedule: Constant | NoiseInterval | Window | Ramp | Steps | Dynamic = CONSTANT
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,16 @@ class Window(Settings):
         return float(int(self.start * at.steps) <= at.index < int(self.stop * at.steps))
 
 
+class Steps(Settings):
+    """A factor for each part of the steps, all parts alike: of as many as there are steps, one for each."""
+
+    name: Literal["steps"]
+    factors: Annotated[tuple[float, ...], Field(min_length=1)]
+
+    def factor(self, at: Moment) -> float:
+        return self.factors[min(at.index * len(self.factors) // at.steps, len(self.factors) - 1)]
+
+
 class Ramp(Settings):
     """From factor `begin` at the first step to `end` at the last, along a line or half a cosine (arXiv 2404.13040)."""
 

@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from datasets import Features
 
 from pipeline.errors import InputError
+from pipeline.generation.control_scales import resolved
 from pipeline.generation.shard_files import SET_FEATURES, TRACE_FEATURES
 from pipeline.generation.shard_plan import DEVICES, MACHINES, Shard, arm_texts, plan_shards
 from pipeline.generation.trajectory import TRAJECTORY_FEATURES, trajectory_fingerprint, watched_of
@@ -18,6 +20,7 @@ from pipeline.layout import CONCEPTS, COSTS, FEATURES, METRICS, REFERENCE_SET, S
 from pipeline.results.comparison import COMPARISON, load_comparison
 from pipeline.results.rates import RATES, load_rates
 from pipeline.storage.json_file import read_json_text
+from pipeline.storage.places import Places
 from pipeline.storage.shards import read_table, set_fingerprint, shard_fingerprint, table_fingerprint
 from pipeline.storage.tensor_file import read_tensors
 from pipeline.study.study import Study
@@ -93,6 +96,9 @@ def _arm(study: Study, arm: str) -> Iterator[Artefact]:
 
 def _drawn_shards(study: Study, arm: str) -> list[Shard]:
     """An arm's shards as the kinds of device and machine drew them that its first is of: sets travel, these do not."""
+    # Where the trace of the arm that a control follows is damaged, its own check says so.
+    with suppress(InputError):
+        study = resolved(study, [arm], Places())
     texts = arm_texts(study, arm)
     planned = plan_shards(study, arm, texts, DEVICES[0])
     found = shard_fingerprint(SETS / arm / planned[0].name)

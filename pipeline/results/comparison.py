@@ -9,7 +9,7 @@ from pipeline.errors import InputError
 from pipeline.layout import METRICS
 from pipeline.results.interval import Finite, Interval
 from pipeline.results.metrics import TABLE
-from pipeline.settings import Name
+from pipeline.settings import ArmName, Name
 from pipeline.storage.json_file import read_json_text
 from pipeline.study.study import Study
 
@@ -160,15 +160,55 @@ class Cost(_Record):
     device: str = ""
 
 
+class TraceStep(_Record):
+    """A mean over pictures at one noise level."""
+
+    sigma: Finite
+    value: Interval
+
+
+class EffectiveScale(_Record):
+    """At which scale plain CFG would have pushed as an arm did: <guided - empty, D> / <D, D>, D = prompt - empty.
+
+    `scale` is its mean over steps, of each image and then over images; `steps` are the means over images, from high
+    noise to low; `over_steps` and `over_images` the standard deviations of these means. `elsewhere` is the share of
+    the squared push across D. `without_direction` images are left out, whose prompt reads as the empty text does.
+    """
+
+    scale: Interval
+    elsewhere: Interval
+    steps: list[TraceStep]
+    over_steps: Finite
+    over_images: Finite
+    without_direction: int
+    answer: str
+
+
+class AgainstControl(_Record):
+    """An arm against its control, plain CFG at the arm's effective scale with as many evaluations.
+
+    `wins` are the shares of the pairs in which the arm's image has the better score (ties count half); the others are
+    differences, arm minus control, in the primary feature space.
+    """
+
+    control: ArmName
+    wins: dict[str, Interval]
+    fd: Interval
+    precision: Interval
+    recall: Interval
+    vendi: Interval
+
+
 class ComparedArm(_Record):
     """One arm; `against_baseline` is None for the baseline itself.
 
     `family` names the arms that form one sweep of scales. `distinct` of its `n` images differ. `scores` are the set
     metrics against the reference set and the means of the per-image scores, by name. `kinds` are the shares of the
-    kinds of pictures.
+    kinds of pictures. `effective` is None where the empty text was not evaluated. A control has the arm that it is
+    `control_of`, and that one's effective scale as its `scale`.
     """
 
-    arm: Name
+    arm: ArmName
     family: Name
     method: str
     scale: Finite
@@ -182,12 +222,15 @@ class ComparedArm(_Record):
     scores: dict[str, Interval]
     against_reference: AgainstReference
     against_baseline: AgainstBaseline | None
+    effective: EffectiveScale | None = None
+    control_of: ArmName | None = None
+    against_control: AgainstControl | None = None
 
 
 class FrontierPoint(_Record):
     """One arm on its method's frontier; the baseline starts every frontier that shares its prompts."""
 
-    arm: Name
+    arm: ArmName
     scale: Finite
     precision: Interval
     recall: Interval
@@ -221,13 +264,6 @@ class Frontier(_Record):
     matched: list[Matched]
 
 
-class TraceStep(_Record):
-    """A mean over pictures at one noise level."""
-
-    sigma: Finite
-    value: Interval
-
-
 class AlignedPair(_Record):
     """The cosine between two references' directions: at every step, and its mean over steps."""
 
@@ -256,7 +292,7 @@ class Alignment(_Record):
     `answer` says in words what that means.
     """
 
-    arm: Name
+    arm: ArmName
     pairs: list[AlignedPair]
     actions: list[ActingReference]
     coinciding: list[str]
@@ -284,7 +320,7 @@ class Verdict(_Record):
 class ArmVerdicts(_Record):
     """The answers about one guided arm."""
 
-    arm: Name
+    arm: ArmName
     verdicts: list[Verdict]
 
 
@@ -337,7 +373,7 @@ class RemovedConcept(_Record):
     directions: int
     energy: Finite
     variance: Finite
-    arms: dict[Name, ArmWithoutNamed]
+    arms: dict[ArmName, ArmWithoutNamed]
 
 
 class NamedConcepts(_Record):
@@ -374,7 +410,7 @@ class Comparison(_Record):
     """
 
     study: str
-    baseline: Name
+    baseline: ArmName
     level: Finite
     prompted: bool = True
     arms: list[ComparedArm]

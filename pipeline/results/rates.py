@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pipeline.errors import InputError
 from pipeline.layout import METRICS
 from pipeline.results.interval import Finite, Interval
-from pipeline.settings import Name
+from pipeline.settings import ArmName
 from pipeline.storage.json_file import read_json_text
 
 RATES = METRICS / "labels.json"
@@ -57,7 +57,7 @@ class LabelledPictures(_Record):
 class Difference(_Record):
     """Rates of an arm minus those of the baseline, over `pairs` of the same prompt and seed."""
 
-    arm: Name
+    arm: ArmName
     pairs: Annotated[int, Field(ge=1)]
     simulated: bool
     verdicts: dict[Verdict, Rate]
@@ -100,7 +100,7 @@ class Calibration(_Record):
 class Strength(_Record):
     """The Bradley-Terry strength of an arm: the log odds that its picture is preferred to the average arm's."""
 
-    arm: Name
+    arm: ArmName
     strength: Interval
     simulated: bool
 
@@ -111,7 +111,7 @@ class Rates(_Record):
     `left_out` counts the labels in the repository that are of no task of the present sample; all else is without them.
     """
 
-    baseline: Name
+    baseline: ArmName
     level: Finite
     labels: int
     pair_labels: int

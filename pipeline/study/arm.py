@@ -7,13 +7,14 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from pipeline.guidance.dynamic_negative import Dynamic
 from pipeline.guidance.postprocess import APG, Guider, Rescale
 from pipeline.guidance.references import SHORT_NAMES, STANDING_TEXTS, ConditionNoise, GuidanceReference, Perturb
-from pipeline.guidance.scale_schedules import Constant, NoiseInterval, Ramp, Window
+from pipeline.guidance.scale_schedules import Constant, NoiseInterval, Ramp, Steps, Window
 from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
 from pipeline.settings import Name, Settings
+from pipeline.study.controls import Control
 from pipeline.study.named_texts import NamedText, known_negative_preset
 from pipeline.study.sampler import Canvas, ImageToImage, Sampler
 
-Schedule = Annotated[Constant | NoiseInterval | Window | Ramp | Dynamic, Field(discriminator="name")]
+Schedule = Annotated[Constant | NoiseInterval | Window | Ramp | Steps | Dynamic, Field(discriminator="name")]
 Post = Annotated[Rescale | APG | Guider, Field(discriminator="name")]
 
 # The methods of one term, and what each moves away from.
@@ -58,6 +59,8 @@ class Arm(Settings):
     prompt. The negative prompt is a text, a preset, or (`negative_from_prompt`) each picture's own prompt. `noise` is
     on the embedding of the prompt. `canvas` is
     the model's and `sampler` the study's unless given; `image_to_image` starts from another set's pictures.
+    A `control` (pipeline/study/controls.py) has its scale from the arm that it follows, once that is generated; until
+    then it is 1.
     """
 
     method: Literal["unguided", "cfg", "negative", "autoguidance", "independent", "pag", "seg", "skip_layers", "mix"]
@@ -70,6 +73,7 @@ class Arm(Settings):
     texts: dict[Name, NamedText] = Field(default_factory=dict)
     probes: tuple[Name, ...] = ()
     noise: ConditionNoise | None = None
+    control: Control | None = None
     prompt: Literal["positive", "empty"] = "positive"
     quality_preset: str | None = None
     negative_prompt: Annotated[str, StringConstraints(max_length=20_000)] | None = None
@@ -154,6 +158,8 @@ class Arm(Settings):
                 raise ValueError(f"schedule dynamic is for a negative prompt, not {term.reference}")
         if isinstance(self.post, Guider):
             self._guider_fits(self.post)
+        if self.control is not None and (self.method != "cfg" or self.post or self.noise):
+            raise ValueError("a control is plain CFG; it takes method cfg, and neither post nor noise")
         return self
 
     def _guider_fits(self, post: Guider) -> None:

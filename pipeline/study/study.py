@@ -14,9 +14,10 @@ from pipeline.layout import EMBEDDED, PARAMS, PICTURES
 from pipeline.prompting.prompt_sets import PromptSet
 from pipeline.prompting.strict_check import check_prompt
 from pipeline.prompting.text_settings import TextSettings
-from pipeline.settings import Count, Name, Seed, Settings, inside_project, watched_path
+from pipeline.settings import CONTROL, ArmName, Count, Name, Seed, Settings, inside_project, watched_path
 from pipeline.study.anlas import Anlas
 from pipeline.study.arm import Arm
+from pipeline.study.controls import Controls
 from pipeline.study.executor import Executor
 from pipeline.study.extractors import EXTRACTORS, ExtractorKind, FeatureSpace
 from pipeline.study.licences import EMBEDDED_LICENCE
@@ -221,7 +222,10 @@ _TAKEN = {"compare", "concepts", "labels", "reference"}
 
 
 class Study(Settings):
-    """One composed configuration."""
+    """One composed configuration.
+
+    `controls` asks for plain CFG at the effective scale of every guided arm beside it; `arms` then has these controls.
+    """
 
     name: Name
     baseline: Name
@@ -231,7 +235,8 @@ class Study(Settings):
     reference: Reference
     sampler: Sampler
     generate: Generate
-    arms: dict[Name, Arm]
+    controls: Controls = "none"
+    arms: dict[ArmName, Arm]
     features: Features
     metrics: Metrics
     labeling: Labeling
@@ -272,6 +277,23 @@ class Study(Settings):
                 raise ValueError(
                     f"arms.{name}.schedule dynamic needs the ancestral posterior of each step, which sampler.scheduler "
                     f"{scheduler} has not; take {fitting}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _controls_follow_an_arm(self) -> "Study":
+        for name, arm in self.arms.items():
+            followed = None if arm.control is None else self.arms.get(arm.control.of)
+            if (arm.control is not None) != name.endswith(CONTROL):
+                raise ValueError(f"arms.{name}: an arm is called <arm>{CONTROL} if it has a control, and only then")
+            if arm.control is None:
+                continue
+            if name != f"{arm.control.of}{CONTROL}" or followed is None:
+                raise ValueError(f"arms.{name}.control.of must be '{name.removesuffix(CONTROL)}', one of the arms")
+            if "empty" not in (*followed.probes, *(term.reference for term in followed.all_terms)):
+                raise ValueError(
+                    f"arms.{name} follows '{arm.control.of}', which must have 'empty' among its probes; compose with "
+                    "the study's key controls, which adds it"
                 )
         return self
 

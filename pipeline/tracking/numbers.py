@@ -18,7 +18,7 @@ _MEBIBYTE = 2**20
 
 def arm_metrics(result: ComparedArm) -> dict[str, float]:
     """An arm's numbers: `fd`, `fd_low`, `fd_high`; `shift_...` are those against the baseline, and
-    `<space>_shift_...` these in every feature space."""
+    `<space>_shift_...` these in every feature space, `control_...` those against plain CFG at its effective scale."""
     against = result.against_baseline
     shifts = {f"{SHIFT}{name}": interval for name, interval in against.intervals.items()} if against else {}
     metrics: dict[str, float] = {}
@@ -29,6 +29,14 @@ def arm_metrics(result: ComparedArm) -> dict[str, float]:
         for space, own in against.spaces.items():
             for name, interval in own.intervals.items():
                 metrics |= _bounded(f"{space}_{SHIFT}{name}", interval)
+    if result.effective:
+        metrics |= _bounded("effective_scale", result.effective.scale)
+        metrics |= _bounded("push_elsewhere", result.effective.elsewhere)
+    if found := result.against_control:
+        differences = {"fd": found.fd, "precision": found.precision, "recall": found.recall, "vendi": found.vendi}
+        shown = {f"wins_{score}": won for score, won in found.wins.items()} | differences
+        for name, interval in shown.items():
+            metrics |= _bounded(f"control_{name}", interval)
     if result.cost:
         metrics |= {f"cost_{name}": value for name, value in result.cost.model_dump(exclude={"device"}).items()}
     return metrics
@@ -84,13 +92,13 @@ def label_table(rates: Rates) -> dict[str, list[str | int]]:
 def label_headlines(rates: Rates) -> dict[str, float]:
     """The parent's part of it: `<rate>/<arm>`, `<strength>/<arm>`, and Krippendorff's alpha."""
     metrics = {
-        f"{name}/{labelled.name}": value
+        f"{name}/{_in_a_key(labelled.name)}": value
         for labelled in rates.arms
         for name, value in label_metrics(labelled).items()
         if not name.endswith(("_low", "_high", "_pictures"))
     }
     for found in rates.strengths:
-        metrics[f"{_source(found.simulated)}_strength/{found.arm}"] = found.strength.value
+        metrics[f"{_source(found.simulated)}_strength/{_in_a_key(found.arm)}"] = found.strength.value
     if rates.agreement:
         metrics[f"{_source(rates.agreement.simulated)}_krippendorff_alpha"] = rates.agreement.alpha.value
     return metrics
@@ -99,12 +107,17 @@ def label_headlines(rates: Rates) -> dict[str, float]:
 def headline_metrics(comparison: Comparison) -> dict[str, float]:
     """The parent's numbers: `<metric>/<arm>` for every arm, and the Fréchet distance that real pictures have."""
     metrics = {
-        f"{name}/{result.arm}": result.scores[name].value
+        f"{name}/{_in_a_key(result.arm)}": result.scores[name].value
         for name in HEADLINES
         for result in comparison.arms
         if name in result.scores
     }
     return {**metrics, "fd_floor": comparison.floor.fd.value}
+
+
+def _in_a_key(arm: str) -> str:
+    # MLflow's keys take no @, which the names of controls have.
+    return arm.replace("@", "-")
 
 
 def _source(simulated: bool) -> str:

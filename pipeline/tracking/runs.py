@@ -102,7 +102,8 @@ def log_arm(
     are to be among them, texts are not."""
     arm = study.arms[result.arm]
     settings = {
-        **arm.model_dump(mode="json", include={"method", "scale"}),
+        "method": arm.method,
+        "scale": result.scale,  # a control's is measured
         "sampler": study.sampler_of(arm).model_dump(mode="json"),
         "pictures": result.n,
         "model": study.model.name,

@@ -1,0 +1,69 @@
+"""The report's section on what each arm's push is in terms of plain CFG, and how arms do against their controls."""
+
+from typing import Any
+
+from eval.notation import number, quoted
+from eval.report.figures import over_noise
+from pipeline.results.comparison import AgainstControl, Comparison, EffectiveScale
+from pipeline.results.metrics import metric
+
+
+def with_scale(comparison: Comparison) -> dict[str, EffectiveScale]:
+    """The effective scales of the arms that are no controls, whose scale is another arm's."""
+    return {arm.arm: arm.effective for arm in comparison.arms if arm.effective and arm.control_of is None}
+
+
+def effective_rows(comparison: Comparison) -> list[dict[str, str]]:
+    """A row for every arm: its effective scale, how far that varies, and the share of its push that is elsewhere."""
+    return [
+        {
+            "arm": name,
+            "scale": quoted(found.scale),
+            "over_steps": number(found.over_steps, 2),
+            "over_images": number(found.over_images, 2),
+            "elsewhere": f"{found.elsewhere.value:.0%} ({found.elsewhere.low:.0%} to {found.elsewhere.high:.0%})",
+            "answer": found.answer,
+        }
+        for name, found in with_scale(comparison).items()
+    ]
+
+
+def effective_figure(comparison: Comparison) -> dict[str, Any] | None:
+    """Plotly figure: the effective scale of every arm over noise level; None where none is known."""
+    found = with_scale(comparison)
+    if not found:
+        return None
+    return over_noise(list(found), [one.steps for one in found.values()], "effective scale")
+
+
+def control_columns(comparison: Comparison) -> list[str]:
+    """The scores whose pairs are won or lost, by their labels."""
+    found = _controlled(comparison)
+    return [_label(score) for score in found[0][1].wins] if found else []
+
+
+def control_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """A row for every arm that has a control: win rates, and differences of the sets' numbers."""
+    return [
+        {
+            "arm": name,
+            "control": found.control,
+            "wins": [f"{won.value:.0%} ({won.low:.0%} to {won.high:.0%})" for won in found.wins.values()],
+            "fd": quoted(found.fd, signed=True),
+            "precision": quoted(found.precision, signed=True),
+            "recall": quoted(found.recall, signed=True),
+            "vendi": quoted(found.vendi, signed=True),
+        }
+        for name, found in _controlled(comparison)
+    ]
+
+
+def _controlled(comparison: Comparison) -> list[tuple[str, AgainstControl]]:
+    return [(arm.arm, arm.against_control) for arm in comparison.arms if arm.against_control]
+
+
+def _label(score: str) -> str:
+    try:
+        return metric(score).label
+    except ValueError:  # a learned score of the study's own
+        return score

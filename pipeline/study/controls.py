@@ -1,0 +1,66 @@
+"""Control arms: plain classifier-free guidance at the effective scale of another arm.
+
+A method that is nothing but CFG at another scale changes images as its control does (arXiv 2602.22570). The key
+`controls` of a study asks for one, `<arm>@cfg`, beside every guided arm; they are written out when the study is
+composed, so that params.yaml shows every arm there is. Their scale is known once the arm that they follow has been
+generated and traced (pipeline/generation/control_scales.py).
+"""
+
+from typing import Any, Literal
+
+from pipeline.settings import CONTROL, Name, Settings
+
+# What a control shares with the arm that it follows, besides prompts and seeds.
+_SHARED = ("prompt", "quality_preset", "canvas", "sampler", "image_to_image")
+# What makes an arm of method cfg more than plain CFG.
+_MORE = ("schedule", "post", "noise", "attention")
+
+Controls = Literal["none", "constant", "schedule"]
+
+
+class Control(Settings):
+    """Which arm a control follows: at the mean of its effective scale, or step by step."""
+
+    of: Name
+    scale: Literal["constant", "schedule"] = "constant"
+
+
+def with_controls(content: dict[str, Any]) -> dict[str, Any]:
+    """A composed study with the control arms that it asks for.
+
+    An arm that is followed records the empty text's prediction. What is malformed is left for validation to refuse.
+    """
+    arms, kind = content.get("arms"), content.get("controls", "none")
+    if kind not in ("constant", "schedule") or not isinstance(arms, dict):
+        return content
+    found: dict[str, Any] = {}
+    for name, arm in arms.items():
+        if not isinstance(arm, dict) or not is_followed(arm):
+            found[name] = arm
+            continue
+        found[name] = {**arm, "probes": [*(arm.get("probes") or ()), *_unread(arm)]}
+        found[f"{name}{CONTROL}"] = {
+            "description": f"plain CFG at the effective scale of {name}",
+            "family": "control",
+            "method": "cfg",
+            "scale": 1.0,
+            "control": {"of": name, "scale": kind},
+            **{key: arm[key] for key in _SHARED if key in arm},
+        }
+    return {**content, "arms": found}
+
+
+def is_followed(arm: dict[str, Any]) -> bool:
+    """Whether an arm, as composed, is guided by anything but plain CFG, and towards a prompt."""
+    method = arm.get("method")
+    if arm.get("prompt") == "empty" or arm.get("control"):
+        return False
+    if method in ("unguided", "cfg"):
+        return any(arm.get(key) for key in _MORE)
+    return True
+
+
+def _unread(arm: dict[str, Any]) -> list[str]:
+    terms = [term.get("reference") for term in arm.get("terms") or () if isinstance(term, dict)]
+    read = {*(arm.get("probes") or ()), *terms, *(["empty"] if arm.get("method") == "cfg" else [])}
+    return [] if "empty" in read else ["empty"]
