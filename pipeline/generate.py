@@ -5,6 +5,7 @@ finished is kept, whatever happened to the run that made it. One process hands t
 executor, so that libraries and networks are loaded once per worker.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from pipeline.execution.allocator import keep_freed_memory
 from pipeline.execution.executor import device_kind, local_devices, run_tasks, runs_here, with_workers
 from pipeline.execution.termination import Termination
 from pipeline.generation.control_scales import resolved
+from pipeline.generation.effect import does_nothing, in_words, largest_push
 from pipeline.generation.shard_files import GeneratedShard
 from pipeline.generation.shard_plan import ArmPlan, Shard, ShardTask, arm_texts, plan_arm
 from pipeline.generation.shard_storage import ShardStorage
@@ -30,6 +32,7 @@ from pipeline.networks.weight_files import weights_size
 from pipeline.stage_arguments import stage_parser
 from pipeline.storage.places import Places
 from pipeline.storage.set_aside import set_aside
+from pipeline.storage.shards import read_set
 from pipeline.study.executor import RayExecutor
 from pipeline.study.study import Study, load_study
 
@@ -94,6 +97,11 @@ class _Arm:
         return ShardTask.of(shard, self.texts)
 
     @property
+    def storage_is_partial(self) -> bool:
+        """Whether shards are missing still, after an interruption."""
+        return self.generated < len(self.missing)
+
+    @property
     def missing_images(self) -> int:
         return sum(shard.stop - shard.start for shard in self.missing)
 
@@ -144,9 +152,18 @@ def _generate(study: Study, arm_names: Sequence[str], places: Places, terminatio
             arm.cost.add(arm.plan.shards[0].name, generator.measure_again(arm.task(arm.plan.shards[0])))
         if arm.cost.shards:
             arm.cost.write()
+        if arm.generated and not arm.storage_is_partial:
+            _tell_of_no_effect(study, name, places)
         # Also where none is kept: DVC wants to find it.
         arm.storage.places.trajectories.mkdir(parents=True, exist_ok=True)
     return {name: Progress(arm.generated, len(arm.plan.shards)) for name, arm in arms.items()}
+
+
+def _tell_of_no_effect(study: Study, name: str, places: Places) -> None:
+    trace = read_set(places.of(name).traces, ["step", "direction", "references", "relative_norms"])
+    push = largest_push(trace)
+    if does_nothing(study.arm(name), push, study.model.loading.dtype):
+        print(f"warning: {in_words(name, push, trace)}", file=sys.stderr, flush=True)
 
 
 def _announce(arms: dict[str, _Arm], total: int) -> None:

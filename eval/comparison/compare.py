@@ -42,6 +42,7 @@ from eval.scorers.tags import fit_tag_reader, tag_shares
 from eval.statistics.holm import holm_by_question
 from eval.statistics.jackknife import deletions
 from pipeline.errors import InputError, run_stage
+from pipeline.generation.effect import does_nothing, largest_push
 from pipeline.layout import COSTS, FEATURES, METRICS, PLOTS, TRACES
 from pipeline.preflight import study_digests
 from pipeline.results.comparison import (
@@ -166,6 +167,7 @@ def compare_arms(
         if own.control
     }
     steps = traces()
+    pushed = {name: largest_push(steps[name]) for name in study.arms}
     effective = {name: effective_scale(steps[name], prompts, settings) for name in study.arms}
     reader = fit_tag_reader(clip.images, measured.captions, settings.seed)
     if reader is not None:
@@ -205,6 +207,8 @@ def compare_arms(
                     arms[name], of_primary[name], primary.reference, prompts, settings
                 ),
                 "against_baseline": against.get(name),
+                "push": pushed[name],
+                "does_nothing": does_nothing(arm, pushed[name], study.model.loading.dtype),
                 "effective": effective[name],
                 "control_of": arm.control and arm.control.of,
                 "against_control": controls.get(name),

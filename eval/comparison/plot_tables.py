@@ -22,7 +22,7 @@ COLUMNS = {
 def direction_sizes(study: Study, traces: Mapping[str, pa.Table]) -> list[dict[str, object]]:
     """Per guided arm and step: noise level and mean size of the guidance direction, from the arms' `traces`."""
     rows: list[dict[str, object]] = []
-    for name in (name for name, arm in study.arms.items() if arm.scale != 1):
+    for name in (name for name, arm in study.arms.items() if arm.scale != 1 or arm.terms or arm.control):
         steps = traces[name].group_by("step").aggregate([("sigma", "mean"), ("direction", "mean")]).sort_by("step")
         for row in steps.to_pylist():
             sizes = {"sigma": round(row["sigma_mean"], 5), "direction": round(row["direction_mean"], 5)}

@@ -109,6 +109,7 @@ def _answers(
         "shift_spread_ratio", "spread_ratio", f"spread {quoted(against.spread_ratio)} times that of {base.arm}"
     )
     answers = [
+        *_no_effect(arm),
         *_few_images(arm),
         in_spaces(
             "shift_fd",
@@ -142,6 +143,14 @@ def _answers(
     if metric("clip_score").asked.key in against.adjusted_p:
         answers.append(changed("clip_score", against.clip_score))
     return [*answers, _cost(arm, base)]
+
+
+def _no_effect(arm: ComparedArm) -> list[Verdict]:
+    """What to know first about an arm whose guidance is rounding."""
+    if not arm.does_nothing:
+        return []
+    numbers = f"guidance changes x0 by {arm.push or 0:.1e} at most, root mean square; read the rest with that in mind"
+    return [Verdict(topic="Effect", verdict="does nothing", numbers=numbers, decided=True)]
 
 
 def _few_images(arm: ComparedArm) -> list[Verdict]:

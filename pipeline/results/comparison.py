@@ -204,8 +204,9 @@ class ComparedArm(_Record):
 
     `family` names the arms that form one sweep of scales. `distinct` of its `n` images differ. `scores` are the set
     metrics against the reference set and the means of the per-image scores, by name. `kinds` are the shares of the
-    kinds of pictures. `effective` is None where the empty text was not evaluated. A control has the arm that it is
-    `control_of`, and that one's effective scale as its `scale`.
+    kinds of pictures. `push` is the root mean square of guided - main in x0 at the step where it is largest; an arm
+    that `does_nothing` has one of rounding alone, and is meant to be guided. `effective` is None where the empty text
+    was not evaluated. A control has the arm that it is `control_of`, and that one's effective scale as its `scale`.
     """
 
     arm: ArmName
@@ -222,6 +223,8 @@ class ComparedArm(_Record):
     scores: dict[str, Interval]
     against_reference: AgainstReference
     against_baseline: AgainstBaseline | None
+    push: Finite | None = None
+    does_nothing: bool = False
     effective: EffectiveScale | None = None
     control_of: ArmName | None = None
     against_control: AgainstControl | None = None
