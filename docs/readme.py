@@ -9,8 +9,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from docs.written_block import replaced
+from eval.comparison.arm_measurements import names_by_arm
 from eval.notation import number, quoted
-from eval.report.named_concepts import concept_sentences, names_by_arm
+from eval.report.named_concepts import concept_sentences
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import PARAMS
 from pipeline.results.comparison import COMPARISON, Comparison, load_comparison

@@ -13,10 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from playwright.sync_api import Browser
 
 from docs.browser import opened_chromium
+from eval.comparison.arm_measurements import names_by_arm
 from eval.notation import quoted
 from eval.report.details import matched_columns, matched_rows
 from eval.report.feature_spaces import space_tables
-from eval.report.named_concepts import concept_sentences, names_by_arm
+from eval.report.named_concepts import concept_sentences
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import PARAMS, REPORT
 from pipeline.results.comparison import COMPARISON, Alignment, Comparison, load_comparison

@@ -13,12 +13,14 @@ from pydantic import ValidationError
 from torch import Tensor
 from tqdm import tqdm
 
+from eval.comparison.adherence import adherence, concept_readers, shown_concepts_by_arm
 from eval.comparison.alignment import Means, actions, alignments, closer_to, trajectories
 from eval.comparison.arm_measurements import (
     Arms,
     asked_prompts,
     check_one_instrument,
     named_by_negatives,
+    names_by_arm,
     prompt_numbers,
     read_arms,
     read_cost,
@@ -30,7 +32,7 @@ from eval.comparison.control_arms import against_control
 from eval.comparison.effective_scale import effective_scale
 from eval.comparison.feature_spaces import floors, in_space
 from eval.comparison.matched_strength import frontiers, sweeps
-from eval.comparison.named_concepts import TaggedImages, without_named
+from eval.comparison.named_concepts import TaggedImages, shown_concepts, without_named
 from eval.comparison.paired_arms import ArmValues, arm_replicates
 from eval.comparison.plot_tables import COLUMNS, csv_bytes, direction_sizes, plot_tables
 from eval.comparison.shift import against_baseline, against_reference, kind_chances, permutations, tag_composition
@@ -218,6 +220,10 @@ def compare_arms(
     ]
     aligned = [alignment_of(name, steps[name], prompts, settings) for name in study.arms]
     n = study.generate.pictures
+    named = shown_concepts(measured.named, measured.tagged)
+    clusters = prompts if len(torch.unique(prompts)) < len(prompts) else None
+    readers = concept_readers(named, measured.tagged, settings.seed)
+    shown, shows = shown_concepts_by_arm(readers, vectors[in_units.name], study.baseline, clusters, settings)
     spaces = [
         ComparedSpace(
             name=one.name,
@@ -249,6 +255,18 @@ def compare_arms(
                 in_units.reference,
                 kept,
                 settings.level,
+            ),
+            "shown": shown,
+            "adherence": adherence(
+                names_by_arm(study),
+                shows,
+                of_primary,
+                measured.tagged,
+                vectors[in_units.name],
+                study.baseline,
+                kept,
+                clusters,
+                settings,
             ),
             "reference_n": len(clip.ids),
             "frontiers": frontiers(study.arms, study.baseline, of_primary, settings.level, prompted),

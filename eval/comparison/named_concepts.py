@@ -113,6 +113,27 @@ def concept_removal(moved: Tensor, real: Tensor) -> Removal:
     return Removal(real.double().mean(0), kept @ basis, count, float(shares[count - 1]))
 
 
+def weighed_alike(moved: Sequence[Tensor]) -> Tensor:
+    """The displacements [K, D] of several concepts as one: every concept weighs the same, however far it moves."""
+    return torch.cat([one / torch.linalg.matrix_norm(one) for one in moved])
+
+
+def collateral(
+    moved: Sequence[Tensor], tagged: TaggedImages, arm: Tensor, baseline: Tensor, kept: list[Tensor], level: float
+) -> Interval:
+    """The share of an arm's shift that stays without the directions of several concepts, from their displacements.
+
+    `arm` and `baseline` are vectors [N, D] in the space of `tagged`.
+    """
+    removal = concept_removal(weighed_alike(moved), tagged.vectors)
+    both = {"arm": arm, "baseline": baseline}
+    real = tagged.vectors.double()
+    whole = _distances(both, "baseline", real, kept)["arm"]
+    rest = _distances({name: removal(own) for name, own in both.items()}, "baseline", removal(real), kept)["arm"]
+    share = combined(lambda a, b: b / a if a else 1.0, whole["shift"], rest["shift"])
+    return bounded(share.interval(level), 0)
+
+
 def without_named(
     space: str,
     names: Sequence[str],
@@ -132,8 +153,7 @@ def without_named(
     if not named:
         return None
     moved = {name: displacements([name], tagged) for name in named}
-    # Every concept weighs the same, however far it moves an image.
-    together = torch.cat([one / torch.linalg.matrix_norm(one) for one in moved.values()])
+    together = weighed_alike(list(moved.values()))
     each = {**moved, **({ALL: together} if len(named) > 1 else {})}
     whole = _distances(arms, baseline, reference.double(), kept)
     removed = []

@@ -4,11 +4,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eval.features.plain_text import plain_text
-from eval.notation import number, span
+from eval.notation import number, quoted, span
 from pipeline.results.comparison import Comparison, RemovedConcept
 from pipeline.results.interval import Interval
-from pipeline.study.study import Study
 
 
 @dataclass(frozen=True)
@@ -20,15 +18,6 @@ class ShareCell:
     span: str
     more: bool
     n: int
-
-
-def names_by_arm(study: Study) -> dict[str, frozenset[str]]:
-    """What each arm's negative prompt names; without arms whose images are each kept from their own prompt."""
-    return {
-        name: frozenset(part.strip() for part in plain_text(arm.used_negative, study.text).split(",")) - {""}
-        for name, arm in study.arms.items()
-        if not arm.negative_from_prompt
-    }
 
 
 def concept_rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -79,3 +68,35 @@ def _cell(row: RemovedConcept, arm: str) -> ShareCell:
     return ShareCell(
         share.value, f"{number(percent.value, 0)}%", span(percent, 0), more=share.low > row.variance, n=share.n
     )
+
+
+def adherence_rows(comparison: Comparison) -> list[dict[str, str]]:
+    """A row for every arm whose negative prompt names what can be read: obeyed, kept, quality, collateral."""
+    return [
+        {
+            "arm": row.arm,
+            "names": ", ".join(row.names),
+            "obeyed": _points(row.obeyed),
+            "kept": quoted(row.kept, signed=True),
+            "quality": quoted(row.quality, signed=True),
+            "collateral": f"{row.collateral.value:.0%} ({row.collateral.low:.0%} to {row.collateral.high:.0%})",
+        }
+        for row in comparison.adherence
+    ]
+
+
+def shown_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """A row for every concept: its classifier's AUC, and the share of images that show it, a cell per arm."""
+    return [
+        {
+            "concept": row.concept,
+            "auc": number(row.auc, 2),
+            "cells": [f"{row.shares[arm.arm].value:.0%}" for arm in comparison.arms],
+        }
+        for row in comparison.shown
+    ]
+
+
+def _points(difference: Interval) -> str:
+    percent = Interval(100 * difference.value, 100 * difference.low, 100 * difference.high, difference.n)
+    return f"{number(percent.value, 1, signed=True)} points ({span(percent, 1, signed=True)})"

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from eval.comparison.arm_measurements import names_by_arm
 from eval.notation import quoted
 from eval.report.composition import composition_figure, composition_rows, tag_rows
 from eval.report.details import cost_rows, matched_columns, matched_rows, shift_details
@@ -31,7 +32,7 @@ from eval.report.figures import (
 )
 from eval.report.gallery import Gallery, gallery
 from eval.report.labels import VERDICT_LABELS, agreement_lines, arm_rows, difference_rows, rate_rows, strength_lines
-from eval.report.named_concepts import concept_rows, concept_sentences, names_by_arm
+from eval.report.named_concepts import adherence_rows, concept_rows, concept_sentences, shown_rows
 from eval.report.picture_labels import picture_labels
 from eval.report.provenance import commit, parameters, scorer_digests, seeds
 from eval.report.tables import LEARNED_COLUMNS, further_columns, score_columns, shift_columns, table
@@ -144,6 +145,8 @@ def render(
         primary=primary,
         space_rows=space_rows(comparison, readers),
         space_tables=space_tables(comparison),
+        adherence_rows=adherence_rows(comparison),
+        shown_rows=shown_rows(comparison),
         concept_rows=concept_rows(comparison),
         concept_sentences=concept_sentences(comparison, names),
         figures=figures(comparison, directions, rates),

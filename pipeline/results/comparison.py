@@ -392,6 +392,34 @@ class NamedConcepts(_Record):
     removed: list[RemovedConcept]
 
 
+class ShownConcept(_Record):
+    """How often the images of each arm show a concept, by a classifier of `auc` on real subjects it had not seen.
+
+    `differences` are paired, arm minus baseline.
+    """
+
+    concept: str
+    auc: Finite
+    shares: dict[ArmName, Interval]
+    differences: dict[ArmName, Interval]
+
+
+class Adherence(_Record):
+    """What an arm's negative prompt, which `names` these concepts, does.
+
+    `obeyed` is how much less often an image shows them than the baseline's does, mean over the concepts; `kept` and
+    `quality` are differences of the CLIP score and of the aesthetic score, arm minus baseline. `collateral` is the
+    share of the shift that stays without the directions of the concepts.
+    """
+
+    arm: ArmName
+    names: list[str]
+    obeyed: Interval
+    kept: Interval
+    quality: Interval
+    collateral: Interval
+
+
 class Provenance(_Record):
     """Where the numbers come from."""
 
@@ -420,6 +448,8 @@ class Comparison(_Record):
     floor: Floor
     spaces: list[ComparedSpace]
     named: NamedConcepts | None = None
+    shown: list[ShownConcept] = Field(default_factory=list)
+    adherence: list[Adherence] = Field(default_factory=list)
     reference_n: int
     frontiers: list[Frontier]
     alignment: list[Alignment]

@@ -6,7 +6,7 @@ The compare page's plot begins with the first metric that its runs share, so the
 from collections.abc import Mapping
 
 from pipeline.cost.shard_cost import ShardCost
-from pipeline.results.comparison import ComparedArm, Comparison
+from pipeline.results.comparison import Adherence, ComparedArm, Comparison
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import SHIFT, shown_in
 from pipeline.results.rates import SIMULATED, VERDICTS, LabelledPictures, Rates, Strength
@@ -101,6 +101,14 @@ def label_headlines(rates: Rates) -> dict[str, float]:
         metrics[f"{_source(found.simulated)}_strength/{_in_a_key(found.arm)}"] = found.strength.value
     if rates.agreement:
         metrics[f"{_source(rates.agreement.simulated)}_krippendorff_alpha"] = rates.agreement.alpha.value
+    return metrics
+
+
+def adherence_metrics(found: Adherence) -> dict[str, float]:
+    """What an arm's negative prompt does: `negative_obeyed`, `negative_kept`, ... with `_low` and `_high`."""
+    metrics: dict[str, float] = {}
+    for name in ("obeyed", "kept", "quality", "collateral"):
+        metrics |= _bounded(f"negative_{name}", getattr(found, name))
     return metrics
 
 

@@ -13,11 +13,12 @@ from PIL import Image
 
 from pipeline.cost.shard_cost import read_shard_costs
 from pipeline.layout import COSTS, PARAMS, REFERENCE_SET, REPORT, SCORES, SETS
-from pipeline.results.comparison import COMPARISON, ComparedArm, Comparison
+from pipeline.results.comparison import COMPARISON, Adherence, ComparedArm, Comparison
 from pipeline.results.rates import RATES, Rates
 from pipeline.storage.contact_sheet import grid, same_seed_grid
 from pipeline.study.study import Study
 from pipeline.tracking.numbers import (
+    adherence_metrics,
     arm_metrics,
     headline_metrics,
     label_headlines,
@@ -97,9 +98,10 @@ def log_arm(
     root: Path,
     pictures: list[Image.Image],
     inputs: Mapping[str, DatasetInput],
+    removed: Adherence | None = None,
 ) -> None:
     """An arm's run. The compare page's plot begins with the first three params by name that differ: method and scale
-    are to be among them, texts are not."""
+    are to be among them, texts are not. `removed` is what its negative prompt does."""
     arm = study.arms[result.arm]
     settings = {
         "method": arm.method,
@@ -110,6 +112,8 @@ def log_arm(
         "text": {"prompt": arm.prompt, "negative": arm.used_negative},
     }
     metrics = arm_metrics(result)
+    if removed is not None:
+        metrics |= adherence_metrics(removed)
     if labelled := rates.of_arm(result.arm):
         metrics |= label_metrics(labelled)
     if strength := rates.strength_of(result.arm):

@@ -86,7 +86,8 @@ def track(study: Study, root: Path, uri: str) -> str:
                 tags[NOTE] = arm_note(study.arms[result.arm], comparison, result.arm)
                 with open_run(client, experiment, result.arm, tags) as child:
                     own_pictures = list(pictures[result.arm].values())
-                    log_arm(client, child, study, result, rates, root, own_pictures, inputs)
+                    removed = next((one for one in comparison.adherence if one.arm == result.arm), None)
+                    log_arm(client, child, study, result, rates, root, own_pictures, inputs, removed)
             share_view(client, experiment, study.name, parent)
             register(client, name, parent, mark, note)
     return parent
