@@ -28,10 +28,11 @@ from eval.comparison.arm_measurements import (
     reference_captions,
     tagged_images,
 )
+from eval.comparison.chosen_scale import chosen_scales
 from eval.comparison.control_arms import against_control
 from eval.comparison.effective_scale import effective_scale
 from eval.comparison.feature_spaces import floors, in_space
-from eval.comparison.matched_strength import frontiers, sweeps
+from eval.comparison.matched_strength import family_paths, frontiers, sweeps
 from eval.comparison.named_concepts import TaggedImages, shown_concepts, without_named
 from eval.comparison.paired_arms import ArmValues, arm_replicates
 from eval.comparison.plot_tables import COLUMNS, csv_bytes, direction_sizes, plot_tables
@@ -255,6 +256,16 @@ def compare_arms(
                 in_units.reference,
                 kept,
                 settings.level,
+            ),
+            "chosen": chosen_scales(
+                family_paths(study.arms, study.baseline),
+                study.arms,
+                arms,
+                study.baseline,
+                primary.reference,
+                prompts,
+                settings,
+                max(10, k + 1),
             ),
             "shown": shown,
             "adherence": adherence(

@@ -392,6 +392,23 @@ class NamedConcepts(_Record):
     removed: list[RemovedConcept]
 
 
+class ChosenScale(_Record):
+    """A method at the scale whose arm has the least FD on one half of the prompts, reported on the other half.
+
+    `candidates` are the FDs by arm on the first half. Differences are paired, arm minus baseline or control, of FD,
+    precision, recall, CLIP score, aesthetic score and Vendi score.
+    """
+
+    family: str
+    arm: ArmName
+    scale: Finite
+    candidates: dict[ArmName, Finite]
+    fd: Interval
+    against_baseline: dict[str, Interval]
+    control: ArmName | None
+    against_control: dict[str, Interval] | None
+
+
 class ShownConcept(_Record):
     """How often the images of each arm show a concept, by a classifier of `auc` on real subjects it had not seen.
 
@@ -448,6 +465,7 @@ class Comparison(_Record):
     floor: Floor
     spaces: list[ComparedSpace]
     named: NamedConcepts | None = None
+    chosen: list[ChosenScale] = Field(default_factory=list)
     shown: list[ShownConcept] = Field(default_factory=list)
     adherence: list[Adherence] = Field(default_factory=list)
     reference_n: int
