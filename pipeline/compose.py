@@ -28,6 +28,7 @@ from pipeline.layout import CONF, PARAMS, PICTURES
 from pipeline.storage.files import write_atomically
 from pipeline.study.controls import with_controls
 from pipeline.study.plain_yaml import YAML_ERRORS, check_aliases, check_names
+from pipeline.study.scales import with_scales
 from pipeline.study.study import parse_study
 
 _OVERRIDES = "GUIDEDRIFT_OVERRIDES"
@@ -63,7 +64,7 @@ def compose(conf: Path, overrides: list[str]) -> dict[str, object]:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise InputError(f"{conf} cannot be composed: {' '.join(lines)[:600]}") from None
     assert isinstance(content, dict)
-    return with_controls({str(key): value for key, value in content.items()})
+    return with_controls(with_scales({str(key): value for key, value in content.items()}))
 
 
 def quoted(override: str) -> str:

@@ -25,6 +25,7 @@ from pipeline.study.loadable import one_of
 from pipeline.study.model import Model
 from pipeline.study.plain_yaml import misread_key, read_yaml
 from pipeline.study.sampler import Sampler
+from pipeline.study.scales import Scales
 from pipeline.study.scorers import PREFERENCES
 from pipeline.study.solvers import SOLVERS
 from pipeline.study.weaken import Lora
@@ -224,6 +225,7 @@ _TAKEN = {"compare", "concepts", "labels", "reference"}
 class Study(Settings):
     """One composed configuration.
 
+    `scales` asks for more arms of other scales, which `arms` then has (pipeline/study/scales.py).
     `controls` asks for plain CFG at the effective scale of every guided arm beside it; `arms` then has these controls.
     """
 
@@ -235,6 +237,7 @@ class Study(Settings):
     reference: Reference
     sampler: Sampler
     generate: Generate
+    scales: Scales = Field(default_factory=dict)
     controls: Controls = "none"
     arms: dict[ArmName, Arm]
     features: Features
@@ -278,6 +281,13 @@ class Study(Settings):
                     f"arms.{name}.schedule dynamic needs the ancestral posterior of each step, which sampler.scheduler "
                     f"{scheduler} has not; take {fitting}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _scales_are_of_arms(self) -> "Study":
+        for name in self.scales:
+            if name not in self.arms:
+                raise ValueError(f"scales.{name} is not one of the arms: {', '.join(self.arms)}")
         return self
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from pipeline.layout import SETS, TRACES
 from pipeline.storage.places import Places
 from pipeline.storage.shards import decode_images, read_set
 from pipeline.study.controls import with_controls
+from pipeline.study.scales import with_scales
 from pipeline.study.study import parse_study
 
 
@@ -118,3 +119,20 @@ def test_a_scale_for_each_step_is_taken_up_by_more_steps():
     assert [schedule.factor(Moment(k, 3, 0, 1, 0)) for k in range(3)] == [0.0, 0.5, 1.0]
     assert [schedule.factor(Moment(k, 6, 0, 1, 0)) for k in range(6)] == [0.0, 0.0, 0.5, 0.5, 1.0, 1.0]
     assert torch.tensor(schedule.factors).shape == (3,)
+
+
+def test_more_scales_of_an_arm_become_arms_of_its_family_and_have_controls_of_their_own():
+    content = {**composed(), "scales": {"negative": [1.25, 1.5, 2]}, "controls": "constant"}
+    content["arms"] = {name: content["arms"][name] for name in ("unguided", "negative")}
+    study = parse_study(with_controls(with_scales(content)), "test")
+    assert [*study.arms][1::2] == ["negative", "negative_1_25", "negative_2"]
+    assert [study.arms[name].scale for name in [*study.arms][1::2]] == [1.5, 1.25, 2.0]
+    assert {arm.family for arm in study.arms.values()} == {"unguided", "negative", "control"}
+    assert study.arms["negative_2@cfg"].control.of == "negative_2"
+    assert with_scales(content) == with_scales(with_scales(content))
+
+
+def test_scales_of_an_unknown_arm_are_refused(params):
+    params["scales"] = {"none": [2.0]}
+    with pytest.raises(InputError, match=r"scales\.none is not one of the arms"):
+        parse_study(params, "test")
