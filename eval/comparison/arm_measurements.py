@@ -29,6 +29,8 @@ from pipeline.study.study import Study
 PAIRED_SCORES = {row.name: row.column for row in of_level("image") if row.question}
 # The scores that may name a direction of feature space.
 NAMING = tuple(row.column for row in of_level("image") if row.names_directions)
+# What a retouched image differs in (pipeline/study/arm.py: Retouch), which scores may pay for by themselves.
+COLOUR_COLUMNS = ("saturation", "contrast")
 KIND_COLUMNS = tuple(f"kind_{kind}" for kind in KINDS)
 
 Arms = dict[str, ArmValues]
@@ -51,7 +53,11 @@ def read_arms(study: Study, features: Mapping[str, SetFeatures], space: Space) -
     `features` are those of the space's extractor. Raises InputError where arms are no pairs.
     """
     learned = [*study.metrics.scorers, *(["lpips"] if study.metrics.lpips else [])]
-    columns = list(dict.fromkeys(["image_id", "pair_id", *PAIRED_SCORES.values(), *NAMING, *KIND_COLUMNS, *learned]))
+    columns = list(
+        dict.fromkeys(
+            ["image_id", "pair_id", *PAIRED_SCORES.values(), *NAMING, *COLOUR_COLUMNS, *KIND_COLUMNS, *learned]
+        )
+    )
     arms: Arms = {}
     pairs: dict[str, list[int]] = {}
     for name in study.arms:

@@ -5,10 +5,10 @@ The best of several scales, reported on the images that it was chosen by, flatte
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from eval.comparison.control_arms import vendi_replicates
+from eval.comparison.halves import halves
 from eval.comparison.paired_arms import ArmValues, arm_replicates
 from eval.distances.frechet import FrechetTo
 from eval.statistics.bootstrap import bounded
@@ -20,13 +20,6 @@ from pipeline.study.study import Metrics
 
 # Differences from the baseline and from the control, by the name of the set's number.
 _DIFFERENCES = ("fd", "precision", "recall", "clip_score", "aesthetic")
-
-
-def halves(prompts: Tensor) -> tuple[Tensor, Tensor]:
-    """The numbers of the pairs of every other prompt, and of the rest, given every pair's prompt [N]."""
-    _, order = torch.unique(prompts, return_inverse=True)
-    even = order % 2 == 0
-    return even.nonzero().flatten(), (~even).nonzero().flatten()
 
 
 def chosen_scales(

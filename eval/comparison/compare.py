@@ -29,7 +29,7 @@ from eval.comparison.arm_measurements import (
     tagged_images,
 )
 from eval.comparison.chosen_scale import chosen_scales
-from eval.comparison.control_arms import against_control
+from eval.comparison.control_arms import against_control, payments
 from eval.comparison.effective_scale import effective_scale
 from eval.comparison.feature_spaces import floors, in_space
 from eval.comparison.matched_strength import family_paths, frontiers, sweeps
@@ -164,8 +164,9 @@ def compare_arms(
         )
         for name in tqdm(guided, "compare with the baseline", unit="arm", disable=None)
     }
+    paid = payments(study.arms, arms, prompts, settings)
     controls = {
-        own.control.of: against_control(name, own, arms, of_primary, prompts, kept, settings)
+        own.control.of: against_control(name, own, arms, of_primary, prompts, kept, settings, paid)
         for name, own in study.arms.items()
         if own.control
     }

@@ -42,6 +42,12 @@ def control_columns(comparison: Comparison) -> list[str]:
     return [_label(score) for score in found[0][1].wins] if found else []
 
 
+def adjusted_columns(comparison: Comparison) -> list[str]:
+    """The scores that are known without what they pay for colour, by their labels."""
+    found = _controlled(comparison)
+    return [_label(score) for score in found[0][1].adjusted] if found else []
+
+
 def control_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """A row for every arm that has a control: win rates, and differences of the sets' numbers."""
     return [
@@ -49,6 +55,7 @@ def control_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "arm": name,
             "control": found.control,
             "wins": [f"{won.value:.0%} ({won.low:.0%} to {won.high:.0%})" for won in found.wins.values()],
+            "adjusted": [f"{won.value:.0%} ({won.low:.0%} to {won.high:.0%})" for won in found.adjusted.values()],
             "fd": quoted(found.fd, signed=True),
             "precision": quoted(found.precision, signed=True),
             "recall": quoted(found.recall, signed=True),

@@ -17,7 +17,13 @@ from eval.comparison.arm_measurements import names_by_arm
 from eval.notation import quoted
 from eval.report.composition import composition_figure, composition_rows, tag_rows
 from eval.report.details import cost_rows, matched_columns, matched_rows, shift_details
-from eval.report.effective_scale import control_columns, control_rows, effective_figure, effective_rows
+from eval.report.effective_scale import (
+    adjusted_columns,
+    control_columns,
+    control_rows,
+    effective_figure,
+    effective_rows,
+)
 from eval.report.feature_spaces import shift_by_space_figure, space_rows, space_tables
 from eval.report.figures import (
     action_figure,
@@ -160,6 +166,7 @@ def render(
         good_corner=good_corner,
         effective_rows=effective_rows(comparison),
         control_columns=control_columns(comparison),
+        adjusted_columns=adjusted_columns(comparison),
         control_rows=control_rows(comparison),
         matched_columns=matched_columns(comparison),
         matched_rows=matched_rows(comparison),

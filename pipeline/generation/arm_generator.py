@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image as PillowImage
+from PIL import ImageEnhance
 
 from pipeline.cost.evaluation_counts import evaluations, prediction_flops
 from pipeline.cost.shard_cost import ShardCost
@@ -22,11 +23,16 @@ from pipeline.networks.unet import rounded
 from pipeline.sampling.sampler import sample
 from pipeline.sampling.starts import FromImages
 from pipeline.sampling.steppers import build_stepper
-from pipeline.study.arm import Arm
+from pipeline.study.arm import Arm, Retouch
 from pipeline.study.study import Study
 
 # Seeds that an error names at most.
 _SHOWN = 8
+
+
+def retouched(image: PillowImage.Image, how: Retouch) -> PillowImage.Image:
+    """An image with other saturation and, after that, contrast (Pillow's ImageEnhance, about its own mean grey)."""
+    return ImageEnhance.Contrast(ImageEnhance.Color(image).enhance(how.saturation)).enhance(how.contrast)
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,8 @@ class ArmGenerator:
     def _pictures(self, samples: torch.Tensor, seeds: list[int]) -> list[PillowImage.Image]:
         pixels = self.networks["main"].to_pixels(samples)
         self._check_finite(samples, pixels, seeds)
-        return [PillowImage.fromarray(picture) for picture in rounded(pixels).permute(0, 2, 3, 1).cpu().numpy()]
+        images = [PillowImage.fromarray(picture) for picture in rounded(pixels).permute(0, 2, 3, 1).cpu().numpy()]
+        return images if self.arm.retouch is None else [retouched(image, self.arm.retouch) for image in images]
 
     def _check_finite(self, samples: torch.Tensor, pixels: torch.Tensor, seeds: list[int]) -> None:
         # As bytes, NaN is black and infinity white: a picture like any other.

@@ -187,12 +187,14 @@ class EffectiveScale(_Record):
 class AgainstControl(_Record):
     """An arm against its control, plain CFG at the arm's effective scale with as many evaluations.
 
-    `wins` are the shares of the pairs in which the arm's image has the better score (ties count half); the others are
-    differences, arm minus control, in the primary feature space.
+    `wins` are the shares of the pairs in which the arm's image has the better score (ties count half), `adjusted` the
+    same for scores without what they pay for saturation and contrast, where the study has retouched arms to tell. The
+    others are differences, arm minus control, in the primary feature space.
     """
 
     control: ArmName
     wins: dict[str, Interval]
+    adjusted: dict[str, Interval] = Field(default_factory=dict)
     fd: Interval
     precision: Interval
     recall: Interval

@@ -48,6 +48,16 @@ class ArmTerm(Settings):
         return {"share": 0.0 if "scale" in content else 1.0, **content} if isinstance(content, dict) else content
 
 
+class Retouch(Settings):
+    """What is done to a finished image, as an image editor does it: factors of its saturation and of its contrast.
+
+    No method of guidance: an arm with it is a control of the scores, which shows what they pay for colour alone.
+    """
+
+    saturation: Annotated[float, Field(ge=0, le=5)] = 1.0
+    contrast: Annotated[float, Field(ge=0, le=5)] = 1.0
+
+
 class Arm(Settings):
     """One way to generate.
 
@@ -57,7 +67,7 @@ class Arm(Settings):
     terms and probes to name. `schedule` is for the terms that have none of their own.
     `probes` are references that the trace records without using them. `quality_preset` adds quality tags to the
     prompt. The negative prompt is a text, a preset, or (`negative_from_prompt`) each picture's own prompt. `noise` is
-    on the embedding of the prompt. `canvas` is
+    on the embedding of the prompt, `retouch` on the finished image. `canvas` is
     the model's and `sampler` the study's unless given; `image_to_image` starts from another set's pictures.
     A `control` (pipeline/study/controls.py) has its scale from the arm that it follows, once that is generated; until
     then it is 1.
@@ -73,6 +83,7 @@ class Arm(Settings):
     texts: dict[Name, NamedText] = Field(default_factory=dict)
     probes: tuple[Name, ...] = ()
     noise: ConditionNoise | None = None
+    retouch: Retouch | None = None
     control: Control | None = None
     prompt: Literal["positive", "empty"] = "positive"
     quality_preset: str | None = None
@@ -158,8 +169,8 @@ class Arm(Settings):
                 raise ValueError(f"schedule dynamic is for a negative prompt, not {term.reference}")
         if isinstance(self.post, Guider):
             self._guider_fits(self.post)
-        if self.control is not None and (self.method != "cfg" or self.post or self.noise):
-            raise ValueError("a control is plain CFG; it takes method cfg, and neither post nor noise")
+        if self.control is not None and (self.method != "cfg" or self.post or self.noise or self.retouch):
+            raise ValueError("a control is plain CFG; it takes method cfg, and neither post, noise nor retouch")
         return self
 
     def _guider_fits(self, post: Guider) -> None:

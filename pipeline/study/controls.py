@@ -13,7 +13,7 @@ from pipeline.settings import CONTROL, Name, Settings
 # What a control shares with the arm that it follows, besides prompts and seeds.
 _SHARED = ("prompt", "quality_preset", "canvas", "sampler", "image_to_image")
 # What makes an arm of method cfg more than plain CFG.
-_MORE = ("schedule", "post", "noise", "attention")
+_MORE = ("schedule", "post", "noise", "attention", "retouch")
 
 Controls = Literal["none", "constant", "schedule"]
 

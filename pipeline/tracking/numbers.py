@@ -35,6 +35,7 @@ def arm_metrics(result: ComparedArm) -> dict[str, float]:
     if found := result.against_control:
         differences = {"fd": found.fd, "precision": found.precision, "recall": found.recall, "vendi": found.vendi}
         shown = {f"wins_{score}": won for score, won in found.wins.items()} | differences
+        shown |= {f"adjusted_wins_{score}": won for score, won in found.adjusted.items()}
         for name, interval in shown.items():
             metrics |= _bounded(f"control_{name}", interval)
     if result.cost:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from eval.comparison.chosen_scale import chosen_scales, halves
+from eval.comparison.chosen_scale import chosen_scales
+from eval.comparison.halves import halves
 from eval.comparison.paired_arms import ArmValues
 from eval.distances.frechet import frechet_distance
 from pipeline.study.arm import Arm

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from compositions import composed
+from PIL import ImageEnhance
 
 from pipeline.errors import InputError
 from pipeline.generate import generate
@@ -136,3 +137,14 @@ def test_scales_of_an_unknown_arm_are_refused(params):
     params["scales"] = {"none": [2.0]}
     with pytest.raises(InputError, match=r"scales\.none is not one of the arms"):
         parse_study(params, "test")
+
+
+def test_a_retouched_arm_is_its_control_with_more_colour(params, tmp_path):
+    own = {"method": "cfg", "scale": 2.0, "retouch": {"saturation": 1.4, "contrast": 1.2}}
+    generate(study := with_kind(params, "constant", retouched=own), list(study.arms), Places.under(tmp_path))
+    ours, theirs = (list(decode_images(read_set(tmp_path / SETS / f"retouched{end}"))) for end in ("", "@cfg"))
+    for image, plain in zip(ours, theirs, strict=True):
+        wanted = ImageEnhance.Contrast(ImageEnhance.Color(plain).enhance(1.4)).enhance(1.2)
+        # The control's scale is measured, so that a value may be rounded the other way.
+        assert np.abs(np.asarray(image, int) - np.asarray(wanted, int)).max() <= 3
+        assert np.abs(np.asarray(image, int) - np.asarray(plain, int)).max() > 3
