@@ -10,7 +10,17 @@ import sys
 import time
 
 # In order of how long they take; docs/benchmarks.md says what each measures.
-BENCHMARKS = ("report", "verify", "generate", "agreement", "training", "executor", "metrics", "study")
+BENCHMARKS = (
+    "report",
+    "effective_scale",
+    "verify",
+    "generate",
+    "agreement",
+    "training",
+    "executor",
+    "metrics",
+    "study",
+)
 
 
 def main() -> None:

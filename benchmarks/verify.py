@@ -128,6 +128,8 @@ def _write_shards(
         "references": [["empty"]] * rows,
         "relative_norms": chance.uniform(size=(rows, 1)).tolist(),
         "cosines": [[]] * rows,
+        "effective_scale": [float("nan")] * rows,
+        "elsewhere": [float("nan")] * rows,
     }
     write_shard(TRACES / arm / shard.name, trace, TRACE_FEATURES, shard.fingerprint)
     if watched := watched_of(range(shard.start, shard.stop), study.generate.watched):
