@@ -1,7 +1,7 @@
-"""Keeps results as a page with pictures: `python -m docs.results <sweep> <alignment>` writes docs/results.md.
+"""Keeps results as a page with pictures: `python -m docs.results <sweep> <alignment> <methods>` writes docs/results.md.
 
-The arguments are two copies of the project, one where `make repro OVERRIDES="study=sweep"` has run and one with
-`study=alignment`. The figures are the report's own, as Chromium shows them; the numbers are those of
+The arguments are copies of the project, one where `make repro OVERRIDES="study=sweep"` has run, one with
+`study=alignment` and one with `study=methods`. The figures are the report's own, as Chromium shows them; the numbers are those of
 metrics/compare.json.
 """
 
@@ -64,10 +64,43 @@ def compared(folder: Path) -> Comparison:
     return load_comparison(folder / COMPARISON, load_study(folder / PARAMS))
 
 
+def method_rows(comparison: Comparison) -> list[list[str]]:
+    """A row for every method at its chosen scale: what it costs, what it is in terms of CFG, and what it does.
+
+    Differences are arm minus unguided, and arm minus control where there is one.
+    """
+    removed = {one.arm: one for one in comparison.adherence}
+    rows = []
+    for one in comparison.chosen:
+        arm = comparison.by_name(one.arm)
+        pairs = [
+            cell
+            for name in ("fd", "recall", "vendi")
+            for cell in (
+                quoted(one.against_baseline[name], signed=True),
+                quoted(one.against_control[name], signed=True) if one.against_control else "",
+            )
+        ]
+        rows.append(
+            [
+                one.arm,
+                f"{one.scale:g}",
+                f"{arm.cost.nfe_per_image:g}" if arm.cost else "",
+                quoted(arm.effective.scale) if arm.effective else "",
+                f"{arm.effective.elsewhere.value:.0%}" if arm.effective else "",
+                quoted(one.fd),
+                *pairs,
+                quoted(removed[one.arm].obeyed, signed=True) if one.arm in removed else "",
+            ]
+        )
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m docs.results", description=__doc__)
     parser.add_argument("sweep", type=Path, help="a copy of the project with a run of study=sweep")
     parser.add_argument("alignment", type=Path, help="a copy of the project with a run of study=alignment")
+    parser.add_argument("methods", type=Path, help="a copy of the project with a run of study=methods")
     arguments = parser.parse_args()
     folder: Path = arguments.sweep
     comparison = compared(folder)
@@ -83,6 +116,7 @@ def main() -> None:
     content: dict[str, Any] = {
         "comparison": comparison,
         "aligned": compared(arguments.alignment),
+        "method_rows": method_rows(compared(arguments.methods)),
         "cosines": cosines,
         "figures": FIGURES,
         "quoted": quoted,
