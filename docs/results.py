@@ -1,8 +1,8 @@
 """Keeps results as a page with pictures: `python -m docs.results <sweep> <alignment> <methods>` writes docs/results.md.
 
 The arguments are copies of the project, one where `make repro OVERRIDES="study=sweep"` has run, one with
-`study=alignment` and one with `study=methods`. The figures are the report's own, as Chromium shows them; the numbers are those of
-metrics/compare.json.
+`study=alignment` and one with `study=methods`. The figures are the report's own, as Chromium shows them; the numbers
+are those of metrics/compare.json.
 """
 
 import argparse
