@@ -55,6 +55,7 @@ _METHODS = {
     r"\.vera_lambda": "VeRA",
     r"\.lora_B(\.[^.]+)?\.bias$": "biases (lora_bias)",
     r"\.reshape_weight$": "layers of another size (reshape_weight)",
+    r"(^|\.)scaled_fp8$|\.(scale_weight|weight_scale|comfy_quant)$": "scaled 8-bit weights",
 }
 # PEFT's initializations that move a part of each weight into the matrices. Added to the original weights, that part
 # counts twice (https://github.com/huggingface/peft/issues/2184).
@@ -269,7 +270,10 @@ def _layer(
             f"{_shape(shape)}; name a LoRA that was trained for this kind of network"
         )
     for role in ("down", "up"):
-        if not file.get_tensor(found[role]).float().isfinite().all():
+        matrix = file.get_tensor(found[role])
+        if not matrix.is_floating_point():
+            raise InputError(f"{where}: {found[role]} holds integers, whose scale is not read; name a file of floats")
+        if not matrix.float().isfinite().all():
             raise InputError(
                 f"{where}: {found[role]} holds values that are not finite numbers, so its training has failed; "
                 "name another file"

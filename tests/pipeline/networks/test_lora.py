@@ -312,6 +312,7 @@ def refusal(network: UNet2DConditionModel, file: Tensors) -> str:
         ("lora_B.bias", "biases (lora_bias)"),
         ("lora_B.default.bias", "biases (lora_bias)"),
         ("reshape_weight", "layers of another size (reshape_weight)"),
+        ("scale_weight", "scaled 8-bit weights"),
     ],
 )
 def test_other_methods_are_refused_by_name(unet, end, method):
@@ -361,6 +362,10 @@ def test_layers_of_another_width_are_named(unet):
             ".lora_up.weight holds values that are not finite numbers, so its training has failed; name another file",
         ),
         (lambda file, stem: file[f"{stem}.lora_down.weight"][0].fill_(float("inf")), "are not finite numbers"),
+        (
+            lambda file, stem: file.update({f"{stem}.lora_up.weight": file[f"{stem}.lora_up.weight"].to(torch.int8)}),
+            ".lora_up.weight holds integers, whose scale is not read; name a file of floats",
+        ),
         (
             lambda file, stem: file.update(
                 {f"{stem}.lora_up.weight": torch.zeros_like(file[f"{stem}.lora_up.weight"])}
