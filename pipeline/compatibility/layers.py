@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from pipeline.compatibility.declarations import headers, way_out
 from pipeline.errors import InputError
 from pipeline.networks.checkpoints import Checkpoint
+from pipeline.networks.weight_files import incomplete
 
 _SHOWN = 1
 
@@ -38,7 +39,16 @@ def check_layers(key: str, checkpoint: Checkpoint, config_key: str) -> None:
         ) from None
     if not held:
         return  # a file without a UNet is named where its parts are looked for (identification.py)
-    fault = _fault({name: tuple(tensor.shape) for name, tensor in unet.state_dict().items()}, held)
+    described = {name: tuple(tensor.shape) for name, tensor in unet.state_dict().items()}
+    lacking = sorted(described.keys() - held.keys())
+    if lacking and held.keys() <= described.keys():
+        if checkpoint.is_file:
+            raise InputError(
+                f"{place} lacks {_counted(lacking)} of the {len(described)} of the UNet that {checkpoint.config} "
+                f"describes; {way_out(checkpoint, config_key)}, or download the file again"
+            )
+        raise incomplete(lacking, len(described), type(unet).__name__, checkpoint.path / "unet")
+    fault = _fault(described, held)
     if fault:
         raise InputError(f"{place} contradicts {checkpoint.config}: {fault}; {way_out(checkpoint, config_key)}")
 
@@ -46,8 +56,6 @@ def check_layers(key: str, checkpoint: Checkpoint, config_key: str) -> None:
 def _fault(described: Mapping[str, tuple[int, ...]], held: Mapping[str, tuple[int, ...]]) -> str:
     if more := held.keys() - described.keys():
         return f"it holds {_counted(more)} that the configuration has no place for"
-    if lacking := described.keys() - held.keys():
-        return f"it lacks {_counted(lacking)} of the {len(described)} that the configuration describes"
     for name, shape in described.items():
         if held[name] != shape:
             return f"{name} is {_shape(held[name])}, the configuration describes {_shape(shape)}"

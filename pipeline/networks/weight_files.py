@@ -257,10 +257,15 @@ def check_complete(network: torch.nn.Module, missing: Iterable[str], place: Path
     parameters = dict(network.named_parameters())
     lacking = sorted(name for name, p in parameters.items() if p.is_meta or name in set(missing))
     if lacking:
-        raise InputError(
-            f"{place} lacks {len(lacking)} of the {len(parameters)} weights of {type(network).__name__} "
-            f"({lacking[0]} is the first): the configuration beside it is of another network, or {fetching(place)}"
-        )
+        raise incomplete(lacking, len(parameters), type(network).__name__, place)
+
+
+def incomplete(lacking: list[str], count: int, kind: str, place: Path) -> InputError:
+    """What is said of weights at `place` where a network of `count` weights lacks some."""
+    return InputError(
+        f"{place} lacks {len(lacking)} of the {count} weights of {kind} ({lacking[0]} is the first): "
+        f"the configuration beside it is of another network, or {fetching(place)}"
+    )
 
 
 def weights_size(checkpoint: Checkpoint) -> int:
