@@ -179,10 +179,11 @@ def _pictures(folder: Path, wanted: Sequence[int]) -> dict[int, str]:
 def _thumbnails(path: AnyPath, wanted: pa.Array, by: Literal["pair_id", "index"]) -> dict[int, str]:
     pairs = read_table(path, ["pair_id"])["pair_id"]
     there = pairs if by == "pair_id" else pa.array(range(len(pairs)))
-    rows = pc.indices_nonzero(pc.is_in(there, wanted))
-    if not len(rows):
+    asked = pc.is_in(there, wanted)
+    if not pc.any(asked).as_py():
         return {}
-    shard = read_table(path, ["pair_id", "image"]).take(rows)
+    # `take` joins all images of the shard first, and ends where they are more than 2 GiB.
+    shard = read_table(path, ["pair_id", "image"]).filter(asked)
     try:
         pictures = [thumbnail(image) for image in decode_images(shard)]
     except OSError as error:

@@ -18,6 +18,7 @@ from typing import Any
 from pipeline.errors import InputError
 from pipeline.networks.checkpoints import Checkpoint
 from pipeline.networks.families import FAMILIES
+from pipeline.networks.weight_files import unreadable, weight_paths
 
 # The longest header that safetensors itself reads.
 _LONGEST_HEADER = 100_000_000
@@ -47,8 +48,17 @@ _OTHER_ARCHITECTURES = (
     *("pixart", "hunyuan", "qwen-image", "wan-", "wan2", "sana-", "kolors", "playground"),
 )
 _BASE_MODELS = (("sdxl", "sdxl"), ("sd_v1", "sd"), ("sd_v2", "sd"), ("sd_1", "sd"), ("sd_2", "sd"))
+# sd-scripts' names of other architectures begin so.
+_OTHER_BASE_MODELS = ("sd3", "flux", "lumina", "hunyuan", "anima", "chroma")
+# Scales of weights that are stored in 8 or 4 bits, as ComfyUI, bitsandbytes and others name them. A loader that does
+# not know them reads the stored numbers as weights.
+_QUANTIZED = re.compile(
+    r"(.*\.)?scaled_fp8|.*\.(scale_weight|weight_scale(_2)?|comfy_quant|absmax|nested_absmax|quant_map|SCB)"
+    r"|.*\.quant_state\..*"
+)
+_QUANTIZED_METADATA = "_quantization_metadata"
 
-# Sizes of a UNet: the weight that has each, under its original and its diffusers' name, and on which axis.
+# Sizes of a network: the weight that has each, under its original and its diffusers' name, and on which axis.
 _PREFIX = r"(model\.diffusion_model\.)"
 _SIZES: tuple[tuple[str, re.Pattern[str], int], ...] = (
     ("in_channels", re.compile(rf"{_PREFIX}input_blocks\.0\.0\.weight|conv_in\.weight"), 1),
@@ -68,6 +78,26 @@ _SIZES: tuple[tuple[str, re.Pattern[str], int], ...] = (
         re.compile(rf"{_PREFIX}time_embed\.cond_proj\.weight|time_embedding\.cond_proj\.weight"),
         1,
     ),
+)
+# Sizes of the other parts that a single file holds, by the part whose configuration gives them.
+_FIRST_TEXT = r"(cond_stage_model|conditioner\.embedders\.0)"
+_PART_SIZES: tuple[tuple[str, str, re.Pattern[str], int], ...] = (
+    (
+        "text_encoder",
+        "max_position_embeddings",
+        re.compile(
+            rf"{_FIRST_TEXT}\.(transformer\.(text_model\.)?embeddings\.position_embedding\.weight"
+            r"|model\.positional_embedding)"
+        ),
+        0,
+    ),
+    (
+        "text_encoder_2",
+        "max_position_embeddings",
+        re.compile(r"conditioner\.embedders\.1\.model\.positional_embedding"),
+        0,
+    ),
+    ("vae", "latent_channels", re.compile(r"first_stage_model\.decoder\.conv_in\.weight"), 1),
 )
 # diffusers' own values where unet/config.json leaves a key out.
 UNET_DEFAULTS: Mapping[str, Any] = {"in_channels": 4, "out_channels": 4, "cross_attention_dim": 1280}
@@ -102,8 +132,7 @@ def read_header(path: Path) -> Header:
         shapes = {name: tuple(map(int, tensor["shape"])) for name, tensor in content.items()}
         return Header({str(key): str(value) for key, value in metadata.items()}, shapes)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} cannot be loaded ({reason}); fetch it again or train it again") from None
+        raise unreadable(path, error) from None
 
 
 def declared(header: Header) -> list[Declaration]:
@@ -133,9 +162,14 @@ def _in_metadata(metadata: Mapping[str, str]) -> Iterator[Declaration]:
         if name.startswith(beginning):
             yield Declaration("prediction_type", kind, where)
     base = metadata.get("ss_base_model_version", "").strip().lower()
+    where = "metadata ss_base_model_version"
     for beginning, family in _BASE_MODELS:
         if base.startswith(beginning):
-            yield Declaration("family", family, "metadata ss_base_model_version")
+            yield Declaration("family", family, where)
+    if base.startswith(_OTHER_BASE_MODELS):
+        yield Declaration("family", _SHOWN.repr(base), where)
+    if re.fullmatch(r"sd_v\d_v", base) and predicts_v is None:
+        yield Declaration("prediction_type", "v_prediction", where)
 
 
 def _family_of(architecture: str) -> str | None:
@@ -148,25 +182,32 @@ def _family_of(architecture: str) -> str | None:
 
 
 def _in_shapes(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Declaration]:
-    for key, pattern, axis in _SIZES:
+    others = [(f"{part} {key}", pattern, axis) for part, key, pattern, axis in _PART_SIZES]
+    for key, pattern, axis in (*_SIZES, *others):
         name = next((name for name in shapes if pattern.fullmatch(name)), None)
         if name is not None and len(shapes[name]) > axis:
             yield Declaration(key, shapes[name][axis], f"tensor {name}")
 
 
-def _headers(checkpoint: Checkpoint) -> Iterator[Header]:
-    folder = checkpoint.path / checkpoint.family.network
-    for path in [checkpoint.path] if checkpoint.is_file else sorted(folder.glob("*.safetensors")):
-        yield read_header(path)
+def headers(checkpoint: Checkpoint) -> list[Header]:
+    """The headers of the files with the network's weights; none where they are missing, which is said elsewhere."""
+    if checkpoint.is_file:
+        return [read_header(checkpoint.path)]
+    network = checkpoint.family.network
+    if not any((checkpoint.path / network).glob("*.safetensors")):
+        return []
+    return [read_header(path) for path in weight_paths(checkpoint.path, network)]
 
 
-def check_declarations(key: str, checkpoint: Checkpoint, config_key: str) -> None:
+def check_declarations(key: str, checkpoint: Checkpoint, config_key: str, with_parts: bool = True) -> None:
     """Raise InputError where a file of `checkpoint`, which the study names in `key`, contradicts its configuration.
 
-    `config_key` is the study's key that names the configuration of a single file.
+    `config_key` is the study's key that names the configuration of a single file. Of a guide the autoencoder and the
+    text encoders are not read (`with_parts`).
     """
-    configured = _configured(checkpoint)
-    for header in _headers(checkpoint):
+    configured = _configured(checkpoint, with_parts)
+    for header in headers(checkpoint):
+        _check_quantized(f"{key} {checkpoint.path}", header)
         for mark in _EDM_MARKS:
             if mark in header.shapes:
                 raise InputError(
@@ -179,15 +220,30 @@ def check_declarations(key: str, checkpoint: Checkpoint, config_key: str) -> Non
                 f"{one.where} says {one.key} {_word(one.value)}, the configuration says {_word(configured[one.key])}"
                 for one in against
             )
-            way_out = (
-                f"set {config_key} to a folder with its own configuration"
-                if checkpoint.is_file
-                else "fetch weights and configuration that belong together"
+            raise InputError(
+                f"{key} {checkpoint.path} contradicts {checkpoint.config}: {said}; {way_out(checkpoint, config_key)}"
             )
-            raise InputError(f"{key} {checkpoint.path} contradicts {checkpoint.config}: {said}; {way_out}")
 
 
-def _configured(checkpoint: Checkpoint) -> dict[str, Any]:
+def way_out(checkpoint: Checkpoint, config_key: str) -> str:
+    """What to do where weights and configuration of a network contradict each other."""
+    if checkpoint.is_file:
+        return f"set {config_key} to a folder with its own configuration"
+    return "fetch weights and configuration that belong together"
+
+
+def _check_quantized(place: str, header: Header) -> None:
+    name = next((f"tensor {name}" for name in header.shapes if _QUANTIZED.fullmatch(name)), None)
+    if name is None and _QUANTIZED_METADATA in header.metadata:
+        name = f"metadata {_QUANTIZED_METADATA}"
+    if name is not None:
+        raise InputError(
+            f"{place} has {name}: its weights are quantized, and their scales are not read; "
+            "take a checkpoint in float32, float16 or bfloat16"
+        )
+
+
+def _configured(checkpoint: Checkpoint, with_parts: bool) -> dict[str, Any]:
     """What the configuration says of the keys that files declare."""
     family, schedule = checkpoint.family, checkpoint.schedule
     found: dict[str, Any] = {"family": family.name}
@@ -199,6 +255,10 @@ def _configured(checkpoint: Checkpoint) -> dict[str, Any]:
         sizes = {key: unet.get(key, UNET_DEFAULTS.get(key)) for key, _, _ in _SIZES}
         # One width per block is compared with the texts' (parts.py).
         found |= {key: size for key, size in sizes.items() if not isinstance(size, list)}
+    for part, key, _, _ in _PART_SIZES if with_parts else ():
+        # What a configuration leaves out is compared where the parts are (parts.py).
+        if key in (settings := checkpoint.settings(part) or {}):
+            found[f"{part} {key}"] = settings[key]
     return found
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from pipeline.compatibility.declarations import check_declarations
+from pipeline.compatibility.layers import check_layers
 from pipeline.compatibility.parts import Part, check_autoencoder, check_inputs, check_samples, check_texts
 from pipeline.compatibility.training_schedule import check_training_schedule
 from pipeline.errors import InputError
@@ -31,6 +32,7 @@ def check_networks(study: Study, arm_names: Iterable[str]) -> None:
         swapped = locate(model.text_encoder, model.config)
         encoders["text_encoder"] = Part("model.text_encoder", swapped, "text_encoder")
     check_texts(Part("model.main", main, "unet"), encoders)
+    check_layers("model.main", main, "model.config")
     for name in names:
         if study.arm(name).canvas is None:
             _check_trained_canvas(name, main)
@@ -39,8 +41,9 @@ def check_networks(study: Study, arm_names: Iterable[str]) -> None:
     ):
         guide = locate(model.guide, model.config_of_guide)
         check_fit(main, guide)
-        _check_network("model.guide", guide, "model.guide_config")
+        _check_network("model.guide", guide, "model.guide_config", with_parts=False)
         check_samples("model.guide", guide, vae)
+        check_layers("model.guide", guide, "model.guide_config")
 
 
 def _with_starts(study: Study, arm_names: Iterable[str]) -> list[str]:
@@ -50,8 +53,8 @@ def _with_starts(study: Study, arm_names: Iterable[str]) -> list[str]:
     return list(names | dict.fromkeys(start.start for start in starts if start is not None and not start.is_folder))
 
 
-def _check_network(key: str, checkpoint: Checkpoint, config_key: str) -> None:
-    check_declarations(key, checkpoint, config_key)
+def _check_network(key: str, checkpoint: Checkpoint, config_key: str, with_parts: bool = True) -> None:
+    check_declarations(key, checkpoint, config_key, with_parts)
     check_training_schedule(key, checkpoint)
     check_inputs(key, checkpoint)
 

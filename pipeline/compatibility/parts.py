@@ -26,7 +26,9 @@ _INPUTS: dict[str, tuple[tuple[Any, ...], str]] = {
 _NOT_GIVEN = "sampling does not provide; take a plain text-to-image checkpoint"
 # diffusers' and transformers' own values where a configuration leaves a key out.
 _VAE_CHANNELS, _TEXT_WIDTH, _TEXT_POSITIONS, _POOLED_WIDTH = 4, 512, 77, 512
+_VOCABULARY, _END = 49408, "<|endoftext|>"
 _TEXT_MODELS = ("clip_text_model", "clip", None)
+_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", None)
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,19 @@ class Part:
         return min(int(length), positions) if isinstance(length, int | float) and length > 0 else positions
 
 
+def check_stored(part: Part) -> None:
+    """Raise InputError where a part's weights are stored in a way that only another library reads."""
+    found = (part.settings or {}).get("quantization_config")
+    if found is None:
+        found = (part.checkpoint.settings(part.part) or {}).get("quantization_config")
+    if found:
+        method = found.get("quant_method") if isinstance(found, dict) else None
+        raise InputError(
+            f"{part} has a quantization_config{f' ({method})' if method else ''}, which is not supported; "
+            "take the checkpoint in float32, float16 or bfloat16"
+        )
+
+
 def check_inputs(key: str, checkpoint: Checkpoint) -> None:
     """Raise InputError where the UNet of `checkpoint`, which the study names in `key`, is asked for what it cannot be.
 
@@ -80,6 +95,7 @@ def check_inputs(key: str, checkpoint: Checkpoint) -> None:
     if settings is None:
         return
     _check_class(unet, "UNet2DConditionModel")
+    check_stored(unet)
     for name, (nothing, what) in _INPUTS.items():
         value = settings.get(name, nothing[0])
         if value not in nothing:
@@ -141,6 +157,7 @@ def check_autoencoder(own: Part, used: Part) -> None:
     if settings is None:
         return
     _check_class(used, "AutoencoderKL")
+    check_stored(used)
     for name in ("in_channels", "out_channels"):
         if used.number(name, 3) != 3:
             raise InputError(
@@ -156,6 +173,13 @@ def check_autoencoder(own: Part, used: Part) -> None:
         raise InputError(
             f"{used} sets scaling_factor to {_word(scale)}, which must be a positive number; fetch it again"
         )
+    for name in ("latents_mean", "latents_std"):
+        values, channels = settings.get(name), used.number("latent_channels", _VAE_CHANNELS)
+        if values is not None and (not isinstance(values, list) or len(values) != channels):
+            raise InputError(
+                f"{used} has {name} that are not {channels} numbers, one for each of its latent_channels; "
+                "fetch the autoencoder's own configuration"
+            )
     if own.settings is not None and latent_space(settings) != latent_space(own.settings):
         raise InputError(
             f"{used} describes other latents ({latent_space(settings)}) than the autoencoder of "
@@ -167,6 +191,7 @@ def check_texts(unet: Part, encoders: Mapping[str, Part]) -> None:
     """Raise InputError where text encoders, by part, do not fit the UNet or, read side by side, each other."""
     if unet.settings is None or any(encoder.settings is None for encoder in encoders.values()):
         return
+    pooled = [encoders[text.part] for text in unet.checkpoint.family.texts if text.pooled]
     for encoder in encoders.values():
         model = (encoder.settings or {}).get("model_type")
         if model not in _TEXT_MODELS:
@@ -174,6 +199,8 @@ def check_texts(unet: Part, encoders: Mapping[str, Part]) -> None:
                 f"{encoder} describes a {model} model, but only CLIP text encoders are supported; "
                 "take a checkpoint with one"
             )
+        check_stored(encoder)
+        _check_vocabulary(encoder, encoder in pooled)
     first, *others = encoders.values()
     for other in others:
         if other.context != first.context:
@@ -189,7 +216,6 @@ def check_texts(unet: Part, encoders: Mapping[str, Part]) -> None:
                 f"width {width}; take text encoders that fit the UNet"
             )
     family = unet.checkpoint.family
-    pooled = [encoders[text.part] for text in family.texts if text.pooled]
     if family.sizes is not None and pooled:
         sizes = len(family.sizes(1, 1)) * unet.number("addition_time_embed_dim", 0)
         own = pooled[0].number("projection_dim", _POOLED_WIDTH) + sizes
@@ -200,6 +226,46 @@ def check_texts(unet: Part, encoders: Mapping[str, Part]) -> None:
                 f"embedding of {pooled[0].file} and the image's sizes have width {own}; "
                 "take text encoders that fit the UNet"
             )
+
+
+def _check_vocabulary(encoder: Part, is_pooled: bool) -> None:
+    """Raise InputError where a tokenizer is not CLIP's, or makes tokens that the text encoder reads wrongly."""
+    folder = encoder.checkpoint.config / encoder.part.replace("text_encoder", "tokenizer")
+    settings = encoder.checkpoint.mapping(f"{folder.name}/tokenizer_config.json") or {}
+    name = settings.get("tokenizer_class")
+    if name not in _TOKENIZERS:
+        raise InputError(
+            f"{encoder.key}: {folder / 'tokenizer_config.json'} describes {name}, but only CLIPTokenizer is supported; "
+            "take a checkpoint with one"
+        )
+    tokens, size = _tokens(encoder.checkpoint, folder.name), encoder.number("vocab_size", _VOCABULARY)
+    last = max(tokens.items(), key=lambda pair: pair[1], default=None)
+    if last is not None and last[1] >= size:
+        raise InputError(
+            f"{encoder} sets vocab_size to {size}, but the tokenizer beside it has token {last[1]} ({last[0]}); fetch "
+            "the text encoder that was trained with this tokenizer, or the tokenizer without added tokens"
+        )
+    end = tokens.get(_END)
+    # With the 2 of early configurations transformers takes the token with the largest number for the end mark.
+    takes_last = is_pooled and (encoder.settings or {}).get("eos_token_id") == 2
+    if takes_last and end is not None and last is not None and last[1] > end:
+        raise InputError(
+            f"{encoder} sets eos_token_id to 2, but the tokenizer beside it ends texts with {end} and has token "
+            f"{last[1]} ({last[0]}) above it, where the pooled embedding would be taken; set eos_token_id to {end}"
+        )
+
+
+def _tokens(checkpoint: Checkpoint, folder: str) -> dict[str, int]:
+    """The tokens of a tokenizer with their numbers, as far as its files give them."""
+    whole = checkpoint.mapping(f"{folder}/tokenizer.json") or {}
+    model, added = whole.get("model"), whole.get("added_tokens")
+    found: dict[str, Any] = {
+        **((model.get("vocab") if isinstance(model, dict) else None) or {}),
+        **(checkpoint.mapping(f"{folder}/vocab.json") or {}),
+        **(checkpoint.mapping(f"{folder}/added_tokens.json") or {}),
+        **{str(one.get("content")): one.get("id") for one in (added or ()) if isinstance(one, dict)},
+    }
+    return {token: number for token, number in found.items() if isinstance(number, int)}
 
 
 def _widths_read(unet: Part) -> Iterator[tuple[str, int]]:

@@ -5,6 +5,7 @@
 know them and all of the classes below agree on them: prediction_type (epsilon) and rescale_betas_zero_snr (false).
 """
 
+import json
 from typing import Any
 
 from pipeline.errors import InputError
@@ -74,6 +75,17 @@ def check_training_schedule(key: str, checkpoint: Checkpoint) -> None:
                 f"{where} sets {other} to {_shown(schedule[other])}, so its noise levels do not follow from its betas; "
                 "take a checkpoint with a DDPM noise schedule"
             )
+    flag = schedule.get("rescale_betas_zero_snr", False)
+    if not isinstance(flag, bool | None):  # Python takes the text "false" for true
+        raise InputError(
+            f"{where} sets rescale_betas_zero_snr to {_shown(json.dumps(flag))}; write true or false, without quotes"
+        )
+    # Before prediction_type there was this flag, which the library no longer reads.
+    if schedule.get("predict_epsilon", True) is not True and "prediction_type" not in schedule:
+        raise InputError(
+            f"{where} sets predict_epsilon to {_shown(json.dumps(schedule['predict_epsilon']))}, which is no longer "
+            "read; write prediction_type: sample"
+        )
     prediction = schedule.get("prediction_type", "epsilon")
     if prediction not in path.prediction_types:
         raise InputError(

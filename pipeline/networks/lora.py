@@ -19,14 +19,10 @@ from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import InputError
 
-# The ends of the names of a layer's tensors. Kohya's, PEFT's, diffusers' two older ones, and those of text encoders.
+# The ends of the names of a layer's tensors. Kohya's, diffusers' two older ones, and those of text encoders.
 _ROLES = {
     ".lora_down.weight": "down",
     ".lora_up.weight": "up",
-    ".lora_A.weight": "down",
-    ".lora_B.weight": "up",
-    ".lora_A.default.weight": "down",
-    ".lora_B.default.weight": "up",
     "_lora.down.weight": "down",
     "_lora.up.weight": "up",
     ".lora.down.weight": "down",
@@ -35,8 +31,17 @@ _ROLES = {
     ".lora_linear_layer.up.weight": "up",
     ".alpha": "alpha",
 }
-_TEXTS = ("lora_te_", "lora_te1_", "lora_te2_", "lora_te3_", "text_encoder.", "text_encoder_2.", "text_encoder_3.")
-_NETWORK = ("lora_unet_", "unet.", "model.diffusion_model.", "diffusion_model.")
+# PEFT's, with the adapter's name where a model had a named one.
+_PEFT_ROLE = re.compile(r"\.lora_([AB])(?:\.([^.]+))?\.weight$")
+_PEFT_FILE = "base_model.model."
+_TEXTS = (
+    *("lora_te_", "lora_te1_", "lora_te2_", "lora_te3_", "text_encoder.", "text_encoder_2.", "text_encoder_3."),
+    *("text_encoders.", "clip_l.", "clip_g.", "t5xxl."),  # ComfyUI's
+)
+# Embeddings that were trained with the LoRA and belong to the texts, too
+# (https://github.com/AUTOMATIC1111/stable-diffusion-webui/pull/13568).
+_BUNDLED = "bundle_emb."
+_NETWORK = ("lora_unet_", "lycoris_", "unet.", "model.diffusion_model.", "diffusion_model.")
 # What gives another method away, by its name.
 _METHODS = {
     r"\.dora_scale$|\.lora_magnitude_vector": "DoRA",
@@ -48,7 +53,13 @@ _METHODS = {
     r"\.lora_mid\.weight$": "LoRA with a Tucker core (lora_mid)",
     r"\.diff(_b)?$|\.[wb]_norm$": "full weight differences (diff)",
     r"\.vera_lambda": "VeRA",
+    r"\.lora_B(\.[^.]+)?\.bias$": "biases (lora_bias)",
+    r"\.reshape_weight$": "layers of another size (reshape_weight)",
+    r"(^|\.)scaled_fp8$|\.(scale_weight|weight_scale|comfy_quant)$": "scaled 8-bit weights",
 }
+# PEFT's initializations that move a part of each weight into the matrices. Added to the original weights, that part
+# counts twice (https://github.com/huggingface/peft/issues/2184).
+_CHANGES_BASE = ("pissa", "olora", "loftq", "corda")
 _SHOWN = 3
 _METADATA = "lora_adapter_metadata"
 # The places of a UNet's layers in the original Stable Diffusion code, which Kohya's trainers keep for SDXL.
@@ -80,7 +91,10 @@ class LoraLayer:
 
 @dataclass(frozen=True)
 class LoraContent:
-    """What a file changes, in the order of its names; `texts` layers of text encoders are left out."""
+    """What a file changes, in the order of its names.
+
+    `texts` layers of text encoders are left out, bundled embeddings with them.
+    """
 
     layers: tuple[LoraLayer, ...]
     texts: int
@@ -120,12 +134,30 @@ def _read(path: Path, file: Any, unet: UNet2DConditionModel) -> LoraContent:
     where, keys = f"model.weaken.file {path}", sorted(file.keys())
     _check_method(where, keys)
     stems: dict[str, dict[str, str]] = {}
+    bundled, adapters = set(), set()
     for key in keys:
-        end = next((end for end in _ROLES if key.endswith(end)), None)
-        if end is None:
-            raise InputError(f"{where} is not a LoRA: it holds {key}; name a file of lora_down and lora_up pairs")
-        stems.setdefault(key.removesuffix(end), {})[_ROLES[end]] = key
-    texts = {stem for stem in stems if stem.startswith(_TEXTS)}
+        if key.startswith(_BUNDLED):
+            bundled.add(key.split(".")[1])
+            continue
+        if match := _PEFT_ROLE.search(key):
+            stem, role = key[: match.start()], "down" if match[1] == "A" else "up"
+            adapters.add(match[2])
+        else:
+            end = next((end for end in _ROLES if key.endswith(end)), None)
+            if end is None:
+                raise InputError(f"{where} is not a LoRA: it holds {key}; name a file of lora_down and lora_up pairs")
+            stem, role = key.removesuffix(end), _ROLES[end]
+        if stem.startswith(_PEFT_FILE):
+            raise InputError(
+                f"{where} was saved by PEFT ({key}), whose alpha stands in another file, adapter_config.json; "
+                "save it with diffusers' save_lora_weights and unet_lora_adapter_metadata"
+            )
+        stems.setdefault(stem, {})[role] = key
+    if len(adapters) > 1:
+        raise InputError(
+            f"{where} holds several adapters ({_listed(sorted(map(str, adapters)))}); name a file with one of them"
+        )
+    texts = {stem for stem in stems if stem.startswith(_TEXTS)} | bundled
     ours = {stem: found for stem, found in stems.items() if stem not in texts}
     if not ours:
         what = f"changes text encoders alone ({len(texts)} layers)" if texts else "is empty"
@@ -237,6 +269,15 @@ def _layer(
             f"{where}: {stem} holds down {_shape(down)} and up {_shape(up)}, which do not fit the layer's weight "
             f"{_shape(shape)}; name a LoRA that was trained for this kind of network"
         )
+    for role in ("down", "up"):
+        matrix = file.get_tensor(found[role])
+        if not matrix.is_floating_point():
+            raise InputError(f"{where}: {found[role]} holds integers, whose scale is not read; name a file of floats")
+        if not matrix.float().isfinite().all():
+            raise InputError(
+                f"{where}: {found[role]} holds values that are not finite numbers, so its training has failed; "
+                "name another file"
+            )
     if "alpha" not in found:
         return LoraLayer(module, found["down"], found["up"], _factor(where, patterns, module, rank))
     alpha = file.get_tensor(found["alpha"]).float()
@@ -263,6 +304,12 @@ def _metadata(where: str, metadata: Mapping[str, str]) -> dict[str, Any]:
     except (ValueError, TypeError, AttributeError, re.error) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{where}: {_METADATA} in its header cannot be read ({reason}); save it again") from None
+    start = str(own.get("init_lora_weights", "")).lower()
+    if start.startswith(_CHANGES_BASE):
+        raise InputError(
+            f"{where} holds a part of the weights that it was trained on (init_lora_weights {start}), which would "
+            "count twice; name a plain LoRA, such as PEFT makes of it with path_initial_model_for_weight_conversion"
+        )
     return own
 
 

@@ -27,6 +27,7 @@ _NAMES = (
     r"{stem}\.safetensors\.index(?:\.(\w+))?\.json",
     r"{stem}(?:\.(\w+))?-\d{{5}}-of-\d{{5}}(?:\.(\w+))?\.safetensors",
 )
+_LFS = b"version https://git-lfs.github.com/spec/"
 # What is beside a vocabulary: the tokens of padding and marks, the length of a text.
 _TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
@@ -85,6 +86,11 @@ def _variants(place: Path, stem: str) -> list[str | None]:
     return sorted(found, key=lambda v: (_FIRST.index(v) if v in _FIRST else len(_FIRST), v or ""))
 
 
+def _lists(place: Path, stem: str) -> list[Path]:
+    """Files that may be lists of pieces, by whatever name."""
+    return sorted(path for path in place.glob(f"{stem}*.json") if ".index." in path.name and ".bin" not in path.name)
+
+
 def _in_one(place: Path, stem: str, variant: str | None) -> bool:
     # Where both are there, diffusers loads the pieces and transformers the one file.
     whole, index = _whole(place, stem, variant).is_file(), _index(place, stem, variant).is_file()
@@ -97,6 +103,10 @@ def _lacking(place: Path, stem: str, variant: str | None) -> str:
         return ""
     index = _index(place, stem, variant)
     if not index.is_file():
+        # Versions of diffusers disagreed on where the variant stands in this name.
+        others = [path for path in _lists(place, stem) if not re.fullmatch(_NAMES[1].format(stem=stem), path.name)]
+        if others:
+            return f"{others[0]} has a name that is not read; rename it to {index.name}"
         return f"{index} is missing, the list of the pieces beside it; {fetching(index)}"
     try:
         pieces = _pieces(index)
@@ -112,8 +122,11 @@ def _lacking(place: Path, stem: str, variant: str | None) -> str:
 def _pieces(index: Path) -> dict[str, list[str]]:
     """The names of the tensors of every piece by its file's name, as a list of pieces has them. Raises InputError."""
     found: dict[str, list[str]] = {}
+    if is_lfs_pointer(index):
+        raise unreadable(index, "")
     try:
-        for tensor, name in json.loads(index.read_text("utf-8"))["weight_map"].items():
+        content = json.loads(index.read_text("utf-8"))
+        for tensor, name in content["weight_map"].items():
             if Path(name).name != name or Path(name).suffix != ".safetensors":
                 raise ValueError("weight_map must name .safetensors files beside it")
             found.setdefault(name, []).append(tensor)
@@ -122,7 +135,18 @@ def _pieces(index: Path) -> dict[str, list[str]]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{index} is no list of the pieces of a checkpoint ({reason}); {fetching(index)}") from None
+    if not isinstance(content.get("metadata"), dict):  # diffusers ends with a KeyError
+        raise InputError(f'{index} has no metadata; add "metadata": {{}} to it')
     return dict(sorted(found.items()))
+
+
+def weight_paths(folder: Path, part: str) -> list[Path]:
+    """The files with a part's weights that are read: one, or the pieces. Raises InputError where one is missing."""
+    variant = weights_variant(folder, part)
+    place, stem = folder / part, _stem(part)
+    if _in_one(place, stem, variant):
+        return [_whole(place, stem, variant)]
+    return [place / name for name in _pieces(_index(place, stem, variant))]
 
 
 def _weights(folder: Path, part: str) -> list[Path]:
@@ -202,8 +226,26 @@ def _tensors(path: Path) -> set[str]:
         with safe_open(path, framework="pt") as file:
             return set(file.keys())
     except (SafetensorError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} cannot be loaded ({reason}); {fetching(path)}") from None
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: object) -> InputError:
+    """What is said of a file of weights that cannot be read."""
+    if is_lfs_pointer(path):
+        return InputError(
+            f"{path} is a pointer of Git LFS, not the file itself; run `git lfs pull` in its repository, or "
+            f"{fetching(path)}"
+        )
+    return InputError(f"{path} cannot be loaded ({' '.join(str(error).split())[:200]}); {fetching(path)}")
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is what `git clone` leaves without Git LFS: a few lines of text that stand for the file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_LFS)) == _LFS
+    except OSError:
+        return False
 
 
 def check_complete(network: torch.nn.Module, missing: Iterable[str], place: Path) -> None:
@@ -215,10 +257,15 @@ def check_complete(network: torch.nn.Module, missing: Iterable[str], place: Path
     parameters = dict(network.named_parameters())
     lacking = sorted(name for name, p in parameters.items() if p.is_meta or name in set(missing))
     if lacking:
-        raise InputError(
-            f"{place} lacks {len(lacking)} of the {len(parameters)} weights of {type(network).__name__} "
-            f"({lacking[0]} is the first): the configuration beside it is of another network, or {fetching(place)}"
-        )
+        raise incomplete(lacking, len(parameters), type(network).__name__, place)
+
+
+def incomplete(lacking: list[str], count: int, kind: str, place: Path) -> InputError:
+    """What is said of weights at `place` where a network of `count` weights lacks some."""
+    return InputError(
+        f"{place} lacks {len(lacking)} of the {count} weights of {kind} ({lacking[0]} is the first): "
+        f"the configuration beside it is of another network, or {fetching(place)}"
+    )
 
 
 def weights_size(checkpoint: Checkpoint) -> int:

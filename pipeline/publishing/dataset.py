@@ -5,6 +5,7 @@ tell them from people's.
 """
 
 import hashlib
+import json
 import os
 import shutil
 from collections import Counter, defaultdict
@@ -49,6 +50,8 @@ _GROUP_ROWS = 100
 _GROUP_BYTES = 100_000_000
 OUTCOMES = ("better", "worse", "tie")
 _KIND = "kind_"
+# Where `datasets` keeps the features in a parquet file.
+_DESCRIBED = b"huggingface"
 _DRAWN = ("image_id", "image", "pair_id", "prompt", "negative_prompt", "seed")
 
 
@@ -216,7 +219,7 @@ def write_arm(folder: Path, arm: str, sets: Path, scores: Path, arms: Sequence[s
 
 def _write(path: Path, columns: Mapping[str, Any], features: Features) -> None:
     # Classes become their numbers, as `datasets` stores them; pictures stay the bytes that were drawn.
-    schema = features.arrow_schema
+    schema = _schema(features)
     arrays = [
         columns[name]
         if isinstance(columns[name], pa.ChunkedArray)
@@ -230,6 +233,21 @@ def _write(path: Path, columns: Mapping[str, Any], features: Features) -> None:
     with pq.ParquetWriter(path, schema, write_page_index=True) as writer:
         for group in row_groups(sizes, _GROUP_BYTES, _GROUP_ROWS):
             writer.write_table(table.slice(group.start, group.stop - group.start))
+
+
+def _schema(features: Features) -> pa.Schema:
+    """The columns' types, with lists described as `datasets` did before its version 4: every version reads that."""
+    schema = features.arrow_schema
+    described = _without_list_type(json.loads(schema.metadata[_DESCRIBED]))
+    return schema.with_metadata({**schema.metadata, _DESCRIBED: json.dumps(described).encode()})
+
+
+def _without_list_type(description: Any) -> Any:
+    if not isinstance(description, dict):
+        return description
+    if description.get("_type") == "List":
+        return [_without_list_type(description["feature"])]
+    return {key: _without_list_type(value) for key, value in description.items()}
 
 
 def _numbered(value: Any, feature: Any) -> Any:

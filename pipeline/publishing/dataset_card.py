@@ -66,7 +66,8 @@ def front_matter(study: Study, contents: Contents) -> dict[str, Any]:
         "configs": [
             {
                 "config_name": arm,
-                **({"default": True} if arm == study.baseline else {}),
+                # `datasets` takes a configuration named default for a second one.
+                **({"default": True} if arm == study.baseline and "default" not in study.arms else {}),
                 "data_files": [{"split": "train", "path": f"data/{arm}/part-*.parquet"}],
             }
             for arm in study.arms

@@ -20,11 +20,16 @@ from pipeline.storage.files import fingerprint
 from pipeline.storage.images import decode_photograph
 from pipeline.storage.shards import SHARD_BYTES, encode_png, read_table, shard_fingerprint, write_shard
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp")
+# Of images that are not read, and would be missing from the set without a word.
+_OTHER_SUFFIXES = (
+    *(".avif", ".bmp", ".dng", ".gif", ".heic", ".heif", ".jp2", ".jpe", ".jxl", ".ppm", ".psd", ".tga", ".tif"),
+    ".tiff",
+)
 SHARD_PICTURES = 256
 FEATURES = Features({"image_id": Value("string"), "image": Image(), "prompt": Value("string"), "file": Value("string")})
 # Raise it when the same file becomes another row than before.
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,12 @@ def _count(source: Path) -> int:
     check_names(source)
     if shards := _shards(source):
         return sum(len(read_table(path, ["image"])) for path in shards)
+    if others := _files(source, _OTHER_SUFFIXES):
+        more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+        raise InputError(
+            f"reference.source {source}: {printable_name(others[0].relative_to(source))}{more} is in a format that is "
+            f"not read ({', '.join(SUFFIXES)} are); save it as PNG or take it out"
+        )
     return len(_files(source))
 
 
@@ -126,9 +137,9 @@ def _shards(source: Path) -> list[Path]:
     return sorted(source.glob("part-*.parquet"))
 
 
-def _files(source: Path) -> list[Path]:
+def _files(source: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
     """The picture files below a folder, in order; hidden ones are other programs' notes."""
-    names = (path.relative_to(source) for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
+    names = (path.relative_to(source) for path in source.rglob("*") if path.suffix.lower() in suffixes)
     return [source / name for name in sorted(names) if not any(part.startswith(".") for part in name.parts)]
 
 

@@ -6,8 +6,9 @@ import zlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, PngImagePlugin
+from PIL import Image, ImageCms, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
 
+_NAMES = {"WEBP": "WebP"}
 # The largest canvas, 4096 x 4096 (sampler.py). A PNG of a few kilobytes can declare a thousand times that.
 MOST_PIXELS = 4096**2
 # What Pillow raises, beside OSError, for chunks that are damaged or cut.
@@ -18,6 +19,11 @@ MOST_TEXT = 16 * 2**20
 PngImagePlugin.MAX_TEXT_CHUNK = MOST_TEXT
 # What shows where an image is transparent (docs/decisions.md).
 BACKDROP = "white"
+# The space of a colour profile that goes with each mode.
+_PROFILED = {"RGB": "RGB", "RGBA": "RGB", "CMYK": "CMYK", "L": "GRAY"}
+# What PNG's gAMA says of values that need no change, 1 / 2.2, and how far it may be from that.
+_GAMMA, _NEAR = 1 / 2.2, 0.01
+_LFS = b"version https://git-lfs.github.com/spec/"
 # The levels between neighbours, of 255, in a PNG of 2 or 4 bits.
 _GREY_STEP = {"L;2": 85, "L;4": 17}
 
@@ -34,6 +40,10 @@ def open_picture(content: bytes | None, formats: tuple[str, ...] = ("PNG",)) -> 
         # Pillow would try 40 formats, of which one runs another program (EPS).
         image = Image.open(io.BytesIO(content), formats=formats)
         _check_transparent_colour(image)
+    except UnidentifiedImageError:
+        kinds = " or ".join(", ".join(_NAMES.get(kind, kind) for kind in formats).rsplit(", ", 1))
+        what = "a pointer of Git LFS, not the image itself; run `git lfs pull`" if content.startswith(_LFS) else ""
+        raise OSError(f"it is {what or f'no {kinds} image, or its header is damaged'}") from None
     # A damaged header; and Pillow's own bound, which is a warning up to 179 million pixels.
     except (*DAMAGED, Image.DecompressionBombError) as error:
         raise _unreadable(error) from None
@@ -55,12 +65,63 @@ def decode_picture(content: bytes | None) -> Image.Image:
 
 
 def decode_photograph(content: bytes | None) -> Image.Image:
-    """The RGB pixels of a PNG, JPEG or WebP image, upright where it says how the camera was held. Raises OSError."""
+    """The sRGB pixels of a PNG, JPEG or WebP image, upright where it says how the camera was held. Raises OSError."""
     image = open_picture(content, ("PNG", "JPEG", "WEBP"))
     try:
-        return to_rgb(ImageOps.exif_transpose(image))
+        image.load()
+        return to_rgb(_in_srgb(_upright(image)))
     except DAMAGED as error:
         raise _unreadable(error) from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except DAMAGED:  # of its EXIF, without which viewers show it as it lies
+        return image
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """The image with its colour profile (ICC) or else its gamma (PNG's gAMA) applied; with neither it is in sRGB."""
+    profile, power = image.info.get("icc_profile"), _power(image)
+    if profile is None and power == 1:
+        return image
+    if image.mode == "P" or (image.mode == "RGB" and image.has_transparency_data):
+        # A palette's colours, and one that is declared transparent, before they change.
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if profile is not None:
+        return _by_profile(image, profile)
+    colours = {"L": 1, "LA": 1, "RGB": 3, "RGBA": 3}.get(image.mode)
+    if colours is None or "transparency" in image.info:
+        return image
+    curve = [round(255 * (v / 255) ** power) for v in range(256)]
+    return image.point([*curve * colours, *range(256)] if image.mode.endswith("A") else curve * colours)
+
+
+def _power(image: Image.Image) -> float:
+    """The power that brings the values of a PNG to those of sRGB, by its gAMA; sRGB's own mark counts before it."""
+    gamma = float(image.info.get("gamma") or _GAMMA)
+    return 1 if "srgb" in image.info or gamma < 0 or abs(gamma - _GAMMA) < _NEAR else _GAMMA / gamma
+
+
+def _by_profile(image: Image.Image, content: bytes) -> Image.Image:
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
+        about = profile.profile
+        # Profiles of sRGB itself differ by what they round, and viewers take them as one.
+        if about.xcolor_space.strip() != _PROFILED.get(image.mode) or "sRGB" in (about.profile_description or ""):
+            return image
+        found = ImageCms.profileToProfile(
+            image,
+            profile,
+            ImageCms.createProfile("sRGB"),
+            ImageCms.Intent(about.rendering_intent),
+            "RGBA" if image.mode == "RGBA" else "RGB",
+        )
+    except (OSError, ValueError, ImageCms.PyCMSError):  # viewers do without a profile that they cannot read
+        return image
+    assert found is not None  # it is in place that gives None
+    return found
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -22,6 +22,8 @@ def known_source(source: str) -> str:
         return source
     if source.endswith((".ckpt", ".pt", ".pth", ".bin", ".pkl")):
         raise ValueError("is a pickle, which can run code when it is read; convert it to .safetensors")
+    if source.endswith(".gguf"):
+        raise ValueError("is a file of quantized weights (GGUF), which is not supported; take the .safetensors")
     return inside_project(source)
 
 

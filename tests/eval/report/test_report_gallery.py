@@ -3,7 +3,9 @@
 import base64
 import io
 import json
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from PIL import Image as PillowImage
 from playwright.sync_api import Locator, Page, expect
@@ -11,6 +13,7 @@ from report_browser import Visit
 from report_numbers import ARMS
 from report_study import PAIRS, PROMPTS, Inputs
 
+from eval.report import gallery
 from eval.report.picture_labels import picture_labels
 from eval.report.selection import select
 from eval.report.thumbnails import LONGEST_SIDE, thumbnail
@@ -223,3 +226,19 @@ def test_repeats_do_not_count_towards_the_majority() -> None:
     said = picture_labels([task("t"), task("again", "t")], [*given, label("gone", "p1", "pattern")])["cfg-0"]
     assert said.majority is None
     assert said.verdicts == ["pattern", "legit_human", "pattern"]
+
+
+def test_thumbnails_of_a_shard_of_more_than_two_gibibytes_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    PillowImage.new("RGB", (64, 64), (10, 200, 30)).save(buffer, "png")
+    # One image of 64 MiB, of which the shard has 40.
+    cell = pa.array(
+        [{"bytes": buffer.getvalue().ljust(2**26, b"\0"), "path": None}],
+        pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+    )
+    shard = pa.table({"pair_id": range(40), "image": pa.chunked_array([cell] * 40)})
+    monkeypatch.setattr(gallery, "read_table", lambda path, columns: shard.select(columns))
+    monkeypatch.setattr(gallery, "shard_paths", lambda folder: [folder / "part-00000.parquet"])
+    found = gallery._pictures(Path("set"), [3, 39])
+    assert list(found) == [3, 39]
+    assert gallery._pictures(Path("set"), [40]) == {}

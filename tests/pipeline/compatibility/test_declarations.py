@@ -70,6 +70,9 @@ def test_a_marked_file_is_generated_with_the_configuration_that_says_the_same(ne
         ({"modelspec__architecture": "stable-diffusion-xl-v1-base/lora"}, "family 'stable-diffusion-xl-v1-base/lora'"),
         ({"modelspec__architecture": "flux-1-dev"}, "says family 'flux-1-dev', the configuration says sdxl"),
         ({"ss_base_model_version": "sd_v1"}, "ss_base_model_version says family sd, the configuration says sdxl"),
+        ({"ss_base_model_version": "sd_v2_v"}, "ss_base_model_version says prediction_type v_prediction, the config"),
+        ({"ss_base_model_version": "flux1"}, "ss_base_model_version says family 'flux1', the configuration says sdxl"),
+        ({"ss_base_model_version": "sd3_m"}, "ss_base_model_version says family 'sd3_m', the configuration says sdxl"),
     ],
 )
 def test_metadata_that_contradict_the_configuration_are_named(networks, single, metadata, says):
@@ -165,6 +168,78 @@ def test_a_file_of_sdxl_is_no_file_of_sd(networks, single):
     assert "says projection_class_embeddings_input_dim 96, the configuration says null" in said
 
 
+ATTENTION = "model.diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_q"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "scaled_fp8",
+        "model.diffusion_model.scaled_fp8",
+        f"{ATTENTION}.scale_weight",
+        f"{ATTENTION}.weight_scale",
+        f"{ATTENTION}.comfy_quant",
+        f"{ATTENTION}.weight.absmax",
+        f"{ATTENTION}.weight.quant_state.bitsandbytes__nf4",
+        f"{ATTENTION}.SCB",
+        "metadata _quantization_metadata",
+    ],
+)
+def test_weights_that_mean_something_with_their_scales_alone_are_refused(networks, single, name):
+    if name.startswith("metadata"):
+        declaring(single, _quantization_metadata="{}")
+    else:
+        save_file({**load_file(single), name: torch.ones(1)}, single, {"format": "pt"})
+    where = name if name.startswith("metadata") else f"tensor {name}"
+    assert networks.refused("one.safetensors", config="config") == (
+        f"model.main one.safetensors has {where}: its weights are quantized, and their scales are not read; "
+        "take a checkpoint in float32, float16 or bfloat16"
+    )
+
+
+def test_a_distilled_network_is_not_generated_with_the_layers_of_the_whole_one(networks, single):
+    first, second = (f"{ATTENTION.rsplit('.', 4)[0]}.transformer_blocks.{k}." for k in range(2))
+    whole = load_file(single)
+    more = {name.replace(first, second): tensor.clone() for name, tensor in whole.items() if first in name}
+    save_file({**whole, **more}, single, {"format": "pt"})
+    assert (
+        f"it holds {len(more)} weights (mid_block.attentions.0.transformer_blocks.1.attn1.to_k.weight ...) that the "
+        "configuration has no place for; set model.config to a folder with its own configuration"
+    ) in networks.refused("one.safetensors", config="config")
+    edit(Path("config/unet/config.json"), transformer_layers_per_block=[1, 2])
+    save_file(whole, single, {"format": "pt"})
+    said = networks.refused("one.safetensors", config="config")
+    assert said.startswith("model.main one.safetensors lacks ")
+    assert said.endswith("; set model.config to a folder with its own configuration, or download the file again")
+
+
+def test_a_weight_of_another_shape_is_named(networks):
+    networks.copy("sd")
+    edit(Path("sd/unet/config.json"), conv_in_kernel=1)
+    assert networks.refused("sd") == (
+        "model.main sd contradicts sd: conv_in.weight is 16x4x3x3, the configuration describes 16x4x1x1; fetch weights "
+        "and configuration that belong together"
+    )
+
+
+def test_marks_are_no_layers(networks):
+    weights = networks.copy("sd") / "unet/diffusion_pytorch_model.safetensors"
+    declaring(weights, "v_pred")
+    edit(scheduler(Path("sd")), prediction_type="v_prediction")
+    networks.check("sd", arms={"cfg": {"method": "cfg", "scale": 4.0}})
+
+
+def test_a_guides_text_encoder_and_autoencoder_are_not_looked_at(networks, single):
+    guide = Path("guide.safetensors")
+    save_single_file(networks.source / "sdxl_guide", guide)
+    networks.configuration("sdxl_guide", "small")
+    name = "conditioner.embedders.0.transformer.text_model.embeddings.position_embedding.weight"
+    tensors = load_file(guide)
+    save_file({**tensors, name: torch.zeros(248, tensors[name].shape[1])}, guide, {"format": "pt"})
+    networks.check("one.safetensors", "guide.safetensors", config="config", guide_config="small")
+    assert "says text_encoder max_position_embeddings 248" in networks.refused("guide.safetensors", config="small")
+
+
 def test_only_the_header_is_read(tmp_path):
     header = json.dumps({"v_pred": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}).encode()
     path = tmp_path / "terabytes.safetensors"
@@ -178,7 +253,7 @@ def test_only_the_header_is_read(tmp_path):
 def test_a_header_that_is_none_is_one_line(tmp_path, content):
     path = tmp_path / "broken.safetensors"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"broken\.safetensors cannot be loaded \(.+\); fetch it again"):
+    with pytest.raises(InputError, match=r"broken\.safetensors cannot be loaded \(.+\); download the file again"):
         read_header(path)
 
 

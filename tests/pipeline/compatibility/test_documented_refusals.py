@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from checked_networks import Networks, declaring, edit, scheduler
 from repository_copy import ROOT
+from safetensors.torch import load_file, save_file
 from single_file import save_single_file
+from transformers import CLIPTokenizer
 
 SECTION = re.search(
     r"^## Checkpoints and schedules\n(.*?)^## ", (ROOT / "docs/compatibility.md").read_text("utf-8"), re.M | re.S
@@ -74,6 +77,39 @@ def long_text_encoder(networks: Networks) -> dict[str, Any]:
     return changed
 
 
+def more_layers(networks: Networks) -> dict[str, Any]:
+    weights = networks.copy("sd") / "unet/diffusion_pytorch_model.safetensors"
+    first, second = (f"mid_block.attentions.0.transformer_blocks.{k}." for k in range(2))
+    tensors = load_file(weights)
+    more = {name.replace(first, second): tensor.clone() for name, tensor in tensors.items() if first in name}
+    save_file({**tensors, **more}, weights, {"format": "pt"})
+    return {"main": "sd"}
+
+
+def long_single_file(networks: Networks) -> dict[str, Any]:
+    single(networks)
+    name = "conditioner.embedders.0.transformer.text_model.embeddings.position_embedding.weight"
+    tensors = load_file("one.safetensors")
+    save_file({**tensors, name: torch.zeros(248, tensors[name].shape[1])}, "one.safetensors", {"format": "pt"})
+    return SINGLE
+
+
+def scaled(networks: Networks) -> dict[str, Any]:
+    single(networks)
+    scales = {"model.diffusion_model.out.2.scale_weight": torch.tensor(0.01), "scaled_fp8": torch.tensor([])}
+    save_file({**load_file("one.safetensors"), **scales}, "one.safetensors", {"format": "pt"})
+    return SINGLE
+
+
+def added_token(networks: Networks, kind: str, tokenizer: str, **encoder: Any) -> dict[str, Any]:
+    networks.configuration(kind, kind)
+    tokens = CLIPTokenizer.from_pretrained(Path(kind, tokenizer))
+    tokens.add_tokens(["<sks>"])
+    tokens.save_pretrained(Path(kind, tokenizer))
+    edit(Path(kind, tokenizer.replace("tokenizer", "text_encoder"), "config.json"), **encoder)
+    return {"main": kind}
+
+
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
 CASES: dict[str, Callable[[Networks], dict[str, Any]]] = {
     "marks": lambda n: single(n, "v_pred", "ztsnr"),
@@ -82,6 +118,9 @@ CASES: dict[str, Callable[[Networks], dict[str, Any]]] = {
     "trainer": lambda n: single(n, ss_v_parameterization="True", ss_zero_terminal_snr="True"),
     "edm": lambda n: single(n, "edm_vpred.sigma_max"),
     "sizes": sdxl_file_with_a_configuration_of_sd,
+    "layers": more_layers,
+    "long file": long_single_file,
+    "scales": scaled,
     "edm schedule": lambda n: schedule(n, {"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_data": 0.5}),
     "flow schedule": lambda n: schedule(n, {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}),
     "lcm schedule": lambda n: schedule(n, {"_class_name": "LCMScheduler", **BETAS, "original_inference_steps": 50}),
@@ -93,6 +132,8 @@ CASES: dict[str, Callable[[Networks], dict[str, Any]]] = {
     "flow prediction": lambda n: schedule(
         n, {"_class_name": "UniPCMultistepScheduler", **BETAS, "prediction_type": "flow_prediction"}
     ),
+    "old prediction": lambda n: schedule(n, {"_class_name": "DDPMScheduler", **BETAS, "predict_epsilon": False}),
+    "flag": lambda n: schedule(n, {"_class_name": "DDPMScheduler", **BETAS, "rescale_betas_zero_snr": "false"}),
     "inpainting": lambda n: folder(n, in_channels=9),
     "image editing": lambda n: folder(n, in_channels=8),
     "lcm": lambda n: folder(n, time_cond_proj_dim=256),
@@ -112,6 +153,11 @@ CASES: dict[str, Callable[[Networks], dict[str, Any]]] = {
     "pooled": lambda n: folder(n, "sdxl", "text_encoder_2/config.json", projection_dim=1280),
     "length": long_text_encoder,
     "another text encoder": lambda n: folder(n, part="text_encoder/config.json", model_type="t5"),
+    "tokens": lambda n: added_token(n, "sd", "tokenizer"),
+    "end mark": lambda n: added_token(n, "sdxl", "tokenizer_2", vocab_size=754, eos_token_id=2),
+    "another tokenizer": lambda n: folder(n, part="tokenizer/tokenizer_config.json", tokenizer_class="T5Tokenizer"),
+    "quantized": lambda n: folder(n, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
+    "means": lambda n: folder(n, part="vae/config.json", latents_mean=[0.0] * 3, latents_std=[1.0] * 3),
 }
 
 

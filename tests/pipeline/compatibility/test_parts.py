@@ -7,11 +7,12 @@ import torch
 from checked_networks import Networks, edit
 from one_arm import generate
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from pipeline.errors import InputError
 from pipeline.generate import arm_anlas
 from pipeline.networks.checkpoints import locate
+from pipeline.networks.text_encoder import load_text_encoder
 from pipeline.storage.places import Places
 from pipeline.storage.shards import decode_images, read_set
 from pipeline.study.study import parse_study
@@ -298,3 +299,42 @@ def test_every_kind_that_is_read_fits(networks, networks_folder):
     for name in ("main", "guide"):
         Path(name).symlink_to(networks_folder / name)
     networks.check("main", "guide")
+
+
+def add_token(folder):
+    """Add a token above the end mark; returns its number."""
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<sks>"])
+    tokenizer.save_pretrained(folder)
+    return len(tokenizer) - 1
+
+
+def test_a_trained_token_is_read_with_the_embedding_that_was_saved_with_it(networks):
+    networks.copy("sd")
+    number = add_token(Path("sd/tokenizer"))
+    assert f"has token {number} (<sks>)" in networks.refused("sd")
+    model = CLIPTextModel.from_pretrained("sd/text_encoder")
+    model.resize_token_embeddings(number + 1)
+    model.config.eos_token_id = 2  # of early configurations; no pooled embedding is taken from this encoder
+    model.save_pretrained("sd/text_encoder")
+    networks.check("sd", arms=CFG)
+    texts = load_text_encoder(Path("sd"), torch.device("cpu")).encode(["a <sks> dog", "a dog"])["tokens"]
+    assert not torch.equal(*texts)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_part_with_quantized_weights_is_named(networks, part):
+    networks.copy("sd")
+    edit(Path(f"sd/{part}/config.json"), quantization_config={"quant_method": "torchao", "quant_type": "int8wo"})
+    assert networks.refused("sd") == (
+        f"model.main: sd/{part}/config.json has a quantization_config (torchao), which is not supported; "
+        "take the checkpoint in float32, float16 or bfloat16"
+    )
+
+
+@pytest.mark.parametrize("name", ["main", "guide"])
+def test_a_gguf_file_is_refused_by_its_suffix(networks, name):
+    model = {"name": "small", "main": "sd", "guide": "sd", name: "models/sdxl-Q4_0.gguf"}
+    networks.params["model"] = model
+    with pytest.raises(InputError, match=r"sdxl-Q4_0.gguf': is a file of quantized weights \(GGUF\), which is not"):
+        parse_study(networks.params, "test")

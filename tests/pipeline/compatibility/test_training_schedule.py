@@ -1,5 +1,6 @@
 """A training noise schedule is taken only where its configuration states it."""
 
+import math
 from pathlib import Path
 
 import diffusers
@@ -16,6 +17,7 @@ from pipeline.study.study import parse_study
 
 ONLY = "take a checkpoint with one of DDPMScheduler, DDIMScheduler, "
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
+OTHER_BETAS = {"beta_schedule": "linear", "beta_start": 0.001775, "beta_end": 0.01, "num_train_timesteps": 975}
 FILE = "sd/scheduler/scheduler_config.json"
 
 
@@ -85,6 +87,9 @@ def test_no_default_of_a_library_stands_for_what_a_schedule_does_not_state(netwo
         ({"trained_betas": [0.1, 0.2]}, "has trained_betas that are not 1000 numbers between 0 and 1"),
         ({"trained_betas": [2.0] * 1000}, "has trained_betas that are not 1000 numbers between 0 and 1"),
         ({"prediction_type": "flow_prediction"}, "sets prediction_type to flow_prediction, which does not go with"),
+        ({"rescale_betas_zero_snr": "false"}, 'sets rescale_betas_zero_snr to "false"; write true or false'),
+        ({"rescale_betas_zero_snr": 1}, "sets rescale_betas_zero_snr to 1; write true or false"),
+        ({"predict_epsilon": False}, "sets predict_epsilon to false, which is no longer read; write prediction_type:"),
         ({"prediction_type": None}, "sets prediction_type to None, which does not go with a sched"),
         ({"timestep_type": "continuous"}, "sets timestep_type to continuous, so its noise levels do not follow from"),
         ({"use_flow_sigmas": True}, "sets use_flow_sigmas to True, so its noise levels do not follow from"),
@@ -105,6 +110,10 @@ def test_a_schedule_that_is_not_one_of_betas_is_refused_by_its_key(networks, cha
         {"_class_name": "DDIMScheduler", "trained_betas": [0.001] * 100, "num_train_timesteps": 100},
         {"_class_name": "EulerDiscreteScheduler", **BETAS, "timestep_type": "discrete", "sigma_max": None},
         {"_class_name": "UniPCMultistepScheduler", **BETAS, "use_flow_sigmas": False, "flow_shift": 1.0},
+        # As diffusers writes it, although JSON has no infinity.
+        {"_class_name": "DPMSolverMultistepScheduler", **BETAS, "lambda_min_clipped": -math.inf, "variance_type": None},
+        {"_class_name": "EulerAncestralDiscreteScheduler", **OTHER_BETAS, "timestep_spacing": "linspace"},
+        {"_class_name": "DDPMScheduler", **BETAS, "predict_epsilon": True},
     ],
 )
 def test_a_stated_schedule_is_the_one_that_is_sampled(networks, content):
@@ -114,6 +123,14 @@ def test_a_stated_schedule_is_the_one_that_is_sampled(networks, content):
     assert schedule.config.prediction_type == "epsilon"
     betas = content.get("trained_betas") or getattr(diffusers, content["_class_name"]).from_config(content).betas
     torch.testing.assert_close(schedule.betas, torch.as_tensor(betas), rtol=1e-6, atol=1e-9)
+
+
+def test_a_schedule_that_ends_without_signal_is_read_from_its_configuration(networks):
+    write({"_class_name": "EulerDiscreteScheduler", **BETAS, "prediction_type": "v_prediction"})
+    ends = load_network(Path("sd"), torch.device("cpu")).schedule.alphas_cumprod[-1]
+    edit(scheduler(Path("sd")), rescale_betas_zero_snr=True, timestep_spacing="leading")
+    networks.check("sd", arms={"cfg": {"method": "cfg", "scale": 4.0}})
+    assert ends > 0 == load_network(Path("sd"), torch.device("cpu")).schedule.alphas_cumprod[-1]
 
 
 def test_all_known_classes_compute_the_same_betas():

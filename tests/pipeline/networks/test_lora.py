@@ -309,6 +309,10 @@ def refusal(network: UNet2DConditionModel, file: Tensors) -> str:
         ("diff", "full weight differences (diff)"),
         ("vera_lambda_b", "VeRA"),
         ("w_norm", "full weight differences (diff)"),
+        ("lora_B.bias", "biases (lora_bias)"),
+        ("lora_B.default.bias", "biases (lora_bias)"),
+        ("reshape_weight", "layers of another size (reshape_weight)"),
+        ("scale_weight", "scaled 8-bit weights"),
     ],
 )
 def test_other_methods_are_refused_by_name(unet, end, method):
@@ -354,6 +358,15 @@ def test_layers_of_another_width_are_named(unet):
         (lambda file, stem: file.update({"conv_in.weight": torch.ones(2)}), "is not a LoRA: it holds conv_in.weight"),
         (lambda file, stem: file.clear(), "is empty"),
         (
+            lambda file, stem: file[f"{stem}.lora_up.weight"].fill_(float("nan")),
+            ".lora_up.weight holds values that are not finite numbers, so its training has failed; name another file",
+        ),
+        (lambda file, stem: file[f"{stem}.lora_down.weight"][0].fill_(float("inf")), "are not finite numbers"),
+        (
+            lambda file, stem: file.update({f"{stem}.lora_up.weight": file[f"{stem}.lora_up.weight"].to(torch.int8)}),
+            ".lora_up.weight holds integers, whose scale is not read; name a file of floats",
+        ),
+        (
             lambda file, stem: file.update(
                 {f"{stem}.lora_up.weight": torch.zeros_like(file[f"{stem}.lora_up.weight"])}
             ),
@@ -375,6 +388,74 @@ def test_damaged_files_are_named(unet, change: Callable[[Tensors, str], Any], me
     file = simple(network)
     change(file, f"lora_unet_{LAYERS['attention'].replace('.', '_')}")
     assert message in refusal(network, file)
+
+
+def peft(module: str, down: torch.Tensor, up: torch.Tensor, prefix: str = "unet.", adapter: str = "") -> Tensors:
+    return {f"{prefix}{module}.lora_A{adapter}.weight": down, f"{prefix}{module}.lora_B{adapter}.weight": up}
+
+
+@pytest.mark.parametrize("adapter", ["", ".default", ".default_0", ".style"])
+def test_the_name_of_pefts_adapter_changes_nothing(unet, adapter):
+    network, module = unet("sd"), LAYERS["attention"]
+    weight = network.get_submodule(module).weight.detach().clone()
+    down, up = pair(weight, 2)
+    save_file(peft(module, down, up, adapter=adapter), FILE)
+    check_fused(network, {f"{module}.weight": by_formula(weight, down, up, 0.5)}, 0.5)
+
+
+def test_a_file_of_several_adapters_is_refused(unet):
+    network = unet("sd")
+    first, second = LAYERS["attention"], LAYERS["attention to texts"]
+    files = [
+        peft(module, *pair(network.get_submodule(module).weight.detach(), 2), adapter=adapter)
+        for module, adapter in ((first, ".a"), (second, ".b"))
+    ]
+    assert refusal(network, files[0] | files[1]) == (
+        "model.weaken.file lora.safetensors holds several adapters (a, b); name a file with one of them"
+    )
+
+
+def test_a_file_that_peft_saved_by_itself_lacks_its_alpha(unet):
+    network, module = unet("sd"), LAYERS["attention"]
+    file = peft(module, *pair(network.get_submodule(module).weight.detach(), 2), prefix="base_model.model.")
+    said = refusal(network, file)
+    assert said.startswith(f"model.weaken.file lora.safetensors was saved by PEFT (base_model.model.{module}.lora_A.")
+    assert said.endswith("save it with diffusers' save_lora_weights and unet_lora_adapter_metadata")
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_16", "olora", "loftq", "corda"])
+def test_a_lora_that_holds_a_part_of_its_networks_weights_is_refused(unet, start):
+    network, module = unet("sd"), LAYERS["attention"]
+    before = weights(network)
+    file = peft(module, *pair(network.get_submodule(module).weight.detach(), 2))
+    for init in (start, True, "gaussian"):
+        header = {"unet.r": 2, "unet.lora_alpha": 2, "unet.init_lora_weights": init}
+        save_file(file, FILE, {"format": "pt", "lora_adapter_metadata": json.dumps(header)})
+        if init != start:
+            assert len(read_lora(FILE, network).layers) == 1
+            continue
+        with pytest.raises(InputError, match=rf"holds a part of the weights .* \(init_lora_weights {start}\), which"):
+            fuse(network, FILE, 1.0)
+        assert all(torch.equal(weight, before[name]) for name, weight in network.named_parameters())
+
+
+@pytest.mark.parametrize("prefix", ["lycoris_", "unet."])
+def test_names_of_other_trainers_are_the_same_layers(unet, prefix):
+    network, module = unet("sd"), LAYERS["attention"]
+    weight = network.get_submodule(module).weight.detach().clone()
+    down, up = pair(weight, 2)
+    name = module.replace(".", "_")
+    if prefix == "unet.":  # OneTrainer's: the original code's names with dots
+        name = "input_blocks.3.1.transformer_blocks.0.attn1.to_q"
+    save_file(
+        {
+            f"{prefix}{name}.lora_down.weight": down,
+            f"{prefix}{name}.lora_up.weight": up,
+            f"{prefix}{name}.alpha": torch.tensor(1.0),
+        },
+        FILE,
+    )
+    check_fused(network, {f"{module}.weight": by_formula(weight, down, up, 0.25)}, 0.5)
 
 
 def test_a_truncated_file_is_named(unet):
@@ -427,6 +508,11 @@ def test_what_is_left_out_of_the_text_encoders_is_said_before_the_first_image(
     # PEFT's name for the same part.
     save_file({**simple(network), **with_texts(("text_encoder.text_model.encoder.layers.0.self_attn.q_proj",))}, FILE)
     assert "left out are layers of text encoders: 1 " in str(guide_lora(study))
+    # ComfyUI's, and embeddings that OneTrainer bundles.
+    comfy = "text_encoders.clip_l.transformer.text_model.encoder.layers.0.self_attn.q_proj"
+    bundled = {"bundle_emb.me.string_to_param.*": torch.ones(2, 32), "bundle_emb.me.clip_l": torch.ones(2, 32)}
+    save_file({**simple(network), **with_texts((comfy,)), **bundled}, FILE)
+    assert "left out are layers of text encoders: 2 " in str(guide_lora(study))
     params["arms"].pop("auto")
     assert guide_lora(lora_study()) is None
 

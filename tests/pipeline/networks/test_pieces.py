@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+from pipeline.compatibility.networks import check_networks
 from pipeline.errors import InputError
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.text_encoder import load_text_encoder
@@ -19,6 +21,7 @@ from pipeline.networks.weight_files import network_digest
 from pipeline.preflight import study_digests
 from pipeline.study.study import parse_study
 
+Params = dict[str, Any]
 CPU = torch.device("cpu")
 KINDS = {
     "unet": (UNet2DConditionModel, "150KB"),
@@ -193,3 +196,81 @@ def test_a_repository_in_the_cache_is_fetched_by_its_name_and_revision(folder, p
     assert refusal(params, "hub:owner/tiny-xl").endswith(
         f"; download it: hf download owner/tiny-xl --revision {commit} --include '*.json' '*.txt' '*.safetensors'"
     )
+
+
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1000000\n"
+
+
+def refused(params: Params) -> str:
+    with pytest.raises(InputError) as raised:
+        check_all(params)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def check_all(params: Params) -> None:
+    params["model"] = {"name": "small", "main": "sd", "guide": "sd"}
+    params["arms"], params["baseline"] = {"cfg": {"method": "cfg", "scale": 4.0}}, "cfg"
+    study = parse_study(params, "test")
+    check_networks(study, study.arms)
+    study_digests(study)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "unet/diffusion_pytorch_model.safetensors",
+        "text_encoder/model-00001-of-*.safetensors",
+        "unet/diffusion_pytorch_model-00001-of-*.safetensors",
+        "unet/diffusion_pytorch_model.safetensors.index.json",
+    ],
+)
+def test_a_pointer_of_git_lfs_is_not_taken_for_a_damaged_file(folder, params, name):
+    sd = folder("sd")
+    if "-of-" in name or "index" in name:
+        in_pieces(sd)
+    path = next(sd.glob(name))
+    path.write_text(POINTER)
+    assert refused(params) == (
+        f"{path} is a pointer of Git LFS, not the file itself; run `git lfs pull` in its repository, or {HF}"
+        " (docs/checkpoints.md names repositories)"
+    )
+
+
+@pytest.mark.parametrize("name", ["safetensors.fp16.index.json", "fp16.safetensors.index.json"])
+def test_a_list_under_the_name_of_an_earlier_diffusers_is_to_be_renamed(folder, params, name):
+    sd = folder("sd")
+    in_pieces(sd, "fp16")
+    path = sd / "unet/diffusion_pytorch_model.safetensors.index.fp16.json"
+    path.rename(path.with_name(f"diffusion_pytorch_model.{name}"))
+    assert refused(params) == (
+        f"sd/unet/diffusion_pytorch_model.{name} has a name that is not read; rename it to {path.name}"
+    )
+
+
+def test_a_list_without_metadata_is_completed(folder, params):
+    sd = folder("sd")
+    in_pieces(sd)
+    index = sd / "unet/diffusion_pytorch_model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    del content["metadata"]
+    index.write_text(json.dumps(content))
+    assert refused(params) == f'{index} has no metadata; add "metadata": {{}} to it'
+    index.write_text(json.dumps({**content, "metadata": {}}))
+    check_all(params)
+
+
+def test_a_download_that_was_interrupted_is_named_by_its_missing_piece(folder, params):
+    sd = folder("sd")
+    in_pieces(sd)
+    piece = next((sd / "unet").glob("*-00001-of-*.safetensors"))
+    piece.unlink()
+    piece.symlink_to("../../blobs/of-an-unfinished-download")
+    assert refused(params).startswith(f"{piece} is missing, one of ")
+
+
+def test_a_stray_file_beside_the_pieces_is_not_read(folder, params):
+    sd = folder("sd")
+    in_pieces(sd)
+    (sd / "unet/old-4bit.safetensors").write_bytes(b"no weights")
+    check_all(params)

@@ -11,9 +11,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import small_study
 import yaml
+from datasets import Features, load_dataset
 from datasets import Image as ImageFeature
-from datasets import load_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -46,7 +47,7 @@ from pipeline.errors import InputError
 from pipeline.generation.shard_files import SET_FEATURES
 from pipeline.layout import DATASET
 from pipeline.publishing import dataset
-from pipeline.publishing.dataset import build, check, majority, make_dataset
+from pipeline.publishing.dataset import build, check, dataset_features, majority, make_dataset
 from pipeline.publishing.dataset_card import ADULT, size_category
 from pipeline.publishing.markdown import fenced, plain
 from pipeline.results.rates import VERDICTS
@@ -178,6 +179,39 @@ def test_the_baseline_is_what_loads_without_a_name(study: Study, root: Path) -> 
     make_dataset(study, root)
     found = load_dataset(str(root / DATASET), split="train", streaming=True)
     assert {row["arm"] for row in found} == {ARMS.index("unguided")}
+
+
+def test_an_arm_named_default_is_what_loads_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # `datasets` takes it so, and refuses a second one.
+    arms = {name.replace("negative", "default"): arm for name, arm in PARAMS["arms"].items()}
+    monkeypatch.setattr(small_study, "ARMS", tuple(arms))
+    monkeypatch.setattr(small_study, "PARAMS", {**PARAMS, "arms": arms})
+    write_study(tmp_path)
+    write_tasks(tmp_path / SAMPLED_TASKS, [])
+    make_dataset(study_of(arms=arms), tmp_path)
+    found = load_dataset(str(tmp_path / DATASET), split="train", streaming=True)
+    assert {row["arm"] for row in found} == {list(arms).index("default")}
+    assert [hashlib.sha256(row["image"]["bytes"]).hexdigest() for row in loaded(tmp_path, "cfg")] == drawn(
+        tmp_path, "cfg"
+    )
+
+
+def test_lists_are_described_as_every_version_of_datasets_reads_them(study: Study, root: Path) -> None:
+    write_human_labels(root)
+    make_dataset(study, root)
+    paths = list((root / DATASET).rglob("*.parquet"))
+    # Also where a column is empty in one arm, which the Hub's viewer would take for another type.
+    assert all(pq.read_schema(path).equals(pq.read_schema(paths[0]), check_metadata=True) for path in paths)
+    for path in paths:
+        described = json.loads(pq.read_schema(path).metadata[b"huggingface"])["info"]["features"]
+        # Before version 4, whose `List` earlier ones do not know, a list stood for one.
+        assert '"List"' not in json.dumps(described)
+        assert described["labels"][0]["malformed_parts"] == [{"dtype": "string", "_type": "Value"}]
+        scores = Features.from_arrow_schema(read_table(root / "data/scores/cfg.parquet").schema)
+        assert Features.from_dict(described) == dataset_features(ARMS, scores)
+    rows = list(loaded(root, "cfg"))
+    assert [len(row["labels"]) for row in rows[:3]] == [3, 2, 0]
+    assert rows[0]["labels"][0]["labeller"] == "labeller-1"
 
 
 def test_the_same_study_gives_the_same_bytes(study: Study, root: Path) -> None:

@@ -208,8 +208,10 @@ def cut(path: Path) -> None:
         (lambda p: (p / "05.png").write_bytes(b"GIF89a"), r"05\.png is not a readable image"),
         (lambda p: picture(1, (24, 32)).save(p / "05.png"), r"png has \d+x\d+ pixels, the first image \d+x\d+; crop"),
         (lambda p: (p / "04.txt").write_bytes(b"\xff\xfe\xff"), r"04\.txt is not a readable UTF-8 text"),
+        (lambda p: (p / "41.TIF").write_bytes(b""), r"photos: 41\.TIF is in a format that is not read \(\.png, "),
+        (lambda p: [(p / f"4{k}.heic").write_bytes(b"") for k in range(3)], r"photos: 40\.heic \(and 2 more\) is in a"),
     ],
-    ids=["few", "cut", "gif", "canvas", "caption"],
+    ids=["few", "cut", "gif", "canvas", "caption", "tiff", "heic"],
 )  # fmt: skip
 def test_what_cannot_be_compared_with_is_named(photos: Path, change: Any, message: str) -> None:
     change(photos)

@@ -229,3 +229,120 @@ def test_an_image_with_a_large_colour_profile_is_read() -> None:
 def test_texts_that_fill_the_memory_are_refused(bomb: Callable[[], bytes]) -> None:
     with pytest.raises(OSError, match="a text or colour profile in it unpacks to more than 16 MiB, or all to 64"):
         decode_photograph(bomb())
+
+
+# XYZ under D50 (of ICC profiles) of red, green and blue, one a column: Display P3's and sRGB's.
+P3 = np.array([[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]])
+SRGB = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
+
+
+def wide_gamut(space: bytes = b"RGB ", name: bytes = b"wide") -> bytes:
+    """An ICC profile (ICC.1:2001-04) with Display P3's primaries and a gamma of 2.2."""
+
+    def xyz(values: Any) -> bytes:
+        return b"XYZ " + bytes(4) + b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(2.2 * 256))
+    colours = zip((b"r", b"g", b"b"), P3.T, strict=True)
+    tags = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", len(name) + 1) + name + bytes(79),
+        b"cprt": b"text" + bytes(4) + b"none\0",
+        b"wtpt": xyz((0.9642, 1, 0.8249)),
+        **{key + kind: what for key, column in colours for kind, what in ((b"XYZ", xyz(column)), (b"TRC", curve))},
+    }
+    start = 128 + 4 + 12 * len(tags)
+    table, data = struct.pack(">I", len(tags)), b""
+    for key, tag in tags.items():
+        table += struct.pack(">4sII", key, start + len(data), len(tag))
+        data += tag + bytes(-len(tag) % 4)
+    head = struct.pack(">I4sI4s4s4s", start + len(data), bytes(4), 0x02400000, b"mntr", space, b"XYZ ")
+    head += bytes(12) + b"acsp" + bytes(24) + struct.pack(">I3i", 1, 63190, 65536, 54061)
+    return head.ljust(128, b"\0") + table + data
+
+
+def in_srgb(colours: np.ndarray) -> np.ndarray:
+    """What a viewer shows of colours [..., 3] of the profile, clipped to what sRGB can hold."""
+    linear = (colours / 255) ** 2.2 @ P3.T @ np.linalg.inv(SRGB).T
+    linear = linear.clip(0, 1)
+    return 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def far(content: bytes, expected: np.ndarray) -> float:
+    return float(np.abs(pixels(content).astype(float) - expected).max())
+
+
+def test_a_colour_profile_is_applied() -> None:
+    image = Image.fromarray(NOISE)
+    expected = in_srgb(NOISE)
+    assert np.abs(expected - NOISE).max() > 40
+    for kind, options in (("png", {}), ("webp", {"lossless": True})):
+        assert far(saved(image, kind, icc_profile=wide_gamut(), **options), expected) < 2
+    few = image.quantize(16)
+    assert far(saved(few, icc_profile=wide_gamut()), in_srgb(np.asarray(few.convert("RGB")))) < 2
+
+
+def test_colours_of_a_profile_are_blended_with_the_white_of_the_sheet() -> None:
+    alpha = np.random.default_rng(1).integers(0, 256, (16, 16, 1), dtype=np.uint8)
+    image = Image.fromarray(np.concatenate([NOISE, alpha], axis=-1))
+    expected = in_srgb(NOISE) * (alpha / 255) + 255 * (1 - alpha / 255)
+    assert far(saved(image, icc_profile=wide_gamut()), expected) < 2
+    # The colour that is declared transparent is one of the file.
+    key = tuple(int(v) for v in NOISE[0, 0])
+    shown = pixels(saved(Image.fromarray(NOISE), icc_profile=wide_gamut(), transparency=key))
+    assert shown[0, 0].tolist() == WHITE
+    assert np.abs(shown[0, 1:] - in_srgb(NOISE[0, 1:])).max() < 2
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        b"no profile",
+        wide_gamut(space=b"GRAY"),
+        wide_gamut(space=b"CMYK"),
+        wide_gamut(name=b"sRGB IEC61966-2.1"),
+        ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+    ],
+    ids=["damaged", "grey", "CMYK", "sRGB by name", "sRGB"],
+)
+def test_a_profile_that_says_nothing_of_these_colours_changes_none(profile: bytes) -> None:
+    assert (pixels(saved(Image.fromarray(NOISE), icc_profile=profile)) == NOISE).all()
+
+
+def with_chunk(content: bytes, kind: bytes, data: bytes) -> bytes:
+    """A PNG with one more chunk behind its header."""
+    return content[:33] + chunk(kind, data) + content[33:]
+
+
+@pytest.mark.parametrize(
+    ("gamma", "more", "power"),
+    [(1.0, b"", 1 / 2.2), (0.45455, b"", 1), (0.5, b"", 1 / 1.1), (1.0, b"sRGB", 1), (0.0, b"", 1)],
+)
+def test_a_gamma_is_applied_where_nothing_else_says_what_colours_are(gamma: float, more: bytes, power: float) -> None:
+    content = with_chunk(saved(Image.fromarray(NOISE)), b"gAMA", struct.pack(">I", round(gamma * 100000)))
+    content = with_chunk(content, more, b"\0") if more else content
+    assert far(content, 255 * (NOISE / 255) ** power) < 1
+
+
+def test_an_image_whose_exif_is_damaged_is_shown_as_it_lies() -> None:
+    image = Image.fromarray(NOISE)
+    for damaged in (b"garbage", b"", b"MM\0*\0\0\0\x08\xff\xff"):
+        assert (pixels(with_chunk(saved(image), b"eXIf", damaged)) == NOISE).all()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    # Some programs write its mark twice.
+    for exif in (b"Exif\0\0" + turned.tobytes(), turned.tobytes()):
+        assert (pixels(saved(image, "webp", lossless=True, exif=exif)) == np.rot90(NOISE, -1)).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "it is a pointer of Git LFS, not the"),
+        (b"<!doctype html>", "it is no PNG, JPEG or WebP image, or its header is damaged"),
+        (b"", "it is no PNG, JPEG or WebP image, or its header is damaged"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "it is no PNG, JPEG or WebP image, or its header is damaged"),
+    ],
+)
+def test_what_is_no_image_is_said_in_words(content: bytes, said: str) -> None:
+    with pytest.raises(OSError, match=f"^{said}"):
+        decode_photograph(content)
