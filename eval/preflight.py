@@ -16,7 +16,7 @@ from pipeline.errors import InputError, run_stage
 from pipeline.experiment import remember_params
 from pipeline.generation.shard_plan import arm_texts, library_versions
 from pipeline.layout import CODE, MEASURING, PICTURES, WEIGHTS
-from pipeline.preflight import check_arms, guide_lora, study_digests
+from pipeline.preflight import check_arms, lora_changes, study_digests
 from pipeline.prompting.prompt_sets import PROMPTS_FOLDER
 from pipeline.stage_arguments import stage_parser
 from pipeline.storage.digest_memory import remembered_sha256
@@ -75,8 +75,8 @@ def main() -> None:
     check_networks(study, study.arms)  # headers and configurations alone; digests read every byte
     digests = study_digests(study)
     check_arms(study)
-    if (changed_by_lora := guide_lora(study)) is not None:
-        print(f"preflight: {changed_by_lora}")
+    for said in lora_changes(study):
+        print(f"preflight: {said}")
     # What decides pixels beside the code, which DVC sees, and the machine: sets travel to others and stay as they are.
     drawing = {**digests, "libraries": library_versions()}
     measuring = {str(path): remembered_sha256(path)[:16] for path in needed_files(study)}

@@ -22,13 +22,13 @@ from pipeline.generation.shard_plan import (
 from pipeline.guidance.algebra import Network
 from pipeline.layout import REFERENCE_SET, SETS
 from pipeline.networks.checkpoints import Checkpoint, locate
-from pipeline.networks.weight_files import digest_of, network_digest
+from pipeline.networks.weight_files import digest_of, lora_digest, network_digest
 from pipeline.prompting.text_settings import check_clip_skip
 from pipeline.storage.files import file_digest
 from pipeline.storage.shards import set_fingerprint
 from pipeline.study.arm import Arm
 from pipeline.study.study import TINYBOORU, Study
-from pipeline.study.weaken import DropLayers, Lora
+from pipeline.study.weaken import DropLayers, Lora, LoraFile
 
 
 def study_digests(study: Study) -> dict[str, str | None]:
@@ -49,6 +49,8 @@ def study_digests(study: Study) -> dict[str, str | None]:
     if isinstance(model.weaken, Lora):
         file = Path(model.weaken.file)
         digests["lora"] = file_digest(file) if file.is_file() else None
+    if model.lora is not None:
+        digests["main_lora"] = lora_digest(model.lora)
     return digests | {f"from {folder}": _start_digest(folder) for folder in _start_folders(study)}
 
 
@@ -97,7 +99,7 @@ def check_arms(study: Study) -> None:
         if "num_hidden_layers" in settings:  # else transformers' own default
             check_clip_skip(study.text.clip_skip, int(settings["num_hidden_layers"]), main.family.layers_left_out)
     _check_layers(study, main)
-    guide_lora(study)
+    lora_changes(study)
 
 
 def _check_what_unets_have(study: Study, main: Checkpoint) -> None:
@@ -108,6 +110,7 @@ def _check_what_unets_have(study: Study, main: Checkpoint) -> None:
     asked = {
         "model.vae": model.vae,
         "model.weaken": model.weaken,
+        "model.lora": model.lora,
         "model.loading.offload": loading.offload,
         "model.loading.attention_slicing": loading.attention_slicing,
     } | {
@@ -179,18 +182,29 @@ def _described_unet(checkpoint: Checkpoint) -> Any:
         raise InputError(f"{checkpoint.config}/unet/config.json describes no UNet ({reason})") from None
 
 
-def guide_lora(study: Study) -> str | None:
-    """What a guide's LoRA changes, in words; None where no arm uses one. Raises InputError where it does not fit."""
-    how = study.model.weaken
-    if not isinstance(how, Lora) or not any(
+def lora_changes(study: Study) -> list[str]:
+    """What the LoRAs of main network and guide change, in words. Raises InputError where one does not fit.
+
+    That of a guide which no arm uses is not looked at.
+    """
+    model, said = study.model, []
+    if model.lora is not None:
+        texts = "the main network's texts are its checkpoint's"
+        said.append(_lora_change(model.lora, "model.lora.file", "main", locate(model.main, model.config), texts))
+    if isinstance(model.weaken, Lora) and any(
         prediction.network == "guide" for arm in study.arms.values() for prediction in guidance_of(arm).predictions()
     ):
-        return None
+        texts, guide = "a guide reads the main network's texts", locate(model.guide, model.config_of_guide)
+        said.append(_lora_change(model.weaken, "model.weaken.file", "guide", guide, texts))
+    return said
+
+
+def _lora_change(lora: LoraFile, key: str, network: str, checkpoint: Checkpoint, texts: str) -> str:
     from pipeline.networks.lora import read_lora
 
-    guide = locate(study.model.guide, study.model.config)
-    content = read_lora(Path(how.file), _described_unet(guide))
-    said = f"model.weaken.file {how.file} changes layers of the guide's UNet: {len(content.layers)}"
+    content = read_lora(Path(lora.file), _described_unet(checkpoint), key)
+    whose = "the guide's" if network == "guide" else "the main network's"
+    said = f"{key} {lora.file} changes layers of {whose} UNet: {len(content.layers)}"
     if content.texts:
-        said += f"; left out are layers of text encoders: {content.texts} (a guide reads the main network's texts)"
+        said += f"; left out are layers of text encoders: {content.texts} ({texts})"
     return said

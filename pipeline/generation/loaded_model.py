@@ -38,7 +38,8 @@ class LoadedModel:
     def main(self) -> SampledNetwork:
         vae = self._replaced.get("vae")
         load = self._checkpoint.family.load
-        main: SampledNetwork = load(self._checkpoint, self.device, self.study.model.loading, vae)
+        model = self.study.model
+        main: SampledNetwork = load(self._checkpoint, self.device, model.loading, vae, how=model.lora)
         return main
 
     @cached_property

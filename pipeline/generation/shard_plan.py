@@ -94,6 +94,8 @@ def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
     return texts | named_texts(arm, own, study.text.syntax)
 
 
+# The networks and what is made of them, as `common_inputs` calls them.
+_NETWORKS = ("main", "main_lora", "replaced", "guide", "guide_lora")
 # Of an arm: what changes no pixel, and what enters a fingerprint as what it stands for.
 _SAID_ELSEWHERE = {"description", "family", "negative_preset", "negative_prompt", "image_to_image", "sampler"}
 
@@ -147,7 +149,9 @@ def plan_arm(
         **{key: common[key] for key in ("sampler", "text", "code", "libraries")},
         "model.loading": common["loading"],
         "generate": {key: common[key] for key in ("batch", "threads")},
-        "networks": {key: common[key] for key in ("main", "replaced", "guide", "guide_lora") if key in common},
+        "networks": {
+            key: common[key] for key in ("main", "main_lora", "replaced", "guide", "guide_lora") if key in common
+        },
         "machine": dict(enumerate(common["machine"])),
         "texts": {text: values[: study.generate.pictures] for text, values in texts.items()},
         "generate.first_seed": study.generate.first_seed,
@@ -193,6 +197,8 @@ def common_inputs(study: Study, arm_name: str, device: str, machine: str | None 
         "libraries": library_versions(),
         "machine": [machine or platform.machine(), device],
     }
+    if model.lora is not None:
+        common["main_lora"] = [lora_digest(model.lora), model.lora.scale]
     if guide is not None:
         check_fit(main, guide)
         how = model.weaken

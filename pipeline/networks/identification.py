@@ -133,7 +133,7 @@ def check_base(network: Mapping[str, Any], index: Mapping[str, Any], place: obje
 def _lora(place: Path, file: Path) -> str:
     return (
         f"{place} is a LoRA, not a network; name the checkpoint that it was trained on. A guide takes it as "
-        f"model.weaken: {{name: lora, file: {file}}}; for main, merge it into the checkpoint"
+        f"model.weaken: {{name: lora, file: {file}}}; the main network as model.lora: {{file: {file}}}"
     )
 
 

@@ -33,6 +33,8 @@ _ROLES = {
 }
 # PEFT's, with the adapter's name where a model had a named one.
 _PEFT_ROLE = re.compile(r"\.lora_([AB])(?:\.([^.]+))?\.weight$")
+# The keys of a configuration that name a LoRA file: of the guide, and of the main network.
+WEAKEN, MAIN = "model.weaken.file", "model.lora.file"
 _PEFT_FILE = "base_model.model."
 _TEXTS = (
     *("lora_te_", "lora_te1_", "lora_te2_", "lora_te3_", "text_encoder.", "text_encoder_2.", "text_encoder_3."),
@@ -101,9 +103,9 @@ class LoraContent:
 
 
 @torch.no_grad()
-def fuse(unet: UNet2DConditionModel, path: Path, scale: float) -> None:
-    """Add a LoRA to the weights of `unet` in place. Raises InputError where the file does not fit it."""
-    content = read_lora(path, unet)
+def fuse(unet: UNet2DConditionModel, path: Path, scale: float, key: str = WEAKEN) -> None:
+    """Add a LoRA to the weights of `unet` in place. Raises InputError, by `key`, where the file does not fit it."""
+    content = read_lora(path, unet, key)
     changed = False
     with safe_open(path, "pt") as file:
         for layer in content.layers:
@@ -115,23 +117,26 @@ def fuse(unet: UNet2DConditionModel, path: Path, scale: float) -> None:
             weight.copy_(fused)
     if scale and not changed:
         raise InputError(
-            f"model.weaken.file {path} changes no weight of this network: its matrices or its alphas are zero, "
+            f"{key} {path} changes no weight of this network: its matrices or its alphas are zero, "
             "or too small for the weights' dtype; name a trained file"
         )
 
 
-def read_lora(path: Path, unet: UNet2DConditionModel) -> LoraContent:
-    """What a file changes of a network, whose weights need no storage here. Raises InputError that names the file."""
+def read_lora(path: Path, unet: UNet2DConditionModel, key: str = WEAKEN) -> LoraContent:
+    """What a file changes of a network, whose weights need no storage here.
+
+    Raises InputError that names the file and the `key` of the configuration that named it.
+    """
     try:
         with safe_open(path, "pt") as file:
-            return _read(path, file, unet)
+            return _read(f"{key} {path}", file, unet)
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"model.weaken.file {path} cannot be loaded ({reason}); download it again") from None
+        raise InputError(f"{key} {path} cannot be loaded ({reason}); download it again") from None
 
 
-def _read(path: Path, file: Any, unet: UNet2DConditionModel) -> LoraContent:
-    where, keys = f"model.weaken.file {path}", sorted(file.keys())
+def _read(where: str, file: Any, unet: UNet2DConditionModel) -> LoraContent:
+    keys = sorted(file.keys())
     _check_method(where, keys)
     stems: dict[str, dict[str, str]] = {}
     bundled, adapters = set(), set()

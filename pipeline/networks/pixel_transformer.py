@@ -23,7 +23,7 @@ from pipeline.networks.unet import DTYPES, rounded
 from pipeline.networks.weight_files import check_complete, check_files, weights_variant
 from pipeline.study.loading import Loading
 from pipeline.study.sampler import Canvas
-from pipeline.study.weaken import DropLayers, Dropout, Lora, LowBits, WeightNoise
+from pipeline.study.weaken import DropLayers, Dropout, Lora, LoraFile, LowBits, WeightNoise
 
 _TIMESTEPS = 1000
 
@@ -142,7 +142,7 @@ def load_network(
     loading: Loading | None = None,
     vae: Checkpoint | None = None,
     latents: None = None,
-    how: WeightNoise | Dropout | DropLayers | LowBits | Lora | None = None,
+    how: WeightNoise | Dropout | DropLayers | LowBits | LoraFile | None = None,
 ) -> PixelTransformer:
     """Load a transformer with its schedule.
 
@@ -155,7 +155,8 @@ def load_network(
     if vae is not None:
         raise InputError(f"{checkpoint.path} works on pixels and has no use for an autoencoder; leave model.vae out")
     if how is not None:
-        raise InputError(f"model.weaken {how.name} knows UNets alone, and {checkpoint.path} is a transformer")
+        key = "model.lora" if isinstance(how, LoraFile) and not isinstance(how, Lora) else "model.weaken"
+        raise InputError(f"{key} knows UNets alone, and {checkpoint.path} is a transformer; leave it out")
     if loading.offload or loading.attention_slicing:
         raise InputError(
             f"model.loading.offload and attention_slicing are for UNets; {checkpoint.path} is a transformer"

@@ -33,7 +33,7 @@ from pipeline.networks.weight_files import check_complete, check_files, weights_
 from pipeline.networks.weight_places import fetching
 from pipeline.study.loading import Loading
 from pipeline.study.sampler import Canvas
-from pipeline.study.weaken import DropLayers, Dropout, Lora, LowBits, WeightNoise
+from pipeline.study.weaken import DropLayers, Dropout, LoraFile, LowBits, WeightNoise
 
 # Reading another scheduler's configuration as the training schedule is what happens here on purpose.
 diffusers_logging.set_verbosity_error()
@@ -243,11 +243,12 @@ def load_network(
     loading: Loading | None = None,
     vae: Checkpoint | None = None,
     latents: Latents | None = None,
-    how: WeightNoise | Dropout | DropLayers | LowBits | Lora | None = None,
+    how: WeightNoise | Dropout | DropLayers | LowBits | LoraFile | None = None,
 ) -> DenoisingNetwork:
     """Load a UNet with its noise schedule, and its autoencoder where it has one (or that of `vae` instead).
 
-    A guide shares the main network's `latents`, and none of its own are loaded; `how` it is weakened.
+    A guide shares the main network's `latents`, and none of its own are loaded; `how` it is
+    weakened, or the LoRA of a main network.
     Raises InputError for missing, pickled or damaged weights.
     """
     checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(source, source)

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 
-from pipeline.networks.lora import fuse
+from pipeline.networks.lora import MAIN, WEAKEN, fuse
 from pipeline.networks.perturbation import skip_for_good
-from pipeline.study.weaken import DropLayers, Dropout, Lora, LowBits, WeightNoise
+from pipeline.study.weaken import DropLayers, Dropout, Lora, LoraFile, LowBits, WeightNoise
 
 
 @torch.no_grad()
-def weaken(unet: UNet2DConditionModel, how: WeightNoise | Dropout | DropLayers | LowBits | Lora) -> None:
+def weaken(unet: UNet2DConditionModel, how: WeightNoise | Dropout | DropLayers | LowBits | LoraFile) -> None:
     """Change the weights of `unet` in place. Raises InputError for layers and LoRA files that do not fit."""
     if isinstance(how, WeightNoise):
         generator = torch.Generator().manual_seed(how.seed)
@@ -38,7 +38,7 @@ def weaken(unet: UNet2DConditionModel, how: WeightNoise | Dropout | DropLayers |
             step = weight.abs().amax(axes, keepdim=True).clamp(min=1e-12) / (2 ** (how.bits - 1) - 1)
             weight.copy_((weight / step).round() * step)
     else:
-        fuse(unet, Path(how.file), how.scale)
+        fuse(unet, Path(how.file), how.scale, WEAKEN if isinstance(how, Lora) else MAIN)
 
 
 def _matrices(unet: UNet2DConditionModel) -> list[tuple[str, torch.Tensor]]:

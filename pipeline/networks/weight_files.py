@@ -14,7 +14,7 @@ from pipeline.networks.checkpoints import Checkpoint
 from pipeline.networks.weight_places import fetching
 from pipeline.storage.digest_memory import remembered_sha256
 from pipeline.storage.files import file_digest
-from pipeline.study.weaken import Lora
+from pipeline.study.weaken import Lora, LoraFile
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _DIFFUSERS = "diffusion_pytorch_model"
@@ -293,8 +293,9 @@ def digest_of(checkpoint: Checkpoint, parts: tuple[str, ...]) -> str:
     return digest.hexdigest()[:16]
 
 
-def lora_digest(lora: Lora) -> str:
+def lora_digest(lora: LoraFile) -> str:
     """Hex digest of a LoRA's file. Raises InputError where there is none."""
     if not Path(lora.file).is_file():
-        raise InputError(f"model.weaken.file {lora.file} does not exist")
+        key = "model.weaken" if isinstance(lora, Lora) else "model.lora"
+        raise InputError(f"{key}.file {lora.file} does not exist")
     return file_digest(Path(lora.file))

@@ -7,7 +7,7 @@ from pydantic import field_validator, model_validator
 from pipeline.settings import Name, Settings, inside_project
 from pipeline.study.licences import check_licence
 from pipeline.study.loading import Loading
-from pipeline.study.weaken import Weaken
+from pipeline.study.weaken import LoraFile, Weaken
 
 HUB = "hub:"
 HUB_SOURCE = re.compile(r"hub:(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
@@ -36,16 +36,18 @@ class Model(Settings):
 
     Each is a folder in diffusers' layout, hub:<owner>/<name>[@<revision>], or a single .safetensors file, for which
     `config` is a folder with the configurations and tokenizers of its kind; `guide_config` is one for the guide alone,
-    where it is of another kind. `vae` and `text_encoder` name checkpoints
-    whose autoencoder and first text encoder take the place of the main one's. `weaken` makes the guide from the network
-    at `guide`: a weakened copy, or with a LoRA (weaken.py). `licence` is that of the pictures, as the Hub names it;
-    one that the Hub does not know needs `licence_link`. The embedded networks' is known.
+    where it is of another kind. `vae` and `text_encoder` name checkpoints whose autoencoder and first text encoder take
+    the place of the main one's. `weaken` makes the guide from the network at `guide`: a weakened copy, or with a LoRA
+    (weaken.py). `lora` is added to the main network, and not to a guide from the same place, which then is its base.
+    `licence` is that of the images, as the Hub names it; one that the Hub does not know needs `licence_link`. The
+    embedded networks' is known.
     """
 
     name: Name
     main: str
     guide: str
     weaken: Weaken | None = None
+    lora: LoraFile | None = None
     config: str | None = None
     guide_config: str | None = None
     vae: str | None = None

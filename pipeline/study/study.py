@@ -28,7 +28,7 @@ from pipeline.study.sampler import Sampler
 from pipeline.study.scales import Scales
 from pipeline.study.scorers import PREFERENCES
 from pipeline.study.solvers import SOLVERS
-from pipeline.study.weaken import Lora
+from pipeline.study.weaken import LoraFile
 
 # A hundred times the largest study that is planned for; lists of seeds and prompts must fit the memory.
 MOST_PICTURES = 100_000_000
@@ -337,7 +337,7 @@ class Study(Settings):
     def _has_embedded_networks(self) -> bool:
         model = self.model
         sources = [model.main, model.guide, model.vae, model.text_encoder]
-        sources += [model.weaken.file] if isinstance(model.weaken, Lora) else []
+        sources += [lora.file for lora in (model.weaken, model.lora) if isinstance(lora, LoraFile)]
         return all(Path(source).is_relative_to(EMBEDDED) for source in sources if source is not None)
 
     @property

@@ -39,10 +39,9 @@ class LowBits(Settings):
     bits: Annotated[int, Field(ge=2, le=8)]
 
 
-class Lora(Settings):
-    """The network at `model.guide` with a LoRA file at `scale`; docs/compatibility.md lists the layouts."""
+class LoraFile(Settings):
+    """A LoRA file and the scale that it is added at; docs/compatibility.md lists the layouts."""
 
-    name: Literal["lora"]
     file: str
     scale: float = 1.0
 
@@ -54,6 +53,12 @@ class Lora(Settings):
         if Path(file).suffix != ".safetensors":
             raise ValueError("must be a .safetensors file; pickles can run code when they are read")
         return file
+
+
+class Lora(LoraFile):
+    """The network at `model.guide` with a LoRA."""
+
+    name: Literal["lora"]
 
 
 Weaken = Annotated[WeightNoise | Dropout | DropLayers | LowBits | Lora, Field(discriminator="name")]

@@ -72,7 +72,7 @@ def test_a_lora_as_main_is_named(folder, params, key, config):
     folder("sd")
     assert refusal(params, saved("style.safetensors", [key]), **config) == (
         "style.safetensors is a LoRA, not a network; name the checkpoint that it was trained on. A guide takes it as "
-        "model.weaken: {name: lora, file: style.safetensors}; for main, merge it into the checkpoint"
+        "model.weaken: {name: lora, file: style.safetensors}; the main network as model.lora: {file: style.safetensors}"
     )
 
 

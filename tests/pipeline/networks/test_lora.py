@@ -15,8 +15,10 @@ from single_file import original_unet
 
 from eval import preflight
 from pipeline.errors import InputError
+from pipeline.generation.loaded_model import LoadedModel
+from pipeline.generation.shard_plan import arm_texts, plan_arm
 from pipeline.networks.lora import fuse, layer_names, read_lora
-from pipeline.preflight import check_arms, guide_lora
+from pipeline.preflight import check_arms, lora_changes
 from pipeline.study.study import parse_study
 
 Tensors = dict[str, torch.Tensor]
@@ -501,20 +503,20 @@ def test_what_is_left_out_of_the_text_encoders_is_said_before_the_first_image(
     save_file({**simple(network), **with_texts()}, FILE)
     study = lora_study()
     check_arms(study)
-    assert guide_lora(study) == (
+    assert lora_changes(study) == [
         "model.weaken.file lora.safetensors changes layers of the guide's UNet: 1; "
         "left out are layers of text encoders: 3 (a guide reads the main network's texts)"
-    )
+    ]
     # PEFT's name for the same part.
     save_file({**simple(network), **with_texts(("text_encoder.text_model.encoder.layers.0.self_attn.q_proj",))}, FILE)
-    assert "left out are layers of text encoders: 1 " in str(guide_lora(study))
+    assert "left out are layers of text encoders: 1 " in str(lora_changes(study))
     # ComfyUI's, and embeddings that OneTrainer bundles.
     comfy = "text_encoders.clip_l.transformer.text_model.encoder.layers.0.self_attn.q_proj"
     bundled = {"bundle_emb.me.string_to_param.*": torch.ones(2, 32), "bundle_emb.me.clip_l": torch.ones(2, 32)}
     save_file({**simple(network), **with_texts((comfy,)), **bundled}, FILE)
-    assert "left out are layers of text encoders: 2 " in str(guide_lora(study))
+    assert "left out are layers of text encoders: 2 " in str(lora_changes(study))
     params["arms"].pop("auto")
-    assert guide_lora(lora_study()) is None
+    assert lora_changes(lora_study()) == []
 
 
 def test_a_lora_of_text_encoders_alone_is_refused(unet):
@@ -546,3 +548,30 @@ def test_the_stage_says_what_the_lora_changes(unet, lora_study, monkeypatch, cap
     assert "preflight: model.weaken.file lora.safetensors changes layers of the guide's UNet: 1; left out" in (
         capsys.readouterr().out
     )
+
+
+def test_a_lora_of_the_main_network_leaves_its_base_to_be_the_guide(unet, params, pipelines_folder, monkeypatch):
+    """W + scale x alpha / rank x up x down in main, W in the guide from the same place; its digest is the study's."""
+    monkeypatch.chdir(pipelines_folder)
+    network = unet("sd")
+    save_file(simple(network), FILE)
+    params["model"] = {"name": "lora", "main": "sd", "guide": "sd", "lora": {"file": str(FILE), "scale": 0.5}}
+    params["arms"] = {"auto": {"method": "autoguidance", "scale": 1.5}, "cfg": {"method": "cfg", "scale": 3.0}}
+    params["baseline"] = "cfg"
+    study = parse_study(params, "test")
+    check_arms(study)
+    assert lora_changes(study) == ["model.lora.file lora.safetensors changes layers of the main network's UNet: 1"]
+    model = LoadedModel(study, torch.device("cpu"))
+    fuse(network, FILE, 0.5)
+    main, guide = (dict(one.unet.named_parameters()) for one in (model.main, model.guide))
+    changed = [name for name in main if not torch.equal(main[name], guide[name])]
+    assert len(changed) == 1
+    assert torch.equal(main[changed[0]], network.get_parameter(changed[0]))
+    planned = plan_arm(study, "cfg", arm_texts(study, "cfg"), "cpu")
+    params["model"].pop("lora")
+    other = plan_arm(parse_study(params, "test"), "cfg", arm_texts(study, "cfg"), "cpu")
+    assert planned.shards[0].fingerprint != other.shards[0].fingerprint
+    assert set(planned.inputs) - set(other.inputs) == {"networks.main_lora"}
+    params["model"]["lora"] = {"file": "none.safetensors"}
+    with pytest.raises(InputError, match=r"model\.lora\.file none\.safetensors does not exist"):
+        check_arms(parse_study(params, "test"))
