@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from pydantic import ValidationError
+from repository_copy import ROOT
 
 from pipeline.generation.arm_guidance import guidance_of
 from pipeline.guidance.algebra import EMPTY, GUIDE, MAIN, NEGATIVE, Guidance, Perturbation, Prediction, Term
@@ -403,3 +405,11 @@ def test_without_the_empty_text_nothing_is_said_of_an_effective_scale(parts):
 def test_what_cannot_be_is_refused_when_a_study_is_composed(settings, said):
     with pytest.raises(ValidationError, match=said):
         arm(**settings)
+
+
+def test_autolora_goes_from_the_base_to_its_lora_each_with_cfg():
+    """B + g (L - B), L and B each empty + 2 (prompt - empty) of their network; conf/arm/autolora.yaml."""
+    own = Arm.model_validate(yaml.safe_load((ROOT / "conf/arm/autolora.yaml").read_text()))
+    guided, d = combined(own)
+    lora, base = d["empty"] + 2 * (d["main"] - d["empty"]), d["base_empty"] + 2 * (d["guide"] - d["base_empty"])
+    torch.testing.assert_close(guided, base + own.scale * (lora - base))
