@@ -85,7 +85,7 @@ def test_no_key_is_one_that_the_run_cache_ignores():
         ("arms.cfg.scale", 0, r"arms.cfg.scale is 0: .*greater than 0"),
         ("arms.cfg.scale", 101, r"arms.cfg.scale is 101: .*less than or equal to 100"),
         ("arms.cfg.scale", float("nan"), r"arms.cfg.scale is nan"),
-        ("arms.cfg.sclae", 2, r"arms.cfg.sclae is no known key"),
+        ("arms.cfg.sclae", 2, r"arms.cfg.sclae is no known key; did you mean scale\?"),
         ("arms.unguided.scale", 2, r"arms.unguided: method unguided has scale 1 by definition, not 2"),
         (
             "arms.negative.negative_preset",
@@ -162,13 +162,45 @@ def test_an_arm_name_that_is_no_folder_name_is_refused(params):
         (["study=nope"], r"conf/ has no study 'nope'; known choices: alignment, default"),
         (["arms.nope.scale=2"], r"Could not override 'arms.nope.scale'"),
         (["arms.cfg.scale=["], r"arms.cfg.scale=\[ is not one value for Hydra"),
-        (["nonsense"], r"cannot be composed"),
+        (["nonsense"], r"^nonsense is not an override; write key=value, for instance study=sweep"),
+        (["study"], r"^study is not an override"),
+        (["--multirun"], r"^--multirun is not an override"),
+        (["generate.pictures:3"], r"^generate.pictures:3 is not an override"),
+        (["=3"], r"^=3 is not an override"),
+        (["generate.pictures = 3"], r"has spaces before =; write generate.pictures=3$"),
+        (["generate/pictures=3"], r"Could not override 'generate/pictures': .* write generate.pictures=3$"),
+        (
+            ["Generate.pictures=3"],
+            r"Could not override 'Generate.pictures': Generate is no known key; did you mean gene",
+        ),
+        (["generate.pcitures=3"], r"generate.pcitures is no known key; did you mean pictures\?$"),
+        (["arms.cfg.sclae=3", "study=sweep"], r"Could not override 'arms.cfg.sclae'"),
+        (["~arms.nope"], r"Could not delete from config. 'arms.nope' does not exist"),
     ],
 )
 def test_conf_errors_are_one_line(overrides, message):
     with pytest.raises(InputError, match=message) as raised:
         compose(ROOT / "conf", overrides)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("tag", "instead"),
+    [
+        *((tag, "into quotes: '>_<'") for tag in ("@_@", ">_<", "|_|", "*", "&", "`x`", "=", "%")),
+        (r'"saber \(fate\)"', "put the text into single quotes, in which a backslash is a backslash"),
+        ("a\tb", "indent with spaces instead of tabs"),
+    ],
+)
+def test_a_tag_that_yaml_reads_as_syntax_is_told_how_to_be_written(tmp_path, tag, instead):
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    study = tmp_path / "conf/study/mine.yaml"
+    study.write_text(f"# @package _global_\nprompts:\n  axes:\n    - - {tag}\n      - cat\n")
+    with pytest.raises(InputError, match=re.escape(instead)) as raised:
+        compose(tmp_path / "conf", ["study=mine"])
+    assert "mine.yaml" in str(raised.value)
+    study.write_text(study.read_text().replace(tag, f"'{tag.strip(chr(34))}'"))
+    assert compose(tmp_path / "conf", ["study=mine"])["prompts"]["axes"] == [[tag.strip('"'), "cat"]]
 
 
 NEGATIVE = "arms.negative.negative_prompt"
