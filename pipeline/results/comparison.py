@@ -163,9 +163,9 @@ class Cost(_Record):
 class ComparedArm(_Record):
     """One arm; `against_baseline` is None for the baseline itself.
 
-    `family` names the arms that form one sweep of scales. `distinct` of its `n` images differ. `scores` are the set
-    metrics against the reference set and the means of the per-image scores, by name. `kinds` are the shares of the
-    kinds of pictures.
+    `family` names the arms that form one sweep of scales. `distinct` of its `n` images differ, and `copied` are equal
+    to an image of the reference set. `scores` are the set metrics against the reference set and the means of the
+    per-image scores, by name. `kinds` are the shares of the kinds of pictures.
     """
 
     arm: Name
@@ -177,6 +177,7 @@ class ComparedArm(_Record):
     description: str
     n: int
     distinct: int | None = None
+    copied: int | None = None
     cost: Cost | None
     kinds: dict[str, Finite]
     scores: dict[str, Interval]
@@ -370,7 +371,8 @@ class Provenance(_Record):
 class Comparison(_Record):
     """One study's arms against each other and against the reference set.
 
-    Where no pair was `prompted`, its CLIP score is that with the empty text and means nothing.
+    Where no pair was `prompted`, its CLIP score is that with the empty text and means nothing. `reference_distinct` of
+    the `reference_n` real images differ.
     """
 
     study: str
@@ -382,6 +384,7 @@ class Comparison(_Record):
     spaces: list[ComparedSpace]
     named: NamedConcepts | None = None
     reference_n: int
+    reference_distinct: int | None = None
     frontiers: list[Frontier]
     alignment: list[Alignment]
     verdicts: list[ArmVerdicts]
