@@ -26,7 +26,7 @@ _COMPEL_MORE, _COMPEL_LESS = 1.1, 0.9
 _WITHOUT_BRACKETS = re.compile(r"(?<=[^\W\d_])::?(?P<weight>[+-]?\d*\.\d+|[+-]\d+|\d{1,2})(?=\s*,|\s+[^\s)\]]|\s*$)")
 _WORDS_BEFORE = re.compile(r"[^,:()\[\]{}|\n]*\Z")
 _LONGEST_WORDS = 200
-_V4_NUMERIC = re.compile(rf"(?<![\w.:])(?P<weight>{_NUMBER})::(?P<text>[^:]+)(?:::|$)")
+_V4_NUMERIC = re.compile(rf"(?<![\w.:])(?P<weight>{_NUMBER})::(?=[^:]*[^\W\d_])(?P<text>[^:]+)(?:::|$)")
 _WORD = re.compile(r"[^\W\d_]{3}")
 _FACE = re.compile(r"\d")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}

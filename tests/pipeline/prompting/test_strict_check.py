@@ -208,7 +208,19 @@ WELL_FORMED = [
     *("", "(unbalanced", "x)", "style:adventurer, 12:30", "(a:b:1.2)", "{[x", "(x:1.3)", "( x : 1.3 )", "[x]", "{x}"),
     *("(16:9:1.2)", "(at 12:30, rain", "((a:1.2):1.1)", "style:(anime:1.2)", "saber (fate)", "[style:anime]", "(x:-1)"),
     *(r"\(x:abc\)", r"artist:\(name\)", r"saber_\(fate\)", r"(a\:1.2:1.1)", "(:3:1.1)"),
-    *("16:9, 12:30", "iso:100", "re:zero", "18+, A+", "well-known, a - b", r"c+\+", r"\#1", r"f\:1.8", "a__b", "<br>"),
+    *(
+        "16:9, 12:30",
+        "iso:100",
+        "re:zero",
+        "18+, A+",
+        "well-known, a - b",
+        r"c+\+",
+        r"\#1",
+        r"f\:1.8",
+        "a__b",
+        "<br>",
+        "<3",
+    ),
 ]
 
 
@@ -220,6 +232,11 @@ def test_emoticons_and_well_formed_prompts_pass(syntax, text):
 
 @pytest.mark.parametrize("text", [":|", "|_|", r"[a\|b]", r"{red\|blue}", "(a|b)"])
 def test_a_bar_is_text_in_a1111s_syntax_outside_its_square_and_curly_brackets(text):
+    check_prompt(text, "a1111")
+
+
+@pytest.mark.parametrize("text", ["12::30", "a: 2", "iso:100", r"saber \(fate\)", "{o_o}", "(solo)2boys", "--no hands"])
+def test_numbers_signs_and_faces_are_no_weights_of_another_tool(text):
     check_prompt(text, "a1111")
 
 
