@@ -19,7 +19,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import (
+    GrammarParseError,
+    InterpolationKeyError,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+)
 
 from pipeline.errors import InputError, run_stage
 from pipeline.experiment import remember_params
@@ -63,7 +68,10 @@ def compose(conf: Path, overrides: list[str]) -> dict[str, object]:
                 raise InputError(f"{missing[1]}: {refusal}") from None
             raise InputError(f"{missing[1]}; to add it, write {shlex.quote('+' + missing[2])}") from None
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise InputError(f"{conf} cannot be composed: {' '.join(lines)[:600]}{way_to_quote(error)}") from None
+        # ${ in a text is a reference to another key.
+        unresolved = isinstance(error, GrammarParseError | InterpolationKeyError | UnsupportedInterpolationType)
+        way = "; write \\${ where it is part of a text" if unresolved else way_to_quote(error)
+        raise InputError(f"{conf} cannot be composed: {' '.join(lines)[:600]}{way}") from None
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
 

@@ -203,6 +203,15 @@ def test_a_tag_that_yaml_reads_as_syntax_is_told_how_to_be_written(tmp_path, tag
     assert compose(tmp_path / "conf", ["study=mine"])["prompts"]["axes"] == [[tag.strip('"'), "cat"]]
 
 
+@pytest.mark.parametrize("tag", ["${animal}", "${season=winter}", "a ${", "${not one} x", "${a:b}"])
+def test_a_text_that_is_read_as_a_reference_is_told_how_to_be_written(tmp_path, tag):
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    study = tmp_path / "conf/study/mine.yaml"
+    study.write_text(f"# @package _global_\nprompts:\n  axes:\n    - - '{tag}'\n")
+    with pytest.raises(InputError, match=r"write \\\$\{ where it is part of a text$"):
+        compose(tmp_path / "conf", ["study=mine"])
+
+
 NEGATIVE = "arms.negative.negative_prompt"
 
 
