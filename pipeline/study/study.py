@@ -360,9 +360,10 @@ def parse_study(content: Any, source: str) -> Study:
     try:
         return Study.model_validate(content)
     except ValidationError as error:
-        faults = [printable(_explain(e)) for e in error.errors(include_url=False, include_context=False)]
-        more = f"; and {len(faults) - _SHOWN_FAULTS} more" if len(faults) > _SHOWN_FAULTS else ""
-        raise InputError(f"{source}: {'; '.join(faults[:_SHOWN_FAULTS])}{more}") from None
+        errors = error.errors(include_url=False, include_context=False)
+        faults = [printable(_explain(e)) for e in errors[:_SHOWN_FAULTS]]
+        more = f"; and {len(errors) - _SHOWN_FAULTS} more" if len(errors) > _SHOWN_FAULTS else ""
+        raise InputError(f"{source}: {'; '.join(faults)}{more}") from None
 
 
 def _texts(content: Any) -> Iterator[str]:
@@ -386,7 +387,8 @@ def load_study(path: Path = PARAMS) -> Study:
 def _explain(error: Any) -> str:
     key = ".".join(_shown_key(part) for part in error["loc"] if part != "[key]") or "study"
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(error["loc"][-1]).lower(), _known_keys(), n=1, cutoff=0.75)
+        # Of the start: the work grows with the length, and a key can be anybody's text.
+        near = difflib.get_close_matches(str(error["loc"][-1])[:_SHOWN_KEY].lower(), _known_keys(), n=1, cutoff=0.75)
         return f"{key} is no known key" + (f"; did you mean {near[0]}?" if near else "")
     if error["type"] == "missing":
         return f"{key} is missing"
