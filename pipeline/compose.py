@@ -19,7 +19,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import (
+    GrammarParseError,
+    InterpolationKeyError,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+)
 
 from pipeline.errors import InputError, run_stage
 from pipeline.experiment import remember_params
@@ -27,13 +32,14 @@ from pipeline.generation.arm_texts import study_prompts
 from pipeline.layout import CONF, PARAMS, PICTURES
 from pipeline.storage.files import write_atomically
 from pipeline.study.controls import with_controls
-from pipeline.study.plain_yaml import YAML_ERRORS, check_aliases, check_names
+from pipeline.study.plain_yaml import YAML_ERRORS, check_aliases, check_names, way_to_quote
 from pipeline.study.scales import with_scales
 from pipeline.study.study import parse_study
 
 _OVERRIDES = "GUIDEDRIFT_OVERRIDES"
 # Hydra's advice on a key that is not there.
 _ADDED = re.compile(r"(Could not override '.*?')\.\s+To append to your config use \+(.*)", re.DOTALL)
+_UNKNOWN = re.compile(r"[^;:\s]+ is no known key(?:; did you mean [^?;]*\?)?")
 # The folds of the comparison's classifier test, which holds prompts out (eval/distances/two_sample_classifier.py).
 _FEWEST_PROMPTS = 5
 
@@ -60,9 +66,14 @@ def compose(conf: Path, overrides: list[str]) -> dict[str, object]:
         raise InputError(f"{conf.name}/ has no {group} '{choice}'; known choices: {known or 'none'}") from None
     except (HydraException, OmegaConfBaseException, *YAML_ERRORS) as error:
         if missing := _ADDED.search(str(error)):
+            if refusal := _refusal(conf, overrides, missing[2]):
+                raise InputError(f"{missing[1]}: {refusal}") from None
             raise InputError(f"{missing[1]}; to add it, write {shlex.quote('+' + missing[2])}") from None
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise InputError(f"{conf} cannot be composed: {' '.join(lines)[:600]}") from None
+        # ${ in a text is a reference to another key.
+        unresolved = isinstance(error, GrammarParseError | InterpolationKeyError | UnsupportedInterpolationType)
+        way = "; write \\${ where it is part of a text" if unresolved else way_to_quote(error)
+        raise InputError(f"{conf} cannot be composed: {' '.join(lines)[:600]}{way}") from None
     assert isinstance(content, dict)
     return with_controls(with_scales({str(key): value for key, value in content.items()}))
 
@@ -76,8 +87,32 @@ def quoted(override: str) -> str:
     return shlex.quote(f'{key}="{inner}"')
 
 
+def _refusal(conf: Path, overrides: list[str], refused: str) -> str:
+    # What the study says of a key that Hydra does not find here: it is unknown, or empty where it can be added.
+    key = refused.partition("=")[0]
+    if "/" in key:
+        return f"dots separate the parts of a key; write {shlex.quote(refused.replace('/', '.', key.count('/')))}"
+    added = [f"+{one}" if one.partition("=")[0] == key else one for one in overrides]
+    try:
+        with initialize_config_dir(str(conf.resolve()), version_base=None):
+            content = OmegaConf.to_container(hydra_compose("config", added), resolve=True)
+        parse_study(content, "")
+    except (HydraException, OmegaConfBaseException, *YAML_ERRORS):
+        return ""
+    except InputError as error:
+        said = _UNKNOWN.search(str(error))
+        return said[0] if said else ""
+    return ""
+
+
 def _check_override(override: str) -> None:
     key, equals, value = override.partition("=")
+    if not key.strip() or not (equals or key.startswith("~")):
+        raise InputError(
+            f"{override} is not an override; write key=value, for instance study=sweep or generate.pictures=192"
+        )
+    if key != key.strip():
+        raise InputError(f"{override} has spaces before =; write {shlex.quote(f'{key.strip()}={value.strip()}')}")
     try:
         parsed = OverridesParser.create().parse_override(override)
         several = parsed.is_sweep_override() or (
@@ -85,8 +120,7 @@ def _check_override(override: str) -> None:
         )
     except HydraException:
         several = True
-    # What has no key is for Hydra to tell of.
-    if several and equals and key.strip():
+    if several and equals:
         # A quote that the value already has and that does not hold is not part of the text.
         bare = value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
         raise InputError(

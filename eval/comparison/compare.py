@@ -38,6 +38,7 @@ from eval.comparison.paired_arms import ArmValues, arm_replicates
 from eval.comparison.plot_tables import COLUMNS, csv_bytes, direction_sizes, plot_tables
 from eval.comparison.shift import against_baseline, against_reference, kind_chances, permutations, tag_composition
 from eval.comparison.verdicts import alignment_answer, arm_verdicts
+from eval.distances.euclidean import near_pairs, settled
 from eval.features.extraction import REFERENCE, SetFeatures, load_features
 from eval.features.spaces import Space, study_spaces
 from eval.scorers.kinds import KINDS
@@ -46,7 +47,7 @@ from eval.statistics.holm import holm_by_question
 from eval.statistics.jackknife import deletions
 from pipeline.errors import InputError, run_stage
 from pipeline.generation.effect import does_nothing, largest_push
-from pipeline.layout import COSTS, FEATURES, METRICS, PLOTS, TRACES
+from pipeline.layout import COSTS, FEATURES, METRICS, PLOTS, SETS, TRACES
 from pipeline.preflight import study_digests
 from pipeline.results.comparison import (
     COMPARISON,
@@ -69,6 +70,8 @@ from pipeline.study.extractors import FeatureSpace
 from pipeline.study.study import BESIDE_THE_NUMBERS, Metrics, Study, load_study
 
 Traces = Mapping[str, pa.Table]
+# The distance, in lengths of a vector, within which two images are the same: features of other batches round otherwise.
+_EQUAL = 1e-4
 
 
 def read_traces(study: Study) -> Traces:
@@ -140,6 +143,8 @@ def compare_arms(
     settings = study.metrics
     clip, primary = measured.reference[study.features.clip], measured.spaces[0]
     details = measured.details
+    check_baseline(study.baseline, measured.features[study.features.clip][study.baseline].images)
+    reference_distinct = distinct_images(clip.images)
     kept = deletions(prompts, settings.seed)
     k = settings.precision_recall_k
     found = {primary.name: arm_replicates(arms, study.baseline, primary.reference, k, kept, primary.name)}
@@ -204,6 +209,7 @@ def compare_arms(
                 "description": arm.description,
                 "n": len(prompts),
                 "distinct": distinct_images(measured.features[study.features.clip][name].images),
+                "copied": copied_images(measured.features[study.features.clip][name].images, clip.images),
                 "cost": read_cost(COSTS / f"{name}.json"),
                 "kinds": dict(zip(KINDS, kind_chances(arms[name]).mean(0).tolist(), strict=True)),
                 "scores": details[name]["scores"],
@@ -281,9 +287,17 @@ def compare_arms(
                 settings,
             ),
             "reference_n": len(clip.ids),
+            "reference_distinct": reference_distinct,
             "frontiers": frontiers(study.arms, study.baseline, of_primary, settings.level, prompted),
             "alignment": [one for one in aligned if one is not None],
-            "verdicts": arm_verdicts(compared, study.baseline, spaces, settings.level, card_reasons(spaces)),
+            "verdicts": arm_verdicts(
+                compared,
+                study.baseline,
+                spaces,
+                settings.level,
+                card_reasons(spaces),
+                (reference_distinct, len(clip.ids)),
+            ),
             "provenance": provenance(study, clip, details[study.baseline]["provenance"]),
         }
     )
@@ -298,6 +312,26 @@ def distinct_images(vectors: Tensor) -> int:
     """How many of N images differ, by their vectors [N, D]; equal ones may differ by rounding."""
     scale = vectors.abs().max().clamp(min=torch.finfo(vectors.dtype).tiny)
     return len(torch.unique((vectors / scale * 1e4).round(), dim=0))
+
+
+def copied_images(vectors: Tensor, reference: Tensor) -> int:
+    """How many of the images are images of the reference set, by their vectors [N, D] and [M, D]."""
+    reach = (_EQUAL**2) * vectors.double().square().sum(1)
+    found = torch.zeros(len(vectors), dtype=torch.bool)
+    for pairs in near_pairs(vectors, reference, reach, torch.zeros(len(reference), dtype=torch.float64)):
+        squared = settled(pairs, vectors, reference, [reach[pairs.i]])
+        found[pairs.i[squared <= reach[pairs.i]]] = True
+    return int(found.sum())
+
+
+def check_baseline(name: str, vectors: Tensor) -> None:
+    """Raise InputError where the baseline's images, by their vectors [N, D], are one: it has no spread to divide by."""
+    if len(vectors) > 1 and distinct_images(vectors) == 1:
+        raise InputError(
+            f"baseline '{name}': all {len(vectors)} images are the same, so that nothing can be compared with it; look "
+            f"at {SETS / name}. Where they are black, the autoencoder may overflow: set model.vae, or "
+            "model.loading.dtype=float32"
+        )
 
 
 def card_reasons(spaces: Sequence[ComparedSpace]) -> Callable[[str], str]:

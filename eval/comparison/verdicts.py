@@ -30,14 +30,19 @@ def arm_verdicts(
     spaces: list[ComparedSpace],
     level: float,
     reason: Callable[[str], str] = lambda _space: "",
+    reference: tuple[int, int] | None = None,
 ) -> list[ArmVerdicts]:
     """For each guided arm, in order: does it shift, contract, come closer, raise quality, and at what cost?
 
-    `reason` says what a feature space answers to most, "" where that is not known.
+    `reason` says what a feature space answers to most, "" where that is not known. `reference` is how many of the real
+    images differ, and how many there are.
     """
     base = next(arm for arm in arms if arm.arm == baseline)
+    repeated = _repeated_reference(reference)
     return [
-        ArmVerdicts(arm=arm.arm, verdicts=_answers(arm, arm.against_baseline, base, spaces, 1 - level, reason))
+        ArmVerdicts(
+            arm=arm.arm, verdicts=[*repeated, *_answers(arm, arm.against_baseline, base, spaces, 1 - level, reason)]
+        )
         for arm in arms
         if arm.against_baseline is not None
     ]
@@ -125,7 +130,7 @@ def _answers(
             f"FD to the reference set {quoted(own)}, {base.arm} {quoted(other)}, "
             f"real pictures {quoted(floor.fd)}, difference {quoted(against.reference_fd, signed=True)}",
         ),
-        _with_disagreement(
+        _with_disagreements(
             in_spaces(
                 "recall",
                 "variety",
@@ -133,6 +138,9 @@ def _answers(
                 f"difference {quoted(against.spaces[primary].variety, signed=True)}" + _other_variety(arm, base),
             ),
             spread,
+            arm,
+            base,
+            primary,
         ),
         *(
             changed(name, change)
@@ -153,13 +161,32 @@ def _no_effect(arm: ComparedArm) -> list[Verdict]:
     return [Verdict(topic="Effect", verdict="does nothing", numbers=numbers, decided=True)]
 
 
-def _few_images(arm: ComparedArm) -> list[Verdict]:
-    """What to know first about an arm some of whose images are equal."""
-    if arm.distinct is None or arm.distinct == arm.n:
+def _repeated_reference(reference: tuple[int, int] | None) -> list[Verdict]:
+    """What to know first about a reference set some of whose images are equal."""
+    if reference is None or reference[0] == reference[1]:
         return []
-    what = f"all {arm.n} images are the same" if arm.distinct == 1 else f"only {arm.distinct} of {arm.n} images differ"
+    what = f"only {reference[0]} of {reference[1]} real images differ"
+    why = "an image's neighbours are its copies, so that precision, recall and coverage fall; take the copies out"
+    return [Verdict(topic="Reference", verdict=what, numbers=f"equal features; {why}", decided=True)]
+
+
+def _few_images(arm: ComparedArm) -> list[Verdict]:
+    """What to know first about an arm some of whose images are equal, or are real ones."""
+    said = []
+    if arm.distinct is not None and arm.distinct < arm.n:
+        same = f"all {arm.n} images are the same"
+        said.append(same if arm.distinct == 1 else f"only {arm.distinct} of {arm.n} images differ")
+    if arm.copied:
+        said.append(f"{arm.copied} of {arm.n} images are copies of real ones, to which no distance means quality")
+    if not said:
+        return []
     return [
-        Verdict(topic="Images", verdict=what, numbers="equal features; read the rest with that in mind", decided=True)
+        Verdict(
+            topic="Images",
+            verdict="; ".join(said),
+            numbers="equal features; read the rest with that in mind",
+            decided=True,
+        )
     ]
 
 
@@ -171,21 +198,36 @@ def _other_variety(arm: ComparedArm, base: ComparedArm) -> str:
     )
 
 
-def _with_disagreement(variety: Verdict, spread: Verdict) -> Verdict:
-    """The verdict on variety, which says so where a space finds a set wider that reaches less, or narrower and more."""
+def _with_disagreements(
+    variety: Verdict, spread: Verdict, arm: ComparedArm, base: ComparedArm, primary: str
+) -> Verdict:
+    """The verdict on variety, which says so where another number of variety says the opposite of recall."""
     rows = metric("shift_spread_ratio").asked, metric("recall").asked
     opposite = {(rows[0].above, rows[1].below), (rows[0].below, rows[1].above)}
     spaces = [space for space, word in variety.spaces.items() if (spread.spaces[space], word) in opposite]
-    if not spaces:
+    said, reasons = [], []
+    if spaces:
+        said.append(f"spread and recall disagree in {_and(spaces)}")
+        reasons += [
+            f"in {space} spread and recall disagree: it {spread.spaces[space]} and {variety.spaces[space]}"
+            for space in spaces
+        ]
+    # The ball around one image far from all others reaches what nobody drew; coverage takes the real images' balls.
+    for name in (name for name in ("coverage", "vendi") if name in arm.scores and name in base.scores):
+        own, other, word = arm.scores[name], base.scores[name], variety.spaces[primary]
+        if (word == rows[1].above and own.high < other.low) or (word == rows[1].below and own.low > other.high):
+            label = metric(name).label
+            said.append(f"recall and {label.lower()} disagree in {primary}")
+            reasons.append(
+                f"in {primary} recall and {label.lower()} disagree: it {word}, and {label} is {quoted(own)} against "
+                f"{quoted(other)}"
+            )
+    if not said:
         return variety
-    said = "; ".join(
-        f"in {space} spread and recall disagree: it {spread.spaces[space]} and {variety.spaces[space]}"
-        for space in spaces
-    )
     return variety.model_copy(
         update={
-            "verdict": f"{variety.verdict}; spread and recall disagree in {_and(spaces)}",
-            "reason": f"{variety.reason}; {said}" if variety.reason else said,
+            "verdict": "; ".join([variety.verdict, *said]),
+            "reason": "; ".join([*([variety.reason] if variety.reason else []), *reasons]),
         }
     )
 

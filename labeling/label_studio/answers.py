@@ -72,6 +72,9 @@ def read_export(content: bytes | bytearray, place: str) -> list[dict[str, Any]]:
         raise InputError(f"{place} is not JSON: {start!r}; is the address that of Label Studio itself?") from None
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise InputError(f"{place} is not a list of tasks; export it in the format JSON")
+    if any("annotation_id" in task and "data" not in task for task in tasks):
+        # Without `data` every task would be somebody else's.
+        raise InputError(f"{place} is in the format JSON_MIN; export it in the format JSON")
     return tasks
 
 
@@ -88,6 +91,9 @@ def annotations_of(known: Iterable[str], exported: Iterable[Mapping[str, Any]]) 
         if task_id not in found:
             continue
         given = task.get("annotations")
+        if given is None and task.get("completions"):
+            faults.append(f"task_id '{task_id}': its answers are in completions, as before Label Studio 1.0")
+            continue
         if given is None and not task.get("total_annotations"):
             given = []
         if not isinstance(given, list):

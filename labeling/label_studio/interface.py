@@ -46,6 +46,8 @@ def read_answer(result: list[dict[str, object]], allowed: dict[str, tuple[str, .
     chosen: dict[str, tuple[str, ...]] = {}
     note: list[str] = []
     for part in result:
+        if part.get("type") == "relation":  # between two regions; it answers nothing
+            continue
         question, value = part.get("from_name"), part.get("value")
         content = value if isinstance(value, dict) else {}
         if question == "note":
@@ -69,5 +71,7 @@ def choice(question: str, *values: str, shown: str = "picture") -> dict[str, obj
 
 
 def _texts(value: object) -> list[str]:
-    values = value if isinstance(value, list) else [] if value is None else [value]
+    # Clients that follow the SDK's examples write {"0": "x"} for ["x"].
+    given = list(value.values()) if isinstance(value, dict) else value
+    values = given if isinstance(given, list) else [] if given is None else [given]
     return [str(text) for text in values]

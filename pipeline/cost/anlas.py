@@ -52,7 +52,8 @@ def anlas(
         if pixels > MEGAPIXEL or sampler not in _V1_SAMPLERS:
             raise ValueError(f"the price of {width}x{height} with sampler {sampler} is unknown for {generation}")
         full = 15.266497014243718 * math.exp(pixels / MEGAPIXEL * 0.6326248927474729) - 15.225164493059737
-        price = math.ceil(full * steps / 28)
+        # Rounded once, after the strength; V3's is rounded before it, too.
+        price = full * steps / 28
     price = max(math.ceil(price * strength), _LEAST)
     if price > _MOST:
         raise ValueError(f"an image of {price} Anlas; NovelAI draws none above {_MOST}")

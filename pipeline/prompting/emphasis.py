@@ -60,11 +60,16 @@ def write(prompt: Prompt, syntax: Syntax) -> str:
     """A text that `parse` reads as this prompt.
 
     A1111's syntax can write every prompt. NovelAI's takes the nearest power of 1.05 and has no escapes, so its
-    brackets are left out of the text; plain leaves out the weights; both leave out the breaks.
+    brackets are left out of the text; plain leaves out the weights; both write a space for a break.
     """
     if syntax == "a1111":
         return _write_a1111(prompt)
-    spans = [span for section in prompt for span in section]
+    spans: list[Span] = []
+    for section in prompt:
+        if spans and section:
+            # Without it, the last word of one section and the first of the next would be one.
+            spans.append(Span(" ", section[0].weight))
+        spans += section
     if syntax == "novelai":
         return _write_novelai(spans)
     return "".join(span.text for span in spans)

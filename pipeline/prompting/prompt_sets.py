@@ -21,7 +21,7 @@ from pipeline.prompting.emphasis import Syntax
 from pipeline.prompting.presets import LADDERS
 from pipeline.prompting.strict_check import check_prompt
 from pipeline.settings import Count, Seed, Settings, watched_path
-from pipeline.storage.file_names import check_names, printable_name
+from pipeline.storage.file_names import check_names, printable_name, said_missing
 
 PROMPTS_FOLDER = "prompts"
 
@@ -140,7 +140,9 @@ def _lines(path: Path, syntax: Syntax) -> list[str]:
     try:
         text = path.read_text("utf-8-sig")
     except FileNotFoundError:
-        raise InputError(f"prompts.path {path} does not exist; put one prompt a line into it") from None
+        raise InputError(
+            f"prompts.path {path} does not exist{said_missing(path)}; put one prompt a line into it"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"prompts.path {path} is no readable UTF-8 text ({error}); save it as such") from None
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
@@ -171,7 +173,9 @@ def _combination(axes: Sequence[Sequence[str]], number: int) -> str:
 
 def _captions(path: Path, column: str) -> list[str]:
     if not path.exists():
-        raise InputError(f"prompts.path {path} does not exist; put a parquet file or a saved dataset there")
+        raise InputError(
+            f"prompts.path {path} does not exist{said_missing(path)}; put a parquet file or a saved dataset there"
+        )
     check_names(path)
     try:
         captions = _column(path, column)

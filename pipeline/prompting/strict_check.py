@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from pipeline.prompting.emphasis import CURLY, LARGEST, Syntax
 
@@ -17,6 +18,16 @@ _WEIGHT = re.compile(rf"\s*{_NUMBER}\s*")
 _STEP = re.compile(rf"\s*{_NUMBER}(?:[eE][+-]?\d+)?\s*")
 # A weight that stands after its brackets, or in brackets that are never closed.
 _WEIGHT_AFTER = re.compile(rf":\s*(?P<weight>{_NUMBER})\s*(?=,|$)")
+# InvokeAI's: (red)1.3, (red)++.
+_COMPEL_AFTER = re.compile(rf"(?P<weight>{_NUMBER})(?=[\s,)\]]|$)|(?P<signs>\++|-+)(?=[\s,)\]]|$)")
+_COMPEL_SIGNS = re.compile(r"(?<=[^\W\d_])(?P<signs>\+{2,}|-{2,})(?=[\s,)\]]|$)")
+_COMPEL_MORE, _COMPEL_LESS = 1.1, 0.9
+# Of other tools: red:1.3, red::1.3. Numbers of three digits are years and speeds of films.
+_WITHOUT_BRACKETS = re.compile(r"(?<=[^\W\d_])::?(?P<weight>[+-]?\d*\.\d+|[+-]\d+|\d{1,2})(?=\s*,|\s+[^\s)\]]|\s*$)")
+_WORDS_BEFORE = re.compile(r"[^,:()\[\]{}|\n]*\Z")
+_LONGEST_WORDS = 200
+_V4_NUMERIC = re.compile(rf"(?<![\w.:])(?P<weight>{_NUMBER})::(?=[^:]*[^\W\d_])(?P<text>[^:]+)(?:::|$)")
+_WORD = re.compile(r"[^\W\d_]{3}")
 _FACE = re.compile(r"\d")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _ESCAPABLE = "()[]{}|\\"
@@ -30,17 +41,38 @@ _FEATURES = {
         re.compile(r"<\w+:[^<>]*>|<(?:lora|lyco|lycoris|hypernet|embedding|ti):", re.IGNORECASE),
         "leave it out",
     ),
-    "an embedding": (re.compile(r"(?<!\w)embedding:[^\s,:()\[\]{}|]+"), "write the words that it stands for"),
+    # InvokeAI and diffusers call an embedding by its token: <cat-toy>.
+    "an embedding": (
+        re.compile(r"(?<!\w)embedding:[^\s,:()\[\]{}|]+|<(?=[\w.-]{3,}>)[^\W\d_][\w.-]*>"),
+        "write the words that it stands for",
+    ),
     "a wildcard": (
-        re.compile(r"__(?!_)(?=[\w*])[\w*/.-]+?__"),
+        re.compile(
+            r"__(?!_)[~@]?(?=[\w*])[\w*/.-]+?(?:\([^()\n]*\))?__"
+            r"|(?<!\w)__[~@]?[\w*/.-]{1,30}(?: [\w*/.-]{1,30}){1,4}__(?!\w)"
+        ),
         "write one of its values, or choose prompts=grid for all of them",
     ),
+    "a variable": (re.compile(r"\$\{\w+[^{}]*\}?"), "write its value"),
+    "the placeholder of a style": (re.compile(r"\{prompt\}"), "write the prompt itself in its place"),
 }
-_A1111_FEATURES = {"composition": (re.compile(r"\bAND\b"), "leave it out")}
+_A1111_FEATURES = {
+    "composition": (re.compile(r"\bAND(?:_PERP|_SALT|_TOPK)?\b"), "leave it out"),
+    "a regional prompt": (re.compile(r"\bADD(?:BASE|COMM|COL|ROW)\b"), "leave it out"),
+    "a blend": (re.compile(r"\)\.(?:blend|and)\([^()]*\)?"), "write the words to draw"),
+    "a swap": (re.compile(r"\.swap\([^()]*\)?"), "write the words to draw"),
+    "a comment": (
+        re.compile(r"(?<!\\)#[^\n]*"),
+        r"leave it out, or write \# where the sign is part of the text",
+    ),
+}
 _NOVELAI_NUMERIC = re.compile(r"(?<![\d.])(?P<weight>-?[\d.]+)::(?P<text>[^:]*)(?:::)?")
 # Brackets and the bar; a full-width bracket of another kind is a face or a title.
 _NOVELAI_FULL_WIDTH = re.compile("[\uff5b\uff5d\uff3b\uff3d\uff5c]")
+_NOVELAI_CHOICE = re.compile(r"\|\|[^|]+(?:\|[^|]+)+\|\|")
 _MOST_BRACES = 20
+# Smaller weights are not written out.
+_LEAST = 1e-30
 
 
 def check_prompt(text: str, syntax: Syntax) -> None:
@@ -59,6 +91,7 @@ def check_prompt(text: str, syntax: Syntax) -> None:
         return
     for pair in _pairs(text):
         _check_pair(text, pair)
+    _check_other_tools_weights(text)
     narrow = text.translate(_FULL_WIDTH)
     if narrow != text:
         for pair in _pairs(narrow):
@@ -127,6 +160,14 @@ def _unescaped(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _check_pair(text: str, pair: _Pair) -> None:
+    if pair.closed and pair.bracket != "{" and _escaped_twice(text, pair):
+        left, right = text[pair.start], text[pair.end]
+        meant = rf"\{left}{text[pair.start + 1 : pair.end - 2]}\{right}"
+        raise _refused(
+            text[pair.start - 2 : pair.end + 1],
+            pair.start - 2,
+            f"has its brackets escaped twice, which makes them emphasis; write {_short(meant)}",
+        )
     if pair.bracket == "(":
         if not pair.closed:
             _check_unclosed(text, pair)
@@ -142,7 +183,9 @@ def _check_pair(text: str, pair: _Pair) -> None:
             f"is {what}, which is not offered here; write one of its values, or choose prompts=grid for all of them; "
             r"write \| where the bar is part of the text",
         )
-    elif pair.closed and pair.bracket == "[" and _ends_in_a_step(text, pair):
+    elif pair.closed and pair.bracket == "{":
+        _check_braces(text, pair)
+    elif pair.closed and _ends_in_a_step(text, pair):
         raise _refused(
             _whole(text, pair),
             pair.start,
@@ -155,6 +198,13 @@ def _check_weight(text: str, pair: _Pair) -> None:
     whole, content = _whole(text, pair), text[pair.start + 1 : pair.end]
     colon = pair.colons[-1]
     words, weight = text[pair.start + 1 : colon], text[colon + 1 : pair.end]
+    if _STEP.fullmatch(weight) and not _WEIGHT.fullmatch(weight) and _LEAST <= abs(float(weight)) <= LARGEST:
+        meant = format(Decimal(weight.strip()), "f")
+        raise _refused(
+            whole,
+            pair.start,
+            f"has the weight {_short(weight.strip())!r}, and exponents are not read; write {_weighted(words, meant)}",
+        )
     if not _WEIGHT.fullmatch(weight):
         raise _refused(
             whole,
@@ -191,6 +241,12 @@ def _check_without_weight(text: str, pair: _Pair) -> None:
             pair.start,
             f"has its weight outside the brackets; write {_weighted(content, found['weight'])}",
         )
+    if found := _COMPEL_AFTER.match(text, pair.end + 1):
+        raise _refused(
+            _whole(text, pair) + found[0],
+            pair.start,
+            f"has its weight outside the brackets; write {_weighted(content, found['weight'] or _of_signs(found))}",
+        )
     # artist:(name) and saber_(fate): the brackets belong to the name.
     if text[pair.start - 1 : pair.start] in (":", "_") and text[pair.start - 2 : pair.start - 1].isalnum():
         begin = pair.start - 1
@@ -217,6 +273,56 @@ def _check_unclosed(text: str, pair: _Pair) -> None:
             )
 
 
+def _check_braces(text: str, pair: _Pair) -> None:
+    # One letter or a face is left alone, and so is what was a dynamic prompt without its backslash.
+    start, end = pair.start, pair.end
+    words, weight = text[start + 1 : end], ""
+    if not _WORD.search(words) or "\\|" in words:
+        return
+    while start and text[start - 1] == "{" and text[end + 1 : end + 2] == "}":
+        start, end = start - 1, end + 1
+    if pair.colons and (own := _WEIGHT.fullmatch(text, pair.colons[-1] + 1, pair.end)):
+        words, weight = text[pair.start + 1 : pair.colons[-1]], own[0]
+    meant = _weighted(words, weight or f"{min(LARGEST, CURLY ** min(_SHOWN, pair.start - start + 1)):.5g}")
+    raise _refused(
+        text[start : end + 1],
+        start,
+        f"has braces, which are text in A1111's syntax; write {meant} for emphasis, or \\{{ and \\}} where the braces "
+        "are part of the text",
+    )
+
+
+def _check_other_tools_weights(text: str) -> None:
+    if found := _V4_NUMERIC.search(text):
+        raise _refused(
+            found[0],
+            found.start(),
+            "is NovelAI's numeric emphasis, which is text in A1111's syntax; write "
+            f"{_weighted(found['text'].strip(), found['weight'])}",
+        )
+    for pattern in (_WITHOUT_BRACKETS, _COMPEL_SIGNS):
+        if found := pattern.search(text):
+            before = _WORDS_BEFORE.search(text, max(0, found.start() - _LONGEST_WORDS), found.start())
+            words = before[0].lstrip() if before else ""
+            if pattern is _COMPEL_SIGNS:
+                words = words.rpartition(" ")[2]
+            sign = found[0]
+            escaped = f"\\{sign}" if sign[0] == ":" else f"{sign[0]}\\{sign[1:]}"
+            weight = _of_signs(found) if pattern is _COMPEL_SIGNS else found["weight"]
+            raise _refused(
+                words + sign,
+                found.start() - len(words),
+                f"has a weight without brackets; write {_weighted(words, weight)}, or {_short(words + escaped)} where "
+                f"{sign} is part of the text",
+            )
+
+
+def _of_signs(found: re.Match[str]) -> str:
+    # What InvokeAI's signs after a word stand for.
+    signs = found["signs"]
+    return f"{min(LARGEST, (_COMPEL_MORE if signs[0] == '+' else _COMPEL_LESS) ** min(len(signs), _SHOWN)):.4g}"
+
+
 def _check_full_width(text: str, narrow: str, pair: _Pair) -> None:
     # Full-width brackets alone are faces and titles; with a weight, a step or a bar they are meant as syntax.
     marks = (pair.start, pair.end, *pair.colons[-1:], *pair.bars)
@@ -239,6 +345,13 @@ def _check_novelai(text: str) -> None:
             found.start(),
             f"is the numeric emphasis of V4, which is not offered here; {_in_braces(found['weight'], found['text'])}",
         )
+    if found := _NOVELAI_CHOICE.search(text):
+        raise _refused(
+            found[0],
+            found.start(),
+            "chooses at random in NovelAI (the prompt randomizer), which is not offered here; write one of its values, "
+            "or choose prompts=grid for all of them",
+        )
     if "|" in text:
         raise _refused(
             "|",
@@ -258,12 +371,17 @@ def _in_braces(weight: str, text: str) -> str:
     # What braces write instead of `weight::text::`.
     try:
         level = round(math.log(float(weight)) / math.log(CURLY))
-    except ValueError:
+    except (ValueError, OverflowError):
         level = 0
     if not 0 < abs(level) <= _MOST_BRACES:
         return "write {x} for 1.05 times the weight, or [x] for 1/1.05 of it"
     left, right = "{}" if level > 0 else "[]"
     return f"write {_short(left * abs(level) + text.strip() + right * abs(level))}"
+
+
+def _escaped_twice(text: str, pair: _Pair) -> bool:
+    # YAML and JSON double a backslash between double quotes, and only there.
+    return text.endswith("\\\\", 0, pair.start) and text.endswith("\\\\", 0, pair.end)
 
 
 def _ends_in_a_step(text: str, pair: _Pair) -> bool:

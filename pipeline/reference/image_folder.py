@@ -15,7 +15,7 @@ from PIL import Image as PillowImage
 from tqdm import tqdm
 
 from pipeline.errors import InputError, printable
-from pipeline.storage.file_names import check_names, printable_name
+from pipeline.storage.file_names import check_names, looks_like, printable_name, said_missing
 from pipeline.storage.files import fingerprint
 from pipeline.storage.images import decode_photograph
 from pipeline.storage.shards import SHARD_BYTES, encode_png, read_table, shard_fingerprint, write_shard
@@ -27,6 +27,8 @@ _OTHER_SUFFIXES = (
     ".tiff",
 )
 SHARD_PICTURES = 256
+# Folders of thumbnails and notes that Synology's and Apple's programs make.
+_OTHER_PROGRAMS = ("@eaDir", "__MACOSX")
 FEATURES = Features({"image_id": Value("string"), "image": Image(), "prompt": Value("string"), "file": Value("string")})
 # Raise it when the same file becomes another row than before.
 _VERSION = 3
@@ -95,8 +97,8 @@ def shard_images(canvas: tuple[int, int]) -> int:
 def _count(source: Path) -> int:
     if not source.is_dir():
         raise InputError(
-            f"reference.source {source} is no folder; put pictures there ({', '.join(SUFFIXES)}), or take "
-            "reference.source=tinybooru"
+            f"reference.source {source} is no folder{said_missing(source)}; put pictures there "
+            f"({', '.join(SUFFIXES)}), or take reference.source=tinybooru"
         )
     if link := next((place for place in (source, *source.parents) if place.is_symlink()), None):
         raise InputError(
@@ -122,15 +124,19 @@ def _pictures(source: Path, pictures: int, seed: int) -> Iterator[SourcePicture]
             yield SourcePicture(name, (row["image"] or {}).get("bytes") or b"", row["prompt"] or "")
     if _shards(source):
         return
+    files = _files(source)
+    captions = _other_captions(source, {path.with_suffix(".txt") for path in files})
     # Sorted by name, pictures of one subject stand together, and halves of the reference set would differ.
-    for path in random.Random(seed).sample(_files(source), pictures):  # noqa: S311 (to be repeated)
+    for path in random.Random(seed).sample(files, pictures):  # noqa: S311 (to be repeated)
         try:
             content = path.read_bytes()
         except OSError as error:
             raise InputError(
                 f"{printable_name(path)} cannot be read ({error.strerror}); make it readable or take it out"
             ) from None
-        yield SourcePicture(path.relative_to(source).as_posix(), content, _caption(path.with_suffix(".txt")))
+        beside = path.with_suffix(".txt")
+        caption = _caption(beside if beside.exists() else captions.get(_likeness(beside, source), beside))
+        yield SourcePicture(path.relative_to(source).as_posix(), content, caption)
 
 
 def _shards(source: Path) -> list[Path]:
@@ -140,7 +146,24 @@ def _shards(source: Path) -> list[Path]:
 def _files(source: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
     """The picture files below a folder, in order; hidden ones are other programs' notes."""
     names = (path.relative_to(source) for path in source.rglob("*") if path.suffix.lower() in suffixes)
-    return [source / name for name in sorted(names) if not any(part.startswith(".") for part in name.parts)]
+    return [source / name for name in sorted(names) if not _is_of_other_programs(name) and not (source / name).is_dir()]
+
+
+def _is_of_other_programs(name: Path) -> bool:
+    return any(part.startswith(".") or part in _OTHER_PROGRAMS for part in name.parts)
+
+
+def _other_captions(source: Path, own: set[Path]) -> dict[str, Path]:
+    """Caption files that are no image's `own`, by what their names look like.
+
+    After a copy from Windows or macOS they can differ from the image's in capitals, or in how an accent is written.
+    """
+    texts = sorted(path for path in source.rglob("*") if path.suffix.lower() == ".txt" and path not in own)
+    return {_likeness(path, source): path for path in texts}
+
+
+def _likeness(path: Path, source: Path) -> str:
+    return looks_like(path.relative_to(source).as_posix())
 
 
 def _caption(path: Path) -> str:

@@ -204,11 +204,12 @@ class AgainstControl(_Record):
 class ComparedArm(_Record):
     """One arm; `against_baseline` is None for the baseline itself.
 
-    `family` names the arms that form one sweep of scales. `distinct` of its `n` images differ. `scores` are the set
-    metrics against the reference set and the means of the per-image scores, by name. `kinds` are the shares of the
-    kinds of pictures. `push` is the root mean square of guided - main in x0 at the step where it is largest; an arm
-    that `does_nothing` has one of rounding alone, and is meant to be guided. `effective` is None where the empty text
-    was not evaluated. A control has the arm that it is `control_of`, and that one's effective scale as its `scale`.
+    `family` names the arms that form one sweep of scales. `distinct` of its `n` images differ, and `copied` are equal
+    to an image of the reference set. `scores` are the set metrics against the reference set and the means of the
+    per-image scores, by name. `kinds` are the shares of the kinds of pictures. `push` is the root mean square of
+    guided - main in x0 at the step where it is largest; an arm that `does_nothing` has one of rounding alone, and is
+    meant to be guided. `effective` is None where the empty text was not evaluated. A control has the arm that it is
+    `control_of`, and that one's effective scale as its `scale`.
     """
 
     arm: ArmName
@@ -220,6 +221,7 @@ class ComparedArm(_Record):
     description: str
     n: int
     distinct: int | None = None
+    copied: int | None = None
     cost: Cost | None
     kinds: dict[str, Finite]
     scores: dict[str, Interval]
@@ -456,7 +458,8 @@ class Provenance(_Record):
 class Comparison(_Record):
     """One study's arms against each other and against the reference set.
 
-    Where no pair was `prompted`, its CLIP score is that with the empty text and means nothing.
+    Where no pair was `prompted`, its CLIP score is that with the empty text and means nothing. `reference_distinct` of
+    the `reference_n` real images differ.
     """
 
     study: str
@@ -471,6 +474,7 @@ class Comparison(_Record):
     shown: list[ShownConcept] = Field(default_factory=list)
     adherence: list[Adherence] = Field(default_factory=list)
     reference_n: int
+    reference_distinct: int | None = None
     frontiers: list[Frontier]
     alignment: list[Alignment]
     verdicts: list[ArmVerdicts]

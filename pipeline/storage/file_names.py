@@ -1,6 +1,7 @@
 """Names of files that DVC, parquet and terminals can take."""
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,23 @@ def check_names(folder: Path) -> None:
             f"{printable_name(wrong[0])}{more}: the name is not UTF-8; rename it, "
             f"for instance with `convmv -r --notest -f latin1 -t utf8 {printable_name(folder)}`"
         )
+
+
+def looks_like(name: str) -> str:
+    """What two names have in common that a person takes for one: é in one character or two (macOS), or in capitals."""
+    return unicodedata.normalize("NFC", name).casefold().strip()
+
+
+def said_missing(path: str | os.PathLike[str]) -> str:
+    """What to add where a path does not exist and one beside it looks the same; empty where none does."""
+    missing = next((part for part in reversed([Path(path), *Path(path).parents]) if not part.exists()), None)
+    if missing is None or not missing.parent.is_dir():
+        return ""
+    twins = sorted(one.name for one in missing.parent.iterdir() if looks_like(one.name) == looks_like(missing.name))
+    if not twins:
+        return ""
+    # In ASCII, so that the difference shows.
+    return f" ({missing.parent} holds {twins[0]!a}, and the name asked for is {missing.name!a}: rename one of them)"
 
 
 def _names(folder: Path) -> Iterator[str]:

@@ -19,9 +19,34 @@ _SUSPICIOUS = re.compile(
     rb"""(?imx) (?:^|[{,\[?:-]) [ \t"-]* (?:no|off|on|yes|true|false|null|~|[-+.\d][-+.\da-fx_:]*)
     [ \t]* (?:[:,\]}]|\r?$)"""
 )
+# Of PyYAML's messages, those about the first character of a text without quotes.
+_OF_A_FIRST_CHARACTER = (
+    "cannot start any token",
+    "while scanning a block scalar",
+    "while scanning an alias",
+    "while scanning an anchor",
+    "while scanning a tag",
+    "while scanning a directive",
+    "could not determine a constructor for the tag",
+)
 # What PyYAML raises for wrong content besides its own errors: `!!bool x` is a KeyError, `!!timestamp x` an
 # AttributeError, 2001-99-99 a ValueError, a thousand brackets a RecursionError.
 YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+
+
+def way_to_quote(error: Exception) -> str:
+    """What to write instead where YAML's error is about the characters of a text; empty for others.
+
+    Tags such as @_@, >_< and |_| begin with characters that are syntax, and \\( is no escape.
+    """
+    said = str(error)
+    if "unknown escape character" in said:
+        return "; put the text into single quotes, in which a backslash is a backslash"
+    if "found character '\\t'" in said:
+        return "; indent with spaces instead of tabs"
+    if any(words in said for words in _OF_A_FIRST_CHARACTER):
+        return "; put a text that begins with one of @ ` % * & ! | > = into quotes: '>_<'"
+    return ""
 
 
 def read_yaml(path: Path, way_out: str) -> Any:
@@ -51,7 +76,7 @@ def read_yaml(path: Path, way_out: str) -> Any:
             loader.dispose()
     except YAML_ERRORS as error:
         reason = printable(str(error))[:300] or type(error).__name__
-        raise InputError(f"{path} is not YAML ({reason}); {way_out}") from None
+        raise InputError(f"{path} is not YAML ({reason}){way_to_quote(error)}; {way_out}") from None
     raise InputError(f"{path} holds aliases (*name) that stand for more than {_MOST_VALUES} values; write them out")
 
 

@@ -1,8 +1,10 @@
 """The study: what `params.yaml` holds, typed and validated before anything heavy is loaded."""
 
+import difflib
 import re
 import reprlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -392,9 +394,10 @@ def parse_study(content: Any, source: str) -> Study:
     try:
         return Study.model_validate(content)
     except ValidationError as error:
-        faults = [printable(_explain(e)) for e in error.errors(include_url=False, include_context=False)]
-        more = f"; and {len(faults) - _SHOWN_FAULTS} more" if len(faults) > _SHOWN_FAULTS else ""
-        raise InputError(f"{source}: {'; '.join(faults[:_SHOWN_FAULTS])}{more}") from None
+        errors = error.errors(include_url=False, include_context=False)
+        faults = [printable(_explain(e)) for e in errors[:_SHOWN_FAULTS]]
+        more = f"; and {len(errors) - _SHOWN_FAULTS} more" if len(errors) > _SHOWN_FAULTS else ""
+        raise InputError(f"{source}: {'; '.join(faults)}{more}") from None
 
 
 def _texts(content: Any) -> Iterator[str]:
@@ -418,7 +421,9 @@ def load_study(path: Path = PARAMS) -> Study:
 def _explain(error: Any) -> str:
     key = ".".join(_shown_key(part) for part in error["loc"] if part != "[key]") or "study"
     if error["type"] == "extra_forbidden":
-        return f"{key} is no known key"
+        # Of the start: the work grows with the length, and a key can be anybody's text.
+        near = difflib.get_close_matches(str(error["loc"][-1])[:_SHOWN_KEY].lower(), _known_keys(), n=1, cutoff=0.75)
+        return f"{key} is no known key" + (f"; did you mean {near[0]}?" if near else "")
     if error["type"] == "missing":
         return f"{key} is missing"
     message = error["msg"].removeprefix("Value error, ")
@@ -428,6 +433,18 @@ def _explain(error: Any) -> str:
     if error["type"] == "string_type" and not isinstance(error["input"], dict | list | tuple):
         message += f"; YAML reads {_without_quotes(error['input'])} without quotes as this, so put it into quotes"
     return f"{key} is {masked(value) if '://' in value else value}: {message[:_LONGEST_REASON]}"
+
+
+@cache
+def _known_keys() -> list[str]:
+    # Of every part of a study, as a guess at what was meant.
+    kinds: list[type[Settings]] = [Settings]
+    names: set[str] = set()
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        names |= set(kind.model_fields)
+    return sorted(names)
 
 
 def _without_quotes(value: object) -> str:

@@ -8,12 +8,13 @@ import torch
 from small_study import comparison
 from torch import Tensor
 
-from eval.comparison.compare import distinct_images
+from eval.comparison.compare import check_baseline, copied_images, distinct_images
 from eval.comparison.feature_spaces import detectable, exchanged_shift, floors, in_space
 from eval.comparison.paired_arms import ArmValues, arm_replicates
 from eval.comparison.verdicts import DEPENDS, UNDECIDED, agreed, arm_verdicts
 from eval.distances.frechet import frechet_distance
 from eval.statistics.jackknife import Replicates, deletions
+from pipeline.errors import InputError
 from pipeline.results.comparison import Comparison, Verdict
 from pipeline.study.study import Metrics
 
@@ -129,9 +130,51 @@ def test_images_that_are_the_same_are_counted_once() -> None:
     assert distinct_images(torch.zeros(6, D)) == 1
 
 
-def verdicts_of(change: Callable[[dict[str, Any]], None]) -> dict[str, Verdict]:
-    """The verdicts on the arm `cfg` of a small comparison that is changed first."""
+def test_copies_of_real_images_are_counted() -> None:
+    real = gaussian(30, D, seed=9).float()
+    images = gaussian(20, D, seed=10).float()
+    assert copied_images(images, real) == 0
+    images[:5] = real[10:15] * (1 + 1e-6)  # as another batch would round
+    images[5] = images[4]
+    assert copied_images(images, real) == 6
+    assert copied_images(real, real) == 30
+    assert copied_images(torch.zeros(4, D), torch.zeros(6, D)) == 4
+    near = real[:4] + 0.01 * gaussian(4, D, seed=11).float()
+    assert copied_images(near, real) == 0
+
+
+def test_a_baseline_of_one_image_is_refused_by_name() -> None:
+    # The ratio of spreads would be 0 / 0.
+    check_baseline("unguided", gaussian(20, D, seed=12))
+    with pytest.raises(
+        InputError, match=r"baseline 'unguided': all 20 images are the same, .* look at data/sets/unguided"
+    ):
+        check_baseline("unguided", torch.zeros(20, D))
+
+
+def test_one_image_far_from_all_others_decides_no_spread(settings: Metrics) -> None:
+    narrow = 0.5 * gaussian(N, D, seed=13)
+    narrow[0] = 60
+    vectors = {"ours": narrow, "base": gaussian(N, D, seed=14)}
+    arms = {name: ArmValues(one, {}) for name, one in vectors.items()}
+    found = arm_replicates(arms, "base", gaussian(90, D, seed=15), 3, deletions(torch.arange(N), 0))
+    own = in_space(vectors, "base", found, torch.arange(N), settings, 99)["ours"]
+    assert own["spread_ratio"].value > 3
+    assert own["adjusted_p"]["spread"] > 0.1
+    assert own["variety"].value < 0
+
+
+def verdicts_of(
+    change: Callable[[dict[str, Any]], None],
+    reference: tuple[int, int] | None = None,
+    scores: dict[str, tuple[float, float]] | None = None,
+) -> dict[str, Verdict]:
+    """The verdicts on the arm `cfg` of a small comparison that is changed first; `scores` of cfg and of the others."""
     content = comparison()
+    for name, (own, other) in (scores or {}).items():
+        for arm in content["arms"]:
+            value = own if arm["arm"] == "cfg" else other
+            arm["scores"][name] = {"value": value, "low": value - 0.05, "high": value + 0.05, "n": 16}
     change(next(arm for arm in content["arms"] if arm["arm"] == "cfg"))
     for arm in content["arms"]:
         if arm["against_baseline"]:
@@ -140,7 +183,7 @@ def verdicts_of(change: Callable[[dict[str, Any]], None]) -> dict[str, Verdict]:
             adjusted = dict.fromkeys(("shift", "spread", "distance", "quality", "malformed", "prompt"), 0.5)
             arm["against_baseline"]["adjusted_p"] = adjusted | {"variety": 0.5}
     compared = Comparison.model_validate(content)
-    found = arm_verdicts(compared.arms, compared.baseline, compared.spaces, 0.95)
+    found = arm_verdicts(compared.arms, compared.baseline, compared.spaces, 0.95, reference=reference)
     return {answer.topic: answer for answer in next(one for one in found if one.arm == "cfg").verdicts}
 
 
@@ -165,3 +208,38 @@ def test_an_arm_of_equal_images_says_so_first(distinct: int | None, said: str | 
     found = verdicts_of(lambda arm: arm.update(distinct=distinct))
     assert (next(iter(found)) == "Images") == (said is not None)
     assert said is None or found["Images"].verdict == said
+
+
+@pytest.mark.parametrize(
+    ("recall", "scores", "said"),
+    [
+        # Two real images far from all others let noise into their balls, and few real images are covered.
+        (0.3, {"coverage": (0.1, 0.6)}, "covers more of the reference set; recall and coverage disagree in"),
+        (-0.3, {"coverage": (0.8, 0.6)}, "covers less of the reference set; recall and coverage disagree in"),
+        (-0.3, {"coverage": (0.1, 0.6)}, ""),
+        (-0.3, {"coverage": (0.62, 0.6)}, ""),
+        (-0.3, {"vendi": (9.0, 4.0)}, "recall and vendi score disagree in"),
+        (0.0, {"coverage": (0.8, 0.6)}, ""),
+    ],
+)
+def test_recall_that_another_number_of_variety_contradicts_says_so(
+    recall: float, scores: dict[str, tuple[float, float]], said: str
+) -> None:
+    def change(arm: dict[str, Any]) -> None:
+        for own in arm["against_baseline"]["spaces"].values():
+            own["adjusted_p"] |= {"variety": 0.001, "spread": 0.5}
+            own["variety"] |= {"value": recall, "low": recall - 0.1, "high": recall + 0.1}
+
+    variety = verdicts_of(change, scores=scores)["Variety"]
+    assert ("disagree in efficientnet_lite0_pc4" in variety.verdict) == bool(said)
+    assert said in variety.verdict
+    assert ("is 0." in variety.reason or "is 9." in variety.reason) == bool(said)
+
+
+def test_copies_in_the_reference_set_and_of_it_are_said_first() -> None:
+    found = verdicts_of(lambda arm: arm.update(copied=3), (128, 1024))
+    assert [*found][:2] == ["Reference", "Images"]
+    assert found["Reference"].verdict == "only 128 of 1024 real images differ"
+    assert found["Images"].verdict.startswith("3 of 16 images are copies of real ones")
+    assert "Reference" not in verdicts_of(lambda arm: None, (1024, 1024))
+    assert "Images" not in verdicts_of(lambda arm: arm.update(copied=0, distinct=16))

@@ -48,6 +48,11 @@ def verdicts(*tasks):
         {"predictions": [{"id": 1, "result": [choice("verdict", "legit_human")]}], "drafts": [{"result": None}]},
         {"result": [choice("verdict", "pattern"), {**choice("verdict", "pattern"), "id": "another region"}]},
         {"total_annotations": "1", "cancelled_annotations": None},
+        {"result": [{**choice("verdict"), "value": {"choices": {"0": "pattern"}}}]},
+        {"result": [{**choice("verdict"), "value": {"choices": "pattern"}}]},
+        {"result": [choice("verdict", "pattern"), {"type": "relation", "from_id": "a", "to_id": "b"}]},
+        {"created_at": 1767268800, "updated_at": 1767268800000},
+        {"comment_authors": [{"id": 1, "email": "ann@example.org"}], "file_upload": "a.png"},
     ],
 )
 def test_an_answer_of_another_shape_is_read(changes):
@@ -107,7 +112,8 @@ def test_several_regions_of_one_question_add_up_and_a_second_verdict_is_refused(
         ({"result": None}, "task_id 't' (annotation 5): verdict is not answered"),
         ({"result": "pattern"}, "task_id 't' (annotation 5): result is 'pattern': Input should be a valid list"),
         ({"result": ["pattern"]}, "task_id 't' (annotation 5): result.0 is 'pattern': Input should be a valid dict"),
-        ({"result": [{"type": "relation"}]}, "task_id 't' (annotation 5): question None is not in the interface"),
+        ({"result": [{"type": "relation"}]}, "task_id 't' (annotation 5): verdict is not answered"),
+        ({"result": [{"type": "choices"}]}, "task_id 't' (annotation 5): question None is not in the interface"),
         ({"result": [{"from_name": ["verdict"]}]}, "question ['verdict'] is not in the interface"),
         ({"completed_by": {"email": "ann@example.org"}}, "completed_by is {'email': 'ann@example.org'}: Input should"),
         ({"completed_by": "ann"}, "task_id 't' (annotation 5): completed_by is 'ann': Input should be a valid int"),
@@ -120,6 +126,10 @@ def test_several_regions_of_one_question_add_up_and_a_second_verdict_is_refused(
         (
             {"annotations": None, "total_annotations": 2},
             "task_id 't': annotations is None, which is not a list (total_annotations is 2)",
+        ),
+        (
+            {"annotations": None, "completions": [{"id": 5}]},
+            "task_id 't': its answers are in completions, as before Label Studio 1.0",
         ),
     ],
 )
@@ -151,6 +161,10 @@ def test_an_export_is_read():
         (b"[" * 100_000, "the export is not JSON"),
         (b'{"detail": "later"}', "the export is not a list of tasks; export it in the format JSON"),
         (b"[5]", "the export is not a list of tasks"),
+        (
+            b'[{"id": 1, "annotation_id": 5, "verdict": "pattern"}]',
+            "the export is in the format JSON_MIN; export it in",
+        ),
         (b"null", "the export is not a list of tasks"),
     ],
 )

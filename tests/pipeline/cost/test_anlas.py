@@ -33,6 +33,13 @@ from pipeline.study.study import parse_study
         # 14 x 1.3 = 18.2
         ({"width": 1024, "height": 1024, "steps": 28, "generation": "v2", "uncond_scale": 0.5}, 19),
         ({"width": 64, "height": 64, "steps": 20}, 2),
+        # What the web client shows: 2.986 + 13.388 = 16.37; x 1.4 = 23.8; 17 x 1.2 x 0.62 = 12.6; 17 x 0.12 = 2.04
+        ({"width": 832, "height": 1216, "steps": 23}, 17),
+        ({"width": 832, "height": 1216, "steps": 23, "smea": "smea_dyn"}, 24),
+        ({"width": 832, "height": 1216, "steps": 23, "smea": "smea", "strength": 0.62}, 13),
+        ({"width": 832, "height": 1216, "steps": 23, "strength": 0.12}, 3),
+        # 9.286 + 90.49 = 99.8; x 1.4 is the most that is drawn
+        ({"width": 2048, "height": 1536, "steps": 50, "smea": "smea_dyn"}, 140),
         # as 256 x 256: 0.193 + 5.656 = 5.85
         ({"width": 64, "height": 64, "steps": 150}, 6),
         # V4 has V3's formula
@@ -47,7 +54,10 @@ from pipeline.study.study import parse_study
         # 15.2665 x 1.17135 - 15.2252 = 2.657, at 28 of 28 steps and at 150
         ({"width": 512, "height": 512, "steps": 28, "generation": "v1"}, 3),
         ({"width": 512, "height": 512, "steps": 150, "generation": "v1"}, 15),
-        # 15.2665 x 1.26774 - 15.2252 = 4.129
+        # 2.657 x 0.7 = 1.86, rounded up once
+        ({"width": 512, "height": 512, "steps": 28, "generation": "v1", "strength": 0.7}, 2),
+        # 15.2665 x 1.26774 - 15.2252 = 4.129; x 0.7 = 2.89
+        ({"width": 512, "height": 768, "steps": 28, "generation": "v1", "strength": 0.7}, 3),
         ({"width": 512, "height": 768, "steps": 28, "generation": "v1"}, 5),
         ({"width": 512, "height": 768, "steps": 150, "generation": "v2"}, 23),
         # 15.2665 x 1.88254 - 15.2252 = 13.515

@@ -121,6 +121,11 @@ def test_a1111_can_write_what_novelai_says(text):
 def test_a_novelai_preset_reads_in_a1111_as_people_translate_it():
     assert write(parse("nsfw, {bad}, {{error}}", "novelai"), "a1111") == "nsfw, (bad:1.05), (error:1.1025)"
     assert write(parse("nsfw, (bad), text", "a1111"), "novelai") == "nsfw, {{bad[[, text"
+    # A break has no counterpart, and must not join two words; brackets that are text stay text.
+    assert write(parse("a cat BREAK (a dog:1.1)", "a1111"), "novelai") == "a cat{{ a dog"
+    assert write(parse("a cat BREAK a dog BREAK", "a1111"), "plain") == "a cat a dog"
+    assert write(parse(r"Character \(Series\), ;\)", "a1111"), "novelai") == "Character (Series), ;)"
+    assert write(parse("{{{{a}}}}, a (b)", "novelai"), "a1111") == r"(a:1.2155062500000002), a \(b\)"
 
 
 @given(text=st.text(alphabet="ab :(),.[]123", max_size=40))

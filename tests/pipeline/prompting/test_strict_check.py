@@ -34,7 +34,10 @@ def refusal(text, syntax):
         ("(x:1.2.3)", "has the weight '1.2.3'"),
         ("(x:1,3)", "has the weight '1,3'"),
         ("(x:)", "has the weight ''"),
-        ("(x:1e3)", "has the weight '1e3'"),
+        ("(x:1e3)", "has the weight '1e3', and exponents are not read; write (x:1000)"),
+        ("(x:1e-4), y", "'(x:1e-4)' has the weight '1e-4', and exponents are not read; write (x:0.0001) (character 1)"),
+        ("(x:1e9)", "has the weight '1e9', which is not a number"),
+        ("(x:1e-400)", "which is not a number"),
         ("(smile, :d)", "or (smile, :d:1.1) where the colon is part of it"),
         ("(x:5000)", "has a weight beyond 1000; write a smaller one"),
         ("(a:1.2:1.1)", r"has two weights; write (a:1.1), or (a\:1.2:1.1) where :1.2 is part of the text"),
@@ -51,6 +54,49 @@ def refusal(text, syntax):
 )
 def test_a_weight_that_would_not_act_is_refused(text, message):
     assert message in refusal(text, "a1111")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "portrait, Jason Momoa:0.1, blah",
+            r"'Jason Momoa:0.1' has a weight without brackets; write (Jason Momoa:0.1), or Jason Momoa\:0.1 where :0.1 "
+            "is part of the text (character 11)",
+        ),
+        ("girl on a swing:1.2 green grass:1.0", "'girl on a swing:1.2' has a weight without brackets"),
+        ("a dog:10 wearing a hat", "write (a dog:10)"),
+        ("(red hair:1.2, blue eyes:0.8)", "'red hair:1.2' has a weight without brackets; write (red hair:1.2)"),
+        ("cat::1.5 dog::-1", "write (cat:1.5)"),
+        ("(cyborg)1.1, y", "'(cyborg)1.1' has its weight outside the brackets; write (cyborg:1.1)"),
+        ("(a cat)++", "write (a cat:1.21)"),
+        (
+            "a ball++ in the forest",
+            r"'ball++' has a weight without brackets; write (ball:1.21), or ball+\+ where ++ is",
+        ),
+        ("rain---", "write (rain:0.729)"),
+        (
+            "1.2::red hair::, x",
+            "'1.2::red hair::' is NovelAI's numeric emphasis, which is text in A1111's syntax; write (red hair:1.2)",
+        ),
+        (
+            "{{masterpiece}}, x",
+            r"'{{masterpiece}}' has braces, which are text in A1111's syntax; write (masterpiece:1.1025) for "
+            r"emphasis, or \{ and \} where the braces are part of the text (character 1)",
+        ),
+        ("{red hair:1.2}", "write (red hair:1.2) for emphasis"),
+    ],
+)
+def test_a_weight_in_the_syntax_of_another_tool_is_refused_with_its_own_value(text, message):
+    assert message in refusal(text, "a1111")
+
+
+@pytest.mark.parametrize("text", [r"artoria \\(fate\\)", r"\\[x\\]"])
+def test_brackets_that_are_escaped_twice_are_refused(text):
+    meant = text.replace("\\\\", "\\")
+    message = refusal(text, "a1111")
+    assert f"has its brackets escaped twice, which makes them emphasis; write {meant.split()[-1]} " in message
+    assert refusal(meant, "a1111") == ""
 
 
 @pytest.mark.parametrize(
@@ -83,6 +129,19 @@ def test_brackets_of_a_name_are_not_lost_silently(text, message):
         ("(embedding:bad-hands-5:1.2)", "embedding:bad-hands-5", "an embedding"),
         ("__color__ hair", "__color__", "a wildcard"),
         ("__clothes/summer*__", "__clothes/summer*__", "a wildcard"),
+        ("__~color__ hair", "__~color__", "a wildcard"),
+        ("__@color__", "__@color__", "a wildcard"),
+        ("a __hair color__", "__hair color__", "a wildcard"),
+        ("__dress(season=winter)__", "__dress(season=winter)__", "a wildcard"),
+        ("${animal} on a table", "${animal}", "a variable"),
+        ("${season=winter} x", "${season=winter}", "a variable"),
+        ("painting of {prompt}, bold", "{prompt}", "the placeholder of a style"),
+        ("<cat-toy> on a table", "<cat-toy>", "an embedding"),
+        ("a man AND_PERP a hat", "AND_PERP", "composition"),
+        ("a room ADDCOMM a cat", "ADDCOMM", "a regional prompt"),
+        ('("a cat", "a dog").blend(0.7, 0.3)', ").blend(0.7, 0.3)", "a blend"),
+        ("a cat.swap(dog)", ".swap(dog)", "a swap"),
+        ("a cat # a note", "# a note", "a comment"),
     ],
 )
 def test_a_feature_of_another_tool_is_refused_in_a1111s_syntax(text, found, feature):
@@ -116,7 +175,10 @@ def test_alternation_in_full_width_characters_is_refused_too():
         ("0.9::cat", "write [[cat]]"),
         ("-1::cat::", "write {x} for 1.05 times the weight, or [x] for 1/1.05 of it"),
         ("\uff5bcat\uff5d", "is a full-width character, which is read as text; write { (character 1)"),
+        ("||red|blue|| hair", "'||red|blue||' chooses at random in NovelAI (the prompt randomizer)"),
+        (f"{'9' * 400}::a::", "write {x} for 1.05 times the weight, or [x] for 1/1.05 of it"),
         ("__color__ hair", "is a wildcard"),
+        ("{prompt}, x", "is the placeholder of a style"),
         ("<lora:x:1>", "is an extra network"),
         ("embedding:x", "is an embedding"),
     ],
@@ -146,6 +208,19 @@ WELL_FORMED = [
     *("", "(unbalanced", "x)", "style:adventurer, 12:30", "(a:b:1.2)", "{[x", "(x:1.3)", "( x : 1.3 )", "[x]", "{x}"),
     *("(16:9:1.2)", "(at 12:30, rain", "((a:1.2):1.1)", "style:(anime:1.2)", "saber (fate)", "[style:anime]", "(x:-1)"),
     *(r"\(x:abc\)", r"artist:\(name\)", r"saber_\(fate\)", r"(a\:1.2:1.1)", "(:3:1.1)"),
+    *(
+        "16:9, 12:30",
+        "iso:100",
+        "re:zero",
+        "18+, A+",
+        "well-known, a - b",
+        r"c+\+",
+        r"\#1",
+        r"f\:1.8",
+        "a__b",
+        "<br>",
+        "<3",
+    ),
 ]
 
 
@@ -157,6 +232,11 @@ def test_emoticons_and_well_formed_prompts_pass(syntax, text):
 
 @pytest.mark.parametrize("text", [":|", "|_|", r"[a\|b]", r"{red\|blue}", "(a|b)"])
 def test_a_bar_is_text_in_a1111s_syntax_outside_its_square_and_curly_brackets(text):
+    check_prompt(text, "a1111")
+
+
+@pytest.mark.parametrize("text", ["12::30", "a: 2", "iso:100", r"saber \(fate\)", "{o_o}", "(solo)2boys", "--no hands"])
+def test_numbers_signs_and_faces_are_no_weights_of_another_tool(text):
     check_prompt(text, "a1111")
 
 
@@ -172,6 +252,11 @@ def test_plain_has_no_syntax_to_check(text):
         ("artist:(name)", r"artist:\(name\)", [("artist:(name)", 1.0)]),
         ("(a:1.2:1.1)", r"(a\:1.2:1.1)", [("a:1.2", 1.1)]),
         ("(x:abc)", "(x:abc:1.1)", [("x:abc", 1.1)]),
+        ("Momoa:0.1", r"Momoa\:0.1", [("Momoa:0.1", 1.0)]),
+        ("cat::1.5", r"cat\::1.5", [("cat::1.5", 1.0)]),
+        ("c++", r"c+\+", [("c++", 1.0)]),
+        ("(a cat)++", "(a cat:1.21)", [("a cat", 1.21)]),
+        ("{{cats}}", "(cats:1.1025)", [("cats", 1.1025)]),
     ],
 )
 def test_what_a_refusal_says_to_write_passes_and_reads_as_it_says(text, instead, reading):
@@ -199,7 +284,30 @@ def test_a_refusal_is_one_line_that_ends_with_the_place(text, syntax):
 
 @pytest.mark.parametrize("syntax", ["a1111", "novelai"])
 @pytest.mark.parametrize(
-    "piece", ["(", "()", "[", "[]", "{|", "a|", "{a|b", "])}", "({[", "__a", "<a:", "1", "(:3", "\uff08"]
+    "piece",
+    [
+        "(",
+        "()",
+        "[",
+        "[]",
+        "{|",
+        "a|",
+        "{a|b",
+        "])}",
+        "({[",
+        "__a",
+        "<a:",
+        "1",
+        "(:3",
+        "\uff08",
+        "a:1 ",
+        "{abc",
+        "abc}",
+        "__a b",
+        "a::",
+        "a+",
+        "#",
+    ],
 )
 def test_the_work_of_the_check_grows_as_the_text_does(syntax, piece):
     text = (piece * 10_000)[:10_000]

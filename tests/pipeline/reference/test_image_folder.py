@@ -180,6 +180,43 @@ def test_a_name_that_is_not_utf8_is_shown_with_its_bytes(
     assert ": the name is not UTF-8; rename it, for instance with `convmv -r --notest -f latin1 -t utf8 pic" in said
 
 
+def test_a_caption_is_found_whose_name_only_looks_the_same(photos: Path) -> None:
+    # What copies from Windows and from macOS leave: capitals, and accents as characters of their own.
+    names = {
+        "upper.png": "upper.TXT",
+        "caf\u00e9.png": "cafe\u0301.txt",
+        "both.png": "both.txt",
+        "Both.png": "BOTH.TXT",
+    }
+    for image, caption in names.items():
+        picture(99).save(photos / image)
+        (photos / caption).write_text(f"of {image}", "utf-8")
+    found = {row["file"]: row["prompt"] for row in copied(44)}
+    assert {name: found[name] for name in names} == {name: f"of {name}" for name in names}
+
+
+def test_what_other_programs_put_beside_the_images_is_left_out(photos: Path) -> None:
+    for name in ("@eaDir/00.png/SYNOPHOTO_THUMB_M.jpg", "__MACOSX/b.png", "._c.png", "folder.png/d.txt"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(99).save(photos / name, "PNG")
+    assert {len(Path(row["file"]).stem) for row in copied()} == {2}
+    with pytest.raises(InputError, match="holds 40 pictures"):
+        copied(41)
+
+
+def test_a_folder_whose_name_only_looks_the_same_is_named(photos: Path) -> None:
+    there, asked = photos.parent / "Fotos e\u0301", photos.parent / "Fotos \u00e9"
+    there.mkdir()
+    with pytest.raises(
+        InputError, match=r"holds 'Fotos e\\u0301', and the name asked for is 'Fotos \\xe9': rename one"
+    ):
+        copy_pictures(asked, photos.parent / "out", 1, seed=0)
+    with pytest.raises(InputError, match=r"holds 'Fotos e\\u0301'"):
+        copy_pictures(asked / "inner", photos.parent / "out", 1, seed=0)
+    with pytest.raises(InputError, match="is no folder; put pictures there"):
+        copy_pictures(photos.parent / "nothing", photos.parent / "out", 1, seed=0)
+
+
 def test_a_name_with_a_line_break_is_a_name(photos: Path) -> None:
     (photos / "05.png").rename(photos / "a\nb.png")
     (photos / "a\nb.txt").write_text("a caption")

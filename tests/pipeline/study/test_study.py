@@ -85,7 +85,7 @@ def test_no_key_is_one_that_the_run_cache_ignores():
         ("arms.cfg.scale", 0, r"arms.cfg.scale is 0: .*greater than 0"),
         ("arms.cfg.scale", 101, r"arms.cfg.scale is 101: .*less than or equal to 100"),
         ("arms.cfg.scale", float("nan"), r"arms.cfg.scale is nan"),
-        ("arms.cfg.sclae", 2, r"arms.cfg.sclae is no known key"),
+        ("arms.cfg.sclae", 2, r"arms.cfg.sclae is no known key; did you mean scale\?"),
         ("arms.unguided.scale", 2, r"arms.unguided: method unguided has scale 1 by definition, not 2"),
         (
             "arms.negative.negative_preset",
@@ -118,7 +118,7 @@ def test_no_key_is_one_that_the_run_cache_ignores():
         ("sampler.steps", 61, r"61 trailing steps cannot be laid out exactly"),
         ("arms.cfg.schedule", {"name": "interval", "lo": 3, "hi": 3}, r"lo \(3\) must be below hi \(3\)"),
         ("arms.cfg.schedule", {"name": "window", "start": 0.5, "stop": 0.2}, r"start \(0.5\) must be below stop"),
-        ("arms.cfg.schedule", {"name": "sine"}, r"'sine' .*'constant', 'interval', 'window', 'linear', 'cosine', 'dyn"),
+        ("arms.cfg.schedule", {"name": "sine"}, r"'sine' .*'constant', 'interval', 'window', 'linear', 'cosine', 'steps', 'dyn"),
         ("arms.cfg.schedule", {"name": "dynamic"}, r"schedule dynamic is for a negative prompt, not empty"),
         (
             "arms.negative.schedule",
@@ -162,13 +162,54 @@ def test_an_arm_name_that_is_no_folder_name_is_refused(params):
         (["study=nope"], r"conf/ has no study 'nope'; known choices: alignment, default"),
         (["arms.nope.scale=2"], r"Could not override 'arms.nope.scale'"),
         (["arms.cfg.scale=["], r"arms.cfg.scale=\[ is not one value for Hydra"),
-        (["nonsense"], r"cannot be composed"),
+        (["nonsense"], r"^nonsense is not an override; write key=value, for instance study=sweep"),
+        (["study"], r"^study is not an override"),
+        (["--multirun"], r"^--multirun is not an override"),
+        (["generate.pictures:3"], r"^generate.pictures:3 is not an override"),
+        (["=3"], r"^=3 is not an override"),
+        (["generate.pictures = 3"], r"has spaces before =; write generate.pictures=3$"),
+        (["generate/pictures=3"], r"Could not override 'generate/pictures': .* write generate.pictures=3$"),
+        (
+            ["Generate.pictures=3"],
+            r"Could not override 'Generate.pictures': Generate is no known key; did you mean gene",
+        ),
+        (["generate.pcitures=3"], r"generate.pcitures is no known key; did you mean pictures\?$"),
+        (["arms.cfg.sclae=3", "study=sweep"], r"Could not override 'arms.cfg.sclae'"),
+        (["~arms.nope"], r"Could not delete from config. 'arms.nope' does not exist"),
     ],
 )
 def test_conf_errors_are_one_line(overrides, message):
     with pytest.raises(InputError, match=message) as raised:
         compose(ROOT / "conf", overrides)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("tag", "instead"),
+    [
+        *((tag, "into quotes: '>_<'") for tag in ("@_@", ">_<", "|_|", "*", "&", "`x`", "=", "%")),
+        (r'"saber \(fate\)"', "put the text into single quotes, in which a backslash is a backslash"),
+        ("a\tb", "indent with spaces instead of tabs"),
+    ],
+)
+def test_a_tag_that_yaml_reads_as_syntax_is_told_how_to_be_written(tmp_path, tag, instead):
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    study = tmp_path / "conf/study/mine.yaml"
+    study.write_text(f"# @package _global_\nprompts:\n  axes:\n    - - {tag}\n      - cat\n")
+    with pytest.raises(InputError, match=re.escape(instead)) as raised:
+        compose(tmp_path / "conf", ["study=mine"])
+    assert "mine.yaml" in str(raised.value)
+    study.write_text(study.read_text().replace(tag, f"'{tag.strip(chr(34))}'"))
+    assert compose(tmp_path / "conf", ["study=mine"])["prompts"]["axes"] == [[tag.strip('"'), "cat"]]
+
+
+@pytest.mark.parametrize("tag", ["${animal}", "${season=winter}", "a ${", "${not one} x", "${a:b}"])
+def test_a_text_that_is_read_as_a_reference_is_told_how_to_be_written(tmp_path, tag):
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    study = tmp_path / "conf/study/mine.yaml"
+    study.write_text(f"# @package _global_\nprompts:\n  axes:\n    - - '{tag}'\n")
+    with pytest.raises(InputError, match=r"write \\\$\{ where it is part of a text$"):
+        compose(tmp_path / "conf", ["study=mine"])
 
 
 NEGATIVE = "arms.negative.negative_prompt"
@@ -298,7 +339,7 @@ def test_half_a_surrogate_pair_is_refused(tmp_path, text):
 def test_every_arm_of_conf_is_a_valid_arm_of_its_own_name(path):
     assert f"@package arms.{path.stem}\n" in path.read_text()
     guidance = guidance_of(Arm.model_validate(yaml.safe_load(path.read_text())))
-    assert guidance.predictions()[0] == MAIN
+    assert guidance.predictions()[0].name == MAIN.name
 
 
 def test_the_alignment_study_probes_all_three_references_in_every_arm():
@@ -328,9 +369,12 @@ def test_a_study_draws_the_arms_and_probes_that_its_file_names(name):
     """Hydra merges: `override /arm: []` leaves the arms that a study adds under names of its own, and its changes."""
     study = parse_study(composed(f"study={name}"), name)
     own = own_arms(name)
-    assert set(study.arms) == set(own)
-    for arm, settings in study.arms.items():
-        assert list(settings.probes) == own[arm].get("probes", [])
+    scaled = {f"{arm}_{scale:g}".replace(".", "_") for arm, scales in study.scales.items() for scale in scales}
+    written = {arm: settings for arm, settings in study.arms.items() if settings.control is None and arm not in scaled}
+    assert set(written) == set(own)
+    for arm, settings in written.items():
+        followed = [] if study.controls == "none" or f"{arm}@cfg" not in study.arms else ["empty"]
+        assert [probe for probe in settings.probes if probe not in followed] == own[arm].get("probes", [])
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
