@@ -40,7 +40,7 @@ def _resolved(study: Study, name: str, control: Control, places: Places) -> Arm:
         raise InputError(
             f"arms.{name} follows arm '{control.of}', whose trace cannot be read ({error}); generate that arm first"
         ) from None
-    by_step = np.nanmean(np.where(np.isfinite(scales).any(0), scales, np.nan), 0) if scales.size else scales
+    by_step = np.array([step[np.isfinite(step)].mean() if np.isfinite(step).any() else np.nan for step in scales.T])
     known = by_step[np.isfinite(by_step)]
     if not len(known):
         raise InputError(
