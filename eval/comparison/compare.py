@@ -173,7 +173,7 @@ def compare_arms(
             {
                 "arm": name,
                 "family": sweep_of[name],
-                "method": arm.method,
+                "method": arm.shown_method,
                 "scale": arm.scale,
                 "prompt": arm.prompt,
                 "negative_prompt": arm.negative,

@@ -188,6 +188,14 @@ class Arm(Settings):
         return (ArmTerm(reference=METHODS[self.method], share=1.0),) if self.method in METHODS else self.terms
 
     @property
+    def shown_method(self) -> str:
+        """The method for people to read, with what steers its main prediction: `cfg`, `nag 3`, `cfg + nag 3`."""
+        if self.attention is None:
+            return self.method
+        steered = f"{self.attention.name} {self.attention.scale:g}"
+        return steered if self.method == "unguided" else f"{self.method} + {steered}"
+
+    @property
     def read_texts(self) -> set[str]:
         """The texts that are read beside the prompt, by the terms, by attention or for the trace alone."""
         asked = (*(term.reference for term in self.all_terms), *self.probes)

@@ -441,9 +441,11 @@ def test_the_texts_that_it_reads_are_the_arm_s(networks_folder, study):
     own = arm(texts={"hands": "bad hands"}, attention={"text": "hands"}, negative_prompt=None)
     assert own.read_texts == {"hands"}
     assert own.used_negative == "bad hands"
-    assert own.family == "nag"
+    assert (own.family, own.shown_method) == ("nag", "nag 3")
     assert arm().used_negative == "worst quality, lowres"
-    assert arm(method="cfg", scale=2.0).family == "cfg_nag"
+    beside = arm("vsf", method="cfg", scale=2.0, attention={"scale": 0.5})
+    assert (beside.family, beside.shown_method) == ("cfg_vsf", "cfg + vsf 0.5")
+    assert Arm(method="cfg", scale=2.0).shown_method == "cfg"
     assert arm(attention={"text": "empty"}, negative_prompt=None).read_texts == {"empty"}
     assert guidance_of(own).main.texts == ("prompt", "hands")
     of_study = study.model_copy(update={"arms": {**study.arms, "nag": arm(), "hands": own}})
