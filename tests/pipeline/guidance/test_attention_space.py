@@ -1,10 +1,12 @@
 """Laws of guidance in attention space (NAG, VSF, NASA) on small random networks."""
 
+import io
 import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate import init_empty_weights
@@ -17,10 +19,12 @@ from pipeline.cost.evaluation_counts import evaluations, prediction_flops
 from pipeline.errors import InputError
 from pipeline.generation.arm_generator import ArmGenerator
 from pipeline.generation.arm_guidance import guidance_of
-from pipeline.generation.shard_plan import arm_texts, plan_arm
+from pipeline.generation.shard_generator import ShardGenerator
+from pipeline.generation.shard_plan import ShardTask, arm_texts, plan_arm
 from pipeline.guidance.algebra import EMPTY, MAIN, NEGATIVE, NOISED, Guidance, Perturbation, Prediction, Term
 from pipeline.guidance.attention_space import ATTENTION_SPACE, NAG, NASA, VSF
 from pipeline.networks.attention_space import steered
+from pipeline.networks.checkpoints import locate
 from pipeline.networks.conditioning import Conditioning, joined, told
 from pipeline.networks.encoded_texts import EncodedTexts
 from pipeline.networks.text_encoder import load_text_encoder
@@ -28,6 +32,7 @@ from pipeline.networks.unet import DenoisingNetwork, load_network
 from pipeline.preflight import check_arms
 from pipeline.sampling.sampler import sample
 from pipeline.sampling.steppers import build_stepper
+from pipeline.storage.places import Places
 from pipeline.study.arm import Arm
 from pipeline.study.loading import Loading
 from pipeline.study.sampler import Sampler
@@ -314,6 +319,24 @@ def test_damage_of_self_attention_goes_with_it(parts, how):
 
 
 @methods
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["sd", "sd2", "sdxl"])
+def test_every_family_of_unets_is_steered(pipelines_folder, how, kind, dtype):
+    checkpoint = locate(str(pipelines_folder / kind))
+    network = load_network(checkpoint, CPU, Loading(dtype=dtype))
+    encoder = EncodedTexts(load_text_encoder(checkpoint, CPU))
+    texts = encoder.encode_together(TEXTS, references=("empty", "negative"))
+    texts = {name: own.adding(network.added_conditions(4, None)) for name, own in texts.items()}
+    _, length, _ = texts["negative"]["tokens"].shape
+    unpadded = encoder.content(TEXTS["negative"], length, marks=True)
+    texts["negative"] = texts["negative"].adding({"unpadded": unpadded})
+    x = torch.randn(4, *network.sample_shape, generator=torch.Generator().manual_seed(0))
+    plain, away = network(x, 1.0, texts["prompt"]), network(x, 1.0, told(texts, steering(how)), attention=how)
+    assert away.isfinite().all()
+    assert (away - plain).abs().max() > 1e-3
+
+
+@methods
 @pytest.mark.parametrize("held", [{"attention_slicing": True}, {"offload": True}, {"compile": True}], ids=str)
 def test_networks_are_steered_however_their_weights_are_held(pipelines_folder, monkeypatch, how, held):
     own, compiled = UNet2DConditionModel.compile, []
@@ -496,6 +519,29 @@ def test_an_arm_is_generated_and_its_cost_is_that_of_what_was_evaluated(networks
     assert cost.nfe == plain.nfe
     assert plain.flops < cost.flops < 1.5 * plain.flops
     assert drawn["own"].pictures[0].tobytes() != drawn["plain"].pictures[0].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("own", "column"),
+    [
+        (arm(), "worst quality, lowres"),
+        (arm(texts={"hands": "bad hands"}, attention={"text": "hands"}, negative_prompt=None), "bad hands"),
+        (arm(method="negative", scale=2, texts={"a": "x"}, attention={"text": "a"}), "x, worst quality, lowres"),
+        # What no network reads has made no image.
+        (arm(attention={"scale": 1.0}), ""),
+        (Arm(method="negative", scale=1, negative_prompt="blurry"), ""),
+    ],
+    ids=["nag", "named text", "both", "neutral nag", "negative at scale 1"],
+)
+def test_the_set_says_what_an_image_was_steered_away_from(networks_folder, study, tmp_path, own, column):
+    of_study = study.model_copy(
+        update={"arms": {"own": own}, "generate": study.generate.model_copy(update={"pictures": 4, "shard": 4})}
+    )
+    texts = arm_texts(of_study, "own")
+    (shard,) = plan_arm(of_study, "own", texts, "cpu").shards
+    generator = ShardGenerator(of_study, "own", Places.under(tmp_path), CPU)
+    drawn = generator.draw(ShardTask.of(shard, texts), lambda _: None)
+    assert pq.read_table(io.BytesIO(drawn.image_set))["negative_prompt"].to_pylist() == [column] * 4
 
 
 def test_padding_is_known_and_marks_are_none(parts):
