@@ -119,6 +119,7 @@ def _check_what_unets_have(study: Study, main: Checkpoint) -> None:
         for prediction in guidance_of(arm).predictions()
         if prediction.perturbation
     }
+    asked |= {f"arms.{name}.attention": arm.attention is not None for name, arm in study.arms.items()}
     if key := next((key for key, value in asked.items() if value), None):
         raise InputError(f"{key} is for UNets, and {main.config} is a {main.family.network} ({main.family.name})")
 
@@ -140,7 +141,7 @@ def _check_reference_start(study: Study, name: str) -> None:
 
 
 def _check_layers(study: Study, main: Checkpoint) -> None:
-    asked: dict[str, tuple[Checkpoint, tuple[str, ...]]] = {}
+    asked: dict[str, tuple[Checkpoint, tuple[str, ...] | None]] = {}
 
     def network_of(name: Network) -> Checkpoint:
         return main if name == "main" else locate(study.model.guide, study.model.config_of_guide)
@@ -152,13 +153,15 @@ def _check_layers(study: Study, main: Checkpoint) -> None:
                 own = prediction.name in arm.references
                 key = f"arms.{name}.references.{prediction.name}" if own else f"arms.{name}"
                 asked[f"{key}.perturb.layers"] = network_of(prediction.network), prediction.perturbation.layers
+        if arm.attention is not None:
+            asked[f"arms.{name}.attention.layers"] = main, arm.attention.layers
         if isinstance(study.model.weaken, DropLayers) and any(p.network == "guide" for p in predictions):
             asked["model.weaken.layers"] = network_of("guide"), study.model.weaken.layers
     if asked:
         _check_blocks(asked)
 
 
-def _check_blocks(asked: Mapping[str, tuple[Checkpoint, tuple[str, ...]]]) -> None:
+def _check_blocks(asked: Mapping[str, tuple[Checkpoint, tuple[str, ...] | None]]) -> None:
     # Its import takes ten seconds, which studies without such arms do not wait for.
     from pipeline.networks.perturbation import transformer_blocks
 

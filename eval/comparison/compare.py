@@ -202,7 +202,7 @@ def compare_arms(
             {
                 "arm": name,
                 "family": sweep_of[name],
-                "method": arm.method,
+                "method": arm.shown_method,
                 "scale": _scale(arm, effective[name]),
                 "prompt": arm.prompt,
                 "negative_prompt": arm.negative,

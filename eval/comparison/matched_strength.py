@@ -118,15 +118,16 @@ def family_paths(arms: Mapping[str, Arm], baseline: str) -> dict[str, list[str]]
     """
     base, sweep_of = arms[baseline], sweeps(arms)
     drawn = {"prompt", "quality_preset", "canvas", "sampler", "image_to_image"}
+    unguided = base.method == "unguided" and base.attention is None
     paths: dict[str, list[str]] = {}
     for name in sorted(arms, key=lambda name: arms[name].scale):
         if arms[name].control is not None:
             continue  # a point of CFG's curve that another arm chose
-        if name != baseline or base.method != "unguided":
+        if name != baseline or not unguided:
             paths.setdefault(sweep_of[name], []).append(name)
     for path in paths.values():
         same_start = all(arms[name].model_dump(include=drawn) == base.model_dump(include=drawn) for name in path)
-        if same_start and base.method == "unguided":
+        if same_start and unguided:
             # Scales may lie below 1, which is the baseline's.
             path.insert(sum(arms[name].scale < base.scale for name in path), baseline)
     in_order = dict.fromkeys(sweep_of[name] for name in arms)

@@ -9,7 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.guidance.algebra import MAIN, Prediction
+from pipeline.guidance.algebra import Prediction
 from pipeline.guidance.chance import Chance
 from pipeline.guidance.trace import TraceStep
 from pipeline.networks.conditioning import Conditioning
@@ -19,21 +19,23 @@ from pipeline.networks.denoiser import Denoiser
 def evaluations(trace: Sequence[TraceStep]) -> tuple[Counter[str], Counter[str]]:
     """How often each prediction was evaluated for one picture, by name: for its guidance, and as a mere probe."""
     probed = Counter(name for step in trace for name in step.probed)
-    return Counter(name for step in trace for name in (MAIN.name, *step.references)) - probed, probed
+    return Counter(name for step in trace for name in (step.main, *step.references)) - probed, probed
 
 
 def prediction_flops(network: Denoiser, prediction: Prediction, like: torch.Tensor, conditioning: Conditioning) -> int:
     """FLOPs of one evaluation for one picture like `like` [1, C, H, W]; a multiply-add is two.
 
-    `conditioning` is of one text. torch's counter knows attention only as matrix products on a CPU, so it is counted
-    that way here. Those products would need much memory on a large canvas, so nothing is computed: on torch's device
-    "meta" tensors have a shape and a type, and no values.
+    `conditioning` is what it reads (`told` in pipeline/networks/conditioning.py). torch's counter knows attention only
+    as matrix products on a CPU, so it is counted that way here. Those products would need much memory on a large
+    canvas, so nothing is computed: on torch's device "meta" tensors have a shape and a type, and no values.
     """
     x = torch.zeros(like.shape, device="meta")
     # The counter sees no operation of a compiled network.
     eager = torch.compiler.set_stance("force_eager")
     with _on_meta(network.module), eager, FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        network(x, 1.0, conditioning, damage=prediction.perturbation, chance=Chance((0,), 0))
+        network(
+            x, 1.0, conditioning, damage=prediction.perturbation, chance=Chance((0,), 0), attention=prediction.attention
+        )
     return int(counter.get_total_flops())
 
 

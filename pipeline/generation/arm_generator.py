@@ -17,7 +17,7 @@ from pipeline.generation.loaded_model import LoadedModel
 from pipeline.generation.trajectory import Frame, shown_steps
 from pipeline.guidance.algebra import Guidance, Network, Text
 from pipeline.guidance.trace import TraceStep, trace_rows
-from pipeline.networks.conditioning import Conditioning
+from pipeline.networks.conditioning import Conditioning, told
 from pipeline.networks.denoiser import SampledNetwork
 from pipeline.networks.unet import rounded
 from pipeline.sampling.sampler import sample
@@ -79,9 +79,12 @@ class ArmGenerator:
         for text, own in self.arm.texts.items():
             if text in conditioning and own.degraded is not None:
                 conditioning[text] = self.model.degrade(conditioning, texts, text, own.degraded, seeds)
+        steering = self.guidance.main.attention
+        if steering is not None:
+            conditioning[steering.text] = self.model.telling_padding(conditioning, texts, steering.text)
         main, sampler, canvas = self.networks["main"], self.study.sampler_of(self.arm), self.arm.canvas
         added = main.added_conditions(len(seeds), canvas)
-        conditioning = {text: told.adding(added) for text, told in conditioning.items()}
+        conditioning = {text: own.adding(added) for text, own in conditioning.items()}
         stepper = build_stepper(sampler, main.schedule.config, main.path)
         shape, start = main.shape_of(canvas), self._start(starts)
         samples, trace = sample(
@@ -149,7 +152,7 @@ class ArmGenerator:
         """FLOPs of one evaluation of the prediction called `name`, counted once."""
         if name not in self._flops:
             prediction = next(p for p in self.guidance.predictions() if p.name == name)
-            text = conditioning[prediction.text].rows(slice(1))
+            text = told(conditioning, prediction).rows(slice(1))
             self._flops[name] = prediction_flops(self.networks[prediction.network], prediction, samples[:1], text)
         return self._flops[name]
 

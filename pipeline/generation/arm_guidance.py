@@ -9,6 +9,7 @@ from pipeline.guidance.algebra import (
     GUIDE,
     MAIN,
     NEGATIVE,
+    NOISED,
     UNRELATED,
     Guidance,
     Perturbation,
@@ -21,7 +22,7 @@ from pipeline.study.arm import Arm
 
 def prediction_of(reference: str, arm: Arm) -> Prediction:
     """The prediction that a reference's name stands for in an arm."""
-    plain = {"empty": EMPTY, "negative": NEGATIVE, "guide": GUIDE, "unrelated": UNRELATED}
+    plain = {"empty": EMPTY, "negative": NEGATIVE, "guide": GUIDE, "unrelated": UNRELATED, "main": MAIN}
     if reference in plain:
         return plain[reference]
     if reference in arm.texts:
@@ -50,5 +51,7 @@ def guidance_of(arm: Arm) -> Guidance:
         )
         for term in arm.all_terms
     )
-    main = MAIN if arm.noise is None else replace(MAIN, noise=arm.noise)
+    main = MAIN if arm.noise is None else replace(MAIN, name=NOISED, noise=arm.noise)
+    if arm.attention is not None and arm.attention.acts:
+        main = replace(main, name=arm.attention.name, attention=arm.attention)
     return Guidance(terms, arm.post, tuple(prediction_of(name, arm) for name in arm.probes), main)

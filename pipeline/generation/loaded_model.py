@@ -68,6 +68,14 @@ class LoadedModel:
         content = self._texts.content(texts[text], told["tokens"].shape[1])
         return degraded(told, conditioning["empty"], content.to(self.device), share, Chance(tuple(seeds), 0))
 
+    def telling_padding(
+        self, conditioning: Mapping[Text, Conditioning], texts: Mapping[Text, Sequence[str]], text: Text
+    ) -> Conditioning:
+        """What the network is told of `text`, with `unpadded` [B, L], false where a token is padding."""
+        told = conditioning[text]
+        unpadded = self._texts.content(texts[text], told["tokens"].shape[1], marks=True)
+        return told.adding({"unpadded": unpadded.to(self.device)})
+
     @cached_property
     def _texts(self) -> EncodedTexts:
         return EncodedTexts(self.text_encoder)

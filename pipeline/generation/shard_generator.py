@@ -46,9 +46,12 @@ class ShardGenerator:
         trace: dict[str, list[object]] = {name: [] for name in TRACE_FEATURES}
         frames: dict[str, list[object]] = {name: [] for name in TRAJECTORY_FEATURES}
         # A negative prompt that is only probed has not made the picture.
-        told = dict.fromkeys(term.reference.text for term in self._generator.guidance.terms)
+        guidance = self._generator.guidance
+        predictions = (guidance.main, *(term.reference for term in guidance.terms))
+        told = dict.fromkeys(text for prediction in predictions for text in prediction.texts)
         own = {text for text, named in study.arm(arm_name).texts.items() if named.degraded is None}
-        used = [text for text in told if text == "negative" or text in own]
+        # Neither has one of a term whose scale is 1, which no network reads.
+        used = [text for text in told if text in task.texts and (text == "negative" or text in own)]
         costs: list[ShardCost] = []
         for batch in shard.batches(study.generate.batch):
             texts, seeds = task.texts_of(batch), batch_seeds(study, batch)

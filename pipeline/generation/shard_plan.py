@@ -82,7 +82,7 @@ def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
     """The texts that an arm's networks read, one a picture of the study each. Raises InputError."""
     arm, prompts = study.arm(arm_name), study_prompts(study)
     own = arm_prompts(arm, prompts)
-    needed = {prediction.text for prediction in guidance_of(arm).predictions()}
+    needed = {text for prediction in guidance_of(arm).predictions() for text in prediction.texts}
     texts: dict[Text, list[str]] = {"prompt": own}
     degraded = any(arm.texts[text].degraded is not None for text in arm.read_texts & set(arm.texts))
     if "empty" in needed or degraded:

@@ -14,16 +14,19 @@ familiar `reference + s (main - reference)`. Which reference makes which method:
     PAG, SEG, skipped layers                      the damaged main network, the same prompt (perturbation.py)
     independent condition (arXiv 2407.02687)      main network, an unrelated prompt
 
+NAG, VSF and NASA change the main prediction itself (pipeline/guidance/attention_space.py); terms act beside them.
+
 A scale may change along the chain (scale_schedules.py, dynamic_negative.py), and directions or result may be
 changed before the sampler steps (pipeline/guidance/postprocess.py).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 
+from pipeline.guidance.attention_space import NAG, NASA, VSF
 from pipeline.guidance.dynamic_negative import Dynamic
 from pipeline.guidance.postprocess import APG, Guider, Rescale, place_guider
 from pipeline.guidance.references import DEFAULT_SHARE, ConditionNoise, PerturbationKind
@@ -58,7 +61,7 @@ class Prediction:
     """What to evaluate: which network, given which text, damaged or not; `name` is what the trace calls it.
 
     `time` is added to the network's timestep, in thousandths of its training's range. `noise` is on the embedding of
-    the text.
+    the text. `attention` steers it away from a second text.
     """
 
     name: str
@@ -67,11 +70,22 @@ class Prediction:
     perturbation: Perturbation | None = None
     time: float = 0.0
     noise: ConditionNoise | None = None
+    attention: NAG | VSF | NASA | None = None
+
+    @property
+    def texts(self) -> tuple[Text, ...]:
+        """The texts that it reads."""
+        return (self.text,) if self.attention is None else (self.text, self.attention.text)
+
+    @property
+    def unsteered(self) -> "Prediction":
+        """The main prediction that a steered one is where its attention does not act."""
+        return replace(self, name=MAIN.name if self.noise is None else NOISED, attention=None)
 
     @property
     def way(self) -> "Way":
         """How its network is run, whatever the text."""
-        return Way(self.network, self.perturbation, self.time)
+        return Way(self.network, self.perturbation, self.time, self.attention)
 
 
 class Way(NamedTuple):
@@ -80,8 +94,11 @@ class Way(NamedTuple):
     network: Network
     perturbation: Perturbation | None
     time: float
+    attention: NAG | VSF | NASA | None
 
 
+# The main prediction where there is noise on the prompt's embedding.
+NOISED = "noised"
 MAIN = Prediction("main", "main", "prompt")
 EMPTY = Prediction("empty", "main", "empty")
 NEGATIVE = Prediction("negative", "main", "negative")
@@ -102,8 +119,8 @@ class Term:
 class Guidance:
     """A list of terms; without any (or with scales of 1 only) the main prediction stands as it is.
 
-    `probes` are evaluated at every step and recorded in the trace, but not used. `main` is the main prediction, which
-    carries the name "main".
+    `probes` are evaluated at every step and recorded in the trace, but not used. `main` is the main prediction. Where
+    it is not the plain one, it carries another name than "main", by which the plain one can be a probe or a reference.
     """
 
     terms: tuple[Term, ...] = ()
@@ -116,7 +133,17 @@ class Guidance:
         # A guider says step by step what it needs; some use references at scale 1.
         guider = isinstance(self.post, Guider)
         used = (term.reference for term in self.terms if guider or term.scale != 1)
-        return tuple(dict.fromkeys((self.main, *used, *self.probes)))
+        return tuple(dict.fromkeys((*self._mains(), *used, *self.probes)))
+
+    def main_at(self, at: Moment) -> Prediction:
+        """The main prediction of a step: as if its attention were not there where that does not act."""
+        attention = self.main.attention
+        return self.main if attention is None or attention.schedule.factor(at) else self.main.unsteered
+
+    def _mains(self) -> tuple[Prediction, ...]:
+        attention = self.main.attention
+        always = attention is None or isinstance(attention.schedule, Constant)
+        return (self.main,) if always else (self.main, self.main.unsteered)
 
 
 class Walk:
@@ -155,16 +182,16 @@ class Walk:
     def predictions(self, at: Moment) -> tuple[Prediction, ...]:
         """What has to be evaluated at this step, the main prediction first, each once."""
         used = (term.reference for term in self.active(at))
-        return tuple(dict.fromkeys((self.guidance.main, *used, *self.guidance.probes)))
+        return tuple(dict.fromkeys((self.guidance.main_at(at), *used, *self.guidance.probes)))
 
     def probed(self, at: Moment) -> tuple[str, ...]:
         """The names of what `predictions(at)` evaluates for the trace alone."""
-        used = {self.guidance.main, *(term.reference for term in self.active(at))}
+        used = {self.guidance.main_at(at), *(term.reference for term in self.active(at))}
         return tuple(prediction.name for prediction in self.predictions(at) if prediction not in used)
 
     def combine(self, predicted: Mapping[Prediction, torch.Tensor], at: Moment) -> torch.Tensor:
         """The guided prediction from the predictions named by `predictions(at)`, all of one shape [B, C, H, W]."""
-        main, post, active = predicted[self.guidance.main], self.guidance.post, self.active(at)
+        main, post, active = predicted[self.guidance.main_at(at)], self.guidance.post, self.active(at)
         if isinstance(post, Guider) and self._guider is not None:
             inputs = dict(zip(post.inputs, (predicted[term.reference] for term in active), strict=False))
             output: torch.Tensor = self._guider.forward(pred_cond=main, **inputs).pred
@@ -188,7 +215,7 @@ class Walk:
         for term in self.active(at):
             if isinstance(term.schedule, Dynamic):
                 p = self._posterior(term, term.schedule, x)
-                main, reference = x0[self.guidance.main], x0[term.reference]
+                main, reference = x0[self.guidance.main_at(at)], x0[term.reference]
                 self._posteriors[term] = term.schedule.updated(p, at, x, after, main, reference)
 
     def _posterior(self, term: Term, schedule: Dynamic, like: torch.Tensor) -> torch.Tensor:

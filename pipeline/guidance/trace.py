@@ -22,7 +22,8 @@ class TraceStep:
     `references` names what was evaluated beside main, `probed` those of them that guidance did not use.
     `relative_norms` [B, R] are |main - reference| / |main| in that order, `cosines` [B, R (R - 1) / 2] those between
     the directions main - reference of every two references, in the order of itertools.combinations. `estimates`
-    [W, C, H, W] are the guided x0 of the pictures that are watched, the first ones of the batch.
+    [W, C, H, W] are the guided x0 of the pictures that are watched, the first ones of the batch. `main` is the name of
+    the step's main prediction.
 
     With D = prompt - empty, both of the main network and undamaged, and push = guided - empty, `effective_scale` [B] is
     <push, D> / <D, D> (arXiv 2602.22570), the scale of the plain CFG that has the same component along D, and
@@ -41,6 +42,7 @@ class TraceStep:
     elsewhere: torch.Tensor
     probed: tuple[str, ...] = ()
     estimates: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    main: str = MAIN.name
 
     def cpu(self) -> "TraceStep":
         """The step with its tensors on the CPU."""
@@ -69,7 +71,8 @@ def trace_step(
     directions = torch.stack([(main - predicted[r]).float().flatten(1) for r in references], 1) if references else None
     if directions is None:
         nothing, unknown = direction.new_zeros(len(direction), 0), torch.full_like(direction, torch.nan)
-        return TraceStep(at.index, at.timestep, at.sigma, direction, (), nothing, nothing, unknown, unknown)
+        step = TraceStep(at.index, at.timestep, at.sigma, direction, (), nothing, nothing, unknown, unknown)
+        return replace(step, main=main_prediction.name)
     gram = directions @ directions.mT  # [B, R, R]
     norms = gram.diagonal(dim1=1, dim2=2).sqrt()
     relative = norms * per_output / main_x0.float().flatten(1).norm(dim=1, keepdim=True)
@@ -79,7 +82,8 @@ def trace_step(
     cosines = gram[:, first, second] / (norms[:, first] * norms[:, second]).clamp(min=tiny)
     names = tuple(reference.name for reference in references)
     push = effective_push(guided, predicted)
-    return TraceStep(at.index, at.timestep, at.sigma, direction, names, relative, cosines, *push)
+    step = TraceStep(at.index, at.timestep, at.sigma, direction, names, relative, cosines, *push)
+    return replace(step, main=main_prediction.name)
 
 
 def effective_push(

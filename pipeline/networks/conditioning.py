@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
+from pipeline.guidance.algebra import Prediction, Text
 from pipeline.guidance.chance import Chance
 from pipeline.guidance.references import ConditionNoise
 
@@ -13,7 +14,9 @@ class Conditioning(Mapping[str, torch.Tensor]):
 
     `tokens` [B, L, W] are for cross-attention. What else there is, its family says: SDXL also reads `pooled` [B, P] and
     `time_ids` [B, 6], original height and width, top and left of the crop, target height and width, in pixels
-    (arXiv 2307.01952). Raises ValueError where the numbers of rows differ.
+    (arXiv 2307.01952). For an evaluation that is steered away from a second text there are also its `negative_tokens`
+    [B, L, W] and, where that is known, `negative_unpadded` [B, L], which says of each whether it is of the text and no
+    padding. Raises ValueError where the numbers of rows differ.
     """
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]):
@@ -57,6 +60,18 @@ def joined(parts: Sequence[Conditioning]) -> Conditioning:
     if len(lengths) > 1:
         raise ValueError(f"texts of one call need one number of tokens, found {lengths}")
     return Conditioning({name: torch.cat([part[name] for part in parts]) for name in names})
+
+
+def told(texts: Mapping[Text, Conditioning], prediction: Prediction) -> Conditioning:
+    """What the network is told for a prediction, of the `texts` of a batch by name.
+
+    A text may come with `unpadded` [B, L], which is told of the second text alone.
+    """
+    own, *second = (texts[text] for text in prediction.texts)
+    tensors = {name: own[name] for name in own if name != "unpadded"}
+    for other in second:
+        tensors |= {f"negative_{name}": other[name] for name in ("tokens", "unpadded") if name in other}
+    return Conditioning(tensors)
 
 
 def noised(told: Conditioning, noise: ConditionNoise | None, left: float, chance: Chance) -> Conditioning:

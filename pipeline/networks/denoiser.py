@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from pipeline.guidance.algebra import Perturbation
+from pipeline.guidance.attention_space import NAG, NASA, VSF
 from pipeline.guidance.chance import Chance
 from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.noise_path import NoisePath
@@ -47,6 +48,7 @@ class Denoiser(Protocol):
         damage: Perturbation | None = None,
         timestep: float | None = None,
         chance: Chance | None = None,
+        attention: NAG | VSF | NASA | None = None,
     ) -> torch.Tensor:
         """The prediction [texts B, C, H, W] for noisy `x` [B, C, H, W] on the network's path at sigma = b / a.
 
@@ -54,8 +56,9 @@ class Denoiser(Protocol):
         of all samples for the second, and so on. `damage` is done to the network for this one evaluation. `timestep`
         is what the network's training calls `sigma`, for a solver that has laid out its steps by timesteps, whose
         rounding then is not undone; it follows from `sigma` unless given. `chance` holds the random numbers of damage
-        that is drawn anew for every sample and step.
-        Raises InputError where `damage` names layers that the network has not.
+        that is drawn anew for every sample and step. `attention` steers this one evaluation away from the second text
+        that `conditioning` then holds.
+        Raises InputError where `damage` or `attention` name layers that the network has not.
         """
         ...
 

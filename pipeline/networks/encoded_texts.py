@@ -37,13 +37,13 @@ class EncodedTexts:
             for key, texts in groups.items()
         }
 
-    def content(self, texts: Sequence[str], length: int) -> torch.Tensor:
-        """True [B, `length`] where an embedding is of a word of its text, and not of a mark or of padding."""
+    def content(self, texts: Sequence[str], length: int, marks: bool = False) -> torch.Tensor:
+        """True [B, `length`] where an embedding is of a word of its text, or maybe of its marks, and not of padding."""
         context = self.encoder.towers[0].context
         content = torch.zeros(len(texts), length, dtype=torch.bool)
         for row, text in zip(content, texts, strict=True):
             for k, chunk in enumerate(self._cut(text)[0]):
-                row[k * context + 1 : k * context + 1 + len(chunk)] = True
+                row[k * context + (not marks) : k * context + 1 + len(chunk) + marks] = True
         return content
 
     def _cut(self, text: str) -> list[list[Chunk]]:

@@ -45,9 +45,9 @@ def perturbed(
             undo.enter_context(torch.compiler.set_stance("force_eager"))
         for name, block in transformer_blocks(unet, perturbation.layers).items():
             if perturbation.kind == "pag":
-                _processed_by(_IdentityAttention(), block.attn1, undo)
+                processed_by(_IdentityAttention(), block.attn1, undo)
             elif perturbation.kind == "seg":
-                _processed_by(_BlurredQueries((extent[0], extent[1]), perturbation.blur), block.attn1, undo)
+                processed_by(_BlurredQueries((extent[0], extent[1]), perturbation.blur), block.attn1, undo)
             elif perturbation.kind == "skip_layers":
                 _replaced_by(_pass_through, block, undo)
             else:
@@ -56,14 +56,21 @@ def perturbed(
         yield
 
 
-def transformer_blocks(unet: UNet2DConditionModel, layers: tuple[str, ...]) -> dict[str, BasicTransformerBlock]:
-    """The transformer blocks under `layers` by name. Raises InputError where there is none under one of them."""
+def transformer_blocks(unet: UNet2DConditionModel, layers: tuple[str, ...] | None) -> dict[str, BasicTransformerBlock]:
+    """The transformer blocks under `layers` by name, all of them where that is None.
+
+    Raises InputError where there is none under one of them, or none at all.
+    """
     blocks = {
         f"{name}.transformer_blocks.{i}": block
         for name, module in unet.named_modules()
         if isinstance(module, Transformer2DModel)
         for i, block in enumerate(module.transformer_blocks)
     }
+    if layers is None:
+        if not blocks:
+            raise InputError("the network has no transformer blocks, and so no cross-attention of theirs")
+        return blocks
     chosen = {name: block for name, block in blocks.items() if any(f"{name}.".startswith(f"{p}.") for p in layers)}
     for layer in layers:
         if not any(f"{name}.".startswith(f"{layer}.") for name in chosen):
@@ -105,7 +112,8 @@ class _BlurredQueries:
         return projected
 
 
-def _processed_by(processor: Any, attention: Attention, undo: ExitStack) -> None:
+def processed_by(processor: Any, attention: Attention, undo: ExitStack) -> None:
+    """`processor` computes this attention until `undo` is closed."""
     undo.callback(attention.set_processor, attention.processor)
     attention.set_processor(processor)
 

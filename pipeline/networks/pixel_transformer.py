@@ -13,6 +13,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 
 from pipeline.errors import InputError, is_out_of_memory
 from pipeline.guidance.algebra import Perturbation
+from pipeline.guidance.attention_space import NAG, NASA, VSF
 from pipeline.guidance.chance import Chance
 from pipeline.networks.checkpoints import Checkpoint, interface_of
 from pipeline.networks.conditioning import Conditioning
@@ -99,13 +100,16 @@ class PixelTransformer:
         damage: Perturbation | None = None,
         timestep: float | None = None,
         chance: Chance | None = None,
+        attention: NAG | VSF | NASA | None = None,
     ) -> torch.Tensor:
         """The velocity e - x0 [texts B, C, H, W] for `x` on rectified flow (pipeline/networks/denoiser.py).
 
-        Raises InputError for damage, which knows UNets alone.
+        Raises InputError for damage and attention, which know UNets alone.
         """
         if damage is not None:
             raise InputError(f"{damage.kind} damages layers of UNets, and {self.place} is a transformer")
+        if attention is not None:
+            raise InputError(f"{attention.name} steers cross-attention of UNets, and {self.place} is a transformer")
         known = self.timestep_at(sigma) if timestep is None else timestep
         x = x.to(self.dtype).repeat(texts, 1, 1, 1)
         # As many as samples: the network embeds one for each.

@@ -6,7 +6,7 @@ the main network's text embeddings. Weights load from safetensors only, and no c
 
 import os
 import shutil
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from diffusers.utils import logging as diffusers_logging
 
 from pipeline.errors import InputError, is_out_of_memory
 from pipeline.guidance.algebra import Perturbation
+from pipeline.guidance.attention_space import NAG, NASA, VSF
 from pipeline.guidance.chance import Chance
+from pipeline.networks.attention_space import steered
 from pipeline.networks.checkpoints import Checkpoint, interface_of, latent_space, pixel_patch
 from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.denoiser import Denoiser
@@ -166,6 +168,7 @@ class DenoisingNetwork:
         damage: Perturbation | None = None,
         timestep: float | None = None,
         chance: Chance | None = None,
+        attention: NAG | VSF | NASA | None = None,
     ) -> torch.Tensor:
         """The network's output [texts B, C, H, W] in its own prediction type (pipeline/networks/denoiser.py).
 
@@ -174,14 +177,18 @@ class DenoisingNetwork:
         known = self.timestep_at(sigma) if timestep is None else timestep
         # Filled in on the device: a GPU that a number is copied to waits for all that was asked before.
         step = torch.full((), known, dtype=torch.float32, device=x.device)
-        with nullcontext() if damage is None else perturbed(self.unet, damage, x.shape[-2:], chance):
+        with ExitStack() as changes:
+            if damage is not None:
+                changes.enter_context(perturbed(self.unet, damage, x.shape[-2:], chance))
+            if attention is not None:
+                changes.enter_context(steered(self.unet, attention, conditioning, x.device))
             return self.at_timestep(x, step, conditioning, texts)
 
     @torch.inference_mode()
     def at_timestep(
         self, x: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning, texts: int = 1
     ) -> torch.Tensor:
-        """The network's output as `__call__` gives it, at a timestep of its training, undamaged."""
+        """The network's output as `__call__` gives it, at a timestep of its training, undamaged and unsteered."""
         x = x.to(self.dtype).repeat(texts, 1, 1, 1).contiguous(memory_format=memory_format(self.device))
         more: dict[str, Any] = {}
         if self.family.added:

@@ -13,7 +13,7 @@ from pipeline.guidance.algebra import Guidance, Network, Prediction, Text, Walk,
 from pipeline.guidance.chance import Chance
 from pipeline.guidance.scale_schedules import Moment
 from pipeline.guidance.trace import TraceStep, trace_step
-from pipeline.networks.conditioning import Conditioning, joined, noised
+from pipeline.networks.conditioning import Conditioning, joined, noised, told
 from pipeline.networks.denoiser import Denoiser, converted
 from pipeline.sampling.starts import FromNoise, Start
 from pipeline.sampling.steppers import Stepper
@@ -53,9 +53,10 @@ def sample(
         scaled = stepper.scaled(x, at)  # [B, C, H, W] on the stepper's path, which is the main network's
         predicted = evaluate(walk.predictions(at), scaled, at)
         guided = walk.combine(predicted, at)
-        main_x0 = to_x0(predicted[guidance.main], scaled, at.sigma)
+        used = guidance.main_at(at)
+        main_x0 = to_x0(predicted[used], scaled, at.sigma)
         per_output = main.path.x0_per_output(main.prediction_type, at.sigma)
-        traced = trace_step(at, guided, predicted, guidance.main, main_x0, per_output)
+        traced = trace_step(at, guided, predicted, used, main_x0, per_output)
         estimates = to_x0(guided[:watched], scaled[:watched], at.sigma)
         trace.append(replace(traced, probed=walk.probed(at), estimates=estimates))
         after = start.kept(stepper.step(guided, x, at, generators), at)
@@ -74,7 +75,7 @@ class _Evaluation:
     ):
         self.networks, self.conditioning, self.seeds = networks, conditioning, tuple(seeds)
         self._same_schedule = {name: network.same_schedule(networks["main"]) for name, network in networks.items()}
-        self._joined: dict[tuple[Text, ...], Conditioning] = {}
+        self._joined: dict[tuple[tuple[Text, ...], ...], Conditioning] = {}
 
     def __call__(
         self, predictions: Sequence[Prediction], x: torch.Tensor, at: Moment
@@ -90,7 +91,7 @@ class _Evaluation:
                 own = _told(network, network.timestep_at(at.sigma) if own is None else own, way.time)
             seen = main.path.moved(x, at.sigma, network.path)
             texts = self._texts(wanted, at, chance)
-            output = network(seen, at.sigma, texts, len(wanted), way.perturbation, own, chance)
+            output = network(seen, at.sigma, texts, len(wanted), way.perturbation, own, chance, way.attention)
             for prediction, part in zip(wanted, output.chunk(len(wanted)), strict=True):
                 outputs[prediction] = converted(part, seen, at.sigma, network, main)
         # In the order asked for: the trace names references in it.
@@ -99,10 +100,10 @@ class _Evaluation:
     def _texts(self, wanted: Sequence[Prediction], at: Moment, chance: Chance) -> Conditioning:
         if any(prediction.noise for prediction in wanted):
             left = 1 - at.index / at.steps
-            return joined([noised(self.conditioning[own.text], own.noise, left, chance) for own in wanted])
-        texts = tuple(prediction.text for prediction in wanted)
+            return joined([noised(told(self.conditioning, own), own.noise, left, chance) for own in wanted])
+        texts = tuple(prediction.texts for prediction in wanted)
         if texts not in self._joined:
-            self._joined[texts] = joined([self.conditioning[text] for text in texts])
+            self._joined[texts] = joined([told(self.conditioning, prediction) for prediction in wanted])
         return self._joined[texts]
 
 

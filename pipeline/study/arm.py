@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from pipeline.guidance.attention_space import ATTENTION_SPACE, AttentionSpace
 from pipeline.guidance.dynamic_negative import Dynamic
 from pipeline.guidance.postprocess import APG, Guider, Rescale
 from pipeline.guidance.references import SHORT_NAMES, STANDING_TEXTS, ConditionNoise, GuidanceReference, Perturb
@@ -27,6 +28,9 @@ METHODS: dict[str, str] = {
     "seg": "seg",
     "skip_layers": "skip_layers",
 }
+
+# What main predictions are called in the trace.
+_MAINS = ("main", "noised", *ATTENTION_SPACE)
 
 
 class ArmTerm(Settings):
@@ -67,10 +71,11 @@ class Arm(Settings):
     terms and probes to name. `schedule` is for the terms that have none of their own.
     `probes` are references that the trace records without using them. `quality_preset` adds quality tags to the
     prompt. The negative prompt is a text, a preset, or (`negative_from_prompt`) each picture's own prompt. `noise` is
-    on the embedding of the prompt, `retouch` on the finished image. `canvas` is
-    the model's and `sampler` the study's unless given; `image_to_image` starts from another set's pictures.
-    A `control` (pipeline/study/controls.py) has its scale from the arm that it follows, once that is generated; until
-    then it is 1.
+    on the embedding of the prompt, `retouch` on the finished image. `attention` steers the main prediction away from a
+    second text. Where noise or attention makes the main prediction another one, the plain prediction of the prompt is
+    the reference `main`. `canvas` is the model's and `sampler` the study's unless given; `image_to_image` starts from
+    another set's pictures. A `control` (pipeline/study/controls.py) has its scale from the arm that it follows, once
+    that is generated; until then it is 1.
     """
 
     method: Literal["unguided", "cfg", "negative", "autoguidance", "independent", "pag", "seg", "skip_layers", "mix"]
@@ -85,6 +90,7 @@ class Arm(Settings):
     noise: ConditionNoise | None = None
     retouch: Retouch | None = None
     control: Control | None = None
+    attention: AttentionSpace | None = None
     prompt: Literal["positive", "empty"] = "positive"
     quality_preset: str | None = None
     negative_prompt: Annotated[str, StringConstraints(max_length=20_000)] | None = None
@@ -100,9 +106,12 @@ class Arm(Settings):
     @classmethod
     def _family_of_the_method(cls, content: Any) -> Any:
         # Arms of one family are one sweep of scales.
-        return (
-            {"family": content["method"], **content} if isinstance(content, dict) and "method" in content else content
-        )
+        if not isinstance(content, dict) or "method" not in content:
+            return content
+        attention = content.get("attention")
+        steered = [str(attention["name"])] if isinstance(attention, dict) and "name" in attention else []
+        own = [] if steered and content["method"] == "unguided" else [str(content["method"])]
+        return {"family": "_".join(own + steered), **content}
 
     _known_negative = field_validator("negative_preset")(known_negative_preset)
 
@@ -120,6 +129,8 @@ class Arm(Settings):
         named = "negative" in self.read_texts
         if named and sum(given) != 1:
             who = "method negative" if self.method == "negative" else "reference negative"
+            if self.attention is not None and self.attention.text == "negative":
+                who = f"attention {self.attention.name}"
             raise ValueError(f"{who} needs exactly one of {keys}")
         if not named and any(given):
             raise ValueError(f"method {self.method} takes none of {keys}")
@@ -128,27 +139,32 @@ class Arm(Settings):
     @model_validator(mode="after")
     def _names_are_known(self) -> "Arm":
         for kind, own in {"references": [*self.references], "texts": [*self.texts]}.items():
-            if taken := sorted({*SHORT_NAMES, *STANDING_TEXTS, "main"} & set(own)):
-                raise ValueError(f"{kind}.{taken[0]} would hide the {taken[0]} that every arm has; choose another name")
+            if taken := sorted({*SHORT_NAMES, *STANDING_TEXTS, *_MAINS} & set(own)):
+                raise ValueError(f"{kind}.{taken[0]} would hide the {taken[0]} that arms have; choose another name")
         if both := sorted(set(self.references) & set(self.texts)):
             raise ValueError(f"{both[0]} is both one of references and one of texts; rename one")
         texts = (*STANDING_TEXTS, *self.texts)
         for name, reference in self.references.items():
             if reference.text not in texts:
                 raise ValueError(f"references.{name}.text '{reference.text}' is unknown; known: {', '.join(texts)}")
+        if self.attention is not None and self.attention.text not in texts:
+            raise ValueError(f"attention.text '{self.attention.text}' is unknown; known: {', '.join(texts[1:])}")
         named = {"terms": [term.reference for term in self.terms], "probes": [*self.probes]}
-        known = (*SHORT_NAMES, *self.references, *self.texts)
+        plain = ("main",) if self.noise or self.attention else ()
+        known = (*SHORT_NAMES, *plain, *self.references, *self.texts)
         for kind, names in named.items():
             if unknown := [name for name in names if name not in known]:
                 raise ValueError(
                     f"{kind} name the reference '{unknown[0]}', which is unknown; known: {', '.join(known)}"
                 )
         asked = {*named["terms"], *self.probes}
-        read = {self.references[name].text for name in asked if name in self.references}
+        read = {self.references[name].text for name in asked if name in self.references} | self._steering_texts
         unused = [name for name in self.references if name not in asked]
         unused += [name for name in self.texts if name not in asked | read]
         if unused:
-            raise ValueError(f"'{unused[0]}' is described and neither a term nor a probe names it; take it out")
+            raise ValueError(
+                f"'{unused[0]}' is described and neither a term nor a probe names it, nor attention; take it out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -160,7 +176,8 @@ class Arm(Settings):
         names = [term.reference for term in self.terms]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"terms name {', '.join(twice)} twice; give one term the sum of the shares")
-        if self.method != "mix" and (self.references or self.texts) and not self.probes:
+        others = set(self.texts) - self._steering_texts
+        if self.method != "mix" and (self.references or others) and not self.probes:
             raise ValueError(f"method {self.method} takes no references and texts but those that probes name")
         if not self.all_terms and (self.schedule or self.post):
             raise ValueError(f"method {self.method} has no terms for a schedule or post to act on")
@@ -188,10 +205,22 @@ class Arm(Settings):
         return (ArmTerm(reference=METHODS[self.method], share=1.0),) if self.method in METHODS else self.terms
 
     @property
+    def shown_method(self) -> str:
+        """The method for people to read, with what steers its main prediction: `cfg`, `nag 3`, `cfg + nag 3`."""
+        if self.attention is None:
+            return self.method
+        steered = f"{self.attention.name} {self.attention.scale:g}"
+        return steered if self.method == "unguided" else f"{self.method} + {steered}"
+
+    @property
     def read_texts(self) -> set[str]:
-        """The texts that are read beside the prompt, by the terms or for the trace alone."""
+        """The texts that are read beside the prompt, by the terms, by attention or for the trace alone."""
         asked = (*(term.reference for term in self.all_terms), *self.probes)
-        return {self.text_of(name) for name in asked} - {"prompt"}
+        return ({self.text_of(name) for name in asked} - {"prompt"}) | self._steering_texts
+
+    @property
+    def _steering_texts(self) -> set[str]:
+        return set() if self.attention is None else {self.attention.text}
 
     def text_of(self, reference: str) -> str:
         """The text that a reference reads."""
@@ -217,6 +246,6 @@ class Arm(Settings):
     @property
     def used_negative(self) -> str:
         """The negative prompts of the guidance, one after the other; a text that is only probed changes no picture."""
-        read = {self.text_of(term.reference) for term in self.all_terms}
+        read = {self.text_of(term.reference) for term in self.all_terms} | self._steering_texts
         own = [text.shown for name, text in self.texts.items() if name in read]
         return ", ".join(text for text in ([self.negative] if "negative" in read else []) + own if text)

@@ -132,8 +132,8 @@ def test_predictions_of_one_network_go_through_it_in_one_call(parts):
         handle.remove()
     assert calls == {"main": 4, "guide": 4}
     assert by_way((MAIN, EMPTY, GUIDE, NEGATIVE)) == {
-        ("main", None, 0): [MAIN, EMPTY, NEGATIVE],
-        ("guide", None, 0): [GUIDE],
+        ("main", None, 0, None): [MAIN, EMPTY, NEGATIVE],
+        ("guide", None, 0, None): [GUIDE],
     }
 
 

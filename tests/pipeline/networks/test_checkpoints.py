@@ -237,7 +237,8 @@ def test_a_single_file_draws_what_its_folder_draws(checkpoint_params, pipelines_
     single = ArmGenerator(study, "negative", CPU)
     assert set(study_digests(study)) == {"main", "guide"}
     drawn, again = (g.draw(texts, [1, 2]) for g in (folder, single))
-    assert drawn.traces == again.traces
+    # As text: without the empty prompt the effective scale is NaN, which equals nothing.
+    assert repr(drawn.traces) == repr(again.traces)
     assert [picture.tobytes() for picture in drawn.pictures] == [picture.tobytes() for picture in again.pictures]
 
 

@@ -167,9 +167,13 @@ def test_only_canvases_of_whole_patches_on_the_grid_are_taken(flow: Path) -> Non
     [
         ({"method": "pag", "scale": 2.0}, "arms.arm.method pag is for UNets, and main is a transformer"),
         ({"method": "skip_layers", "scale": 2.0}, "arms.arm.method skip_layers is for UNets"),
+        (
+            {"attention": {"name": "nag"}, "negative_prompt": "lowres"},
+            "arms.arm.attention is for UNets, and main is a transformer",
+        ),
     ],
 )
-def test_damage_that_knows_unets_alone_is_refused_before_anything_is_loaded(
+def test_guidance_that_knows_unets_alone_is_refused_before_anything_is_loaded(
     flow: Path, params: dict[str, Any], change: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(InputError, match=said):

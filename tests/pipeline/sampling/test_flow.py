@@ -35,7 +35,7 @@ class Mixture:
     def __init__(self, path, prediction_type, means=MEANS):
         self.path, self.prediction_type, self.means = path, prediction_type, means
 
-    def __call__(self, x, sigma, conditioning, texts=1, damage=None, timestep=None, chance=None):
+    def __call__(self, x, sigma, conditioning, texts=1, damage=None, timestep=None, chance=None, attention=None):
         a, b = self.path.signal_and_noise(sigma)
         likelihoods, expected = [], []
         for weight, mean, deviation in zip(WEIGHTS, self.means, DEVIATIONS, strict=True):
@@ -132,7 +132,7 @@ def test_image_to_image_begins_on_the_path():
 class Damaged(Mixture):
     """A mixture that damage moves, for a second reference."""
 
-    def __call__(self, x, sigma, conditioning, texts=1, damage=None, timestep=None, chance=None):
+    def __call__(self, x, sigma, conditioning, texts=1, damage=None, timestep=None, chance=None, attention=None):
         means = self.means if damage is None else tuple(mean / 2 for mean in self.means)
         return Mixture(self.path, self.prediction_type, means)(x, sigma, conditioning)
 
