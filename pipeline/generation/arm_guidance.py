@@ -13,6 +13,7 @@ from pipeline.guidance.algebra import (
     Guidance,
     Perturbation,
     Prediction,
+    Renoise,
     Term,
 )
 from pipeline.guidance.references import Damage, PerturbationKind
@@ -45,10 +46,11 @@ def guidance_of(arm: Arm) -> Guidance:
     terms = tuple(
         Term(
             prediction_of(term.reference, arm),
-            term.scale + term.share * (arm.scale - 1),
+            arm.scale_of(term),
             term.schedule or arm.schedule or CONSTANT,
         )
         for term in arm.all_terms
     )
     main = MAIN if arm.noise is None else replace(MAIN, noise=arm.noise)
-    return Guidance(terms, arm.post, tuple(prediction_of(name, arm) for name in arm.probes), main)
+    renoise = Renoise(prediction_of(arm.step.along, arm), arm.step.share) if arm.step else None
+    return Guidance(terms, arm.post, tuple(prediction_of(name, arm) for name in arm.probes), main, renoise)
