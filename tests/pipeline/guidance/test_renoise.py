@@ -8,7 +8,7 @@ from pipeline.errors import InputError
 from pipeline.generation.arm_guidance import guidance_of
 from pipeline.guidance.algebra import EMPTY, MAIN, NEGATIVE, Guidance, Renoise, Term, Walk
 from pipeline.guidance.postprocess.results import Renorm
-from pipeline.guidance.scale_schedules import Moment, Window
+from pipeline.guidance.scale_schedules import Constant, Moment, Window
 from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.noise_path import PATHS, RECTIFIED_FLOW, VARIANCE_PRESERVING
 from pipeline.sampling.sampler import sample
@@ -87,6 +87,22 @@ def written_out(case, scale, share=1.0, along="empty"):
 def test_cfg_plus_plus_goes_to_the_guided_x0_with_the_noise_of_the_empty_prompt(case, scale, share):
     found, _ = drawn(case, Guidance((Term(EMPTY, scale),), renoise=Renoise(EMPTY, share)))
     torch.testing.assert_close(found, written_out(case, scale, share), atol=2e-4, rtol=1e-4)
+
+
+class Lengthened(Constant):
+    """The scale lambda / (1 - sigma' / sigma) of a term of scale 2."""
+
+    lam: float
+
+    def factor(self, at):
+        return self.lam / (1 - at.next_sigma / at.sigma) - 1
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_it_is_classifier_free_guidance_at_a_scale_of_every_step_s_own(case):
+    found, _ = drawn(case, Guidance((Term(EMPTY, 0.3),), renoise=Renoise(EMPTY)))
+    plain, _ = drawn(case, Guidance((Term(EMPTY, 2.0, Lengthened(lam=0.3)),)))
+    torch.testing.assert_close(found, plain, atol=5e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("case", CASES[:1], ids="-".join)
