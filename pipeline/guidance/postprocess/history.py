@@ -108,6 +108,6 @@ def high_pass(values: "torch.Tensor", cutoff: float) -> "torch.Tensor":
 def _cosines(n: int, like: "torch.Tensor") -> "torch.Tensor":
     """The orthonormal cosine transform (DCT-II) of n values, [n, n], one wave a row."""
     position, frequency = like.new_tensor(range(n)), like.new_tensor(range(n))[:, None]
-    waves = (math.pi / n * (position + 0.5) * frequency).cos() * (2 / n) ** 0.5
+    waves: torch.Tensor = (math.pi / n * (position + 0.5) * frequency).cos() * (2 / n) ** 0.5
     waves[0] /= 2**0.5
     return waves

@@ -166,7 +166,5 @@ class SEGA(_Tracked):
 
     def _largest(self, n: "torch.Tensor") -> "torch.Tensor":
         size = n.abs()
-        # torch has quantiles of single and double precision alone.
-        flat = size.flatten(2) if size.dtype.itemsize >= 4 else size.flatten(2).float()
-        least = flat.quantile(self.threshold, 2).to(n.dtype)[..., None, None]
+        least = size.flatten(2).quantile(self.threshold, 2)[..., None, None]
         return n.where(size >= least, 0.0)
