@@ -122,7 +122,7 @@ class Guidance:
     """
 
     terms: tuple[Term, ...] = ()
-    post: PostProcess | tuple[PostProcess, ...] = ()
+    post: PostProcess | tuple[PostProcess, ...] | None = None
     probes: tuple[Prediction, ...] = ()
     main: Prediction = MAIN
     renoise: Renoise | None = None
@@ -130,6 +130,8 @@ class Guidance:
     @property
     def posts(self) -> tuple[PostProcess, ...]:
         """The post-processes, in the order in which they act."""
+        if self.post is None:
+            return ()
         return self.post if isinstance(self.post, tuple) else (self.post,)
 
     @property
