@@ -163,9 +163,10 @@ def refused_combination(posts: Sequence[PostProcess], references: Mapping[str, b
     for first, second in pairwise(posts):
         if (first.acts_on, second.acts_on) == ("result", "directions"):
             return f"post {_name(second)} acts on the directions before they are summed; list it before {_name(first)}"
-    contrasting = [_name(post) for post in posts if post.contrasts]
-    if len(contrasting) > 1:
-        return f"post {contrasting[0]} and {contrasting[1]} both replace the negatives' directions; keep one"
+    # They may split a term in two, which another one would take for two terms.
+    directing = [_name(post) for post in posts if post.acts_on == "directions"]
+    if len(directing) > 1:
+        return f"post {directing[0]} and {directing[1]} both act on the directions; keep one"
     return None
 
 

@@ -423,7 +423,11 @@ MIX = {"method": "mix", "terms": [{"reference": "empty"}, {"reference": "negativ
             {"method": "mix", "terms": [{"reference": "empty"}, {"reference": "guide"}], "post": {"name": "ccfg"}},
             "post ccfg takes texts of the main network for negatives, not guide",
         ),
-        ({**MIX, "post": [{"name": "perp_neg"}, {"name": "sega"}]}, "perp_neg and sega both replace the negatives'"),
+        (
+            {**MIX, "post": [{"name": "perp_neg"}, {"name": "sega"}]},
+            "perp_neg and sega both act on the directions; keep one",
+        ),
+        ({"post": [{"name": "smc"}, {"name": "apg"}]}, "smc and apg both act on the directions; keep one"),
         ({"post": [{"name": "apg"}, {"name": "apg"}]}, "post lists apg twice; keep one"),
         (
             {"post": [{"name": "rescale", "phi": 0.5}, {"name": "apg"}]},
