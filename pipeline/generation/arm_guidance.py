@@ -14,6 +14,7 @@ from pipeline.guidance.algebra import (
     Guidance,
     Perturbation,
     Prediction,
+    Renoise,
     Term,
 )
 from pipeline.guidance.references import Damage, PerturbationKind
@@ -46,7 +47,7 @@ def guidance_of(arm: Arm) -> Guidance:
     terms = tuple(
         Term(
             prediction_of(term.reference, arm),
-            term.scale + term.share * (arm.scale - 1),
+            arm.scale_of(term),
             term.schedule or arm.schedule or CONSTANT,
         )
         for term in arm.all_terms
@@ -54,4 +55,5 @@ def guidance_of(arm: Arm) -> Guidance:
     main = MAIN if arm.noise is None else replace(MAIN, name=NOISED, noise=arm.noise)
     if arm.attention is not None and arm.attention.acts:
         main = replace(main, name=arm.attention.name, attention=arm.attention)
-    return Guidance(terms, arm.post, tuple(prediction_of(name, arm) for name in arm.probes), main)
+    renoise = Renoise(prediction_of(arm.step.along, arm), arm.step.share) if arm.step else None
+    return Guidance(terms, arm.post, tuple(prediction_of(name, arm) for name in arm.probes), main, renoise)

@@ -16,24 +16,30 @@ familiar `reference + s (main - reference)`. Which reference makes which method:
 
 NAG, VSF and NASA change the main prediction itself (pipeline/guidance/attention_space.py); terms act beside them.
 
-A scale may change along the chain (scale_schedules.py, dynamic_negative.py), and directions or result may be
-changed before the sampler steps (pipeline/guidance/postprocess.py).
+A scale may change along the chain (scale_schedules.py, dynamic_negative.py, feedback.py), directions or result may be
+changed before the sampler steps (pipeline/guidance/postprocess/), and the step itself may re-noise along a reference.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
 from pipeline.guidance.attention_space import NAG, NASA, VSF
-from pipeline.guidance.dynamic_negative import Dynamic
-from pipeline.guidance.postprocess import APG, Guider, Rescale, place_guider
+from pipeline.guidance.posterior import Followed
+from pipeline.guidance.postprocess.post_process import (
+    ONE_SPACE,
+    Evaluation,
+    Memory,
+    PostProcess,
+    Push,
+    Spaces,
+    directed,
+    finished,
+)
 from pipeline.guidance.references import DEFAULT_SHARE, ConditionNoise, PerturbationKind
 from pipeline.guidance.scale_schedules import Constant, Moment, NoiseInterval, Ramp, Steps, Window
-
-if TYPE_CHECKING:  # shards are planned and verified without diffusers, which takes ten seconds to import
-    from diffusers.guiders import BaseGuidance
 
 Network = Literal["main", "guide"]
 # The name of a text: prompt, empty, negative, unrelated, or one of the arm's own.
@@ -112,28 +118,51 @@ class Term:
 
     reference: Prediction
     scale: float
-    schedule: Constant | NoiseInterval | Window | Ramp | Steps | Dynamic = CONSTANT
+    schedule: Constant | NoiseInterval | Window | Ramp | Steps | Followed = CONSTANT
+
+
+@dataclass(frozen=True)
+class Renoise:
+    """CFG++: a step that gives the sample the noise of another prediction (pipeline/guidance/renoise.py)."""
+
+    along: Prediction
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
 class Guidance:
     """A list of terms; without any (or with scales of 1 only) the main prediction stands as it is.
 
-    `probes` are evaluated at every step and recorded in the trace, but not used. `main` is the main prediction. Where
-    it is not the plain one, it carries another name than "main", by which the plain one can be a probe or a reference.
+    `post` is what changes directions and result, in its order. `probes` are evaluated at every step and recorded in
+    the trace, but not used. `main` is the main prediction. Where it is not the plain one, it carries another name than
+    "main", by which the plain one can be a probe or a reference. `renoise` is along the reference of one of the terms.
     """
 
     terms: tuple[Term, ...] = ()
-    post: Rescale | APG | Guider | None = None
+    post: PostProcess | tuple[PostProcess, ...] | None = None
     probes: tuple[Prediction, ...] = ()
     main: Prediction = MAIN
+    renoise: Renoise | None = None
+
+    @property
+    def posts(self) -> tuple[PostProcess, ...]:
+        """The post-processes, in the order in which they act."""
+        if self.post is None:
+            return ()
+        return self.post if isinstance(self.post, tuple) else (self.post,)
+
+    @property
+    def along(self) -> tuple[Prediction, ...]:
+        """What the steps re-noise along, where they do."""
+        return (self.renoise.along,) if self.renoise and self.renoise.share else ()
 
     def predictions(self) -> tuple[Prediction, ...]:
         """What has to be evaluated at one step or another, the main prediction first, each once."""
         # A guider says step by step what it needs; some use references at scale 1.
-        guider = isinstance(self.post, Guider)
-        used = (term.reference for term in self.terms if guider or term.scale != 1)
-        return tuple(dict.fromkeys((*self._mains(), *used, *self.probes)))
+        every = any(post.alone for post in self.posts)
+        every |= any(post.every_term for post in self.posts) and any(term.scale != 1 for term in self.terms)
+        used = (term.reference for term in self.terms if every or term.scale != 1)
+        return tuple(dict.fromkeys((*self._mains(), *used, *self.along, *self.probes)))
 
     def main_at(self, at: Moment) -> Prediction:
         """The main prediction of a step: as if its attention were not there where that does not act."""
@@ -149,19 +178,14 @@ class Guidance:
 class Walk:
     """A guidance on its way down the noise levels with one batch.
 
-    It keeps what momentum, guiders and dynamic scales remember from step to step.
+    It keeps what post-processes and followed scales remember from step to step.
     """
 
     def __init__(self, guidance: Guidance):
         self.guidance = guidance
-        self._averages: dict[Term, torch.Tensor] = {}
-        self._posteriors: dict[Term, torch.Tensor] = {}
-        self._guider: BaseGuidance | None = None
+        self._posts: tuple[tuple[PostProcess, Memory], ...] = tuple((post, {}) for post in guidance.posts)
+        self._followed: dict[Term, torch.Tensor] = {}
         self._active: tuple[Moment, tuple[Term, ...]] | None = None
-        post = guidance.post
-        if isinstance(post, Guider):
-            # All terms of a guider have the arm's scale, see Arm.
-            self._guider = post.build(guidance.terms[0].scale)
 
     def active(self, at: Moment) -> tuple[Term, ...]:
         """The terms that change anything at this step; the others cost no evaluation."""
@@ -171,63 +195,92 @@ class Walk:
         return self._active[1]
 
     def _find_active(self, at: Moment) -> tuple[Term, ...]:
-        if self._guider is not None:
-            return self.guidance.terms if place_guider(self._guider, at) else ()
-        return tuple(
-            term
-            for term in self.guidance.terms
-            if term.scale != 1 and (isinstance(term.schedule, Dynamic) or term.schedule.factor(at) != 0)
-        )
+        terms = self.guidance.terms
+        for post, memory in self._posts:
+            acts = post.acts(self._scales, at, memory)
+            if acts is not None:
+                return terms if acts else ()
+        active = tuple(term for term in terms if term.scale != 1 and _share(term, at) != 0)
+        return terms if active and any(post.every_term for post, _ in self._posts) else active
+
+    @property
+    def _scales(self) -> tuple[float, ...]:
+        return tuple(term.scale for term in self.guidance.terms)
 
     def predictions(self, at: Moment) -> tuple[Prediction, ...]:
         """What has to be evaluated at this step, the main prediction first, each once."""
-        used = (term.reference for term in self.active(at))
-        return tuple(dict.fromkeys((self.guidance.main_at(at), *used, *self.guidance.probes)))
+        return tuple(dict.fromkeys((*self._used(at), *self.guidance.probes)))
+
+    def _used(self, at: Moment) -> tuple[Prediction, ...]:
+        along = self.guidance.along if self.renoise_share(at) else ()
+        return (self.guidance.main_at(at), *(term.reference for term in self.active(at)), *along)
 
     def probed(self, at: Moment) -> tuple[str, ...]:
         """The names of what `predictions(at)` evaluates for the trace alone."""
-        used = {self.guidance.main_at(at), *(term.reference for term in self.active(at))}
+        used = set(self._used(at))
         return tuple(prediction.name for prediction in self.predictions(at) if prediction not in used)
 
-    def combine(self, predicted: Mapping[Prediction, torch.Tensor], at: Moment) -> torch.Tensor:
-        """The guided prediction from the predictions named by `predictions(at)`, all of one shape [B, C, H, W]."""
-        main, post, active = predicted[self.guidance.main_at(at)], self.guidance.post, self.active(at)
-        if isinstance(post, Guider) and self._guider is not None:
-            inputs = dict(zip(post.inputs, (predicted[term.reference] for term in active), strict=False))
-            output: torch.Tensor = self._guider.forward(pred_cond=main, **inputs).pred
-            return output
+    def combine(
+        self, predicted: Mapping[Prediction, torch.Tensor], at: Moment, spaces: Spaces = ONE_SPACE
+    ) -> torch.Tensor:
+        """The guided prediction from the predictions named by `predictions(at)`, all of one shape [B, C, H, W].
+
+        `spaces` says how they read in the spaces of the post-processes; unless given, all are in one space.
+        """
+        main = predicted[self.guidance.main_at(at)]
+        pushes = []
+        for term in self.active(at):
+            reference = predicted[term.reference]
+            pushes.append(Push(term.reference.name, main - reference, self._weight(term, main, at), reference))
+        seen = Evaluation(at, main, tuple(pushes))
+        for post, memory in self._posts:
+            pushes = directed(post, pushes, seen, memory, spaces)
         guided = main
-        for term in active:
-            direction = main - predicted[term.reference]
-            if isinstance(post, APG):
-                direction = self._averages[term] = post.averaged(direction, self._averages.get(term))
-                direction = post.projected(direction, main)
-            guided = guided + self._weight(term, main, at) * direction
-        return post.rescaled(guided, main) if isinstance(post, Rescale) and active else guided
+        for push in pushes:
+            guided = guided + push.weight * push.direction
+        for post, memory in self._posts:
+            guided = finished(post, guided, seen, memory, spaces)
+        return guided
+
+    def renoise_share(self, at: Moment) -> float:
+        """The share of the noise that this step takes from the prediction it re-noises along, in [0, 1].
+
+        A schedule weighs it as it weighs its term, whatever the term's scale.
+        """
+        renoise = self.guidance.renoise
+        if renoise is None:
+            return 0.0
+        shares = [_share(term, at) for term in self.guidance.terms if term.reference == renoise.along]
+        return renoise.share * max(shares, default=1.0)
 
     @property
     def follows_steps(self) -> bool:
         """Whether `follow` has to be told of every step."""
-        return any(isinstance(term.schedule, Dynamic) for term in self.guidance.terms)
+        return any(isinstance(term.schedule, Followed) for term in self.guidance.terms)
 
     def follow(self, at: Moment, x: torch.Tensor, after: torch.Tensor, x0: Mapping[Prediction, torch.Tensor]) -> None:
-        """Update what depends on where the ancestral step went, from `x` to `after`, both as x0 + sigma e."""
+        """Update what depends on where the step went, from `x` to `after`, both as x0 + sigma e."""
         for term in self.active(at):
-            if isinstance(term.schedule, Dynamic):
-                p = self._posterior(term, term.schedule, x)
+            if isinstance(term.schedule, Followed) and term.scale != 1:
                 main, reference = x0[self.guidance.main_at(at)], x0[term.reference]
-                self._posteriors[term] = term.schedule.updated(p, at, x, after, main, reference)
+                state = self._state(term, term.schedule, x)
+                self._followed[term] = term.schedule.updated(state, at, x, after, main, reference, term.scale)
 
-    def _posterior(self, term: Term, schedule: Dynamic, like: torch.Tensor) -> torch.Tensor:
-        known = self._posteriors.get(term)
-        return like.new_full((len(like),), schedule.prior) if known is None else known
+    def _state(self, term: Term, schedule: Followed, like: torch.Tensor) -> torch.Tensor:
+        known = self._followed.get(term)
+        return like.new_full((len(like),), schedule.begin()) if known is None else known
 
     def _weight(self, term: Term, main: torch.Tensor, at: Moment) -> float | torch.Tensor:
-        """s_i - 1 at this step; [B, 1, 1, 1] where it differs between pictures."""
-        if isinstance(term.schedule, Dynamic):
-            p = self._posterior(term, term.schedule, main)
-            return (term.scale - 1) * (p / (1 - p)).view(-1, *(1,) * (main.ndim - 1))
-        return (term.scale - 1) * term.schedule.factor(at)
+        """s_i - 1 at this step; [B, 1, 1, 1] where it differs between images."""
+        if isinstance(term.schedule, Followed) and term.scale != 1:
+            weight = term.schedule.weight(self._state(term, term.schedule, main), term.scale)
+            return weight.view(-1, *(1,) * (main.ndim - 1))
+        return (term.scale - 1) * _share(term, at)
+
+
+def _share(term: Term, at: Moment) -> float:
+    """The share of s - 1 that a schedule lets act; all of it where the scale follows the steps itself."""
+    return 1.0 if isinstance(term.schedule, Followed) else term.schedule.factor(at)
 
 
 def by_way(predictions: Sequence[Prediction]) -> dict[Way, list[Prediction]]:

@@ -12,12 +12,12 @@ that step, tempered and shifted as the authors' code does it (algorithm 1 and `c
 with v the variance of the step. p fixed at 1/2 is the static negative prompt, p -> 0 no guidance.
 """
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from pipeline.guidance.posterior import Followed, squared_distances
 from pipeline.guidance.scale_schedules import Moment
-from pipeline.settings import Settings
 
 if TYPE_CHECKING:  # a study is composed without torch
     import torch
@@ -25,11 +25,13 @@ if TYPE_CHECKING:  # a study is composed without torch
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Dynamic(Settings):
+class Dynamic(Followed):
     """Settings of the recursion; the defaults are the authors' for CIFAR-10 (prior and p_max there: 0.01 and 0.8).
 
     `offset` is in the units of squared distances of samples of unit total variance.
     """
+
+    ancestral: ClassVar[bool] = True
 
     name: Literal["dynamic"]
     prior: Probability = 0.01
@@ -45,29 +47,28 @@ class Dynamic(Settings):
             raise ValueError(f"needs p_min <= prior <= p_max, not {self.p_min:g}, {self.prior:g}, {self.p_max:g}")
         return self
 
+    def begin(self) -> float:
+        return self.prior
+
+    def weight(self, state: "torch.Tensor", scale: float) -> "torch.Tensor":
+        return (scale - 1) * (state / (1 - state))
+
     def updated(
         self,
-        p: "torch.Tensor",
+        state: "torch.Tensor",
         at: Moment,
         x: "torch.Tensor",
         after: "torch.Tensor",
         main_x0: "torch.Tensor",
-        negative_x0: "torch.Tensor",
+        reference_x0: "torch.Tensor",
+        scale: float,
     ) -> "torch.Tensor":
-        """p [B] after the step from `x` to `after`, [B, C, H, W] as x0 + sigma e (variance-exploding form).
-
-        There the ancestral posterior from sigma to sigma' given x0 is a Gaussian of mean r x + (1 - r) x0 with
-        r = sigma'^2 / sigma^2 and variance sigma'^2 (1 - r), exactly DDPM's. The last step (sigma' = 0) has no
-        variance and leaves p as it is.
-        """
+        """p [B] after the step; the last one (sigma' = 0) has no variance and leaves p as it is."""
         if at.next_sigma == 0:
-            return p
-        ratio = (at.next_sigma / at.sigma) ** 2
-        variance = at.next_sigma**2 * (1 - ratio)
-        from_main = after - ratio * x - (1 - ratio) * main_x0
-        from_negative = after - ratio * x - (1 - ratio) * negative_x0
-        d = (from_negative.square() - from_main.square()).flatten(1).sum(1)
+            return state
+        variance, (from_main, from_negative) = squared_distances(at, x, after, main_x0, reference_x0)
+        d = from_negative - from_main
         # The authors add their offset to distances of samples of unit total variance: shrink by a'^2 = 1 / (1 + s'^2).
         unit = 1 / (1 + at.next_sigma**2)
         exponent = (-self.temperature * unit * d + self.offset) / (2 * unit * variance)
-        return (p * exponent.exp()).clamp(self.p_min, self.p_max)
+        return (state * exponent.exp()).clamp(self.p_min, self.p_max)

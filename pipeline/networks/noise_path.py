@@ -14,6 +14,7 @@ All are affine in each other at one sigma.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:  # families name their path, and are read without torch
@@ -62,10 +63,11 @@ def _unknown(kind: str, known: tuple[str, ...], where: str = "") -> str:
 
 
 class NoisePath(ABC):
-    """One way to mix image and noise; `prediction_types` are what networks predict along it."""
+    """One way to mix image and noise; `prediction_types` are what networks predict along it, `velocity` is its own."""
 
     name: ClassVar[PathName]
     prediction_types: ClassVar[tuple[str, ...]]
+    velocity: ClassVar[str]
 
     @abstractmethod
     def signal_and_noise(self, sigma: float) -> tuple[float, float]:
@@ -84,8 +86,15 @@ class NoisePath(ABC):
 
     def x0_per_output(self, kind: str, sigma: float) -> float:
         """|d x0 / d output|: turns the size of a difference of outputs into a size in x0."""
+        return abs(self._x0_per_output(kind, sigma))
+
+    def _x0_per_output(self, kind: str, sigma: float) -> float:
         a, b = self.signal_and_noise(sigma)
-        return {"sample": 1.0, "epsilon": b / a, "v_prediction": b, "flow_prediction": b}[self._known(kind)]
+        return {"sample": 1.0, "epsilon": -b / a, "v_prediction": -b, "flow_prediction": -b}[self._known(kind)]
+
+    def per_output(self, kind: str, of: str, sigma: float) -> float:
+        """d prediction of type `kind` / d prediction of type `of`: turns a difference of the one into the other's."""
+        return 1.0 if kind == of else self._x0_per_output(of, sigma) / self._x0_per_output(kind, sigma)
 
     def moved(self, x: torch.Tensor, sigma: float, to: NoisePath) -> torch.Tensor:
         """The noisy image `x` of this path [B, C, H, W] as the path `to` has it: the same x0, noise and sigma."""
@@ -102,6 +111,7 @@ class NoisePath(ABC):
 class _VariancePreserving(NoisePath):
     name = "variance_preserving"
     prediction_types = ("sample", "epsilon", "v_prediction")
+    velocity = "v_prediction"
 
     def signal_and_noise(self, sigma: float) -> tuple[float, float]:
         a = 1 / (1 + sigma**2) ** 0.5
@@ -111,6 +121,7 @@ class _VariancePreserving(NoisePath):
 class _RectifiedFlow(NoisePath):
     name = "rectified_flow"
     prediction_types = ("sample", "epsilon", "flow_prediction")
+    velocity = "flow_prediction"
 
     def signal_and_noise(self, sigma: float) -> tuple[float, float]:
         a = 1 / (1 + sigma)
@@ -120,3 +131,30 @@ class _RectifiedFlow(NoisePath):
 VARIANCE_PRESERVING: NoisePath = _VariancePreserving()
 RECTIFIED_FLOW: NoisePath = _RectifiedFlow()
 PATHS: dict[PathName, NoisePath] = {path.name: path for path in (VARIANCE_PRESERVING, RECTIFIED_FLOW)}
+
+
+@dataclass(frozen=True)
+class OutputSpaces:
+    """How outputs of type `kind`, for `x` [B, C, H, W] on a noise path at `sigma`, read in the spaces of guidance.
+
+    It is what pipeline/guidance/postprocess calls Spaces: output, x0, noise, and v, which is the path's own velocity.
+    """
+
+    path: NoisePath
+    kind: str
+    x: torch.Tensor
+    sigma: float
+
+    def seen(self, output: torch.Tensor, space: str) -> torch.Tensor:
+        """A prediction as `space` has it, [B, C, H, W]; `output` itself where the network predicts just that."""
+        kind = self._kind(space)
+        if kind == self.kind:
+            return output
+        return self.path.from_x0(self.path.to_x0(output, self.kind, self.x, self.sigma), kind, self.x, self.sigma)
+
+    def per_output(self, space: str) -> float:
+        """d prediction / d output, with its sign."""
+        return self.path.per_output(self._kind(space), self.kind, self.sigma)
+
+    def _kind(self, space: str) -> str:
+        return {"output": self.kind, "x0": "sample", "noise": "epsilon", "v": self.path.velocity}[space]

@@ -9,7 +9,7 @@ from pipeline.errors import InputError
 from pipeline.layout import METRICS
 from pipeline.results.interval import Finite, Interval
 from pipeline.results.metrics import TABLE
-from pipeline.settings import ArmName, Name
+from pipeline.settings import ArmName
 from pipeline.storage.json_file import read_json_text
 from pipeline.study.study import Study
 
@@ -213,7 +213,7 @@ class ComparedArm(_Record):
     """
 
     arm: ArmName
-    family: Name
+    family: ArmName
     method: str
     scale: Finite
     prompt: Literal["positive", "empty"]
@@ -265,7 +265,7 @@ class Matched(_Record):
 class Frontier(_Record):
     """A method over its scales. `area` is the area below its precision and recall."""
 
-    family: Name
+    family: ArmName
     points: list[FrontierPoint]
     area: Interval
     matched: list[Matched]

@@ -15,6 +15,7 @@ from pipeline.guidance.scale_schedules import Moment
 from pipeline.guidance.trace import TraceStep, trace_step
 from pipeline.networks.conditioning import Conditioning, joined, noised, told
 from pipeline.networks.denoiser import Denoiser, converted
+from pipeline.networks.noise_path import OutputSpaces
 from pipeline.sampling.starts import FromNoise, Start
 from pipeline.sampling.steppers import Stepper
 
@@ -52,17 +53,24 @@ def sample(
     for at in stepper.moments():
         scaled = stepper.scaled(x, at)  # [B, C, H, W] on the stepper's path, which is the main network's
         predicted = evaluate(walk.predictions(at), scaled, at)
-        guided = walk.combine(predicted, at)
+        guided = walk.combine(predicted, at, OutputSpaces(main.path, main.prediction_type, scaled, at.sigma))
         used = guidance.main_at(at)
         main_x0 = to_x0(predicted[used], scaled, at.sigma)
         per_output = main.path.x0_per_output(main.prediction_type, at.sigma)
         traced = trace_step(at, guided, predicted, used, main_x0, per_output)
         estimates = to_x0(guided[:watched], scaled[:watched], at.sigma)
         trace.append(replace(traced, probed=walk.probed(at), estimates=estimates))
-        after = start.kept(stepper.step(guided, x, at, generators), at)
+        stepped = stepper.step(guided, x, at, generators)
+        if share := walk.renoise_share(at):
+            (along,) = guidance.along
+            # The noise of two predictions of one sample differs by their x0 over sigma, with the sign turned.
+            noise = (to_x0(guided, scaled, at.sigma) - to_x0(predicted[along], scaled, at.sigma)) / at.sigma
+            stepped = stepped + share * at.next_sigma * stepper.signal_after(at) * noise
+        after = start.kept(stepped, at)
         if walk.follows_steps:
             x0 = {p: to_x0(output, scaled, at.sigma) for p, output in predicted.items()}
-            walk.follow(at, scaled / main.path.signal_and_noise(at.sigma)[0], after, x0)
+            before = scaled / main.path.signal_and_noise(at.sigma)[0]
+            walk.follow(at, before, after / stepper.signal_after(at), x0)
         x = after
     return x, [step.cpu() for step in trace]
 

@@ -130,6 +130,10 @@ class Stepper:
         stepped = self.scheduler.step(guided, self._timestep(at), x, return_dict=False, **more)
         return cast(torch.Tensor, stepped[0])
 
+    def signal_after(self, at: Moment) -> float:
+        """The share of x0 in the sample after the step, in the solver's own scale, of solvers of first order."""
+        return 1.0  # those of diffusers that list noise levels keep samples as x0 + sigma e
+
     def _timestep(self, at: Moment) -> torch.Tensor:
         # An element of the scheduler's own list: it may be on another device, and is compared with the list.
         return cast(torch.Tensor, self.scheduler.timesteps[self._first + at.index])
@@ -148,6 +152,9 @@ class TimestepStepper(Stepper):
 
     def begin_at(self, first: int) -> None:
         self._first = first  # each of its timesteps says by itself where it is
+
+    def signal_after(self, at: Moment) -> float:
+        return self.path.signal_and_noise(at.next_sigma)[0]
 
 
 class MidpointStepper(Stepper):
@@ -185,6 +192,9 @@ class FlowEuler(Stepper):
 
     def scaled(self, x: torch.Tensor, at: Moment) -> torch.Tensor:
         return x
+
+    def signal_after(self, at: Moment) -> float:
+        return self.path.signal_and_noise(at.next_sigma)[0]
 
     def step(
         self, guided: torch.Tensor, x: torch.Tensor, at: Moment, generators: Sequence[torch.Generator]

@@ -6,8 +6,16 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from pipeline.guidance.attention_space import ATTENTION_SPACE, AttentionSpace
 from pipeline.guidance.dynamic_negative import Dynamic
-from pipeline.guidance.postprocess import APG, Guider, Rescale
+from pipeline.guidance.feedback import Feedback
+from pipeline.guidance.posterior import Followed
+from pipeline.guidance.postprocess.directions import APG, SlidingMode
+from pipeline.guidance.postprocess.guider import Guider
+from pipeline.guidance.postprocess.history import HiGS, Momentum
+from pipeline.guidance.postprocess.negatives import SEGA, Contrastive, PerpNeg, SafeLatent
+from pipeline.guidance.postprocess.post_process import refused_combination
+from pipeline.guidance.postprocess.results import Renorm, Rescale
 from pipeline.guidance.references import SHORT_NAMES, STANDING_TEXTS, ConditionNoise, GuidanceReference, Perturb
+from pipeline.guidance.renoise import CFGPlusPlus
 from pipeline.guidance.scale_schedules import Constant, NoiseInterval, Ramp, Steps, Window
 from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
 from pipeline.settings import Name, Settings
@@ -15,8 +23,11 @@ from pipeline.study.controls import Control
 from pipeline.study.named_texts import NamedText, known_negative_preset
 from pipeline.study.sampler import Canvas, ImageToImage, Sampler
 
-Schedule = Annotated[Constant | NoiseInterval | Window | Ramp | Steps | Dynamic, Field(discriminator="name")]
-Post = Annotated[Rescale | APG | Guider, Field(discriminator="name")]
+Schedule = Annotated[Constant | NoiseInterval | Window | Ramp | Steps | Dynamic | Feedback, Field(discriminator="name")]
+Post = Annotated[
+    Rescale | Renorm | APG | SlidingMode | PerpNeg | Contrastive | SafeLatent | SEGA | Momentum | HiGS | Guider,
+    Field(discriminator="name"),
+]
 
 # The methods of one term, and what each moves away from.
 METHODS: dict[str, str] = {
@@ -68,7 +79,8 @@ class Arm(Settings):
     `scale` is s of `reference + s (main - reference)`: 1 means no guidance (diffusers' and A1111's
     convention; the papers' w is s - 1 in some and s in others). Method `mix` lists its `terms`, each with a share of
     the scale; the other methods are one term by name. `references` and `texts` are those of the arm's own making, for
-    terms and probes to name. `schedule` is for the terms that have none of their own.
+    terms and probes to name. `schedule` is for the terms that have none of their own. `post` is one post-process or a
+    list of them, which act in the order written; `step` is how the solver's steps differ from its own.
     `probes` are references that the trace records without using them. `quality_preset` adds quality tags to the
     prompt. The negative prompt is a text, a preset, or (`negative_from_prompt`) each picture's own prompt. `noise` is
     on the embedding of the prompt, `retouch` on the finished image. `attention` steers the main prediction away from a
@@ -82,7 +94,8 @@ class Arm(Settings):
     scale: Annotated[float, Field(gt=0, le=100)]
     terms: tuple[ArmTerm, ...] = ()
     schedule: Schedule | None = None
-    post: Post | None = None
+    post: tuple[Post, ...] = ()
+    step: CFGPlusPlus | None = None
     perturb: Perturb = Perturb()
     references: dict[Name, GuidanceReference] = Field(default_factory=dict)
     texts: dict[Name, NamedText] = Field(default_factory=dict)
@@ -112,6 +125,13 @@ class Arm(Settings):
         steered = [str(attention["name"])] if isinstance(attention, dict) and "name" in attention else []
         own = [] if steered and content["method"] == "unguided" else [str(content["method"])]
         return {"family": "_".join(own + steered), **content}
+
+    @field_validator("post", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, content: Any) -> Any:
+        if content is None:
+            return ()
+        return content if isinstance(content, list | tuple) else (content,)
 
     _known_negative = field_validator("negative_preset")(known_negative_preset)
 
@@ -179,15 +199,42 @@ class Arm(Settings):
         others = set(self.texts) - self._steering_texts
         if self.method != "mix" and (self.references or others) and not self.probes:
             raise ValueError(f"method {self.method} takes no references and texts but those that probes name")
-        if not self.all_terms and (self.schedule or self.post):
-            raise ValueError(f"method {self.method} has no terms for a schedule or post to act on")
-        for term in self.all_terms:
-            if isinstance(term.schedule or self.schedule, Dynamic) and not self._is_text_of_main(term.reference):
+        terms = self.all_terms
+        if not terms and (self.schedule or self.step or any(post.needs_terms for post in self.post)):
+            raise ValueError(f"method {self.method} has no terms for a schedule, post or step to act on")
+        for term in terms:
+            schedule = term.schedule or self.schedule
+            if isinstance(schedule, Dynamic) and not self._is_text_of_main(term.reference):
                 raise ValueError(f"schedule dynamic is for a negative prompt, not {term.reference}")
-        if isinstance(self.post, Guider):
-            self._guider_fits(self.post)
-        if self.control is not None and (self.method != "cfg" or self.post or self.noise or self.retouch):
-            raise ValueError("a control is plain CFG; it takes method cfg, and neither post, noise nor retouch")
+            if isinstance(schedule, Feedback):
+                if term.reference != "empty":
+                    raise ValueError(f"schedule feedback is for the empty prompt, not {term.reference}")
+                if (scale := self.scale_of(term)) < 1:
+                    raise ValueError(f"schedule feedback needs a largest scale of at least 1, not {scale:g}")
+        references = {term.reference: self._is_text_of_main(term.reference) for term in terms}
+        if refusal := refused_combination(self.post, references):
+            raise ValueError(refusal)
+        for post in self.post:
+            if isinstance(post, Guider):
+                self._guider_fits(post)
+        more = self.post or self.noise or self.retouch or self.step or self.attention
+        if self.control is not None and (self.method != "cfg" or more):
+            raise ValueError(
+                "a control is plain CFG; it takes method cfg, and no post, noise, retouch, step or attention"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _step_fits(self) -> "Arm":
+        if self.step is not None:
+            references = [term.reference for term in self.all_terms]
+            if self.step.along not in references:
+                raise ValueError(
+                    f"step re-noises along '{self.step.along}', which no term names; the terms are "
+                    f"{', '.join(references)}"
+                )
+            if self.followed:
+                raise ValueError("step cfg_plus_plus leaves the steps that a schedule dynamic or feedback follows")
         return self
 
     def _guider_fits(self, post: Guider) -> None:
@@ -231,10 +278,15 @@ class Arm(Settings):
     def _is_text_of_main(self, reference: str) -> bool:
         return reference == "negative" or reference in self.texts
 
+    def scale_of(self, term: ArmTerm) -> float:
+        """A term's own scale and its share of the arm's."""
+        return term.scale + term.share * (self.scale - 1)
+
     @property
-    def is_dynamic(self) -> bool:
-        """Whether a scale follows the steps that are taken, which needs an ancestral sampler."""
-        return any(isinstance(term.schedule or self.schedule, Dynamic) for term in self.all_terms)
+    def followed(self) -> tuple[Followed, ...]:
+        """The schedules by which scales follow the steps that are taken, which not every solver allows."""
+        schedules = (term.schedule or self.schedule for term in self.all_terms)
+        return tuple(schedule for schedule in schedules if isinstance(schedule, Followed))
 
     @property
     def negative(self) -> str:

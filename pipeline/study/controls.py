@@ -13,7 +13,7 @@ from pipeline.settings import CONTROL, Name, Settings
 # What a control shares with the arm that it follows, besides prompts and seeds.
 _SHARED = ("prompt", "quality_preset", "canvas", "sampler", "image_to_image")
 # What makes an arm of method cfg more than plain CFG.
-_MORE = ("schedule", "post", "noise", "attention", "retouch")
+_MORE = ("schedule", "post", "step", "noise", "attention", "retouch")
 
 Controls = Literal["none", "constant", "schedule"]
 
@@ -28,7 +28,8 @@ class Control(Settings):
 def with_controls(content: dict[str, Any]) -> dict[str, Any]:
     """A composed study with the control arms that it asks for.
 
-    An arm that is followed records the empty text's prediction. What is malformed is left for validation to refuse.
+    An arm that is followed records the predictions that its effective scale is made of. What is malformed is left for
+    validation to refuse.
     """
     arms, kind = content.get("arms"), content.get("controls", "none")
     if kind not in ("constant", "schedule") or not isinstance(arms, dict):
@@ -63,4 +64,6 @@ def is_followed(arm: dict[str, Any]) -> bool:
 def _unread(arm: dict[str, Any]) -> list[str]:
     terms = [term.get("reference") for term in arm.get("terms") or () if isinstance(term, dict)]
     read = {*(arm.get("probes") or ()), *terms, *(["empty"] if arm.get("method") == "cfg" else [])}
-    return [] if "empty" in read else ["empty"]
+    # Where noise or attention changes the main prediction, the plain one has to be told by itself.
+    needed = ["empty", *(["main"] if arm.get("noise") or arm.get("attention") else [])]
+    return [name for name in needed if name not in read]

@@ -20,6 +20,8 @@ class Solver:
     schedule has no signal left (zero terminal SNR, arXiv 2305.08891). `ancestral_posterior`: its steps are draws from
     the ancestral posterior, which dynamic negative guidance applies Bayes' rule to. `draws`: its steps draw random
     numbers. `reads_x0`: the scheduler knows networks that predict x0; else it is given the noise that their x0 means.
+    `first_order`: each of its steps goes by one evaluation from a noise level to the next, which a scale that follows
+    the steps needs, and re-noising along another prediction where no random numbers are drawn.
     `own_levels`: the scheduler is told the levels as its attributes, not by diffusers' options. `from_its_first`: it
     counts its order from the first of its steps, so one that begins later is laid out from there. `flow` is the stepper
     that takes the same steps along rectified flow, for solvers that have one.
@@ -32,6 +34,7 @@ class Solver:
     from_pure_noise: bool = True
     ancestral_posterior: bool = False
     draws: bool = False
+    first_order: bool = False
     reads_x0: bool = True
     own_levels: bool = False
     from_its_first: bool = False
@@ -48,11 +51,17 @@ SOLVERS: dict[str, Solver] = {
         f"{_SCHEDULERS}:DDIM",
         {"set_alpha_to_one": True, "clip_sample": False},
         levels=("native",),
+        first_order=True,
         stepper=f"{_STEPPERS}:TimestepStepper",
     ),
-    "euler": Solver("diffusers:EulerDiscreteScheduler", flow=f"{_STEPPERS}:FlowEuler"),
+    "euler": Solver("diffusers:EulerDiscreteScheduler", first_order=True, flow=f"{_STEPPERS}:FlowEuler"),
     "euler_ancestral": Solver(
-        f"{_SCHEDULERS}:EulerAncestral", ancestral_posterior=True, draws=True, reads_x0=False, own_levels=True
+        f"{_SCHEDULERS}:EulerAncestral",
+        ancestral_posterior=True,
+        draws=True,
+        first_order=True,
+        reads_x0=False,
+        own_levels=True,
     ),
     "smea_like": Solver(f"{_SCHEDULERS}:SmeaLike", draws=True, reads_x0=False, own_levels=True),
     # diffusers cannot end training's schedule without signal for these two: they would visit other noise levels.

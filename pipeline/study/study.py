@@ -276,14 +276,28 @@ class Study(Settings):
                 except ValueError as error:
                     raise ValueError(f"arms.{name}.{key}: {error}") from None
         for name, arm in self.arms.items():
-            scheduler = self.sampler_of(arm).scheduler
-            if arm.is_dynamic and not SOLVERS[scheduler].ancestral_posterior:
-                fitting = ", ".join(name for name, solver in SOLVERS.items() if solver.ancestral_posterior)
-                raise ValueError(
-                    f"arms.{name}.schedule dynamic needs the ancestral posterior of each step, which sampler.scheduler "
-                    f"{scheduler} has not; take {fitting}"
-                )
+            if fault := self._solver_fault(arm):
+                raise ValueError(f"arms.{name}.{fault}")
         return self
+
+    def _solver_fault(self, arm: Arm) -> str | None:
+        """What an arm asks for that its solver has not, with those that have it; None where there is nothing."""
+        scheduler = self.sampler_of(arm).scheduler
+        solver = SOLVERS[scheduler]
+        for schedule in arm.followed:
+            if schedule.ancestral and not solver.ancestral_posterior:
+                fitting = [name for name, other in SOLVERS.items() if other.ancestral_posterior]
+                needed = "needs the ancestral posterior of each step, which sampler.scheduler"
+                return f"schedule {schedule.name} {needed} {scheduler} has not; take {', '.join(fitting)}"
+            if not solver.first_order:
+                fitting = [name for name, other in SOLVERS.items() if other.first_order]
+                needed = "needs steps of first order, which sampler.scheduler"
+                return f"schedule {schedule.name} {needed} {scheduler} has not; take {', '.join(fitting)}"
+        if arm.step is not None and (not solver.first_order or solver.draws):
+            fitting = [name for name, other in SOLVERS.items() if other.first_order and not other.draws]
+            needed = "needs deterministic steps of first order, which sampler.scheduler"
+            return f"step {arm.step.name} {needed} {scheduler} has not; take {', '.join(fitting)}"
+        return None
 
     @model_validator(mode="after")
     def _scales_are_of_arms(self) -> "Study":

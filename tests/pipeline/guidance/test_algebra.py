@@ -27,7 +27,9 @@ from pipeline.guidance.algebra import (
     by_way,
 )
 from pipeline.guidance.dynamic_negative import Dynamic
-from pipeline.guidance.postprocess import APG, Guider, Rescale
+from pipeline.guidance.postprocess.directions import APG
+from pipeline.guidance.postprocess.guider import Guider
+from pipeline.guidance.postprocess.results import Rescale
 from pipeline.guidance.scale_schedules import Moment, NoiseInterval, Ramp, Window
 from pipeline.networks.noise_path import to_x0
 from pipeline.networks.perturbation import blurred, perturbed
@@ -461,7 +463,7 @@ def test_the_posterior_of_dynamic_negative_guidance_is_bayes_rule():
     at = Moment(5, 10, t, sigma, next_sigma)
     x0 = {name: (x - (1 - a2).sqrt() * noise) / a2.sqrt() for name, noise in e.items()}
     rule = Dynamic(name="dynamic", prior=0.2, temperature=temperature, offset=offset, p_min=1e-12, p_max=0.99)
-    ours = rule.updated(p, at, x / a2.sqrt(), after / a2_next.sqrt(), x0["main"], x0["negative"])
+    ours = rule.updated(p, at, x / a2.sqrt(), after / a2_next.sqrt(), x0["main"], x0["negative"], 3.0)
     torch.testing.assert_close(ours, expected.clamp(1e-12, 0.99), rtol=1e-6, atol=0)
     assert ((ours - p).abs() > 1e-6).all()
 

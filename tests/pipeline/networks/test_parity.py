@@ -19,7 +19,7 @@ from diffusers import (
 )
 
 from pipeline.guidance.algebra import EMPTY, NEGATIVE, Guidance, Term
-from pipeline.guidance.postprocess import Rescale
+from pipeline.guidance.postprocess.results import Rescale
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.text_encoder import load_text_encoder
 from pipeline.networks.unet import load_network

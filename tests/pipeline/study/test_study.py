@@ -125,14 +125,14 @@ def test_no_key_is_one_that_the_run_cache_ignores():
             {"name": "dynamic"},
             r"arms.negative.schedule dynamic needs the ancestral .*scheduler ddim has not; take euler_anc",
         ),
-        ("arms.cfg.post", {"name": "agp"}, r"'agp' .*'rescale', 'apg', 'guider'"),
+        ("arms.cfg.post", {"name": "agp"}, r"'agp' .*'rescale', 'renorm', 'apg', .*'guider'"),
         ("arms.cfg.post", {"name": "guider", "guider": "CFG"}, r"guider 'CFG' is unknown; known guiders: Adaptive.*"),
         (
             "arms.cfg.post",
             {"name": "guider", "guider": "AutoGuidance", "arguments": {"layers": 1}},
             r"guider AutoGuidance takes no layers; it takes auto_guidance_layers",
         ),
-        ("arms.unguided.post", {"name": "apg"}, r"method unguided has no terms for a schedule or post to act on"),
+        ("arms.unguided.post", {"name": "apg"}, r"method unguided has no terms for a schedule, post or step to act on"),
         ("arms.cfg.terms", [{"reference": "guide"}], r"arms.cfg: method cfg takes no terms"),
         ("arms.cfg.method", "mix", r"arms.cfg: method mix needs terms"),
         (

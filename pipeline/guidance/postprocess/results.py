@@ -1,0 +1,61 @@
+"""Post-processes of the guided prediction that give it back the size of the main one."""
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from pipeline.guidance.postprocess.post_process import Evaluation, Memory, PostProcess, Space, per_image
+from pipeline.guidance.scale_schedules import Fraction
+
+if TYPE_CHECKING:  # a study is composed without torch
+    import torch
+
+
+class Rescale(PostProcess):
+    """Give the guided prediction back the standard deviation of the main one, by the share `phi`.
+
+    arXiv 2305.08891, section 3.4 (equations 15 and 16); `guidance_rescale` of diffusers. It acts on the network's
+    output unless `space` says otherwise, as diffusers' pipelines do, after the terms are summed. phi 0 is none.
+    """
+
+    acts_on: ClassVar[Literal["directions", "result"]] = "result"
+
+    name: Literal["rescale"]
+    phi: Fraction
+
+    def finished(self, guided: "torch.Tensor", seen: Evaluation, memory: Memory) -> "torch.Tensor":
+        """`phi x std(main) / std(x) + (1 - phi) x`, standard deviations per image over C, H, W."""
+        if not seen.guides:
+            return guided
+        axes = per_image(guided)
+        ratio = seen.main.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
+        return self.phi * guided * ratio + (1 - self.phi) * guided
+
+
+class Renorm(PostProcess):
+    """Give the guided prediction back the norm of the main one, after the terms are summed.
+
+    `per` image, the norm is over C, H, W; per token, over the channels at each position. Without a `cap` both norms
+    become equal; with one, a prediction is scaled down where its norm is above `cap` times the main one's.
+
+    Checked against diffusers: per token without a cap is Qwen-Image's (there a token is 2 x 2 positions of the latent,
+    here it is one), per image with a cap is Z-Image's `cfg_normalization`. Lumina 2's takes the norm along each row of
+    the latent, which is not offered. All three networks predict the flow, so `space` is v unless given. A scale of 1 is
+    the main prediction bit for bit, and so is any scale where guided and main agree.
+    """
+
+    acts_on: ClassVar[Literal["directions", "result"]] = "result"
+
+    name: Literal["renorm"]
+    per: Literal["image", "token"]
+    cap: Annotated[float, Field(gt=0, le=100)] | None = None
+    space: Space = "v"
+
+    def finished(self, guided: "torch.Tensor", seen: Evaluation, memory: Memory) -> "torch.Tensor":
+        if not seen.guides:
+            return guided
+        axes = per_image(guided) if self.per == "image" else (1,)
+        norm, wanted = (x.square().sum(axes, keepdim=True).sqrt() for x in (guided, seen.main))
+        # Where the guided prediction is zero there is no direction to give a norm to.
+        ratio = (wanted if self.cap is None else self.cap * wanted) / norm.where(norm > 0, 1.0)
+        return guided * (ratio if self.cap is None else ratio.clamp(max=1)).where(norm > 0, 1.0)
