@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from docs.written_block import replaced
-from eval.comparison.arm_measurements import names_by_arm
+from eval.features.plain_text import names_by_arm
 from eval.notation import number, quoted
 from eval.report.named_concepts import concept_sentences
 from pipeline.errors import InputError, run_stage

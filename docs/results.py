@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from playwright.sync_api import Browser
 
 from docs.browser import opened_chromium
-from eval.comparison.arm_measurements import names_by_arm
+from eval.features.plain_text import names_by_arm
 from eval.notation import quoted
 from eval.report.details import matched_columns, matched_rows
 from eval.report.feature_spaces import space_tables

@@ -22,10 +22,10 @@ from pipeline.execution.allocator import keep_freed_memory
 from pipeline.execution.executor import device_kind, local_devices, run_tasks, runs_here, with_workers
 from pipeline.execution.termination import Termination
 from pipeline.generation.control_scales import resolved
-from pipeline.generation.effect import does_nothing, in_words, largest_push
 from pipeline.generation.shard_files import GeneratedShard
 from pipeline.generation.shard_plan import ArmPlan, Shard, ShardTask, arm_texts, plan_arm
 from pipeline.generation.shard_storage import ShardStorage
+from pipeline.guidance.effect import does_nothing, in_words, largest_push
 from pipeline.layout import ASIDE, COSTS, SETS, TRACES, TRAJECTORIES
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.weight_files import weights_size
@@ -162,7 +162,7 @@ def _generate(study: Study, arm_names: Sequence[str], places: Places, terminatio
 def _tell_of_no_effect(study: Study, name: str, places: Places) -> None:
     trace = read_set(places.of(name).traces, ["step", "direction", "references", "relative_norms"])
     push = largest_push(trace)
-    if does_nothing(study.arm(name), push, study.model.loading.dtype):
+    if does_nothing(study.arm(name).is_meant_to_guide, push, study.model.loading.dtype):
         print(f"warning: {in_words(name, push, trace)}", file=sys.stderr, flush=True)
 
 

@@ -95,15 +95,6 @@ def tagged_images(study: Study, reference: SetFeatures, captions: Sequence[str],
     return TaggedImages(space(features.images), concepts, torch.tensor(table["subject"].to_pylist()))
 
 
-def names_by_arm(study: Study) -> dict[str, frozenset[str]]:
-    """What each arm's negative prompt names; without arms whose images are each kept from their own prompt."""
-    return {
-        name: frozenset(tags_of(plain_text(arm.used_negative, study.text)))
-        for name, arm in study.arms.items()
-        if not arm.negative_from_prompt
-    }
-
-
 def named_by_negatives(study: Study) -> list[str]:
     """What the arms' negative prompts name, tag by tag, in the order of the arms."""
     texts = [plain_text(arm.used_negative, study.text) for arm in study.arms.values() if not arm.negative_from_prompt]

@@ -20,7 +20,6 @@ from eval.comparison.arm_measurements import (
     asked_prompts,
     check_one_instrument,
     named_by_negatives,
-    names_by_arm,
     prompt_numbers,
     read_arms,
     read_cost,
@@ -40,13 +39,14 @@ from eval.comparison.shift import against_baseline, against_reference, kind_chan
 from eval.comparison.verdicts import alignment_answer, arm_verdicts
 from eval.distances.euclidean import near_pairs, settled
 from eval.features.extraction import REFERENCE, SetFeatures, load_features
+from eval.features.plain_text import names_by_arm
 from eval.features.spaces import Space, study_spaces
 from eval.scorers.kinds import KINDS
 from eval.scorers.tags import fit_tag_reader, tag_shares
 from eval.statistics.holm import holm_by_question
 from eval.statistics.jackknife import deletions
 from pipeline.errors import InputError, run_stage
-from pipeline.generation.effect import does_nothing, largest_push
+from pipeline.guidance.effect import does_nothing, largest_push
 from pipeline.layout import COSTS, FEATURES, METRICS, PLOTS, SETS, TRACES
 from pipeline.preflight import study_digests
 from pipeline.results.comparison import (
@@ -218,7 +218,7 @@ def compare_arms(
                 ),
                 "against_baseline": against.get(name),
                 "push": pushed[name],
-                "does_nothing": does_nothing(arm, pushed[name], study.model.loading.dtype),
+                "does_nothing": does_nothing(arm.is_meant_to_guide, pushed[name], study.model.loading.dtype),
                 "effective": effective[name],
                 "control_of": arm.control and arm.control.of,
                 "against_control": controls.get(name),

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from eval.comparison.arm_measurements import names_by_arm
+from eval.features.plain_text import names_by_arm
 from eval.notation import quoted
 from eval.report.composition import composition_figure, composition_rows, tag_rows
 from eval.report.details import cost_rows, matched_columns, matched_rows, shift_details

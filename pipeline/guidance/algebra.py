@@ -139,7 +139,7 @@ class Guidance:
     """
 
     terms: tuple[Term, ...] = ()
-    post: PostProcess | tuple[PostProcess, ...] | None = None
+    post: PostProcess | tuple[PostProcess, ...] = ()
     probes: tuple[Prediction, ...] = ()
     main: Prediction = MAIN
     renoise: Renoise | None = None
@@ -147,8 +147,6 @@ class Guidance:
     @property
     def posts(self) -> tuple[PostProcess, ...]:
         """The post-processes, in the order in which they act."""
-        if self.post is None:
-            return ()
         return self.post if isinstance(self.post, tuple) else (self.post,)
 
     @property

@@ -260,6 +260,13 @@ class Arm(Settings):
         return steered if self.method == "unguided" else f"{self.method} + {steered}"
 
     @property
+    def is_meant_to_guide(self) -> bool:
+        """Whether something says so that the trace can be asked about: a scale that is not 1, or steered attention
+        beside which the plain prediction is recorded."""
+        steered = self.attention is not None and self.attention.acts and "main" in self.probes
+        return steered or self.scale != 1 or any(term.scale != 1 for term in self.terms)
+
+    @property
     def read_texts(self) -> set[str]:
         """The texts that are read beside the prompt, by the terms, by attention or for the trace alone."""
         asked = (*(term.reference for term in self.all_terms), *self.probes)

@@ -9,7 +9,7 @@ from report_browser import Visit
 from report_numbers import comparison
 from report_study import Inputs, study
 
-from eval.comparison.arm_measurements import names_by_arm
+from eval.features.plain_text import names_by_arm
 from eval.report.named_concepts import concept_rows, concept_sentences
 from pipeline.results.comparison import Comparison
 from pipeline.study.study import parse_study

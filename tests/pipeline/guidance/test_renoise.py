@@ -43,7 +43,7 @@ class Towards:
     def __init__(self, path, prediction_type):
         self.path, self.prediction_type = path, prediction_type
 
-    def __call__(self, x, sigma, conditioning, texts=1, damage=None, timestep=None, chance=None):
+    def __call__(self, x, sigma, conditioning, texts=1, damage=None, timestep=None, chance=None, attention=None):
         x = x.repeat(texts, 1, 1, 1)
         return self.path.from_x0(self.x0(x, sigma, conditioning["mean"]), self.prediction_type, x, sigma)
 

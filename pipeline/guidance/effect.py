@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.study.arm import Arm
-
+# What a trace calls the plain prediction of the prompt where it is not the main one.
+PLAIN = "main"
 # In x0, whose values have a deviation of about 0.5: half precision has ten bits behind the point, bfloat16 seven.
 ROUNDING = {"float32": 1e-5, "float16": 5e-4, "bfloat16": 4e-3}
 
@@ -13,18 +13,22 @@ ROUNDING = {"float32": 1e-5, "float16": 5e-4, "bfloat16": 4e-3}
 def largest_push(trace: pa.Table) -> float:
     """The root mean square of guided - main in x0 at the step where it is largest, mean over images.
 
-    `trace` has the columns step and direction.
+    Where the main prediction is itself steered or noisy and the plain one is recorded beside it, as `main`, how far the
+    two lie apart counts as well, |main - plain| / |main|. `trace` has the columns step, direction, references and
+    relative_norms.
     """
     by_step = trace.group_by("step").aggregate([("direction", "mean")])
-    return float(pc.max(by_step["direction_mean"]).as_py() or 0.0)
+    largest = float(pc.max(by_step["direction_mean"]).as_py() or 0.0)
+    columns = (trace.column(name).to_pylist() for name in ("step", "references", "relative_norms"))
+    apart: dict[int, list[float]] = {}
+    for step, names, norms in zip(*columns, strict=True):
+        if PLAIN in names:
+            apart.setdefault(step, []).append(norms[names.index(PLAIN)])
+    return max([largest, *(float(np.mean(norms)) for norms in apart.values())])
 
 
-def does_nothing(arm: Arm, push: float, dtype: str) -> bool:
-    """Whether the push of an arm that is meant to be guided is no more than rounding in `dtype`.
-
-    An arm with a scale of 1 is not meant to be.
-    """
-    meant = arm.scale != 1 or any(term.scale != 1 for term in arm.terms)
+def does_nothing(meant: bool, push: float, dtype: str) -> bool:
+    """Whether the push of an arm that is `meant` to be guided is no more than rounding in `dtype`."""
     return meant and not push > ROUNDING[dtype]
 
 
