@@ -71,7 +71,7 @@ def pair(request, pipelines_folder):
     return theirs, network, load_text_encoder(checkpoint, CPU, TextSettings(syntax="plain", underscores="kept"))
 
 
-def ours(pair, setting, scale, negative, canvas=None, start=None, post=None):
+def ours(pair, setting, scale, negative, canvas=None, start=None, post=()):
     _, network, encoder = pair
     texts = {"prompt": [PROMPT] * len(SEEDS), "empty": [""] * len(SEEDS), "negative": [negative or ""] * len(SEEDS)}
     reference, unused = (NEGATIVE, "empty") if negative else (EMPTY, "negative")
