@@ -55,6 +55,8 @@ def findings(comparison: Comparison, study: Study) -> str:
         "least": {"space": least, "times": _times(ratios[least])},
         "most": {"space": most, "times": _times(ratios[most])},
         "named": _named(comparison, study),
+        "as_cfg": _as_cfg(comparison),
+        "removed": _removed(comparison),
         "distance": _verdicts(comparison, "Distance"),
         "variety": _verdicts(comparison, "Variety"),
     }
@@ -120,6 +122,32 @@ def _verdicts(comparison: Comparison, topic: str) -> str:
     said = [f"{words}: {_answer(comparison, arm, topic).verdict}" for arm, words in ARMS.items()]
     text = "; ".join(said)
     return f"{text[0].upper()}{text[1:]}."
+
+
+def _as_cfg(comparison: Comparison) -> list[str]:
+    """What each of ARMS is in terms of plain CFG, where the study has recorded it."""
+    found = {words: comparison.by_name(arm).effective for arm, words in ARMS.items() if arm != "cfg"}
+    return [f"{words} {own.answer.removeprefix('this ')}" for words, own in found.items() if own]
+
+
+def _removed(comparison: Comparison) -> str:
+    """What the negative prompt does to the images that show what it names; empty where nobody can read that."""
+    found = next((one for one in comparison.adherence if one.arm == "negative"), None)
+    if found is None:
+        return ""
+    less = found.obeyed
+    how = "less often than" if less.low > 0 else "more often than" if less.high < 0 else "about as often as"
+    turned = Interval(abs(less.value), *sorted((abs(less.low), abs(less.high))), less.n)
+    size = f"{_points(turned)} points {how}" if how != "about as often as" else how
+    by = "" if how != "about as often as" else f", with a difference of {_points(less)} points"
+    return (
+        f"Images show what it names {size} unguided ones do{by}, mean over {len(found.names)} concepts that a "
+        f"classifier can read; {_points(found.collateral)} % of its shift is something else."
+    )
+
+
+def _points(share: Interval) -> str:
+    return quoted(Interval(100 * share.value, 100 * share.low, 100 * share.high, share.n))
 
 
 def _named(comparison: Comparison, study: Study) -> list[str]:
