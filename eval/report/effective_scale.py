@@ -9,8 +9,8 @@ from pipeline.results.metrics import metric
 
 
 def with_scale(comparison: Comparison) -> dict[str, EffectiveScale]:
-    """The effective scales of the arms that are no controls, whose scale is another arm's."""
-    return {arm.arm: arm.effective for arm in comparison.arms if arm.effective and arm.control_of is None}
+    """The effective scales of the guided arms that are no controls, whose scale is another arm's."""
+    return {arm.arm: arm.effective for arm, _ in comparison.guided if arm.effective and arm.control_of is None}
 
 
 def effective_rows(comparison: Comparison) -> list[dict[str, str]]:

@@ -135,7 +135,7 @@ def render(
     hidden |= set() if comparison.named and comparison.guided else {"named-concepts"}
     # Without probes or several terms no two references were evaluated side by side.
     hidden |= set() if comparison.alignment else {"alignment"}
-    hidden |= set() if any(arm.effective for arm in comparison.arms) else {"effective-scale"}
+    hidden |= set() if effective_rows(comparison) else {"effective-scale"}
     hidden |= set() if any(arm.cost for arm in comparison.arms) else {"cost"}
     # Jinja's tojson writes <, >, & and ' as \uXXXX, so no text can end the script element.
     return environment.get_template("page.html.j2").render(
