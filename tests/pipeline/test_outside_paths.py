@@ -61,6 +61,7 @@ def test_no_key_of_the_model_leaves_the_project_or_the_hub_s_cache(params: dict[
         lambda path: {"prompts": {"source": "dataset", "path": path, "column": "text"}},
         lambda path: {"reference": {"source": path}},
         lambda path: {"model": {"weaken": {"name": "lora", "file": f"{path}.safetensors"}}},
+        lambda path: {"model": {"lora": {"file": f"{path}.safetensors"}}},
         lambda path: {"metrics": {"aesthetic_head": path}},
         lambda path: {"metrics": {"malformed_classifier": path}},
         lambda path: {"metrics": {"kind_prompts": path}},
@@ -249,7 +250,8 @@ def test_every_key_of_free_text_is_known_to_this_test() -> None:
             "Guider.guider",
         ),
         *("GridPrompts.axes", "Perturb.layers", "DropLayers.layers", "ImageToImage.source"),
-        "Guider.arguments",
+        *("Guider.arguments", "NamedText.text", "NamedText.preset"),
+        *("Damage.layers", "NAG.layers", "VSF.layers", "NASA.layers"),
     }
     places = {
         *(
@@ -260,6 +262,7 @@ def test_every_key_of_free_text_is_known_to_this_test() -> None:
             "Model.vae",
             "Model.text_encoder",
             "Lora.file",
+            "LoraFile.file",
             "FilePrompts.path",
         ),
         *("DatasetPrompts.path", "Extractor.weights", "Metrics.aesthetic_head", "Metrics.malformed_classifier"),

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from pipeline.errors import InputError
 from pipeline.guidance.algebra import GUIDE, MAIN
+from pipeline.guidance.scale_schedules import Moment
 from pipeline.networks.checkpoints import check_fit
 from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.noise_path import VARIANCE_PRESERVING
@@ -128,12 +129,12 @@ def test_a_guide_of_another_type_and_schedule_says_the_same_of_the_same_noise(ki
         "guide": DDPMScheduler(beta_schedule="linear", prediction_type=kind),
     }
     networks = {name: DenoisingNetwork(_Exact(picture, s), s, patch=1) for name, s in schedules.items()}
-    evaluate = _Evaluation(networks, {"prompt": Conditioning({"tokens": torch.zeros(1, 1, 4)})})
+    evaluate = _Evaluation(networks, {"prompt": Conditioning({"tokens": torch.zeros(1, 1, 4)})}, [0])
     for t in (50, 400, 900):
         alpha = float(schedules["main"].alphas_cumprod[t])
         sigma = ((1 - alpha) / alpha) ** 0.5
         x = alpha**0.5 * picture + (1 - alpha) ** 0.5 * torch.randn(1, 3, 8, 8)
-        predicted = evaluate([MAIN, GUIDE], x, t, sigma)
+        predicted = evaluate([MAIN, GUIDE], x, Moment(0, 1, t, sigma, 0.0))
         torch.testing.assert_close(predicted[MAIN], predicted[GUIDE], atol=1e-3, rtol=0)
 
 

@@ -374,7 +374,7 @@ def test_a_study_draws_the_arms_and_probes_that_its_file_names(name):
     written = {arm: settings for arm, settings in study.arms.items() if settings.control is None and arm not in scaled}
     assert set(written) == set(own)
     for arm, settings in written.items():
-        followed = [] if study.controls == "none" or f"{arm}@cfg" not in study.arms else ["empty"]
+        followed = [] if study.controls == "none" or f"{arm}@cfg" not in study.arms else ["empty", "main"]
         assert [probe for probe in settings.probes if probe not in followed] == own[arm].get("probes", [])
 
 
