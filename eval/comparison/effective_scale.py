@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eval.comparison.alignment import Means
+from eval.notation import number
 from pipeline.results.comparison import EffectiveScale, TraceStep
 from pipeline.results.interval import Interval
 from pipeline.study.study import Metrics
 
 COLUMNS = ["image_id", "step", "sigma", "effective_scale", "elsewhere"]
-# A push is plain CFG's as far as this share of its square is elsewhere: rounding of half precision is less.
-_ALL_OF_IT = 1e-3
+# Less than half a per cent of a push's square is not spoken of; rounding of half precision is less still.
+_ALL_OF_IT = 5e-3
+# A scale that changes by less over the steps is one number.
+_CHANGES = 0.1
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,7 @@ def effective_scale(trace: pa.Table, prompts: Tensor, settings: Metrics) -> Effe
 
 def in_words(scale: Interval, elsewhere: Interval, by_step: NDArray[np.float64]) -> str:
     """A sentence about an arm's push: `by_step` [S] is its effective scale from the first step to the last."""
-    if elsewhere.value < _ALL_OF_IT and float(np.ptp(by_step)) < 0.01:
-        return f"this is CFG at {scale.value:.2f}"
-    change = ""
-    if float(np.ptp(by_step)) >= 0.1:
-        change = f" ({by_step[0]:.2f} at the first step, {by_step[-1]:.2f} at the last)"
-    return f"this is CFG at {scale.value:.2f}{change} with {elsewhere.value:.0%} of its push elsewhere"
+    said = f"this is CFG at {number(scale.value, 2)}"
+    if float(np.ptp(by_step)) >= _CHANGES:
+        said += f" ({number(by_step[0], 2)} at the first step, {number(by_step[-1], 2)} at the last)"
+    return said if elsewhere.value < _ALL_OF_IT else f"{said} with {elsewhere.value:.0%} of its push elsewhere"

@@ -93,13 +93,13 @@ def label_table(rates: Rates) -> dict[str, list[str | int]]:
 def label_headlines(rates: Rates) -> dict[str, float]:
     """The parent's part of it: `<rate>/<arm>`, `<strength>/<arm>`, and Krippendorff's alpha."""
     metrics = {
-        f"{name}/{_in_a_key(labelled.name)}": value
+        f"{name}/{in_a_key(labelled.name)}": value
         for labelled in rates.arms
         for name, value in label_metrics(labelled).items()
         if not name.endswith(("_low", "_high", "_pictures"))
     }
     for found in rates.strengths:
-        metrics[f"{_source(found.simulated)}_strength/{_in_a_key(found.arm)}"] = found.strength.value
+        metrics[f"{_source(found.simulated)}_strength/{in_a_key(found.arm)}"] = found.strength.value
     if rates.agreement:
         metrics[f"{_source(rates.agreement.simulated)}_krippendorff_alpha"] = rates.agreement.alpha.value
     return metrics
@@ -116,7 +116,7 @@ def adherence_metrics(found: Adherence) -> dict[str, float]:
 def headline_metrics(comparison: Comparison) -> dict[str, float]:
     """The parent's numbers: `<metric>/<arm>` for every arm, and the Fréchet distance that real pictures have."""
     metrics = {
-        f"{name}/{_in_a_key(result.arm)}": result.scores[name].value
+        f"{name}/{in_a_key(result.arm)}": result.scores[name].value
         for name in HEADLINES
         for result in comparison.arms
         if name in result.scores
@@ -124,9 +124,9 @@ def headline_metrics(comparison: Comparison) -> dict[str, float]:
     return {**metrics, "fd_floor": comparison.floor.fd.value}
 
 
-def _in_a_key(arm: str) -> str:
-    # MLflow's keys take no @, which the names of controls have.
-    return arm.replace("@", "-")
+def in_a_key(name: str) -> str:
+    """A name as a part of MLflow's keys, which take no @: the names of controls have one."""
+    return name.replace("@", "-")
 
 
 def _source(simulated: bool) -> str:

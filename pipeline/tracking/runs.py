@@ -21,6 +21,7 @@ from pipeline.tracking.numbers import (
     adherence_metrics,
     arm_metrics,
     headline_metrics,
+    in_a_key,
     label_headlines,
     label_metrics,
     label_table,
@@ -144,7 +145,7 @@ def _log(
             for step, (metrics, end) in enumerate(zip(steps, ends, strict=True))
             for key, value in metrics.items()
         ],
-        params=[Param(key, value) for key, value in params.items()],
+        params=[Param(in_a_key(key), value) for key, value in params.items()],
         synchronous=True,
     )
 

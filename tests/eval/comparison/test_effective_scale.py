@@ -110,3 +110,8 @@ def test_pairs_without_a_score_are_left_out(settings):
 def test_equal_images_win_half(settings):
     found = win_rate(torch.ones(30), torch.ones(30), True, None, settings)
     assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)
+
+
+def test_a_scale_that_changes_along_cfg_alone_is_said_so() -> None:
+    said = in_words(Interval(0.8, 0.7, 0.9, 9), Interval(0.004, 0, 0.01, 9), np.array([1.0, -0.18]))
+    assert said == "this is CFG at 0.80 (1.00 at the first step, \N{MINUS SIGN}0.18 at the last)"
