@@ -20,7 +20,7 @@ _NO_MEMORY = (
 
 
 class InputError(Exception):
-    """Bad input: the message names the key or file, the value seen and the way out, in one line.
+    """Bad input. One line names the key or file, the value, and the fix.
 
     What it quotes may be anybody's text, so whatever steers a terminal is escaped here, wherever it is shown.
     """

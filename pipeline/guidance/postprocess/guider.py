@@ -57,7 +57,7 @@ class Guider(PostProcess):
         return self
 
     def build(self, scale: float) -> "BaseGuidance":
-        """The guider, fresh: it keeps momentum of its own from step to step."""
+        """A new guider, since guiders carry momentum from step to step."""
         from diffusers import guiders
         from diffusers.utils import logging
 

@@ -144,7 +144,7 @@ def per_image(values: "torch.Tensor") -> tuple[int, ...]:
 
 
 def refused_combination(posts: Sequence[PostProcess], references: Mapping[str, bool]) -> str | None:
-    """Why these post-processes cannot act on terms with these references, with the way out; None where they can.
+    """Why these post-processes cannot act on terms with these references, and what to write instead; None if they can.
 
     `references` says of each reference by its name whether it is a text that the main network reads.
     """
