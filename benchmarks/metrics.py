@@ -168,7 +168,7 @@ def opened(files: list[bytes]) -> Iterator[Image.Image]:
 
 
 def throughput(name: str, extractor: Extractor, files: list[bytes], batch: int, rounds: int) -> list[Result]:
-    """PNG files to vectors, against the forward pass on the same pictures as tensors that are there."""
+    """PNG files to vectors, against the forward pass on the same images as tensors that are there."""
     pixels = torch.stack([extractor.prepare(image.convert("RGB")) for image in opened(files)])
 
     def bare() -> object:
@@ -176,8 +176,8 @@ def throughput(name: str, extractor: Extractor, files: list[bytes], batch: int, 
             return [extractor.embed(part) for part in torch.split(pixels, batch)]
 
     ours, peer = least(rounds, lambda: embed_images(extractor, opened(files), batch), bare)
-    print(f"{name}: {len(files)} pictures in {ours:.2f} s, bare forward {peer:.2f} s")
-    against = f"bare forward, {len(files)} pictures, batches of {batch}"
+    print(f"{name}: {len(files)} images in {ours:.2f} s, bare forward {peer:.2f} s")
+    against = f"bare forward, {len(files)} images, batches of {batch}"
     return [entry(f"extraction_{name}", peer / ours, 0.85, peer / ours >= 0.85, against)]
 
 
@@ -190,10 +190,10 @@ def extraction() -> list[Result]:
     from eval.features.dinov2 import SIDE, DinoV2
     from eval.features.efficientnet import load_efficientnet
     from pipeline.storage.shards import encode_png
-    from pipeline.tinybooru.picture import draw, plan
+    from pipeline.tinybooru.image import draw, plan
 
     cpu = torch.device("cpu")
-    # Each picture several times: drawing takes longer than all that is measured here.
+    # Each image several times: drawing takes longer than all that is measured here.
     files = [encode_png(draw(plan(0, k), 64)) for k in range(128)] * 16
     vit = timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=SIDE).eval()
     return [

@@ -1,6 +1,6 @@
-"""How large the report is, and how long a browser takes to open it: the default study's, and 20 arms x 5,000 pictures.
+"""How large the report is, and how long a browser takes to open it: the default study's, and 20 arms x 5,000 images.
 
-`python -m benchmarks.report` measures reports/index.html and a synthetic study in a temporary folder (its pictures are
+`python -m benchmarks.report` measures reports/index.html and a synthetic study in a temporary folder (its images are
 blurred noise, as large as those of the embedded world), and records bytes and seconds in docs/benchmarks.md.
 """
 
@@ -30,9 +30,9 @@ from pipeline.storage.json_file import read_json_text
 from pipeline.storage.shards import encode_png, write_shard
 from pipeline.study.study import Study, load_study
 
-ARMS, PICTURES, SHARD = 20, 5000, 1000
+ARMS, IMAGES, SHARD = 20, 5000, 1000
 SIDE, WIDTH = 64, 512
-# Distinct pictures; what the report does with one does not depend on whether it has seen another like it.
+# Distinct images; what the report does with one does not depend on whether it has seen another like it.
 DISTINCT = 512
 VISITS = 5
 SECONDS, MEGABYTES, DEFAULT_MEGABYTES = 3.0, 60.0, 15.0
@@ -68,8 +68,8 @@ def large_comparison(committed: dict[str, Any], arms: int) -> dict[str, Any]:
     return content
 
 
-def write_study(root: Path, study: Study, arms: int = ARMS, pictures: int = PICTURES) -> Study:
-    """Everything that the report reads, under `root`, for a study of so many arms and pictures an arm."""
+def write_study(root: Path, study: Study, arms: int = ARMS, images: int = IMAGES) -> Study:
+    """Everything that the report reads, under `root`, for a study of so many arms and images an arm."""
     content = large_comparison(json.loads(read_json_text(COMPARISON)), arms)
     names = [arm["arm"] for arm in content["arms"]]
     known = study.arms[study.baseline]
@@ -81,13 +81,13 @@ def write_study(root: Path, study: Study, arms: int = ARMS, pictures: int = PICT
     (root / detail).write_bytes(detail.read_bytes())
     write_tasks(root / SAMPLED_TASKS, [])
     random = np.random.default_rng(0)
-    cells = [{"bytes": encode_png(picture(random)), "path": None} for _ in range(DISTINCT)]
+    cells = [{"bytes": encode_png(image(random)), "path": None} for _ in range(DISTINCT)]
     for name in names:
-        _write_arm(root, name, pictures, random, cells, study.features.spaces[0].extractor)
+        _write_arm(root, name, images, random, cells, study.features.spaces[0].extractor)
     return large
 
 
-def picture(random: np.random.Generator) -> PillowImage.Image:
+def image(random: np.random.Generator) -> PillowImage.Image:
     """Blurred noise with some grain, [64, 64, 3]."""
     rough = PillowImage.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8))
     smooth = np.asarray(rough.resize((SIDE, SIDE), PillowImage.Resampling.BICUBIC), dtype=np.float64)
@@ -95,11 +95,11 @@ def picture(random: np.random.Generator) -> PillowImage.Image:
 
 
 def _write_arm(
-    root: Path, name: str, pictures: int, random: np.random.Generator, cells: Sequence[dict[str, Any]], primary: str
+    root: Path, name: str, images: int, random: np.random.Generator, cells: Sequence[dict[str, Any]], primary: str
 ) -> None:
-    ids = [f"{name}-{k:06d}" for k in range(pictures)]
-    for start in range(0, pictures, SHARD):
-        pairs = list(range(start, min(start + SHARD, pictures)))
+    ids = [f"{name}-{k:06d}" for k in range(images)]
+    for start in range(0, images, SHARD):
+        pairs = list(range(start, min(start + SHARD, images)))
         columns: dict[str, list[Any]] = {
             "image_id": [ids[k] for k in pairs],
             "image": [cells[(k * 7 + len(name)) % len(cells)] for k in pairs],
@@ -110,10 +110,10 @@ def _write_arm(
             "seed": pairs,
         }
         write_shard(root / SETS / name / f"part-{start // SHARD:05d}.parquet", columns, SET_FEATURES, "mark")
-    scores = {column: random.uniform(0, 5, pictures).tolist() for column in list(SCORE_FEATURES)[2:]}
-    columns = {"image_id": ids, "pair_id": list(range(pictures)), **scores}
+    scores = {column: random.uniform(0, 5, images).tolist() for column in list(SCORE_FEATURES)[2:]}
+    columns = {"image_id": ids, "pair_id": list(range(images)), **scores}
     write_shard(root / SCORES / f"{name}.parquet", columns, SCORE_FEATURES, "mark")
-    vectors = torch.from_numpy(random.normal(size=(pictures, WIDTH)).astype(np.float32))
+    vectors = torch.from_numpy(random.normal(size=(images, WIDTH)).astype(np.float32))
     save_features(root / FEATURES / name / f"{primary}.safetensors", SetFeatures(ids, vectors, vectors[:, :0], {}))
     steps = list(range(20))
     trace = {"step": steps, "sigma": [150 * 0.7**k for k in steps], "direction": random.uniform(0, 1, 20).tolist()}
@@ -166,7 +166,7 @@ def main() -> None:
         record(
             [
                 *results("default", REPORT, browser, DEFAULT_MEGABYTES),
-                *results(f"{ARMS}x{PICTURES}", page_file, browser, MEGABYTES),
+                *results(f"{ARMS}x{IMAGES}", page_file, browser, MEGABYTES),
             ]
         )
         browser.close()

@@ -1,6 +1,6 @@
 """What a training step of the embedded networks costs: `python -m benchmarks.training`, into benchmarks/results.json.
 
-The shipped recipe on pictures of the world, from captions and noise to the averaged weights, eager and compiled, on
+The shipped recipe on images of the world, from captions and noise to the averaged weights, eager and compiled, on
 CUDA where torch sees it, else on the CPU. The share of peak counts the FLOPs of the forward and the backward pass
 alone, in the precision of training, against large matrix products measured in the same run. The operators that take
 longest are printed with their shares.
@@ -26,17 +26,17 @@ from pipeline.cost.usage import device_name
 from pipeline.execution.allocator import keep_freed_memory
 from pipeline.tinybooru.build import build
 
-PICTURES = 1024
+IMAGES = 1024
 # Products of this side take a core about a quarter of a second; smaller ones do not reach the peak of a GPU.
 SIDES = {"cpu": 2048, "cuda": 8192}
 # From here on the text encoder is frozen and the recipe shows some tags more often: so are most of its steps.
 STEP = MAIN.focus_from
 
 
-def pictures() -> Corpus:
+def images() -> Corpus:
     """A small corpus of the embedded world."""
     with tempfile.TemporaryDirectory() as folder:
-        build(Path(folder), "train", PICTURES, WORLD_SEED)
+        build(Path(folder), "train", IMAGES, WORLD_SEED)
         return load_corpus(Path(folder))
 
 
@@ -72,8 +72,8 @@ def longest_operators(run: DenoiserTraining, steps: int = 3, rows: int = 12) -> 
 
 
 def measure(device: torch.device, rounds: int) -> list[Result]:
-    """Pictures a second and the share of peak of eager and compiled steps."""
-    corpus, peak = pictures(), matmul_rate(device, torch.float32, SIDES[device.type])
+    """Images a second and the share of peak of eager and compiled steps."""
+    corpus, peak = images(), matmul_rate(device, torch.float32, SIDES[device.type])
     eager = training(MAIN, corpus, device, compiled=False)
     flops = flops_of_a_step(eager)
     for name, share in longest_operators(eager):
@@ -86,7 +86,7 @@ def measure(device: torch.device, rounds: int) -> list[Result]:
     print(f"{flops / 1e9:.1f} GFLOP forward and backward, products of matrices at {peak / 1e9:.0f} GFLOP/s")
     machine = device_name(device) if device.type == "cuda" else None
     found = [
-        entry(f"training_step{name}_pictures_per_second", MAIN.batch / took, None, None,
+        entry(f"training_step{name}_images_per_second", MAIN.batch / took, None, None,
               f"whole steps of {MAIN.batch}", machine)
         for name, took in seconds.items()
     ]  # fmt: skip

@@ -1,6 +1,6 @@
-"""How long `python -m pipeline.integrity.verify` takes for 10,000 pictures, and whether it finds a single flipped bit.
+"""How long `python -m pipeline.integrity.verify` takes for 10,000 images, and whether it finds a single flipped bit.
 
-`python -m benchmarks.verify` writes the default study with that many pictures to a temporary folder (blurred noise, as
+`python -m benchmarks.verify` writes the default study with that many images to a temporary folder (blurred noise, as
 large as those of the embedded world; vectors and numbers at random), records it with DVC, and verifies it as a user
 would. Then one bit of one file at a time is flipped, without changing its size or time stamp.
 """
@@ -22,7 +22,7 @@ import torch
 import yaml
 
 from benchmarks.record import entry, record
-from benchmarks.report import DISTINCT, WIDTH, picture
+from benchmarks.report import DISTINCT, WIDTH, image
 from eval.features.extraction import REFERENCE, SetFeatures, save_features
 from eval.scorers.arm_scores import SCORE_FEATURES
 from pipeline.cost.shard_cost import Cost, ShardCost
@@ -38,7 +38,7 @@ from pipeline.storage.shards import encode_png, set_fingerprint, write_shard
 from pipeline.study.study import Study, load_study
 
 ROOT = Path.cwd()
-PICTURES, STEPS = 10_000, 20
+IMAGES, STEPS = 10_000, 20
 SECONDS, ROUNDS, FLIPS = 20.0, 3, 10
 PROGRAM = [sys.executable, "-m", "pipeline.integrity.verify"]
 
@@ -46,9 +46,9 @@ PROGRAM = [sys.executable, "-m", "pipeline.integrity.verify"]
 def write_project(folder: Path) -> Study:
     """A DVC repository in `folder`, which becomes the working directory, with the default study's outputs."""
     params = yaml.safe_load(Path("params.yaml").read_text("utf-8"))
-    params["generate"] |= {"pictures": -(-PICTURES // len(params["arms"])), "shard": 256}
+    params["generate"] |= {"images": -(-IMAGES // len(params["arms"])), "shard": 256}
     # As many as the study has to have; that the folder holds fewer is DVC's to say.
-    params["reference"]["pictures"] = 2 * params["generate"]["pictures"]
+    params["reference"]["images"] = 2 * params["generate"]["images"]
     stages = yaml.safe_load(Path("dvc.yaml").read_text("utf-8"))["stages"]
     kept: dict[str, Any] = {}
     for name in ("generate", "features_reference", "features", "score", "reference"):
@@ -64,7 +64,7 @@ def write_project(folder: Path) -> Study:
     Path("dvc.yaml").write_text(yaml.safe_dump({"stages": kept}, sort_keys=False), "utf-8")
     study = load_study()
     chance = np.random.default_rng(0)
-    cells: list[dict[str, Any]] = [{"bytes": encode_png(picture(chance)), "path": None} for _ in range(DISTINCT)]
+    cells: list[dict[str, Any]] = [{"bytes": encode_png(image(chance)), "path": None} for _ in range(DISTINCT)]
     for arm in study.arms:
         _write_arm(study, arm, chance, cells)
     for extractor in study.features.extractors:
@@ -82,7 +82,7 @@ def write_project(folder: Path) -> Study:
 def _write_arm(study: Study, arm: str, chance: np.random.Generator, cells: list[dict[str, Any]]) -> None:
     texts = arm_texts(study, arm)
     shards = plan_shards(study, arm, texts, DEVICES[0])
-    ids = [f"{arm}-{k:06d}" for k in range(study.generate.pictures)]
+    ids = [f"{arm}-{k:06d}" for k in range(study.generate.images)]
     cost = Cost(COSTS / f"{arm}.json", {shard.name: shard.fingerprint for shard in shards}, 0)
     for shard in shards:
         _write_shards(study, arm, shard, ids[shard.start : shard.stop], texts["prompt"], chance, cells)
@@ -172,7 +172,7 @@ def flip_one(chance: random.Random) -> tuple[Path, bytes]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         study = write_project(Path(folder))
-        count = study.generate.pictures * len(study.arms)
+        count = study.generate.images * len(study.arms)
         size = sum(path.stat().st_size for path in Path("data").rglob("*") if path.is_file()) / 1e6
         rounds = [verified() for _ in range(ROUNDS)]
         assert all(said.startswith("0: ") for *_, said in rounds), rounds[0][-1]
@@ -184,7 +184,7 @@ def main() -> None:
             path.write_bytes(whole)
         os.chdir(ROOT)
     seconds, spent = min(one[0] for one in rounds), min(one[1] for one in rounds)
-    peer = f"{count} pictures, {size:.0f} MB, from start to end, least of {ROUNDS}"
+    peer = f"{count} images, {size:.0f} MB, from start to end, least of {ROUNDS}"
     flips = f"{FLIPS} bits in random files below data/, one at a time"
     record(
         [

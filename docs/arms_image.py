@@ -1,6 +1,6 @@
-"""The README's pictures of the arms and of the world: `python -m docs.arms_picture` after `make repro`.
+"""The README's images of the arms and of the world: `python -m docs.arms_image` after `make repro`.
 
-docs/arms.png shows the same seeds under each kind of guidance, from data/sets; docs/tinybooru.png shows real pictures.
+docs/arms.png shows the same seeds under each kind of guidance, from data/sets; docs/tinybooru.png shows real images.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from pipeline.layout import SETS
 from pipeline.storage.contact_sheet import grid, same_seed_grid
 from pipeline.storage.shards import decode_images, read_set
 from pipeline.tinybooru.build import CANVAS
-from pipeline.tinybooru.picture import draw, plan
+from pipeline.tinybooru.image import draw, plan
 
 DOCS = Path("docs")
 ARMS = ("unguided", "cfg", "negative", "autoguidance", "pure_negative")
@@ -22,14 +22,14 @@ REAL, COLUMNS = 96, 16
 
 
 def main() -> None:
-    argparse.ArgumentParser(prog="python -m docs.arms_picture", description=__doc__).parse_args()
+    argparse.ArgumentParser(prog="python -m docs.arms_image", description=__doc__).parse_args()
     if missing := [arm for arm in ARMS if not (SETS / arm).is_dir()]:
         raise InputError(f"{SETS} has no {', '.join(missing)}; `make repro` draws the default study")
     drawn = {arm: list(islice(decode_images(read_set(SETS / arm, ["image"])), max(SEEDS) + 1)) for arm in ARMS}
     sheet = same_seed_grid([[drawn[arm][seed] for arm in ARMS] for seed in SEEDS], ARMS, 2)
     sheet.save(DOCS / "arms.png", optimize=True)
     grid([draw(plan(0, index), CANVAS) for index in range(REAL)], COLUMNS).save(DOCS / "tinybooru.png", optimize=True)
-    print(f"{len(SEEDS)} seeds of {len(ARMS)} arms and {REAL} real pictures in {DOCS}")
+    print(f"{len(SEEDS)} seeds of {len(ARMS)} arms and {REAL} real images in {DOCS}")
 
 
 if __name__ == "__main__":

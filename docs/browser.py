@@ -1,4 +1,4 @@
-"""The browser behind the pictures in the documentation."""
+"""The browser behind the images in the documentation."""
 
 import io
 import shutil

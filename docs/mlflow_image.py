@@ -1,4 +1,4 @@
-"""The README's picture of MLflow: `python -m docs.mlflow_picture` writes docs/mlflow.png from the study's runs.
+"""The README's image of MLflow: `python -m docs.mlflow_image` writes docs/mlflow.png from the study's runs.
 
 Above, the list of the study's arms as `make mlflow` opens it; below, the plot of MLflow's page that compares them.
 """
@@ -23,7 +23,7 @@ from pipeline.storage.files import write_atomically
 from pipeline.study.study import load_study
 from pipeline.tracking.store import PARENT, open_store, tracking_uri
 
-PICTURE = Path("docs/mlflow.png")
+IMAGE = Path("docs/mlflow.png")
 PORT = 5057
 WINDOW: ViewportSize = {"width": 1500, "height": 860}
 # Beside it MLflow has its menu.
@@ -105,7 +105,7 @@ def compared(browser: Browser, server: str, experiment: str, runs: list[str]) ->
 
 
 def main() -> None:
-    argparse.ArgumentParser(prog="python -m docs.mlflow_picture", description=__doc__).parse_args()
+    argparse.ArgumentParser(prog="python -m docs.mlflow_image", description=__doc__).parse_args()
     experiment, runs = arms()
     with served() as address, opened_chromium() as browser:
         above = listed(browser, address)
@@ -114,8 +114,8 @@ def main() -> None:
     whole.paste(above)
     whole.paste(below, (0, above.height + GAP))
     shown = small_png(whole)
-    write_atomically(PICTURE, shown)
-    print(f"{PICTURE}: {len(shown) / 1000:.0f} kB")
+    write_atomically(IMAGE, shown)
+    print(f"{IMAGE}: {len(shown) / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def images_of(study: Study, arms: list[str]) -> dict[str, NDArray[np.float64]]:
         texts = {text: prompts[:IMAGES] for text, prompts in arm_texts(study, arm).items()}
         seeds = list(range(study.generate.first_seed, study.generate.first_seed + IMAGES))
         drawn = ArmGenerator(study, arm, torch.device("cpu"), model).draw(texts, seeds)
-        found[arm] = np.stack([np.asarray(image, np.float64) for image in drawn.pictures])
+        found[arm] = np.stack([np.asarray(image, np.float64) for image in drawn.images])
     return found
 
 

@@ -44,7 +44,7 @@ def findings(comparison: Comparison, study: Study) -> str:
     }
     least, most = min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__)
     content: dict[str, Any] = {
-        "n": study.generate.pictures,
+        "n": study.generate.images,
         "reference_n": comparison.reference_n,
         "level": f"{100 * comparison.level:g}",
         "spaces": names,

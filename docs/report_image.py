@@ -1,4 +1,4 @@
-"""The README's picture of the report: `python -m docs.report_picture` writes docs/report.png from reports/index.html.
+"""The README's image of the report: `python -m docs.report_image` writes docs/report.png from reports/index.html.
 
 It is the page as Chromium shows it, with some of its sections left out so that the rest fits a README.
 """
@@ -15,7 +15,7 @@ from pipeline.errors import InputError, run_stage
 from pipeline.layout import REPORT
 from pipeline.storage.files import write_atomically
 
-PICTURE = Path("docs/report.png")
+IMAGE = Path("docs/report.png")
 WINDOW, WIDTH = 1360, 1000
 # Three verdicts, the plots of alignment, a few rows of the gallery, one trajectory.
 LEFT_OUT = """
@@ -27,8 +27,8 @@ main { padding-bottom: 1.25rem; }
 """
 
 
-def picture(browser: Browser, report: Path) -> bytes:
-    """The picture as PNG of 256 colours, `WIDTH` pixels wide. Raises InputError where there is no report."""
+def page_image(browser: Browser, report: Path) -> bytes:
+    """The image as PNG of 256 colours, `WIDTH` pixels wide. Raises InputError where there is no report."""
     if not report.exists():
         raise InputError(f"{report} does not exist; `make repro` makes it")
     page = browser.new_page(viewport={"width": WINDOW, "height": 900}, color_scheme="light")
@@ -36,7 +36,7 @@ def picture(browser: Browser, report: Path) -> bytes:
     page.add_style_tag(content=LEFT_OUT)
     recorded = page.locator("#trajectory-choice select option")
     if recorded.count() > 1:
-        # The embedded world's first picture is a pattern, its second a face.
+        # The embedded world's first image is a pattern, its second a face.
         page.locator("#trajectory-choice select").select_option(index=1)
     for plot in page.locator("#alignment .plot").all():
         plot.scroll_into_view_if_needed()
@@ -51,11 +51,11 @@ def picture(browser: Browser, report: Path) -> bytes:
 
 
 def main() -> None:
-    argparse.ArgumentParser(prog="python -m docs.report_picture", description=__doc__).parse_args()
+    argparse.ArgumentParser(prog="python -m docs.report_image", description=__doc__).parse_args()
     with opened_chromium() as browser:
-        shown = picture(browser, REPORT)
-    write_atomically(PICTURE, shown)
-    print(f"{PICTURE}: {len(shown) / 1000:.0f} kB")
+        shown = page_image(browser, REPORT)
+    write_atomically(IMAGE, shown)
+    print(f"{IMAGE}: {len(shown) / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

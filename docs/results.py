@@ -1,4 +1,4 @@
-"""Keeps results as a page with pictures: `python -m docs.results <sweep> <alignment> <methods>` writes docs/results.md.
+"""Keeps results as a page with images: `python -m docs.results <sweep> <alignment> <methods>` writes docs/results.md.
 
 The arguments are copies of the project, one where `make repro OVERRIDES="study=sweep"` has run, one with
 `study=alignment` and one with `study=methods`. The figures are the report's own, as Chromium shows them; the numbers
@@ -24,13 +24,13 @@ from pipeline.results.comparison import COMPARISON, Alignment, Comparison, load_
 from pipeline.study.study import load_study
 
 DOCS = Path("docs")
-PICTURES = DOCS / "results"
+IMAGES = DOCS / "results"
 # What the page shows of the report, by the id of the element, and what a reader sees there.
 FIGURES = {
     "alignment": "Cosine between the directions away from every two references, along unguided trajectories",
     "action": "Where in the schedule each reference acts: its direction's norm relative to the main prediction",
     "frontier-precision": "Precision against recall over each method's scales",
-    "frontier-fd": "Fréchet distance to real pictures against CLIP score",
+    "frontier-fd": "Fréchet distance to real images against CLIP score",
     "frontier-quality": "Aesthetic score against the shift from unguided",
     "shift": "Drift against contraction of every arm",
 }
@@ -44,9 +44,9 @@ def cosines(alignment: Alignment) -> list[str]:
     return [quoted(found[frozenset(pair)]) for pair in PAIRS]
 
 
-def photograph(browser: Browser, report: Path, pictures: Path) -> None:
-    """Save the report's figures as pictures. Raises InputError for a report without one of them."""
-    pictures.mkdir(parents=True, exist_ok=True)
+def photograph(browser: Browser, report: Path, images: Path) -> None:
+    """Save the report's figures as images. Raises InputError for a report without one of them."""
+    images.mkdir(parents=True, exist_ok=True)
     page = browser.new_page(viewport={"width": 1000, "height": 900}, color_scheme="light")
     page.goto(report.resolve().as_uri())
     for name in FIGURES:
@@ -55,7 +55,7 @@ def photograph(browser: Browser, report: Path, pictures: Path) -> None:
             raise InputError(f"{report} has no figure '{name}'; the study needs probes and at least two scales")
         plot.scroll_into_view_if_needed()
         plot.locator(".main-svg").first.wait_for()
-        plot.screenshot(path=pictures / f"{name}.png")
+        plot.screenshot(path=images / f"{name}.png")
     page.close()
 
 
@@ -105,7 +105,7 @@ def main() -> None:
     folder: Path = arguments.sweep
     comparison = compared(folder)
     with opened_chromium() as browser:
-        photograph(browser, folder / REPORT, PICTURES)
+        photograph(browser, folder / REPORT, IMAGES)
     environment = Environment(
         loader=FileSystemLoader(DOCS),
         undefined=StrictUndefined,
@@ -127,7 +127,7 @@ def main() -> None:
     }
     page = DOCS / "results.md"
     page.write_text(environment.get_template("results.md.j2").render(content), "utf-8")
-    print(f"{page}: {len(comparison.arms)} arms of study '{comparison.study}', {len(FIGURES)} figures in {PICTURES}")
+    print(f"{page}: {len(comparison.arms)} arms of study '{comparison.study}', {len(FIGURES)} figures in {IMAGES}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pipeline.compatibility.networks import check_networks
 from pipeline.errors import InputError, run_stage
 from pipeline.experiment import remember_params
 from pipeline.generation.shard_plan import arm_texts, library_versions
-from pipeline.layout import CODE, MEASURING, PICTURES, WEIGHTS
+from pipeline.layout import CODE, IMAGES, MEASURING, WEIGHTS
 from pipeline.preflight import check_arms, lora_changes, study_digests
 from pipeline.prompting.prompt_sets import PROMPTS_FOLDER
 from pipeline.stage_arguments import stage_parser
@@ -57,8 +57,8 @@ def check_measurable(study: Study) -> None:
             check_repeats([plain_text(prompt, study.text) for prompt in prompts])
         except ValueError as error:
             raise InputError(
-                f"metrics.lpips {study.metrics.lpips}: {error}; take fewer prompts than generate.pictures "
-                f"({study.generate.pictures}), which then repeat, or leave lpips out of scorers"
+                f"metrics.lpips {study.metrics.lpips}: {error}; take fewer prompts than generate.images "
+                f"({study.generate.images}), which then repeat, or leave lpips out of scorers"
             ) from None
 
 
@@ -69,7 +69,7 @@ def main() -> None:
     if changed:
         more = f" and {len(changed) - _NAMED} more files" if len(changed) > _NAMED else ""
         print(f"preflight: code that changed since the last run: {', '.join(changed[:_NAMED])}{more}")
-    for folder in (PICTURES, Path(PROMPTS_FOLDER)):
+    for folder in (IMAGES, Path(PROMPTS_FOLDER)):
         check_names(folder)
     check_measurable(study)
     check_networks(study, study.arms)  # headers and configurations alone; digests read every byte

@@ -1,1 +1,1 @@
-"""Human labels: what people are asked about a picture. The server, sampling and rates build on this."""
+"""Human labels: what people are asked about an image. The server, sampling and rates build on this."""

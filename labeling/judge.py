@@ -22,7 +22,7 @@ _MALFORMED = 0.5
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the judge says of one picture; `p_malformed` in [0, 1] is 0 for all but people, `quality` is a tag."""
+    """What the judge says of one image; `p_malformed` in [0, 1] is 0 for all but people, `quality` is a tag."""
 
     kind: str
     p_malformed: float
@@ -37,14 +37,14 @@ class Judgement:
 
 
 def judge(images: Iterable[Image.Image], weights: Path = WEIGHTS) -> list[Judgement]:
-    """The judge's word on pictures, in their order. Raises InputError where its weights are missing."""
+    """The judge's word on images, in their order. Raises InputError where its weights are missing."""
     # Its module brings the world's training data along, which a push without the judge does not need.
     from models.tinybooru.judge import load_judge
 
-    pictures = list(images)
-    if not pictures:
+    given_images = list(images)
+    if not given_images:
         return []
-    given = load_judge(weights, torch.device("cpu"))(pictures)
+    given = load_judge(weights, torch.device("cpu"))(given_images)
     return [
         Judgement(kind, p, quality)
         for kind, p, quality in zip(given.kind, given.p_malformed.tolist(), given.quality, strict=True)
@@ -52,7 +52,7 @@ def judge(images: Iterable[Image.Image], weights: Path = WEIGHTS) -> list[Judgem
 
 
 def better(left: Judgement, right: Judgement) -> Choice:
-    """Which of two pictures is better: the one that is not malformed, then the one of the higher quality tag."""
+    """Which of two images is better: the one that is not malformed, then the one of the higher quality tag."""
     worth = [(one.verdict != "malformed_human", -QUALITIES.index(one.quality)) for one in (left, right)]
     return "tie" if worth[0] == worth[1] else "left" if worth[0] > worth[1] else "right"
 

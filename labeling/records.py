@@ -1,7 +1,7 @@
 """What the parts of labelling hand to each other: sampled tasks and pairs, and people's labels of them.
 
-A task is one picture for one verdict, a pair is two pictures of one prompt and seed for one choice. Ids are keyed
-hashes (sample.py): they are all that a labeller's browser learns of a picture, and they change with its pixels.
+A task is one image for one verdict, a pair is two images of one prompt and seed for one choice. Ids are keyed
+hashes (sample.py): they are all that a labeller's browser learns of an image, and they change with its pixels.
 """
 
 import json
@@ -36,7 +36,7 @@ BodyShape = Literal["normal", "other"]
 MalformedPart = Literal["face", "hands", "limbs", "count", "other"]
 Choice = Literal["left", "right", "tie"]
 Batch = Literal["random", "triage"]
-# Names of files that labellers' pictures are written to, so nothing that is a path.
+# Names of files that labellers' images are written to, so nothing that is a path.
 TaskId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
 
 # A label takes some 300 bytes; a note may be long.
@@ -48,10 +48,10 @@ class _Record(BaseModel):
 
 
 class SampledTask(_Record):
-    """One picture that people shall judge; `canvas` is its width x height in pixels.
+    """One image that people shall judge; `canvas` is its width x height in pixels.
 
-    `inclusion_probability` in (0, 1] is that of its picture in its batch, by design; `repeat_of` names the task
-    that shows the same picture to the same person earlier; `overlap` is how many people shall label it;
+    `inclusion_probability` in (0, 1] is that of its image in its batch, by design; `repeat_of` names the task
+    that shows the same image to the same person earlier; `overlap` is how many people shall label it;
     `position` orders the queue.
     """
 
@@ -69,7 +69,7 @@ class SampledTask(_Record):
 
 
 class SampledPair(_Record):
-    """Two arms' pictures of one prompt and seed, sides drawn at random."""
+    """Two arms' images of one prompt and seed, sides drawn at random."""
 
     task_id: TaskId
     pair_id: int
@@ -103,7 +103,7 @@ class Label(_Record):
 
 
 class PairLabel(_Record):
-    """One person's last choice between the two sides of a pair: which picture is better."""
+    """One person's last choice between the two sides of a pair: which image is better."""
 
     task_id: str
     labeller: str

@@ -29,7 +29,7 @@ from omegaconf.errors import (
 from pipeline.errors import InputError, run_stage
 from pipeline.experiment import remember_params
 from pipeline.generation.arm_texts import study_prompts
-from pipeline.layout import CONF, PARAMS, PICTURES
+from pipeline.layout import CONF, IMAGES, PARAMS
 from pipeline.storage.files import write_atomically
 from pipeline.study.controls import with_controls
 from pipeline.study.plain_yaml import YAML_ERRORS, check_aliases, check_names, way_to_quote
@@ -109,7 +109,7 @@ def _check_override(override: str) -> None:
     key, equals, value = override.partition("=")
     if not key.strip() or not (equals or key.startswith("~")):
         raise InputError(
-            f"{override} is not an override; write key=value, for instance study=sweep or generate.pictures=192"
+            f"{override} is not an override; write key=value, for instance study=sweep or generate.images=192"
         )
     if key != key.strip():
         raise InputError(f"{override} has spaces before =; write {shlex.quote(f'{key.strip()}={value.strip()}')}")
@@ -149,7 +149,7 @@ def check_number_of_prompts(prompts: list[str]) -> None:
     distinct = len(set(prompts))
     if 1 < distinct < _FEWEST_PROMPTS:
         raise InputError(
-            f"the study has {distinct} different prompts; write at least {_FEWEST_PROMPTS}, or one for every picture"
+            f"the study has {distinct} different prompts; write at least {_FEWEST_PROMPTS}, or one for every image"
         )
 
 
@@ -168,8 +168,8 @@ def main() -> None:
     check_number_of_prompts(study_prompts(study))
     if study.reference_caution:
         print(
-            f"warning: {study.reference_caution} Put real pictures into {PICTURES}/<name> and take "
-            f"reference.source={PICTURES}/<name> (docs/checkpoints.md)",
+            f"warning: {study.reference_caution} Put real images into {IMAGES}/<name> and take "
+            f"reference.source={IMAGES}/<name> (docs/checkpoints.md)",
             file=sys.stderr,
         )
     for extractor in study.features.extractors.values():

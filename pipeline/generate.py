@@ -282,7 +282,7 @@ def main() -> None:
         termination.leave(f"a whole shard ({generated} generated in this run)")
     where = SETS / arguments.arm if arguments.arm else SETS
     print(
-        f"generate: {len(done)} arms of {study.generate.pictures} images in {where} "
+        f"generate: {len(done)} arms of {study.generate.images} images in {where} "
         f"({generated} of {shards} shards generated, {shards - generated} kept)"
     )
 

@@ -32,7 +32,7 @@ from pipeline.study.weaken import DropLayers, Lora, LoraFile
 
 
 def study_digests(study: Study) -> dict[str, str | None]:
-    """Digests of a study's networks, of what takes the place of their parts, and of the folders pictures start from.
+    """Digests of a study's networks, of what takes the place of their parts, and of the folders images start from.
 
     None for a guide, a LoRA or a folder that is not there: `check_arms` refuses the arms that need it.
     Raises InputError for everything else that is missing, and for a folder that an arm of this study makes.
@@ -79,7 +79,7 @@ def _start_digest(folder: Path) -> str | None:
 
 
 def check_arms(study: Study) -> None:
-    """Raise InputError where an arm does not fit the study's networks, prompts or start pictures.
+    """Raise InputError where an arm does not fit the study's networks, prompts or start images.
 
     Weights are not loaded: what they are is read from configurations.
     """
@@ -133,10 +133,10 @@ def _check_reference_start(study: Study, name: str) -> None:
     # The reference set is made after this, so its number of images is what the study asks for.
     arm_texts(study, name)
     common_inputs(study, name, DEVICES[0])
-    if study.reference.pictures < study.generate.pictures and study.reference.source == TINYBOORU:
+    if study.reference.images < study.generate.images and study.reference.source == TINYBOORU:
         raise InputError(
-            f"arms.{name}.image_to_image.from {REFERENCE_SET} will hold {study.reference.pictures} images "
-            f"(reference.pictures), generate.pictures is {study.generate.pictures}; each image needs one to start from"
+            f"arms.{name}.image_to_image.from {REFERENCE_SET} will hold {study.reference.images} images "
+            f"(reference.images), generate.images is {study.generate.images}; each image needs one to start from"
         )
 
 

@@ -104,8 +104,8 @@ def _save_networks(folder: Path) -> None:
 def params() -> dict[str, Any]:
     """The default study as plain content, small."""
     content = composed()
-    content["generate"] = {"pictures": 16, "first_seed": 0, "shard": 8, "batch": 4}
-    content["reference"]["pictures"] = 32
+    content["generate"] = {"images": 16, "first_seed": 0, "shard": 8, "batch": 4}
+    content["reference"]["images"] = 32
     content["sampler"]["steps"] = 3
     content["metrics"]["resamples"] = 100
     # Tests that want probes ask for them.

@@ -60,7 +60,7 @@ def shards(chance: random.Random, folder: Path) -> None:
     content = random_mutation(chance, properties.SHARDS, properties.SHARD_TOKENS)
     # Without its right checksum a shard is refused before it is parsed.
     with_checksum = chance.random() < 0.9
-    _body(properties.test_a_shard_of_any_bytes_is_a_table_of_pictures_or_an_error)(folder, content, with_checksum)
+    _body(properties.test_a_shard_of_any_bytes_is_a_table_of_images_or_an_error)(folder, content, with_checksum)
 
 
 def loras(chance: random.Random, folder: Path) -> None:

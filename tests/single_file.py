@@ -113,7 +113,7 @@ def original_vae(folder: Path) -> Tensors:
         name = name.replace("conv_norm_out.", "norm_out.").replace("conv_shortcut.", "nin_shortcut.")
         name = re.sub(r"down_blocks\.(\d+)\.resnets\.", r"down.\1.block.", name)
         name = re.sub(r"down_blocks\.(\d+)\.downsamplers\.0\.", r"down.\1.downsample.", name)
-        # The decoder's blocks are counted from the picture.
+        # The decoder's blocks are counted from the image.
         name = re.sub(r"up_blocks\.(\d+)\.", lambda m: f"up.{blocks - 1 - int(m[1])}.", name)
         name = re.sub(r"(up\.\d+)\.resnets\.", r"\1.block.", name)
         name = re.sub(r"(up\.\d+)\.upsamplers\.0\.", r"\1.upsample.", name)

@@ -1,4 +1,4 @@
-"""A small study as the stages before publishing leave it: three arms of 16 pictures, scores, numbers, no labels."""
+"""A small study as the stages before publishing leave it: three arms of 16 images, scores, numbers, no labels."""
 
 import json
 from pathlib import Path
@@ -13,12 +13,12 @@ from PIL import Image as PillowImage
 from pipeline.cost.shard_cost import Cost, ShardCost
 from pipeline.generation.shard_files import SET_FEATURES
 from pipeline.results.interval import Interval
-from pipeline.results.rates import VERDICTS, LabelledPictures, Rate, Rates, Strength
+from pipeline.results.rates import VERDICTS, LabelledImages, Rate, Rates, Strength
 from pipeline.storage.shards import encode_png, write_shard
 
 URI = "sqlite:///mlflow.db"
 ARMS = ("unguided", "cfg", "negative")
-PICTURES = 16
+IMAGES = 16
 SHARD = 8
 HOSTILE = "worst quality | ![x](http://127.0.0.1/x.png) `code` <script>alert(1)</script>"
 
@@ -28,9 +28,9 @@ PARAMS: dict[str, Any] = {
     "model": {"name": "random", "main": "models/main", "guide": "models/guide"},
     # The hostile prompt is no valid emphasis, and plain text may be anything.
     "text": {"syntax": "plain"},
-    "reference": {"pictures": 32, "world_seed": 0},
+    "reference": {"images": 32, "world_seed": 0},
     "sampler": {"scheduler": "ddim", "steps": 4},
-    "generate": {"pictures": PICTURES, "first_seed": 0, "shard": SHARD, "batch": 4},
+    "generate": {"images": IMAGES, "first_seed": 0, "shard": SHARD, "batch": 4},
     "arms": {
         "unguided": {"method": "unguided", "scale": 1.0, "description": "What the network draws by itself."},
         "cfg": {"method": "cfg", "scale": 3.0, "description": "Away from the empty prompt."},
@@ -48,7 +48,7 @@ def comparison(seed: int = 0) -> dict[str, Any]:
 
     def interval() -> dict[str, float]:
         low, value, high = sorted(random.uniform(0, 1, 3))
-        return {"value": value, "low": low, "high": high, "n": PICTURES}
+        return {"value": value, "low": low, "high": high, "n": IMAGES}
 
     def two_sample() -> dict[str, Any]:
         return {"mmd2": random.uniform(), "mmd_p": random.uniform(), "auc": interval()}
@@ -88,7 +88,7 @@ def comparison(seed: int = 0) -> dict[str, Any]:
             },
             **{key: PARAMS["arms"][arm].get(key, "") for key in ("method", "scale", "negative_prompt", "description")},
             "prompt": "positive",
-            "n": PICTURES,
+            "n": IMAGES,
             "scores": {name: interval() for name in SCORES},
             "against_baseline": None if arm == "unguided" else against(),
         }
@@ -144,10 +144,10 @@ def rates_of(simulated: bool) -> Rates:
         )
         for verdict, value in shares.items()
     }
-    cfg = LabelledPictures(
+    cfg = LabelledImages(
         name="cfg",
         canvas="64x64",
-        pictures=20,
+        images=20,
         simulated=simulated,
         verdicts=verdicts,
         body_normal=Interval(value=0.75, low=0.5, high=0.9, n=8),
@@ -200,12 +200,12 @@ def write_study(root: Path) -> None:
         }
     )
     for number, arm in enumerate(ARMS):
-        ids = [f"{arm}-{k:06d}" for k in range(PICTURES)]
-        for part in range(PICTURES // SHARD):
+        ids = [f"{arm}-{k:06d}" for k in range(IMAGES)]
+        for part in range(IMAGES // SHARD):
             rows = range(part * SHARD, (part + 1) * SHARD)
             columns: dict[str, list[Any]] = {
                 "image_id": [ids[k] for k in rows],
-                "image": [{"bytes": encode_png(picture(number, k)), "path": None} for k in rows],
+                "image": [{"bytes": encode_png(image(number, k)), "path": None} for k in rows],
                 "arm": [arm] * SHARD,
                 "pair_id": list(rows),
                 "prompt": ["1person, solo"] * SHARD,
@@ -213,32 +213,32 @@ def write_study(root: Path) -> None:
                 "seed": list(rows),
             }
             write_shard(root / f"data/sets/{arm}/part-{part:05d}.parquet", columns, SET_FEATURES, "mark")
-        # Picture k is of kind k modulo 4, as the scores say.
+        # Image k is of kind k modulo 4, as the scores say.
         kinds = {
-            f"kind_{verdict}": [0.7 if k % len(VERDICTS) == number else 0.1 for k in range(PICTURES)]
+            f"kind_{verdict}": [0.7 if k % len(VERDICTS) == number else 0.1 for k in range(IMAGES)]
             for number, verdict in enumerate(VERDICTS)
         }
         scores: dict[str, list[Any]] = {
             "image_id": ids,
-            "pair_id": list(range(PICTURES)),
-            "clip_score": [0.5] * PICTURES,
+            "pair_id": list(range(IMAGES)),
+            "clip_score": [0.5] * IMAGES,
             **kinds,
-            "inside_reference": [k % 2 == 0 for k in range(PICTURES)],
+            "inside_reference": [k % 2 == 0 for k in range(IMAGES)],
         }
         write_shard(root / f"data/scores/{arm}.parquet", scores, score_features, "mark")
         write_cost(root, arm)
-    real: dict[str, list[Any]] = {"image": [{"bytes": encode_png(picture(3, k)), "path": None} for k in range(32)]}
+    real: dict[str, list[Any]] = {"image": [{"bytes": encode_png(image(3, k)), "path": None} for k in range(32)]}
     write_shard(root / "data/reference/part-00000.parquet", real, Features({"image": Image()}), "mark")
 
 
 def write_cost(root: Path, arm: str) -> None:
     """What drawing an arm's two shards cost: 8 and 12 seconds, the processor busy for half of them."""
-    names = [f"part-{part:05d}.parquet" for part in range(PICTURES // SHARD)]
+    names = [f"part-{part:05d}.parquet" for part in range(IMAGES // SHARD)]
     cost = Cost(root / f"data/cost/{arm}.json", dict.fromkeys(names, "mark"), anlas_per_image=0, inputs={})
     for name, seconds in zip(names, (8.0, 12.0), strict=True):
         cost.add(name, ShardCost("mark", SHARD, 64, 640, 0, 0, seconds, "cpu", seconds / 2, 2**30))
 
 
-def picture(arm: int, seed: int) -> PillowImage.Image:
+def image(arm: int, seed: int) -> PillowImage.Image:
     """Red says which arm, green which seed."""
     return PillowImage.new("RGB", (64, 64), (arm * 100, seed * 10, 128))

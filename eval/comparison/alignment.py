@@ -24,8 +24,8 @@ _COINCIDES = 1e-3
 class Alignment:
     """Two references along one arm's trajectories.
 
-    `steps` are (sigma, cosine) from high noise to low; `cosine` is the mean over steps, of each picture and then over
-    pictures.
+    `steps` are (sigma, cosine) from high noise to low; `cosine` is the mean over steps, of each image and then over
+    images.
     """
 
     references: tuple[str, str]
@@ -53,14 +53,14 @@ class Trajectories:
 
     `coinciding` are the references left out because they predict what the main network does, such as the empty prompt
     of an arm that has no other: what is between them is rounding and has no direction. Where a reference does so for
-    some pictures only, such as those whose own prompt is empty, these are left out, `without_direction` of them;
-    `pictures` [N] are the numbers of those that are there. `incomplete` references were not evaluated at every step.
+    some images only, such as those whose own prompt is empty, these are left out, `without_direction` of them;
+    `images` [N] are the numbers of those that are there. `incomplete` references were not evaluated at every step.
     """
 
     references: tuple[str, ...]
     coinciding: tuple[str, ...]
     incomplete: tuple[str, ...]
-    pictures: NDArray[np.int64]
+    images: NDArray[np.int64]
     without_direction: int
     sigma: NDArray[np.float64]
     norms: NDArray[np.float64]
@@ -74,20 +74,18 @@ class Trajectories:
 
 
 def trajectories(trace: pa.Table) -> Trajectories | None:
-    """The trace of an arm by picture and step; None where fewer than two references have a direction at every step, or
-    fewer than two pictures one away from all of these.
+    """The trace of an arm by image and step; None where fewer than two references have a direction at every step, or
+    fewer than two images one away from all of these.
 
     `trace` has the columns image_id, step, sigma, references, relative_norms and cosines. A reference that a schedule
     leaves out at some steps is left out altogether, and so is one that coincides with the main prediction. References
     may stand in another order at another step: a schedule puts those in use before those that are only probed.
-    Raises ValueError where a picture lacks a step.
+    Raises ValueError where an image lacks a step.
     """
     rows = trace.sort_by([("image_id", "ascending"), ("step", "ascending")])
-    pictures, steps = len(rows["image_id"].unique()), len(rows["step"].unique())
-    if len(rows) != pictures * steps:
-        raise ValueError(
-            f"a trace of {pictures} pictures and {steps} steps needs {pictures * steps} rows, not {len(rows)}"
-        )
+    images, steps = len(rows["image_id"].unique()), len(rows["step"].unique())
+    if len(rows) != images * steps:
+        raise ValueError(f"a trace of {images} images and {steps} steps needs {images * steps} rows, not {len(rows)}")
     names: list[list[str]] = rows["references"].to_pylist()
     common = tuple(name for name in names[0] if all(name in row for row in names)) if names else ()
     if len(common) < 2:
@@ -103,8 +101,8 @@ def trajectories(trace: pa.Table) -> Trajectories | None:
     if apart.sum() < 2:
         return None
     kept = [bool(apart[a] and apart[b]) for a, b in combinations(range(len(common)), 2)]
-    of_pictures = norms[:, apart].reshape(pictures, steps, -1)
-    directed = (of_pictures.mean(1) >= _COINCIDES).all(1).nonzero()[0]
+    of_images = norms[:, apart].reshape(images, steps, -1)
+    directed = (of_images.mean(1) >= _COINCIDES).all(1).nonzero()[0]
     if len(directed) < 2:
         return None
     return Trajectories(
@@ -112,18 +110,18 @@ def trajectories(trace: pa.Table) -> Trajectories | None:
         tuple(name for name, one in zip(common, apart, strict=True) if not one),
         tuple(name for name in dict.fromkeys(name for row in names for name in row) if name not in common),
         directed,
-        pictures - len(directed),
-        rows["sigma"].to_numpy().reshape(pictures, steps).mean(0),
-        of_pictures[directed],
-        np.array(cosines)[:, kept].reshape(pictures, steps, -1)[directed],
+        images - len(directed),
+        rows["sigma"].to_numpy().reshape(images, steps).mean(0),
+        of_images[directed],
+        np.array(cosines)[:, kept].reshape(images, steps, -1)[directed],
     )
 
 
 @dataclass(frozen=True)
 class Means:
-    """How means over pictures get their intervals: by the bootstrap over pictures, or over `clusters` [N] of them.
+    """How means over images get their intervals: by the bootstrap over images, or over `clusters` [N] of them.
 
-    Clusters are the numbers of the prompts that pictures share, in the order of the trace.
+    Clusters are the numbers of the prompts that images share, in the order of the trace.
     """
 
     resamples: int

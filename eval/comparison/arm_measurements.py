@@ -41,7 +41,7 @@ def check_one_instrument(arm: str, features: SetFeatures, reference: SetFeatures
     check_comparable(arm, features, reference)
     for key, seen, wanted in (
         ("reference set", measured["reference"], reference.provenance["set"]),
-        ("pictures", measured["set"], features.provenance["set"]),
+        ("images", measured["set"], features.provenance["set"]),
     ):
         if seen != wanted:
             raise InputError(f"the scores of '{arm}' have {key} {seen}, the features {wanted}; run `dvc repro`")
@@ -63,7 +63,7 @@ def read_arms(study: Study, features: Mapping[str, SetFeatures], space: Space) -
     for name in study.arms:
         scores = read_table(SCORES / f"{name}.parquet", columns)
         if scores["image_id"].to_pylist() != features[name].ids:
-            raise InputError(f"scores of '{name}' belong to other pictures than its features; run `dvc repro`")
+            raise InputError(f"scores of '{name}' belong to other images than its features; run `dvc repro`")
         pairs[name] = scores["pair_id"].to_pylist()
         own = {column: torch.tensor(scores[column].to_pylist(), dtype=torch.float64) for column in columns[2:]}
         arms[name] = ArmValues(space(features[name].images).double(), own)
@@ -71,7 +71,7 @@ def read_arms(study: Study, features: Mapping[str, SetFeatures], space: Space) -
         if own_pairs != pairs[study.baseline]:
             shared = len(set(own_pairs) & set(pairs[study.baseline]))
             raise InputError(
-                f"arms '{name}' ({len(own_pairs)} pictures) and '{study.baseline}' ({len(pairs[study.baseline])}) "
+                f"arms '{name}' ({len(own_pairs)} images) and '{study.baseline}' ({len(pairs[study.baseline])}) "
                 f"do not share their pairs, only {shared}; run `dvc repro`"
             )
     return arms
@@ -102,10 +102,10 @@ def named_by_negatives(study: Study) -> list[str]:
 
 
 def reference_captions(reference: SetFeatures) -> list[str]:
-    """The captions of the reference pictures, in the order of their features. Raises InputError where they differ."""
+    """The captions of the reference images, in the order of their features. Raises InputError where they differ."""
     table = read_set(REFERENCE_SET, ["image_id", "prompt"])
     if table["image_id"].to_pylist() != reference.ids:
-        raise InputError(f"features of the reference belong to other pictures than {REFERENCE_SET}; run `dvc repro`")
+        raise InputError(f"features of the reference belong to other images than {REFERENCE_SET}; run `dvc repro`")
     captions: list[str] = table["prompt"].to_pylist()
     return captions
 
@@ -124,7 +124,7 @@ def asked_prompts(study: Study) -> list[str]:
 
 
 def read_cost(path: Path) -> Cost | None:
-    """What an arm's pictures cost; None where `generate` left no file. Raises InputError where it is unreadable."""
+    """What an arm's images cost; None where `generate` left no file. Raises InputError where it is unreadable."""
     if not path.exists():
         return None
     try:

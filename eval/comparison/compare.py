@@ -138,7 +138,7 @@ def compare_arms(
     """Every number of the comparison, of pairs with the numbers of their `prompts` [N].
 
     Where they are not `prompted`, nothing is asked about following the prompt. Raises ValueError where there are too
-    few pictures, with their counts.
+    few images, with their counts.
     """
     settings = study.metrics
     clip, primary = measured.reference[study.features.clip], measured.spaces[0]
@@ -227,7 +227,7 @@ def compare_arms(
         for name, arm in tqdm(study.arms.items(), "compare with the reference", unit="arm", disable=None)
     ]
     aligned = [alignment_of(name, steps[name], prompts, settings) for name in study.arms]
-    n = study.generate.pictures
+    n = study.generate.images
     named = shown_concepts(measured.named, measured.tagged)
     clusters = prompts if len(torch.unique(prompts)) < len(prompts) else None
     readers = concept_readers(named, measured.tagged, settings.seed)
@@ -350,7 +350,7 @@ def alignment_of(arm: str, trace: pa.Table, prompts: Tensor, settings: Metrics) 
     found = trajectories(trace.select(["image_id", "step", "sigma", "references", "relative_norms", "cosines"]))
     if found is None:
         return None
-    clusters = prompts[torch.from_numpy(found.pictures)]
+    clusters = prompts[torch.from_numpy(found.images)]
     repeated = clusters if len(torch.unique(clusters)) < len(clusters) else None
     mean = Means(settings.resamples, settings.level, settings.seed, repeated)
     asked = {"negative", "guide", "empty"} <= set(found.references)

@@ -1,4 +1,4 @@
-"""How far pictures moved between two arms that share prompts and seeds, so that picture k pairs with picture k."""
+"""How far images moved between two arms that share prompts and seeds, so that image k pairs with image k."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ class PairedDisplacement:
     """The displacement d = x - y of pairs, split into a common part and the rest.
 
     `mean_norm` is |mean d|, in feature units. `mean_share` is |mean d|^2 / mean |d|^2, in [0, 1]: 1 where every
-    picture moved alike, about 1/N where the pictures moved in unrelated directions, 0 where none moved.
+    image moved alike, about 1/N where the images moved in unrelated directions, 0 where none moved.
     `dispersion` is mean |d - mean d|^2, in squared feature units; mean_norm^2 + dispersion = mean |d|^2.
     """
 
@@ -29,7 +29,7 @@ def paired_displacement(x: Tensor, y: Tensor) -> PairedDisplacement:
     """
     x, y = comparable(x, y, 2, "paired displacements")
     if len(x) != len(y):
-        raise ValueError(f"paired displacements need as many pictures in both sets, found {len(x)} and {len(y)}")
+        raise ValueError(f"paired displacements need as many images in both sets, found {len(x)} and {len(y)}")
     displacement = x - y
     mean = displacement.mean(0)
     common = float(mean.square().sum())

@@ -17,7 +17,7 @@ from eval.statistics.jackknife import Replicates, replicates, with_pairs
 class ArmValues:
     """One arm's features [N, D] and per-image scores [N] by name; row k of every arm is pair k.
 
-    A score is NaN where a picture has none, as LPIPS within a prompt of one picture.
+    A score is NaN where an image has none, as LPIPS within a prompt of one image.
     """
 
     features: Tensor
@@ -29,7 +29,7 @@ def arm_replicates(
 ) -> dict[str, dict[str, Replicates]]:
     """For every arm: `fd`, `drift`, `contraction`, `spread_ratio`, `precision` and `recall` (of k neighbours) against
     the reference set [M, D], the same from the baseline under `shift_...`, and the mean of every score over the
-    pictures that have it. `fd_for_differences` is `fd` with the replicates that differences of arms need: they cover
+    images that have it. `fd_for_differences` is `fd` with the replicates that differences of arms need: they cover
     better without the jackknife's bias, a single arm's distance, skewed as it is, with it (docs/statistics.md).
 
     The reference set is held fixed; `space` names what progress is shown of. Raises ValueError for arms of unequal size
@@ -38,7 +38,7 @@ def arm_replicates(
     sizes = {name: len(arm.features) for name, arm in arms.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(
-            "paired arms need as many pictures each, found " + ", ".join(f"{n} {m}" for n, m in sizes.items())
+            "paired arms need as many images each, found " + ", ".join(f"{n} {m}" for n, m in sizes.items())
         )
     to_reference = FrechetTo(reference)
     to_baseline: dict[tuple[int, ...], FrechetTo] = {}
@@ -69,7 +69,7 @@ def arm_replicates(
             }
 
         found = replicates(statistic, len(arm.features), kept)
-        # Where two arms are hardly apart, the difference is mostly quadratic in the pictures.
+        # Where two arms are hardly apart, the difference is mostly quadratic in the images.
         found["fd_for_differences"] = with_pairs(
             found["fd"], lambda index: to_reference.shift(arm.features[index]).fd, kept
         )

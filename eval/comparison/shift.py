@@ -25,7 +25,7 @@ from pipeline.study.study import Metrics
 DIRECTIONS = 4
 # Of two sets: against the baseline, and against the reference set.
 DISTANCES = {row.key: row for row in shown_in("against")}
-# Fewer prompts with several pictures than this say nothing about the diversity within a prompt.
+# Fewer prompts with several images than this say nothing about the diversity within a prompt.
 REPEATED_PROMPTS = 10
 # The least; see `permutations`.
 PERMUTATIONS = 999
@@ -52,7 +52,7 @@ def against_baseline(
     preferences = {name: (found[name] - base[name]).interval(level) for name in settings.scorers}
     mmd = paired_mmd_test(arm.features, baseline.features, permuted, seed, prompts)
     moved = paired_displacement(arm.features, baseline.features)
-    # Pictures of one seed differ less than those of two; held out together, a pair cannot tell on itself.
+    # Images of one seed differ less than those of two; held out together, a pair cannot tell on itself.
     auc = classifier_auc(arm.features, baseline.features, prompts, prompts, level)
     return {
         **{
@@ -74,9 +74,9 @@ def against_baseline(
 def against_reference(
     arm: ArmValues, found: dict[str, Replicates], reference: Tensor, prompts: Tensor, settings: Metrics
 ) -> dict[str, Any]:
-    """The record AgainstReference of one arm; real pictures are independent of the arm's, each on its own.
+    """The record AgainstReference of one arm; real images are independent of the arm's, each on its own.
 
-    Pictures of one prompt are not: the permutation test takes the first of each, as a pool in which some are copies of
+    Images of one prompt are not: the permutation test takes the first of each, as a pool in which some are copies of
     one another and others are not is not exchangeable.
     """
     mmd = mmd_test(arm.features[first_of_each(prompts)], reference, PERMUTATIONS, settings.seed)
@@ -93,7 +93,7 @@ def against_reference(
 
 
 def first_of_each(prompts: Tensor) -> Tensor:
-    """The numbers of the first picture of each prompt, int64 and ascending, given every picture's prompt [N]."""
+    """The numbers of the first image of each prompt, int64 and ascending, given every image's prompt [N]."""
     names, numbers = torch.unique(prompts, return_inverse=True)
     first = torch.full((len(names),), len(prompts))
     return first.scatter_reduce(0, numbers, torch.arange(len(prompts)), "amin").sort().values
@@ -205,7 +205,7 @@ def lpips_difference(
 
 
 def kind_chances(arm: ArmValues) -> Tensor:
-    """The chances [N, K] of each picture's kinds."""
+    """The chances [N, K] of each image's kinds."""
     return torch.stack([arm.scores[column] for column in KIND_COLUMNS], 1)
 
 

@@ -119,7 +119,7 @@ def _answers(
         in_spaces(
             "shift_fd",
             "shift",
-            f"FD to {base.arm} {quoted(against.fd)}, of two sets of real pictures {quoted(floor.between_sets)}; "
+            f"FD to {base.arm} {quoted(against.fd)}, of two sets of real images {quoted(floor.between_sets)}; "
             f"the drift of the mean is {share:.0%} of it; "
             f"a classifier tells the two apart with AUC {quoted(against.two_sample.auc)}; MMD",
         ),
@@ -128,7 +128,7 @@ def _answers(
             "fd",
             "distance",
             f"FD to the reference set {quoted(own)}, {base.arm} {quoted(other)}, "
-            f"real pictures {quoted(floor.fd)}, difference {quoted(against.reference_fd, signed=True)}",
+            f"real images {quoted(floor.fd)}, difference {quoted(against.reference_fd, signed=True)}",
         ),
         _with_disagreements(
             in_spaces(
@@ -241,7 +241,7 @@ def _cost(arm: ComparedArm, base: ComparedArm) -> Verdict:
     if arm.cost is None or base.cost is None:
         return Verdict(topic="Cost", verdict="not measured", numbers="no file in data/cost", decided=False)
     ratio = arm.cost.nfe_per_image / base.cost.nfe_per_image
-    numbers = f"{arm.cost.nfe_per_image:g} evaluations a picture, {base.arm} {base.cost.nfe_per_image:g}"
+    numbers = f"{arm.cost.nfe_per_image:g} evaluations an image, {base.arm} {base.cost.nfe_per_image:g}"
     numbers += f"; {arm.cost.flops_per_image / base.cost.flops_per_image:.2f} times the floating-point operations"
     return Verdict(topic="Cost", verdict=f"{ratio:.2g} times the evaluations", numbers=numbers, decided=True)
 
@@ -297,7 +297,7 @@ def alignment_answer(found: Alignment) -> str:
         sentences.append(f"Evaluated at some steps only, and so left out: {names}.")
     if found.without_direction:
         sentences.append(
-            f"Left out, too: {found.without_direction} pictures for which a reference predicts what the main network "
+            f"Left out, too: {found.without_direction} images for which a reference predicts what the main network "
             "does."
         )
     if found.coinciding:

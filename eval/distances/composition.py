@@ -1,11 +1,11 @@
-"""Of what kinds are the pictures? Shift of shares: total variation and Jensen-Shannon divergence (Lin, 1991)."""
+"""Of what kinds are the images? Shift of shares: total variation and Jensen-Shannon divergence (Lin, 1991)."""
 
 import torch
 from torch import Tensor
 
 
 def total_variation(p: Tensor, q: Tensor) -> float:
-    """Half the absolute differences of two compositions [K]: the share of pictures that would have to change kind."""
+    """Half the absolute differences of two compositions [K]: the share of images that would have to change kind."""
     return float((p - q).abs().sum() / 2)
 
 
@@ -23,9 +23,9 @@ def jensen_shannon(p: Tensor, q: Tensor) -> float:
 def paired_composition_p_value(
     x: Tensor, y: Tensor, permutations: int, seed: int, clusters: Tensor | None = None
 ) -> float:
-    """The p-value of x and y [N, K], the shares of each kind in the two pictures of a pair, having one composition.
+    """The p-value of x and y [N, K], the shares of each kind in the two images of a pair, having one composition.
 
-    The statistic is the total variation of the means; a permutation swaps the pictures of a random half of the pairs,
+    The statistic is the total variation of the means; a permutation swaps the images of a random half of the pairs,
     or of the `clusters` [N] int64 of them: pairs of one prompt change alike.
     Raises ValueError for shapes that differ and for rows that are no shares.
     """
@@ -35,7 +35,7 @@ def paired_composition_p_value(
         )
     for shares in (x, y):
         if not torch.allclose(shares.double().sum(1), torch.ones(len(shares), dtype=torch.float64), atol=1e-6):
-            raise ValueError("compositions need shares that add up to 1 in every picture")
+            raise ValueError("compositions need shares that add up to 1 in every image")
     difference = (x - y).double()
     if clusters is not None:
         names, numbers = torch.unique(clusters, return_inverse=True)

@@ -1,9 +1,9 @@
 """Euclidean distances between features, to find neighbours: as fast as a matrix product and as exact as a loop.
 
-|x|^2 + |y|^2 - 2 x.y is a matrix product, but it cancels between near pictures: duplicates get a distance other than
-0, and whether a picture lies in a ball depends on rounding. So the product, in single precision, only screens: where
+|x|^2 + |y|^2 - 2 x.y is a matrix product, but it cancels between near images: duplicates get a distance other than
+0, and whether an image lies in a ball depends on rounding. So the product, in single precision, only screens: where
 its error bound leaves a comparison open, the distance is computed again from the differences in double precision.
-Every comparison comes out as the plain double-precision distances would have it. They are few, since a picture has
+Every comparison comes out as the plain double-precision distances would have it. They are few, since an image has
 a handful of neighbours near any radius.
 """
 
@@ -17,9 +17,9 @@ from torch import Tensor
 # A tile of screened distances is ROWS x COLUMNS numbers: large enough for the product, small enough for the cache.
 ROWS = 512
 COLUMNS = 2048
-# Pictures whose distances to all others come first and say how far a neighbour can be at most.
+# Images whose distances to all others come first and say how far a neighbour can be at most.
 SAMPLE = 2048
-# Candidates a picture and rank that may wait for their exact distances, on the average.
+# Candidates an image and rank that may wait for their exact distances, on the average.
 _WAITING = 6
 _EXACT_PAIRS = 256
 _UNIT = torch.finfo(torch.float32).eps / 2
@@ -42,7 +42,7 @@ class Screen:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pictures x[i] and y[j], [P] each, whose squared distance surely lies within [`low`, `high`], [P] float32."""
+    """Images x[i] and y[j], [P] each, whose squared distance surely lies within [`low`, `high`], [P] float32."""
 
     i: Tensor
     j: Tensor
@@ -106,12 +106,12 @@ def settled(pairs: Pairs, x: Tensor, y: Tensor, radii: Sequence[Tensor]) -> Tens
 
 
 def neighbour_radii(x: Tensor, ranks: Sequence[int]) -> Tensor:
-    """Squared distances [N, len(ranks)] float64 from each picture of x [N, D] to its neighbours of these ranks.
+    """Squared distances [N, len(ranks)] float64 from each image of x [N, D] to its neighbours of these ranks.
 
-    Rank 1 is the nearest other picture.
-    A picture is left out of its own neighbours by its place, not by its distance: a duplicate is a neighbour.
-    Each pair is screened once. The distances to a sample of the pictures say how far a k-th neighbour can be at most,
-    and what is surely farther is dropped at once. Needs more pictures than the largest rank, k.
+    Rank 1 is the nearest other image.
+    An image is left out of its own neighbours by its place, not by its distance: a duplicate is a neighbour.
+    Each pair is screened once. The distances to a sample of the images say how far a k-th neighbour can be at most,
+    and what is surely farther is dropped at once. Needs more images than the largest rank, k.
     """
     k = max(ranks)
     # In random order, so that the sample stands for the set even where the set is sorted.
@@ -174,7 +174,7 @@ class _Tiles:
 
 
 class _Nearest:
-    """The distances of each picture's nearest others, from pairs that come in any order.
+    """The distances of each image's nearest others, from pairs that come in any order.
 
     `limit` [N] float32: what is surely farther is no neighbour. Places are those of `points`, x[order].
     """
@@ -204,21 +204,21 @@ class _Nearest:
 
     def distances(self, ranks: Sequence[int]) -> Tensor:
         """Squared distances [N, len(ranks)] float64 to the neighbours of these ranks, 1 being the nearest."""
-        pictures = torch.arange(len(self._x), device=self._x.device)
+        images = torch.arange(len(self._x), device=self._x.device)
         known = self._known.flatten()
         owner, other, low = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
         high = torch.cat([low + 2 * (self._error[owner] + self._error[other]), _upward(known)])
         low = torch.cat([low, -_upward(-known)])
         exact = torch.cat([torch.full_like(other, torch.nan, dtype=torch.float64), known])
         other = torch.cat([other, torch.zeros_like(known, dtype=torch.int64)])
-        owner = torch.cat([owner, pictures.repeat_interleave(self._k)])
-        # k pictures are surely no farther than the k-th upper bound; each has as many, known ones included.
+        owner = torch.cat([owner, images.repeat_interleave(self._k)])
+        # k images are surely no farther than the k-th upper bound; each has as many, known ones included.
         at = _by_group(owner, high)
-        limit = high[at][torch.searchsorted(owner[at], pictures) + self._k - 1]
+        limit = high[at][torch.searchsorted(owner[at], images) + self._k - 1]
         at = at[low[at] <= limit[owner[at]]]
         owner, other, low, high, exact = owner[at], other[at], low[at], high[at], exact[at]
         # The neighbour of a rank lies between the bounds of that rank; other candidates need no exact distance.
-        start = torch.searchsorted(owner, pictures)
+        start = torch.searchsorted(owner, images)
         ascending = low[_by_group(owner, low)]
         decisive = torch.zeros_like(owner, dtype=torch.bool)
         for rank in ranks:
@@ -260,7 +260,7 @@ def _upward(squared: Tensor) -> Tensor:
 
 
 def _once(low: Tensor, rows: slice, columns: slice) -> None:
-    """Leave each pair of one set in the tile once, and no picture with itself."""
+    """Leave each pair of one set in the tile once, and no image with itself."""
     i = torch.arange(rows.start, rows.stop, device=low.device)
     j = torch.arange(columns.start, min(columns.stop, rows.stop), device=low.device)
     low[:, : len(j)].masked_fill_(j[None] <= i[:, None], torch.inf)

@@ -20,9 +20,9 @@ class Given(torch.nn.Module):
 def torchmetrics_fid(x: Tensor, reference: Tensor) -> float:
     """torchmetrics' FID between Inception features [N, 2048] and [M, 2048] (eval/features/inception.py), >= 0.
 
-    What `FrechetInceptionDistance(2048, antialias=False)` gives on the pictures: TensorFlow's resize, as in the FIDs of
+    What `FrechetInceptionDistance(2048, antialias=False)` gives on the images: TensorFlow's resize, as in the FIDs of
     papers. torchmetrics' own default resizes with antialias, which moves the number (2104.11222).
-    Raises ValueError below 2 pictures a set, for differing D, and for features that are not finite.
+    Raises ValueError below 2 images a set, for differing D, and for features that are not finite.
     """
     # Here and not above: it takes a second to import, and only studies with Inception features have this number.
     from torchmetrics.image.fid import FrechetInceptionDistance

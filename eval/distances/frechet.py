@@ -38,7 +38,7 @@ class Shift:
 def check_features(x: Tensor, y: Tensor, smallest: int, what: str) -> None:
     """Check that two sets of features [N, D] and [M, D] are fit to be compared.
 
-    `smallest` is the number of pictures that `what` (the subject of the error, in the plural) needs in each set.
+    `smallest` is the number of images that `what` (the subject of the error, in the plural) needs in each set.
     Raises ValueError with the counts for sets that are no [N, D], differ in D, are too small or are not finite.
     """
     if x.ndim != 2 or y.ndim != 2:
@@ -47,7 +47,7 @@ def check_features(x: Tensor, y: Tensor, smallest: int, what: str) -> None:
         raise ValueError(f"{what} need features of one dimension, found {x.shape[1]} and {y.shape[1]}")
     if min(len(x), len(y)) < smallest:
         raise ValueError(
-            f"{what} need at least {smallest} pictures a set, found {min(len(x), len(y))} "
+            f"{what} need at least {smallest} images a set, found {min(len(x), len(y))} "
             f"(the sets hold {len(x)} and {len(y)})"
         )
     # NaN and infinity come through to the sum, which takes a tenth of the time of asking every number. The sum of
@@ -58,7 +58,7 @@ def check_features(x: Tensor, y: Tensor, smallest: int, what: str) -> None:
     if any(broken):
         raise ValueError(
             f"{what} need finite features, found NaN or infinity in {broken[0]} of {len(x)} "
-            f"and {broken[1]} of {len(y)} pictures"
+            f"and {broken[1]} of {len(y)} images"
         )
 
 
@@ -69,7 +69,7 @@ def comparable(x: Tensor, y: Tensor, smallest: int, what: str) -> tuple[Tensor, 
 
 
 def moments(x: Tensor) -> Moments:
-    """Mean and unbiased covariance of features [N, D]. Raises ValueError below 2 pictures or where not finite."""
+    """Mean and unbiased covariance of features [N, D]. Raises ValueError below 2 images or where not finite."""
     check_features(x, x, 2, "moments")
     return _moments(x)
 
@@ -85,7 +85,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     """The Fréchet distance between features [N, D] and [M, D], >= 0, symmetric.
 
     It is biased upward by about c/N, so compare only distances at equal N and against one reference set.
-    Raises ValueError below 2 pictures a set, for differing D, and for features that are not finite.
+    Raises ValueError below 2 images a set, for differing D, and for features that are not finite.
     """
     return decompose(x, y).fd
 
@@ -93,11 +93,11 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
 def decompose(x: Tensor, y: Tensor) -> Shift:
     """The Fréchet distance of x [N, D] from y [M, D], split into drift and contraction.
 
-    `spread_ratio` is infinite where all pictures of y have the same features, and NaN where x's have, too.
-    Raises ValueError below 2 pictures a set, for differing D, and for features that are not finite.
+    `spread_ratio` is infinite where all images of y have the same features, and NaN where x's have, too.
+    Raises ValueError below 2 images a set, for differing D, and for features that are not finite.
     """
     check_features(x, y, 2, "Fréchet distances")
-    # With no more pictures than dimensions a covariance is singular: its zero eigenvalues come out near 1e-16 and
+    # With no more images than dimensions a covariance is singular: its zero eigenvalues come out near 1e-16 and
     # their roots near 1e-8, D of them. The nuclear norm takes no root of a rounding error, and is faster there.
     if min(len(x), len(y)) <= x.shape[1]:
         return _decompose_samples(x.double(), y.double())
@@ -109,7 +109,7 @@ class FrechetTo:
 
     A call takes the moments of a set block by block: of a large set no copy is made. `shift` centres the whole set in
     double precision, which is faster for the small sets of resampling. The two differ by rounding alone.
-    Raises ValueError below 2 pictures and for features that are not finite.
+    Raises ValueError below 2 images and for features that are not finite.
     """
 
     def __init__(self, reference: Tensor):

@@ -20,9 +20,9 @@ CMMD_SCALE = 1000.0
 def kid(x: Tensor, y: Tensor) -> float:
     """KID between features [N, D] and [M, D]: the unbiased squared MMD with kernel (x.y / D + 1)^3 (1801.01401).
 
-    Over all pairs rather than over random blocks of 1,000 pictures as in the usual tools: the same expectation, no
+    Over all pairs rather than over random blocks of 1,000 images as in the usual tools: the same expectation, no
     seed, and less variance. Unbiased, hence below 0 for about half of all pairs of equal distributions. Not multiplied.
-    Raises ValueError below 2 pictures a set, for differing D, and for features that are not finite.
+    Raises ValueError below 2 images a set, for differing D, and for features that are not finite.
     """
     return _kid_sums(x, y).unbiased()
 
@@ -41,9 +41,9 @@ def cmmd(x: Tensor, y: Tensor) -> float:
     """CMMD between CLIP image embeddings [N, D] and [M, D], >= 0 (Jayasumana et al., 2401.09603).
 
     1,000 times the squared MMD with kernel exp(-|x - y|^2 / (2 * 10^2)) between embeddings of length 1; as in the
-    authors' code the means include each picture with itself, so equal sets have exactly 0. Comparable with published
+    authors' code the means include each image with itself, so equal sets have exactly 0. Comparable with published
     numbers only for their CLIP, ViT-L/14 at 336 pixels.
-    Raises ValueError below 2 pictures a set, for differing D, for features that are not finite or that are 0.
+    Raises ValueError below 2 images a set, for differing D, for features that are not finite or that are 0.
     """
     return CMMD_SCALE * _cmmd_sums(x, y).biased()
 
@@ -64,7 +64,7 @@ class _Kernel:
 
     Rows are read block by block: whole sets in double precision, or of length 1, would be further copies of them.
     `of_products` changes what it is given, and `read` gives a copy: memory for every step in between is not had for
-    nothing, the freed blocks leave holes (600 MiB of them for 20,000 pictures).
+    nothing, the freed blocks leave holes (600 MiB of them for 20,000 images).
     """
 
     of_products: Callable[[Tensor], Tensor]
@@ -73,7 +73,7 @@ class _Kernel:
 
 @dataclass(frozen=True)
 class _KernelSums:
-    """Sums of kernel values by picture of x, float64, and what depends on y alone.
+    """Sums of kernel values by image of x, float64, and what depends on y alone.
 
     `own` [N]: over x; `across` [N]: over y; `diagonal` [N]: k(x_i, x_i); `fixed` and `fixed_diagonal`: k(y, y).
     """
@@ -88,7 +88,7 @@ class _KernelSums:
     m: int
 
     def unbiased(self) -> float:
-        """The squared MMD without the terms of a picture with itself."""
+        """The squared MMD without the terms of an image with itself."""
         return self._squared(of_themselves=0)
 
     def biased(self) -> float:

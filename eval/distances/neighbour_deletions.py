@@ -1,8 +1,8 @@
-"""Recall and coverage of what is left of a set when some of its pictures are left out, for their intervals.
+"""Recall and coverage of what is left of a set when some of its images are left out, for their intervals.
 
-Recall and coverage are means over reference pictures, but it is the generated ones that other seeds would change. What
-the absence of some does follows from few pairs: those of generated pictures that are near one another, and those of
-generated and reference pictures that are.
+Recall and coverage are means over reference images, but it is the generated ones that other seeds would change. What
+the absence of some does follows from few pairs: those of generated images that are near one another, and those of
+generated and reference images that are.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from eval.distances.euclidean import exact_squared, near_pairs, neighbour_radii
 from eval.statistics.jackknife import Replicates
 
-# How many neighbours beyond the k-th of each picture are known, unless asked for more. Where more of them are left out
+# How many neighbours beyond the k-th of each image are known, unless asked for more. Where more of them are left out
 # at once, the farthest that is known stands for the k-th; the radius is then too small.
 _SPARE = 8
 
@@ -19,8 +19,8 @@ _SPARE = 8
 class RemainingNeighbours:
     """Recall and coverage (neighbours.py) of any large part of generated [N, D], against reference [M, D].
 
-    `kept` [N] bool says which pictures are in the part. Recall is exact where at most `spare` are left out, or are of a
-    picture's nearest. N and M are larger than both k.
+    `kept` [N] bool says which images are in the part. Recall is exact where at most `spare` are left out, or are of an
+    image's nearest. N and M are larger than both k.
     """
 
     def __init__(self, generated: Tensor, reference: Tensor, recall_k: int, coverage_k: int, spare: int = _SPARE):
@@ -31,7 +31,7 @@ class RemainingNeighbours:
         i, j, squared = _pairs(generated, generated, self._reach, torch.zeros_like(self._reach))
         others = (i != j) & (squared <= self._reach[i])
         i, j, squared = i[others], j[others], squared[others]
-        # Each picture's neighbours in order of their distance, one picture after the other.
+        # Each image's neighbours in order of their distance, one image after the other.
         order = torch.argsort(squared, stable=True)
         order = order[torch.argsort(i[order], stable=True)]
         self._i, self._j, self._squared = i[order], j[order], squared[order]
@@ -43,17 +43,17 @@ class RemainingNeighbours:
         self._covering = of_generated[within_open], of_reference[within_open]
 
     def recall(self, kept: Tensor) -> float:
-        """The share of reference pictures inside the manifold of the pictures that are kept."""
+        """The share of reference images inside the manifold of the images that are kept."""
         radii = self._radius if bool(kept.all()) else self._radii(kept)
         inside = kept[self._found[0]] & (self._found[2] <= radii[self._found[0]])
         return _share(self._found[1][inside], self._references)
 
     def coverage(self, kept: Tensor) -> float:
-        """The share of reference pictures in whose ball one of the pictures lies that are kept."""
+        """The share of reference images in whose ball one of the images lies that are kept."""
         return _share(self._covering[1][kept[self._covering[0]]], self._references)
 
     def _radii(self, kept: Tensor) -> Tensor:
-        """Squared distances [N] from each picture to its k-th neighbour among those that are kept."""
+        """Squared distances [N] from each image to its k-th neighbour among those that are kept."""
         radii: Tensor = self._reach.clone()
         both = kept[self._i] & kept[self._j]
         counted = both.long().cumsum(0)
@@ -68,7 +68,7 @@ def deleted_recall_and_coverage(
 ) -> tuple[Replicates, Replicates]:
     """Recall and coverage (neighbours.py) of generated [N, D] against reference [M, D], without each group.
 
-    `groups` [N] int64 numbers the groups of generated pictures from 0 on. N and M are larger than both k.
+    `groups` [N] int64 numbers the groups of generated images from 0 on. N and M are larger than both k.
     """
     neighbours = RemainingNeighbours(generated, reference, recall_k, coverage_k)
     everything = torch.ones(len(generated), dtype=torch.bool)

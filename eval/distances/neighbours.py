@@ -1,7 +1,7 @@
 """Fidelity and variety from nearest neighbours: precision, recall, density and coverage.
 
-Precision and recall follow Kynkäänniemi et al. (1904.06991): a picture is inside a set's manifold where it lies
-in the closed ball (`<=`) around one of the set's pictures that reaches that picture's k-th neighbour. Density and
+Precision and recall follow Kynkäänniemi et al. (1904.06991): an image is inside a set's manifold where it lies
+in the closed ball (`<=`) around one of the set's images that reaches that image's k-th neighbour. Density and
 coverage follow Naeem et al. (2002.09797), whose balls are open (`<`). Precision, density and coverage use the
 balls of the reference set, recall those of the generated set.
 """
@@ -17,13 +17,13 @@ from eval.distances.frechet import check_features
 
 @dataclass(frozen=True)
 class NeighbourMetrics:
-    """The four metrics, and the terms of each picture that they are means of.
+    """The four metrics, and the terms of each image that they are means of.
 
     `precision`, `recall` and `coverage` are in [0, 1]; `density` is >= 0, near 1 for equal distributions.
-    `inside` [N] bool: the generated picture lies inside the reference manifold (precision).
-    `reference_found` [M] bool: the reference picture lies inside the generated manifold (recall).
-    `hits` [N] int64: the number of reference balls the generated picture lies in (density is its mean over k).
-    `covered` [M] bool: a generated picture lies in the reference picture's ball (coverage).
+    `inside` [N] bool: the generated image lies inside the reference manifold (precision).
+    `reference_found` [M] bool: the reference image lies inside the generated manifold (recall).
+    `hits` [N] int64: the number of reference balls the generated image lies in (density is its mean over k).
+    `covered` [M] bool: a generated image lies in the reference image's ball (coverage).
     """
 
     precision: float
@@ -43,7 +43,7 @@ def neighbour_metrics(
 
     Holds a few rows of a distance matrix at a time. Comparisons are those of double-precision distances
     (eval/distances/euclidean.py): a duplicate's distance is 0, and no ball test depends on how the work is cut.
-    Raises ValueError for a k below 1, below k + 1 pictures a set, for differing D, and for features that are not
+    Raises ValueError for a k below 1, below k + 1 images a set, for differing D, and for features that are not
     finite.
     """
     if min(precision_recall_k, density_coverage_k) < 1:

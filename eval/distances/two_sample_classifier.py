@@ -23,12 +23,12 @@ FOLDS = 5
 def classifier_auc(x: Tensor, y: Tensor, clusters_x: Tensor, clusters_y: Tensor, level: float) -> Interval:
     """The area under the ROC curve of a logistic regression that tells x [N, D] from y [M, D], with its interval.
 
-    0.5: it cannot; 1: it always can. Scores come from five-fold cross-validation. Pictures with the same number in
-    `clusters_x` [N] and `clusters_y` [M], such as the pictures of a pair or of a prompt, are held out together:
-    otherwise a classifier that knows one picture of a pair would misjudge the other. The area is the share of pairs of
-    one fold that are in order, since each fold has a classifier of its own; a fold without pictures of one set has no
+    0.5: it cannot; 1: it always can. Scores come from five-fold cross-validation. Images with the same number in
+    `clusters_x` [N] and `clusters_y` [M], such as the images of a pair or of a prompt, are held out together:
+    otherwise a classifier that knows one image of a pair would misjudge the other. The area is the share of pairs of
+    one fold that are in order, since each fold has a classifier of its own; a fold without images of one set has no
     pairs. The interval is DeLong's (1988) over clusters (Obuchowski, 1997), for the classifiers as they were trained.
-    Raises ValueError below 2 x 5 pictures a set, below 5 clusters, for differing D and for features not finite.
+    Raises ValueError below 2 x 5 images a set, below 5 clusters, for differing D and for features not finite.
     """
     x, y = comparable(x, y, 2 * FOLDS, "classifier tests")
     features = torch.cat([x, y]).numpy()
@@ -36,7 +36,7 @@ def classifier_auc(x: Tensor, y: Tensor, clusters_x: Tensor, clusters_y: Tensor,
     groups = torch.cat([clusters_x, clusters_y]).numpy()
     if len(np.unique(groups)) < FOLDS:
         raise ValueError(f"classifier tests need at least {FOLDS} prompts or pairs, found {len(np.unique(groups))}")
-    # Of the pairs (x, y) of one fold: how many a picture is in, and how many of them are in order.
+    # Of the pairs (x, y) of one fold: how many an image is in, and how many of them are in order.
     pairs, right = np.zeros(len(labels)), np.zeros(len(labels))
     for train, test in GroupKFold(FOLDS).split(features, labels, groups):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
@@ -52,7 +52,7 @@ def classifier_auc(x: Tensor, y: Tensor, clusters_x: Tensor, clusters_y: Tensor,
 
 
 def _pairs_in_order(decision: NDArray[np.float64], ours: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Of each picture [T]: how many of the other set it is on the right side of, ties as half."""
+    """Of each image [T]: how many of the other set it is on the right side of, ties as half."""
     ranks = stats.rankdata(decision)
     right = np.empty(len(decision))
     right[ours] = ranks[ours] - stats.rankdata(decision[ours])
@@ -63,14 +63,14 @@ def _pairs_in_order(decision: NDArray[np.float64], ours: NDArray[np.bool_]) -> N
 def _delong(
     pairs: NDArray[np.float64], right: NDArray[np.float64], groups: NDArray[np.int64], n: int, level: float
 ) -> Interval:
-    # Every pair is counted once for its picture of x and once for its picture of y.
+    # Every pair is counted once for its image of x and once for its image of y.
     total = float(pairs.sum()) / 2
     if total == 0:
-        raise ValueError("classifier tests need folds with pictures of both sets; take more prompts")
+        raise ValueError("classifier tests need folds with images of both sets; take more prompts")
     auc = float(right.sum()) / (2 * total)
     _, cluster = np.unique(groups, return_inverse=True)
     sums = np.bincount(cluster, (right - auc * pairs) / total)
-    # Clusters with pictures of x, such as pairs, and those with pictures of y alone, such as real pictures beside an
+    # Clusters with images of x, such as pairs, and those with images of y alone, such as real images beside an
     # arm's prompts: a few of the one kind do not become many by many of the other.
     with_x = np.bincount(cluster, np.arange(len(groups)) < n) > 0
     variances, degrees = [], []

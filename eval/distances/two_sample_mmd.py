@@ -31,7 +31,7 @@ def paired_mmd_test(
 ) -> PermutationTest:
     """Whether x and y [N, D], whose rows k are a pair, come from one distribution.
 
-    Pictures of a pair share prompt and seed, so only the two pictures *of a pair* are exchangeable under the null
+    Images of a pair share prompt and seed, so only the two images *of a pair* are exchangeable under the null
     hypothesis: a permutation swaps them in a random half of the pairs, or of the `clusters` [N] int64 of pairs, such as
     those of one prompt, which change alike. With h(i, j) = k(x_i, x_j) + k(y_i, y_j)
     - k(x_i, y_j) - k(y_i, x_j), mmd2 is the mean of h over i != j (Gretton et al., equation 4), and swapping pair i
@@ -40,7 +40,7 @@ def paired_mmd_test(
     """
     x, y = comparable(x, y, 3, "permutation tests")
     if len(x) != len(y):
-        raise ValueError(f"paired permutation tests need as many pictures in both sets, found {len(x)} and {len(y)}")
+        raise ValueError(f"paired permutation tests need as many images in both sets, found {len(x)} and {len(y)}")
     generator = torch.Generator().manual_seed(seed)
     if len(x) > MOST // 2:
         chosen = torch.randperm(len(x), generator=generator)[: MOST // 2]
@@ -62,9 +62,9 @@ def paired_mmd_test(
 
 
 def mmd_test(x: Tensor, y: Tensor, permutations: int, seed: int) -> PermutationTest:
-    """Whether x [N, D] and y [M, D], drawn independently, come from one distribution; permutes the pooled pictures.
+    """Whether x [N, D] and y [M, D], drawn independently, come from one distribution; permutes the pooled images.
 
-    Raises ValueError below 3 pictures a set, for differing D and for features that are not finite.
+    Raises ValueError below 3 images a set, for differing D and for features that are not finite.
     """
     x, y = comparable(x, y, 3, "permutation tests")
     generator = torch.Generator().manual_seed(seed)
@@ -88,7 +88,7 @@ def _kernel(pooled: Tensor) -> Tensor:
     squared = torch.cdist(pooled, pooled, compute_mode="donot_use_mm_for_euclid_dist").square()
     off_diagonal = squared[~torch.eye(len(pooled), dtype=torch.bool)]
     median = float(off_diagonal.median())
-    # Sets whose pictures are all alike have no scale; any kernel then gives 0.
+    # Sets whose images are all alike have no scale; any kernel then gives 0.
     return torch.exp(-squared / (2 * median)) if median > 0 else torch.ones_like(squared)
 
 

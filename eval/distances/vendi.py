@@ -1,4 +1,4 @@
-"""The Vendi score: how many different pictures a set holds (Friedman and Dieng, 2210.02410)."""
+"""The Vendi score: how many different images a set holds (Friedman and Dieng, 2210.02410)."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,14 @@ _ROWS = 4096
 
 
 def vendi_score(x: Tensor) -> float:
-    """The effective number of different pictures among features [N, D], in [1, min(N, D)].
+    """The effective number of different images among features [N, D], in [1, min(N, D)].
 
-    exp of the entropy of the eigenvalues of K / N, K being the cosines between the pictures; computed from the dual
+    exp of the entropy of the eigenvalues of K / N, K being the cosines between the images; computed from the dual
     matrix [D, D], whose nonzero eigenvalues are the same, or from K where N < D. It grows with N: compare at equal N.
-    Raises ValueError for features that are no [N, D], hold no picture, are not finite, or are 0.
+    Raises ValueError for features that are no [N, D], hold no image, are not finite, or are 0.
     """
     if x.ndim != 2 or len(x) < 1:
-        raise ValueError(f"the Vendi score needs features [N, D] of at least 1 picture, found {list(x.shape)}")
+        raise ValueError(f"the Vendi score needs features [N, D] of at least 1 image, found {list(x.shape)}")
     broken = int((~torch.isfinite(x)).any(1).sum())
     if broken:
         raise ValueError(f"the Vendi score needs finite features, found NaN or infinity in {broken} of {len(x)}")

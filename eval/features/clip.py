@@ -42,10 +42,10 @@ class Clip:
         return float(self.model.logit_scale.exp())
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
-        """One picture resized and cropped, [3, H, W] uint8.
+        """One image resized and cropped, [3, H, W] uint8.
 
         open_clip's preprocessing ends with a tensor of [0, 1] and a normalisation; `embed` does these two for a batch
-        at once, which costs a tenth of doing them for each picture and gives the same numbers.
+        at once, which costs a tenth of doing them for each image and gives the same numbers.
         """
         side = self.model.visual.image_size
         width, height = (side, side) if isinstance(side, int) else reversed(side)
@@ -56,7 +56,7 @@ class Clip:
 
     @torch.inference_mode()
     def embed(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Image embeddings [B, D], not normalised, of prepared pictures [B, 3, H, W] uint8."""
+        """Image embeddings [B, D], not normalised, of prepared images [B, 3, H, W] uint8."""
         pixels = self.preprocess.transforms[-1](pixels.contiguous().float().div(255))
         with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
             return self.model.encode_image(pixels)  # type: ignore[no-any-return]

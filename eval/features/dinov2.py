@@ -18,7 +18,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass
 class DinoV2:
-    """timm's DINOv2; a picture's vector is the class token after the last norm."""
+    """timm's DINOv2; an image's vector is the class token after the last norm."""
 
     model: Any
     digest: str
@@ -46,12 +46,12 @@ class DinoV2:
         return str(forward_precision(self.device)).removeprefix("torch.")
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
-        """One picture resized and normalised, [3, 224, 224] float32."""
+        """One image resized and normalised, [3, 224, 224] float32."""
         return self._prepare(image)  # type: ignore[no-any-return]
 
     @torch.inference_mode()
     def embed(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Class tokens [B, D] of prepared pictures [B, 3, 224, 224]."""
+        """Class tokens [B, D] of prepared images [B, 3, 224, 224]."""
         with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
             return self.model(pixels)  # type: ignore[no-any-return]
 

@@ -20,7 +20,7 @@ from pipeline.execution.termination import Termination
 from pipeline.layout import CONCEPTS, FEATURES, REFERENCE_SET, SETS
 from pipeline.prompting.text_settings import TextSettings
 from pipeline.storage.files import fingerprint, remove_leftovers, write_atomically
-from pipeline.storage.images import DAMAGED, decode_picture, open_picture
+from pipeline.storage.images import DAMAGED, decode_image, open_image
 from pipeline.storage.remote_path import AnyPath
 from pipeline.storage.shards import read_table, set_fingerprint, shard_paths
 from pipeline.storage.tensor_file import encode_tensors, read_tensors
@@ -90,7 +90,7 @@ class Part:
     number: int
     shard: str
     ids: list[str]
-    pictures: list[bytes | None]
+    images: list[bytes | None]
     prompts: list[str]
 
 
@@ -106,25 +106,25 @@ class EmbeddedPart:
 
 
 def embed_part(extractor: Extractor, part: Part) -> EmbeddedPart:
-    """Vectors of one part. Raises InputError, with its id, for a picture that cannot be read."""
+    """Vectors of one part. Raises InputError, with its id, for an image that cannot be read."""
     # Opened but not decoded: that happens in the threads of embed_images.
-    pictures = (open_picture(picture) for picture in part.pictures)
+    images = (open_image(image) for image in part.images)
     texts = extractor.embed_texts(part.prompts) if isinstance(extractor, Clip) else torch.zeros(len(part.prompts), 0)
     try:
-        return EmbeddedPart(part.of, part.number, part.ids, embed_images(extractor, pictures), texts)
+        return EmbeddedPart(part.of, part.number, part.ids, embed_images(extractor, images), texts)
     except (OSError, *DAMAGED):
-        _check_pictures(part)
+        _check_images(part)
         raise
 
 
-def _check_pictures(part: Part) -> None:
-    for image_id, picture in zip(part.ids, part.pictures, strict=True):
+def _check_images(part: Part) -> None:
+    for image_id, image in zip(part.ids, part.images, strict=True):
         try:
-            decode_picture(picture)
+            decode_image(image)
         except OSError as error:
             reason = printable(str(error))[:200]
             raise InputError(
-                f"{part.shard}: picture {printable(image_id)} cannot be read ({reason}); delete the file and run "
+                f"{part.shard}: image {printable(image_id)} cannot be read ({reason}); delete the file and run "
                 "`dvc repro`"
             ) from None
 
@@ -141,9 +141,9 @@ def extract(folder: AnyPath, name: str, extractor: Extractor, text: TextSettings
 def _parts(of: int, folder: AnyPath, text: TextSettings | None) -> Iterator[Part]:
     for number, path in enumerate(shard_paths(folder)):
         table = read_table(path, ["image_id", "image", "prompt"])
-        pictures = [cell["bytes"].as_py() for cell in table.column("image")]
+        images = [cell["bytes"].as_py() for cell in table.column("image")]
         prompts = [plain_text(prompt, text or TextSettings()) for prompt in table.column("prompt").to_pylist()]
-        yield Part(of, number, str(path), table.column("image_id").to_pylist(), pictures, prompts)
+        yield Part(of, number, str(path), table.column("image_id").to_pylist(), images, prompts)
 
 
 def _joined(embedded: list[EmbeddedPart], provenance: dict[str, str]) -> SetFeatures:

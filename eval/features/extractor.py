@@ -1,4 +1,4 @@
-"""What every feature extractor offers, and how the pictures of a set run through it."""
+"""What every feature extractor offers, and how the images of a set run through it."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ _AHEAD = 3
 
 
 class Extractor(Protocol):
-    """A fixed map from pictures to vectors.
+    """A fixed map from images to vectors.
 
     `digest` names its weights, `resize` its resize and normalisation and `precision` its arithmetic. Vectors of
     extractors that differ in any of them are not to be compared (Parmar et al. 2104.11222: resizing alone moves FID).
@@ -39,21 +39,21 @@ class Extractor(Protocol):
     def precision(self) -> str: ...
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """One RGB picture as the network wants it, [C, H, W], on the CPU; called from several threads."""
+        """One RGB image as the network wants it, [C, H, W], on the CPU; called from several threads."""
         ...
 
     def embed(self, pixels: Tensor) -> Tensor:
-        """Vectors [B, D] of prepared pictures [B, C, H, W] on `device`."""
+        """Vectors [B, D] of prepared images [B, C, H, W] on `device`."""
         ...
 
 
 def embed_images(extractor: Extractor, images: Iterable[Image.Image], batch: int = BATCH) -> Tensor:
-    """Vectors [N, D] float32 of pictures, on the CPU.
+    """Vectors [N, D] float32 of images, on the CPU.
 
     Decoding, resizing and the forward pass overlap. While a GPU works on a batch, threads prepare the next ones. On
     the CPU two batches are under way, each on half of the threads: a forward pass on all of them would wait, operation
-    by operation, for the core that decodes. Pillow opens a file lazily, so pictures that are only opened are decoded
-    in the threads, too. Raises ValueError without pictures.
+    by operation, for the core that decodes. Pillow opens a file lazily, so images that are only opened are decoded
+    in the threads, too. Raises ValueError without images.
     """
     on_gpu = extractor.device.type == "cuda"
 
@@ -79,7 +79,7 @@ def embed_images(extractor: Extractor, images: Iterable[Image.Image], batch: int
     finally:
         torch.set_num_threads(threads)
     if not parts:
-        raise ValueError("features need at least 1 picture, found 0")
+        raise ValueError("features need at least 1 image, found 0")
     return torch.cat(parts)
 
 

@@ -24,7 +24,7 @@ DIMENSION = 2048
 
 @dataclass
 class Inception:
-    """torch-fidelity's `inception-v3-compat`; a picture's vector is the last average pool's, of width 2048."""
+    """torch-fidelity's `inception-v3-compat`; an image's vector is the last average pool's, of width 2048."""
 
     model: Any
     digest: str
@@ -40,12 +40,12 @@ class Inception:
         return "float32"
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
-        """One picture as it is, [3, H, W] uint8; the network resizes it itself. A set has one canvas."""
+        """One image as it is, [3, H, W] uint8; the network resizes it itself. A set has one canvas."""
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
     @torch.inference_mode()
     def embed(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Features [B, 2048] of pictures [B, 3, H, W] uint8."""
+        """Features [B, 2048] of images [B, 3, H, W] uint8."""
         return self.model(pixels)[0]  # type: ignore[no-any-return]
 
 

@@ -1,7 +1,7 @@
 """Energies of a Laplacian pyramid (Burt and Adelson 1983): a feature space that sees finish.
 
-It has no weights to train or to fetch, and no notion of content: what it sees is how much detail of each size a
-picture has, in light and in colour, and roughly where. Progressive GANs were compared by the same pyramid (sliced
+It has no weights to train or to fetch, and no notion of content: what it sees is how much detail of each size an
+image has, in light and in colour, and roughly where. Progressive GANs were compared by the same pyramid (sliced
 Wasserstein distance, 1710.10196). It stands beside CLIP, which sees content and is nearly blind to blur.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.storage.files import fingerprint
 
 LEVELS = 4
-# Energies are averaged in each of GRID x GRID parts of the picture.
+# Energies are averaged in each of GRID x GRID parts of the image.
 GRID = 2
 # The variance of a few gray levels: below it, detail is rounding.
 _FLOOR = 1e-4
@@ -28,7 +28,7 @@ _YCC = torch.tensor([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -
 
 @dataclass
 class Pyramid:
-    """The extractor; a picture's vector has (LEVELS + 1) x 3 x GRID^2 = 60 numbers."""
+    """The extractor; an image's vector has (LEVELS + 1) x 3 x GRID^2 = 60 numbers."""
 
     device: torch.device
 
@@ -45,17 +45,17 @@ class Pyramid:
         return "float32"
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """One picture as it is, [3, H, W] uint8."""
+        """One image as it is, [3, H, W] uint8."""
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Log energies of each band, channel and part, then the parts' mean colours: [B, 60] of [B, 3, H, W] uint8.
 
-        Raises ValueError for pictures below 24x24, whose smallest band would have no inner pixels.
+        Raises ValueError for images below 24x24, whose smallest band would have no inner pixels.
         """
         if min(pixels.shape[2:]) < 3 * 2 ** (LEVELS - 1):
             height, width = pixels.shape[2:]
-            raise ValueError(f"a pyramid of {LEVELS} levels needs pictures of at least 24x24, found {width}x{height}")
+            raise ValueError(f"a pyramid of {LEVELS} levels needs images of at least 24x24, found {width}x{height}")
         x = torch.einsum("bchw,dc->bdhw", pixels.to(self.device).float() / 255, _YCC.to(self.device))
         kernel = torch.outer(_BINOMIAL, _BINOMIAL).to(self.device).expand(3, 1, 5, 5)
         parts = []

@@ -85,7 +85,7 @@ def study_spaces(study: Study) -> list[Space]:
     vectors = {
         name: load_features(FEATURES / REFERENCE / f"{name}.safetensors").images for name in study.features.extractors
     }
-    return [Space(one, vectors[one.extractor], study.generate.pictures) for one in study.features.spaces]
+    return [Space(one, vectors[one.extractor], study.generate.images) for one in study.features.spaces]
 
 
 def check_comparable(what: str, features: SetFeatures, reference: SetFeatures) -> None:

@@ -1,4 +1,4 @@
-"""The report's section on what the pictures show: kinds, and the tags that the features tell."""
+"""The report's section on what the images show: kinds, and the tags that the features tell."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def composition_figure(comparison: Comparison) -> dict[str, Any]:
         }
         for kind, (colour, shape) in zip(comparison.by_name(comparison.baseline).kinds, _FILLS, strict=False)
     ]
-    style = layout("share of pictures", "")
+    style = layout("share of images", "")
     style["xaxis"] |= {"tickformat": ".0%", "range": [0, 1]}
     # The first arm on top, as in the tables.
     style["yaxis"] |= {"autorange": "reversed", "showgrid": False, "type": "category"}

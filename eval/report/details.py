@@ -73,7 +73,7 @@ def shift_details(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def cost_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """What a picture of every arm costs, and how many times the baseline's operations that is."""
+    """What an image of every arm costs, and how many times the baseline's operations that is."""
     base = comparison.by_name(comparison.baseline).cost
     return [
         {

@@ -108,7 +108,7 @@ def calibration_figure(rates: Rates) -> dict[str, Any] | None:
                 "error_y": error_bars([found.rate], look),
                 "marker": marker(look, size=10),
                 "hovertemplate": f"P(malformed) %{{x:.3f}}<br>people: %{{y:.3f}} ({found.rate.low:.3f} to "
-                f"{found.rate.high:.3f}), {found.rate.n} pictures<extra></extra>",
+                f"{found.rate.high:.3f}), {found.rate.n} images<extra></extra>",
             }
         )
     return {"data": data, "layout": layout("mean P(malformed)", f"rate of malformed humans{mark}")}
@@ -281,7 +281,7 @@ def layout(x_title: str, y_title: str) -> dict[str, Any]:
 
 
 def direction_by_noise(traces: Path, arms: Iterable[str]) -> dict[str, list[tuple[float, float]]]:
-    """For each arm, (sigma, direction averaged over its pictures) at every step, from high noise to low.
+    """For each arm, (sigma, direction averaged over its images) at every step, from high noise to low.
 
     Steps whose sigma has no logarithm are left out. Raises InputError where a trace is missing or unreadable.
     """

@@ -1,4 +1,4 @@
-"""The gallery of the report: the same seeds under every arm, with what is known of each picture."""
+"""The gallery of the report: the same seeds under every arm, with what is known of each image."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from eval.features.extraction import load_features
-from eval.report.picture_labels import PictureLabel
+from eval.report.image_labels import ImageLabel
 from eval.report.selection import Selection, select
 from eval.report.thumbnails import thumbnail
 from pipeline.errors import InputError
@@ -22,9 +22,9 @@ from pipeline.results.rates import VERDICTS
 from pipeline.storage.remote_path import AnyPath
 from pipeline.storage.shards import decode_images, read_set, read_table, shard_paths
 
-# Base64 characters of all pictures: with them a page opens in less than 3 s (benchmarks/report.py).
+# Base64 characters of all images: with them a page opens in less than 3 s (benchmarks/report.py).
 GALLERY_BYTES = 20_000_000
-# How many pictures of each arm tell how large a thumbnail of the study is.
+# How many images of each arm tell how large a thumbnail of the study is.
 MEASURED = 8
 # Rows that lie in one element of the page, which is read when one of them is shown.
 BLOCK = 32
@@ -35,8 +35,8 @@ SCORES = shown_in("gallery")
 
 
 @dataclass(frozen=True)
-class ArmPictures:
-    """What is known of an arm's pictures, by pair: texts, scores, kind, and how far each moved from the baseline's."""
+class ArmImages:
+    """What is known of an arm's images, by pair: texts, scores, kind, and how far each moved from the baseline's."""
 
     ids: dict[int, str]
     seeds: dict[int, int]
@@ -49,10 +49,10 @@ class ArmPictures:
 
 @dataclass(frozen=True)
 class Gallery:
-    """What the page holds of the pictures.
+    """What the page holds of the images.
 
     `content` is what the page's script reads; `blocks` are lines of base64 WebP, `BLOCK` rows of a line an arm, empty
-    where a picture is not in the page. `total` counts the study's pictures of shared pairs, `held` those in the page.
+    where an image is not in the page. `total` counts the study's images of shared pairs, `held` those in the page.
     """
 
     content: dict[str, Any]
@@ -69,12 +69,12 @@ def gallery(
     scores: Path,
     features: Path,
     primary: str,
-    labels: Mapping[str, PictureLabel],
+    labels: Mapping[str, ImageLabel],
     limit: int = GALLERY_BYTES,
 ) -> Gallery:
-    """The gallery of a study, its pictures within about `limit` bytes. `primary` is the extractor of `features`.
+    """The gallery of a study, its images within about `limit` bytes. `primary` is the extractor of `features`.
 
-    Raises InputError where a set, its scores or features are missing, unreadable or of different pictures.
+    Raises InputError where a set, its scores or features are missing, unreadable or of different images.
     """
     names = [arm.arm for arm in comparison.arms]
     known = _arms(names, comparison.baseline, sets, scores, features, primary)
@@ -87,23 +87,23 @@ def gallery(
     rows = [*((pair, names) for pair in selection.whole), *selection.parts.items()]
     wanted = {name: [pair for pair, arms in rows if name in arms] for name in names}
     bar = tqdm(names, "thumbnails", unit="arm", disable=None)
-    pictures = {name: _pictures(sets / name, wanted[name]) for name in bar}
-    lines = ["\n".join(pictures[name].get(pair, "") for name in names) for pair, _ in rows]
+    images = {name: _images(sets / name, wanted[name]) for name in bar}
+    lines = ["\n".join(images[name].get(pair, "") for name in names) for pair, _ in rows]
     return Gallery(
         content=_content(comparison, known, rows, len(selection.whole), labels),
         blocks=["\n".join(lines[k : k + BLOCK]) for k in range(0, len(lines), BLOCK)],
         selection=selection,
         pairs=len(pairs),
-        held=selection.pictures(len(names)),
+        held=selection.images(len(names)),
         total=len(pairs) * len(names),
     )
 
 
 def _arms(
     names: Sequence[str], baseline: str, sets: Path, scores: Path, features: Path, primary: str
-) -> dict[str, ArmPictures]:
+) -> dict[str, ArmImages]:
     base = load_features(features / baseline / f"{primary}.safetensors")
-    known: dict[str, ArmPictures] = {}
+    known: dict[str, ArmImages] = {}
     base_images: dict[int, torch.Tensor] = {}
     for name in sorted(names, key=lambda name: name != baseline):
         table = read_set(sets / name, ["image_id", "pair_id", "prompt", "negative_prompt", "seed"]).to_pydict()
@@ -119,7 +119,7 @@ def _arms(
         images = {pair: vectors[image_id] for pair, image_id in ids.items()}
         if name == baseline:
             base_images = images
-        known[name] = ArmPictures(
+        known[name] = ArmImages(
             ids=ids,
             seeds=dict(zip(table["pair_id"], table["seed"], strict=True)),
             prompts=dict(zip(table["pair_id"], table["prompt"], strict=True)),
@@ -147,7 +147,7 @@ def _score_columns(path: Path) -> list[str]:
     return [*always, *(score.column for score in SCORES if score.column in there or not score.optional)]
 
 
-def _rankings(own: ArmPictures, pairs: Sequence[int]) -> list[list[int]]:
+def _rankings(own: ArmImages, pairs: Sequence[int]) -> list[list[int]]:
     """An arm's pairs by every score, from either end, and by how far they moved; what has no value is not ranked."""
     rankings = []
     for values in own.scores.values():
@@ -159,16 +159,16 @@ def _rankings(own: ArmPictures, pairs: Sequence[int]) -> list[list[int]]:
 
 
 def _thumbnail_size(sets: Path, names: Sequence[str]) -> float:
-    """Mean base64 characters of a thumbnail, over the first pictures of every arm."""
+    """Mean base64 characters of a thumbnail, over the first images of every arm."""
     sizes = [
-        len(picture)
+        len(image)
         for name in names
-        for picture in _thumbnails(shard_paths(sets / name)[0], pa.array(range(MEASURED)), "index").values()
+        for image in _thumbnails(shard_paths(sets / name)[0], pa.array(range(MEASURED)), "index").values()
     ]
     return sum(sizes) / len(sizes)
 
 
-def _pictures(folder: Path, wanted: Sequence[int]) -> dict[int, str]:
+def _images(folder: Path, wanted: Sequence[int]) -> dict[int, str]:
     """{pair: base64 WebP} of the wanted pairs of a set; shard by shard, as a set may not fit the memory."""
     found: dict[int, str] = {}
     for path in shard_paths(folder):
@@ -185,18 +185,18 @@ def _thumbnails(path: AnyPath, wanted: pa.Array, by: Literal["pair_id", "index"]
     # `take` joins all images of the shard first, and ends where they are more than 2 GiB.
     shard = read_table(path, ["pair_id", "image"]).filter(asked)
     try:
-        pictures = [thumbnail(image) for image in decode_images(shard)]
+        images = [thumbnail(image) for image in decode_images(shard)]
     except OSError as error:
-        raise InputError(f"{path} holds an unreadable picture ({error}); delete it and run `dvc repro`") from None
-    return dict(zip(shard["pair_id"].to_pylist(), pictures, strict=True))
+        raise InputError(f"{path} holds an unreadable image ({error}); delete it and run `dvc repro`") from None
+    return dict(zip(shard["pair_id"].to_pylist(), images, strict=True))
 
 
 def _content(
     comparison: Comparison,
-    known: Mapping[str, ArmPictures],
+    known: Mapping[str, ArmImages],
     rows: Sequence[tuple[int, Sequence[str]]],
     whole: int,
-    labels: Mapping[str, PictureLabel],
+    labels: Mapping[str, ImageLabel],
 ) -> dict[str, Any]:
     names = list(known)
     base = known[comparison.baseline]
@@ -234,7 +234,7 @@ def _content(
         "block": BLOCK,
         "pairs": [pair for pair, _ in rows],
         "seeds": [base.seeds[pair] for pair, _ in rows],
-        # Rows up to here have every arm's picture; `parts` lists the columns of those after.
+        # Rows up to here have every arm's image; `parts` lists the columns of those after.
         "whole": whole,
         "parts": [[names.index(arm) for arm in arms] for _, arms in rows[whole:]],
         "columns": columns,

@@ -1,4 +1,4 @@
-"""What people said of single pictures, for the gallery."""
+"""What people said of single images, for the gallery."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from pipeline.results.rates import Verdict
 
 
 @dataclass(frozen=True)
-class PictureLabel:
-    """The verdicts that people gave a picture; `majority` is None where none leads, `simulated` where any is."""
+class ImageLabel:
+    """The verdicts that people gave an image; `majority` is None where none leads, `simulated` where any is."""
 
     majority: str | None
     verdicts: list[Verdict]
     simulated: bool
 
 
-def picture_labels(tasks: Sequence[SampledTask], labels: Sequence[Label]) -> dict[str, PictureLabel]:
+def image_labels(tasks: Sequence[SampledTask], labels: Sequence[Label]) -> dict[str, ImageLabel]:
     """{image id: what people said}. Labels of tasks that are not in the sample belong to other pixels: left out."""
     shown = {task.task_id: task for task in tasks}
     given: dict[str, list[Label]] = defaultdict(list)
@@ -26,7 +26,7 @@ def picture_labels(tasks: Sequence[SampledTask], labels: Sequence[Label]) -> dic
         if label.task_id in shown:
             given[shown[label.task_id].image_id].append(label)
     return {
-        image_id: PictureLabel(
+        image_id: ImageLabel(
             majority=majority(
                 [{"verdict": label.verdict, "repeat": shown[label.task_id].repeat_of is not None} for label in own]
             ),

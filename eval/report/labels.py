@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from eval.notation import quoted
 from pipeline.results.comparison import ComparedArm, Comparison
 from pipeline.results.interval import Interval
-from pipeline.results.rates import SIMULATED, VERDICTS, LabelledPictures, Rate, Rates, Verdict
+from pipeline.results.rates import SIMULATED, VERDICTS, LabelledImages, Rate, Rates, Verdict
 
 VERDICT_LABELS: dict[Verdict, str] = {
     "pattern": "Pattern",
@@ -20,7 +20,7 @@ VERDICT_LABELS: dict[Verdict, str] = {
 class RateCell:
     """A rate in per cent, from labels alone and, where it exists, with the scores; `value` is what sorting uses.
 
-    `automatic` is the rate that CLIP's zero-shot classification gives to all pictures of the arm.
+    `automatic` is the rate that CLIP's zero-shot classification gives to all images of the arm.
     """
 
     value: float | str
@@ -43,7 +43,7 @@ class RateRow:
     p_malformed: str = ""
 
 
-# Nobody has labelled a picture.
+# Nobody has labelled an image.
 _UNSEEN = RateCell("", "\N{EN DASH}", "", "")
 
 
@@ -72,18 +72,18 @@ def arm_rows(comparison: Comparison, rates: Rates) -> list[RateRow]:
     return rows
 
 
-def rate_rows(pictures: Sequence[LabelledPictures]) -> list[RateRow]:
+def rate_rows(images: Sequence[LabelledImages]) -> list[RateRow]:
     """A row an arm or canvas size, in their order."""
     return [
         RateRow(
             name=own.name,
             canvas=own.canvas,
-            n=own.pictures,
+            n=own.images,
             simulated=own.simulated,
             cells=[_cell(own.verdicts[verdict]) for verdict in VERDICTS],
             body="{} % ({})".format(*percent(own.body_normal)) if own.body_normal else "",
         )
-        for own in pictures
+        for own in images
     ]
 
 
@@ -109,7 +109,7 @@ def agreement_lines(rates: Rates) -> list[tuple[str, str]]:
         alpha = rates.agreement.alpha
         mark = f" ({SIMULATED})" if rates.agreement.simulated else ""
         lines.append(
-            (f"Krippendorff\N{RIGHT SINGLE QUOTATION MARK}s alpha{mark}", f"{quoted(alpha)} over {alpha.n} pictures")
+            (f"Krippendorff\N{RIGHT SINGLE QUOTATION MARK}s alpha{mark}", f"{quoted(alpha)} over {alpha.n} images")
         )
     for own in rates.self_agreement:
         value, span = percent(own.same)
@@ -118,7 +118,7 @@ def agreement_lines(rates: Rates) -> list[tuple[str, str]]:
     if rates.calibration:
         found = rates.calibration
         mark = f" ({SIMULATED})" if found.simulated else ""
-        lines.append((f"Brier score of P(malformed){mark}", f"{quoted(found.brier)} over {found.pictures} pictures"))
+        lines.append((f"Brier score of P(malformed){mark}", f"{quoted(found.brier)} over {found.images} images"))
         if found.auc:
             lines.append((f"AUC of P(malformed){mark}", quoted(found.auc)))
     return lines

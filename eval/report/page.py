@@ -1,6 +1,6 @@
 """The report page: sections rendered from templates into one self-contained HTML file.
 
-The page needs no network: plotly.js and the pictures are inside it. Prompts and descriptions are untrusted text,
+The page needs no network: plotly.js and the images are inside it. Prompts and descriptions are untrusted text,
 so the templates escape everything; only plotly.js itself is inserted as it is.
 """
 
@@ -37,9 +37,9 @@ from eval.report.figures import (
     shift_figure,
 )
 from eval.report.gallery import Gallery, gallery
+from eval.report.image_labels import image_labels
 from eval.report.labels import VERDICT_LABELS, agreement_lines, arm_rows, difference_rows, rate_rows, strength_lines
 from eval.report.named_concepts import adherence_rows, concept_rows, concept_sentences, shown_rows
-from eval.report.picture_labels import picture_labels
 from eval.report.provenance import commit, parameters, scorer_digests, seeds
 from eval.report.tables import LEARNED_COLUMNS, further_columns, score_columns, shift_columns, table
 from eval.report.trajectory import trajectories
@@ -189,7 +189,7 @@ def report(study: Study, root: Path = Path()) -> str:
     compared = load_comparison(root / COMPARISON, study)
     names = [arm.arm for arm in compared.arms]
     directions = direction_by_noise(root / TRACES, [arm.arm for arm, _ in compared.guided])
-    said = picture_labels(read_tasks(root / SAMPLED_TASKS), read_labels(root / TASK_LABELS))
+    said = image_labels(read_tasks(root / SAMPLED_TASKS), read_labels(root / TASK_LABELS))
     shown = gallery(compared, root / SETS, root / SCORES, root / FEATURES, study.features.spaces[0].extractor, said)
     recorded = trajectories(root / TRAJECTORIES, root / SETS, names)
     provenance = {

@@ -22,7 +22,7 @@ _NOT_WEIGHTS = {
 
 
 def scorer_digests(comparison: Comparison, root: Path) -> dict[str, str]:
-    """The digests of the weights and texts that scored the pictures, by name. Raises InputError."""
+    """The digests of the weights and texts that scored the images, by name. Raises InputError."""
     path = root / METRICS / "detail" / f"{comparison.baseline}.json"
     try:
         measured: dict[str, Any] = json.loads(read_json_text(path))["provenance"]
@@ -36,7 +36,7 @@ def scorer_digests(comparison: Comparison, root: Path) -> dict[str, str]:
 def seeds(study: Study) -> str:
     """The first and the last seed of an arm."""
     first = study.generate.first_seed
-    return f"{first} to {first + study.generate.pictures - 1}"
+    return f"{first} to {first + study.generate.images - 1}"
 
 
 def parameters(study: Study) -> str:

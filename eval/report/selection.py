@@ -1,4 +1,4 @@
-"""Which pictures of a study the page holds, where it cannot hold all."""
+"""Which images of a study the page holds, where it cannot hold all."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Selection:
-    """The pictures in the page: `whole` pairs with every arm's, and `parts`, pairs with the arms that are shown.
+    """The images in the page: `whole` pairs with every arm's, and `parts`, pairs with the arms that are shown.
 
     `whole` are the first pairs of the study, not chosen by what they show; `parts` are in the order of their pairs.
-    `depth` is how many of each ranking's first pictures are in the page; None where all pictures are.
+    `depth` is how many of each ranking's first images are in the page; None where all images are.
     """
 
     whole: list[int]
     parts: dict[int, list[str]]
     depth: int | None
 
-    def pictures(self, arms: int) -> int:
-        """How many pictures that is, of a study of so many arms."""
+    def images(self, arms: int) -> int:
+        """How many images that is, of a study of so many arms."""
         return len(self.whole) * arms + sum(map(len, self.parts.values()))
 
 
@@ -28,10 +28,10 @@ def select(
     rankings: Mapping[str, Sequence[Sequence[int]]],
     capacity: int,
 ) -> Selection:
-    """All pictures where `capacity` allows it, else the first pairs and the first of each arm's `rankings` of pairs.
+    """All images where `capacity` allows it, else the first pairs and the first of each arm's `rankings` of pairs.
 
     Half of the capacity goes to the first pairs, at least one; the rest to the rankings, place by place, so that each
-    of them is complete down to the same place. A ranked picture brings the baseline's of its pair.
+    of them is complete down to the same place. A ranked image brings the baseline's of its pair.
     """
     if len(pairs) * len(arms) <= capacity:
         return Selection(list(pairs), {}, None)

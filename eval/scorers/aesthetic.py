@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.errors import InputError, run_stage
 from pipeline.study.scorers import SINGLE_FILES
 
-# Scores from 1 to 10, about 5 for usual pictures.
+# Scores from 1 to 10, about 5 for usual images.
 LAION_URL = "https://github.com/LAION-AI/aesthetic-predictor/raw/main/sa_0_4_vit_l_14_linear.pth"
 
 

@@ -36,7 +36,7 @@ from pipeline.results.interval import Interval
 from pipeline.results.metrics import TABLE, Metric, metric, of_level, shown_in
 from pipeline.storage.digest_memory import remembered_sha256
 from pipeline.storage.files import file_digest, fingerprint, write_atomically
-from pipeline.storage.images import open_picture
+from pipeline.storage.images import open_image
 from pipeline.storage.json_file import read_json_text, seal_json
 from pipeline.storage.shards import decode_images, read_set, read_table, table_fingerprint, write_shard
 from pipeline.study.study import Metrics, Study
@@ -109,13 +109,13 @@ class LearnedScorers:
 
 
 def learned_scores(
-    pictures: pa.Table, asked: list[str], settings: Metrics, scorers: LearnedScorers
+    images: pa.Table, asked: list[str], settings: Metrics, scorers: LearnedScorers
 ) -> dict[str, torch.Tensor]:
     """The columns [N] of the scores that the study asks for by name.
 
-    Preference scores for the prompts `asked` [N] of the pairs, and LPIPS among the pictures of one of these (NaN for a
-    picture that is compared with none). An arm that draws without its prompt is so compared over the same pairs of
-    pictures as one that draws with it. Raises ValueError where LPIPS has nothing to compare.
+    Preference scores for the prompts `asked` [N] of the pairs, and LPIPS among the images of one of these (NaN for an
+    image that is compared with none). An arm that draws without its prompt is so compared over the same pairs of
+    images as one that draws with it. Raises ValueError where LPIPS has nothing to compare.
     """
     if settings.lpips:
         check_repeats(asked)
@@ -123,19 +123,19 @@ def learned_scores(
     preference, lpips = scorers.preference, scorers.lpips
     columns: dict[str, torch.Tensor] = {}
     for name, model in preference.items():
-        shown = tqdm(decode_images(pictures), f"score: {name}", len(pictures), unit="picture", disable=None)
+        shown = tqdm(decode_images(images), f"score: {name}", len(images), unit="image", disable=None)
         columns[name] = preference_scores(model, shown, asked)
     if lpips is not None:
         distance, _ = lpips
-        cells = pictures.column("image")
+        cells = images.column("image")
         columns["lpips"] = within_prompt_lpips(
-            lambda k: open_picture(cells[k]["bytes"].as_py()), asked, distance, settings.seed
+            lambda k: open_image(cells[k]["bytes"].as_py()), asked, distance, settings.seed
         )
     return columns
 
 
 def known_mean(values: torch.Tensor, settings: Metrics, clusters: torch.Tensor | None) -> Interval:
-    """The mean of per-image values [N] with its interval; pictures without a value (NaN) are left out."""
+    """The mean of per-image values [N] with its interval; images without a value (NaN) are left out."""
     known = ~values.isnan() if values.is_floating_point() else torch.ones_like(values, dtype=torch.bool)
     belongs = None if clusters is None else clusters[known]
     return mean_interval(values[known], settings.resamples, settings.level, settings.seed, belongs)
@@ -162,14 +162,14 @@ def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScor
     for name in features:
         check_comparable(arm, features[name], reference[name])
     scorers = scorers or Scorers(study, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    pictures = read_set(SETS / arm, ["image_id", "pair_id", "image", "prompt"])
+    table = read_set(SETS / arm, ["image_id", "pair_id", "image", "prompt"])
     asked = load_features(FEATURES / study.baseline / f"{study.features.clip}.safetensors")
     pairs = read_set(SETS / study.baseline, ["pair_id", "prompt"])
-    if pairs.column("pair_id") != pictures.column("pair_id") or len(asked.texts) != len(pairs):
+    if pairs.column("pair_id") != table.column("pair_id") or len(asked.texts) != len(pairs):
         raise InputError(f"arms '{arm}' and '{study.baseline}' do not share their pairs; run `dvc repro`")
     clip = features[study.features.clip]
-    if any(one.ids != pictures.column("image_id").to_pylist() for one in features.values()):
-        raise InputError(f"features of '{arm}' belong to other pictures than {SETS / arm} holds; run `dvc repro`")
+    if any(one.ids != table.column("image_id").to_pylist() for one in features.values()):
+        raise InputError(f"features of '{arm}' belong to other images than {SETS / arm} holds; run `dvc repro`")
     kinds = kind_probabilities(clip.images, scorers.kinds, scorers.clip.logit_scale)
     k = settings.precision_recall_k
     vectors = {
@@ -177,13 +177,13 @@ def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScor
     }
     primary = vectors[scorers.spaces[0].name]
     asked_for = [plain_text(prompt, study.text) for prompt in pairs.column("prompt").to_pylist()]
-    learned = learned_scores(pictures, asked_for, settings, scorers.learned)
-    clusters = prompt_clusters(pictures.column("prompt").to_pylist())
+    learned = learned_scores(table, asked_for, settings, scorers.learned)
+    clusters = prompt_clusters(table.column("prompt").to_pylist())
     # An arm without prompts is still scored with those of the pairs.
     of_pairs = dict.fromkeys(("clip_score", *learned), prompt_clusters(asked_for))
 
     def shown(what: str) -> Iterable[Image.Image]:
-        return tqdm(decode_images(pictures), f"score {arm}: {what}", len(pictures), unit="picture", disable=None)
+        return tqdm(decode_images(table), f"score {arm}: {what}", len(table), unit="image", disable=None)
 
     images = {
         # What the pair was asked for, the same text for every arm: an arm that drew another prompt, or none, would

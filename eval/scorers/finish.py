@@ -1,4 +1,4 @@
-"""The finish of a picture, measured on its pixels: saturation, contrast and sharpness.
+"""The finish of an image, measured on its pixels: saturation, contrast and sharpness.
 
 No network is asked, so these see what CLIP-like features are blind to, a blur for one.
 """
@@ -22,7 +22,7 @@ class Finish:
     `saturation` in [0, 1]: mean of HSV's saturation (max - min) / max over the pixels, black having none.
     `contrast` in [0, 0.5]: standard deviation of the luma (RMS contrast, Peli 1990).
     `sharpness` >= 0: variance of the luma's 4-neighbour Laplacian over the inner pixels (Pech-Pacheco et al. 2000).
-    Noise and compression raise it, too, and it falls with resolution: compare pictures of one canvas.
+    Noise and compression raise it, too, and it falls with resolution: compare images of one canvas.
     """
 
     saturation: Tensor
@@ -31,12 +31,12 @@ class Finish:
 
 
 def finish(images: Iterable[Image.Image]) -> Finish:
-    """The finish of pictures of at least 3x3 pixels, one at a time. Raises ValueError for smaller ones."""
+    """The finish of images of at least 3x3 pixels, one at a time. Raises ValueError for smaller ones."""
     rows = []
     for image in images:
         pixels = torch.from_numpy(np.array(image.convert("RGB"))).double() / 255  # [H, W, 3]
         if min(pixels.shape[:2]) < 3:
-            raise ValueError(f"sharpness needs pictures of at least 3x3 pixels, found {image.width}x{image.height}")
+            raise ValueError(f"sharpness needs images of at least 3x3 pixels, found {image.width}x{image.height}")
         highest, lowest = pixels.amax(2), pixels.amin(2)
         luma = pixels @ _LUMA
         inner = luma[1:-1, 1:-1]
@@ -44,5 +44,5 @@ def finish(images: Iterable[Image.Image]) -> Finish:
         saturation = ((highest - lowest) / highest.clamp(min=1 / 255)).mean()
         rows.append(torch.stack([saturation, luma.std(correction=0), laplacian.var(correction=0)]))
     if not rows:
-        raise ValueError("finish needs at least 1 picture, found 0")
+        raise ValueError("finish needs at least 1 image, found 0")
     return Finish(*torch.stack(rows, 1))

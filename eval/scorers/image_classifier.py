@@ -1,4 +1,4 @@
-"""Small classifiers of 64x64 pictures: their weights, and their answers to pictures of any size."""
+"""Small classifiers of 64x64 images: their weights, and their answers to images of any size."""
 
 from collections.abc import Iterable
 from itertools import islice
@@ -17,10 +17,10 @@ CANVAS = 64
 
 
 @torch.inference_mode()
-def picture_logits(network: Any, images: Iterable[Image.Image], device: torch.device, batch: int) -> torch.Tensor:
-    """Logits [N, K] in double precision; pictures of another size are resized to 64x64 (bicubic).
+def image_logits(network: Any, images: Iterable[Image.Image], device: torch.device, batch: int) -> torch.Tensor:
+    """Logits [N, K] in double precision; images of another size are resized to 64x64 (bicubic).
 
-    The network sees RGB in [-1, 1]. Raises ValueError for no pictures.
+    The network sees RGB in [-1, 1]. Raises ValueError for no images.
     """
     remaining = iter(images)
     parts = []
@@ -31,7 +31,7 @@ def picture_logits(network: Any, images: Iterable[Image.Image], device: torch.de
         pixels = torch.from_numpy(np.stack(arrays)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
         parts.append(network(pixels).double().cpu())
     if not parts:
-        raise ValueError("a classifier needs at least one picture")
+        raise ValueError("a classifier needs at least one image")
     return torch.cat(parts)
 
 

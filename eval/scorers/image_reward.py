@@ -1,4 +1,4 @@
-"""ImageReward (Xu et al., 2304.05977): BLIP reads a prompt while it looks at the picture; a head says how good that is.
+"""ImageReward (Xu et al., 2304.05977): BLIP reads a prompt while it looks at the image; a head says how good that is.
 
 transformers' parts of BLIP (Li et al., 2201.12086) take the place of the authors' copy of its code, which needs a
 transformers of 2022.
@@ -23,7 +23,7 @@ from eval.features.extractor import forward_precision, weights_digest
 from pipeline.errors import InputError
 from pipeline.study.scorers import PREFERENCES
 
-# Of the rewards of the authors' training pictures; what is published is (reward - mean) / std.
+# Of the rewards of the authors' training images; what is published is (reward - mean) / std.
 _MEAN, _STD = 0.16717362830052426, 1.0333394966054072
 _TOKENS = 35
 # Both of BLIP's transformers have heads of 64 channels.
@@ -43,7 +43,7 @@ _VISION_NAMES = (
 
 @dataclass
 class ImageReward:
-    """The reward of a picture for its prompt, near 0 with a standard deviation near 1 on the authors' pictures."""
+    """The reward of an image for its prompt, near 0 with a standard deviation near 1 on the authors' images."""
 
     vision: Any
     text: Any
@@ -66,7 +66,7 @@ class ImageReward:
 
     @torch.inference_mode()
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
-        """Rewards [B] of RGB pictures and their prompts."""
+        """Rewards [B] of RGB images and their prompts."""
         pixels = torch.stack([self._prepare(image) for image in images]).to(self.device)
         read = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=_TOKENS, return_tensors="pt"

@@ -1,4 +1,4 @@
-"""What a picture is of, by CLIP's zero-shot classification (Radford et al., 2103.00020, section 3.1).
+"""What an image is of, by CLIP's zero-shot classification (Radford et al., 2103.00020, section 3.1).
 
 The four kinds are those that people choose from when they label.
 """

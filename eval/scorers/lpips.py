@@ -1,4 +1,4 @@
-"""Diversity within a prompt: how far pictures of one prompt lie apart by LPIPS (Zhang et al., 1801.03924)."""
+"""Diversity within a prompt: how far images of one prompt lie apart by LPIPS (Zhang et al., 1801.03924)."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from pipeline.errors import InputError
 from pipeline.study.scorers import SINGLE_FILES
 
 BATCH = 16
-# A picture is compared with at most this many others of its prompt: all pairs of a prompt grow as its square.
+# An image is compared with at most this many others of its prompt: all pairs of a prompt grow as its square.
 PARTNERS = 8
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -54,37 +54,37 @@ def load_lpips(weights: Path, device: torch.device) -> tuple[Distance, str]:
 
 
 def check_repeats(prompts: Sequence[str]) -> None:
-    """Raise ValueError where the pictures of `prompts` [N] give no two independent distances, which an interval needs.
+    """Raise ValueError where the images of `prompts` [N] give no two independent distances, which an interval needs.
 
-    Distances within one prompt are independent where no picture is in two of them; of prompts that are resampled whole
+    Distances within one prompt are independent where no image is in two of them; of prompts that are resampled whole
     (eval/statistics/clusters.py), each counts once.
     """
     counts = Counter(prompts)
     repeated = sum(count > 1 for count in counts.values())
     if not repeated:
-        raise ValueError(f"LPIPS within a prompt needs a prompt with 2 pictures; {len(counts)} prompts have 1 each")
+        raise ValueError(f"LPIPS within a prompt needs a prompt with 2 images; {len(counts)} prompts have 1 each")
     if prompt_clusters(prompts) is not None:
         if repeated == 1:
             raise ValueError(
-                f"LPIPS within a prompt needs 2 prompts with 2 pictures for its interval; of {len(counts)} one has"
+                f"LPIPS within a prompt needs 2 prompts with 2 images for its interval; of {len(counts)} one has"
             )
     elif sum(count // 2 for count in counts.values()) == 1:
         raise ValueError(
-            "LPIPS within a prompt needs 2 pairs of pictures of one prompt for its interval, found 1 among "
-            f"{len(prompts)} pictures"
+            "LPIPS within a prompt needs 2 pairs of images of one prompt for its interval, found 1 among "
+            f"{len(prompts)} images"
         )
 
 
 def within_prompt_lpips(
-    picture: Callable[[int], Image.Image], prompts: Sequence[str], distance: Distance, seed: int
+    image: Callable[[int], Image.Image], prompts: Sequence[str], distance: Distance, seed: int
 ) -> Tensor:
-    """Each picture's mean LPIPS [N] float64 to others of its prompt, NaN for those that are compared with none.
+    """Each image's mean LPIPS [N] float64 to others of its prompt, NaN for those that are compared with none.
 
-    `picture` gives picture k, `prompts` [N] its prompt. Where prompts are resampled whole (clusters.py), all pairs
-    of a prompt count; in one of more than PARTNERS + 1 pictures these are put in a ring by the seed and compared with
-    the PARTNERS nearest. The mean over a prompt's pictures is then that over its pairs.
-    Where pictures are resampled one by one, each is in one pair at most, whose distance is the value of one of the two:
-    distances that share pictures are not independent, and intervals over them would be half as wide as due.
+    `image` gives image k, `prompts` [N] its prompt. Where prompts are resampled whole (clusters.py), all pairs
+    of a prompt count; in one of more than PARTNERS + 1 images these are put in a ring by the seed and compared with
+    the PARTNERS nearest. The mean over a prompt's images is then that over its pairs.
+    Where images are resampled one by one, each is in one pair at most, whose distance is the value of one of the two:
+    distances that share images are not independent, and intervals over them would be half as wide as due.
     Raises ValueError where no prompt repeats.
     """
     check_repeats(prompts)
@@ -95,16 +95,16 @@ def within_prompt_lpips(
     sums, counts = torch.zeros(len(prompts), dtype=torch.float64), torch.zeros(len(prompts), dtype=torch.float64)
     for start in range(0, len(pairs), BATCH):
         a, b = pairs[start : start + BATCH].T
-        found = distance(_pixels(picture, a), _pixels(picture, b))
+        found = distance(_pixels(image, a), _pixels(image, b))
         for end in (a,) if together is None else (a, b):
             sums.index_add_(0, end, found)
             counts.index_add_(0, end, torch.ones_like(found))
-    # 0 / 0 where a picture has no partner.
+    # 0 / 0 where an image has no partner.
     return sums / counts
 
 
 def _apart(prompts: Tensor, seed: int) -> Tensor:
-    """The pictures [P, 2] of pairs that share none."""
+    """The images [P, 2] of pairs that share none."""
     generator = torch.Generator().manual_seed(seed)
     pairs = []
     for prompt in torch.unique(prompts).tolist():
@@ -115,7 +115,7 @@ def _apart(prompts: Tensor, seed: int) -> Tensor:
 
 
 def _pairs(prompts: Tensor, seed: int) -> Tensor:
-    """The pictures [P, 2] of each pair that counts."""
+    """The images [P, 2] of each pair that counts."""
     generator = torch.Generator().manual_seed(seed)
     pairs = []
     for prompt in torch.unique(prompts).tolist():
@@ -129,6 +129,6 @@ def _pairs(prompts: Tensor, seed: int) -> Tensor:
     return torch.cat(pairs)
 
 
-def _pixels(picture: Callable[[int], Image.Image], numbers: Tensor) -> Tensor:
-    arrays = [np.array(picture(k).convert("RGB")) for k in numbers.tolist()]
+def _pixels(image: Callable[[int], Image.Image], numbers: Tensor) -> Tensor:
+    arrays = [np.array(image(k).convert("RGB")) for k in numbers.tolist()]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1

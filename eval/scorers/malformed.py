@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from timm.models.resnet import BasicBlock, ResNet
 
-from eval.scorers.image_classifier import load_weights, picture_logits
+from eval.scorers.image_classifier import image_logits, load_weights
 
 
 def build_classifier() -> Any:
@@ -19,18 +19,18 @@ def build_classifier() -> Any:
 
 
 class MalformedClassifier:
-    """The chance that a picture is of a malformed person."""
+    """The chance that an image is of a malformed person."""
 
     def __init__(self, network: Any, device: torch.device):
         self.network, self.device = network.to(device).eval(), device
 
     def __call__(self, images: Iterable[Image.Image], batch: int = 256) -> torch.Tensor:
-        """P(malformed) [N] in [0, 1]; pictures of another size are resized to 64x64 (bicubic)."""
-        return picture_logits(self.network, images, self.device, batch).squeeze(1).sigmoid()
+        """P(malformed) [N] in [0, 1]; images of another size are resized to 64x64 (bicubic)."""
+        return image_logits(self.network, images, self.device, batch).squeeze(1).sigmoid()
 
 
 def load_classifier(path: Path, device: torch.device) -> MalformedClassifier:
     """Load the classifier from safetensors. Raises InputError."""
     network = build_classifier()
-    load_weights(network, path, "malformed-picture classifier")
+    load_weights(network, path, "malformed-image classifier")
     return MalformedClassifier(network, device)

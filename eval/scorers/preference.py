@@ -1,4 +1,4 @@
-"""Learned preference scores: networks that were tuned to say which of two pictures of a prompt people like better.
+"""Learned preference scores: networks that were tuned to say which of two images of a prompt people like better.
 
 `python -m eval.scorers.preference <name> <checkpoint> <folder>` converts a checkpoint that is published as a pickle to
 safetensors; the error about missing weights names the whole command.
@@ -30,18 +30,18 @@ BATCH = 32
 
 
 class Preference(Protocol):
-    """How much people would like pictures as drawings of their prompts; scores of two models have no common scale."""
+    """How much people would like images as drawings of their prompts; scores of two models have no common scale."""
 
     digest: str
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
-        """Scores [B] of RGB pictures and their prompts, higher is liked better."""
+        """Scores [B] of RGB images and their prompts, higher is liked better."""
         ...
 
 
 @dataclass
 class PickScore:
-    """PickScore (Kirstain et al., 2305.01569): logit_scale times the cosine, 20 to 23 for usual pictures."""
+    """PickScore (Kirstain et al., 2305.01569): logit_scale times the cosine, 20 to 23 for usual images."""
 
     model: Any
     processor: Any
@@ -61,7 +61,7 @@ class PickScore:
 
 @dataclass
 class HumanPreferenceScore:
-    """HPS v2.1 (Wu et al., 2306.09341): the cosine of a tuned ViT-H/14, 0.2 to 0.35 for usual pictures.
+    """HPS v2.1 (Wu et al., 2306.09341): the cosine of a tuned ViT-H/14, 0.2 to 0.35 for usual images.
 
     The authors' tables show it a hundredfold.
     """
@@ -117,18 +117,16 @@ def load_preference(name: str, folder: Path, device: torch.device) -> Preference
 
 
 def preference_scores(model: Preference, images: Iterable[Image.Image], prompts: Sequence[str]) -> Tensor:
-    """Scores [N] float64 of pictures and their prompts, on the CPU. Raises ValueError for unequally many."""
+    """Scores [N] float64 of images and their prompts, on the CPU. Raises ValueError for unequally many."""
     remaining, parts = iter(images), []
     for start in range(0, len(prompts), BATCH):
         texts = prompts[start : start + BATCH]
         chunk = [image.convert("RGB") for image in islice(remaining, BATCH)]
         if len(chunk) != len(texts):
-            raise ValueError(
-                f"preference scores need a prompt a picture, found {len(prompts)} prompts and fewer pictures"
-            )
+            raise ValueError(f"preference scores need a prompt an image, found {len(prompts)} prompts and fewer images")
         parts.append(model.score(chunk, texts).double().cpu())
     if next(remaining, None) is not None:
-        raise ValueError(f"preference scores need a prompt a picture, found {len(prompts)} prompts and more pictures")
+        raise ValueError(f"preference scores need a prompt an image, found {len(prompts)} prompts and more images")
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
 

@@ -1,4 +1,4 @@
-"""How deep a single picture lies inside the reference manifold: the realism score (1904.06991, equation 3)."""
+"""How deep a single image lies inside the reference manifold: the realism score (1904.06991, equation 3)."""
 
 import torch
 from torch import Tensor
@@ -10,14 +10,14 @@ from eval.distances.frechet import check_features
 def realism(generated: Tensor, reference: Tensor, k: int = 3) -> Tensor:
     """Realism [N] float64 of generated [N, D] against reference [M, D] features, >= 0, infinite for an exact copy.
 
-    The largest ratio, over reference pictures, of the distance to their k-th neighbour and the distance to the
-    generated picture; 1 is the rim of the manifold, more is inside. As in the paper, the half of the reference
-    pictures with the larger radii is left out: in sparse regions a ball is large and everything would seem real.
-    Raises ValueError below k + 1 reference pictures, for differing D, and for features that are not finite.
+    The largest ratio, over reference images, of the distance to their k-th neighbour and the distance to the
+    generated image; 1 is the rim of the manifold, more is inside. As in the paper, the half of the reference
+    images with the larger radii is left out: in sparse regions a ball is large and everything would seem real.
+    Raises ValueError below k + 1 reference images, for differing D, and for features that are not finite.
     """
     check_features(generated, reference, 1, "realism scores")
     if len(reference) < k + 1:
-        raise ValueError(f"realism with k = {k} needs at least {k + 1} reference pictures, found {len(reference)}")
+        raise ValueError(f"realism with k = {k} needs at least {k + 1} reference images, found {len(reference)}")
     radius = neighbour_radii(reference, [k])[:, 0]
     dense = radius <= radius.median()
     kept, kept_radius = reference[dense], radius[dense]

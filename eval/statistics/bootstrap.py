@@ -1,4 +1,4 @@
-"""Confidence intervals over images, or over clusters of them such as the pictures of one prompt.
+"""Confidence intervals over images, or over clusters of them such as the images of one prompt.
 
 The bootstrap (Efron and Tibshirani, 1993) for means of per-image values, random subsets for statistics of whole
 sets, which ties would bias, and Wilson's for rates. Of few clusters both know too little about their spread, and the
@@ -16,7 +16,7 @@ from eval.statistics.jackknife import Replicates
 from eval.statistics.wilson import wilson_bounds
 from pipeline.results.interval import Interval
 
-# With 12 pictures each, the bootstrap's 95 % were 86 % for 5 clusters and 91 % for 16, those of subsets 78 and 87 %.
+# With 12 images each, the bootstrap's 95 % were 86 % for 5 clusters and 91 % for 16, those of subsets 78 and 87 %.
 FEW_CLUSTERS = 50
 
 
@@ -29,7 +29,7 @@ def mean_interval(values: Tensor, resamples: int, level: float, seed: int, clust
     """The mean of per-image values [N], bool or real, with its percentile interval.
 
     `clusters` [N] int64 says which images belong together, such as those of one prompt: whole clusters are resampled
-    then, since pictures of one prompt are alike (Davison and Hinkley, 1997, section 3.8), or below FEW_CLUSTERS left
+    then, since images of one prompt are alike (Davison and Hinkley, 1997, section 3.8), or below FEW_CLUSTERS left
     out one by one; the interval then stays within the range of the values.
     Values that are all equal give an interval of no width; for a rate near 0 or 1 take `wilson_interval`.
     Raises ValueError for values that are no [N], fewer than 2 (or 2 clusters), or not finite.
@@ -54,7 +54,7 @@ def mean_interval(values: Tensor, resamples: int, level: float, seed: int, clust
 def paired_difference_interval(a: Tensor, b: Tensor, resamples: int, level: float, seed: int) -> Interval:
     """The mean of a - b over pairs, values [N] each, with its percentile interval.
 
-    A resample takes both pictures of a pair, so what the seeds share between the arms cancels.
+    A resample takes both images of a pair, so what the seeds share between the arms cancels.
     Raises ValueError for values that are no [N], unequally many, fewer than 2, or not finite.
     """
     a, b = _finite_values(a, "paired differences"), _finite_values(b, "paired differences")

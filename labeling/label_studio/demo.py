@@ -16,7 +16,7 @@ from tqdm import tqdm
 from labeling.judge import better, judge
 from labeling.label_studio.answers import task_id_of
 from labeling.label_studio.connection import Connection, client_of, required
-from labeling.label_studio.images import Sampled, load_pictures, wanted_pictures
+from labeling.label_studio.images import Sampled, load_images, wanted_images
 from labeling.label_studio.interface import choice
 from labeling.label_studio.project import find_project, tasks_on_server
 from labeling.label_studio.pull import SIMULATED_DOMAIN
@@ -73,8 +73,8 @@ def simulate(
             for number, task in shown:
                 question, others, answer = answers[task.task_id]
                 given = mistaken(answer, others, error_rate, task.task_id, labeller)
-                # Label Studio hangs a choice on the picture that its interface names; that of pairs names the left.
-                result = choice(question, given, shown="picture" if kind == "tasks" else "left")
+                # Label Studio hangs a choice on the image that its interface names; that of pairs names the left.
+                result = choice(question, given, shown="image" if kind == "tasks" else "left")
                 client.annotations.create(number, completed_by=user, result=[result])
             done[kind] = len(waiting)
     return done
@@ -92,8 +92,8 @@ def _waiting(client: "LabelStudio", project: "Project", queue: Sequence[Sampled]
 
 def _answers(tasks: Sequence[Sampled], sets: Path) -> dict[str, tuple[str, tuple[str, ...], str]]:
     """The judge's answer by task id: the question, its possible answers, the answer."""
-    pictures = dict(load_pictures(wanted_pictures(tasks), sets))
-    judged = dict(zip(pictures, judge(pictures.values()), strict=True))
+    images = dict(load_images(wanted_images(tasks), sets))
+    judged = dict(zip(images, judge(images.values()), strict=True))
     found: dict[str, tuple[str, tuple[str, ...], str]] = {}
     for task in tasks:
         if isinstance(task, SampledTask):

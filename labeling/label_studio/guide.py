@@ -9,7 +9,7 @@ from labeling.label_studio.interface import Kind
 from pipeline.results.rates import Verdict
 from pipeline.storage.contact_sheet import grid
 from pipeline.tinybooru.build import CANVAS, plans
-from pipeline.tinybooru.picture import Plan, draw
+from pipeline.tinybooru.image import Plan, draw
 
 _EXAMPLES = 5
 # Another world than the reference set's and the prompts', so that no example is ever asked about.
@@ -23,12 +23,12 @@ _MEANINGS: dict[Verdict, str] = {
     "object_or_scenery": "<b>3 Object or scenery.</b> Something that one can name: an animal, a thing, a landscape.",
     "pattern": "<b>4 Pattern.</b> Shapes or texture without a subject, noise included.",
 }
-_TASKS_GUIDE = """<h4>What is in the picture?</h4>
+_TASKS_GUIDE = """<h4>What is in the image?</h4>
 {rows}
 <p>For people also the body shape: <b>q</b> normal, <b>w</b> other (not the body one expects of a person). In doubt
 between two verdicts take the one you would defend to a colleague, and write a note; skip what you cannot judge.
-Some pictures come twice: judge them anew. <b>Ctrl+Enter</b> submits; the wheel and the buttons zoom.</p>"""
-_PAIRS_GUIDE = """<h4>Which picture is better?</h4>
+Some images come twice: judge them anew. <b>Ctrl+Enter</b> submits; the wheel and the buttons zoom.</p>"""
+_PAIRS_GUIDE = """<h4>Which image is better?</h4>
 <p>Both were drawn for the prompt above them. <b>1</b> left, <b>3</b> right, <b>2</b> where you see no difference that
 matters. Count what is drawn right and fits the prompt; take no account of the side. <b>Ctrl+Enter</b> submits.</p>"""
 

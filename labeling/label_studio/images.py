@@ -1,4 +1,4 @@
-"""Sampled pictures as a labeller may see them: the bare pixels, under the name of the task."""
+"""Sampled images as a labeller may see them: the bare pixels, under the name of the task."""
 
 import os
 from collections import defaultdict
@@ -16,8 +16,8 @@ from pipeline.storage.shards import decode_images, encode_png, read_table, shard
 Sampled = SampledTask | SampledPair
 
 
-def wanted_pictures(tasks: Iterable[Sampled]) -> dict[str, tuple[str, str]]:
-    """The arm and image id of every picture that the tasks show, by the name it is shown under."""
+def wanted_images(tasks: Iterable[Sampled]) -> dict[str, tuple[str, str]]:
+    """The arm and image id of every image that the tasks show, by the name it is shown under."""
     wanted = {}
     for task in tasks:
         if isinstance(task, SampledTask):
@@ -28,10 +28,10 @@ def wanted_pictures(tasks: Iterable[Sampled]) -> dict[str, tuple[str, str]]:
     return wanted
 
 
-def load_pictures(wanted: Mapping[str, tuple[str, str]], sets: Path) -> Iterator[tuple[str, Image.Image]]:
-    """Name and picture of all that is wanted, in one pass over the shards of each arm.
+def load_images(wanted: Mapping[str, tuple[str, str]], sets: Path) -> Iterator[tuple[str, Image.Image]]:
+    """Name and image of all that is wanted, in one pass over the shards of each arm.
 
-    Raises InputError where a picture is missing or unreadable.
+    Raises InputError where an image is missing or unreadable.
     """
     names: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name, (arm, image_id) in wanted.items():
@@ -45,27 +45,25 @@ def load_pictures(wanted: Mapping[str, tuple[str, str]], sets: Path) -> Iterator
                     for name in of_image.pop(image_id):
                         yield name, image
             except OSError as error:
-                raise InputError(
-                    f"{shard}: a picture cannot be read ({error}); delete it and run `dvc repro`"
-                ) from None
+                raise InputError(f"{shard}: an image cannot be read ({error}); delete it and run `dvc repro`") from None
         if of_image:
             raise InputError(
-                f"{sets / arm} has no picture '{next(iter(of_image))}' of the sample; `dvc repro sample` draws it anew"
+                f"{sets / arm} has no image '{next(iter(of_image))}' of the sample; `dvc repro sample` draws it anew"
             )
 
 
-def write_pictures(wanted: Mapping[str, tuple[str, str]], sets: Path, folder: Path) -> None:
-    """Write the wanted pictures to `folder`, as `load_pictures` finds them.
+def write_images(wanted: Mapping[str, tuple[str, str]], sets: Path, folder: Path) -> None:
+    """Write the wanted images to `folder`, as `load_images` finds them.
 
-    Every picture is encoded anew, so neither metadata nor the encoder tells where it comes from, and all files have
+    Every image is encoded anew, so neither metadata nor the encoder tells where it comes from, and all files have
     one time, since they are written arm by arm.
     """
-    for name, image in load_pictures(wanted, sets):
+    for name, image in load_images(wanted, sets):
         (folder / name).write_bytes(encode_png(image))
         os.utime(folder / name, (0, 0))
 
 
-def load_task_pictures(tasks: Sequence[SampledTask], sets: Path) -> list[Image.Image]:
-    """The pictures of tasks, in their order."""
-    found = dict(load_pictures(wanted_pictures(tasks), sets))
+def load_task_images(tasks: Sequence[SampledTask], sets: Path) -> list[Image.Image]:
+    """The images of tasks, in their order."""
+    found = dict(load_images(wanted_images(tasks), sets))
     return [found[f"{task.task_id}.png"] for task in tasks]

@@ -1,4 +1,4 @@
-"""The labelling interfaces: one picture and one verdict, or two pictures and one choice."""
+"""The labelling interfaces: one image and one verdict, or two images and one choice."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,7 @@ def read_answer(result: list[dict[str, object]], allowed: dict[str, tuple[str, .
     return Answer(chosen, "\n".join(note))
 
 
-def choice(question: str, *values: str, shown: str = "picture") -> dict[str, object]:
+def choice(question: str, *values: str, shown: str = "image") -> dict[str, object]:
     """The part of an annotation's result that answers `question` about the object `shown`."""
     return {"from_name": question, "to_name": shown, "type": "choices", "value": {"choices": list(values)}}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labeling.label_studio.answers import task_id_of
-from labeling.label_studio.images import load_task_pictures
+from labeling.label_studio.images import load_task_images
 from labeling.label_studio.interface import choice
 from labeling.records import SampledTask
 
@@ -34,7 +34,7 @@ def preannotate(client: "LabelStudio", project: "Project", tasks: Sequence[Sampl
         if task_id_of(task.data) in sampled and int(task.id) not in judged
     }
     if lacking:
-        verdicts = judge(load_task_pictures(list(lacking.values()), sets))
+        verdicts = judge(load_task_images(list(lacking.values()), sets))
         request: Any = [
             {
                 "task": number,

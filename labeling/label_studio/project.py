@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from label_studio_sdk.client import LabelStudio
     from label_studio_sdk.types.file_upload import FileUpload
 
-_TITLES: dict[Kind, str] = {"tasks": "guidedrift {study}: pictures", "pairs": "guidedrift {study}: pairs"}
+_TITLES: dict[Kind, str] = {"tasks": "guidedrift {study}: images", "pairs": "guidedrift {study}: pairs"}
 _DESCRIPTION = "Blind labels for guidedrift, which finds this project by: guidedrift:{mark}:{key}:{setup}"
 _MARK = re.compile(r"guidedrift:([0-9a-f]{16}):([0-9a-f]{32}):([0-9a-f]{16}|new)")
 _STRIP = "guide-{verdict}.png"
@@ -63,8 +63,8 @@ def other_projects(client: "LabelStudio", project: Project) -> list[Project]:
 def ensure_project(client: "LabelStudio", study: str, kind: Kind) -> Project:
     """The study's project on this server, created where it is missing, with the present interface and guide."""
     interface = INTERFACES[kind].read_text("utf-8")
-    pictures = {_STRIP.format(verdict=verdict): encode_png(strip) for verdict, strip in examples().items()}
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in pictures.items()}
+    images = {_STRIP.format(verdict=verdict): encode_png(strip) for verdict, strip in examples().items()}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in images.items()}
     setup = fingerprint([interface, guide(kind, dict.fromkeys(get_args(Verdict), "")), digests])
     known = _known(client)
     mark = project_mark(study, kind)
@@ -87,7 +87,7 @@ def ensure_project(client: "LabelStudio", study: str, kind: Kind) -> Project:
         )
         project = replace(project, number=int(created.id))
     if project.setup != setup:
-        addresses = upload_pictures(client, project, pictures) if kind == "tasks" else {}
+        addresses = upload_images(client, project, images) if kind == "tasks" else {}
         strips = {verdict: addresses.get(_STRIP.format(verdict=verdict), "") for verdict in get_args(Verdict)}
         project = replace(project, setup=setup)
         # The mark of the setup goes last, in one request with what it stands for.
@@ -106,25 +106,25 @@ def tasks_on_server(client: "LabelStudio", project: Project, include: str) -> It
     yield from client.tasks.list(project=project.number, page_size=1000, fields="all", include=include)
 
 
-def upload_pictures(client: "LabelStudio", project: Project, pictures: Mapping[str, bytes]) -> dict[str, str]:
+def upload_images(client: "LabelStudio", project: Project, images: Mapping[str, bytes]) -> dict[str, str]:
     """Upload at most 100 PNGs by name to a project for verdicts; returns their addresses on the server by that name.
 
-    Label Studio takes files only where an interface shows one thing, so the pictures of pairs go there too.
+    Label Studio takes files only where an interface shows one thing, so the images of pairs go there too.
     """
     # The SDK has no method for files; the client that it wraps knows how to use both kinds of keys.
     response = client._client_wrapper.httpx_client.request(
         f"api/projects/{project.number}/import",
         method="POST",
         params={"commit_to_project": "false"},
-        files={name: (name, content, "image/png") for name, content in pictures.items()},
+        files={name: (name, content, "image/png") for name, content in images.items()},
     )
     if response.status_code >= 400:
         raise ApiError(status_code=response.status_code, body=response.text)
     return _addresses(client.files.list(project.number, ids=json.dumps(response.json()["file_upload_ids"])))
 
 
-def uploaded_pictures(client: "LabelStudio", project: Project) -> dict[str, str]:
-    """The addresses of all uploaded pictures, by name."""
+def uploaded_images(client: "LabelStudio", project: Project) -> dict[str, str]:
+    """The addresses of all uploaded images, by name."""
     return _addresses(client.files.list(project.number, all_=True))
 
 

@@ -1,4 +1,4 @@
-"""Stage `push`: the sampled pictures go to Label Studio, and only those that are not there yet.
+"""Stage `push`: the sampled images go to Label Studio, and only those that are not there yet.
 
 The server keeps the books: each of its tasks carries our task id, each uploaded file its name. So a push that was cut
 off at any point is completed by the next one, and a push of what is there sends nothing.
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from labeling.label_studio.answers import task_id_of
 from labeling.label_studio.connection import SERVER_FOLDER, Connection, ServerUnavailable, client_of, required
-from labeling.label_studio.images import Sampled, wanted_pictures, write_pictures
+from labeling.label_studio.images import Sampled, wanted_images, write_images
 from labeling.records import SampledPair, SampledTask, read_pairs, read_tasks
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import SETS
@@ -61,23 +61,23 @@ def push(
 def _push_queue(
     client: "LabelStudio", project: "Project", store: "Project", queue: Sequence[Sampled], sets: Path, local: bool
 ) -> int:
-    from labeling.label_studio.project import tasks_on_server, upload_pictures, uploaded_pictures
+    from labeling.label_studio.project import tasks_on_server, upload_images, uploaded_images
 
     there = {task_id_of(task.data) for task in tasks_on_server(client, project, "id,data")}
     # In the order of the queue, which is shuffled: Label Studio shows tasks by their number.
     missing = [task for task in sorted(queue, key=lambda task: task.position) if task.task_id not in there]
-    # A push that was cut off may have left pictures without their tasks.
-    addresses = {} if local or not missing else uploaded_pictures(client, store)
+    # A push that was cut off may have left images without their tasks.
+    addresses = {} if local or not missing else uploaded_images(client, store)
     remaining = iter(tqdm(missing, "push", unit="task", disable=None if missing else True))
     with tempfile.TemporaryDirectory() as temporary:
         folder = _shared_folder(client, project) if local else Path(temporary)
-        write_pictures(wanted_pictures(missing), sets, folder)
+        write_images(wanted_images(missing), sets, folder)
         while chunk := list(islice(remaining, _TASKS_A_REQUEST)):
-            names = wanted_pictures(chunk)
+            names = wanted_images(chunk)
             if local:
                 addresses = {name: f"/data/local-files/?d={project.mark}/{name}" for name in names}
             elif lacking := {name: (folder / name).read_bytes() for name in names if name not in addresses}:
-                addresses |= upload_pictures(client, store, lacking)
+                addresses |= upload_images(client, store, lacking)
             request: Any = [{"data": _data(task, addresses)} for task in chunk]
             client.projects.import_tasks(project.number, request=request)
     _set_overlaps(client, project, queue)
@@ -85,7 +85,7 @@ def _push_queue(
 
 
 def _data(task: Sampled, addresses: Mapping[str, str]) -> dict[str, str]:
-    # All that a labeller's browser learns: no arm, no prompt of a single picture, no score, no batch.
+    # All that a labeller's browser learns: no arm, no prompt of a single image, no score, no batch.
     if isinstance(task, SampledTask):
         return {"task_id": task.task_id, "image": addresses[f"{task.task_id}.png"]}
     sides = {side: addresses[f"{task.task_id}-{side}.png"] for side in ("left", "right")}
@@ -94,7 +94,7 @@ def _data(task: Sampled, addresses: Mapping[str, str]) -> dict[str, str]:
 
 def _shared_folder(client: "LabelStudio", project: "Project") -> Path:
     # The server serves only files below its document root that a storage of the project names.
-    root = Path(os.environ.get(ROOT_VARIABLE) or SERVER_FOLDER / "pictures").resolve()
+    root = Path(os.environ.get(ROOT_VARIABLE) or SERVER_FOLDER / "images").resolve()
     if not root.is_dir():
         raise InputError(
             f"labeling.transport is local_files, but {root} is no folder; set {ROOT_VARIABLE} to the folder that the "
@@ -132,7 +132,7 @@ def main() -> None:
     except ServerUnavailable as error:
         if not arguments.stage:
             raise
-        # People may label days later; the numbers of the pictures shall not wait for them.
+        # People may label days later; the numbers of the images shall not wait for them.
         print(f"push: not everything is sent: {error}")
 
 

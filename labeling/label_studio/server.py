@@ -104,7 +104,7 @@ def settings(folder: Path, credentials: Credentials, database_url: str | None) -
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
         "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
         "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
-        "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str((folder / "pictures").resolve()),
+        "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str((folder / "images").resolve()),
     }
 
 
@@ -125,7 +125,7 @@ def running_server(
         database.parent.mkdir(mode=0o700, exist_ok=True)
         shutil.copy(migrated, database.with_suffix(".tmp"))
         os.replace(database.with_suffix(".tmp"), database)
-    (folder / "pictures").mkdir(mode=0o700, exist_ok=True)
+    (folder / "images").mkdir(mode=0o700, exist_ok=True)
     credentials = _credentials(folder / CREDENTIALS.name, port)
     address = urlsplit(credentials.url)
     command = [str(environment / "bin/label-studio"), "start", "--no-browser"]

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-FEWEST_PICTURES = 10
+FEWEST_IMAGES = 10
 
 
 def krippendorff_alpha(units: Iterable[Sequence[str]]) -> float | None:
     """Nominal alpha (Krippendorff, Content Analysis, chapter 12): 1 is perfect, 0 is chance, below 0 is opposition.
 
-    `units` holds for each picture the verdicts that it got, of at least two people to count; missing ones are just not
-    there. None where no picture has two verdicts, and where only one verdict ever occurs (alpha is 0/0 then).
+    `units` holds for each image the verdicts that it got, of at least two people to count; missing ones are just not
+    there. None where no image has two verdicts, and where only one verdict ever occurs (alpha is 0/0 then).
     """
     return _alpha(_coincidences(units))
 
@@ -21,15 +21,15 @@ def krippendorff_alpha(units: Iterable[Sequence[str]]) -> float | None:
 def alpha_interval(
     units: Iterable[Sequence[str]], resamples: int, level: float, seed: int
 ) -> tuple[float, float, float] | None:
-    """Alpha with the percentile interval of a bootstrap over pictures; None where alpha is.
+    """Alpha with the percentile interval of a bootstrap over images; None where alpha is.
 
-    Few pictures that all agree, or none, vary in no resample: below FEWEST_PICTURES alpha may be anything in [-1, 1].
+    Few images that all agree, or none, vary in no resample: below FEWEST_IMAGES alpha may be anything in [-1, 1].
     """
     tables = _coincidences(units)
     alpha = _alpha(tables)
     if alpha is None:
         return None
-    if len(tables) < FEWEST_PICTURES:
+    if len(tables) < FEWEST_IMAGES:
         return alpha, min(-1.0, alpha), 1.0
     random = np.random.default_rng(seed)
     replicates = []
@@ -43,7 +43,7 @@ def alpha_interval(
 
 
 def repeat_agreement(verdicts: Mapping[tuple[str, str], str], repeats: Mapping[str, str]) -> dict[str, tuple[int, int]]:
-    """For each labeller, of how many repeated pictures both verdicts are the same, and how many were repeated.
+    """For each labeller, of how many repeated images both verdicts are the same, and how many were repeated.
 
     `verdicts` maps (task id, labeller) to the verdict, `repeats` the id of a repeat to that of its first showing.
     """
@@ -57,7 +57,7 @@ def repeat_agreement(verdicts: Mapping[tuple[str, str], str], repeats: Mapping[s
 
 
 def _coincidences(units: Iterable[Sequence[str]]) -> NDArray[np.float64]:
-    # [units, K, K]: within a picture of m verdicts every ordered pair of them counts 1 / (m - 1).
+    # [units, K, K]: within an image of m verdicts every ordered pair of them counts 1 / (m - 1).
     several = [Counter(unit) for unit in units if len(unit) > 1]
     numbers = {verdict: k for k, verdict in enumerate(sorted({verdict for unit in several for verdict in unit}))}
     cells = [[(numbers[verdict], count) for verdict, count in sorted(unit.items())] for unit in several]

@@ -1,4 +1,4 @@
-"""Strengths of arms from choices between their pictures (Bradley and Terry, Biometrika 39, 1952).
+"""Strengths of arms from choices between their images (Bradley and Terry, Biometrika 39, 1952).
 
 P(a beats b) = 1 / (1 + exp(strength_b - strength_a)). A tie counts as half a win of each side: one number an arm
 with one meaning; Davidson's model (JASA 65, 1970) adds a parameter for how often people tie, which nobody asks.
@@ -38,7 +38,7 @@ def strengths(
     """Strengths, of mean 0, of the arms that choices name, with percentile intervals.
 
     A choice is (arm, other arm, share of the win that the first one gets: 1, 0 or 0.5 for a tie). `clusters` names
-    the prompt and seed behind each: choices of one cluster share pictures, so the bootstrap draws clusters.
+    the prompt and seed behind each: choices of one cluster share images, so the bootstrap draws clusters.
     Raises ValueError where the choices do not connect the arms with each other.
     """
     named = [arm for arm in arms if any(arm in choice[:2] for choice in choices)]

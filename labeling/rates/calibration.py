@@ -15,7 +15,7 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Bin:
-    """Labelled pictures with scores in [low, high): their mean score, and the rate that people see."""
+    """Labelled images with scores in [low, high): their mean score, and the rate that people see."""
 
     low: float
     high: float
@@ -73,7 +73,7 @@ def calibrate(
 def reliability(labels: Vector, scores: Vector, inclusion: Vector, level: float) -> list[Bin]:
     """The reliability diagram: ten bins of equal width, those without a label left out.
 
-    Each bin's rate is that of all pictures which could have such scores.
+    Each bin's rate is that of all images which could have such scores.
     """
     place = np.minimum((scores * BINS).astype(int), BINS - 1)
     bins = []
@@ -91,9 +91,9 @@ def brier(labels: Vector, scores: Vector, inclusion: Vector) -> float:
 
 
 def auc(labels: Vector, scores: Vector, inclusion: Vector) -> float | None:
-    """The chance that a malformed picture has the higher score than another, weighted; None where one kind is missing.
+    """The chance that a malformed image has the higher score than another, weighted; None where one kind is missing.
 
-    A picture that several people saw differently counts as what most of them saw, and as malformed in a tie.
+    An image that several people saw differently counts as what most of them saw, and as malformed in a tie.
     """
     malformed = labels >= 0.5
     if malformed.all() or not malformed.any():

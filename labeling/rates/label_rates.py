@@ -1,6 +1,6 @@
 """Stage `rates`: the rates of each label with their intervals, agreement, and the strengths of arms.
 
-A picture counts once: its share of a verdict is the mean over the people who labelled it, first showings only. Repeats
+An image counts once: its share of a verdict is the mean over the people who labelled it, first showings only. Repeats
 tell how far people agree with themselves. The triage batch was chosen by the score, so no rate uses it.
 """
 
@@ -38,7 +38,7 @@ from pipeline.results.rates import (
     Calibration,
     CalibrationBin,
     Difference,
-    LabelledPictures,
+    LabelledImages,
     Rate,
     Rates,
     SelfAgreement,
@@ -62,7 +62,7 @@ SCORE_OF: dict[Verdict, str] = {
 
 @dataclass(frozen=True)
 class ArmScores:
-    """The automatic scores [N] of all pictures of an arm, by column, and where each pair stands in them."""
+    """The automatic scores [N] of all images of an arm, by column, and where each pair stands in them."""
 
     columns: Mapping[str, Vector]
     row_of_pair: Mapping[int, int]
@@ -70,7 +70,7 @@ class ArmScores:
 
 @dataclass(frozen=True)
 class Judged:
-    """A labelled picture of the random batch: the share of its labels that gave each verdict.
+    """A labelled image of the random batch: the share of its labels that gave each verdict.
 
     `body_normal` is the share of normal among the body shapes that people gave it, None where nobody gave one.
     """
@@ -83,8 +83,8 @@ class Judged:
     simulated: bool
 
 
-def judged_pictures(tasks: Sequence[SampledTask], labels: Sequence[Label]) -> dict[str, list[Judged]]:
-    """The labelled pictures of every arm: of the random batch, first showings only, in the order of the tasks."""
+def judged_images(tasks: Sequence[SampledTask], labels: Sequence[Label]) -> dict[str, list[Judged]]:
+    """The labelled images of every arm: of the random batch, first showings only, in the order of the tasks."""
     given: dict[str, list[Label]] = defaultdict(list)
     for label in labels:
         given[label.task_id].append(label)
@@ -107,29 +107,29 @@ def judged_pictures(tasks: Sequence[SampledTask], labels: Sequence[Label]) -> di
     return dict(arms)
 
 
-def arm_rates(name: str, judged: Sequence[Judged], scores: ArmScores, level: float) -> LabelledPictures:
-    """The rates of one arm from its labelled pictures (at least one) and the scores of all."""
-    rows = [scores.row_of_pair[picture.pair_id] for picture in judged]
-    inclusion = [picture.inclusion_probability for picture in judged]
+def arm_rates(name: str, judged: Sequence[Judged], scores: ArmScores, level: float) -> LabelledImages:
+    """The rates of one arm from its labelled images (at least one) and the scores of all."""
+    rows = [scores.row_of_pair[image.pair_id] for image in judged]
+    inclusion = [image.inclusion_probability for image in judged]
     verdicts: dict[Verdict, Rate] = {}
     for verdict in VERDICTS:
-        shares = [picture.shares[verdict] for picture in judged]
+        shares = [image.shares[verdict] for image in judged]
         classical = ppi.rate(shares, inclusion, level, len(scores.row_of_pair))
         powered = None
         if (column := scores.columns.get(SCORE_OF[verdict])) is not None:
             powered = ppi.rate(shares, inclusion, level, len(column), column[rows], column)
         verdicts[verdict] = _rate(classical, powered)
-    shaped = [picture for picture in judged if picture.body_normal is not None]
+    shaped = [image for image in judged if image.body_normal is not None]
     body = None
     if shaped:
-        normal = [picture.body_normal or 0.0 for picture in shaped]
-        # How many of the arm's pictures show a person is not known, so theirs are no finite population.
+        normal = [image.body_normal or 0.0 for image in shaped]
+        # How many of the arm's images show a person is not known, so theirs are no finite population.
         body = _interval(ppi.rate(normal, [p.inclusion_probability for p in shaped], level, len(shaped)))
-    return LabelledPictures(
+    return LabelledImages(
         name=name,
         canvas=judged[0].canvas,
-        pictures=len(judged),
-        simulated=any(picture.simulated for picture in judged),
+        images=len(judged),
+        simulated=any(image.simulated for image in judged),
         verdicts=verdicts,
         body_normal=body,
     )
@@ -140,52 +140,52 @@ def arm_difference(
 ) -> Difference | None:
     """Rates of an arm minus the baseline's over the pairs that are labelled in both; None where there is none.
 
-    The sample draws whole pairs, so a pair's inclusion probability is that of either picture.
+    The sample draws whole pairs, so a pair's inclusion probability is that of either image.
     """
-    partner = {picture.pair_id: picture for picture in base}
-    both = [(picture, partner[picture.pair_id]) for picture in ours if picture.pair_id in partner]
+    partner = {image.pair_id: image for image in base}
+    both = [(image, partner[image.pair_id]) for image in ours if image.pair_id in partner]
     if not both:
         return None
-    inclusion = [picture.inclusion_probability for picture, _ in both]
+    inclusion = [image.inclusion_probability for image, _ in both]
     own, other = scores
     pairs = list(own.row_of_pair)
     place = {pair: k for k, pair in enumerate(pairs)}
     verdicts: dict[Verdict, Rate] = {}
     for verdict in VERDICTS:
-        differences = [picture.shares[verdict] - of_base.shares[verdict] for picture, of_base in both]
+        differences = [image.shares[verdict] - of_base.shares[verdict] for image, of_base in both]
         classical = ppi.difference(differences, inclusion, level, len(pairs))
         powered = None
         column = SCORE_OF[verdict]
         if column in own.columns and column in other.columns:
             of_own, of_other = ([arm.row_of_pair[pair] for pair in pairs] for arm in (own, other))
             lead = own.columns[column][of_own] - other.columns[column][of_other]
-            rows = [place[picture.pair_id] for picture, _ in both]
+            rows = [place[image.pair_id] for image, _ in both]
             powered = ppi.difference(differences, inclusion, level, len(pairs), lead[rows], lead)
         verdicts[verdict] = _rate(classical, powered)
-    simulated = any(picture.simulated or of_base.simulated for picture, of_base in both)
+    simulated = any(image.simulated or of_base.simulated for image, of_base in both)
     return Difference(arm=arm, pairs=len(both), simulated=simulated, verdicts=verdicts)
 
 
 def pooled(arms: Sequence[Sequence[Judged]], scores: Sequence[ArmScores]) -> tuple[list[Judged], ArmScores]:
     """Several arms as one, over the pairs that are labelled in all of them: means over the arms, pair by pair.
 
-    Pictures of one seed resemble each other, so pairs are what is independent, not pictures.
+    Images of one seed resemble each other, so pairs are what is independent, not images.
     """
-    by_pair = [{picture.pair_id: picture for picture in arm} for arm in arms]
+    by_pair = [{image.pair_id: image for image in arm} for arm in arms]
     judged = []
     for pair in by_pair[0]:
         if not all(pair in arm for arm in by_pair):
             continue
-        pictures = [arm[pair] for arm in by_pair]
-        shapes = [picture.body_normal for picture in pictures if picture.body_normal is not None]
+        images = [arm[pair] for arm in by_pair]
+        shapes = [image.body_normal for image in images if image.body_normal is not None]
         judged.append(
             Judged(
                 pair_id=pair,
-                canvas=pictures[0].canvas,
-                inclusion_probability=pictures[0].inclusion_probability,
-                shares={v: sum(picture.shares[v] for picture in pictures) / len(pictures) for v in VERDICTS},
+                canvas=images[0].canvas,
+                inclusion_probability=images[0].inclusion_probability,
+                shares={v: sum(image.shares[v] for image in images) / len(images) for v in VERDICTS},
                 body_normal=sum(shapes) / len(shapes) if shapes else None,
-                simulated=any(picture.simulated for picture in pictures),
+                simulated=any(image.simulated for image in images),
             )
         )
     pairs = list(scores[0].row_of_pair)
@@ -215,7 +215,7 @@ def agreement(tasks: Sequence[SampledTask], labels: Sequence[Label], settings: M
 
 
 def self_agreement(tasks: Sequence[SampledTask], labels: Sequence[Label], level: float) -> list[SelfAgreement]:
-    """How often each labeller who saw pictures twice said the same twice, with Wilson's interval."""
+    """How often each labeller who saw images twice said the same twice, with Wilson's interval."""
     verdicts = {(label.task_id, label.labeller): str(label.verdict) for label in labels}
     repeats = {task.task_id: task.repeat_of for task in tasks if task.repeat_of is not None}
     simulated = {label.labeller for label in labels if label.simulated}
@@ -231,25 +231,25 @@ def calibration(
     judged: Mapping[str, Sequence[Judged]], scores: Mapping[str, ArmScores], settings: Metrics
 ) -> Calibration | None:
     """P(malformed) against the labels of all arms; None where there are none."""
-    pictures = [(arm, picture) for arm in sorted(judged) for picture in judged[arm]]
-    if not pictures:
+    images = [(arm, image) for arm in sorted(judged) for image in judged[arm]]
+    if not images:
         return None
     found = calibrate(
-        labels=[picture.shares["malformed_human"] for _, picture in pictures],
-        scores=[scores[arm].columns["p_malformed"][scores[arm].row_of_pair[p.pair_id]] for arm, p in pictures],
-        inclusion=[picture.inclusion_probability for _, picture in pictures],
-        clusters=[picture.pair_id for _, picture in pictures],
+        labels=[image.shares["malformed_human"] for _, image in images],
+        scores=[scores[arm].columns["p_malformed"][scores[arm].row_of_pair[p.pair_id]] for arm, p in images],
+        inclusion=[image.inclusion_probability for _, image in images],
+        clusters=[image.pair_id for _, image in images],
         resamples=settings.resamples,
         level=settings.level,
         seed=settings.seed,
     )
-    n = len(pictures)
+    n = len(images)
     return Calibration(
-        pictures=n,
+        images=n,
         brier=_bounds(found.brier, n),
         auc=_bounds(found.auc, n) if found.auc else None,
         bins=[CalibrationBin(low=b.low, high=b.high, score=b.score, rate=_interval(b.rate)) for b in found.bins],
-        simulated=any(picture.simulated for _, picture in pictures),
+        simulated=any(image.simulated for _, image in images),
     )
 
 
@@ -289,8 +289,8 @@ def estimate(
 ) -> Rates:
     """The content of metrics/labels.json; labels of tasks and pairs that are not given are counted and left out.
 
-    They are of pictures that were drawn anew since, or of another study. Raises InputError where the sample names
-    pictures that have no scores.
+    They are of images that were drawn anew since, or of another study. Raises InputError where the sample names
+    images that have no scores.
     """
     settings = study.metrics
     shown = {task.task_id for task in tasks} | {pair.task_id for pair in pairs}
@@ -300,7 +300,7 @@ def estimate(
     for task in tasks:
         if task.arm not in scores or task.pair_id not in scores[task.arm].row_of_pair:
             raise InputError(f"the sample holds '{task.image_id}', which has no scores; run `dvc repro`")
-    judged = judged_pictures(tasks, labels)
+    judged = judged_images(tasks, labels)
     arms = [arm_rates(arm, judged[arm], scores[arm], settings.level) for arm in study.arms if arm in judged]
     differences = [
         arm_difference(arm, judged[arm], judged[study.baseline], (scores[arm], scores[study.baseline]), settings.level)
@@ -332,7 +332,7 @@ def estimate(
 
 
 def load_scores(folder: Path, arm: str) -> ArmScores:
-    """The automatic scores of an arm's pictures. Raises InputError."""
+    """The automatic scores of an arm's images. Raises InputError."""
     table = read_table(folder / f"{arm}.parquet")
     wanted = [name for name in SCORE_OF.values() if name in table.column_names]
     columns = {name: np.asarray(table.column(name).to_pylist(), dtype=np.float64) for name in wanted}
@@ -369,7 +369,7 @@ def main() -> None:
     )
     if rates.left_out:
         said += (
-            f"; {rates.left_out} labels in {TASK_LABELS.parent}/ are left out: they are of pictures that were drawn "
+            f"; {rates.left_out} labels in {TASK_LABELS.parent}/ are left out: they are of images that were drawn "
             "anew since, or of another study"
         )
     print(f"rates: {said}")

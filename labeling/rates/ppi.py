@@ -1,12 +1,12 @@
-"""Prediction-powered inference: rates and differences from few labels and the automatic scores of all pictures.
+"""Prediction-powered inference: rates and differences from few labels and the automatic scores of all images.
 
 The estimate is that of PPI++ (Angelopoulos, Duchi and Zrnic, arXiv 2311.01453, equation 5 with the power tuning of
-section 6) with inclusion probabilities: Y is the label, f the score, N all pictures of an arm, w the weights 1/pi
+section 6) with inclusion probabilities: Y is the label, f the score, N all images of an arm, w the weights 1/pi
 scaled to the sum N,
 
     theta = lambda mean_N(f) + sum w (Y - lambda f) / N.
 
-What is estimated is the rate of all pictures that the arm could draw, so the N pictures are a sample too:
+What is estimated is the rate of all images that the arm could draw, so the N images are a sample too:
 
     Var = Var(Y) / N + sum (w / N)^2 (1 - 1/w) e^2,     e = (Y - mean) - lambda (f - mean),
 
@@ -53,19 +53,19 @@ def rate(
     labels: ArrayLike,
     inclusion: ArrayLike,
     level: float,
-    pictures: int,
+    images: int,
     scores: ArrayLike | None = None,
     all_scores: ArrayLike | None = None,
     tuning: float | None = None,
 ) -> Powered:
-    """A rate from labels [n] in [0, 1] of pictures with inclusion probabilities [n] in (0, 1].
+    """A rate from labels [n] in [0, 1] of images with inclusion probabilities [n] in (0, 1].
 
-    `scores` [n] are the automatic scores of the labelled ones of the `pictures`, `all_scores` [N] those of all;
+    `scores` [n] are the automatic scores of the labelled ones of the `images`, `all_scores` [N] those of all;
     without them, or with `tuning` 0, this is the classical estimate, and for equal probabilities Wilson's interval.
     `tuning` fixes lambda, None chooses the one of least variance. Labels between 0 and 1 are means of several
     people's. Raises ValueError for no labels, unequal lengths, and numbers out of range.
     """
-    sample = _Sample(labels, inclusion, pictures, scores, all_scores, tuning)
+    sample = _Sample(labels, inclusion, images, scores, all_scores, tuning)
     if sample.labels.min() < 0 or sample.labels.max() > 1:
         raise ValueError(f"labels of a rate lie in [0, 1], found {sample.labels.min():g} to {sample.labels.max():g}")
     value = min(max(sample.value, 0.0), 1.0)
@@ -82,18 +82,18 @@ def difference(
     labels: ArrayLike,
     inclusion: ArrayLike,
     level: float,
-    pictures: int,
+    images: int,
     scores: ArrayLike | None = None,
     all_scores: ArrayLike | None = None,
     tuning: float | None = None,
 ) -> Powered:
     """The mean of paired differences of labels [n] in [-1, 1], with the differences of the scores.
 
-    Arguments as of `rate`, `pictures` counts pairs. For equal probabilities and without scores it is the interval of
+    Arguments as of `rate`, `images` counts pairs. For equal probabilities and without scores it is the interval of
     Bonett and Price (Journal of Educational and Behavioral Statistics 37, 2012, adjusted Wald): one more
     pair in each direction.
     """
-    sample = _Sample(labels, inclusion, pictures, scores, all_scores, tuning)
+    sample = _Sample(labels, inclusion, images, scores, all_scores, tuning)
     if np.abs(sample.labels).max() > 1:
         raise ValueError(f"differences of labels lie in [-1, 1], found {np.abs(sample.labels).max():g}")
     effective = sample.spread / sample.variance if sample.spread > _NOTHING else sample.kish
@@ -116,7 +116,7 @@ class _Sample:
         self,
         labels: ArrayLike,
         inclusion: ArrayLike,
-        pictures: int,
+        images: int,
         scores: ArrayLike | None,
         all_scores: ArrayLike | None,
         tuning: float | None,
@@ -130,29 +130,27 @@ class _Sample:
             raise ValueError(f"found {self.n} labels and {len(probabilities)} inclusion probabilities")
         if probabilities.min() <= 0 or probabilities.max() > 1:
             raise ValueError(f"inclusion probabilities lie in (0, 1], found {probabilities.min():g}")
-        if pictures < self.n:
-            raise ValueError(f"found {self.n} labels of {pictures} pictures")
+        if images < self.n:
+            raise ValueError(f"found {self.n} labels of {images} images")
         shares = (1 / probabilities) / (1 / probabilities).sum()
         self.kish = float(1 / (shares**2).sum())
         self.label_mean = float(shares @ self.labels)
         deviations = self.labels - self.label_mean
         correction = self.n / max(1, self.n - 1)
         self.spread = float(shares @ deviations**2) * correction
-        # (w / N)^2 (1 - 1/w) with w = N share; a picture that stands for less than itself adds nothing.
-        weights = shares**2 * np.maximum(0.0, 1 - 1 / (shares * pictures)) * correction
+        # (w / N)^2 (1 - 1/w) with w = N share; an image that stands for less than itself adds nothing.
+        weights = shares**2 * np.maximum(0.0, 1 - 1 / (shares * images)) * correction
         # With few positive labels the weighted variance rests on a handful of weights; it is taken at no less than the
         # variance that the weights would cause by themselves (Kish, Survey Sampling, 1965).
         plain = float(weights @ deviations**2)
-        floor = self.spread * max(0.0, 1 / self.kish - 1 / pictures)
+        floor = self.spread * max(0.0, 1 / self.kish - 1 / images)
         inflation = max(1.0, floor / plain) if plain > 0 else 1.0
         self.slope, self.value = 0.0, self.label_mean
         unexplained = plain
         if scores is not None and all_scores is not None:
             own, every = _vector(scores, "scores"), _vector(all_scores, "scores")
-            if len(own) != self.n or len(every) != pictures:
-                raise ValueError(
-                    f"found {len(own)} and {len(every)} scores for {self.n} labelled of {pictures} pictures"
-                )
+            if len(own) != self.n or len(every) != images:
+                raise ValueError(f"found {len(own)} and {len(every)} scores for {self.n} labelled of {images} images")
             offsets = own - float(shares @ own)
             # Scores that are all alike predict nothing; what rounding leaves of their offsets must not be fitted.
             if np.ptp(own) <= _ROUNDING * np.abs(own).max():
@@ -174,13 +172,13 @@ class _Sample:
             # uncertain as if there were no score, stands for those.
             unexplained = (self.kish * unexplained + plain) / (self.kish + 1)
             if fitted:
-                # Where the pictures score unlike the labelled ones, the estimate rests on lambda itself; its variance
+                # Where the images score unlike the labelled ones, the estimate rests on lambda itself; its variance
                 # is that of a slope with unequal residuals.
                 unexplained += distance**2 * float(((weights * offsets * residuals) ** 2).sum()) / power**2
                 if unexplained >= plain:
                     self.slope, unexplained = 0.0, plain
             self.value = self.label_mean + self.slope * distance
-        self.variance = self.spread / pictures + unexplained * inflation
+        self.variance = self.spread / images + unexplained * inflation
 
 
 def _vector(values: ArrayLike, what: str) -> Vector:

@@ -1,7 +1,7 @@
-"""Stage `sample`: which pictures people shall see, in which order, under which ids.
+"""Stage `sample`: which images people shall see, in which order, under which ids.
 
 Every choice is a keyed hash of the thing chosen, so it depends neither on the order of files nor on the number of
-other pictures, and labels given before stay valid: a larger sample contains the smaller one, unless it is the first
+other images, and labels given before stay valid: a larger sample contains the smaller one, unless it is the first
 that is large enough to draw from every prompt. The same pairs are drawn in every arm ("permanent random numbers":
 Ohlsson, Coordination of samples, in Business Survey Methods, 1995), so that arms are compared on the same prompts and
 seeds.
@@ -22,14 +22,14 @@ from labeling.sampling.sample_size import labels_needed, labels_needed_with_scor
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import SCORES, SETS
 from pipeline.stage_arguments import stage_parser
-from pipeline.storage.images import open_picture
+from pipeline.storage.images import open_image
 from pipeline.storage.shards import read_table, shard_paths
 from pipeline.study.study import Labeling, Study, load_study
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A picture that may be sampled; `digest` is of its bytes, `p_malformed` in [0, 1] the automatic score."""
+    """An image that may be sampled; `digest` is of its bytes, `p_malformed` in [0, 1] the automatic score."""
 
     image_id: str
     arm: str
@@ -149,7 +149,7 @@ def draw_tasks(arms: Mapping[str, Sequence[Candidate]], labels: int, settings: L
 
 
 def draw_pairs(arms: Mapping[str, Sequence[Candidate]], settings: Labeling) -> list[SampledPair]:
-    """For every two arms `settings.pairs` pictures of the same prompt and seed, sides and order drawn at random."""
+    """For every two arms `settings.pairs` images of the same prompt and seed, sides and order drawn at random."""
     lot = Lot(settings.seed)
     pairs: dict[str, tuple[Candidate, Candidate]] = {}
     for one, other in combinations(sorted(arms), 2):
@@ -175,7 +175,7 @@ def draw_pairs(arms: Mapping[str, Sequence[Candidate]], settings: Labeling) -> l
 
 
 def candidates_of(arm: str, sets: Path, scores: Path) -> list[Candidate]:
-    """The pictures of an arm. Raises InputError where the set or its scores are missing or of other pictures."""
+    """The images of an arm. Raises InputError where the set or its scores are missing or of other images."""
     path = scores / f"{arm}.parquet"
     score = {row["image_id"]: row["p_malformed"] for row in read_table(path, ["image_id", "p_malformed"]).to_pylist()}
     candidates = []
@@ -184,10 +184,10 @@ def candidates_of(arm: str, sets: Path, scores: Path) -> list[Candidate]:
             if row["image_id"] not in score:
                 raise InputError(f"{path} has no row for '{row['image_id']}'; delete it and run `dvc repro`")
             try:
-                width, height = open_picture(row["image"]["bytes"]).size
+                width, height = open_image(row["image"]["bytes"]).size
             except OSError as error:
                 raise InputError(
-                    f"{shard} holds an unreadable picture ({error}); delete it and run `dvc repro`"
+                    f"{shard} holds an unreadable image ({error}); delete it and run `dvc repro`"
                 ) from None
             candidates.append(
                 Candidate(
@@ -206,14 +206,14 @@ def candidates_of(arm: str, sets: Path, scores: Path) -> list[Candidate]:
 def size_line(study: Study, arms: Mapping[str, Sequence[Candidate]], labels: int) -> str:
     """How many labels the wanted interval takes, without and with the automatic score."""
     settings = study.labeling
-    pictures = min(len(candidates) for candidates in arms.values())
+    images = min(len(candidates) for candidates in arms.values())
     scores = [candidate.p_malformed for candidates in arms.values() for candidate in candidates]
     mean = fmean(scores)
     # Of a calibrated score Cov(Y, f) = Var(f), so r² = Var(f) / Var(Y).
     spread = fmean((score - mean) ** 2 for score in scores)
     correlation = math.sqrt(spread / (mean * (1 - mean))) if 0 < mean < 1 else 0.0
-    powered = labels_needed_with_scores(labels, pictures, correlation)
-    short = f"; an arm has only {pictures} pictures" if pictures < labels else ""
+    powered = labels_needed_with_scores(labels, images, correlation)
+    short = f"; an arm has only {images} images" if images < labels else ""
     return (
         f"a {study.metrics.level:.0%} interval {settings.interval_width:g} wide at the rate {settings.expected_rate:g} "
         f"takes {labels} labels an arm, {powered} if P(malformed) is calibrated (then it correlates with the labels by "

@@ -20,18 +20,18 @@ def labels_needed(width: float, rate: float, level: float) -> int:
     return low
 
 
-def labels_needed_with_scores(needed: int, pictures: int, correlation: float) -> int:
+def labels_needed_with_scores(needed: int, images: int, correlation: float) -> int:
     """The labels that prediction-powered inference takes where a random sample takes `needed`.
 
-    Scores that correlate with the labels by `correlation` among `pictures` scored ones leave the share
+    Scores that correlate with the labels by `correlation` among `images` scored ones leave the share
     1 - correlation² of the variance to the labels: Var = Var(Y) [(1 - r²)(1/n - 1/N) + 1/N]
     (labeling/rates/ppi.py with the best lambda), solved for n at the variance Var(Y) / needed.
     """
     unexplained = 1 - correlation**2
-    spared = 1 / needed - correlation**2 / pictures
+    spared = 1 / needed - correlation**2 / images
     if spared <= 0:
-        return pictures
-    return min(needed, pictures, math.ceil(unexplained / spared))
+        return images
+    return min(needed, images, math.ceil(unexplained / spared))
 
 
 def _width(rate: float, n: int, level: float) -> float:

@@ -17,7 +17,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from pipeline.results.space_cards import EXCHANGED, Group, KnownChange
 from pipeline.tinybooru.build import CANVAS
 from pipeline.tinybooru.flaws import BAD_ANATOMY, GOOD_QUALITIES
-from pipeline.tinybooru.picture import Plan, draw, plan
+from pipeline.tinybooru.image import Plan, draw, plan
 from pipeline.tinybooru.styles import STYLES
 
 Drawer = Callable[[Plan], Image.Image]
@@ -27,7 +27,7 @@ Edit = Callable[[Image.Image, np.random.Generator], Image.Image]
 # The images that nothing was done to, beside the changed ones.
 UNCHANGED = "unchanged"
 PATCH = 4
-# Of the images' random streams, the world draws with 1 (pipeline/tinybooru/picture.py).
+# Of the images' random streams, the world draws with 1 (pipeline/tinybooru/image.py).
 _STREAM = 2
 
 

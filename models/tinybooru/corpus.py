@@ -1,4 +1,4 @@
-"""Training pictures and captions of tinybooru, in memory."""
+"""Training images and captions of tinybooru, in memory."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,9 @@ from pipeline.tinybooru.flaws import FLAWS, QUALITIES
 
 @dataclass(frozen=True)
 class Corpus:
-    """`pixels`: uint8 [N, 3, H, W]; `tags`: one tag list a picture; the rest: exact truth, one value a picture.
+    """`pixels`: uint8 [N, 3, H, W]; `tags`: one tag list an image; the rest: exact truth, one value an image.
 
-    `hair` and `background` are colours, empty where the picture has none to name. `mark` stands for all of it.
+    `hair` and `background` are colours, empty where the image has none to name. `mark` stands for all of it.
     """
 
     pixels: torch.Tensor
@@ -58,7 +58,7 @@ def load_corpus(folder: Path) -> Corpus:
     )
 
 
-# Chances per picture and step. Without these, a negative prompt of quality and flaw tags alone would be a kind of
+# Chances per image and step. Without these, a negative prompt of quality and flaw tags alone would be a kind of
 # text that the network has never seen.
 JUDGEMENT_DROPOUT = 0.25  # of the quality and flaw tags, together
 ONLY_JUDGEMENT = 0.04  # keep nothing but the quality and flaw tags
@@ -74,7 +74,7 @@ def caption(
 ) -> str:
     """A training caption: tags dropped at random, sometimes shuffled, sometimes empty.
 
-    `whole_prompt_dropout` and `tag_dropout` are chances in [0, 1], of a picture and of each tag; `kept_tag` is never
+    `whole_prompt_dropout` and `tag_dropout` are chances in [0, 1], of an image and of each tag; `kept_tag` is never
     dropped.
     """
     draw = rng.random(4)

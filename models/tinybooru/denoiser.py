@@ -66,7 +66,7 @@ class DenoiserRecipe:
     whole_prompt_dropout: float = 0.1
     tag_dropout: float = 0.1
     seed: int = 0
-    # Shares of each batch, from a step on, that are pictures with these tags, never dropped there. The rest stays as
+    # Shares of each batch, from a step on, that are images with these tags, never dropped there. The rest stays as
     # drawn from the corpus, so what follows from any one caption keeps its distribution.
     focus: Mapping[str, float] = field(default_factory=dict)
     focus_from: int = 0
@@ -113,7 +113,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer, width: int, layers: int = 2) ->
 
 
 def build_scheduler(prediction: str = "sample", beta_schedule: str = "linear") -> DDPMScheduler:
-    """The noise schedule of training, DDPM's linear betas by default: their last step leaves nothing of the picture."""
+    """The noise schedule of training, DDPM's linear betas by default: their last step leaves nothing of the image."""
     return DDPMScheduler(
         num_train_timesteps=TRAIN_TIMESTEPS,
         beta_schedule=beta_schedule,
@@ -125,7 +125,7 @@ def build_scheduler(prediction: str = "sample", beta_schedule: str = "linear") -
 
 
 class DenoiserTraining:
-    """One resumable run; every step's pictures, captions and noise come from (seed, step) alone."""
+    """One resumable run; every step's images, captions and noise come from (seed, step) alone."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class DenoiserTraining:
         # What a run learns from; it does not go on with anything else.
         self.learns_from = {
             "vocabulary": fingerprint(tokenizer.get_vocab()),
-            "set_of_pictures": corpus.mark,
+            "set_of_images": corpus.mark,
             "text_encoder": None if text_encoder is None else text_encoder_digest(text_encoder),
         }
         self.unet = build_unet(recipe).to(device, memory_format=torch.channels_last)
@@ -166,12 +166,12 @@ class DenoiserTraining:
         self.optimisers = self._optimisers()
         self.tagged = {tag: np.array([i for i, tags in enumerate(corpus.tags) if tag in tags]) for tag in recipe.focus}
         if unseen := [tag for tag, rows in self.tagged.items() if not len(rows)]:
-            raise InputError(f"focus of recipe {recipe.name}: no training picture is tagged {', '.join(unseen)}")
+            raise InputError(f"focus of recipe {recipe.name}: no training image is tagged {', '.join(unseen)}")
         self.focused = [tag for tag, share in recipe.focus.items() for _ in range(round(share * recipe.batch))]
         if len(self.focused) > recipe.batch:
             raise InputError(
                 f"focus of recipe {recipe.name}: shares of {sum(recipe.focus.values()):g} in all are "
-                f"{len(self.focused)} pictures of a batch of {recipe.batch}"
+                f"{len(self.focused)} images of a batch of {recipe.batch}"
             )
         self.step = 0
         self.history: list[dict[str, float]] = []
@@ -285,8 +285,8 @@ class DenoiserTraining:
         self.text_encoder.requires_grad_(False)
 
     @torch.no_grad()
-    def held_out_loss(self, pictures: int = 256, captioned: bool = True) -> float:
-        """Loss of the current weights on held-out pictures with full captions (or none) and fixed noise.
+    def held_out_loss(self, images: int = 256, captioned: bool = True) -> float:
+        """Loss of the current weights on held-out images with full captions (or none) and fixed noise.
 
         Always with the same weighting and noise levels, so that recipes with others can be compared.
         """
@@ -294,7 +294,7 @@ class DenoiserTraining:
         captions = self.held_out.captions() if captioned else [""] * len(self.held_out)
         losses = [
             self.loss(self.held_out.pixels[i : i + 64], captions[i : i + 64], generator, common=True).item()
-            for i in range(0, min(pictures, len(self.held_out)), 64)
+            for i in range(0, min(images, len(self.held_out)), 64)
         ]
         return sum(losses) / len(losses)
 

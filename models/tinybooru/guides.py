@@ -1,7 +1,7 @@
 """Which guide? Less capacity, less training, both, and other averages: `python -m models.tinybooru.guides`.
 
 As the ablation of the paper (2406.02507, section 4): every candidate reads main's text encoder and guides the shipped
-main network at the same scales, prompts and seeds. Training resumes, snapshots stay in checkpoints/guides, pictures in
+main network at the same scales, prompts and seeds. Training resumes, snapshots stay in checkpoints/guides, images in
 data/guides, and the table goes to guides.json, which the card shows. What the judge says is left for the world check.
 """
 
@@ -20,7 +20,7 @@ from eval.features.extractor import embed_images
 from models.tinybooru.cards import GUIDES, write_cards
 from models.tinybooru.corpus import load_corpus
 from models.tinybooru.denoiser import DenoiserRecipe, build_unet, snapshot, snapshot_of, text_encoder_digest
-from models.tinybooru.held_out_sets import PICTURES_CHOSEN_WITH, UNGUIDED, draw_set, held_out, prompt_of, study_of
+from models.tinybooru.held_out_sets import IMAGES_CHOSEN_WITH, UNGUIDED, draw_set, held_out, prompt_of, study_of
 from models.tinybooru.train import (
     CHECKPOINTS,
     DATA,
@@ -39,7 +39,7 @@ from pipeline.storage.shards import decode_images, read_set
 from pipeline.tinybooru.build import build
 
 RESULTS = HERE / GUIDES
-PICTURES = Path("data/guides")
+IMAGES = Path("data/guides")
 SCALES = (1.5, 2.0, 3.0)
 
 
@@ -98,11 +98,11 @@ def candidates() -> list[Candidate]:
 def measure(
     name: str, arm: dict[str, Any], guide: Path | None, reference: torch.Tensor, clip: Clip, compiled: bool
 ) -> dict[str, float]:
-    """Draw as many pictures as the reference [N, D] has, and compare them with it: FD with interval, recall."""
+    """Draw as many images as the reference [N, D] has, and compare them with it: FD with interval, recall."""
     study = study_of({"unguided": UNGUIDED, "arm": arm}, len(reference), guide, compiled=compiled)
     prompts = [prompt_of("good", plan) for plan in held_out("good", len(reference))]
-    draw_set(study, "arm", prompts, PICTURES / name, clip.device)
-    embeddings = embed_images(clip, decode_images(read_set(PICTURES / name, ["image"])))
+    draw_set(study, "arm", prompts, IMAGES / name, clip.device)
+    embeddings = embed_images(clip, decode_images(read_set(IMAGES / name, ["image"])))
     fd = fd_to(reference, embeddings)
     found = {"fd": fd.value, "low": fd.low, "high": fd.high}
     found["recall"] = neighbour_metrics(embeddings, reference).recall
@@ -111,9 +111,7 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.tinybooru.guides", description=__doc__)
-    parser.add_argument(
-        "--pictures", type=int, default=PICTURES_CHOSEN_WITH, help="pictures a figure (default: %(default)s)"
-    )
+    parser.add_argument("--images", type=int, default=IMAGES_CHOSEN_WITH, help="images a figure (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="CPU threads of training (default: all cores)")
     parser.add_argument("--text", type=Path, default=HERE / "main", help="where main's text encoder lies")
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile (slower, no wait)")
@@ -149,9 +147,9 @@ def main() -> None:
         print(f"{len(chosen)} candidates in {CHECKPOINTS}; next: python -m models.tinybooru.guides")
         return
 
-    pictures, device = arguments.pictures, torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    build(PICTURES / "real", "reference", pictures, 0, good_only=True)
-    real = decode_images(read_set(PICTURES / "real", ["image"]))
+    images, device = arguments.images, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    build(IMAGES / "real", "reference", images, 0, good_only=True)
+    real = decode_images(read_set(IMAGES / "real", ["image"]))
     clip = load_clip(HERE / "clip", device)
     reference = embed_images(clip, real)
     plain = measure("unguided", UNGUIDED, None, reference, clip, compiled)
@@ -171,7 +169,7 @@ def main() -> None:
             name = f"{candidate.folder.name}-{scale:g}"
             found = measure(name, arm, candidate.folder, reference, clip, compiled)
             rows.append({**known, "scale": scale, **found})
-            content = {"pictures": pictures, "main_steps": MAIN.steps, "rows": rows}
+            content = {"images": images, "main_steps": MAIN.steps, "rows": rows}
             write_atomically(RESULTS, (json.dumps(content, indent=1) + "\n").encode())
             print(json.dumps(rows[-1]), flush=True)
             if found["fd"] > OVERSHOT * plain["fd"]:

@@ -24,16 +24,16 @@ from pipeline.study.arm import Arm
 from pipeline.study.study import Study, parse_study
 from pipeline.tinybooru.build import plans
 from pipeline.tinybooru.flaws import BAD_ANATOMY
-from pipeline.tinybooru.picture import Plan
+from pipeline.tinybooru.image import Plan
 
 SHARD = 256
-# The guide was chosen with so many of the first prompts, seeds and real pictures (guides.py).
-PICTURES_CHOSEN_WITH = 512
+# The guide was chosen with so many of the first prompts, seeds and real images (guides.py).
+IMAGES_CHOSEN_WITH = 512
 UNGUIDED: dict[str, Any] = {"method": "unguided", "scale": 1.0}
 
 
 @cache
-def held_out(which: str, pictures: int) -> list[Plan]:
+def held_out(which: str, images: int) -> list[Plan]:
     """The plans behind a kind of prompts: held-out combinations, in index order."""
     wanted: dict[str, Callable[[Plan], bool]] = {
         "good": lambda plan: True,
@@ -46,7 +46,7 @@ def held_out(which: str, pictures: int) -> list[Plan]:
     of_any_quality = which in ("bad anatomy", "no quality")
     chosen = (plan for plan in plans("validation", 0, not of_any_quality) if wanted[which](plan))
     # Few plans wear glasses: finding as many takes a minute and more.
-    return list(tqdm(islice(chosen, pictures), f"prompts: {which}", pictures, unit="prompt", delay=5, disable=None))
+    return list(tqdm(islice(chosen, images), f"prompts: {which}", images, unit="prompt", delay=5, disable=None))
 
 
 def wears_glasses(plan: Plan) -> bool:
@@ -63,7 +63,7 @@ def prompt_of(which: str, plan: Plan) -> str:
 
 def study_of(
     arms: Mapping[str, dict[str, Any]],
-    pictures: int,
+    images: int,
     guide: Path | None = None,
     steps: int | None = None,
     compiled: bool = False,
@@ -76,13 +76,13 @@ def study_of(
     content["baseline"] = "unguided"
     if steps is not None:
         content["sampler"] = {**content["sampler"], "steps": steps}  # type: ignore[dict-item]
-    content["generate"] = {**content["generate"], "pictures": pictures}  # type: ignore[dict-item]
-    content["reference"] = {**content["reference"], "pictures": 2 * pictures}  # type: ignore[dict-item]
+    content["generate"] = {**content["generate"], "images": images}  # type: ignore[dict-item]
+    content["reference"] = {**content["reference"], "images": 2 * images}  # type: ignore[dict-item]
     return parse_study(content, "a study of held-out prompts")
 
 
 def texts_of(arm: Arm, prompts: list[str]) -> dict[Text, list[str]]:
-    """The texts that an arm's networks read, one a picture each."""
+    """The texts that an arm's networks read, one an image each."""
     given: dict[Text, list[str]] = {
         "prompt": prompts,
         "empty": [""] * len(prompts),
@@ -93,9 +93,9 @@ def texts_of(arm: Arm, prompts: list[str]) -> dict[Text, list[str]]:
 
 
 def draw_set(study: Study, name: str, prompts: list[str], folder: Path, device: torch.device) -> None:
-    """Draw an arm's pictures of these prompts, seeds 0 and on, into `folder`, but for the shards that are there.
+    """Draw an arm's images of these prompts, seeds 0 and on, into `folder`, but for the shards that are there.
 
-    Shards of another number of pictures are deleted.
+    Shards of another number of images are deleted.
     """
     texts = texts_of(study.arm(name), prompts)
     mark = fingerprint([shard.fingerprint for shard in plan_shards(study, name, texts, device.type)])
@@ -104,14 +104,14 @@ def draw_set(study: Study, name: str, prompts: list[str], folder: Path, device: 
         beyond.unlink()
     missing = [start for start, path in paths.items() if shard_fingerprint(path) != mark]
     generator = ArmGenerator(study, name, device) if missing else None
-    with tqdm(total=len(missing) * SHARD, desc=f"drawn {name}", unit="picture", disable=None) as bar:
+    with tqdm(total=len(missing) * SHARD, desc=f"drawn {name}", unit="image", disable=None) as bar:
         for start in missing:
             assert generator is not None
             columns: dict[str, list[object]] = {column: [] for column in SET_FEATURES}
             for first in range(start, min(start + SHARD, len(prompts)), study.generate.batch):
                 ids = range(first, min(first + study.generate.batch, start + SHARD, len(prompts)))
                 read = {text: [values[k] for k in ids] for text, values in texts.items()}
-                images = generator.draw(read, list(ids)).pictures
+                images = generator.draw(read, list(ids)).images
                 for k, image in zip(ids, images, strict=True):
                     row = {
                         "image_id": f"{name}-{k:06d}", "image": {"bytes": encode_png(image), "path": None},

@@ -1,8 +1,8 @@
-"""The judge: reads off a picture what tinybooru's tags would say of it.
+"""The judge: reads off an image what tinybooru's tags would say of it.
 
-A network of its own, trained on real pictures only, that no other network or score sees: it decides whether generated
-pictures are what their prompts say (`make worldcheck`), and stands in for a person in `make label-demo`. One choice was
-made with it: which pictures the main network's recipe shows more often (`focus`, README.md).
+A network of its own, trained on real images only, that no other network or score sees: it decides whether generated
+images are what their prompts say (`make worldcheck`), and stands in for a person in `make label-demo`. One choice was
+made with it: which images the main network's recipe shows more often (`focus`, README.md).
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from timm.models.resnet import BasicBlock, ResNet
 
-from eval.scorers.image_classifier import load_weights, picture_logits
+from eval.scorers.image_classifier import image_logits, load_weights
 from models.tinybooru.corpus import Corpus
 from models.tinybooru.scorers import ScorerRecipe, ScorerTraining, shifted
 from pipeline.tinybooru.flaws import QUALITIES
@@ -38,7 +38,7 @@ NO_ANSWER = -1
 
 @dataclass(frozen=True)
 class Judgements:
-    """Verdicts on N pictures; `hair`, `background` and `glasses` mean something only where the prompt names one."""
+    """Verdicts on N images; `hair`, `background` and `glasses` mean something only where the prompt names one."""
 
     kind: list[str]
     style: list[str]
@@ -50,7 +50,7 @@ class Judgements:
 
     @property
     def malformed(self) -> torch.Tensor:
-        """Whether a picture is of a malformed person, bool [N]."""
+        """Whether an image is of a malformed person, bool [N]."""
         return self.p_malformed > 0.5
 
 
@@ -64,7 +64,7 @@ def build_judge() -> Any:
 
 
 def truths(corpus: Corpus) -> dict[str, torch.Tensor]:
-    """The right answer of every question as an index [N]; NO_ANSWER where a picture has none."""
+    """The right answer of every question as an index [N]; NO_ANSWER where an image has none."""
     person = [kind == "person" for kind in corpus.kind]
     answers: dict[str, list[str]] = {
         "kind": corpus.kind,
@@ -86,9 +86,9 @@ def truths(corpus: Corpus) -> dict[str, torch.Tensor]:
 
 
 class JudgeTraining(ScorerTraining):
-    """Cross-entropy of every question over the pictures that have an answer to it.
+    """Cross-entropy of every question over the images that have an answer to it.
 
-    Pictures are shifted and, half of them, lightly blurred or given noise: generated pictures have small faults of
+    Images are shifted and, half of them, lightly blurred or given noise: generated images have small faults of
     finish that real ones lack, and the judge shall look past them.
     """
 
@@ -104,11 +104,11 @@ class JudgeTraining(ScorerTraining):
             F.cross_entropy(found, self.truths[question][chosen].to(self.device), ignore_index=NO_ANSWER)
             for question, found in zip(QUESTIONS, logits, strict=True)
         ]
-        return torch.stack(losses).nan_to_num(0.0).sum()  # a batch may hold no picture with an answer
+        return torch.stack(losses).nan_to_num(0.0).sum()  # a batch may hold no image with an answer
 
 
 def disturbed(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Pictures [B, 3, H, W] in [-1, 1], a quarter lightly blurred and a quarter with a little noise."""
+    """Images [B, 3, H, W] in [-1, 1], a quarter lightly blurred and a quarter with a little noise."""
     draw = torch.rand(len(pixels), generator=generator)
     strength = torch.rand(len(pixels), 1, 1, 1, generator=generator)
     noise = torch.randn(pixels.shape, generator=generator)
@@ -119,14 +119,14 @@ def disturbed(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 class Judge:
-    """Answers all questions about pictures."""
+    """Answers all questions about images."""
 
     def __init__(self, network: Any, device: torch.device):
         self.network, self.device = network.to(device).eval(), device
 
     def __call__(self, images: Iterable[Image.Image], batch: int = 256) -> Judgements:
-        """Judge pictures; those of another size are resized to 64x64 (bicubic). Raises ValueError for none."""
-        answers = picture_logits(self.network, images, self.device, batch)
+        """Judge images; those of another size are resized to 64x64 (bicubic). Raises ValueError for none."""
+        answers = image_logits(self.network, images, self.device, batch)
         logits = torch.split(answers, [len(options) for options in QUESTIONS.values()], dim=1)
         found = dict(zip(QUESTIONS, logits, strict=True))
         named = {

@@ -1,4 +1,4 @@
-"""What the shipped scorers are worth, measured on held-out real pictures."""
+"""What the shipped scorers are worth, measured on held-out real images."""
 
 import json
 from dataclasses import replace
@@ -24,9 +24,9 @@ LEVEL, RESAMPLES = 0.95, 200
 
 
 def first_of_candidates(images: torch.Tensor, texts: torch.Tensor, candidates: int = CANDIDATES) -> torch.Tensor:
-    """Whether each picture's own caption scores highest among `candidates` captions, bool [N].
+    """Whether each image's own caption scores highest among `candidates` captions, bool [N].
 
-    Pictures are taken in groups of `candidates`; a rest that fills no group is left out.
+    Images are taken in groups of `candidates`; a rest that fills no group is left out.
     """
     images, texts = torch.nn.functional.normalize(images, dim=1), torch.nn.functional.normalize(texts, dim=1)
     right = []
@@ -38,7 +38,7 @@ def first_of_candidates(images: torch.Tensor, texts: torch.Tensor, candidates: i
 
 
 def ranking_quality(positive: torch.Tensor, scores: torch.Tensor) -> Interval:
-    """ROC AUC of scores [N] for the pictures that are `positive`, bool [N], with its interval over pictures."""
+    """ROC AUC of scores [N] for the images that are `positive`, bool [N], with its interval over images."""
     found = statistic_interval(
         lambda index: float(roc_auc_score(positive[index], scores[index])), len(positive), RESAMPLES, LEVEL, 0
     )
@@ -51,7 +51,7 @@ def _listed(interval: Interval) -> list[float]:
 
 
 def judge_accuracy(judged: Judgements, corpus: Corpus) -> dict[str, list[float]]:
-    """Share of right answers to every question on real pictures that have one: value, low, high, pictures."""
+    """Share of right answers to every question on real images that have one: value, low, high, images."""
     given = {
         "kind": judged.kind,
         "style": judged.style,
@@ -72,10 +72,10 @@ def judge_accuracy(judged: Judgements, corpus: Corpus) -> dict[str, list[float]]
 def measure_scorers(models: Path, held_out: Path, device: torch.device) -> dict[str, object]:
     """Measure CLIP, aesthetic head, malformed classifier and judge; writes and returns `measured.json`.
 
-    Each figure is a list: value, low and high end of its interval of 95 %, and number of pictures.
+    Each figure is a list: value, low and high end of its interval of 95 %, and number of images.
     """
     corpus = load_corpus(held_out)
-    found: dict[str, object] = {"pictures": len(corpus)}
+    found: dict[str, object] = {"images": len(corpus)}
     if (models / "aesthetic.safetensors").exists():
         clip = load_clip(models / "clip", device)
         images = embed_images(clip, decode_images(read_set(held_out, ["image"])))

@@ -1,4 +1,4 @@
-"""Training of what scores pictures: CLIP, the aesthetic head on it, and the malformed-picture classifier."""
+"""Training of what scores images: CLIP, the aesthetic head on it, and the malformed-image classifier."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -21,7 +21,7 @@ from pipeline.errors import InputError
 from pipeline.storage.files import fingerprint
 from pipeline.tinybooru.flaws import QUALITIES
 
-# Pictures are drawn without a margin to speak of, so a shift of a few pixels keeps every tag true.
+# Images are drawn without a margin to speak of, so a shift of a few pixels keeps every tag true.
 SHIFT = 3
 MEAN_AND_STD = (0.5, 0.5, 0.5)
 
@@ -82,12 +82,12 @@ def shifted(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 class ScorerTraining:
-    """A resumable run of one scorer; every step's pictures come from (seed, step) alone."""
+    """A resumable run of one scorer; every step's images come from (seed, step) alone."""
 
     def __init__(
         self, recipe: ScorerRecipe, network: torch.nn.Module, data: str, checkpoint: Path, device: torch.device
     ):
-        """`data` stands for what the network learns from; a run does not go on with other pictures or words."""
+        """`data` stands for what the network learns from; a run does not go on with other images or words."""
         self.recipe, self.network, self.checkpoint, self.device = recipe, network.to(device), checkpoint, device
         self.data = data
         self.optimiser = torch.optim.AdamW(
@@ -96,7 +96,7 @@ class ScorerTraining:
         self.step = 0
 
     def loss(self, chosen: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Loss of the pictures at indices `chosen` [B]."""
+        """Loss of the images at indices `chosen` [B]."""
         raise NotImplementedError
 
     def resume(self) -> None:
@@ -110,7 +110,7 @@ class ScorerTraining:
             )
         if state["data"] != self.data:
             raise InputError(
-                f"checkpoint {self.checkpoint} was trained with other pictures or another vocabulary than there are "
+                f"checkpoint {self.checkpoint} was trained with other images or another vocabulary than there are "
                 "now; delete it to train from the start"
             )
         own = {n.removeprefix("weight."): t for n, t in tensors.items() if n.startswith("weight.")}
@@ -131,8 +131,8 @@ class ScorerTraining:
             tensors |= {f"optimiser.{name}|{slot}": t for slot, t in self.optimiser.state[p].items()}
         save_checkpoint(self.checkpoint, tensors, {"recipe": asdict(self.recipe), "step": self.step, "data": self.data})
 
-    def run(self, pictures: int, until: int | None = None) -> None:
-        """Train to the end (or to step `until`) on a corpus of `pictures`, saving every 200 steps."""
+    def run(self, images: int, until: int | None = None) -> None:
+        """Train to the end (or to step `until`) on a corpus of `images`, saving every 200 steps."""
         self.resume()
         recipe = self.recipe
         end = recipe.steps if until is None else until
@@ -147,7 +147,7 @@ class ScorerTraining:
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
             generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.step)
-            chosen = torch.randint(pictures, (recipe.batch,), generator=generator)
+            chosen = torch.randint(images, (recipe.batch,), generator=generator)
             loss = self.loss(chosen, generator)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -184,7 +184,7 @@ class ClipTraining(ScorerTraining):
         pixels = shifted(self.corpus.pixels[chosen], generator).to(self.device)
         images, texts, scale = self.network(pixels, self.tokens[chosen].to(self.device))
         logits = scale * images @ texts.T
-        # Two pictures of one caption are both right; without this the loss would push them apart.
+        # Two images of one caption are both right; without this the loss would push them apart.
         same = (self.tokens[chosen][:, None] == self.tokens[chosen][None]).all(-1).to(self.device).float()
         target = same / same.sum(1, keepdim=True)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
@@ -222,10 +222,10 @@ def export_clip(network: torch.nn.Module, tokenizer: CLIPTokenizer, folder: Path
 
 
 def quality_ranks(corpus: Corpus) -> torch.Tensor:
-    """Quality of each picture as a rank [N]: 0 worst quality, 5 masterpiece."""
+    """Quality of each image as a rank [N]: 0 worst quality, 5 masterpiece."""
     return torch.tensor([len(QUALITIES) - 1 - QUALITIES.index(quality) for quality in corpus.quality])
 
 
 def train_aesthetic_head(image_embeddings: torch.Tensor, corpus: Corpus) -> AestheticHead:
-    """Fit the head on embeddings of real pictures."""
+    """Fit the head on embeddings of real images."""
     return fit_aesthetic_head(image_embeddings, quality_ranks(corpus))

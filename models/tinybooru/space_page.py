@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from models.tinybooru.changes import UNCHANGED
 from pipeline.results.space_cards import GROUPS, MADE_BY, SPACE_CARDS, SpaceCard, SpaceCards, listed, times
 from pipeline.storage.contact_sheet import GAP, grid
-from pipeline.tinybooru.picture import Plan
+from pipeline.tinybooru.image import Plan
 
 PAGE = Path("docs/feature-spaces.md")
 SHEET = Path("docs/feature-spaces.png")

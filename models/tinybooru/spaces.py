@@ -30,7 +30,7 @@ from pipeline.results.space_cards import EXCHANGED, SPACE_CARDS, Response, Space
 from pipeline.storage.files import write_atomically
 from pipeline.study.study import Metrics, Study, parse_study
 from pipeline.tinybooru.build import CANVAS, WORLD_VERSION, draw_all, plans
-from pipeline.tinybooru.picture import Plan
+from pipeline.tinybooru.image import Plan
 
 REFERENCE = "reference"
 _DIGITS = 4
@@ -42,7 +42,7 @@ def default_study() -> Study:
 
 def real_plans(study: Study, images: int) -> tuple[list[Plan], list[Plan]]:
     """The plans of the study's reference set, and of as many further `images` of the same distribution."""
-    wanted = study.reference.pictures
+    wanted = study.reference.images
     found = list(islice(plans("reference", study.reference.world_seed, good_only=True), wanted + images))
     return found[:wanted], found[wanted:]
 
@@ -170,7 +170,7 @@ def measured(study: Study, sets: Mapping[str, list[Image.Image]]) -> SpaceCards:
 def main() -> None:
     argparse.ArgumentParser(prog="python -m models.tinybooru.spaces", description=__doc__).parse_args()
     study = default_study()
-    reference, base = real_plans(study, study.generate.pictures)
+    reference, base = real_plans(study, study.generate.images)
     images = changed_images(base)
     cards = measured(study, {REFERENCE: list(draw_all(reference, CANVAS, "real images")), **images})
     write_atomically(SPACE_CARDS, (cards.model_dump_json(indent=1) + "\n").encode())

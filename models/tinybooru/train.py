@@ -36,7 +36,7 @@ from pipeline.tinybooru.build import build
 HERE = Path(__file__).parent
 CHECKPOINTS = HERE / "checkpoints"
 DATA = Path("data/tinybooru")
-WORLD_SEED, TRAINING_PICTURES, HELD_OUT_PICTURES = 0, 30000, 6656
+WORLD_SEED, TRAINING_IMAGES, HELD_OUT_IMAGES = 0, 30000, 6656
 
 MAIN = DenoiserRecipe(
     "main",
@@ -104,8 +104,8 @@ def main() -> None:
     parts = arguments.parts or PARTS
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    for split, pictures in (("train", TRAINING_PICTURES), ("validation", HELD_OUT_PICTURES)):
-        build(DATA / split, split, pictures, WORLD_SEED)
+    for split, images in (("train", TRAINING_IMAGES), ("validation", HELD_OUT_IMAGES)):
+        build(DATA / split, split, images, WORLD_SEED)
     corpus, held_out = load_corpus(DATA / "train"), load_corpus(DATA / "validation")
     tokenizer = train_tokenizer([*corpus.captions(), *preset_texts()])
 

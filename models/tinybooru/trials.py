@@ -2,7 +2,7 @@
 
 Every trial has the same CPU seconds on one thread, so a change that makes a step dearer has to earn it; they mean
 nearly the same on a busy machine. What a change is worth is the held-out loss, written to trials.json as trials end;
-those that stand there are not run again unless named. Processors differ in how many pictures they see in that time, so
+those that stand there are not run again unless named. Processors differ in how many images they see in that time, so
 a trial is to be held against the first one on its own processor.
 """
 
@@ -123,7 +123,7 @@ def run_trial(recipe: DenoiserRecipe, corpus: Corpus, held_out: Corpus) -> dict[
         "parameters": sum(p.numel() for p in trial.unet.parameters()),
         "cpu_seconds": round(spent, 1),
         "steps": trial.step,
-        "pictures": trial.step * recipe.batch,
+        "images": trial.step * recipe.batch,
         "held_out": losses,
         "held_out_averaged": {str(keep): round(loss, 4) for keep, loss in averaged.items()},
         "held_out_without_prompt": round(trial.held_out_of(trial.means[best], captioned=False), 4),

@@ -1,7 +1,7 @@
-"""Is the embedded world good enough to do science on? `make worldcheck` draws pictures and lets the judge say.
+"""Is the embedded world good enough to do science on? `make worldcheck` draws images and lets the judge say.
 
-Pictures are drawn from held-out prompts with the shipped weights and kept in data/worldcheck, so a stopped check goes
-on where it was. The figures go to worldcheck.json, each with its interval, its number of pictures and the bar it is
+Images are drawn from held-out prompts with the shipped weights and kept in data/worldcheck, so a stopped check goes
+on where it was. The figures go to worldcheck.json, each with its interval, its number of images and the bar it is
 held against; the same seeds under each guidance go to contact.png.
 """
 
@@ -27,7 +27,7 @@ from eval.statistics.bootstrap import bounded, statistic_interval, wilson_interv
 from eval.statistics.jackknife import deletion_groups
 from models.tinybooru.cards import CONTACT, WORLDCHECK, shipped_sizes, write_cards
 from models.tinybooru.held_out_sets import (
-    PICTURES_CHOSEN_WITH,
+    IMAGES_CHOSEN_WITH,
     UNGUIDED,
     draw_set,
     held_out,
@@ -45,7 +45,7 @@ from pipeline.results.interval import Interval
 from pipeline.storage.files import write_atomically
 from pipeline.storage.shards import decode_images, read_set
 from pipeline.tinybooru.build import CANVAS, build
-from pipeline.tinybooru.picture import Plan, draw
+from pipeline.tinybooru.image import Plan, draw
 
 HERE = Path(__file__).parent
 SETS = Path("data/worldcheck")
@@ -88,7 +88,7 @@ AUTOGUIDED = GUIDED[1:]
 
 
 # Of the prompts of good quality three in five are people and one in seven wears glasses, so figures of those get sets
-# of their own: as many pictures behind them as behind the others.
+# of their own: as many images behind them as behind the others.
 SETS_OF_PEOPLE = {"people": "good people", "glasses": "glasses"}
 
 
@@ -101,13 +101,13 @@ def sets_of_people(best: str) -> dict[str, Drawn]:
     }
 
 
-def draw_sets(sets: dict[str, Drawn], pictures: int, folder: Path, device: torch.device, compiled: bool) -> None:
+def draw_sets(sets: dict[str, Drawn], images: int, folder: Path, device: torch.device, compiled: bool) -> None:
     """Draw every set that is not there yet, shard by shard."""
     study = study_of(
-        {"unguided": UNGUIDED, **{name: drawn.arm for name, drawn in sets.items()}}, pictures, compiled=compiled
+        {"unguided": UNGUIDED, **{name: drawn.arm for name, drawn in sets.items()}}, images, compiled=compiled
     )
     for name, drawn in sets.items():
-        prompts = [prompt_of(drawn.prompts, plan) for plan in held_out(drawn.prompts, pictures)]
+        prompts = [prompt_of(drawn.prompts, plan) for plan in held_out(drawn.prompts, images)]
         draw_set(study, name, prompts, folder / name, device)
 
 
@@ -121,7 +121,7 @@ class Looked:
     embeddings: torch.Tensor
 
 
-def look(sets: dict[str, Drawn], pictures: int, folder: Path, models: Path, device: torch.device) -> dict[str, Looked]:
+def look(sets: dict[str, Drawn], count: int, folder: Path, models: Path, device: torch.device) -> dict[str, Looked]:
     """Judge, classify and embed drawn sets."""
     judge = load_judge(models / "judge.safetensors", device)
     classifier = load_classifier(models / "malformed.safetensors", device)
@@ -129,7 +129,7 @@ def look(sets: dict[str, Drawn], pictures: int, folder: Path, models: Path, devi
     found = {}
     for name, drawn in tqdm(sets.items(), desc="worldcheck judged", unit="set", disable=None):
         images = list(decode_images(read_set(folder / name, ["image"])))
-        plans_of_set = held_out(drawn.prompts, pictures)
+        plans_of_set = held_out(drawn.prompts, count)
         found[name] = Looked(plans_of_set, judge(images), classifier(images), embed_images(clip, images))
     return found
 
@@ -141,7 +141,7 @@ def figure(name: str, interval: Interval, bar: str = "reported", holds: bool | N
 
 
 def rate(right: torch.Tensor, asked: torch.Tensor | None = None) -> Interval:
-    """A share of pictures, bool [N], among those `asked`, with Wilson's interval."""
+    """A share of images, bool [N], among those `asked`, with Wilson's interval."""
     right = right if asked is None else right[asked]
     return wilson_interval(int(right.sum()), len(right), LEVEL)
 
@@ -152,7 +152,7 @@ def at_least(name: str, interval: Interval, bar: float) -> dict[str, Any]:
 
 
 def as_prompted(looked: Looked) -> dict[str, Interval]:
-    """Shares of pictures that show what their prompt says, of those whose prompt says it; only what any prompt says."""
+    """Shares of images that show what their prompt says, of those whose prompt says it; only what any prompt says."""
     plans_, judged = looked.plans, looked.judged
     said: dict[str, list[str | None]] = {
         "kind": [plan.kind for plan in plans_],
@@ -200,14 +200,14 @@ def composition(looked: Looked) -> dict[str, Interval]:
 
 
 def fd_to(reference: torch.Tensor, embeddings: torch.Tensor) -> Interval:
-    """Fréchet distance of a set from a reference, with its interval over the set's pictures."""
+    """Fréchet distance of a set from a reference, with its interval over the set's images."""
     return statistic_interval(
         lambda index: frechet_distance(embeddings[index], reference), len(embeddings), RESAMPLES, LEVEL, 0
     )
 
 
 def ratio_of_fds(ours: torch.Tensor, others: torch.Tensor, reference: torch.Tensor) -> Interval:
-    """Ratio of two sets' Fréchet distances from a reference, with its interval over pairs of pictures."""
+    """Ratio of two sets' Fréchet distances from a reference, with its interval over pairs of images."""
     return statistic_interval(
         lambda index: frechet_distance(ours[index], reference) / frechet_distance(others[index], reference),
         len(ours), RESAMPLES, LEVEL, 0,
@@ -215,7 +215,7 @@ def ratio_of_fds(ours: torch.Tensor, others: torch.Tensor, reference: torch.Tens
 
 
 def recall_of(embeddings: torch.Tensor, reference: torch.Tensor) -> Interval:
-    """Recall of a set [N, D], with its interval over the set's pictures (docs/statistics.md)."""
+    """Recall of a set [N, D], with its interval over the set's images (docs/statistics.md)."""
     groups = deletion_groups(torch.arange(len(embeddings)), 0)
     found, _ = deleted_recall_and_coverage(embeddings, reference, RECALL_K, COVERAGE_K, groups)
     return replace(bounded(found.interval(LEVEL), 0, 1), n=len(embeddings))
@@ -224,14 +224,14 @@ def recall_of(embeddings: torch.Tensor, reference: torch.Tensor) -> Interval:
 def figures(looked: dict[str, Looked], reference: torch.Tensor, real: dict[str, Any]) -> list[dict[str, Any]]:
     """Every figure of the check.
 
-    `reference` [2N, D] are embeddings of real pictures of good quality; its halves are each as large as a set.
-    `real` is measured.json: what the scorers and the judge reach on real held-out pictures.
+    `reference` [2N, D] are embeddings of real images of good quality; its halves are each as large as a set.
+    `real` is measured.json: what the scorers and the judge reach on real held-out images.
     """
     first, second = reference.chunk(2)
     found = [
-        *(at_least(f"judge, real pictures: {q}", Interval(*real["judge"][q]), bar)
+        *(at_least(f"judge, real images: {q}", Interval(*real["judge"][q]), bar)
           for q, bar in (("kind", 0.99), ("malformed", 0.97))),
-        *(figure(f"judge, real pictures: {q}", Interval(*real["judge"][q]))
+        *(figure(f"judge, real images: {q}", Interval(*real["judge"][q]))
           for q in ("style", "hair", "background", "glasses")),
     ]  # fmt: skip
     best = best_guided(looked)
@@ -261,15 +261,13 @@ def figures(looked: dict[str, Looked], reference: torch.Tensor, real: dict[str, 
 
     embeddings = {name: looked[name].embeddings for name in ("unguided", *GUIDED)}
     fds = {name: fd_to(first, e) for name, e in embeddings.items()}
-    found += [figure(f"FD to real pictures, {name}", interval) for name, interval in fds.items()]
+    found += [figure(f"FD to real images, {name}", interval) for name, interval in fds.items()]
     autoguided = min(AUTOGUIDED, key=lambda name: fds[name].value)
     ratio = ratio_of_fds(embeddings[autoguided], embeddings["unguided"], first)
     found.append(figure(f"FD of {autoguided} against unguided", ratio, "<= 0.6", ratio.value <= 0.6))
-    if len(first) > PICTURES_CHOSEN_WITH:
-        ours, plain_, real_ = (
-            x[PICTURES_CHOSEN_WITH:] for x in (embeddings[autoguided], embeddings["unguided"], first)
-        )
-        name = f"the same without the {PICTURES_CHOSEN_WITH} pairs that the guide was chosen with"
+    if len(first) > IMAGES_CHOSEN_WITH:
+        ours, plain_, real_ = (x[IMAGES_CHOSEN_WITH:] for x in (embeddings[autoguided], embeddings["unguided"], first))
+        name = f"the same without the {IMAGES_CHOSEN_WITH} pairs that the guide was chosen with"
         found.append(figure(name, ratio_of_fds(ours, plain_, real_)))
     recalls = {name: recall_of(embeddings[name], first) for name in ("unguided", autoguided)}
     loss = recalls[autoguided].value - recalls["unguided"].value
@@ -278,7 +276,7 @@ def figures(looked: dict[str, Looked], reference: torch.Tensor, real: dict[str, 
     floor = fd_to(first, second)
     found.append(figure("FD between two real halves", floor))
     closest = min(fds, key=lambda name: fds[name].value)
-    # Over the arm's pictures and those of the second half alike.
+    # Over the arm's images and those of the second half alike.
     against = ratio_of_fds(embeddings[closest], second, first)
     found.append(figure(f"FD of the best arm ({closest}) against the real halves", against, "<= 6", against.value <= 6))
 
@@ -288,7 +286,7 @@ def figures(looked: dict[str, Looked], reference: torch.Tensor, real: dict[str, 
         at_least("malformed classifier against the judge on generated people, ROC AUC", malformed_auc(looked), 0.9)
     )
     for name, key, bar in (
-        ("malformed classifier on real pictures, ROC AUC", "malformed_auc", 0.98),
+        ("malformed classifier on real images, ROC AUC", "malformed_auc", 0.98),
         ("aesthetic head: masterpiece against worst quality, ROC AUC", "aesthetic_auc_masterpiece_worst", 0.98),
         ("CLIP: own caption first of 100", "clip_first_of_100", 0.6),
     ):
@@ -308,8 +306,8 @@ def malformed_auc(looked: dict[str, Looked]) -> Interval:
 TIMED_STEPS, TIMED_BATCHES = 25, 5
 
 
-def pictures_per_second(device: torch.device, compiled: bool) -> Interval:
-    """Pictures a second of TIMED_STEPS steps of two evaluations each: the median batch, the slowest and the fastest."""
+def images_per_second(device: torch.device, compiled: bool) -> Interval:
+    """Images a second of TIMED_STEPS steps of two evaluations each: the median batch, the slowest and the fastest."""
     study = study_of({"unguided": UNGUIDED, "cfg": _cfg(3.0)}, 64, steps=TIMED_STEPS, compiled=compiled)
     batch = study.generate.batch
     prompts = [prompt_of("good", plan) for plan in held_out("good", batch)]
@@ -328,14 +326,12 @@ def of_the_machine(device: torch.device, compiled: bool) -> list[dict[str, Any]]
     sizes = shipped_sizes(HERE)
     megabytes = sum(sizes.values())
     where = f"{os.cpu_count()} cores" if device.type == "cpu" else torch.cuda.get_device_name(device)
-    speed = f"pictures a second, {TIMED_STEPS} steps of two evaluations, {where}"
+    speed = f"images a second, {TIMED_STEPS} steps of two evaluations, {where}"
     found = [
         figure("shipped weights, MB", Interval(megabytes, megabytes, megabytes, len(sizes)), "<= 40", megabytes <= 40),
-        at_least(speed, pictures_per_second(device, compiled=False), 4),
+        at_least(speed, images_per_second(device, compiled=False), 4),
     ]
-    return (
-        [*found, at_least(f"{speed}, compiled", pictures_per_second(device, compiled=True), 4)] if compiled else found
-    )
+    return [*found, at_least(f"{speed}, compiled", images_per_second(device, compiled=True), 4)] if compiled else found
 
 
 CONTACT_COLUMNS = 16
@@ -348,7 +344,7 @@ CONTACT_ROWS = {
 
 
 def contact_sheet(real: list[Image.Image], rows: list[list[Image.Image]]) -> Image.Image:
-    """Pictures of one row side by side, `real` on top; every row shows the same prompts and seeds."""
+    """Images of one row side by side, `real` on top; every row shows the same prompts and seeds."""
     width, height = real[0].size
     sheet = Image.new("RGB", (width * len(real), height * (1 + len(rows))))
     for y, row in enumerate([real, *rows]):
@@ -369,10 +365,10 @@ def contact_rows(device: torch.device) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.tinybooru.worldcheck", description=__doc__)
-    parser.add_argument("--pictures", type=int, default=2048, help="pictures a set (default: 2048)")
+    parser.add_argument("--images", type=int, default=2048, help="images a set (default: 2048)")
     parser.add_argument("--output", type=Path, default=HERE / WORLDCHECK, help="where the figures go")
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile (slower, no wait)")
-    pictures, output = (arguments := parser.parse_args()).pictures, arguments.output
+    images, output = (arguments := parser.parse_args()).images, arguments.output
     compiled = not arguments.no_compile
     real_path = HERE / MEASURED
     if not real_path.exists() or "judge" not in (real := json.loads(real_path.read_text("utf-8"))):
@@ -380,16 +376,16 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     keep_freed_memory()
     machine = of_the_machine(device, compiled)
-    draw_sets(SETS_DRAWN, pictures, SETS, device, compiled)
-    looked = look(SETS_DRAWN, pictures, SETS, HERE, device)
+    draw_sets(SETS_DRAWN, images, SETS, device, compiled)
+    looked = look(SETS_DRAWN, images, SETS, HERE, device)
     people = sets_of_people(best_guided(looked))
-    draw_sets(people, pictures, SETS, device, compiled)
-    looked |= look(people, pictures, SETS, HERE, device)
+    draw_sets(people, images, SETS, device, compiled)
+    looked |= look(people, images, SETS, HERE, device)
     build(
         SETS / "real",
         "reference",
-        2 * pictures,
-        study_of({"unguided": UNGUIDED}, pictures).reference.world_seed,
+        2 * images,
+        study_of({"unguided": UNGUIDED}, images).reference.world_seed,
         good_only=True,
     )
     clip = load_clip(HERE / "clip", device)

@@ -17,13 +17,13 @@ from pipeline.networks.denoiser import Denoiser
 
 
 def evaluations(trace: Sequence[TraceStep]) -> tuple[Counter[str], Counter[str]]:
-    """How often each prediction was evaluated for one picture, by name: for its guidance, and as a mere probe."""
+    """How often each prediction was evaluated for one image, by name: for its guidance, and as a mere probe."""
     probed = Counter(name for step in trace for name in step.probed)
     return Counter(name for step in trace for name in (step.main, *step.references)) - probed, probed
 
 
 def prediction_flops(network: Denoiser, prediction: Prediction, like: torch.Tensor, conditioning: Conditioning) -> int:
-    """FLOPs of one evaluation for one picture like `like` [1, C, H, W]; a multiply-add is two.
+    """FLOPs of one evaluation for one image like `like` [1, C, H, W]; a multiply-add is two.
 
     `conditioning` is what it reads (`told` in pipeline/networks/conditioning.py). torch's counter knows attention only
     as matrix products on a CPU, so it is counted that way here. Those products would need much memory on a large

@@ -1,4 +1,4 @@
-"""What an arm cost: network evaluations, FLOPs and seconds a picture, and NovelAI's price of it.
+"""What an arm cost: network evaluations, FLOPs and seconds an image, and NovelAI's price of it.
 
 Kept beside the image set, never in it: seconds differ from run to run, shards must not. Each finished shard leaves its
 entry at once, so an interrupted run loses none.
@@ -16,7 +16,7 @@ from pipeline.storage.remote_path import AnyPath
 
 @dataclass(frozen=True)
 class ShardCost:
-    """What the pictures of one shard cost; `fingerprint` is the shard's, the numbers are sums over its pictures.
+    """What the images of one shard cost; `fingerprint` is the shard's, the numbers are sums over its images.
 
     `nfe` and `flops` are what guidance used, `probe_nfe` and `probe_flops` what was evaluated for the trace alone;
     `seconds` and `cpu_seconds` took both. `memory` and `gpu_memory` are the process's highest, in bytes
@@ -24,7 +24,7 @@ class ShardCost:
     """
 
     fingerprint: str
-    pictures: int
+    images: int
     nfe: int
     flops: int
     probe_nfe: int
@@ -40,7 +40,7 @@ def total_cost(parts: Sequence[ShardCost], fingerprint: str) -> ShardCost:
     """The cost of a shard from those of its batches."""
     return ShardCost(
         fingerprint,
-        sum(part.pictures for part in parts),
+        sum(part.images for part in parts),
         sum(part.nfe for part in parts),
         sum(part.flops for part in parts),
         sum(part.probe_nfe for part in parts),
@@ -79,15 +79,15 @@ class Cost:
     def write(self) -> None:
         """Write totals over the recorded shards, and the shards themselves."""
         entries = [self.shards[name] for name in sorted(self.shards)]
-        pictures = sum(entry.pictures for entry in entries)
+        images = sum(entry.images for entry in entries)
         content = {
-            "nfe_per_image": sum(entry.nfe for entry in entries) / pictures,
-            "flops_per_image": sum(entry.flops for entry in entries) / pictures,
-            "probe_nfe_per_image": sum(entry.probe_nfe for entry in entries) / pictures,
-            "probe_flops_per_image": sum(entry.probe_flops for entry in entries) / pictures,
-            "seconds_per_image": sum(entry.seconds for entry in entries) / pictures,
+            "nfe_per_image": sum(entry.nfe for entry in entries) / images,
+            "flops_per_image": sum(entry.flops for entry in entries) / images,
+            "probe_nfe_per_image": sum(entry.probe_nfe for entry in entries) / images,
+            "probe_flops_per_image": sum(entry.probe_flops for entry in entries) / images,
+            "seconds_per_image": sum(entry.seconds for entry in entries) / images,
             "anlas_per_image": self.anlas_per_image,
-            "pictures": pictures,
+            "images": images,
             "device": ", ".join(sorted({entry.device for entry in entries})),
             "inputs": dict(self.inputs),
             "shards": {name: asdict(self.shards[name]) for name in sorted(self.shards)},
@@ -105,7 +105,7 @@ def _read_inputs(path: AnyPath) -> dict[str, str]:
 def read_shard_costs(path: AnyPath) -> dict[str, ShardCost]:
     """The entries of an arm's file by shard.
 
-    A file that is lost, damaged or of another version costs the record of the past and no pictures, so it has none.
+    A file that is lost, damaged or of another version costs the record of the past and no images, so it has none.
     """
     try:
         return {name: ShardCost(**e) for name, e in json.loads(read_json_text(path))["shards"].items()}

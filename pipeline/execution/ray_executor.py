@@ -1,7 +1,7 @@
 """Tasks on a Ray cluster that is there: one actor a worker, each with its networks loaded once.
 
 The project has to lie in the same folder on every node (a shared file system, or a clone each), with the same
-environment; what is large, pictures and vectors, travels through Ray or a storage that all nodes reach.
+environment; what is large, images and vectors, travels through Ray or a storage that all nodes reach.
 """
 
 import logging

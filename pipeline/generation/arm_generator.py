@@ -1,4 +1,4 @@
-"""Draws pictures of one arm: its networks, texts and guidance put together."""
+"""Draws images of one arm: its networks, texts and guidance put together."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,9 +37,9 @@ def retouched(image: PillowImage.Image, how: Retouch) -> PillowImage.Image:
 
 @dataclass(frozen=True)
 class GeneratedBatch:
-    """A batch: pictures, the trace of each as columns, what it cost, and the ways of those that were watched."""
+    """A batch: images, the trace of each as columns, what it cost, and the ways of those that were watched."""
 
-    pictures: list[PillowImage.Image]
+    images: list[PillowImage.Image]
     traces: list[dict[str, list[object]]]
     cost: ShardCost
     trajectories: list[list[Frame]]
@@ -71,8 +71,8 @@ class ArmGenerator:
     ) -> GeneratedBatch:
         """One batch.
 
-        `starts` are the pictures that image-to-image starts from; of the first `watched` pictures the way is kept.
-        Raises InputError where a picture is not finite.
+        `starts` are the images that image-to-image starts from; of the first `watched` images the way is kept.
+        Raises InputError where an image is not finite.
         """
         clock = UsageClock(self.device)
         conditioning = self.model.encode(texts)
@@ -90,24 +90,24 @@ class ArmGenerator:
         samples, trace = sample(
             self.networks, conditioning, self.guidance, stepper, sampler.steps, seeds, shape, start, watched
         )
-        pictures = self._pictures(samples, seeds)
+        images = self._images(samples, seeds)
         cost = self._cost(samples, trace, conditioning, clock.read())
         frames = (
-            [(step, self._pictures(step.estimates.to(self.device), seeds[:watched])) for step in shown_steps(trace)]
+            [(step, self._images(step.estimates.to(self.device), seeds[:watched])) for step in shown_steps(trace)]
             if watched
             else []
         )
         trajectories = [[Frame(step.step, step.sigma, drawn[k]) for step, drawn in frames] for k in range(watched)]
-        return GeneratedBatch(pictures, [trace_rows(trace, k) for k in range(len(seeds))], cost, trajectories)
+        return GeneratedBatch(images, [trace_rows(trace, k) for k in range(len(seeds))], cost, trajectories)
 
-    def _pictures(self, samples: torch.Tensor, seeds: list[int]) -> list[PillowImage.Image]:
+    def _images(self, samples: torch.Tensor, seeds: list[int]) -> list[PillowImage.Image]:
         pixels = self.networks["main"].to_pixels(samples)
         self._check_finite(samples, pixels, seeds)
-        images = [PillowImage.fromarray(picture) for picture in rounded(pixels).permute(0, 2, 3, 1).cpu().numpy()]
+        images = [PillowImage.fromarray(image) for image in rounded(pixels).permute(0, 2, 3, 1).cpu().numpy()]
         return images if self.arm.retouch is None else [retouched(image, self.arm.retouch) for image in images]
 
     def _check_finite(self, samples: torch.Tensor, pixels: torch.Tensor, seeds: list[int]) -> None:
-        # As bytes, NaN is black and infinity white: a picture like any other.
+        # As bytes, NaN is black and infinity white: an image like any other.
         drawn, decoded = (x.flatten(1).isfinite().all(1).tolist() for x in (samples, pixels))
         broken = [seed for seed, *finite in zip(seeds, drawn, decoded, strict=True) if not all(finite)]
         if not broken:
@@ -118,7 +118,7 @@ class ArmGenerator:
         ways += ["another autoencoder (model.vae)"] if self.networks["main"].latents else []
         more = f" and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
         raise InputError(
-            f"arm '{self.arm_name}' drew no picture from seed {', '.join(map(str, broken[:_SHOWN]))}{more}: what the "
+            f"arm '{self.arm_name}' drew no image from seed {', '.join(map(str, broken[:_SHOWN]))}{more}: what the "
             f"{by} is not finite (model.loading.dtype is {dtype}); take {' or '.join([*ways, 'other weights'])}"
         )
 
@@ -136,7 +136,7 @@ class ArmGenerator:
         )
         return ShardCost(
             fingerprint="",
-            pictures=n,
+            images=n,
             nfe=n * used.total(),
             flops=n * flops,
             probe_nfe=n * probed.total(),
@@ -157,7 +157,7 @@ class ArmGenerator:
         return self._flops[name]
 
     def _start(self, starts: Sequence[PillowImage.Image] | None) -> FromImages | None:
-        # Pictures of another size are resized to the canvas, as diffusers' image-to-image does (Lanczos).
+        # Images of another size are resized to the canvas, as diffusers' image-to-image does (Lanczos).
         setting, main = self.arm.image_to_image, self.networks["main"]
         if setting is None or starts is None:
             return None

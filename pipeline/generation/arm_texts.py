@@ -1,4 +1,4 @@
-"""The prompts and negative prompts of an arm, picture by picture."""
+"""The prompts and negative prompts of an arm, image by image."""
 
 from pipeline.errors import InputError
 from pipeline.prompting.emphasis import Syntax, parse, write
@@ -9,8 +9,8 @@ from pipeline.study.study import Study
 
 
 def study_prompts(study: Study) -> list[str]:
-    """One prompt a picture, the same for every arm that does not ask for empty ones. Raises InputError."""
-    return read_prompts(study.prompts, study.generate.pictures, study.text.syntax)
+    """One prompt an image, the same for every arm that does not ask for empty ones. Raises InputError."""
+    return read_prompts(study.prompts, study.generate.images, study.text.syntax)
 
 
 def arm_prompts(arm: Arm, prompts: list[str]) -> list[str]:
@@ -44,7 +44,7 @@ def arm_negatives(arm: Arm, prompts: list[str], syntax: Syntax) -> list[str]:
 
 
 def named_texts(arm: Arm, prompts: list[str], syntax: Syntax) -> dict[str, list[str]]:
-    """The texts of the arm's own making that its networks read, one a picture each, by name.
+    """The texts of the arm's own making that its networks read, one an image each, by name.
 
     A text of degraded tokens is the prompt itself: what is degraded are its embeddings.
     """
@@ -64,9 +64,9 @@ def _translated(preset: str, syntax: Syntax) -> str:
 
 
 def unrelated_prompts(arm: Arm, prompts: list[str]) -> list[str]:
-    """For each picture of an arm the next of the study's `prompts`, in a circle, with another text; with its tags.
+    """For each image of an arm the next of the study's `prompts`, in a circle, with another text; with its tags.
 
-    The condition of independent-condition guidance (arXiv 2407.02687), which says nothing of the picture's own prompt.
+    The condition of independent-condition guidance (arXiv 2407.02687), which says nothing of the image's own prompt.
     Quality tags are no part of what is drawn: they are on both sides, and cancel. Raises InputError where all prompts
     are the same.
     """

@@ -37,7 +37,7 @@ class ShardGenerator:
         self._starts = None if setting is None else StartImages(study, setting, places.sets, device, model)
 
     def draw(self, task: ShardTask, progress: Callable[[int], object]) -> GeneratedShard:
-        """Draw a shard; `progress` is told the number of pictures after each batch.
+        """Draw a shard; `progress` is told the number of images after each batch.
 
         Raises InputError where a batch does not fit into memory.
         """
@@ -45,7 +45,7 @@ class ShardGenerator:
         columns: dict[str, list[object]] = {name: [] for name in SET_FEATURES}
         trace: dict[str, list[object]] = {name: [] for name in TRACE_FEATURES}
         frames: dict[str, list[object]] = {name: [] for name in TRAJECTORY_FEATURES}
-        # A negative prompt that is only probed has not made the picture.
+        # A negative prompt that is only probed has not made the image.
         guidance = self._generator.guidance
         predictions = (guidance.main, *(term.reference for term in guidance.terms))
         told = dict.fromkeys(text for prediction in predictions for text in prediction.texts)
@@ -60,16 +60,16 @@ class ShardGenerator:
             drawn = self._draw_batch(task, batch, watched_of(batch, study.generate.watched))
             costs.append(drawn.cost)
             ids = [f"{arm_name}-{k:06d}" for k in batch]
-            rows = zip(ids, drawn.pictures, batch, texts["prompt"], negatives, seeds, strict=True)
-            for image_id, picture, k, prompt, negative, seed in rows:
-                _add(columns, image_id, _png(picture), arm_name, k, prompt, negative, seed)
+            rows = zip(ids, drawn.images, batch, texts["prompt"], negatives, seeds, strict=True)
+            for image_id, image, k, prompt, negative, seed in rows:
+                _add(columns, image_id, _png(image), arm_name, k, prompt, negative, seed)
             for image_id, steps in zip(ids, drawn.traces, strict=True):
                 trace["image_id"] += [image_id] * len(steps["step"])
                 for name, values in steps.items():
                     trace[name] += values
             for image_id, way in zip(ids, drawn.trajectories, strict=False):
                 for frame in way:
-                    _add(frames, image_id, frame.step, frame.sigma, _png(frame.picture))
+                    _add(frames, image_id, frame.step, frame.sigma, _png(frame.image))
             progress(len(batch))
         kept = trajectory_fingerprint(shard, study.generate.watched)
         return GeneratedShard(
@@ -89,8 +89,8 @@ class ShardGenerator:
         starts = None
         if self._starts is not None:
             start = self._starts.start
-            drawn_first = "" if start.is_folder else f"draw arm {start.start} first, whose pictures are then read, or "
-            with _fitting(self._too_large(f"the pictures of '{start.start}' that it starts from", drawn_first)):
+            drawn_first = "" if start.is_folder else f"draw arm {start.start} first, whose images are then read, or "
+            with _fitting(self._too_large(f"the images of '{start.start}' that it starts from", drawn_first)):
                 starts = self._starts(task.shard.part, batch)
         with _fitting(self._batch_too_large(len(batch))):
             return self._generator.draw(task.texts_of(batch), batch_seeds(self.study, batch), starts, watched)
@@ -102,14 +102,14 @@ class ShardGenerator:
             "smaller model"
         )
 
-    def _batch_too_large(self, pictures: int) -> str:
+    def _batch_too_large(self, images: int) -> str:
         smaller = (
-            "A smaller batch is not taken by itself, since it rounds otherwise and the pictures would differ in their "
-            f"last bits: compose with generate.batch={pictures // 2}, which draws the study anew, or use"
+            "A smaller batch is not taken by itself, since it rounds otherwise and the images would differ in their "
+            f"last bits: compose with generate.batch={images // 2}, which draws the study anew, or use"
         )
         return (
-            f"{pictures} pictures of arm '{self.arm_name}' at once do not fit into memory. "
-            f"{smaller if pictures > 1 else 'It helps to use'} model.loading's slicing, tiling and offload"
+            f"{images} images of arm '{self.arm_name}' at once do not fit into memory. "
+            f"{smaller if images > 1 else 'It helps to use'} model.loading's slicing, tiling and offload"
         )
 
 
@@ -129,5 +129,5 @@ def _add(columns: dict[str, list[object]], *row: object) -> None:
         columns[name].append(value)
 
 
-def _png(picture: PillowImage.Image) -> dict[str, bytes | None]:
-    return {"bytes": encode_png(picture), "path": None}
+def _png(image: PillowImage.Image) -> dict[str, bytes | None]:
+    return {"bytes": encode_png(image), "path": None}

@@ -1,4 +1,4 @@
-"""How an arm is cut into shards, and what determines the pictures of each.
+"""How an arm is cut into shards, and what determines the images of each.
 
 The work is cut by the study and not by whoever does it, so the bytes do not depend on the number of workers. Whatever
 decides a pixel enters the fingerprint of its shard.
@@ -56,21 +56,21 @@ class Shard:
         return f"part-{self.part:05d}.parquet"
 
     def batches(self, size: int) -> Iterator[range]:
-        """The pictures in batches of `size`."""
+        """The images in batches of `size`."""
         for start in range(self.start, self.stop, size):
             yield range(start, min(start + size, self.stop))
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard to draw, and the texts of its pictures, one a picture each."""
+    """A shard to draw, and the texts of its images, one an image each."""
 
     shard: Shard
     texts: Mapping[Text, list[str]]
 
     @staticmethod
     def of(shard: Shard, arm_texts: Mapping[Text, list[str]]) -> "ShardTask":
-        """From the texts of all pictures of the arm."""
+        """From the texts of all images of the arm."""
         return ShardTask(shard, batch_texts(arm_texts, range(shard.start, shard.stop)))
 
     def texts_of(self, batch: range) -> dict[Text, list[str]]:
@@ -79,7 +79,7 @@ class ShardTask:
 
 
 def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
-    """The texts that an arm's networks read, one a picture of the study each. Raises InputError."""
+    """The texts that an arm's networks read, one an image of the study each. Raises InputError."""
     arm, prompts = study.arm(arm_name), study_prompts(study)
     own = arm_prompts(arm, prompts)
     needed = {text for prediction in guidance_of(arm).predictions() for text in prediction.texts}
@@ -135,8 +135,8 @@ def plan_arm(
     common = common_inputs(study, arm_name, device, machine)
     shards = []
     starts = None if arm.image_to_image is None else start_fingerprints(study, arm.image_to_image, device, machine)
-    for part, start in enumerate(range(0, study.generate.pictures, study.generate.shard)):
-        stop = min(start + study.generate.shard, study.generate.pictures)
+    for part, start in enumerate(range(0, study.generate.images, study.generate.shard)):
+        stop = min(start + study.generate.shard, study.generate.images)
         own: dict[str, object] = {
             "texts": {text: values[start:stop] for text, values in texts.items()},
             "seeds": [study.generate.first_seed + start, stop - start],
@@ -153,7 +153,7 @@ def plan_arm(
             key: common[key] for key in ("main", "main_lora", "replaced", "guide", "guide_lora") if key in common
         },
         "machine": dict(enumerate(common["machine"])),
-        "texts": {text: values[: study.generate.pictures] for text, values in texts.items()},
+        "texts": {text: values[: study.generate.images] for text, values in texts.items()},
         "generate.first_seed": study.generate.first_seed,
         "image_to_image": starts,
     }
@@ -227,28 +227,28 @@ def replaced_parts(model: Model) -> dict[str, str]:
 
 
 def batch_texts(texts: Mapping[Text, list[str]], batch: range) -> dict[Text, list[str]]:
-    """The texts of a batch, from those of all pictures."""
+    """The texts of a batch, from those of all images."""
     return {text: [values[k] for k in batch] for text, values in texts.items()}
 
 
 def batch_seeds(study: Study, batch: range) -> list[int]:
-    """The seeds of a batch, one a picture."""
+    """The seeds of a batch, one an image."""
     return [study.generate.first_seed + k for k in batch]
 
 
 def start_fingerprints(study: Study, start: ImageToImage, device: str, machine: str | None = None) -> list[str]:
-    """What determines the start pictures of each shard. Raises InputError where a folder has too few pictures."""
+    """What determines the start images of each shard. Raises InputError where a folder has too few images."""
     if not start.is_folder:
         planned = plan_shards(study, start.start, arm_texts(study, start.start), device, machine)
         return [shard.fingerprint for shard in planned]
     folder = Path(start.start)
     count = sum(len(read_table(path, ["image"])) for path in shard_paths(folder))
-    if count < study.generate.pictures:
+    if count < study.generate.images:
         raise InputError(
-            f"image_to_image.from {folder} holds {count} pictures, generate.pictures is {study.generate.pictures}; "
-            "each picture needs one to start from"
+            f"image_to_image.from {folder} holds {count} images, generate.images is {study.generate.images}; "
+            "each image needs one to start from"
         )
-    return [set_fingerprint(folder)] * -(-study.generate.pictures // study.generate.shard)
+    return [set_fingerprint(folder)] * -(-study.generate.images // study.generate.shard)
 
 
 def check_canvas(arm_name: str, canvas: Canvas, factor: int) -> None:

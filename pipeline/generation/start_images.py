@@ -1,4 +1,4 @@
-"""The pictures that image-to-image starts from."""
+"""The images that image-to-image starts from."""
 
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,9 @@ from pipeline.study.study import Study
 
 
 class StartImages:
-    """The pictures that image-to-image starts from: those on disk where they are the right ones, else drawn here.
+    """The images that image-to-image starts from: those on disk where they are the right ones, else drawn here.
 
-    Drawing an arm's pictures again gives the same bytes, so the result does not depend on which of the two it was.
+    Drawing an arm's images again gives the same bytes, so the result does not depend on which of the two it was.
     """
 
     def __init__(self, study: Study, start: ImageToImage, sets: AnyPath, device: torch.device, model: LoadedModel):
@@ -39,7 +39,7 @@ class StartImages:
         return ArmGenerator(self.study, self.start.start, self.device, self.model)
 
     def __call__(self, part: int, batch: range) -> list[PillowImage.Image]:
-        """The start pictures of a batch of shard `part`. Raises InputError where there are too few."""
+        """The start images of a batch of shard `part`. Raises InputError where there are too few."""
         if part not in self._drawn:
             self._drawn = {part: self._of_shard(part)}
         first = part * self.study.generate.shard
@@ -54,7 +54,7 @@ class StartImages:
         path = self.sets / self.start.start / shard.name
         if shard_fingerprint(path) == shard.fingerprint:
             return list(decode_images(read_table(path, ["image"])))
-        pictures: list[PillowImage.Image] = []
+        images: list[PillowImage.Image] = []
         for batch in shard.batches(self.study.generate.batch):
-            pictures += self._generator.draw(batch_texts(self._texts, batch), batch_seeds(self.study, batch)).pictures
-        return pictures
+            images += self._generator.draw(batch_texts(self._texts, batch), batch_seeds(self.study, batch)).images
+        return images

@@ -1,4 +1,4 @@
-"""The way of a picture: what guidance took it for at some of the steps, from the noisiest to the last."""
+"""The way of an image: what guidance took it for at some of the steps, from the noisiest to the last."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ TRAJECTORY_FEATURES = Features(
 
 @dataclass(frozen=True)
 class Frame:
-    """The guided estimate of x0 at one step, as a picture; `sigma` is the noise level b / a."""
+    """The guided estimate of x0 at one step, as an image; `sigma` is the noise level b / a."""
 
     step: int
     sigma: float
-    picture: PillowImage.Image
+    image: PillowImage.Image
 
 
 def shown_steps(trace: Sequence[TraceStep]) -> list[TraceStep]:
@@ -36,11 +36,11 @@ def shown_steps(trace: Sequence[TraceStep]) -> list[TraceStep]:
     return [trace[k] for k in sorted({round(i * last / (FRAMES - 1)) for i in range(FRAMES)})]
 
 
-def watched_of(pictures: range, watched: int) -> int:
-    """How many of these consecutive pictures of a study are among its first `watched`."""
-    return max(0, min(watched, pictures.stop) - pictures.start)
+def watched_of(images: range, watched: int) -> int:
+    """How many of these consecutive images of a study are among its first `watched`."""
+    return max(0, min(watched, images.stop) - images.start)
 
 
 def trajectory_fingerprint(shard: Shard, watched: int) -> str:
-    """What determines the ways kept of a shard in a study that keeps those of its first `watched` pictures."""
+    """What determines the ways kept of a shard in a study that keeps those of its first `watched` images."""
     return fingerprint([shard.fingerprint, FRAMES, watched_of(range(shard.start, shard.stop), watched)])

@@ -1,6 +1,6 @@
 """Dynamic negative guidance (arXiv 2410.14398): a scale that follows how probable the negative prompt is.
 
-Along the chain p estimates the probability that the picture belongs to the negative prompt N, and
+Along the chain p estimates the probability that the image belongs to the negative prompt N, and
 
     guided = main + lam0 p / (1 - p) (main - negative),    lam0 = scale - 1.
 

@@ -16,13 +16,13 @@ _ROUNDING = 1e-5
 
 @dataclass(frozen=True)
 class TraceStep:
-    """One step, one entry a picture in each tensor, all sizes in x0.
+    """One step, one entry an image in each tensor, all sizes in x0.
 
     `sigma` is the noise level b / a. `direction` [B] is the root mean square per value of guided - main.
     `references` names what was evaluated beside main, `probed` those of them that guidance did not use.
     `relative_norms` [B, R] are |main - reference| / |main| in that order, `cosines` [B, R (R - 1) / 2] those between
     the directions main - reference of every two references, in the order of itertools.combinations. `estimates`
-    [W, C, H, W] are the guided x0 of the pictures that are watched, the first ones of the batch. `main` is the name of
+    [W, C, H, W] are the guided x0 of the images that are watched, the first ones of the batch. `main` is the name of
     the step's main prediction.
 
     With D = prompt - empty, both of the main network and undamaged, and push = guided - empty, `effective_scale` [B] is
@@ -103,16 +103,16 @@ def effective_push(
     return scale, torch.where(directed & (pushed > 0), across.clamp(min=0), torch.nan)
 
 
-def trace_rows(trace: Sequence[TraceStep], picture: int) -> dict[str, list[object]]:
-    """The trace of one picture of the batch as the columns of a shard, one row a step."""
+def trace_rows(trace: Sequence[TraceStep], image: int) -> dict[str, list[object]]:
+    """The trace of one image of the batch as the columns of a shard, one row a step."""
     return {
         "step": [step.step for step in trace],
         "timestep": [step.timestep for step in trace],
         "sigma": [step.sigma for step in trace],
-        "direction": [float(step.direction[picture]) for step in trace],
+        "direction": [float(step.direction[image]) for step in trace],
         "references": [list(step.references) for step in trace],
-        "relative_norms": [step.relative_norms[picture].tolist() for step in trace],
-        "cosines": [step.cosines[picture].tolist() for step in trace],
-        "effective_scale": [float(step.effective_scale[picture]) for step in trace],
-        "elsewhere": [float(step.elsewhere[picture]) for step in trace],
+        "relative_norms": [step.relative_norms[image].tolist() for step in trace],
+        "cosines": [step.cosines[image].tolist() for step in trace],
+        "effective_scale": [float(step.effective_scale[image]) for step in trace],
+        "elsewhere": [float(step.elsewhere[image]) for step in trace],
     }

@@ -77,7 +77,7 @@ def study_artefacts(study: Study) -> Iterator[Artefact]:
 
 def _arm(study: Study, arm: str) -> Iterator[Artefact]:
     shards = _drawn_shards(study, arm)
-    ids = [f"{arm}-{k:06d}" for k in range(study.generate.pictures)]
+    ids = [f"{arm}-{k:06d}" for k in range(study.generate.images)]
     for shard in shards:
         own = ids[shard.start : shard.stop]
         yield Artefact(SETS / arm / shard.name, partial(_shard, shard.fingerprint, SET_FEATURES, own))
@@ -131,7 +131,7 @@ def _shard(mark: str, features: Features, ids: list[str], path: Path) -> str | N
         return "was made with other settings, networks, code or libraries than the study's now"
     found = list(dict.fromkeys(table.column("image_id").to_pylist()))
     if found != ids:
-        return f"holds {len(found)} pictures from {found[:1]} on, not the {len(ids)} from {ids[0]} on"
+        return f"holds {len(found)} images from {found[:1]} on, not the {len(ids)} from {ids[0]} on"
     if table.schema.types != features.arrow_schema.types:
         return "has columns of other types than are written now"
     return None
@@ -144,7 +144,7 @@ def _table(columns: list[str], path: Path) -> str | None:
 
 def _scores(ids: list[str], drawn: str | None, path: Path) -> str | None:
     table = read_table(path, ["image_id", "pair_id"])
-    return _of_other_pictures(table.column("image_id").to_pylist(), ids, table_fingerprint(table), drawn)
+    return _of_other_images(table.column("image_id").to_pylist(), ids, table_fingerprint(table), drawn)
 
 
 def _vectors(ids: list[str] | None, drawn: str | None, path: Path) -> str | None:
@@ -153,15 +153,15 @@ def _vectors(ids: list[str] | None, drawn: str | None, path: Path) -> str | None
         key for key in ("images", "texts") if key not in tensors
     ]
     if missing or any(len(tensor) != len(known["ids"]) for tensor in tensors.values()):
-        raise InputError(f"{path} is no feature file of one row a picture; delete it and run `dvc repro`")
+        raise InputError(f"{path} is no feature file of one row an image; delete it and run `dvc repro`")
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise InputError(f"{path} holds numbers that are not finite; delete it and run `dvc repro`")
-    return _of_other_pictures(known["ids"], ids, known["provenance"].get("set"), drawn)
+    return _of_other_images(known["ids"], ids, known["provenance"].get("set"), drawn)
 
 
-def _of_other_pictures(seen: list[str], ids: list[str] | None, made_of: str | None, drawn: str | None) -> str | None:
+def _of_other_images(seen: list[str], ids: list[str] | None, made_of: str | None, drawn: str | None) -> str | None:
     if ids is not None and seen != ids:
-        return f"is of {len(seen)} pictures from {seen[:1]} on, not of the {len(ids)} from {ids[0]} on"
+        return f"is of {len(seen)} images from {seen[:1]} on, not of the {len(ids)} from {ids[0]} on"
     if drawn is not None and made_of != drawn:
         return f"was made from the set {made_of}, and there is the set {drawn}"
     return None

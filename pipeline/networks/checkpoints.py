@@ -80,7 +80,7 @@ class Checkpoint:
 
     @property
     def factor(self) -> int:
-        """Pixels of a picture for each position of a sample: 8 for Stable Diffusion, the patch in pixel space."""
+        """Pixels of an image for each position of a sample: 8 for Stable Diffusion, the patch in pixel space."""
         vae = self.settings("vae")
         if vae is not None:
             return latent_factor(vae)
@@ -238,7 +238,7 @@ def check_schedules(sampler: Sampler, main: Checkpoint, guide: Checkpoint | None
     """Raise InputError where the sampler cannot step along the main network's noise path or training schedule.
 
     Where training ended without signal (zero terminal SNR, arXiv 2305.08891) some schedulers do not know its schedule,
-    and a network that predicts noise says nothing of the picture where there is nothing else to see.
+    and a network that predicts noise says nothing of the image where there is nothing else to see.
     """
     family = main.family
     if sampler.scheduler not in family.solvers:
@@ -262,7 +262,7 @@ def check_schedules(sampler: Sampler, main: Checkpoint, guide: Checkpoint | None
     for who, network in (("the main network", main), ("the guide", guide)):
         if network is not None and network.schedule.get("prediction_type", "epsilon") == "epsilon":
             raise InputError(
-                f"{who} {network.config} predicts noise (prediction_type epsilon), which says nothing of the picture "
+                f"{who} {network.config} predicts noise (prediction_type epsilon), which says nothing of the image "
                 f"at the first step of {main.config}, {schedule}; "
                 + ("one of the two settings is wrong" if network is main else "take a guide that predicts v or x0")
             )

@@ -1,4 +1,4 @@
-"""What a denoising network is told besides the noisy picture and the noise level."""
+"""What a denoising network is told besides the noisy image and the noise level."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

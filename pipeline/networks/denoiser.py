@@ -104,7 +104,7 @@ class SampledNetwork(Denoiser, Protocol):
         """(channels, height, width) of a sample whose image fills `canvas`."""
         ...
 
-    def added_conditions(self, pictures: int, canvas: Canvas | None) -> dict[str, torch.Tensor]:
+    def added_conditions(self, images: int, canvas: Canvas | None) -> dict[str, torch.Tensor]:
         """What the network is told besides the texts, which follows from the size of the images alone."""
         ...
 
@@ -112,12 +112,12 @@ class SampledNetwork(Denoiser, Protocol):
         """Images [B, 3, H, W], about in [-1, 1], from finished samples."""
         ...
 
-    def to_pictures(self, x: torch.Tensor) -> torch.Tensor:
+    def to_images(self, x: torch.Tensor) -> torch.Tensor:
         """uint8 images [B, 3, H, W] from finished samples."""
         ...
 
-    def to_samples(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Finished samples from uint8 images [B, 3, H, W]: the way back from `to_pictures`."""
+    def to_samples(self, images: torch.Tensor) -> torch.Tensor:
+        """Finished samples from uint8 images [B, 3, H, W]: the way back from `to_images`."""
         ...
 
 

@@ -1,7 +1,7 @@
 """Damaging a UNet for one evaluation, so that its own prediction becomes a reference to move away from.
 
 `pag` (arXiv 2403.17377) makes self-attention the identity, `seg` (arXiv 2408.00760) blurs its queries over the
-picture, `skip_layers` leaves whole transformer blocks out. Three kinds are drawn anew for every image and step:
+image, `skip_layers` leaves whole transformer blocks out. Three kinds are drawn anew for every image and step:
 `random_layers` leaves each block out by chance (S2-guidance, arXiv 2508.12880), `dropout` single activations of what a
 block reads (in-situ autoguidance, arXiv 2510.17136), `shuffle_tokens` exchanges the positions of what it reads (token
 perturbation guidance, arXiv 2506.10036). diffusers' own hooks are not used: in 0.42 its guiders
@@ -90,7 +90,7 @@ class _IdentityAttention:
 
 
 class _BlurredQueries:
-    """Self-attention of a UNet's transformer block whose queries are blurred over the picture (the SEG paper).
+    """Self-attention of a UNet's transformer block whose queries are blurred over the image (the SEG paper).
 
     `extent` is (height, width) of the UNet's samples, of which every level below has half, rounded up.
     """

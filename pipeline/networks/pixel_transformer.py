@@ -87,7 +87,7 @@ class PixelTransformer:
             )
         return (channels, canvas.height, canvas.width)
 
-    def added_conditions(self, pictures: int, canvas: Canvas | None) -> dict[str, torch.Tensor]:
+    def added_conditions(self, images: int, canvas: Canvas | None) -> dict[str, torch.Tensor]:
         return {}
 
     @torch.inference_mode()
@@ -133,11 +133,11 @@ class PixelTransformer:
     def to_pixels(self, x: torch.Tensor) -> torch.Tensor:
         return x.float()
 
-    def to_pictures(self, x: torch.Tensor) -> torch.Tensor:
+    def to_images(self, x: torch.Tensor) -> torch.Tensor:
         return rounded(self.to_pixels(x))
 
-    def to_samples(self, pictures: torch.Tensor) -> torch.Tensor:
-        return pictures.to(self.device).float() / 127.5 - 1
+    def to_samples(self, images: torch.Tensor) -> torch.Tensor:
+        return images.to(self.device).float() / 127.5 - 1
 
 
 def load_network(

@@ -47,7 +47,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 @dataclass
 class Latents:
-    """A variational autoencoder: pictures to latents of about unit variance and back."""
+    """A variational autoencoder: images to latents of about unit variance and back."""
 
     vae: AutoencoderKL
 
@@ -66,14 +66,14 @@ class Latents:
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Pictures [B, 3, H, W], about in [-1, 1], of latents [B, C, H / factor, W / factor]."""
+        """Images [B, 3, H, W], about in [-1, 1], of latents [B, C, H / factor, W / factor]."""
         mean, scale = self._mean_and_scale(latents)
         pixels: torch.Tensor = self.vae.decode((latents / scale + mean).to(self.vae.dtype)).sample
         return pixels.float()
 
     @torch.inference_mode()
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Latents of pictures [B, 3, H, W] in [-1, 1]: the mean of the posterior, which needs no random numbers."""
+        """Latents of images [B, 3, H, W] in [-1, 1]: the mean of the posterior, which needs no random numbers."""
         latents: torch.Tensor = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode().float()
         mean, scale = self._mean_and_scale(latents)
         return (latents - mean) * scale
@@ -117,7 +117,7 @@ class DenoisingNetwork:
 
     @property
     def factor(self) -> int:
-        """Pixels of a picture for each position of a sample, in each direction."""
+        """Pixels of an image for each position of a sample, in each direction."""
         return self.latents.factor if self.latents else self.patch
 
     @property
@@ -137,12 +137,12 @@ class DenoisingNetwork:
         return (config.in_channels, height, width)
 
     def shape_of(self, canvas: Canvas | None) -> tuple[int, int, int]:
-        """(channels, height, width) of a sample whose picture fills `canvas`."""
+        """(channels, height, width) of a sample whose image fills `canvas`."""
         if canvas is None:
             return self.sample_shape
         return (self.unet.config.in_channels, canvas.height // self.factor, canvas.width // self.factor)
 
-    def added_conditions(self, pictures: int, canvas: Canvas | None) -> dict[str, torch.Tensor]:
+    def added_conditions(self, images: int, canvas: Canvas | None) -> dict[str, torch.Tensor]:
         """What the network is told besides the texts, which follows from the size of the images alone.
 
         For SDXL `time_ids` [B, 6], its micro-conditioning (arXiv 2307.01952), for whole images; else nothing.
@@ -152,7 +152,7 @@ class DenoisingNetwork:
         _, rows, columns = self.shape_of(canvas)
         height, width = rows * self.factor, columns * self.factor
         row = torch.tensor([self.family.sizes(height, width)], dtype=torch.float32, device=self.device)
-        return {"time_ids": row.repeat(pictures, 1)}
+        return {"time_ids": row.repeat(images, 1)}
 
     @property
     def module(self) -> UNet2DConditionModel:
@@ -215,27 +215,27 @@ class DenoisingNetwork:
 
     @torch.inference_mode()
     def to_pixels(self, x: torch.Tensor) -> torch.Tensor:
-        """Pictures [B, 3, H, W], about in [-1, 1], from finished samples."""
+        """Images [B, 3, H, W], about in [-1, 1], from finished samples."""
         if self.latents:
             return self.latents.decode(x)
         return F.pixel_shuffle(x.float(), self.patch) if self.patch > 1 else x.float()
 
     @torch.inference_mode()
-    def to_pictures(self, x: torch.Tensor) -> torch.Tensor:
-        """uint8 pictures [B, 3, H, W] from finished samples."""
+    def to_images(self, x: torch.Tensor) -> torch.Tensor:
+        """uint8 images [B, 3, H, W] from finished samples."""
         return rounded(self.to_pixels(x))
 
     @torch.inference_mode()
-    def to_samples(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Finished samples from uint8 pictures [B, 3, H, W]: the way back from `to_pictures`."""
-        pixels = pictures.to(self.device).float() / 127.5 - 1
+    def to_samples(self, images: torch.Tensor) -> torch.Tensor:
+        """Finished samples from uint8 images [B, 3, H, W]: the way back from `to_images`."""
+        pixels = images.to(self.device).float() / 127.5 - 1
         if self.latents:
             return self.latents.encode(pixels)
         return F.pixel_unshuffle(pixels, self.patch) if self.patch > 1 else pixels
 
 
 def rounded(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 pictures of pixels about in [-1, 1]."""
+    """uint8 images of pixels about in [-1, 1]."""
     return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 

@@ -33,7 +33,7 @@ def _watched(path: str) -> str:
 
 
 class TinybooruPrompts(Settings):
-    """Tag lists of held-out tinybooru pictures of good quality; as many as there are pictures."""
+    """Tag lists of held-out tinybooru images of good quality; as many as there are images."""
 
     source: Literal["tinybooru"]
     split: Literal["validation"]
@@ -97,7 +97,7 @@ class DatasetPrompts(Settings):
 
 
 class EmptyPrompts(Settings):
-    """The empty prompt for every picture."""
+    """The empty prompt for every image."""
 
     source: Literal["empty"]
 
@@ -127,7 +127,7 @@ def read_prompts(prompt_set: PromptSet, count: int, syntax: Syntax) -> list[str]
     return [prompts[k % len(prompts)] for k in range(count)]
 
 
-# Every arm of a study asks for the same, and one of many pictures takes seconds to find them.
+# Every arm of a study asks for the same, and one of many images takes seconds to find them.
 @cache
 def _world_captions(split: str, seed: int, count: int) -> tuple[str, ...]:
     # As below, an import of a second.

@@ -1,6 +1,6 @@
 """Stage `dataset`: the study as a dataset, one configuration an arm, with a card; publish.py sends it.
 
-Scores and people's labels stand beside each picture. Simulated labels are left out: whoever loads the dataset could not
+Scores and people's labels stand beside each image. Simulated labels are left out: whoever loads the dataset could not
 tell them from people's.
 """
 
@@ -70,12 +70,12 @@ class HumanLabels:
 
     @property
     def count(self) -> int:
-        """Verdicts on pictures."""
+        """Verdicts on images."""
         return sum(map(len, self.verdicts.values()))
 
     @property
     def pairs(self) -> int:
-        """Choices between two pictures, each of which stands beside both."""
+        """Choices between two images, each of which stands beside both."""
         return sum(map(len, self.choices.values())) // 2
 
 
@@ -85,7 +85,7 @@ def human_labels(
     pairs: Sequence[SampledPair],
     pair_labels: Sequence[PairLabel],
 ) -> HumanLabels:
-    """Join labels to pictures. Labels of tasks that are not in the sample belong to other pixels and are left out."""
+    """Join labels to images. Labels of tasks that are not in the sample belong to other pixels and are left out."""
     shown, compared = {task.task_id: task for task in tasks}, {pair.task_id: pair for pair in pairs}
     given = [label for label in labels if label.task_id in shown]
     chosen = [label for label in pair_labels if label.task_id in compared]
@@ -178,9 +178,9 @@ def dataset_features(arms: Sequence[str], scores: Features) -> Features:
 
 
 def write_arm(folder: Path, arm: str, sets: Path, scores: Path, arms: Sequence[str], people: HumanLabels) -> int:
-    """Write an arm's pictures with all that belongs to them as shards below `folder`; returns how many.
+    """Write an arm's images with all that belongs to them as shards below `folder`; returns how many.
 
-    One shard at a time is in memory. Raises InputError where scores are missing or of other pictures.
+    One shard at a time is in memory. Raises InputError where scores are missing or of other images.
     """
     path = scores / f"{arm}.parquet"
     measured = read_table(path)
@@ -211,14 +211,12 @@ def write_arm(folder: Path, arm: str, sets: Path, scores: Path, arms: Sequence[s
         _write(folder / shard.name, columns, features)
         count += len(ids)
     if count != len(rows):
-        raise InputError(
-            f"{path} has scores of {len(rows)} pictures, {sets / arm} holds {count}; run `dvc repro score`"
-        )
+        raise InputError(f"{path} has scores of {len(rows)} images, {sets / arm} holds {count}; run `dvc repro score`")
     return count
 
 
 def _write(path: Path, columns: Mapping[str, Any], features: Features) -> None:
-    # Classes become their numbers, as `datasets` stores them; pictures stay the bytes that were drawn.
+    # Classes become their numbers, as `datasets` stores them; images stay the bytes that were drawn.
     schema = _schema(features)
     arrays = [
         columns[name]
@@ -278,7 +276,7 @@ def build(study: Study, root: Path, folder: Path) -> Contents:
         columns = pq.read_schema(next((folder / "data" / arm).iterdir())).names
     size = sum(path.stat().st_size for path in folder.rglob("*.parquet"))
     contents = Contents(
-        pictures=counts,
+        images=counts,
         megabytes=size / 1e6,
         columns=columns,
         labels=people.count,
@@ -291,9 +289,9 @@ def build(study: Study, root: Path, folder: Path) -> Contents:
 
 
 def check(folder: Path, arms: Sequence[str], sets: Path) -> None:
-    """Load each configuration with `datasets` and compare every picture's bytes with those that were drawn.
+    """Load each configuration with `datasets` and compare every image's bytes with those that were drawn.
 
-    Raises InputError that names the first picture that differs.
+    Raises InputError that names the first image that differs.
     """
     for arm in tqdm(arms, "dataset: read back", unit="arm", disable=None):
         stream = load_dataset(str(folder), arm, split="train", streaming=True)
@@ -347,8 +345,8 @@ def main() -> None:
     labels = f"{made.labels} labels and {made.choices} choices by {made.labellers} people"
     left_out = f" ({made.simulated} simulated ones left out)" if made.simulated else ""
     print(
-        f"dataset: {sum(made.pictures.values())} pictures in {len(made.pictures)} configurations, {labels}{left_out}, "
-        f"{made.megabytes:.1f} MB in {DATASET}; every picture reads back as it was drawn; "
+        f"dataset: {sum(made.images.values())} images in {len(made.images)} configurations, {labels}{left_out}, "
+        f"{made.megabytes:.1f} MB in {DATASET}; every image reads back as it was drawn; "
         "next: python -m pipeline.publishing.publish repo_id=<owner>/<name> --dry-run"
     )
 

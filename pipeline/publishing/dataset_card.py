@@ -11,7 +11,7 @@ from pipeline.publishing.markdown import fenced, plain
 from pipeline.results.comparison import Comparison
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import Metric, shown_in
-from pipeline.results.rates import VERDICTS, LabelledPictures, Rates
+from pipeline.results.rates import VERDICTS, LabelledImages, Rates
 from pipeline.study.licences import licence_fields
 from pipeline.study.study import BESIDE_THE_NUMBERS, Study
 from pipeline.tinybooru.styles import credits
@@ -19,7 +19,7 @@ from pipeline.tinybooru.styles import credits
 TEMPLATE = "dataset_card.md.j2"
 ADULT = "not-for-all-audiences"
 
-# The Hub's size categories: the first whose bound the number of pictures is below.
+# The Hub's size categories: the first whose bound the number of images is below.
 _SIZES = (
     (1_000, "n<1K"),
     (10_000, "1K<n<10K"),
@@ -31,9 +31,9 @@ _SIZES = (
 
 @dataclass(frozen=True)
 class Contents:
-    """What a dataset holds: pictures by arm, columns, verdicts and choices of people, simulated labels left out."""
+    """What a dataset holds: images by arm, columns, verdicts and choices of people, simulated labels left out."""
 
-    pictures: dict[str, int]
+    images: dict[str, int]
     megabytes: float
     columns: list[str]
     labels: int
@@ -42,9 +42,9 @@ class Contents:
     simulated: int
 
 
-def size_category(pictures: int) -> str:
-    """The Hub's size category of a number of pictures."""
-    return next((name for bound, name in _SIZES if pictures < bound), "n>10M")
+def size_category(images: int) -> str:
+    """The Hub's size category of a number of images."""
+    return next((name for bound, name in _SIZES if images < bound), "n>10M")
 
 
 def front_matter(study: Study, contents: Contents) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def front_matter(study: Study, contents: Contents) -> dict[str, Any]:
         **(licence_fields(study.licence, study.model.licence_link) if study.licence else {}),
         "pretty_name": f"guidedrift: study {study.name}",
         "task_categories": ["text-to-image", *(["image-classification"] if contents.labels else [])],
-        "size_categories": [size_category(sum(contents.pictures.values()))],
+        "size_categories": [size_category(sum(contents.images.values()))],
         "tags": [
             "guidedrift",
             "synthetic",
@@ -113,7 +113,7 @@ def write_card(study: Study, comparison: Comparison, rates: Rates, contents: Con
     )
 
 
-def _judged(rates: Rates) -> list[LabelledPictures]:
+def _judged(rates: Rates) -> list[LabelledImages]:
     return [arm for arm in rates.arms if not arm.simulated]
 
 

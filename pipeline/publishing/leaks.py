@@ -23,7 +23,7 @@ _PATTERNS = {what: re.compile(pattern) for what, pattern in _PERSONAL.items()}
 # A backslash before punctuation is how Markdown shows it.
 _ESCAPED = re.compile(r"\\([^\w\s])")
 _TEXT_ROWS = 1000
-_PICTURES = (".gif", ".jpeg", ".jpg", ".png", ".webp")
+_IMAGES = (".gif", ".jpeg", ".jpg", ".png", ".webp")
 
 
 def labeller_names(folder: Path) -> set[str]:
@@ -39,9 +39,9 @@ def labeller_names(folder: Path) -> set[str]:
 
 
 def check_leaks(files: Mapping[str, Path], names: Iterable[str], environment: Mapping[str, str] = os.environ) -> None:
-    """Look through every text of the files: text files, string columns of parquet, metadata of weights and pictures.
+    """Look through every text of the files: text files, string columns of parquet, metadata of weights and images.
 
-    Raises InputError that names the file and what was found, and never shows a credential, and for a picture that
+    Raises InputError that names the file and what was found, and never shows a credential, and for an image that
     cannot be read.
     """
     patterns = credential_patterns(environment) | _PATTERNS
@@ -64,8 +64,8 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
     elif path.suffix == ".safetensors":
         with safe_open(path, framework="np") as file:
             yield "metadata", json.dumps(file.metadata() or {})
-    elif path.suffix.lower() in _PICTURES:
-        yield "metadata", _picture_metadata(path)
+    elif path.suffix.lower() in _IMAGES:
+        yield "metadata", _image_metadata(path)
     else:
         content = path.read_bytes()
         for encoding in ("utf-8", "latin-1"):
@@ -79,14 +79,14 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
             yield "text", _ESCAPED.sub(r"\1", html.unescape(text))
 
 
-def _picture_metadata(path: Path) -> str:
+def _image_metadata(path: Path) -> str:
     # Not the file's bytes: among compressed pixels anything turns up by chance, an e-mail address in half a megabyte.
     try:
         with Image.open(path) as image:
             image.load()  # PNG may have text after the pixels
             found = {**image.info, **image.getexif(), **getattr(image, "text", {})}
     except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path} is no picture that can be read ({error}); make the file anew") from None
+        raise InputError(f"{path} is no image that can be read ({error}); make the file anew") from None
     values = (v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in found.values())
     return "\n".join([*map(str, found), *values])
 
@@ -94,7 +94,7 @@ def _picture_metadata(path: Path) -> str:
 def _parquet_texts(path: Path) -> Iterator[tuple[str, str]]:
     with pq.ParquetFile(path) as file:
         yield "metadata", repr(file.schema_arrow.metadata or {})
-        # Pictures are binary and are not text; their metadata was never written (pipeline.storage.shards.encode_png).
+        # Images are binary and are not text; their metadata was never written (pipeline.storage.shards.encode_png).
         columns = [field.name for field in file.schema_arrow if field.name != "image"]
         for batch in file.iter_batches(batch_size=_TEXT_ROWS, columns=columns):
             for field in batch.schema:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipeline.errors import run_stage
 from pipeline.layout import CONCEPTS, REFERENCE_SET
-from pipeline.reference.image_folder import copy_pictures
+from pipeline.reference.image_folder import copy_images
 from pipeline.stage_arguments import stage_parser
 from pipeline.storage.files import remove_leftovers
 from pipeline.study.study import TINYBOORU, load_study
@@ -20,14 +20,14 @@ def main() -> None:
         remove_leftovers(folder)
     if asked.source == TINYBOORU:
         build_concepts(CONCEPTS, asked.world_seed)
-        paths = build(REFERENCE_SET, "reference", asked.pictures, asked.world_seed, good_only=True)
+        paths = build(REFERENCE_SET, "reference", asked.images, asked.world_seed, good_only=True)
     else:
         # The captions of somebody's own images say what they show.
         for stale in CONCEPTS.glob("*.parquet"):
             stale.unlink()
         CONCEPTS.mkdir(parents=True, exist_ok=True)
-        paths = copy_pictures(Path(asked.source), REFERENCE_SET, asked.pictures, asked.world_seed)
-    print(f"reference: {asked.pictures} real pictures, {asked.title}, in {len(paths)} shards under {REFERENCE_SET}")
+        paths = copy_images(Path(asked.source), REFERENCE_SET, asked.images, asked.world_seed)
+    print(f"reference: {asked.images} real images, {asked.title}, in {len(paths)} shards under {REFERENCE_SET}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A folder of somebody's own pictures becomes an image set, to compare a study of real checkpoints with."""
+"""A folder of somebody's own images becomes an image set, to compare a study of real checkpoints with."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ _OTHER_SUFFIXES = (
     *(".avif", ".bmp", ".dng", ".gif", ".heic", ".heif", ".jp2", ".jpe", ".jxl", ".ppm", ".psd", ".tga", ".tif"),
     ".tiff",
 )
-SHARD_PICTURES = 256
+SHARD_IMAGES = 256
 # Folders of thumbnails and notes that Synology's and Apple's programs make.
 _OTHER_PROGRAMS = ("@eaDir", "__MACOSX")
 FEATURES = Features({"image_id": Value("string"), "image": Image(), "prompt": Value("string"), "file": Value("string")})
@@ -35,46 +35,46 @@ _VERSION = 3
 
 
 @dataclass(frozen=True)
-class SourcePicture:
-    """A picture as it was found: the file's name, its bytes, and the caption beside it (empty without one)."""
+class SourceImage:
+    """An image as it was found: the file's name, its bytes, and the caption beside it (empty without one)."""
 
     name: str
     content: bytes
     caption: str
 
 
-def copy_pictures(source: Path, folder: Path, pictures: int, seed: int) -> list[Path]:
-    """Copy pictures of `source` as PNG into `folder`/part-*.parquet; finished shards are kept, others deleted.
+def copy_images(source: Path, folder: Path, images: int, seed: int) -> list[Path]:
+    """Copy images of `source` as PNG into `folder`/part-*.parquet; finished shards are kept, others deleted.
 
-    `source` holds picture files, each with its caption in a .txt file of the same name where it has one, or shards of
-    this project. Of more files than `pictures` the seed chooses, and their order is by chance; of shards the first are
+    `source` holds image files, each with its caption in a .txt file of the same name where it has one, or shards of
+    this project. Of more files than `images` the seed chooses, and their order is by chance; of shards the first are
     taken, as image-to-image does. Raises InputError where there are too few, and names what cannot be read or has
-    another size than the first: extractors that do not resize compare pictures of one canvas.
+    another size than the first: extractors that do not resize compare images of one canvas.
     """
     count = _count(source)
-    if count < pictures:
+    if count < images:
         raise InputError(
-            f"reference.source {source} holds {count} pictures ({', '.join(SUFFIXES)}, or shards part-*.parquet), "
-            f"reference.pictures is {pictures}; add pictures, or lower reference.pictures to at least twice "
-            "generate.pictures"
+            f"reference.source {source} holds {count} images ({', '.join(SUFFIXES)}, or shards part-*.parquet), "
+            f"reference.images is {images}; add images, or lower reference.images to at least twice "
+            "generate.images"
         )
-    rest = islice(_pictures(source, pictures, seed), pictures)
+    rest = islice(_images(source, images, seed), images)
     first = next(rest)
     canvas = _decoded(first, source).size
     found = chain([first], rest)
     each = shard_images(canvas)
-    paths = [folder / f"part-{part:05d}.parquet" for part in range(-(-pictures // each))]
+    paths = [folder / f"part-{part:05d}.parquet" for part in range(-(-images // each))]
     for stale in set(folder.glob("part-*.parquet")) - set(paths):
         stale.unlink()
     # Pillow leaves Python while it decodes and encodes.
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=pictures, desc="reference", unit="picture", disable=None) as bar,
+        tqdm(total=images, desc="reference", unit="image", disable=None) as bar,
     ):
         for part, path in enumerate(paths):
             chunk = list(islice(found, each))
             rows = [[one.name, hashlib.sha256(one.content).hexdigest(), one.caption] for one in chunk]
-            mark = fingerprint(["pictures", _VERSION, each, part, canvas, rows])
+            mark = fingerprint(["images", _VERSION, each, part, canvas, rows])
             if shard_fingerprint(path) != mark:
                 encoded = list(pool.map(lambda one: _png(one, canvas, source), chunk))
                 columns: dict[str, list[Any]] = {
@@ -91,13 +91,13 @@ def copy_pictures(source: Path, folder: Path, pictures: int, seed: int) -> list[
 def shard_images(canvas: tuple[int, int]) -> int:
     """How many images of a canvas (width, height) are in a shard, which has at most SHARD_BYTES of pixels."""
     width, height = canvas
-    return max(1, min(SHARD_PICTURES, SHARD_BYTES // (3 * width * height)))
+    return max(1, min(SHARD_IMAGES, SHARD_BYTES // (3 * width * height)))
 
 
 def _count(source: Path) -> int:
     if not source.is_dir():
         raise InputError(
-            f"reference.source {source} is no folder{said_missing(source)}; put pictures there "
+            f"reference.source {source} is no folder{said_missing(source)}; put images there "
             f"({', '.join(SUFFIXES)}), or take reference.source=tinybooru"
         )
     if link := next((place for place in (source, *source.parents) if place.is_symlink()), None):
@@ -117,17 +117,17 @@ def _count(source: Path) -> int:
     return len(_files(source))
 
 
-def _pictures(source: Path, pictures: int, seed: int) -> Iterator[SourcePicture]:
+def _images(source: Path, images: int, seed: int) -> Iterator[SourceImage]:
     for path in _shards(source):
         for row in read_table(path, ["image_id", "image", "prompt"]).to_pylist():
             name = f"{path.name}: {row['image_id']}"
-            yield SourcePicture(name, (row["image"] or {}).get("bytes") or b"", row["prompt"] or "")
+            yield SourceImage(name, (row["image"] or {}).get("bytes") or b"", row["prompt"] or "")
     if _shards(source):
         return
     files = _files(source)
     captions = _other_captions(source, {path.with_suffix(".txt") for path in files})
-    # Sorted by name, pictures of one subject stand together, and halves of the reference set would differ.
-    for path in random.Random(seed).sample(files, pictures):  # noqa: S311 (to be repeated)
+    # Sorted by name, images of one subject stand together, and halves of the reference set would differ.
+    for path in random.Random(seed).sample(files, images):  # noqa: S311 (to be repeated)
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -136,7 +136,7 @@ def _pictures(source: Path, pictures: int, seed: int) -> Iterator[SourcePicture]
             ) from None
         beside = path.with_suffix(".txt")
         caption = _caption(beside if beside.exists() else captions.get(_likeness(beside, source), beside))
-        yield SourcePicture(path.relative_to(source).as_posix(), content, caption)
+        yield SourceImage(path.relative_to(source).as_posix(), content, caption)
 
 
 def _shards(source: Path) -> list[Path]:
@@ -144,7 +144,7 @@ def _shards(source: Path) -> list[Path]:
 
 
 def _files(source: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
-    """The picture files below a folder, in order; hidden ones are other programs' notes."""
+    """The image files below a folder, in order; hidden ones are other programs' notes."""
     names = (path.relative_to(source) for path in source.rglob("*") if path.suffix.lower() in suffixes)
     return [source / name for name in sorted(names) if not _is_of_other_programs(name) and not (source / name).is_dir()]
 
@@ -177,23 +177,23 @@ def _caption(path: Path) -> str:
         raise InputError(f"{printable_name(path)} is not a readable UTF-8 text ({reason}); save it as such") from None
 
 
-def _decoded(picture: SourcePicture, source: Path) -> PillowImage.Image:
+def _decoded(image: SourceImage, source: Path) -> PillowImage.Image:
     try:
-        return decode_photograph(picture.content)
+        return decode_photograph(image.content)
     except OSError as error:
         reason = printable(str(error))[:200]
         raise InputError(
-            f"reference.source {source}: {printable_name(picture.name)} is not a readable image ({reason}); "
+            f"reference.source {source}: {printable_name(image.name)} is not a readable image ({reason}); "
             "replace it or take it out"
         ) from None
 
 
-def _png(picture: SourcePicture, canvas: tuple[int, int], source: Path) -> bytes:
-    image = _decoded(picture, source)
+def _png(found: SourceImage, canvas: tuple[int, int], source: Path) -> bytes:
+    image = _decoded(found, source)
     if image.size != canvas:
         (width, height), (first_width, first_height) = image.size, canvas
         raise InputError(
-            f"reference.source {source}: {printable_name(picture.name)} has {width}x{height} pixels, the first image "
+            f"reference.source {source}: {printable_name(found.name)} has {width}x{height} pixels, the first image "
             f"{first_width}x{first_height}; crop and resize all to one canvas, that of the arms where you can"
         )
     return encode_png(image)

@@ -45,7 +45,7 @@ class TwoSample(_Record):
 
 
 class Composition(_Record):
-    """How an arm's kinds of pictures differ from the baseline's: total variation, Jensen-Shannon divergence in bits."""
+    """How an arm's kinds of images differ from the baseline's: total variation, Jensen-Shannon divergence in bits."""
 
     total_variation: Interval
     jensen_shannon: Interval
@@ -62,7 +62,7 @@ class TagChange(_Record):
 
 
 class TagComposition(Composition):
-    """How the tags that pictures show differ: over `readable` tags, with those that `changed` most."""
+    """How the tags that images show differ: over `readable` tags, with those that `changed` most."""
 
     readable: int
     changed: list[TagChange]
@@ -145,10 +145,10 @@ class AgainstReference(_Record):
 
 
 class Cost(_Record):
-    """What drawing one picture of an arm took: network evaluations, floating-point operations, seconds, Anlas.
+    """What drawing one image of an arm took: network evaluations, floating-point operations, seconds, Anlas.
 
     Anlas is what NovelAI would ask for it (pipeline/cost/anlas.py), None where that is unknown. Evaluations of probes,
-    which change no picture, are counted apart; the seconds include them.
+    which change no image, are counted apart; the seconds include them.
     """
 
     nfe_per_image: Finite
@@ -161,7 +161,7 @@ class Cost(_Record):
 
 
 class TraceStep(_Record):
-    """A mean over pictures at one noise level."""
+    """A mean over images at one noise level."""
 
     sigma: Finite
     value: Interval
@@ -206,7 +206,7 @@ class ComparedArm(_Record):
 
     `family` names the arms that form one sweep of scales. `distinct` of its `n` images differ, and `copied` are equal
     to an image of the reference set. `scores` are the set metrics against the reference set and the means of the
-    per-image scores, by name. `kinds` are the shares of the kinds of pictures. `push` is the root mean square of
+    per-image scores, by name. `kinds` are the shares of the kinds of images. `push` is the root mean square of
     guided - main in x0 at the step where it is largest; an arm that `does_nothing` has one of rounding alone, and is
     meant to be guided. `effective` is None where the empty text was not evaluated. A control has the arm that it is
     `control_of`, and that one's effective scale as its `scale`.
@@ -293,7 +293,7 @@ class Alignment(_Record):
     """The references along one arm's trajectories.
 
     `coinciding` are references without a direction, since they predict what the main network does; `incomplete` those
-    that were not evaluated at every step. `without_direction` pictures are left out, since one of the references
+    that were not evaluated at every step. `without_direction` images are left out, since one of the references
     predicts for them what the main network does.
     `guide_over_empty` is cos(negative, guide) - cos(negative, empty), None where one of them was not evaluated;
     `answer` says in words what that means.
@@ -332,10 +332,10 @@ class ArmVerdicts(_Record):
 
 
 class Floor(_Record):
-    """What real pictures in the place of an arm, as many as it has, would get as Fréchet distance.
+    """What real images in the place of an arm, as many as it has, would get as Fréchet distance.
 
-    `fd` to the other pictures of the reference set, `between_sets` to as many others. Arms share prompts and seeds,
-    which two sets of real pictures do not: two arms can lie nearer to each other than that.
+    `fd` to the other images of the reference set, `between_sets` to as many others. Arms share prompts and seeds,
+    which two sets of real images do not: two arms can lie nearer to each other than that.
     """
 
     fd: Interval

@@ -131,7 +131,7 @@ TABLE = (
         better="lower",
         unit="squared feature units",
         compute="eval.distances.frechet:FrechetTo",
-        words="Fréchet distance to real pictures",
+        words="Fréchet distance to real images",
         shown=("headlines", "arms", "runs", "card"),
         least=0,
         every_space=True,
@@ -300,7 +300,7 @@ TABLE = (
         column="p_malformed",
         shown=("headlines", "arms", "gallery", "runs", "card"),
         names_directions=True,
-        question=Question("Malformed", "more malformed pictures", "fewer malformed pictures"),
+        question=Question("Malformed", "more malformed images", "fewer malformed images"),
     ),
     *(
         Metric(

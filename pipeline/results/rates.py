@@ -28,7 +28,7 @@ class _Record(BaseModel):
 
 
 class Rate(_Record):
-    """A rate, or a difference of rates, from labels alone, and from labels with the scores of all pictures."""
+    """A rate, or a difference of rates, from labels alone, and from labels with the scores of all images."""
 
     classical: Interval
     powered: Interval | None
@@ -39,16 +39,16 @@ class Rate(_Record):
         return self.powered or self.classical
 
 
-class LabelledPictures(_Record):
-    """The rates of the pictures of one arm, or of all arms with one canvas size (`name`).
+class LabelledImages(_Record):
+    """The rates of the images of one arm, or of all arms with one canvas size (`name`).
 
-    `canvas` is width x height in pixels; `pictures` of the random batch are labelled; `body_normal` is the share of
+    `canvas` is width x height in pixels; `images` of the random batch are labelled; `body_normal` is the share of
     normal body shapes among the people whose shape somebody judged.
     """
 
     name: str
     canvas: str
-    pictures: Annotated[int, Field(ge=1)]
+    images: Annotated[int, Field(ge=1)]
     simulated: bool
     verdicts: dict[Verdict, Rate]
     body_normal: Interval | None
@@ -64,14 +64,14 @@ class Difference(_Record):
 
 
 class Agreement(_Record):
-    """Krippendorff's alpha of the verdicts, over the pictures that several people labelled."""
+    """Krippendorff's alpha of the verdicts, over the images that several people labelled."""
 
     alpha: Interval
     simulated: bool
 
 
 class SelfAgreement(_Record):
-    """The share of repeated pictures to which one labeller gave the same verdict twice."""
+    """The share of repeated images to which one labeller gave the same verdict twice."""
 
     labeller: str
     same: Interval
@@ -79,7 +79,7 @@ class SelfAgreement(_Record):
 
 
 class CalibrationBin(_Record):
-    """Pictures with P(malformed) in [low, high): their mean score, and the rate of malformed people among them."""
+    """Images with P(malformed) in [low, high): their mean score, and the rate of malformed people among them."""
 
     low: Finite
     high: Finite
@@ -90,7 +90,7 @@ class CalibrationBin(_Record):
 class Calibration(_Record):
     """P(malformed) against the labels."""
 
-    pictures: int
+    images: int
     brier: Interval
     auc: Interval | None
     bins: list[CalibrationBin]
@@ -98,7 +98,7 @@ class Calibration(_Record):
 
 
 class Strength(_Record):
-    """The Bradley-Terry strength of an arm: the log odds that its picture is preferred to the average arm's."""
+    """The Bradley-Terry strength of an arm: the log odds that its image is preferred to the average arm's."""
 
     arm: ArmName
     strength: Interval
@@ -118,15 +118,15 @@ class Rates(_Record):
     labellers: int
     simulated_labels: int
     left_out: int
-    arms: list[LabelledPictures]
-    canvases: list[LabelledPictures]
+    arms: list[LabelledImages]
+    canvases: list[LabelledImages]
     differences: list[Difference]
     agreement: Agreement | None
     self_agreement: list[SelfAgreement]
     calibration: Calibration | None
     strengths: list[Strength]
 
-    def of_arm(self, name: str) -> LabelledPictures | None:
+    def of_arm(self, name: str) -> LabelledImages | None:
         """The rates of an arm; None where nobody labelled it."""
         return next((arm for arm in self.arms if arm.name == name), None)
 

@@ -1,7 +1,7 @@
-"""The sampling loop: from seeds and texts to pictures, under any guidance, with a trace of every step.
+"""The sampling loop: from seeds and texts to images, under any guidance, with a trace of every step.
 
-The solvers are diffusers'. All random numbers of a picture come from its own seed, drawn on the CPU, so a
-picture does not depend on the batch it is drawn in.
+The solvers are diffusers'. All random numbers of an image come from its own seed, drawn on the CPU, so an
+image does not depend on the batch it is drawn in.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ def sample(
     start: Start | None = None,
     watched: int = 0,
 ) -> tuple[torch.Tensor, list[TraceStep]]:
-    """Draw one picture a seed.
+    """Draw one image a seed.
 
     `conditioning` holds every text that the guidance reads; `shape` is (channels, height, width) of a sample, the main
     network's own unless given; `start` says how they begin, from noise unless given. Returns finished samples

@@ -1,8 +1,8 @@
 """The schedulers that are diffusers' own with something added, and the noise levels of every kind.
 
 Added are: noise levels where diffusers has none (k-diffusion's formulas), x0 predictions where it reads only noise
-and v, steps of DDIM that end where the next one begins, and random numbers that come from a picture's own seed, drawn
-on the CPU, so that a picture does not depend on the batch it is drawn in. pipeline/sampling/steppers.py runs them.
+and v, steps of DDIM that end where the next one begins, and random numbers that come from an image's own seed, drawn
+on the CPU, so that an image does not depend on the batch it is drawn in. pipeline/sampling/steppers.py runs them.
 """
 
 import math
@@ -47,7 +47,7 @@ class DDIM(DDIMScheduler):  # type: ignore[misc]
 
     diffusers takes the next one to be T // steps below. Where the timesteps lie otherwise (28 or 64 steps of 1000
     trailing, or any number of them linspace), that lands beside the level that the network is told at the next step,
-    and the last step leaves the noise of timestep 0 in the picture.
+    and the last step leaves the noise of timestep 0 in the image.
     """
 
     def step(self, output: Any, timestep: Any, sample: Any, generator: Any = None, return_dict: bool = True) -> Any:
@@ -65,7 +65,7 @@ class DDIM(DDIMScheduler):  # type: ignore[misc]
 
 
 class StochasticDPMSolver(DPMSolverSDEScheduler):  # type: ignore[misc]
-    """DPM-Solver++ (SDE), with a Brownian path for each picture from its own seed, and for x0 predictions too."""
+    """DPM-Solver++ (SDE), with a Brownian path for each image from its own seed, and for x0 predictions too."""
 
     reads_x0 = False
     noise_sampler: Any
@@ -115,7 +115,7 @@ class SmeaLike(EulerAncestral):
     """Euler ancestral that visits the levels in the middle of the way twice: an approximation of NovelAI's SMEA.
 
     NovelAI has not published SMEA ("sinusoidal multipass Euler ancestral"). This shares what its name says: the number
-    of passes at a noise level is 1 + round(sin(pi * position)). Between two passes the picture takes an ancestral step
+    of passes at a noise level is 1 + round(sin(pi * position)). Between two passes the image takes an ancestral step
     down and gets the noise back (RePaint's resampling, arXiv 2201.09865, section 4.2), which lets the parts of a
     canvas larger than the trained one agree before details are drawn.
     """

@@ -11,7 +11,7 @@ from pipeline.errors import InputError
 from pipeline.guidance.scale_schedules import Moment
 from pipeline.sampling.steppers import Stepper
 
-# Added to a picture's seed where it starts from another picture. All arms share their seeds, so the start's own noise
+# Added to an image's seed where it starts from another image. All arms share their seeds, so the start's own noise
 # came from that seed, and adding it again would not destroy what is to be drawn over. A study's seeds are below this
 # number. torch's generators on the CPU read the lower 32 bits of a seed alone: 2**32 more would change nothing.
 IMAGE_TO_IMAGE_SEED = 2**31

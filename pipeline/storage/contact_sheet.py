@@ -1,4 +1,4 @@
-"""Contact sheets: many small pictures in one."""
+"""Contact sheets: many small images in one."""
 
 import re
 from collections.abc import Sequence
@@ -12,22 +12,22 @@ _FONT_SIZE = 13
 _LINE_HEIGHT = 17
 
 
-def grid(pictures: Sequence[Image.Image], columns: int, scale: int = 1) -> Image.Image:
-    """A contact sheet, row by row, with a thin neutral gap between and around the pictures.
+def grid(images: Sequence[Image.Image], columns: int, scale: int = 1) -> Image.Image:
+    """A contact sheet, row by row, with a thin neutral gap between and around the images.
 
-    Each picture is enlarged `scale` times without interpolation, so that its own pixels stay visible.
-    Raises ValueError where there are no pictures or a number is below 1.
+    Each image is enlarged `scale` times without interpolation, so that its own pixels stay visible.
+    Raises ValueError where there are no images or a number is below 1.
     """
-    if not pictures or columns < 1 or scale < 1:
-        raise ValueError(f"a grid of {len(pictures)} pictures in {columns} columns at scale {scale} is empty")
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
-    width = max(picture.width for picture in pictures) * scale
-    height = max(picture.height for picture in pictures) * scale
+    if not images or columns < 1 or scale < 1:
+        raise ValueError(f"a grid of {len(images)} images in {columns} columns at scale {scale} is empty")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    width = max(image.width for image in images) * scale
+    height = max(image.height for image in images) * scale
     sheet = Image.new("RGB", (columns * (width + GAP) + GAP, rows * (height + GAP) + GAP), _BACKGROUND)
-    for k, picture in enumerate(pictures):
+    for k, image in enumerate(images):
         row, column = divmod(k, columns)
-        enlarged = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+        enlarged = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
         sheet.paste(enlarged, (GAP + column * (width + GAP), GAP + row * (height + GAP)))
     return sheet
 
@@ -35,11 +35,11 @@ def grid(pictures: Sequence[Image.Image], columns: int, scale: int = 1) -> Image
 def same_seed_grid(rows: Sequence[Sequence[Image.Image]], labels: Sequence[str], scale: int = 1) -> Image.Image:
     """A sheet with one column an arm, its name above, and one row a seed: what guidance did to the same noise.
 
-    `rows[seed][arm]`. Raises ValueError where a row has not one picture for each label.
+    `rows[seed][arm]`. Raises ValueError where a row has not one image for each label.
     """
     if any(len(row) != len(labels) for row in rows):
-        raise ValueError(f"rows of {[len(row) for row in rows]} pictures do not fit {len(labels)} labels")
-    sheet = grid([picture for row in rows for picture in row], len(labels), scale)
+        raise ValueError(f"rows of {[len(row) for row in rows]} images do not fit {len(labels)} labels")
+    sheet = grid([image for row in rows for image in row], len(labels), scale)
     font = ImageFont.load_default(_FONT_SIZE)
     column = (sheet.width - GAP) // len(labels)
     titles = [_wrap(label, font, column - GAP) for label in labels]
@@ -49,7 +49,7 @@ def same_seed_grid(rows: Sequence[Sequence[Image.Image]], labels: Sequence[str],
     draw = ImageDraw.Draw(labelled)
     for k, lines in enumerate(titles):
         for number, line in enumerate(reversed(lines)):
-            # Names stand on their pictures: short ones leave the space above them empty.
+            # Names stand on their images: short ones leave the space above them empty.
             top = header - (number + 1) * _LINE_HEIGHT
             draw.text((GAP + k * column, top), line, fill=_INK, font=font)
     return labelled

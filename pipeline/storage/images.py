@@ -28,7 +28,7 @@ _LFS = b"version https://git-lfs.github.com/spec/"
 _GREY_STEP = {"L;2": 85, "L;4": 17}
 
 
-def open_picture(content: bytes | None, formats: tuple[str, ...] = ("PNG",)) -> Image.Image:
+def open_image(content: bytes | None, formats: tuple[str, ...] = ("PNG",)) -> Image.Image:
     """An image of an image set, whose pixels are decoded when they are asked for.
 
     Raises OSError, as Pillow does for what it cannot read, for other `formats` and for more pixels than MOST_PIXELS;
@@ -55,9 +55,9 @@ def open_picture(content: bytes | None, formats: tuple[str, ...] = ("PNG",)) -> 
     return image
 
 
-def decode_picture(content: bytes | None) -> Image.Image:
+def decode_image(content: bytes | None) -> Image.Image:
     """The RGB pixels of an image, as `to_rgb` reads them. Raises OSError."""
-    image = open_picture(content)
+    image = open_image(content)
     try:
         return to_rgb(image)
     except DAMAGED as error:
@@ -66,7 +66,7 @@ def decode_picture(content: bytes | None) -> Image.Image:
 
 def decode_photograph(content: bytes | None) -> Image.Image:
     """The sRGB pixels of a PNG, JPEG or WebP image, upright where it says how the camera was held. Raises OSError."""
-    image = open_picture(content, ("PNG", "JPEG", "WEBP"))
+    image = open_image(content, ("PNG", "JPEG", "WEBP"))
     try:
         image.load()
         return to_rgb(_in_srgb(_upright(image)))

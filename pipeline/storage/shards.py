@@ -1,4 +1,4 @@
-"""Image sets on disk: parquet shards with the picture bytes, loadable by `datasets`.
+"""Image sets on disk: parquet shards with the image bytes, loadable by `datasets`.
 
 A shard is written to a temporary name, flushed and renamed, so a file with a shard's name is a whole shard.
 Its schema metadata carry the fingerprint of everything that determined its content, which is how a later run
@@ -18,16 +18,16 @@ from PIL import Image
 from pipeline.errors import InputError, printable
 from pipeline.storage.checksum import KEY, ROOM, is_whole, seal
 from pipeline.storage.files import file_digest, fingerprint, write_atomically
-from pipeline.storage.images import decode_picture
+from pipeline.storage.images import decode_image
 from pipeline.storage.remote_path import AnyPath
 
 _FINGERPRINT = b"guidedrift.fingerprint"
 # How the key stands in the footer: the key, then Thrift's field header and length of a string of 64 bytes.
 _MARK = KEY.encode() + b"\x18\x40"
 _END = b"PAR1"
-# As `datasets` stores pictures.
-_PICTURE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-# Repeated values take no room in a file, so its size does not bound what is read. Scores have a row a picture.
+# As `datasets` stores images.
+_IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+# Repeated values take no room in a file, so its size does not bound what is read. Scores have a row an image.
 _MOST_ROWS = 100_000_000
 # Arrow reads at most 2 GiB of nested values, such as images, of a row group. Read by whoever reads one group at a time.
 GROUP_BYTES = 2**28
@@ -109,7 +109,7 @@ def read_table(path: AnyPath, columns: Sequence[str] | None = None) -> pa.Table:
     missing = set(columns or ()) - set(table.column_names)
     if missing:
         raise InputError(f"{path} lacks the columns {sorted(missing)}; delete it and run `dvc repro`")
-    if "image" in table.column_names and table.schema.field("image").type != _PICTURE:
+    if "image" in table.column_names and table.schema.field("image").type != _IMAGE:
         raise InputError(f"{path} has no images in its column image; delete it and run `dvc repro`")
     return table
 
@@ -181,6 +181,6 @@ def encode_png(image: Image.Image) -> bytes:
 
 
 def decode_images(table: pa.Table) -> Iterable[Image.Image]:
-    """RGB pictures of a table's `image` column, in order. Raises OSError for one that cannot be read."""
+    """RGB images of a table's `image` column, in order. Raises OSError for one that cannot be read."""
     for cell in table.column("image"):
-        yield decode_picture(cell["bytes"].as_py())
+        yield decode_image(cell["bytes"].as_py())

@@ -82,11 +82,11 @@ class Arm(Settings):
     terms and probes to name. `schedule` is for the terms that have none of their own. `post` is one post-process or a
     list of them, which act in the order written; `step` is how the solver's steps differ from its own.
     `probes` are references that the trace records without using them. `quality_preset` adds quality tags to the
-    prompt. The negative prompt is a text, a preset, or (`negative_from_prompt`) each picture's own prompt. `noise` is
+    prompt. The negative prompt is a text, a preset, or (`negative_from_prompt`) each image's own prompt. `noise` is
     on the embedding of the prompt, `retouch` on the finished image. `attention` steers the main prediction away from a
     second text. Where noise or attention makes the main prediction another one, the plain prediction of the prompt is
     the reference `main`. `canvas` is the model's and `sampler` the study's unless given; `image_to_image` starts from
-    another set's pictures. A `control` (pipeline/study/controls.py) has its scale from the arm that it follows, once
+    another set's images. A `control` (pipeline/study/controls.py) has its scale from the arm that it follows, once
     that is generated; until then it is 1.
     """
 
@@ -304,7 +304,7 @@ class Arm(Settings):
 
     @property
     def used_negative(self) -> str:
-        """The negative prompts of the guidance, one after the other; a text that is only probed changes no picture."""
+        """The negative prompts of the guidance, one after the other; a text that is only probed changes no image."""
         read = {self.text_of(term.reference) for term in self.all_terms} | self._steering_texts
         own = [text.shown for name, text in self.texts.items() if name in read]
         return ", ".join(text for text in ([self.negative] if "negative" in read else []) + own if text)

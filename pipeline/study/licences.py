@@ -11,7 +11,7 @@ lgpl-3.0 lgpl-lr llama2 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 ope
 postgresql unlicense wtfpl zlib
 """
 HUB_LICENCES = frozenset(_IDENTIFIERS.split())
-# Pictures and weights of tinybooru: it is drawn from styles under CC BY 4.0 and CC0.
+# Images and weights of tinybooru: it is drawn from styles under CC BY 4.0 and CC0.
 EMBEDDED_LICENCE = "cc-by-4.0"
 
 _WAY_OUT = (

@@ -1,4 +1,4 @@
-"""How a picture is drawn, as conf/ describes it: the sampler, the canvas, and the picture it starts from."""
+"""How an image is drawn, as conf/ describes it: the sampler, the canvas, and the image it starts from."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -70,18 +70,18 @@ def _trailing(steps: int) -> int:
 
 
 class Canvas(Settings):
-    """The size of an arm's pictures in pixels; a multiple of the model's factor (8 for Stable Diffusion)."""
+    """The size of an arm's images in pixels; a multiple of the model's factor (8 for Stable Diffusion)."""
 
     width: Annotated[int, Field(ge=8, le=4096)]
     height: Annotated[int, Field(ge=8, le=4096)]
 
 
 class ImageToImage(Settings):
-    """Picture k starts from picture k of another image set instead of from noise alone (arXiv 2108.01073).
+    """Image k starts from image k of another image set instead of from noise alone (arXiv 2108.01073).
 
     `from` is an arm of the study or a folder of shards. For an arm, `source` repeats its configuration
     (`source: ${arms.<name>}` in conf/), so that DVC sees when it changes. `strength` is the share of the steps that are
-    taken, 1 is all of them; `noise` is the standard deviation of noise added to the start picture itself.
+    taken, 1 is all of them; `noise` is the standard deviation of noise added to the start image itself.
     """
 
     start: str = Field(alias="from")

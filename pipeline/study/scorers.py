@@ -53,7 +53,7 @@ SINGLE_FILES: dict[str, Loadable] = {
         "eval.scorers.malformed:load_classifier",
         "a small convolutional classifier: the chance that an image shows a malformed person",
         THE_FILE_ITSELF,
-        missing="malformed-picture classifier {path} is missing; `make train` makes the embedded one",
+        missing="malformed-image classifier {path} is missing; `make train` makes the embedded one",
     ),
     "kind_prompts": Loadable(
         "eval.scorers.kinds:load_kind_prompts",

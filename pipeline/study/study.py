@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 
 from pipeline.credentials import credential_in, masked
 from pipeline.errors import InputError, printable
-from pipeline.layout import EMBEDDED, PARAMS, PICTURES
+from pipeline.layout import EMBEDDED, IMAGES, PARAMS
 from pipeline.prompting.prompt_sets import PromptSet
 from pipeline.prompting.strict_check import check_prompt
 from pipeline.prompting.text_settings import TextSettings
@@ -33,41 +33,41 @@ from pipeline.study.solvers import SOLVERS
 from pipeline.study.weaken import LoraFile
 
 # A hundred times the largest study that is planned for; lists of seeds and prompts must fit the memory.
-MOST_PICTURES = 100_000_000
-# The reference set of the embedded networks: real pictures of their own world.
+MOST_IMAGES = 100_000_000
+# The reference set of the embedded networks: real images of their own world.
 TINYBOORU = "tinybooru"
 
 
 class Reference(Settings):
-    """The reference set: real pictures that every arm is compared with.
+    """The reference set: real images that every arm is compared with.
 
     `source` is tinybooru, of which those of good quality from the split `reference` are drawn, or a folder in
-    pictures/. `world_seed` is that of the world, or of the choice among more files than are asked for.
+    images/. `world_seed` is that of the world, or of the choice among more files than are asked for.
     """
 
-    pictures: Annotated[int, Field(ge=10, le=MOST_PICTURES)]
+    images: Annotated[int, Field(ge=10, le=MOST_IMAGES)]
     world_seed: Seed
     source: str = TINYBOORU
 
     @field_validator("source")
     @classmethod
     def _world_or_watched(cls, source: str) -> str:
-        return source if source == TINYBOORU else watched_path(source, str(PICTURES))
+        return source if source == TINYBOORU else watched_path(source, str(IMAGES))
 
     @property
     def title(self) -> str:
-        """What the pictures are, in words."""
+        """What the images are, in words."""
         return "64x64 drawings of the embedded world tinybooru" if self.source == TINYBOORU else f"from {self.source}"
 
 
 class Generate(Settings):
-    """How many pictures an arm has and how the work is cut; `shard`, `batch` and `threads` are part of the bytes.
+    """How many images an arm has and how the work is cut; `shard`, `batch` and `threads` are part of the bytes.
 
     `threads` are those that a worker computes with on a CPU: sums are split among them, and rounded so. Of the first
-    `watched` pictures the way from noise is kept. `anlas` says what the images are priced as; it changes none of them.
+    `watched` images the way from noise is kept. `anlas` says what the images are priced as; it changes none of them.
     """
 
-    pictures: Annotated[int, Field(ge=10, le=MOST_PICTURES)]
+    images: Annotated[int, Field(ge=10, le=MOST_IMAGES)]
     first_seed: Seed
     shard: Count
     batch: Count
@@ -167,11 +167,11 @@ class Metrics(Settings):
 
 
 class Labeling(Settings):
-    """What people are shown: how many pictures an arm, how many of them twice, and what beside the random batch.
+    """What people are shown: how many images an arm, how many of them twice, and what beside the random batch.
 
     `interval_width` is high minus low of the rate that is wanted at `expected_rate`; `repeats` and `overlap` are
-    shares of the random batch; `triage` is pictures an arm, `pairs` pairs of pictures for every two arms. `transport`
-    is how pictures get to Label Studio; with `preannotate` people see what the judge thinks.
+    shares of the random batch; `triage` is images an arm, `pairs` pairs of images for every two arms. `transport`
+    is how images get to Label Studio; with `preannotate` people see what the judge thinks.
     """
 
     interval_width: Annotated[float, Field(gt=0, lt=1)]
@@ -217,7 +217,7 @@ class Tracking(Settings):
         return uri
 
 
-# Settings that change no picture and no number; they name machines and people of one place.
+# Settings that change no image and no number; they name machines and people of one place.
 BESIDE_THE_NUMBERS = {"executor", "labeling", "tracking"}
 
 # Names that the stages give to other things in the folders where arms' files lie.
@@ -254,16 +254,16 @@ class Study(Settings):
             raise ValueError(f"arm '{taken[0]}' would overwrite another file of that name; choose another name")
         if self.baseline not in self.arms:
             raise ValueError(f"baseline '{self.baseline}' is not one of the arms: {', '.join(self.arms)}")
-        needed = 2 * self.generate.pictures
-        if self.reference.pictures < needed:
+        needed = 2 * self.generate.images
+        if self.reference.images < needed:
             raise ValueError(
-                f"reference.pictures is {self.reference.pictures}; two disjoint halves of an arm's "
-                f"generate.pictures ({self.generate.pictures}) need at least {needed}"
+                f"reference.images is {self.reference.images}; two disjoint halves of an arm's "
+                f"generate.images ({self.generate.images}) need at least {needed}"
             )
-        # The classifier two-sample test has five folds of two pictures a set.
+        # The classifier two-sample test has five folds of two images a set.
         smallest = max(10, self.metrics.precision_recall_k + 1, self.metrics.density_coverage_k + 1)
-        if self.generate.pictures < smallest:
-            raise ValueError(f"generate.pictures is {self.generate.pictures}; the comparison needs {smallest}")
+        if self.generate.images < smallest:
+            raise ValueError(f"generate.images is {self.generate.images}; the comparison needs {smallest}")
         return self
 
     @model_validator(mode="after")
@@ -336,7 +336,7 @@ class Study(Settings):
                 )
             other = self.arms[start.start]
             if other.image_to_image is not None:
-                raise ValueError(f"{key}.from '{start.start}' starts from pictures itself; name one that does not")
+                raise ValueError(f"{key}.from '{start.start}' starts from images itself; name one that does not")
             if start.source is None or Arm.model_validate(start.source) != other:
                 raise ValueError(
                     f"{key}.source must repeat the arm it starts from; write source: ${{arms.{start.start}}} in conf/"
@@ -345,7 +345,7 @@ class Study(Settings):
 
     @property
     def is_embedded(self) -> bool:
-        """Whether tinybooru's networks alone have made every picture."""
+        """Whether tinybooru's networks alone have made every image."""
         foreign = any(arm.image_to_image is not None and arm.image_to_image.is_folder for arm in self.arms.values())
         return not foreign and self._has_embedded_networks
 
@@ -363,12 +363,12 @@ class Study(Settings):
             return ""
         return (
             f"The networks of model {self.model.name} are not tinybooru's, and the reference set is: distances to it, "
-            "precision, recall, density, coverage and realism say nothing of how good these pictures are."
+            "precision, recall, density, coverage and realism say nothing of how good these images are."
         )
 
     @property
     def licence(self) -> str:
-        """The licence of the pictures; empty where the configuration does not say it."""
+        """The licence of the images; empty where the configuration does not say it."""
         return self.model.licence or (EMBEDDED_LICENCE if self.is_embedded else "")
 
     def sampler_of(self, arm: Arm) -> Sampler:

@@ -15,13 +15,13 @@ from tqdm import tqdm
 from pipeline.errors import InputError, run_stage
 from pipeline.storage.files import fingerprint
 from pipeline.storage.shards import encode_png, shard_fingerprint, write_shard
-from pipeline.tinybooru.picture import SPLITS, Plan, draw, plan
+from pipeline.tinybooru.image import SPLITS, Plan, draw, plan
 from pipeline.tinybooru.styles import HAIR_COLOURS
 
-# Raise it when a picture of some (seed, index) comes out differently than before.
+# Raise it when an image of some (seed, index) comes out differently than before.
 WORLD_VERSION = 2
 CANVAS = 64
-SHARD_PICTURES = 2048
+SHARD_IMAGES = 2048
 
 FEATURES = Features(
     {
@@ -62,7 +62,7 @@ def plans(split: str, seed: int, good_only: bool = False) -> Iterator[Plan]:
 def draw_all(wanted: list[Plan], canvas: int, description: str) -> Iterator[PillowImage.Image]:
     """Draw plans in order on all cores, with a progress bar."""
     workers = min(os.cpu_count() or 1, 1 + len(wanted) // 100)
-    bar = tqdm(total=len(wanted), desc=description, unit="picture", disable=None)
+    bar = tqdm(total=len(wanted), desc=description, unit="image", disable=None)
     if workers == 1:
         for planned in wanted:
             yield draw(planned, canvas)
@@ -95,19 +95,19 @@ def row(planned: Plan, image: PillowImage.Image) -> dict[str, object]:
     }
 
 
-def build(folder: Path, split: str, pictures: int, seed: int, good_only: bool = False) -> list[Path]:
-    """Draw the first `pictures` of a split into `folder`/part-*.parquet; finished shards are kept.
+def build(folder: Path, split: str, images: int, seed: int, good_only: bool = False) -> list[Path]:
+    """Draw the first `images` of a split into `folder`/part-*.parquet; finished shards are kept.
 
     Shards of an earlier build that do not belong to this one are deleted. Raises InputError where
-    `pictures` is below 1.
+    `images` is below 1.
     """
-    if pictures < 1:
-        raise InputError(f"pictures is {pictures}; it must be at least 1")
-    wanted = list(islice(plans(split, seed, good_only), pictures))
+    if images < 1:
+        raise InputError(f"images is {images}; it must be at least 1")
+    wanted = list(islice(plans(split, seed, good_only), images))
     paths = []
     missing: list[tuple[Path, list[Plan], str]] = []
-    for part, start in enumerate(range(0, pictures, SHARD_PICTURES)):
-        chunk = wanted[start : start + SHARD_PICTURES]
+    for part, start in enumerate(range(0, images, SHARD_IMAGES)):
+        chunk = wanted[start : start + SHARD_IMAGES]
         path = folder / f"part-{part:05d}.parquet"
         mark = fingerprint(["tinybooru", WORLD_VERSION, CANVAS, split, good_only, seed, [p.index for p in chunk]])
         paths.append(path)
@@ -115,9 +115,9 @@ def build(folder: Path, split: str, pictures: int, seed: int, good_only: bool = 
             missing.append((path, chunk, mark))
     for stale in set(folder.glob("part-*.parquet")) - set(paths):
         stale.unlink()
-    images = draw_all([p for _, chunk, _ in missing for p in chunk], CANVAS, f"tinybooru {split}")
+    drawn = draw_all([p for _, chunk, _ in missing for p in chunk], CANVAS, f"tinybooru {split}")
     for path, chunk, mark in missing:
-        rows = [row(planned, image) for planned, image in zip(chunk, images, strict=False)]
+        rows = [row(planned, image) for planned, image in zip(chunk, drawn, strict=False)]
         write_shard(path, {name: [r[name] for r in rows] for name in FEATURES}, FEATURES, mark)
     return paths
 
@@ -125,14 +125,14 @@ def build(folder: Path, split: str, pictures: int, seed: int, good_only: bool = 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.tinybooru.build", description=__doc__)
     parser.add_argument("folder", type=Path, help="where the shards go, one folder a split")
-    parser.add_argument("--pictures", type=int, default=20000, help="training pictures (default: 20000)")
-    parser.add_argument("--held-out", type=int, default=2048, help="validation and reference pictures each")
+    parser.add_argument("--images", type=int, default=20000, help="training images (default: 20000)")
+    parser.add_argument("--held-out", type=int, default=2048, help="validation and reference images each")
     parser.add_argument("--seed", type=int, default=0, help="seed of the world (default: 0)")
     arguments = parser.parse_args()
-    for split, pictures in zip(SPLITS, (arguments.pictures, arguments.held_out, arguments.held_out), strict=True):
-        build(arguments.folder / split, split, pictures, arguments.seed)
-    total = arguments.pictures + 2 * arguments.held_out
-    print(f"{total} pictures in {arguments.folder}; next: make train")
+    for split, images in zip(SPLITS, (arguments.images, arguments.held_out, arguments.held_out), strict=True):
+        build(arguments.folder / split, split, images, arguments.seed)
+    total = arguments.images + 2 * arguments.held_out
+    print(f"{total} images in {arguments.folder}; next: make train")
 
 
 if __name__ == "__main__":

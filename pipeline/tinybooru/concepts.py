@@ -16,7 +16,7 @@ from pipeline.storage.files import fingerprint
 from pipeline.storage.shards import encode_png, shard_fingerprint, write_shard
 from pipeline.tinybooru.build import CANVAS, WORLD_VERSION, draw_all, plans
 from pipeline.tinybooru.flaws import BAD_ANATOMY, GOOD_QUALITIES, IMAGE_FLAWS, QUALITIES
-from pipeline.tinybooru.picture import Plan
+from pipeline.tinybooru.image import Plan
 
 FEATURES = Features(
     {

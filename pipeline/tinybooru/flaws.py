@@ -1,4 +1,4 @@
-"""What can be wrong with a tinybooru picture, and how good its finish is.
+"""What can be wrong with a tinybooru image, and how good its finish is.
 
 `bad anatomy` is made by really moving and deforming parts of the drawing (through a copy of the dicebear
 definition), the other flaws by image operations. The quality tag names the finish: saturation, contrast and
@@ -90,7 +90,7 @@ def _jpeg_artifacts(image: Image.Image, rng: np.random.Generator) -> Image.Image
 def _cropped(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     width, height = image.size
     side = int(width * rng.uniform(0.42, 0.55))
-    # Corners only: a centred crop of a portrait is a close-up, not a cut-off picture.
+    # Corners only: a centred crop of a portrait is a close-up, not a cut-off image.
     left = int(rng.choice((0, width - side)))
     top = int(rng.choice((0, height - side)))
     return image.crop((left, top, left + side, top + side)).resize((width, height), Image.Resampling.BICUBIC)

@@ -1,8 +1,8 @@
-"""Plan and draw one tinybooru picture from (seed, index).
+"""Plan and draw one tinybooru image from (seed, index).
 
 Planning decides everything discrete (style, parts, colours, quality, flaws) and costs microseconds; drawing
-renders the plan and costs about 10 ms. The split of a picture is a hash of its discrete plan, so a
-combination of parts and colours that is in one split is in no other: held-out pictures show combinations
+renders the plan and costs about 10 ms. The split of an image is a hash of its discrete plan, so a
+combination of parts and colours that is in one split is in no other: held-out images show combinations
 that training never saw.
 """
 
@@ -24,15 +24,15 @@ SPLITS = ("train", "validation", "reference")
 _SPLIT_OF_TENTH = ("train",) * 8 + ("validation", "reference")
 
 BAD_ANATOMY_SHARE = 0.2  # of people
-IMAGE_FLAW_SHARE = 0.15  # of all pictures
-# Chances of each quality, best to worst, for flawless and for flawed pictures.
+IMAGE_FLAW_SHARE = 0.15  # of all images
+# Chances of each quality, best to worst, for flawless and for flawed images.
 QUALITY_SHARES = (0.26, 0.24, 0.2, 0.14, 0.1, 0.06)
 FLAWED_QUALITY_SHARES = (0.0, 0.0, 0.1, 0.25, 0.35, 0.3)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything discrete about a picture; `tags` are in booru order, without quality and flaws."""
+    """Everything discrete about an image; `tags` are in booru order, without quality and flaws."""
 
     seed: int
     index: int
@@ -58,7 +58,7 @@ class Plan:
 
 
 def plan(seed: int, index: int) -> Plan:
-    """Plan picture `index` of the world with this seed. Pure: the same arguments give the same plan."""
+    """Plan image `index` of the world with this seed. Pure: the same arguments give the same plan."""
     rng = np.random.default_rng([seed, index])
     shares = np.array([style.share for style in STYLES])
     style = STYLES[rng.choice(len(STYLES), p=shares / shares.sum())]
@@ -96,7 +96,7 @@ def draw(plan: Plan, canvas: int) -> Image.Image:
 def _visible_identity(
     style: Style, options: Options, deformations: tuple[tuple[str, str], ...], found: list[str], index: int
 ) -> list[Any]:
-    """What two equal pictures of one style surely have in common, so that they fall into one split."""
+    """What two equal images of one style surely have in common, so that they fall into one split."""
     if "cropped" in found:
         # A corner may show nothing but skin and background.
         return ["cropped", *(options.get(f"{part}Color") for part in ("background", "skin", "base"))]

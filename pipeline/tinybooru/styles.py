@@ -1,7 +1,7 @@
 """The drawing vocabulary of tinybooru: which dicebear styles, which parts of them, and what each part is called.
 
 A style is a table of *choices*. A choice maps a tag (or None, for a variation that has no name) to the
-dicebear options that draw it, so the tags of a picture are exactly what was drawn and nothing is guessed
+dicebear options that draw it, so the tags of an image are exactly what was drawn and nothing is guessed
 from pixels. Only a few variants of each part are kept: the world has to be learnable by a network of a few
 million parameters, and a part that is 2 pixels wide at 64x64 cannot be told from its neighbour by anybody.
 """
@@ -17,7 +17,7 @@ Options = dict[str, Any]
 
 KINDS = ("person", "object", "scenery", "pattern")
 
-# Licences that let us ship the pictures and what was learnt from them; dicebear also carries styles that are
+# Licences that let us ship the images and what was learnt from them; dicebear also carries styles that are
 # "free for personal and commercial use", whose redistribution terms are not stated.
 OPEN_LICENCES = ("CC0 1.0", "CC BY 4.0")
 
@@ -68,7 +68,7 @@ class Style:
     """A dicebear style as tinybooru uses it.
 
     `share` is its relative frequency in the world, `movable` the parts that bad anatomy may deform, `continuous`
-    says that the seed alone places parts freely, so that no two pictures are alike, and
+    says that the seed alone places parts freely, so that no two images are alike, and
     `redefined` changes the definition's components where an option cannot (ranges of free rotation).
     """
 
@@ -399,7 +399,7 @@ def credits() -> list[Credit]:
     """Credits of every style in use.
 
     Raises ValueError where a style's licence is not one of OPEN_LICENCES, so that an update of
-    dicebear-styles that changes a licence is noticed before a picture is drawn.
+    dicebear-styles that changes a licence is noticed before an image is drawn.
     """
     found = []
     for style in STYLES:

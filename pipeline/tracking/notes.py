@@ -19,7 +19,7 @@ def experiment_note(study: Study) -> str:
         "A parent run is one state of params and data; its child runs (the plus sign before the name) are the arms. "
         "Select those and press Compare: parallel coordinates go from method and scale to any metric.\n\n"
         f"`fd` is an arm's {metric('fd').in_words} ({metric('fd').better} is better; `fd_floor` of the parent is "
-        "what real pictures get), `precision` is quality, `recall` variety; a parent has them as `fd/<arm>`. "
+        "what real images get), `precision` is quality, `recall` variety; a parent has them as `fd/<arm>`. "
         f"They are numbers of one feature space, `{study.features.primary}`; `<space>_fd` and so on are those of the "
         f"others. `shift_...` is the distance from the baseline arm, here {study.baseline}. "
         "`_low` and `_high` bound intervals. "
@@ -51,7 +51,7 @@ def study_note(study: Study, comparison: Comparison, rates: Rates) -> str:
         f"Fréchet distance, precision and recall are those of `{comparison.spaces[0].name}`; a verdict is what "
         f"{len(comparison.spaces)} feature spaces agree on.",
         "",
-        f"Each arm has {study.generate.pictures} pictures; they are compared with {comparison.reference_n} real ones "
+        f"Each arm has {study.generate.images} images; they are compared with {comparison.reference_n} real ones "
         f"and with the arm **{study.baseline}**. Brackets hold {comparison.level:.0%} intervals.",
     ]
     labels = rates.labels + rates.pair_labels

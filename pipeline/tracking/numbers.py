@@ -9,7 +9,7 @@ from pipeline.cost.shard_cost import ShardCost
 from pipeline.results.comparison import Adherence, ComparedArm, Comparison
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import SHIFT, shown_in
-from pipeline.results.rates import SIMULATED, VERDICTS, LabelledPictures, Rates, Strength
+from pipeline.results.rates import SIMULATED, VERDICTS, LabelledImages, Rates, Strength
 
 # Child runs are collapsed in MLflow's list, so the parent carries these of every arm, as `fd/<arm>`.
 HEADLINES = [row.name for row in shown_in("runs")]
@@ -47,7 +47,7 @@ def system_metrics(shards: Mapping[str, ShardCost]) -> list[dict[str, float]]:
     """What drawing took of the machine, shard by shard in order; MLflow shows `system/...` on a page of their own."""
     rows = []
     for _, cost in sorted(shards.items()):
-        row = {"system/seconds_per_image": cost.seconds / cost.pictures}
+        row = {"system/seconds_per_image": cost.seconds / cost.images}
         row["system/process_cpu_percent"] = 100 * cost.cpu_seconds / cost.seconds
         row["system/process_peak_memory_mib"] = cost.memory / _MEBIBYTE
         if cost.gpu_memory is not None:
@@ -56,13 +56,13 @@ def system_metrics(shards: Mapping[str, ShardCost]) -> list[dict[str, float]]:
     return rows
 
 
-def label_metrics(labelled: LabelledPictures) -> dict[str, float]:
+def label_metrics(labelled: LabelledImages) -> dict[str, float]:
     """An arm's rates by labels: `human_malformed_human` with `_low` and `_high`, prediction-powered where scores exist.
 
     Rates that rest on simulated labels are `simulated_...`: nothing in MLflow shall pass for people's word.
     """
     source = _source(labelled.simulated)
-    metrics = {f"{source}_pictures": float(labelled.pictures)}
+    metrics = {f"{source}_images": float(labelled.images)}
     for verdict, rate in labelled.verdicts.items():
         metrics |= _bounded(f"{source}_{verdict}", rate.best)
     if labelled.body_normal:
@@ -79,10 +79,10 @@ def label_table(rates: Rates) -> dict[str, list[str | int]]:
     """The table of rates, a column of cells a key: a row an arm, then a row a canvas size where there are several."""
     rows = [*rates.arms, *(rates.canvases if len(rates.canvases) > 1 else [])]
     table: dict[str, list[str | int]] = {
-        "pictures of": [row.name for row in rows],
+        "images of": [row.name for row in rows],
         "labels": [_source(row.simulated) for row in rows],
         "dimension": [row.canvas for row in rows],
-        "sample size": [row.pictures for row in rows],
+        "sample size": [row.images for row in rows],
     }
     for verdict in VERDICTS:
         table[verdict] = [_share(row.verdicts[verdict].best) for row in rows]
@@ -96,7 +96,7 @@ def label_headlines(rates: Rates) -> dict[str, float]:
         f"{name}/{in_a_key(labelled.name)}": value
         for labelled in rates.arms
         for name, value in label_metrics(labelled).items()
-        if not name.endswith(("_low", "_high", "_pictures"))
+        if not name.endswith(("_low", "_high", "_images"))
     }
     for found in rates.strengths:
         metrics[f"{_source(found.simulated)}_strength/{in_a_key(found.arm)}"] = found.strength.value
@@ -114,7 +114,7 @@ def adherence_metrics(found: Adherence) -> dict[str, float]:
 
 
 def headline_metrics(comparison: Comparison) -> dict[str, float]:
-    """The parent's numbers: `<metric>/<arm>` for every arm, and the Fréchet distance that real pictures have."""
+    """The parent's numbers: `<metric>/<arm>` for every arm, and the Fréchet distance that real images have."""
     metrics = {
         f"{name}/{in_a_key(result.arm)}": result.scores[name].value
         for name in HEADLINES

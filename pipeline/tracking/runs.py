@@ -1,4 +1,4 @@
-"""What a study's run and its arms' runs hold: params, numbers, the image sets they rest on, pictures and files."""
+"""What a study's run and its arms' runs hold: params, numbers, the image sets they rest on, images and files."""
 
 import json
 import time
@@ -33,7 +33,7 @@ from pipeline.tracking.snapshot import SNAPSHOT
 SAME_SEEDS = 12
 # MLflow's limit on the values of params.
 _PARAM_LENGTH = 6000
-# A sheet's pictures are shown at about this many pixels.
+# A sheet's images are shown at about this many pixels.
 _SHOWN_SIDE = 128
 
 
@@ -41,7 +41,7 @@ def image_set_inputs(
     study: Study, digests: Mapping[str, str], reference: str, reference_n: int
 ) -> dict[str, DatasetInput]:
     """MLflow's dataset inputs by arm and for `reference`: where a set lies, its fingerprint and its size."""
-    sets = {arm: (SETS / arm, digest, study.generate.pictures, "drawn") for arm, digest in digests.items()}
+    sets = {arm: (SETS / arm, digest, study.generate.images, "drawn") for arm, digest in digests.items()}
     sets["reference"] = (REFERENCE_SET, reference, reference_n, "real")
     return {
         name: DatasetInput(
@@ -65,7 +65,7 @@ def log_study(
     comparison: Comparison,
     rates: Rates,
     root: Path,
-    pictures: Mapping[str, Mapping[int, Image.Image]],
+    images: Mapping[str, Mapping[int, Image.Image]],
     inputs: Mapping[str, DatasetInput],
 ) -> None:
     """The parent run: the whole configuration, the headlines of every arm, the sheet of same seeds, the report."""
@@ -85,8 +85,8 @@ def log_study(
         client.log_artifact(run_id, str(root / path), SNAPSHOT)
     if rates.arms:
         client.log_table(run_id, label_table(rates), "labels/rates.json")
-    arms = sorted(pictures, key=lambda arm: arm != study.baseline)  # the baseline first, the others in their order
-    rows = [[pictures[arm][pair] for arm in arms] for pair in islice(pictures[study.baseline], SAME_SEEDS)]
+    arms = sorted(images, key=lambda arm: arm != study.baseline)  # the baseline first, the others in their order
+    rows = [[images[arm][pair] for arm in arms] for pair in islice(images[study.baseline], SAME_SEEDS)]
     client.log_image(run_id, same_seed_grid(rows, arms, _scale(rows[0])), "gallery/same_seed.png")
 
 
@@ -97,7 +97,7 @@ def log_arm(
     result: ComparedArm,
     rates: Rates,
     root: Path,
-    pictures: list[Image.Image],
+    images: list[Image.Image],
     inputs: Mapping[str, DatasetInput],
     removed: Adherence | None = None,
 ) -> None:
@@ -108,7 +108,7 @@ def log_arm(
         "method": arm.method,
         "scale": result.scale,  # a control's is measured
         "sampler": study.sampler_of(arm).model_dump(mode="json"),
-        "pictures": result.n,
+        "images": result.n,
         "model": study.model.name,
         "text": {"prompt": arm.prompt, "negative": arm.used_negative},
     }
@@ -123,7 +123,7 @@ def log_arm(
     shards = read_shard_costs(root / COSTS / f"{result.arm}.json")
     _log(client, run_id, system_metrics(shards), {}, [cost.seconds for _, cost in sorted(shards.items())])
     client.log_inputs(run_id, [inputs[result.arm], inputs["reference"]])
-    client.log_image(run_id, grid(pictures, columns=8, scale=_scale(pictures)), "gallery/samples.png")
+    client.log_image(run_id, grid(images, columns=8, scale=_scale(images)), "gallery/samples.png")
     client.log_artifact(run_id, str(root / SCORES / f"{result.arm}.parquet"), "scores")
 
 
@@ -160,5 +160,5 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _scale(pictures: list[Image.Image]) -> int:
-    return max(1, _SHOWN_SIDE // max(picture.width for picture in pictures))
+def _scale(images: list[Image.Image]) -> int:
+    return max(1, _SHOWN_SIDE // max(image.width for image in images))

@@ -41,7 +41,7 @@ from pipeline.tracking.view import share_view
 # Of what runs hold: a state that was logged in an older layout is logged anew.
 _LAYOUT = 2
 SAMPLES = 64
-# Larger pictures are reduced, or a sheet of 64 makes 100 MB.
+# Larger images are reduced, or a sheet of 64 makes 100 MB.
 _LARGEST_SIDE = 256
 
 
@@ -70,43 +70,43 @@ def track(study: Study, root: Path, uri: str) -> str:
                 register(client, name, run.info.run_id, mark, run.data.tags.get(NOTE, ""))
                 return str(run.info.run_id)
             delete_with_children(client, experiment, run.info.run_id)
-        # All pictures are read before a run begins: a damaged shard is an error without a run that failed.
-        pictures = {arm: _first_pictures(root / SETS / arm, SAMPLES) for arm in study.arms}
-        for arm_name, own in pictures.items():
-            if list(own) != list(pictures[study.baseline]):
+        # All images are read before a run begins: a damaged shard is an error without a run that failed.
+        images = {arm: _first_images(root / SETS / arm, SAMPLES) for arm in study.arms}
+        for arm_name, own in images.items():
+            if list(own) != list(images[study.baseline]):
                 raise InputError(f"arms '{arm_name}' and '{study.baseline}' do not share their pairs; run `dvc repro`")
         client.set_experiment_tag(experiment, NOTE, experiment_note(study))
         note = study_note(study, comparison, rates)
         common = {"study": study.name, "model": study.model.name}
         tags = {FINGERPRINT_TAG: mark, NOTE: note, "baseline": study.baseline, **common}
         with open_run(client, experiment, f"{study.name} {mark[:6]}", tags) as parent:
-            log_study(client, parent, study, comparison, rates, root, pictures, inputs)
+            log_study(client, parent, study, comparison, rates, root, images, inputs)
             for result in tqdm(comparison.arms, "track", unit="arm", disable=None):
                 tags = {PARENT: parent, "arm": result.arm, "method": result.method, "family": result.family, **common}
                 tags[NOTE] = arm_note(study.arms[result.arm], comparison, result.arm)
                 with open_run(client, experiment, result.arm, tags) as child:
-                    own_pictures = list(pictures[result.arm].values())
+                    own_images = list(images[result.arm].values())
                     removed = next((one for one in comparison.adherence if one.arm == result.arm), None)
-                    log_arm(client, child, study, result, rates, root, own_pictures, inputs, removed)
+                    log_arm(client, child, study, result, rates, root, own_images, inputs, removed)
             share_view(client, experiment, study.name, parent)
             register(client, name, parent, mark, note)
     return parent
 
 
-def _first_pictures(folder: Path, count: int) -> dict[int, Image.Image]:
-    # pair_id -> picture, of the first `count`; shard by shard, because a whole set may not fit the memory.
+def _first_images(folder: Path, count: int) -> dict[int, Image.Image]:
+    # pair_id -> image, of the first `count`; shard by shard, because a whole set may not fit the memory.
     def rows() -> Iterator[tuple[int, Image.Image]]:
         for path in shard_paths(folder):
             table = read_table(path, ["pair_id", "image"])
             try:
                 yield from zip(table.column("pair_id").to_pylist(), decode_images(table), strict=True)
             except OSError as error:
-                raise InputError(f"{path}: a picture cannot be read ({error}); delete it and run `dvc repro`") from None
+                raise InputError(f"{path}: an image cannot be read ({error}); delete it and run `dvc repro`") from None
 
-    pictures = dict(islice(rows(), count))
-    for picture in pictures.values():
-        picture.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
-    return pictures
+    images = dict(islice(rows(), count))
+    for image in images.values():
+        image.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
+    return images
 
 
 def main() -> None:

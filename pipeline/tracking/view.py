@@ -1,4 +1,4 @@
-"""A view of MLflow's list of runs that shows a study's arms with their numbers, the nearest to real pictures first.
+"""A view of MLflow's list of runs that shows a study's arms with their numbers, the nearest to real images first.
 
 MLflow keeps shared views as tags of an experiment; `?viewStateShareKey=<study>` opens one. By itself the list shows
 parents alone, without a number. A MLflow that knows no such views ignores the tag.
@@ -12,7 +12,7 @@ from pipeline.results.metrics import metric, shown_in
 from pipeline.tracking.store import PARENT
 
 _TAG = "mlflow.sharedViewState."
-# The nearest to real pictures come first.
+# The nearest to real images come first.
 _NEAREST = metric("fd")
 _COLUMNS = ("params.`method`", "params.`scale`", *(f"metrics.`{row.name}`" for row in shown_in("runs")))
 

@@ -36,7 +36,7 @@ from pipeline.study.study import load_study
 from pipeline.tinybooru.build import build
 
 ARMS = ("unguided", "cfg")
-PICTURES, REFERENCE_PICTURES = 12, 16
+IMAGES, REFERENCE_IMAGES = 12, 16
 
 
 def score() -> None:
@@ -53,13 +53,13 @@ def run(monkeypatch: pytest.MonkeyPatch, stage: Callable[[], None], *arguments: 
     run_stage(stage)
 
 
-def draw(arm: str, split: str, pictures: int) -> None:
-    """An arm of real pictures, paired by their numbers."""
-    build(Path("drawn") / arm, split, pictures, 0)
+def draw(arm: str, split: str, images: int) -> None:
+    """An arm of real images, paired by their numbers."""
+    build(Path("drawn") / arm, split, images, 0)
     columns: dict[str, list[Any]] = read_set(Path("drawn") / arm, ["image_id", "image", "prompt"]).to_pydict()
-    columns |= {name: list(range(pictures)) for name in ("pair_id", "seed")}
-    columns |= {"arm": [arm] * pictures, "negative_prompt": [""] * pictures}
-    write_shard(SETS / arm / "part-00000.parquet", columns, COLUMNS, f"{pictures} pictures")
+    columns |= {name: list(range(images)) for name in ("pair_id", "seed")}
+    columns |= {"arm": [arm] * images, "negative_prompt": [""] * images}
+    write_shard(SETS / arm / "part-00000.parquet", columns, COLUMNS, f"{images} images")
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +75,9 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "models").symlink_to(ROOT / "models")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
-        build(REFERENCE_SET, "reference", REFERENCE_PICTURES, 0)
+        build(REFERENCE_SET, "reference", REFERENCE_IMAGES, 0)
         for arm, split in zip(ARMS, ("train", "validation"), strict=True):
-            draw(arm, split, PICTURES)
+            draw(arm, split, IMAGES)
         run(monkeypatch, measure.main)
     return folder
 
@@ -130,7 +130,7 @@ def another(key: str) -> Callable[[SetFeatures], SetFeatures]:
 
 def test_what_is_refused_below_was_scored_before_it_was_changed(study: Path) -> None:
     assert {path.name for path in numbers()} >= {"unguided.json", "cfg.json", "cfg.parquet", "compare.json"}
-    assert json.loads((HEADLINES / "cfg.json").read_text())["n"] == PICTURES
+    assert json.loads((HEADLINES / "cfg.json").read_text())["n"] == IMAGES
 
 
 def test_an_arms_numbers_begin_with_the_distance_and_have_every_space_by_name(study: Path) -> None:
@@ -142,25 +142,25 @@ def test_an_arms_numbers_begin_with_the_distance_and_have_every_space_by_name(st
     assert spaces == {"clip", "clip_unit"}
 
 
-def test_every_score_is_of_the_arms_pictures_and_the_clip_score_of_what_the_baseline_was_asked_for(study: Path) -> None:
+def test_every_score_is_of_the_arms_images_and_the_clip_score_of_what_the_baseline_was_asked_for(study: Path) -> None:
     asked_for = load_study()
     settings, device = asked_for.metrics, torch.device("cpu")
     arm, baseline, reference = (
         load_features(FEATURES / name / "clip.safetensors") for name in ("cfg", "unguided", REFERENCE)
     )
     assert not torch.allclose(arm.texts, baseline.texts), "the arms have prompts of their own"
-    pictures = list(decode_images(read_set(SETS / "cfg", ["image"])))
+    images = list(decode_images(read_set(SETS / "cfg", ["image"])))
     clip = load_clip(Path(asked_for.features.extractors["clip"].weights), device)
     prompts = {kind: clip.embed_texts(own) for kind, own in load_kind_prompts(Path(settings.kind_prompts)).items()}
     kinds = kind_probabilities(arm.images, prompts, clip.logit_scale)
     expected = {
         "clip_score": clip_score(arm.images, baseline.texts),
         "aesthetic": load_aesthetic_head(Path(settings.aesthetic_head))(arm.images),
-        "p_malformed": load_classifier(Path(settings.malformed_classifier), device)(pictures),
+        "p_malformed": load_classifier(Path(settings.malformed_classifier), device)(images),
         **{f"kind_{kind}": kinds[:, KINDS.index(kind)] for kind in KINDS},
         "realism": realism(arm.images, reference.images, settings.precision_recall_k),
         "inside_reference": neighbour_metrics(arm.images, reference.images, settings.precision_recall_k).inside,
-        **vars(finish(pictures)),
+        **vars(finish(images)),
     }
     scores = read_table(SCORES / "cfg.parquet")
     assert set(scores.column_names) == {"image_id", "pair_id", *expected}
@@ -173,7 +173,7 @@ def test_every_score_is_of_the_arms_pictures_and_the_clip_score_of_what_the_base
     ("name", "by", "message"),
     [
         ("cfg", nan, "NaN or infinity in 2 of 12 "),
-        ("reference", nan, "NaN or infinity in .*2 of 16 pictures"),
+        ("reference", nan, "NaN or infinity in .*2 of 16 images"),
         ("cfg", another("extractor_digest"), "differ in extractor_digest: another and"),
         ("reference", another("resize"), "differ in resize: .* and another"),
         ("cfg", wider, "129.*128"),
@@ -194,7 +194,7 @@ def test_features_that_do_not_fit_leave_no_number(
     assert re.fullmatch(f"error: .*{message}.*", said), said
 
 
-def test_fewer_pictures_than_a_metric_needs_leave_no_number(
+def test_fewer_images_than_a_metric_needs_leave_no_number(
     study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for arm in ARMS:
@@ -204,14 +204,14 @@ def test_fewer_pictures_than_a_metric_needs_leave_no_number(
         if path.stem == "cfg":
             path.unlink()
     said = refusal("score", monkeypatch, capsys)
-    assert "need at least 6 pictures a set, found 5 (the sets hold 5 and 16)" in said
+    assert "need at least 6 images a set, found 5 (the sets hold 5 and 16)" in said
 
 
 def test_clip_scores_of_an_arm_without_prompts_go_by_the_prompts_of_the_pairs(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = [f"a person of kind {k % 10}" for k in range(PICTURES)]
-    for arm, prompts in (("unguided", asked), ("cfg", [""] * PICTURES)):
+    asked = [f"a person of kind {k % 10}" for k in range(IMAGES)]
+    for arm, prompts in (("unguided", asked), ("cfg", [""] * IMAGES)):
         columns = read_set(SETS / arm, list(COLUMNS)).to_pydict() | {"prompt": prompts}
         write_shard(SETS / arm / "part-00000.parquet", columns, COLUMNS, "other prompts")
     run(monkeypatch, measure.main, "--arm", "cfg")
@@ -226,13 +226,13 @@ def test_clip_scores_of_an_arm_without_prompts_go_by_the_prompts_of_the_pairs(
 def test_a_foreign_reference_leaves_no_comparison(
     study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    build(REFERENCE_SET, "reference", REFERENCE_PICTURES, seed=1)
+    build(REFERENCE_SET, "reference", REFERENCE_IMAGES, seed=1)
     refresh(study_features(load_study(), [REFERENCE]), load_study().executor)
     said = refusal("compare", monkeypatch, capsys)
     assert re.search(r"scores of '\w+' have reference set \w+, the features \w+; run `dvc repro`", said), said
 
 
-def test_pictures_that_no_extractor_can_be_had_for_get_no_features(
+def test_images_that_no_extractor_can_be_had_for_get_no_features(
     study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (study / "models").unlink()

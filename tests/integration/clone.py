@@ -13,8 +13,8 @@ from repository_copy import ROOT, copy_repository
 GUIDE = ROOT / "docs/first-study.md"
 # Appended to conf/config.yaml, whose own values come last: the documented commands stay word for word.
 SMALL = """
-generate: {pictures: 16, shard: 8, batch: 8, watched: 1}
-reference: {pictures: 32}
+generate: {images: 16, shard: 8, batch: 8, watched: 1}
+reference: {images: 32}
 sampler: {steps: 3}
 metrics: {resamples: 100}
 """

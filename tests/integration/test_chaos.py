@@ -36,10 +36,10 @@ defaults:
 name: chaos
 baseline: unguided
 reference:
-  pictures: 64
+  images: 64
   world_seed: 0
 generate:
-  pictures: 32
+  images: 32
   first_seed: 0
   shard: 4
   batch: 4

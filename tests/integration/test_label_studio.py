@@ -65,7 +65,7 @@ from pipeline.study.study import Study, parse_study
 # Words that stand in no program, so that finding one in a response means that it was told.
 ARMS = ("zebrafish", "quokkaarm")
 PROMPT = "1person, <img src=x onerror=document.title='owned'><b>solo</b>"
-PICTURES = 8
+IMAGES = 8
 
 
 class Server:
@@ -140,23 +140,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two arms' pictures, their arm also in the metadata, in the encoder and in the name inside the shard."""
+    """Two arms' images, their arm also in the metadata, in the encoder and in the name inside the shard."""
     folder = tmp_path_factory.mktemp("sets")
     for number, arm in enumerate(ARMS):
         cells = []
-        for k in range(PICTURES):
+        for k in range(IMAGES):
             said = PngInfo()
             said.add_text("arm", arm)
             content = io.BytesIO()
-            picture(number, k).save(content, "png", pnginfo=said, compress_level=1 + 8 * number)
+            image(number, k).save(content, "png", pnginfo=said, compress_level=1 + 8 * number)
             cells.append({"bytes": content.getvalue(), "path": f"{arm}.png"})
-        columns = {"image_id": [f"{arm}-{k:06}" for k in range(PICTURES)], "image": cells}
+        columns = {"image_id": [f"{arm}-{k:06}" for k in range(IMAGES)], "image": cells}
         features = Features({"image_id": Value("string"), "image": EncodedImage()})
         write_shard(folder / arm / "part-00000.parquet", columns, features, "mark")
     return folder
 
 
-def picture(number: int, k: int) -> Image.Image:
+def image(number: int, k: int) -> Image.Image:
     drawn = Image.new("RGB", (64, 64), (200 - 20 * k, 60 + 100 * number, 25 * k))
     drawn.putpixel((k, k), (255, 255, 255))
     return drawn
@@ -169,14 +169,14 @@ def study(name: str, **labeling: Any) -> Study:
     return parse_study(content, "the test's study")
 
 
-def tasks(count: int = PICTURES, overlap: int = 1) -> list[SampledTask]:
+def tasks(count: int = IMAGES, overlap: int = 1) -> list[SampledTask]:
     """Arms alternate in the queue, and the task ids run against it."""
     return [
         SampledTask(
             task_id=f"{0xFEDC - k:016x}",
-            image_id=f"{ARMS[k % 2]}-{k // 2 % PICTURES:06}",
+            image_id=f"{ARMS[k % 2]}-{k // 2 % IMAGES:06}",
             arm=ARMS[k % 2],
-            pair_id=k // 2 % PICTURES,
+            pair_id=k // 2 % IMAGES,
             canvas="64x64",
             stratum=ARMS[k % 2],
             inclusion_probability=0.5,
@@ -227,7 +227,7 @@ def test_labels_of_two_people_arrive_once_under_pseudonyms(server: Server, sets:
     first, second, third, fourth = (task.task_id for task in queue[:4])
     note = {
         "from_name": "note",
-        "to_name": "picture",
+        "to_name": "image",
         "type": "textarea",
         "value": {"text": ["<b>two</b> \N{EM DASH} heads"]},
     }
@@ -260,14 +260,14 @@ def test_labels_of_two_people_arrive_once_under_pseudonyms(server: Server, sets:
     of_two = of_two.model_copy(
         update={"arms": dict.fromkeys(ARMS, next(iter(of_two.arms.values()))), "baseline": ARMS[0]}
     )
-    rows = {pair: pair for pair in range(PICTURES)}
-    scores = {arm: ArmScores({"p_malformed": np.full(PICTURES, 0.5)}, rows) for arm in ARMS}
+    rows = {pair: pair for pair in range(IMAGES)}
+    scores = {arm: ArmScores({"p_malformed": np.full(IMAGES, 0.5)}, rows) for arm in ARMS}
     rates = estimate(of_two, queue, list(labels.values()), [], [], scores)
-    # Ann's one picture of the first arm is malformed: Wilson's interval of 1 in 1 begins at 1 / (1 + 1.96^2).
+    # Ann's one image of the first arm is malformed: Wilson's interval of 1 in 1 begins at 1 / (1 + 1.96^2).
     found = rates.of_arm(ARMS[0]).verdicts["malformed_human"].classical
     assert (found.value, found.n, found.high) == (1, 1, 1)
     assert found.low == pytest.approx(0.2065, abs=1e-4)
-    # Of the second arm two pictures are labelled by both, who agree on neither: alpha is 1 - 1 / (1 - 2/12).
+    # Of the second arm two images are labelled by both, who agree on neither: alpha is 1 - 1 / (1 - 2/12).
     shares = {verdict: rate.classical.value for verdict, rate in rates.of_arm(ARMS[1]).verdicts.items()}
     assert shares == {"pattern": 0.25, "object_or_scenery": 0.5, "malformed_human": 0, "legit_human": 0.25}
     assert rates.of_arm(ARMS[1]).body_normal.value == 0
@@ -287,7 +287,7 @@ def test_labels_of_two_people_arrive_once_under_pseudonyms(server: Server, sets:
     assert "gone" not in file.read_text("utf-8")
 
 
-def test_labels_stay_when_another_study_has_the_same_pictures(server: Server, sets: Path, tmp_path: Path) -> None:
+def test_labels_stay_when_another_study_has_the_same_images(server: Server, sets: Path, tmp_path: Path) -> None:
     # The default study's arms are arms of the sweep, too: the same tasks, in a project of its own.
     for name in ("narrow", "wide"):
         push(server.connection, study(name), tasks(4), [], sets)
@@ -370,7 +370,7 @@ def test_a_server_that_is_down_is_told(sets: Path, tmp_path: Path) -> None:
 
 
 def test_local_files_are_served_without_an_upload(server: Server, sets: Path, monkeypatch: Any) -> None:
-    monkeypatch.setenv("LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT", str(server.folder / "pictures"))
+    monkeypatch.setenv("LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT", str(server.folder / "images"))
     push(server.connection, study("shared", transport="local_files"), tasks(3), [], sets)
     ann = server.labeller("ann")
     with client_of(server.connection) as client:
@@ -379,8 +379,8 @@ def test_local_files_are_served_without_an_upload(server: Server, sets: Path, mo
         addresses = [task.data["image"] for task in tasks_on_server(client, project, "id,data")]
     seen = [httpx.get(ann.url + a, headers={"Authorization": f"Token {ann.token}"}) for a in addresses]
     assert [Image.open(io.BytesIO(got.content)).getpixel((0, 0)) for got in seen[:2]] == [
-        picture(0, 0).getpixel((0, 0)),
-        picture(1, 0).getpixel((0, 0)),
+        image(0, 0).getpixel((0, 0)),
+        image(1, 0).getpixel((0, 0)),
     ]
     # The server's etag is the file's time and size: the time would tell the order in which arms were written.
     assert {got.headers["etag"].partition("-")[0] for got in seen} == {'W/"0'}
@@ -533,23 +533,23 @@ def test_a_person_labels_with_hotkeys_and_learns_nothing_of_the_arms(
     chosen = read_pair_labels(tmp_path / "labels/pairs.jsonl")
     assert [(label.task_id, label.choice) for label in chosen] == [(pairs()[0].task_id, "tie")]
 
-    pictures = 0
+    images = 0
     for address, body in sitting.told:
         for arm in ARMS:
             assert arm not in address
             assert arm.encode() not in body, address
         if "/data/upload/" in address and "guide-" not in address:
-            pictures += 1
+            images += 1
             assert re.search(r"-[0-9a-f]{16}(-left|-right)?\.png", address), address
             assert Image.open(io.BytesIO(body)).info == {}
-    assert pictures >= 4
+    assert images >= 4
     page.close()
 
 
 def assert_pixels_are_sharp(shot: Path) -> None:
-    """The one white pixel of the first picture is a square of pure white, 8 screen pixels wide."""
+    """The one white pixel of the first image is a square of pure white, 8 screen pixels wide."""
     shown = Image.open(shot).convert("RGB")
-    base = picture(0, 0).getpixel((40, 40))
+    base = image(0, 0).getpixel((40, 40))
     columns = [x for x in range(shown.width // 2) if shown.getpixel((x, 400)) == base]
     left, right = columns[0], columns[-1]
     top = next(y for y in range(shown.height) if shown.getpixel((right, y)) == base)

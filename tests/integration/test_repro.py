@@ -76,7 +76,7 @@ def test_metrics_and_plots_show(project: Clone) -> None:
     assert "<DVC_METRIC" not in page
 
 
-def test_another_metric_setting_regenerates_no_picture(project: Clone) -> None:
+def test_another_metric_setting_regenerates_no_image(project: Clone) -> None:
     project.shell('make params OVERRIDES="metrics.resamples=120"')
     stages = would_run(project)
     assert {"measure", "compare"} <= stages
@@ -169,7 +169,7 @@ def test_a_changed_line_of_the_sampler_generates_every_image_again_and_says_why(
 # The other changes of the README, each of one arm as far as it can be seen: `make repro` is `make params`, `dvc repro`.
 
 
-def test_another_sampler_changes_pictures_and_numbers(project: Clone) -> None:
+def test_another_sampler_changes_images_and_numbers(project: Clone) -> None:
     folder, metrics = "data/sets/unguided", project.folder / "data/headlines/unguided.json"
     before, number = project.contents(folder), json.loads(metrics.read_text())["fd"]
     project.shell('make params OVERRIDES="sampler=dpmsolver++"')

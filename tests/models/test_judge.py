@@ -76,7 +76,7 @@ def test_a_saved_judge_says_what_the_trained_network_says(corpus, tmp_path):
     torch.testing.assert_close(alone.p_malformed, fresh.p_malformed[5:6], atol=1e-5, rtol=1e-4)
 
 
-def test_disturbed_pictures_stay_near_and_half_stay_as_they_are():
+def test_disturbed_images_stay_near_and_half_stay_as_they_are():
     pixels = torch.rand(400, 3, 16, 16) * 2 - 1
     found = disturbed(pixels, torch.Generator().manual_seed(0))
     untouched = (found == pixels).flatten(1).all(1).float().mean()
@@ -155,12 +155,12 @@ def test_figures_hold_where_they_reach_their_bars():
         sets[name] = Looked(plans_, judged, malformed * 0.8 + 0.1 * torch.rand(n), spread * torch.randn(n, 4))
     found = {entry["name"]: entry for entry in figures(sets, torch.randn(2 * n, 4), real)}
     assert found["CLIP: own caption first of 100"]["holds"] is False
-    assert found["malformed classifier on real pictures, ROC AUC"]["holds"] is True
+    assert found["malformed classifier on real images, ROC AUC"]["holds"] is True
     assert found["aesthetic head: masterpiece against worst quality, ROC AUC"]["holds"] is False
     assert found["people prompted with bad anatomy judged malformed"]["holds"] is True
     assert found["no quality tags: malformed with the negative prompt at 2"]["holds"] is True
-    assert found["judge, real pictures: kind"] == {
-        "name": "judge, real pictures: kind", "value": 0.995, "low": 0.99, "high": 1.0, "n": n, "bar": ">= 0.99",
+    assert found["judge, real images: kind"] == {
+        "name": "judge, real images: kind", "value": 0.995, "low": 0.99, "high": 1.0, "n": n, "bar": ">= 0.99",
         "holds": True,
     }  # fmt: skip
     assert found["malformed classifier against the judge on generated people, ROC AUC"]["holds"] is True
@@ -174,8 +174,8 @@ def test_figures_hold_where_they_reach_their_bars():
     assert found[of_people[-2]]["holds"] is True, "half of the unguided people were made malformed"
 
 
-def test_the_guide_is_also_held_against_pictures_that_it_was_not_chosen_with(monkeypatch):
-    monkeypatch.setattr("models.tinybooru.worldcheck.PICTURES_CHOSEN_WITH", 60)
+def test_the_guide_is_also_held_against_images_that_it_was_not_chosen_with(monkeypatch):
+    monkeypatch.setattr("models.tinybooru.worldcheck.IMAGES_CHOSEN_WITH", 60)
     torch.manual_seed(0)
     near, far, real = torch.randn(100, 4), 3 * torch.randn(100, 4), torch.randn(200, 4)
     near[60:] *= 3  # good where it was chosen alone
@@ -201,9 +201,9 @@ def test_a_smaller_set_leaves_nothing_of_a_larger_one(tmp_path, monkeypatch):
     monkeypatch.setattr("models.tinybooru.held_out_sets.SHARD", 4)
     prompts = [prompt_of("good", plan) for plan in held_out("good", 10)]
     study = study_of({"unguided": UNGUIDED}, 10, steps=1)
-    for pictures in (10, 6):
-        draw_set(study, "unguided", prompts[:pictures], tmp_path, CPU)
-        assert len(read_set(tmp_path)) == pictures
+    for images in (10, 6):
+        draw_set(study, "unguided", prompts[:images], tmp_path, CPU)
+        assert len(read_set(tmp_path)) == images
 
 
 def test_the_contact_sheet_has_a_row_for_each_guidance():
@@ -222,7 +222,7 @@ def test_intervals_of_the_check_come_with_their_n():
 
 
 def test_the_card_shows_what_was_measured_and_leaves_out_what_was_not(tmp_path):
-    (tmp_path / "measured.json").write_text(json.dumps({"pictures": 9, "judge": {"kind": [0.995, 0.99, 1.0, 9]}}))
+    (tmp_path / "measured.json").write_text(json.dumps({"images": 9, "judge": {"kind": [0.995, 0.99, 1.0, 9]}}))
     (tmp_path / "main").mkdir()
     (tmp_path / "main" / "a.safetensors").write_bytes(bytes(2_500_000))
     keep_training(tmp_path, "main", {"name": "main", "steps": 7}, CPU)
@@ -244,7 +244,7 @@ def test_the_card_shows_what_was_measured_and_leaves_out_what_was_not(tmp_path):
     measured = {"fd": 3.5, "low": 3.0, "high": 4.0, "recall": 0.5}
     candidate = {"guide": "capacity", "channels": [16, 48], "parameters": 5, "steps": 600, "ema": 0.99, "scale": 2.0}
     rows = [{"guide": "none", "scale": 1.0, **measured}, {**candidate, **measured}]
-    (tmp_path / "guides.json").write_text(json.dumps({"pictures": 64, "main_steps": 7, "rows": rows}))
+    (tmp_path / "guides.json").write_text(json.dumps({"images": 64, "main_steps": 7, "rows": rows}))
     card = write_cards(tmp_path).read_text()
     assert "| style as prompted | 0.8 | 0.7 to 0.9 | 9 | >= 0.9 | **no** |" in card
     assert "| kind | 0.8 | 0.7 to 0.9 | 9 | >= 0.9 |  |" in card

@@ -13,7 +13,7 @@ from models.tinybooru.space_page import PAGE, SHEET, columns_of, contact_sheet, 
 from models.tinybooru.spaces import REFERENCE, default_study, distances, real_plans, response, vectors_of
 from pipeline.results.space_cards import SPACE_CARDS, Response, load_space_cards
 from pipeline.tinybooru.build import CANVAS, WORLD_VERSION
-from pipeline.tinybooru.picture import Plan
+from pipeline.tinybooru.image import Plan
 
 BY_NAME = {change.known.name: change for change in CHANGES}
 IMAGES, REFERENCES = 96, 192
@@ -144,7 +144,7 @@ def test_speckle_is_one_offset_in_every_patch(base: list[Plan]) -> None:
 
 
 def test_the_sheet_shows_every_kind_and_the_strongest_of_each_edit() -> None:
-    _, base = real_plans(STUDY, STUDY.generate.pictures)
+    _, base = real_plans(STUDY, STUDY.generate.images)
     columns = columns_of(base)
     assert {base[k].kind for k in columns} == {plan.kind for plan in base}
     assert [k + len(base) // 2 for k in columns[:3]] == columns[3:]
@@ -165,6 +165,6 @@ def test_the_page_is_what_the_shipped_cards_say() -> None:
 def test_the_shipped_cards_are_of_the_default_study_and_todays_world_and_changes() -> None:
     cards = load_space_cards(ROOT / SPACE_CARDS)
     assert cards.world_version == WORLD_VERSION
-    assert (cards.images, cards.reference) == (STUDY.generate.pictures, STUDY.reference.pictures)
+    assert (cards.images, cards.reference) == (STUDY.generate.images, STUDY.reference.images)
     assert cards.changes == [change.known for change in CHANGES]
     assert [cards.card(name) for name in SPACES] == cards.spaces

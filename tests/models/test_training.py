@@ -155,14 +155,14 @@ def test_a_guide_goes_on_and_is_shipped_with_the_text_encoder_it_was_trained_wit
     assert not guide(0).holds_snapshot(2)
 
 
-def test_a_checkpoint_of_other_pictures_is_refused(corpus, tokenizer, tmp_path):
+def test_a_checkpoint_of_other_images_is_refused(corpus, tokenizer, tmp_path):
     training(corpus, tokenizer, tmp_path / "a.safetensors").run(until=1)
     scorer = ScorerRecipe("malformed", steps=2, batch=8, learning_rate=1e-3)
     MalformedTraining(scorer, corpus, tmp_path / "m.safetensors", CPU).run(len(corpus))
     others = replace(corpus, mark="others")
-    with pytest.raises(InputError, match="was trained with another set of pictures than there is now"):
+    with pytest.raises(InputError, match="was trained with another set of images than there is now"):
         training(others, tokenizer, tmp_path / "a.safetensors").resume()
-    with pytest.raises(InputError, match="was trained with other pictures or another vocabulary"):
+    with pytest.raises(InputError, match="was trained with other images or another vocabulary"):
         MalformedTraining(scorer, others, tmp_path / "m.safetensors", CPU).resume()
 
 
@@ -174,7 +174,7 @@ def test_a_clip_of_another_vocabulary_is_refused(corpus, tokenizer, tmp_path):
         ClipTraining(recipe, other, corpus, path, CPU).resume()
 
 
-def test_pictures_that_are_not_there_are_told_with_what_draws_them(tmp_path):
+def test_images_that_are_not_there_are_told_with_what_draws_them(tmp_path):
     with pytest.raises(InputError, match=r"train does not exist; `python -m models.tinybooru.train` draws it"):
         load_corpus(tmp_path / "train")
 
@@ -219,7 +219,7 @@ def test_a_step_is_counted_as_one_forward_and_two_backward_passes(corpus, tokeni
     run = training(corpus, tokenizer, tmp_path / "a.safetensors", replace(TINY, text_encoder_steps=0))
     with FlopCounterMode(display=False) as forward, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         run.step_loss()
-    # Gradients to inputs and to weights; none to the noisy picture and none into the frozen text encoder.
+    # Gradients to inputs and to weights; none to the noisy image and none into the frozen text encoder.
     assert 2.5 < flops_of_a_step(run) / forward.get_total_flops() < 3
     assert all(p.grad is None for p in run.unet.parameters())
 

@@ -17,7 +17,7 @@ from labeling.records import read_labels
 from pipeline.compose import compose
 from pipeline.errors import InputError
 from pipeline.storage import shards
-from pipeline.storage.images import MOST_PIXELS, decode_picture, open_picture
+from pipeline.storage.images import MOST_PIXELS, decode_image, open_image
 from pipeline.storage.shards import encode_png, read_table, write_shard
 from pipeline.study.plain_yaml import LARGEST_FILE, read_yaml
 from pipeline.study.study import load_study
@@ -34,13 +34,13 @@ def png(width: int, height: int) -> bytes:
 
 
 def test_the_largest_canvas_is_opened() -> None:
-    assert open_picture(png(4096, 4096)).size == (4096, 4096)
+    assert open_image(png(4096, 4096)).size == (4096, 4096)
 
 
 @pytest.mark.parametrize("size", [(4097, 4096), (MOST_PIXELS + 1, 1), (30_000, 30_000), (2**31 - 1, 2**31 - 1)])
-def test_a_picture_that_declares_more_pixels_is_refused_before_it_is_decoded(size: tuple[int, int]) -> None:
+def test_an_image_that_declares_more_pixels_is_refused_before_it_is_decoded(size: tuple[int, int]) -> None:
     with pytest.raises(OSError, match=r"pixels|exceeds limit"):
-        open_picture(png(*size))
+        open_image(png(*size))
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "gif", "webp", "tiff", "eps", "bmp", "ppm"])
@@ -49,21 +49,21 @@ def test_other_formats_than_png_are_refused(kind: str) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, kind)
     with pytest.raises(OSError, match="it is no PNG image, or its header is damaged"):
-        open_picture(buffer.getvalue())
+        open_image(buffer.getvalue())
 
 
-def test_a_picture_with_a_bomb_in_its_text_is_refused() -> None:
+def test_an_image_with_a_bomb_in_its_text_is_refused() -> None:
     whole = encode_png(Image.new("RGB", (8, 8)))
     bomb = chunk(b"zTXt", b"x\0\0" + zlib.compress(b"0" * 100_000_000))
     with pytest.raises(OSError, match="unpacks to more than 16 MiB"):
-        decode_picture(whole[:33] + bomb + whole[33:])
+        decode_image(whole[:33] + bomb + whole[33:])
 
 
-def test_a_picture_with_a_chunk_that_is_cut_is_refused() -> None:
+def test_an_image_with_a_chunk_that_is_cut_is_refused() -> None:
     # Behind the pixels, where Pillow reads it while it decodes; the fuzzer found it.
     whole = encode_png(Image.new("RGB", (8, 8)))
     with pytest.raises(OSError, match="index out of range"):
-        decode_picture(whole[:-12] + chunk(b"iCCP", b"a profile\0") + whole[-12:])
+        decode_image(whole[:-12] + chunk(b"iCCP", b"a profile\0") + whole[-12:])
 
 
 def test_a_shard_of_more_rows_than_any_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

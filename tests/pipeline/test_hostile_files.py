@@ -21,7 +21,7 @@ from test_hostile_inputs import refused_or_not
 from labeling.label_studio.answers import annotations_of, read_export
 from pipeline.compatibility.declarations import declared, read_header
 from pipeline.networks.lora import fuse, read_lora
-from pipeline.storage.images import decode_photograph, decode_picture
+from pipeline.storage.images import decode_image, decode_photograph
 
 LAYER = "lora_unet_mid_block_attentions_0_proj_in"
 
@@ -131,7 +131,7 @@ IMAGE_TOKENS = (
 @given(content=mutated(IMAGES, IMAGE_TOKENS), photograph=st.booleans())
 def test_an_image_of_any_bytes_is_rgb_or_an_os_error(content: bytes, photograph: bool) -> None:
     with suppress(OSError):
-        image = (decode_photograph if photograph else decode_picture)(content)
+        image = (decode_photograph if photograph else decode_image)(content)
         assert image.mode == "RGB"
         assert min(image.size) > 0
 

@@ -204,12 +204,12 @@ def _shard(columns: dict[str, list[Any]]) -> bytes:
     return encode_table(columns, Features({name: kinds[name] for name in columns}), "mark")
 
 
-PICTURE = encode_png(PillowImage.linear_gradient("L").resize((8, 8)).convert("RGB"))
+IMAGE = encode_png(PillowImage.linear_gradient("L").resize((8, 8)).convert("RGB"))
 IDS = [f"cfg-{k}" for k in range(4)]
 SHARDS = (
-    _shard({"image_id": IDS, "image": [{"bytes": PICTURE, "path": None}] * 4, "pair_id": [0, 1, 2, 3]}),
+    _shard({"image_id": IDS, "image": [{"bytes": IMAGE, "path": None}] * 4, "pair_id": [0, 1, 2, 3]}),
     _shard({"image_id": ["same"] * 500, "names": [["empty", "guide"], []] * 250}),
-    _shard({"image_id": IDS[:1], "image": [{"bytes": PICTURE, "path": None}]}),
+    _shard({"image_id": IDS[:1], "image": [{"bytes": IMAGE, "path": None}]}),
 )
 SHARD_TOKENS = (
     *(b"PAR1", b"\x15\x00", b"\x15\xfe\xff\xff\xff\xff\x0f", b"\xff" * 8, b"\0" * 8, b"\x19\x1c", b"\x18\x40", b"\x00"),
@@ -235,7 +235,7 @@ def sealed(content: bytes) -> bytes:
 
 
 @given(content=mutated(SHARDS, SHARD_TOKENS), with_checksum=st.booleans())
-def test_a_shard_of_any_bytes_is_a_table_of_pictures_or_an_error(
+def test_a_shard_of_any_bytes_is_a_table_of_images_or_an_error(
     folder: Path, content: bytes, with_checksum: bool
 ) -> None:
     path = folder / "part-00000.parquet"
@@ -246,6 +246,6 @@ def test_a_shard_of_any_bytes_is_a_table_of_pictures_or_an_error(
             table = read_table(path, columns)
             table.drop_columns([name for name in ("image",) if name in table.column_names]).to_pylist()
             if columns == ["image_id", "image"]:
-                # Told as an InputError with the name of its file by whoever reads pictures.
+                # Told as an InputError with the name of its file by whoever reads images.
                 with suppress(OSError):
                     list(decode_images(table))

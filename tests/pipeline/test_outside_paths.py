@@ -53,7 +53,7 @@ def test_no_key_of_the_model_leaves_the_project_or_the_hub_s_cache(params: dict[
         parse_study(params, "test")
 
 
-@pytest.mark.parametrize("path", ["/x/y", "../x/y", "prompts/../../x", "pictures/../../x"])
+@pytest.mark.parametrize("path", ["/x/y", "../x/y", "prompts/../../x", "images/../../x"])
 @pytest.mark.parametrize(
     "change",
     [
@@ -80,7 +80,7 @@ def test_no_other_key_that_names_a_file_leaves_the_project(params: dict[str, Any
             else new
         )
 
-    with pytest.raises(InputError, match=r"must (be a path inside the project|lie in (prompts|pictures)/)"):
+    with pytest.raises(InputError, match=r"must (be a path inside the project|lie in (prompts|images)/)"):
         parse_study(merge(params, change(path)), "test")
 
 
@@ -140,7 +140,7 @@ TASK = SampledTask(
     ("key", "value"), [("task_id", "../../x"), ("task_id", "/x"), ("task_id", "a\0"), ("arm", "../x")]
 )
 def test_a_sample_from_elsewhere_names_no_file_outside(tmp_path: Path, key: str, value: str) -> None:
-    """Its ids become the names of pictures that are written, its arms folders that are read."""
+    """Its ids become the names of images that are written, its arms folders that are read."""
     path = tmp_path / "tasks.parquet"
     write_tasks(path, [TASK.model_copy(update={key: value})])
     with pytest.raises(InputError, match=f"{key} is "):

@@ -86,14 +86,14 @@ def test_another_library_is_seen_by_dvc_and_so_drawn_with(ready: Path, monkeypat
 
 
 def faults(study: Study) -> set[str]:
-    """What `verify` finds of the shards of pictures and traces of the arm cfg."""
+    """What `verify` finds of the shards of images and traces of the arm cfg."""
     own = [artefact for artefact in study_artefacts(study) if artefact.path.parent == SETS / "cfg"]
     assert len(own) == 2
     return {found.fault.partition(" ")[2] for found in (artefact.finding() for artefact in own) if found is not None}
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64", "arm64"])
-def test_pictures_of_another_machine_are_whole_and_those_of_other_libraries_are_not(
+def test_images_of_another_machine_are_whole_and_those_of_other_libraries_are_not(
     ready: Path, machine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = load_study()
@@ -131,7 +131,7 @@ LOADERS: dict[str, tuple[list[str], Callable[[Study], object]]] = {
 
 
 @pytest.mark.parametrize("name", LOADERS)
-def test_what_a_loader_would_miss_is_missed_before_the_first_picture(
+def test_what_a_loader_would_miss_is_missed_before_the_first_image(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides, load = LOADERS[name]
@@ -175,7 +175,7 @@ def test_a_study_that_cannot_be_measured_writes_nothing_that_generation_waits_fo
     assert not WEIGHTS.exists()
 
 
-@pytest.mark.parametrize("folder", ["pictures", "prompts"])
+@pytest.mark.parametrize("folder", ["images", "prompts"])
 @pytest.mark.parametrize(
     "name", [b"\xe9t\xe90.png", b"notes\xe9", b"a\n\xed\xb3\xa9.txt"], ids=["image", "other", "lines"]
 )

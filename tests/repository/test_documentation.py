@@ -1,4 +1,4 @@
-"""README and the guide: each command is run by a test, and each link and picture is there."""
+"""README and the guide: each command is run by a test, and each link and image is there."""
 
 import json
 import re
@@ -23,7 +23,7 @@ RUN_BY = {
     "make test": None,
     "make setup": None,
     'make repro OVERRIDES="arms.cfg.scale=4"': f"{REPRO}::test_another_scale_is_the_same_as_its_experiment",
-    'make repro OVERRIDES="sampler=dpmsolver++"': f"{REPRO}::test_another_sampler_changes_pictures_and_numbers",
+    'make repro OVERRIDES="sampler=dpmsolver++"': f"{REPRO}::test_another_sampler_changes_images_and_numbers",
     'make repro OVERRIDES="study=presets"': f"{REPRO}::test_another_study_draws_its_presets",
     'make repro OVERRIDES="text=novelai"': f"{REPRO}::test_another_syntax_reads_the_same_prompts_otherwise",
     ".venv/bin/dvc exp run -S arms.cfg.scale=4": f"{REPRO}::test_an_experiment_with_another_scale_draws_that_arm_alone",
@@ -31,7 +31,7 @@ RUN_BY = {
     "make label-studio": f"{LABELS}::test_labels_of_two_people_arrive_once_under_pseudonyms",
     "make label-demo": f"{LABELS}::test_simulated_labels_say_so_and_pre_annotations_do_not_pile_up",
     ".venv/bin/python -m pipeline": f"{COMMANDS}::test_help_lists_every_choice_of_conf_with_what_it_is",
-    "make publish REPO=<owner>/<name>": f"{PUBLISH}::test_from_the_shell_and_back_every_picture_is_the_same",
+    "make publish REPO=<owner>/<name>": f"{PUBLISH}::test_from_the_shell_and_back_every_image_is_the_same",
     **dict.fromkeys(
         (
             "cp -r models/tinybooru/main models/mine",
@@ -68,7 +68,7 @@ def test_the_test_of_a_command_is_there(test: str) -> None:
 
 
 @pytest.mark.parametrize("document", sorted([README, *(ROOT / "docs").glob("*.md")]), ids=lambda path: path.name)
-def test_links_and_pictures_of_the_documentation_are_there(document: Path) -> None:
+def test_links_and_images_of_the_documentation_are_there(document: Path) -> None:
     targets = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", document.read_text("utf-8"))
     assert [target for target in targets if not (document.parent / target).exists()] == []
 

@@ -42,7 +42,7 @@ def test_the_readme_says_what_the_world_check_found(checked: dict[str, dict[str,
     malformed = checked["people prompted with bad anatomy judged malformed"]
     assert f"people prompted with `bad anatomy` are malformed in {percent(malformed)}" in page
     assert f"autoguidance has {plain(checked['FD of autoguidance_15 against unguided'])} of the unguided" in page
-    assert "Of 2,048 pictures a set" in page
+    assert "Of 2,048 images a set" in page
     assert {checked[f"{what} as prompted, cfg_2"]["n"] for what in ("kind", "glasses")} == {2048}
 
 
@@ -50,7 +50,7 @@ def test_the_networks_page_says_what_the_world_check_found(checked: dict[str, di
     page = text_of("models/tinybooru/README.md")
     prompted = [checked[f"{what} as prompted, cfg_2"] for what in ("kind", "style", "hair", "background")]
     cfg, unguided = (checked[f"glasses as prompted, {arm}"] for arm in ("cfg_2", "unguided"))
-    own, other = (checked[f"FD to real pictures, {arm}"]["value"] for arm in ("autoguidance_15", "unguided"))
+    own, other = (checked[f"FD to real images, {arm}"]["value"] for arm in ("autoguidance_15", "unguided"))
     kinds = [
         [
             f"{100 * checked[f'empty prompt, {arm}: {kind}']['value']:.0f}"

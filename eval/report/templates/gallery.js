@@ -8,11 +8,11 @@ const filters = document.getElementById("gallery-filters");
 const PRINTED_ROWS = 24;
 const SPARE_ROWS = 4;
 
-// Base64 of the pictures, a line an arm, read block by block.
+// Base64 of the images, a line an arm, read block by block.
 const blocks = new Map();
 const source = (row, column) => {
   const k = Math.floor(row / BLOCK);
-  if (!blocks.has(k)) blocks.set(k, document.getElementById(`pictures-${k}`).textContent.split("\n"));
+  if (!blocks.has(k)) blocks.set(k, document.getElementById(`images-${k}`).textContent.split("\n"));
   const data = blocks.get(k)[(row % BLOCK) * columns.length + column];
   return data && `data:image/webp;base64,${data}`;
 };
@@ -83,7 +83,7 @@ const choose = () => {
   }
   if (ordered) shown.sort((a, b) => (falling ? -1 : 1) * (valueOf(a.row, a.column) - valueOf(b.row, b.column)) || a.row - b.row);
   message = shown.length
-    ? `${shown.length} of ${rows} rows${ordered ? ", ★ marks the picture that put its row there" : ""}`
+    ? `${shown.length} of ${rows} rows${ordered ? ", ★ marks the image that put its row there" : ""}`
     : `None of ${rows} rows passes; Reset takes every filter away`;
   say();
   galleryBody.replaceChildren();
@@ -117,7 +117,7 @@ const cellsOf = (at) => {
       cell.title = "not in this page";
       return;
     }
-    cell.append(pictureButton(describe(row, column), at, column));
+    cell.append(imageButton(describe(row, column), at, column));
     const value = cell.appendChild(document.createElement("small"));
     value.textContent = `${column === chosenColumn ? "★ " : ""}${digits(valueOf(row, column))}`;
     cell.classList.toggle("chosen", column === chosenColumn);
@@ -164,7 +164,7 @@ const draw = () => {
 const galleryGrid = {
   rows: () => shown.length,
   columns: () => columns.length,
-  picture: (at, column) => shown[at] && columns[column] && held(shown[at].row, column) ? describe(shown[at].row, column) : null,
+  image: (at, column) => shown[at] && columns[column] && held(shown[at].row, column) ? describe(shown[at].row, column) : null,
   cell: (at, column) => {
     const top = at * rowHeight;
     const head = galleryTable.tHead.offsetHeight;

@@ -1,5 +1,5 @@
 // Plots are drawn when they come near the window and the page has nothing else to do, and all of them before printing.
-// plotly.js takes a browser a second or more to start, so the tables and pictures go first.
+// plotly.js takes a browser a second or more to start, so the tables and images go first.
 const figures = JSON.parse(document.getElementById("figures").textContent);
 
 // What a line of the legend, a symbol and a letter in it, and the axis beside it take, in pixels.

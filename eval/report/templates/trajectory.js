@@ -1,14 +1,14 @@
-// One picture under every guidance: rows are arms, columns noise levels.
+// One image under every guidance: rows are arms, columns noise levels.
 const recorded = document.getElementById("trajectories") && JSON.parse(document.getElementById("trajectories").textContent);
 if (recorded) {
   const table = document.getElementById("trajectory-table");
-  const choice = document.getElementById("trajectory-choice").elements.picture;
+  const choice = document.getElementById("trajectory-choice").elements.image;
   const trajectoryGrid = {
     rows: () => recorded.arms.length,
     columns: () => recorded.sigmas.length,
-    picture: (row, column) => {
-      const data = recorded.images[choice.value][row]?.[column];
-      const {seed, prompt} = recorded.pictures[choice.value];
+    image: (row, column) => {
+      const data = recorded.frames[choice.value][row]?.[column];
+      const {seed, prompt} = recorded.images[choice.value];
       return data ? {
         source: `data:image/webp;base64,${data}`,
         title: `${recorded.arms[row]}, seed ${seed}, σ ${recorded.sigmas[column]}`,
@@ -25,8 +25,8 @@ if (recorded) {
       head.textContent = arm;
       recorded.sigmas.forEach((_, column) => {
         const cell = line.appendChild(document.createElement("td"));
-        const picture = trajectoryGrid.picture(row, column);
-        if (picture) cell.append(pictureButton(picture, row, column)); else cell.textContent = "–";
+        const image = trajectoryGrid.image(row, column);
+        if (image) cell.append(imageButton(image, row, column)); else cell.textContent = "–";
       });
       return line;
     }));

@@ -16,11 +16,11 @@ MEAN = Means(200, 0.95, 0)
 NAMES = ["empty", "negative", "guide"]
 
 
-def trace(pictures: int = 12, steps: int = 4, names: list[str] | None = None, seed: int = 0) -> pa.Table:
+def trace(images: int = 12, steps: int = 4, names: list[str] | None = None, seed: int = 0) -> pa.Table:
     """Directions of known cosines: negative and guide share half of themselves, empty is unrelated."""
     generator = np.random.default_rng(seed)
     rows = []
-    for picture in range(pictures):
+    for image in range(images):
         for step in range(steps):
             shared = generator.normal(size=400)
             directions = {
@@ -33,7 +33,7 @@ def trace(pictures: int = 12, steps: int = 4, names: list[str] | None = None, se
             units = {name: directions[name] / np.linalg.norm(directions[name]) for name in own}
             rows.append(
                 {
-                    "image_id": f"{picture:03}",
+                    "image_id": f"{image:03}",
                     "step": step,
                     "sigma": 10.0 / (step + 1),
                     "references": own,
@@ -51,7 +51,7 @@ def found(table: pa.Table) -> Trajectories:
     return one
 
 
-def test_a_trace_becomes_pictures_by_steps_whatever_its_order() -> None:
+def test_a_trace_becomes_images_by_steps_whatever_its_order() -> None:
     one = found(trace())
     assert (one.references, one.norms.shape, one.cosines.shape) == (tuple(NAMES), (12, 4, 3), (12, 4, 3))
     assert one.sigma.tolist() == pytest.approx([10, 5, 10 / 3, 2.5])
@@ -137,7 +137,7 @@ def test_a_reference_that_predicts_what_the_main_network_does_has_no_direction()
     assert trajectories(pa.Table.from_pylist(rows)) is None
 
 
-def test_pictures_for_which_a_reference_has_no_direction_do_not_draw_the_cosine_to_zero() -> None:
+def test_images_for_which_a_reference_has_no_direction_do_not_draw_the_cosine_to_zero() -> None:
     rows = trace().to_pylist()
     for row in rows:
         if row["image_id"] in ("000", "007"):  # asked for nothing, so the empty prompt is their own
@@ -145,18 +145,18 @@ def test_pictures_for_which_a_reference_has_no_direction_do_not_draw_the_cosine_
             row["cosines"] = [0.0, 0.0, row["cosines"][2]]
     one, there = found(pa.Table.from_pylist(rows)), found(trace())
     assert (one.references, one.coinciding, one.without_direction) == (tuple(NAMES), (), 2)
-    assert one.pictures.tolist() == [k for k in range(12) if k not in (0, 7)]
+    assert one.images.tolist() == [k for k in range(12) if k not in (0, 7)]
     for a, b in combinations(NAMES, 2):
-        np.testing.assert_array_equal(one.cosine(a, b), there.cosine(a, b)[one.pictures])
-    np.testing.assert_array_equal(one.norms, there.norms[one.pictures])
+        np.testing.assert_array_equal(one.cosine(a, b), there.cosine(a, b)[one.images])
+    np.testing.assert_array_equal(one.norms, there.norms[one.images])
     for row in rows:
         if row["image_id"] != "003":
             row["relative_norms"] = [1e-7, *row["relative_norms"][1:]]
     assert trajectories(pa.Table.from_pylist(rows)) is None
 
 
-def test_pictures_of_one_prompt_are_resampled_together() -> None:
-    rows = trace(pictures=4).to_pylist()
+def test_images_of_one_prompt_are_resampled_together() -> None:
+    rows = trace(images=4).to_pylist()
     copies = [{**row, "image_id": f"{row['image_id']}-{copy}"} for row in rows for copy in range(8)]
     one = found(pa.Table.from_pylist(copies))
     widths = []
@@ -167,11 +167,11 @@ def test_pictures_of_one_prompt_are_resampled_together() -> None:
             if set(pair.references) == {"negative", "guide"}
         )
         widths.append(cosine.high - cosine.low)
-    assert widths[1] > 1.7 * widths[0], "32 pictures that are 4, eight times each, say no more than those 4"
+    assert widths[1] > 1.7 * widths[0], "32 images that are 4, eight times each, say no more than those 4"
 
 
-def test_a_picture_that_lacks_a_step_is_counted() -> None:
-    with pytest.raises(ValueError, match="a trace of 12 pictures and 4 steps needs 48 rows, not 47"):
+def test_an_image_that_lacks_a_step_is_counted() -> None:
+    with pytest.raises(ValueError, match="a trace of 12 images and 4 steps needs 48 rows, not 47"):
         trajectories(trace().slice(1))
 
 
@@ -225,5 +225,5 @@ def test_the_answer_names_what_it_leaves_out() -> None:
     one = record(around(0.5, 0.02), around(0.0, 0.0), None, [])
     answer = alignment_answer(one.model_copy(update={"incomplete": ["negative"], "without_direction": 3}))
     assert "Evaluated at some steps only, and so left out: negative." in answer
-    assert "Left out, too: 3 pictures" in answer
+    assert "Left out, too: 3 images" in answer
     assert "eft out" not in alignment_answer(one)

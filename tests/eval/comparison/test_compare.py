@@ -134,7 +134,7 @@ def test_there_are_as_many_permutations_as_a_decision_needs() -> None:
     assert permutations(1, 0.95) == 999
 
 
-def test_a_test_against_the_reference_takes_one_picture_of_each_prompt(settings: Metrics) -> None:
+def test_a_test_against_the_reference_takes_one_image_of_each_prompt(settings: Metrics) -> None:
     assert first_of_each(torch.tensor([7, 7, 3, 9, 3, 9, 9])).tolist() == [0, 2, 3]
     assert first_of_each(torch.arange(5)).tolist() == [0, 1, 2, 3, 4]
     arm, real = values(gaussian(N, D, seed=10)), gaussian(60, D, seed=11)
@@ -205,7 +205,7 @@ def test_diversity_within_a_prompt_needs_prompts_that_repeat(settings: Metrics) 
 def test_learned_scores_are_compared_pair_by_pair_where_they_are_asked_for(settings: Metrics) -> None:
     asked = settings.model_copy(update={"scorers": {"pickscore": "x"}, "lpips": "y"})
     prompts = torch.arange(N // 2).repeat_interleave(2)
-    # The last prompt's pictures are alone with theirs: no LPIPS.
+    # The last prompt's images are alone with theirs: no LPIPS.
     shared, lpips = gaussian(N, seed=6), gaussian(N, seed=7).abs()
     lpips[-2:] = torch.nan
     prompts[-1] += 1
@@ -238,13 +238,13 @@ def test_features_of_another_instrument_are_refused(key: str) -> None:
         check_one_instrument("cfg", ours, reference, measured)
 
 
-def test_a_foreign_reference_other_pictures_and_other_dimensions_are_refused() -> None:
+def test_a_foreign_reference_other_images_and_other_dimensions_are_refused() -> None:
     ours = SetFeatures([], gaussian(0, D, seed=0), gaussian(0, D, seed=0), MADE_WITH)
     reference = SetFeatures([], gaussian(0, D, seed=0), gaussian(0, D, seed=0), {**MADE_WITH, "set": "real"})
     check_one_instrument("cfg", ours, reference, {"reference": "real", "set": "s"})
     with pytest.raises(InputError, match="the scores of 'cfg' have reference set foreign, the features real"):
         check_one_instrument("cfg", ours, reference, {"reference": "foreign", "set": "s"})
-    with pytest.raises(InputError, match="the scores of 'cfg' have pictures old, the features s"):
+    with pytest.raises(InputError, match="the scores of 'cfg' have images old, the features s"):
         check_one_instrument("cfg", ours, reference, {"reference": "real", "set": "old"})
     wider = SetFeatures([], gaussian(0, D + 1, seed=0), gaussian(0, D, seed=0), reference.provenance)
     with pytest.raises(InputError, match="features of 'cfg' have 5 dimensions, of the reference 6"):
@@ -258,7 +258,7 @@ def write_trace(arm: str) -> Tensor:
     predicted = {MAIN: main, EMPTY: empty, NEGATIVE: guide, GUIDE: guide}
     moments = [Moment(k, 2, 0, 10 / (k + 1), 0.0) for k in range(2)]
     steps = [trace_step(at, main, predicted, MAIN, main + 1, 1) for at in moments]
-    rows = [trace_rows(steps, picture) for picture in range(N)]
+    rows = [trace_rows(steps, image) for image in range(N)]
     columns = {name: [value for one in rows for value in one[name]] for name in rows[0]}
     columns["image_id"] = [f"{arm}-{k:03}" for k in range(N) for _ in steps]
     write_shard(TRACES / arm / "part-00000.parquet", columns, TRACE_FEATURES, "s")
@@ -285,7 +285,7 @@ def measured(networks_project: Any, params: dict[str, Any]) -> Study:
     """
     params["arms"] = {name: params["arms"][name] for name in ("unguided", "cfg", "negative")}
     params["metrics"]["level"] = 0.999
-    params["generate"]["pictures"], params["reference"]["pictures"] = N, 100
+    params["generate"]["images"], params["reference"]["images"] = N, 100
     params["features"] |= {"primary": "clip", "extractors": {"clip": params["features"]["extractors"]["clip"]}}
     study = parse_study(params, "test")
     written = Features({"image_id": Value("string"), "prompt": Value("string")})
@@ -310,7 +310,7 @@ def measured(networks_project: Any, params: dict[str, Any]) -> Study:
     return study
 
 
-def test_a_comparison_has_the_p_values_of_its_number_of_arms_and_the_floors_of_real_pictures(measured: Study) -> None:
+def test_a_comparison_has_the_p_values_of_its_number_of_arms_and_the_floors_of_real_images(measured: Study) -> None:
     found = compare(measured)
     against = {arm.arm: numbers for arm, numbers in found.guided}
     least = 1 / (1 + permutations(2, 0.999))
@@ -327,7 +327,7 @@ def test_a_comparison_has_the_p_values_of_its_number_of_arms_and_the_floors_of_r
 
 @pytest.fixture
 def scored(project: Any, params: dict[str, Any]) -> Any:
-    """A study of two arms with scores of four pictures, and its features."""
+    """A study of two arms with scores of four images, and its features."""
     params["arms"] = {name: params["arms"][name] for name in ("unguided", "cfg")}
     study = parse_study(params, "test")
 
@@ -351,19 +351,19 @@ def test_arms_that_do_not_share_their_pairs_are_counted(scored: Any) -> None:
     arms = read_arms(study, features, space)
     assert {name: len(arm.features) for name, arm in arms.items()} == {"unguided": 4, "cfg": 4}
     write("cfg", [0, 1, 2, 9], features["cfg"].ids)
-    with pytest.raises(InputError, match=r"'cfg' \(4 pictures\) and 'unguided' \(4\) do not share their pairs, only 3"):
+    with pytest.raises(InputError, match=r"'cfg' \(4 images\) and 'unguided' \(4\) do not share their pairs, only 3"):
         read_arms(study, features, space)
     write("cfg", [0, 1, 2, 3], ["a", "b", "c", "d"])
-    with pytest.raises(InputError, match="scores of 'cfg' belong to other pictures than its features"):
+    with pytest.raises(InputError, match="scores of 'cfg' belong to other images than its features"):
         read_arms(study, features, space)
 
 
-def test_captions_belong_to_the_pictures_of_the_features(project: Any) -> None:
+def test_captions_belong_to_the_images_of_the_features(project: Any) -> None:
     build(project / "data/reference", "reference", 6, 0)
     ids = read_set(REFERENCE_SET, ["image_id"])["image_id"].to_pylist()
     features = gaussian(6, D, seed=0)
     assert len(reference_captions(SetFeatures(ids, features, features, MADE_WITH))) == 6
-    with pytest.raises(InputError, match="features of the reference belong to other pictures than data/reference"):
+    with pytest.raises(InputError, match="features of the reference belong to other images than data/reference"):
         reference_captions(SetFeatures(ids[::-1], features, features, MADE_WITH))
 
 

@@ -16,7 +16,7 @@ def gaussian(n: int, d: int, seed: int) -> Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_one_step_for_all_pictures_is_wholly_common() -> None:
+def test_one_step_for_all_images_is_wholly_common() -> None:
     y = gaussian(20, 2, 0)
     found = paired_displacement(y + torch.tensor([3.0, 4.0]), y)
     assert found.mean_norm == pytest.approx(5)
@@ -62,9 +62,9 @@ def test_the_common_part_and_the_dispersion_make_up_the_displacement(n: int, d: 
 
 
 def test_sets_that_are_no_pairs_are_refused() -> None:
-    with pytest.raises(ValueError, match="as many pictures in both sets, found 5 and 7"):
+    with pytest.raises(ValueError, match="as many images in both sets, found 5 and 7"):
         paired_displacement(gaussian(5, 3, 0), gaussian(7, 3, 1))
-    with pytest.raises(ValueError, match="paired displacements need at least 2 pictures a set, found 1"):
+    with pytest.raises(ValueError, match="paired displacements need at least 2 images a set, found 1"):
         paired_displacement(gaussian(1, 3, 0), gaussian(1, 3, 1))
     with pytest.raises(ValueError, match="one dimension, found 3 and 4"):
         paired_displacement(gaussian(5, 3, 0), gaussian(5, 4, 1))

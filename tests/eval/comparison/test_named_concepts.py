@@ -26,7 +26,7 @@ from pipeline.study.extractors import FeatureSpace
 from pipeline.tinybooru.build import plans
 from pipeline.tinybooru.concepts import SUBJECTS, concept_plans
 from pipeline.tinybooru.flaws import IMAGE_FLAWS, QUALITIES
-from pipeline.tinybooru.picture import draw
+from pipeline.tinybooru.image import draw
 
 D = 10
 

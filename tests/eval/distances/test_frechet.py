@@ -137,8 +137,8 @@ def test_turning_and_moving_both_sets_changes_nothing(n: int, m: int, d: int, se
     assert frechet_distance(x @ turn + 3, y @ turn + 3) == pytest.approx(frechet_distance(x, y), rel=1e-6, abs=1e-6)
 
 
-def test_one_picture_has_no_covariance() -> None:
-    with pytest.raises(ValueError, match=r"Fréchet distances need at least 2 pictures a set, found 1 .*1 and 5"):
+def test_one_image_has_no_covariance() -> None:
+    with pytest.raises(ValueError, match=r"Fréchet distances need at least 2 images a set, found 1 .*1 and 5"):
         frechet_distance(gaussian(1, 4, 0), gaussian(5, 4, 1))
 
 
@@ -147,7 +147,7 @@ def test_features_of_two_extractors_are_refused() -> None:
         frechet_distance(gaussian(5, 4, 0), gaussian(5, 6, 1))
 
 
-def test_features_without_a_picture_axis_are_refused() -> None:
+def test_features_without_an_image_axis_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \[N, D\], found \[5\] and \[5\]"):
         frechet_distance(gaussian(5, 1, 0)[:, 0], gaussian(5, 1, 1)[:, 0])
 
@@ -156,7 +156,7 @@ def test_features_without_a_picture_axis_are_refused() -> None:
 def test_broken_features_are_counted(broken: float) -> None:
     y = gaussian(7, 4, 1)
     y[2, 1] = y[2, 3] = y[5, 0] = broken
-    with pytest.raises(ValueError, match="NaN or infinity in 0 of 5 and 2 of 7 pictures"):
+    with pytest.raises(ValueError, match="NaN or infinity in 0 of 5 and 2 of 7 images"):
         frechet_distance(gaussian(5, 4, 0), y)
     with pytest.raises(ValueError, match="moments need finite features"):
         moments(y)
@@ -166,7 +166,7 @@ def test_numbers_that_are_finite_and_whose_sum_is_not_are_measured() -> None:
     x = gaussian(30, 4, 25).float() + 3e38 * (torch.arange(4) == 0)
     assert not torch.isfinite(x.sum())
     assert frechet_distance(x, x) == 0
-    with pytest.raises(ValueError, match="NaN or infinity in 1 of 30 and 0 of 30 pictures"):
+    with pytest.raises(ValueError, match="NaN or infinity in 1 of 30 and 0 of 30 images"):
         frechet_distance(x.index_fill(0, torch.tensor(3), math.inf), x)
 
 
@@ -209,7 +209,7 @@ def test_distances_of_subsets_are_those_of_the_rows_they_choose(n: int, m: int, 
     for _ in range(5):
         index = torch.randperm(n, generator=generator)[: max(2, 4 * n // 5)]
         assert found(index) == pytest.approx(distance(x[index]), rel=1e-6)
-    with pytest.raises(ValueError, match="need at least 2 pictures a set, found 1"):
+    with pytest.raises(ValueError, match="need at least 2 images a set, found 1"):
         found(everything[:1])
     with pytest.raises(ValueError, match="NaN or infinity in 1 of"):
         distance.of_subsets(x.index_fill(0, torch.tensor([1]), torch.nan))

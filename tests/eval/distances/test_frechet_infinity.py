@@ -1,4 +1,4 @@
-"""FD-infinity: it takes the bias of few pictures away, and its interval is for its own spread."""
+"""FD-infinity: it takes the bias of few images away, and its interval is for its own spread."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def gaussian(n: int, d: int, seed: int) -> Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_extrapolation_takes_the_bias_of_few_pictures_away() -> None:
+def test_extrapolation_takes_the_bias_of_few_images_away() -> None:
     reference = gaussian(20_000, 16, 25)
     found = [
         (
@@ -27,15 +27,15 @@ def test_extrapolation_takes_the_bias_of_few_pictures_away() -> None:
     assert abs(extrapolated) < plain / 3
 
 
-def test_extrapolation_is_seeded_and_counts_its_pictures() -> None:
+def test_extrapolation_is_seeded_and_counts_its_images() -> None:
     x, y = gaussian(60, 8, 40), gaussian(90, 8, 41)
     assert frechet_infinity(x, y, seed=3) == frechet_infinity(x, y, seed=3)
     assert frechet_infinity(x, y, seed=3) != frechet_infinity(x, y, seed=4)
-    with pytest.raises(ValueError, match="extrapolated Fréchet distances need at least 4 pictures a set, found 3"):
+    with pytest.raises(ValueError, match="extrapolated Fréchet distances need at least 4 images a set, found 3"):
         frechet_infinity(x[:3], y, seed=0)
 
 
-def test_the_standard_error_is_the_spread_over_other_pictures() -> None:
+def test_the_standard_error_is_the_spread_over_other_images() -> None:
     reference, repetitions = gaussian(200, 4, 50), 40
     found = [
         frechet_infinity_replicates(gaussian(60, 4, 100 + k) * 1.2, reference, groups=torch.arange(60) % 10, seed=k)

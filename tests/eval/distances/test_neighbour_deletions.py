@@ -1,4 +1,4 @@
-"""Recall and coverage without groups of pictures, against leaving the pictures out; and what their intervals cover."""
+"""Recall and coverage without groups of images, against leaving the images out; and what their intervals cover."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def gaussian(n: int, d: int, seed: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("n", "m", "count"), [(60, 90, 60), (150, 70, 16), (40, 300, 7)])
-def test_each_group_is_left_out_as_if_its_pictures_were_not_there(n: int, m: int, count: int) -> None:
+def test_each_group_is_left_out_as_if_its_images_were_not_there(n: int, m: int, count: int) -> None:
     generated, reference = gaussian(n, 6, seed=0) * 0.9, gaussian(m, 6, seed=1)
     generated[3] = generated[7]
     groups = deletion_groups(torch.arange(n), 0, count)

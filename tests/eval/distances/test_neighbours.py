@@ -26,17 +26,17 @@ def four(generated: Tensor, reference: Tensor) -> dict[str, float]:
 
 
 def by_the_definitions(generated: Tensor, reference: Tensor, k: int, open_k: int) -> dict[str, float]:
-    """The papers' sums, written as loops over pictures."""
+    """The papers' sums, written as loops over images."""
     x, y = generated.numpy(), reference.numpy()
 
     def distance(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
         return math.sqrt(sum((p - q) ** 2 for p, q in zip(a.tolist(), b.tolist(), strict=True)))
 
-    def radius(pictures: npt.NDArray[np.float64], i: int, k: int) -> float:
-        return sorted(distance(pictures[i], other) for j, other in enumerate(pictures) if j != i)[k - 1]
+    def radius(images: npt.NDArray[np.float64], i: int, k: int) -> float:
+        return sorted(distance(images[i], other) for j, other in enumerate(images) if j != i)[k - 1]
 
-    def inside(picture: npt.NDArray[np.float64], pictures: npt.NDArray[np.float64]) -> bool:
-        return any(distance(picture, other) <= radius(pictures, j, k) for j, other in enumerate(pictures))
+    def inside(image: npt.NDArray[np.float64], images: npt.NDArray[np.float64]) -> bool:
+        return any(distance(image, other) <= radius(images, j, k) for j, other in enumerate(images))
 
     open_radius = [radius(y, j, open_k) for j in range(len(y))]
     hits = [[distance(a, b) < open_radius[j] for j, b in enumerate(y)] for a in x]
@@ -69,7 +69,7 @@ def test_how_the_work_is_cut_changes_nothing(rows: int, monkeypatch: pytest.Monk
         assert torch.equal(torch.as_tensor(value), torch.as_tensor(parts[name])), name
 
 
-def test_the_metrics_are_means_of_the_pictures_terms() -> None:
+def test_the_metrics_are_means_of_the_images_terms() -> None:
     found = neighbour_metrics(0.8 * gaussian(40, 5, 5), gaussian(50, 5, 6))
     assert [len(t) for t in (found.inside, found.hits)] == [40, 40]
     assert [len(t) for t in (found.reference_found, found.covered)] == [50, 50]
@@ -107,7 +107,7 @@ def test_one_missing_mode_is_missing_from_recall_and_coverage() -> None:
     assert found.precision > 0.7
 
 
-def test_one_picture_over_and_over_has_no_recall() -> None:
+def test_one_image_over_and_over_has_no_recall() -> None:
     reference = gaussian(60, 4, 14)
     found = four(torch.zeros(60, 4), reference)
     assert found["precision"] == 1
@@ -115,7 +115,7 @@ def test_one_picture_over_and_over_has_no_recall() -> None:
     assert found["coverage"] < 0.5
 
 
-def test_copies_of_one_reference_picture_find_that_one() -> None:
+def test_copies_of_one_reference_image_find_that_one() -> None:
     # The copies' balls have radius 0 and are closed: 0 <= 0.
     reference = gaussian(60, 64, 15).float() + 100
     found = neighbour_metrics(reference[7].repeat(30, 1), reference)
@@ -134,7 +134,7 @@ def test_a_set_measured_against_itself_is_wholly_inside() -> None:
     assert found["precision"] == found["recall"] == found["coverage"] == 1
 
 
-def test_a_picture_is_not_its_own_neighbour() -> None:
+def test_an_image_is_not_its_own_neighbour() -> None:
     line = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
     # Radii to the first neighbour are 1, 1, 2, 4; with oneself counted they would all be 0.
     found = neighbour_metrics(torch.tensor([[5.0], [-1.0], [-1.5], [11.5]]), line, 1, 1)
@@ -142,8 +142,8 @@ def test_a_picture_is_not_its_own_neighbour() -> None:
     assert found.hits.tolist() == [1, 0, 0, 0]
 
 
-def test_near_pictures_far_from_the_origin_do_not_cancel() -> None:
-    # Shifts by powers of two are exact, so the answer must be the same to the last picture.
+def test_near_images_far_from_the_origin_do_not_cancel() -> None:
+    # Shifts by powers of two are exact, so the answer must be the same to the last image.
     generated = (gaussian(40, 8, 17) * 1024).round() / 1024
     reference = (gaussian(50, 8, 18) * 1024).round() / 1024
     assert four(generated + 2.0**30, reference + 2.0**30) == four(generated, reference)
@@ -171,11 +171,11 @@ def test_the_order_and_the_unit_of_the_features_change_nothing(seed: int, scale:
     assert torch.equal(before.reference_found, after.reference_found)
 
 
-def test_too_few_pictures_are_counted() -> None:
-    message = r"precision and recall with k = 3 need at least 4 pictures a set, found 2 .*2 and 9"
+def test_too_few_images_are_counted() -> None:
+    message = r"precision and recall with k = 3 need at least 4 images a set, found 2 .*2 and 9"
     with pytest.raises(ValueError, match=message):
         neighbour_metrics(gaussian(2, 4, 0), gaussian(9, 4, 1))
-    with pytest.raises(ValueError, match=r"density and coverage with k = 5 need at least 6 pictures a set, found 5"):
+    with pytest.raises(ValueError, match=r"density and coverage with k = 5 need at least 6 images a set, found 5"):
         neighbour_metrics(gaussian(9, 4, 0), gaussian(5, 4, 1))
     neighbour_metrics(gaussian(6, 4, 0), gaussian(6, 4, 1))
 
@@ -183,7 +183,7 @@ def test_too_few_pictures_are_counted() -> None:
 def test_features_that_cannot_be_compared_are_refused() -> None:
     with pytest.raises(ValueError, match="one dimension, found 4 and 5"):
         neighbour_metrics(gaussian(9, 4, 0), gaussian(9, 5, 1))
-    with pytest.raises(ValueError, match="NaN or infinity in 9 of 9 and 0 of 9 pictures"):
+    with pytest.raises(ValueError, match="NaN or infinity in 9 of 9 and 0 of 9 images"):
         neighbour_metrics(gaussian(9, 4, 0) * math.nan, gaussian(9, 4, 1))
     with pytest.raises(ValueError, match="k of at least 1, found 0 for precision and recall and 5"):
         neighbour_metrics(gaussian(9, 4, 0), gaussian(9, 4, 1), precision_recall_k=0)

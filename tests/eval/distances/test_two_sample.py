@@ -146,8 +146,8 @@ def test_pairs_on_their_own_are_clusters_of_one() -> None:
     assert paired_composition_p_value(ours, theirs, 199, 0) == paired_composition_p_value(ours, theirs, 199, 0, alone)
 
 
-def test_many_real_pictures_do_not_stand_in_for_prompts_that_are_few() -> None:
-    # Five pictures with a prompt each against 100 real ones, which vary in nothing.
+def test_many_real_images_do_not_stand_in_for_prompts_that_are_few() -> None:
+    # Five images with a prompt each against 100 real ones, which vary in nothing.
     pairs, right = np.repeat([100.0, 5.0], [5, 100]), np.repeat(4.0, 105)
     right[:5] = [100, 80, 60, 90, 70]
     found = _delong(pairs, right, np.arange(105), 5, 0.95)
@@ -156,7 +156,7 @@ def test_many_real_pictures_do_not_stand_in_for_prompts_that_are_few() -> None:
     assert found.low == pytest.approx(0.8 - stats.t.ppf(0.975, 4) * error)
 
 
-def test_pictures_of_a_prompt_that_are_alike_have_no_diversity() -> None:
+def test_images_of_a_prompt_that_are_alike_have_no_diversity() -> None:
     prompts = torch.tensor([0, 0, 1, 1, 1, 2])
     features = torch.tensor([[0.0], [0.0], [5.0], [5.0], [5.0], [9.0]])
     assert within_prompt_spread(features, prompts) == 0
@@ -178,13 +178,13 @@ def test_holms_correction_has_its_textbook_values() -> None:
 
 def test_sets_that_cannot_be_tested_are_refused_with_their_counts() -> None:
     x = gaussian(20, 3, seed=0)
-    with pytest.raises(ValueError, match="as many pictures in both sets, found 20 and 19"):
+    with pytest.raises(ValueError, match="as many images in both sets, found 20 and 19"):
         paired_mmd_test(x, x[:19], 99, 0)
     with pytest.raises(ValueError, match="one dimension, found 3 and 2"):
         mmd_test(x, x[:, :2], 99, 0)
-    with pytest.raises(ValueError, match="at least 10 pictures a set, found 4"):
+    with pytest.raises(ValueError, match="at least 10 images a set, found 4"):
         auc(x[:4], x)
-    with pytest.raises(ValueError, match="a prompt with 2 pictures; 20 prompts have 1 each"):
+    with pytest.raises(ValueError, match="a prompt with 2 images; 20 prompts have 1 each"):
         within_prompt_spread(x, torch.arange(20))
     with pytest.raises(ValueError, match="there are 3 directions, 4 were asked for"):
         leading_directions(x, x, 4)

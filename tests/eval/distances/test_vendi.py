@@ -18,7 +18,7 @@ def test_vendi_score_computes_the_same(n: int, d: int) -> None:
     assert vendi_score(x) == pytest.approx(vendi.score_dual(x.double().numpy()), rel=1e-6)
 
 
-def test_copies_count_once_and_unrelated_pictures_each() -> None:
+def test_copies_count_once_and_unrelated_images_each() -> None:
     assert vendi_score(gaussian(1, 8, 2).repeat(50, 1)) == pytest.approx(1)
     assert vendi_score(torch.eye(6)) == pytest.approx(6)
     assert vendi_score(torch.eye(6).repeat(5, 1)) == pytest.approx(6)
@@ -31,7 +31,7 @@ def test_the_order_and_the_length_of_the_vectors_change_nothing() -> None:
 
 
 def test_bad_features_are_refused_with_their_counts() -> None:
-    with pytest.raises(ValueError, match=r"at least 1 picture, found \[0, 4\]"):
+    with pytest.raises(ValueError, match=r"at least 1 image, found \[0, 4\]"):
         vendi_score(torch.zeros(0, 4))
     with pytest.raises(ValueError, match="NaN or infinity in 1 of 3"):
         vendi_score(torch.tensor([[1.0], [torch.nan], [2.0]]))

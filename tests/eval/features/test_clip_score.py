@@ -10,7 +10,7 @@ from torchmetrics.functional.multimodal.clip_score import _clip_score_update
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from eval.features.clip import clip_score
-from pipeline.tinybooru.picture import draw, plan
+from pipeline.tinybooru.image import draw, plan
 
 
 class Clip(CLIPModel):  # type: ignore[misc]
@@ -23,7 +23,7 @@ class Clip(CLIPModel):  # type: ignore[misc]
         return super().get_text_features(*given, **named).pooler_output
 
 
-def test_torchmetrics_gives_every_picture_the_same_score() -> None:
+def test_torchmetrics_gives_every_image_the_same_score() -> None:
     tokenizer = CLIPTokenizer.from_pretrained(ROOT / "models/tinybooru/clip")
     images_of = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -42,14 +42,14 @@ def test_torchmetrics_gives_every_picture_the_same_score() -> None:
         return tokenizer(text, return_tensors="pt", padding=True)
 
     planned = [plan(0, k) for k in range(6)]
-    pictures = [torch.from_numpy(np.array(draw(p, 64))).permute(2, 0, 1) for p in planned]
+    images = [torch.from_numpy(np.array(draw(p, 64))).permute(2, 0, 1) for p in planned]
     texts = [", ".join(p.tags) for p in planned]
     with torch.inference_mode():
-        theirs, n = _clip_score_update(pictures, texts, model, processor)
-        images = model.get_image_features(**processor(images=pictures))
+        theirs, n = _clip_score_update(images, texts, model, processor)
+        images = model.get_image_features(**processor(images=images))
         prompts = model.get_text_features(**processor(text=texts))
     assert n == 6
-    # They clamp the mean at 0, we every picture.
+    # They clamp the mean at 0, we every image.
     ours = clip_score(images, prompts)
     assert ours.tolist() == pytest.approx(theirs.clamp(min=0).tolist(), abs=1e-3)
     assert ours.max() > 0

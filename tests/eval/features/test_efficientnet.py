@@ -21,7 +21,7 @@ from eval.features import efficientnet
 from eval.features.efficientnet import EfficientNet, convert, load_efficientnet, packaged_weights
 from eval.features.extractor import embed_images
 from pipeline.errors import InputError
-from pipeline.tinybooru.picture import draw, plan
+from pipeline.tinybooru.image import draw, plan
 
 CPU = torch.device("cpu")
 FETCH = "the command"

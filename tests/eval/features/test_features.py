@@ -1,4 +1,4 @@
-"""Feature extractors: real classes (the large ones with few random weights), their files, and what spoils a picture."""
+"""Feature extractors: real classes (the large ones with few random weights), their files, and what spoils an image."""
 
 import json
 import threading
@@ -33,19 +33,19 @@ from pipeline.study.executor import LocalExecutor
 from pipeline.study.study import Extractor as ExtractorSettings
 from pipeline.study.study import parse_study
 from pipeline.tinybooru.build import FEATURES, build
-from pipeline.tinybooru.picture import draw, plan
+from pipeline.tinybooru.image import draw, plan
 
 CPU = torch.device("cpu")
 LOCAL = LocalExecutor(kind="local")
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     return [draw(plan(0, k), 64) for k in range(40)]
 
 
 @pytest.fixture(scope="module")
-def picture_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("set")
     build(folder, "validation", 12, 0)
     return folder
@@ -97,66 +97,66 @@ def test_the_default_study_has_the_embedded_clip_and_two_spaces_that_know_no_tag
 
 
 @pytest.mark.parametrize("load", ["clip", "dinov2", "pyramid"])
-def test_the_batch_size_changes_nothing(load: str, dinov2_folder: Path, pictures: list[Image.Image]) -> None:
+def test_the_batch_size_changes_nothing(load: str, dinov2_folder: Path, images: list[Image.Image]) -> None:
     extractors: dict[str, Callable[[], Extractor]] = {
         "clip": lambda: load_clip(ROOT / "models/tinybooru/clip", CPU),
         "dinov2": lambda: load_dinov2(dinov2_folder, CPU, "hf download"),
         "pyramid": lambda: Pyramid(CPU),
     }
     extractor = extractors[load]()
-    together, alone = embed_images(extractor, pictures[:9]), embed_images(extractor, pictures[:9], batch=2)
+    together, alone = embed_images(extractor, images[:9]), embed_images(extractor, images[:9], batch=2)
     assert together.dtype == torch.float32
     assert together.shape[0] == 9
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
-def test_the_number_of_threads_changes_no_byte_and_is_left_as_it_was(pictures: list[Image.Image]) -> None:
+def test_the_number_of_threads_changes_no_byte_and_is_left_as_it_was(images: list[Image.Image]) -> None:
     extractor, before = load_clip(ROOT / "models/tinybooru/clip", CPU), torch.get_num_threads()
     found = []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(embed_images(extractor, pictures[:9], batch=2))
+            found.append(embed_images(extractor, images[:9], batch=2))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
     assert torch.equal(found[0], found[1])
 
 
-def test_pictures_of_clips_own_size_and_of_others_take_open_clips_preprocessing(pictures: list[Image.Image]) -> None:
+def test_images_of_clips_own_size_and_of_others_take_open_clips_preprocessing(images: list[Image.Image]) -> None:
     clip = load_clip(ROOT / "models/tinybooru/clip", CPU)
-    for picture in (pictures[0], pictures[0].resize((96, 70))):
-        prepared = clip.preprocess.transforms[-1](clip.prepare(picture).float().div(255))
-        assert torch.equal(prepared, clip.preprocess(picture))
+    for image in (images[0], images[0].resize((96, 70))):
+        prepared = clip.preprocess.transforms[-1](clip.prepare(image).float().div(255))
+        assert torch.equal(prepared, clip.preprocess(image))
 
 
-def test_dinov2_sees_224_pixels_and_gives_its_class_token(dinov2_folder: Path, pictures: list[Image.Image]) -> None:
+def test_dinov2_sees_224_pixels_and_gives_its_class_token(dinov2_folder: Path, images: list[Image.Image]) -> None:
     extractor = load_dinov2(dinov2_folder, CPU, "hf download")
-    assert extractor.prepare(pictures[0]).shape == (3, 224, 224)
-    pixels = torch.stack([extractor.prepare(picture) for picture in pictures[:2]])
+    assert extractor.prepare(images[0]).shape == (3, 224, 224)
+    pixels = torch.stack([extractor.prepare(image) for image in images[:2]])
     torch.testing.assert_close(extractor.embed(pixels), extractor.model.forward_features(pixels)[:, 0])
 
 
-def test_inception_gives_the_features_of_torch_fidelity(inception_file: Path, pictures: list[Image.Image]) -> None:
+def test_inception_gives_the_features_of_torch_fidelity(inception_file: Path, images: list[Image.Image]) -> None:
     extractor = load_inception(inception_file, CPU)
-    features = embed_images(extractor, pictures[:2])
+    features = embed_images(extractor, images[:2])
     assert features.shape == (2, 2048)
-    theirs = extractor.model(torch.stack([torch.from_numpy(np.array(p)).permute(2, 0, 1) for p in pictures[:2]]))[0]
+    theirs = extractor.model(torch.stack([torch.from_numpy(np.array(p)).permute(2, 0, 1) for p in images[:2]]))[0]
     torch.testing.assert_close(features, theirs)
 
 
-def test_the_pyramid_sees_a_blur_that_clip_hardly_sees(pictures: list[Image.Image]) -> None:
+def test_the_pyramid_sees_a_blur_that_clip_hardly_sees(images: list[Image.Image]) -> None:
     clip = load_clip(ROOT / "models/tinybooru/clip", CPU)
-    blurred = [picture.filter(ImageFilter.GaussianBlur(0.7)) for picture in pictures[:20]]
+    blurred = [image.filter(ImageFilter.GaussianBlur(0.7)) for image in images[:20]]
 
     def share_of_the_floor(extractor: Extractor) -> float:
-        real, other = embed_images(extractor, pictures[:20]), embed_images(extractor, pictures[20:])
+        real, other = embed_images(extractor, images[:20]), embed_images(extractor, images[20:])
         return frechet_distance(embed_images(extractor, blurred), other) / frechet_distance(real, other)
 
     assert share_of_the_floor(Pyramid(CPU)) > 1.5 * share_of_the_floor(clip)
 
 
-def test_the_pyramid_of_a_flat_picture_has_no_detail_and_its_colour() -> None:
+def test_the_pyramid_of_a_flat_image_has_no_detail_and_its_colour() -> None:
     found = embed_images(Pyramid(CPU), [Image.new("RGB", (32, 32), (255, 0, 0))])[0].reshape(5, 3, 4)
     torch.testing.assert_close(found[:4].exp(), torch.full((4, 3, 4), 1e-4))
     torch.testing.assert_close(found[4], torch.tensor([0.299, -0.168736, 0.5])[:, None].expand(3, 4))
@@ -164,10 +164,10 @@ def test_the_pyramid_of_a_flat_picture_has_no_detail_and_its_colour() -> None:
         embed_images(Pyramid(CPU), [Image.new("RGB", (20, 40))])
 
 
-def test_decoding_and_the_forward_pass_overlap(pictures: list[Image.Image]) -> None:
+def test_decoding_and_the_forward_pass_overlap(images: list[Image.Image]) -> None:
     @dataclass
     class Waiting:
-        """Its forward pass over the first picture ends only once the second picture has been prepared."""
+        """Its forward pass over the first image ends only once the second image has been prepared."""
 
         device: torch.device = CPU
         digest: str = ""
@@ -183,15 +183,15 @@ def test_decoding_and_the_forward_pass_overlap(pictures: list[Image.Image]) -> N
             return torch.zeros(1)
 
         def embed(self, pixels: torch.Tensor) -> torch.Tensor:
-            assert self.second.wait(timeout=10), "the next picture was not begun"
+            assert self.second.wait(timeout=10), "the next image was not begun"
             return pixels
 
-    assert embed_images(Waiting(), pictures[:4], batch=1).shape == (4, 1)
+    assert embed_images(Waiting(), images[:4], batch=1).shape == (4, 1)
 
 
-def test_features_have_ids_provenance_and_always_the_same_bytes(picture_set: Path, tmp_path: Path) -> None:
+def test_features_have_ids_provenance_and_always_the_same_bytes(image_set: Path, tmp_path: Path) -> None:
     clip = load_clip(ROOT / "models/tinybooru/clip", CPU)
-    features = extract(picture_set, "clip", clip)
+    features = extract(image_set, "clip", clip)
     assert features.images.shape == (12, 128)
     assert features.texts.shape == (12, 128)
     contents = []
@@ -219,9 +219,9 @@ def test_scorers_read_what_a_prompt_says_and_not_its_weights(prompt: str, settin
     assert plain_text(prompt, TextSettings.model_validate(settings)) == said
 
 
-def test_the_weights_of_prompts_are_no_words_of_their_features(picture_set: Path, tmp_path: Path) -> None:
+def test_the_weights_of_prompts_are_no_words_of_their_features(image_set: Path, tmp_path: Path) -> None:
     clip, settings = load_clip(ROOT / "models/tinybooru/clip", CPU), TextSettings(syntax="a1111", underscores="spaces")
-    (path,) = shard_paths(picture_set)
+    (path,) = shard_paths(image_set)
     columns = read_table(path, list(FEATURES)).to_pydict()
     texts = []
     for k, prompt in enumerate(("(smile:1.3), blue_hair", "smile, blue hair")):
@@ -231,9 +231,9 @@ def test_the_weights_of_prompts_are_no_words_of_their_features(picture_set: Path
     torch.testing.assert_close(*texts)
 
 
-def test_the_order_of_the_pictures_changes_nothing(pictures: list[Image.Image]) -> None:
+def test_the_order_of_the_images_changes_nothing(images: list[Image.Image]) -> None:
     clip = load_clip(ROOT / "models/tinybooru/clip", CPU)
-    forward, backward = embed_images(clip, pictures), embed_images(clip, pictures[::-1], batch=7)
+    forward, backward = embed_images(clip, images), embed_images(clip, images[::-1], batch=7)
     torch.testing.assert_close(forward, backward.flip(0), atol=1e-5, rtol=1e-4)
 
 
@@ -243,24 +243,24 @@ def refreshed(folder: Path, settings: ExtractorSettings, path: Path, executor: L
     return written
 
 
-def test_a_file_that_is_up_to_date_is_kept_and_another_is_replaced(picture_set: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_up_to_date_is_kept_and_another_is_replaced(image_set: Path, tmp_path: Path) -> None:
     path, settings = tmp_path / "pyramid.safetensors", ExtractorSettings(model="pyramid")
-    assert refreshed(picture_set, settings, path)
-    assert not refreshed(picture_set, settings, path)
+    assert refreshed(image_set, settings, path)
+    assert not refreshed(image_set, settings, path)
     path.write_bytes(path.read_bytes()[:100])
-    assert refreshed(picture_set, settings, path)
+    assert refreshed(image_set, settings, path)
     assert load_features(path).texts.shape == (12, 0)
     features = load_features(path)
     save_features(path, SetFeatures(features.ids, features.images, features.texts, {**features.provenance, "set": "x"}))
-    assert refreshed(picture_set, settings, path)
+    assert refreshed(image_set, settings, path)
 
 
 @pytest.mark.parametrize("executor", [LOCAL, LocalExecutor(kind="local", workers=2)], ids=["here", "two_processes"])
 @pytest.mark.parametrize("damage", ["cut", "none", "no_png"])
-def test_a_picture_that_cannot_be_read_is_named_and_nothing_is_written(
-    damage: str, executor: LocalExecutor, picture_set: Path, tmp_path: Path
+def test_an_image_that_cannot_be_read_is_named_and_nothing_is_written(
+    damage: str, executor: LocalExecutor, image_set: Path, tmp_path: Path
 ) -> None:
-    table = read_table(shard_paths(picture_set)[0])
+    table = read_table(shard_paths(image_set)[0])
     columns = table.to_pydict()
     whole = columns["image"][3]["bytes"]
     columns["image"][3]["bytes"] = {"cut": whole[: len(whole) // 2], "none": None, "no_png": b"GIF89a"}[damage]
@@ -268,7 +268,7 @@ def test_a_picture_that_cannot_be_read_is_named_and_nothing_is_written(
     folder.mkdir()
     write_shard(folder / "part-00000.parquet", columns, FEATURES, "mark")
     path = tmp_path / "pyramid.safetensors"
-    with pytest.raises(InputError, match=rf"part-00000.parquet: picture {columns['image_id'][3]} cannot be read"):
+    with pytest.raises(InputError, match=rf"part-00000.parquet: image {columns['image_id'][3]} cannot be read"):
         refreshed(folder, ExtractorSettings(model="pyramid"), path, executor)
     assert not path.exists()
 
@@ -346,10 +346,10 @@ def test_an_unknown_extractor_is_answered_with_the_known_ones() -> None:
         compose(ROOT / "conf", ["features=[resnet]"])
 
 
-def test_clip_normalises_a_batch_as_open_clip_does_each_picture() -> None:
+def test_clip_normalises_a_batch_as_open_clip_does_each_image() -> None:
     clip = load_clip(ROOT / "models/tinybooru/clip", CPU)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 90, 70, 3), np.uint8)
-    pictures = [Image.fromarray(picture) for picture in pixels]
+    images = [Image.fromarray(image) for image in pixels]
     with torch.inference_mode():
-        theirs = clip.model.encode_image(torch.stack([clip.preprocess(picture) for picture in pictures]))
-    assert torch.equal(clip.embed(torch.stack([clip.prepare(picture) for picture in pictures])), theirs)
+        theirs = clip.model.encode_image(torch.stack([clip.preprocess(image) for image in images]))
+    assert torch.equal(clip.embed(torch.stack([clip.prepare(image) for image in images])), theirs)

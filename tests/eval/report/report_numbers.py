@@ -10,7 +10,7 @@ from pipeline.results.rates import (
     Calibration,
     CalibrationBin,
     Difference,
-    LabelledPictures,
+    LabelledImages,
     Rate,
     Rates,
     SelfAgreement,
@@ -313,7 +313,7 @@ def comparison() -> dict[str, Any]:
 
 
 def labelled() -> Rates:
-    """What 20 simulated labels an arm said, the last arm's pictures without any."""
+    """What 20 simulated labels an arm said, the last arm's images without any."""
 
     def rate(value: float) -> Rate:
         classical = Interval(value=value, low=max(0, value - 0.1), high=min(1, value + 0.2), n=20)
@@ -322,10 +322,10 @@ def labelled() -> Rates:
     shares = {"pattern": rate(0.05), "object_or_scenery": rate(0.1), "malformed_human": rate(0.35)}
     shares["legit_human"] = rate(0.5)
     arms = [
-        LabelledPictures(
+        LabelledImages(
             name=arm,
             canvas="64x64",
-            pictures=20,
+            images=20,
             simulated=arm != "unguided",
             verdicts=shares,
             body_normal=Interval(value=0.75, low=0.5, high=0.9, n=8),
@@ -357,7 +357,7 @@ def labelled() -> Rates:
         agreement=Agreement(alpha=some, simulated=True),
         self_agreement=[SelfAgreement(labeller="<b>p1</b>", same=some, simulated=False)],
         calibration=Calibration(
-            pictures=40,
+            images=40,
             brier=some,
             auc=some,
             bins=[CalibrationBin(low=0.4, high=0.5, score=0.45, rate=some)],

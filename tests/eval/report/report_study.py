@@ -1,4 +1,4 @@
-"""A study as the stages before `report` leave it: three arms of six pictures, drawn by nobody."""
+"""A study as the stages before `report` leave it: three arms of six images, drawn by nobody."""
 
 import json
 from pathlib import Path
@@ -59,8 +59,8 @@ def study() -> Study:
             **composed(),
             "name": "smoke",
             "sampler": {"scheduler": "ddim", "steps": STEPS},
-            "reference": {"pictures": 20, "world_seed": 0},
-            "generate": {"pictures": 10, "first_seed": 100, "shard": 8, "batch": 4},
+            "reference": {"images": 20, "world_seed": 0},
+            "generate": {"images": 10, "first_seed": 100, "shard": 8, "batch": 4},
             "arms": {
                 "unguided": {"method": "unguided", "scale": 1},
                 "cfg_3": {"method": "cfg", "scale": 3},
@@ -83,7 +83,7 @@ class Inputs:
     """A project folder with everything that the report reads; two shards a set, in scrambled pair order.
 
     Of arm a (0, 1, 2) and pair k: CLIP score 20 + k + a / 10, aesthetic 5 - k / 2 + a / 100, P(malformed) k / 10, the
-    kind (k + a) modulo 4; cfg_3's pictures moved by k from the baseline's, negative_long's by 10 - k.
+    kind (k + a) modulo 4; cfg_3's images moved by k from the baseline's, negative_long's by 10 - k.
     """
 
     def __init__(self, root: Path):
@@ -124,7 +124,7 @@ class Inputs:
                 f"kind_{verdict}": [0.7 if (k + number) % len(VERDICTS) == which else 0.1 for k in pairs]
                 for which, verdict in enumerate(VERDICTS)
             },
-            # The realism of a copy of a real picture.
+            # The realism of a copy of a real image.
             "realism": [float("inf") if k == 3 else 1 + k / 10 for k in pairs],
             "inside_reference": [True] * PAIRS,
         }
@@ -134,7 +134,7 @@ class Inputs:
         ids = [image_id(arm, k) for k in pairs]
         columns: dict[str, list[Any]] = {
             "image_id": ids,
-            "image": [picture(random) for _ in pairs],
+            "image": [image(random) for _ in pairs],
             "arm": [arm] * len(pairs),
             "pair_id": pairs,
             "prompt": [PROMPTS[k] for k in pairs],
@@ -155,19 +155,19 @@ class Inputs:
         write_shard(self.traces / arm / f"part-{part:05d}.parquet", trace, TRACE_FEATURES, "mark")
 
     def _write_trajectory(self, arm: str, random: np.random.Generator) -> None:
-        """Two pictures; the second arm lacks the last noise level."""
+        """Two images; the second arm lacks the last noise level."""
         steps = TRAJECTORY_STEPS if arm == ARMS[0] else TRAJECTORY_STEPS[:-1]
         rows = [(image_id(arm, k), step) for k in range(2) for step in steps]
         columns: dict[str, list[Any]] = {
             "image_id": [one for one, _ in rows],
             "step": [step for _, step in rows],
             "sigma": [SIGMAS[step] for _, step in rows],
-            "image": [picture(random) for _ in rows],
+            "image": [image(random) for _ in rows],
         }
         write_shard(self.trajectories / arm / "part-00000.parquet", columns, TRAJECTORY_FEATURES, "mark")
 
     def _write_labels(self) -> None:
-        """One person says that picture 1 of cfg_3 is a legit human, two simulated ones disagree over picture 2."""
+        """One person says that image 1 of cfg_3 is a legit human, two simulated ones disagree over image 2."""
         tasks = [
             SampledTask(
                 task_id=f"t{k}",
@@ -202,7 +202,7 @@ class Inputs:
         return report(study(), self.root)
 
 
-def picture(random: np.random.Generator) -> dict[str, Any]:
-    """Noise, as large as a picture of the embedded world."""
+def image(random: np.random.Generator) -> dict[str, Any]:
+    """Noise, as large as an image of the embedded world."""
     pixels = random.integers(0, 256, (64, 64, 3), dtype=np.uint8)
     return {"bytes": encode_png(PillowImage.fromarray(pixels)), "path": None}

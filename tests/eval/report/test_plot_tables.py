@@ -54,7 +54,7 @@ def test_guided_arms_have_the_mean_size_of_their_direction_at_every_step(
     inputs: Inputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(inputs.root)
-    # Of picture k at step s it is (s + k) / 10.
+    # Of image k at step s it is (s + k) / 10.
     sizes = {"direction": [0.25, 0.35, 0.45, 0.55, 0.65], "sigma": list(SIGMAS)}
     rows = direction_sizes(study(), read_traces(study()))
     assert [(row["arm"], row["step"]) for row in rows] == [(arm, step) for arm in ARMS[1:] for step in range(5)]

@@ -1,4 +1,4 @@
-"""The gallery: which pictures are in the page, how they are found, and how a person goes through them by keyboard."""
+"""The gallery: which images are in the page, how they are found, and how a person goes through them by keyboard."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ from report_numbers import ARMS
 from report_study import PAIRS, PROMPTS, Inputs
 
 from eval.report import gallery
-from eval.report.picture_labels import picture_labels
+from eval.report.image_labels import image_labels
 from eval.report.selection import select
 from eval.report.thumbnails import LONGEST_SIDE, thumbnail
 from labeling.records import Label, SampledTask
@@ -46,7 +46,7 @@ def choose(page: Page, **values: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["click", "Enter"])
-def test_picture_opens_large_and_escape_closes(visit: Visit, how: str) -> None:
+def test_image_opens_large_and_escape_closes(visit: Visit, how: str) -> None:
     page = visit.page
     dialog, thumbnail = page.locator("dialog"), cell(page, 0, 1)
     assert not dialog.is_visible()
@@ -64,7 +64,7 @@ def test_picture_opens_large_and_escape_closes(visit: Visit, how: str) -> None:
     assert dialog.locator("img").bounding_box()["width"] > 256  # type: ignore[index]
     page.keyboard.press("Escape")
     assert not dialog.is_visible()
-    assert is_focused(thumbnail), "focus returns to the picture"
+    assert is_focused(thumbnail), "focus returns to the image"
 
 
 def test_arrow_keys_go_through_the_gallery_and_through_the_large_view(visit: Visit) -> None:
@@ -84,14 +84,14 @@ def test_arrow_keys_go_through_the_gallery_and_through_the_large_view(visit: Vis
         assert title.inner_text() == expected
     page.keyboard.press("Escape")
     # The browser gives the focus back when it has closed the dialog, which a busy machine does later.
-    expect(cell(page, 1, 2), "focus goes to the picture that was seen last").to_be_focused()
+    expect(cell(page, 1, 2), "focus goes to the image that was seen last").to_be_focused()
     assert page.locator('#gallery-table button[tabindex="0"]').count() == 1, "the Tab key stops once"
 
 
 def test_the_large_view_goes_on_by_its_buttons(visit: Visit) -> None:
     page = visit.page
     cell(page, 0, 0).click()
-    page.get_by_role("button", name="Picture below").click()
+    page.get_by_role("button", name="Image below").click()
     assert page.locator("dialog h2").inner_text() == "unguided, seed 101"
     page.get_by_role("button", name="Close").click()
     assert not page.locator("dialog").is_visible()
@@ -109,7 +109,7 @@ def test_hostile_prompt_is_text_and_nothing_else(visit: Visit) -> None:
     assert "</script><b>bold</b>" in (page.locator("#arms-table details").text_content() or "")
 
 
-def test_pictures_are_pixelated_loaded_and_96_pixels_wide(visit: Visit) -> None:
+def test_images_are_pixelated_loaded_and_96_pixels_wide(visit: Visit) -> None:
     image = cell(visit.page, PAIRS - 1, 2).locator("img")
     image.scroll_into_view_if_needed()
     visit.page.wait_for_function("() => document.querySelector('#gallery-table tr:nth-last-child(2) img.pixelated')")
@@ -132,7 +132,7 @@ def test_the_gallery_is_filtered_by_prompt_kind_score_and_label(visit: Visit) ->
     choose(page, arm="1", score="clip_score", low="21.1", high="23.1")
     assert seeds(page) == [1, 2, 3], "cfg_3's scores are 20.1 to 25.1"
     choose(page, kind="3")
-    assert seeds(page) == [2], "cfg_3's pictures 2 and 6 are of the fourth kind"
+    assert seeds(page) == [2], "cfg_3's images 2 and 6 are of the fourth kind"
     choose(page, kind="", low="", high="", label="legit_human")
     assert seeds(page) == [1]
     choose(page, label="undecided")
@@ -140,7 +140,7 @@ def test_the_gallery_is_filtered_by_prompt_kind_score_and_label(visit: Visit) ->
     choose(page, label="none")
     assert seeds(page) == [0, 3, 4, 5]
     choose(page, arm="0", label="legit_human")
-    assert seeds(page) == [], "nobody labelled the baseline's pictures"
+    assert seeds(page) == [], "nobody labelled the baseline's images"
 
 
 def test_views_put_the_best_the_worst_and_the_most_moved_first(visit: Visit) -> None:
@@ -158,7 +158,7 @@ def test_views_put_the_best_the_worst_and_the_most_moved_first(visit: Visit) -> 
         assert seeds(page) == expected, (view, score, arm)
     chosen = page.locator("#gallery-table td.chosen")
     assert chosen.count() == PAIRS
-    assert chosen.first.inner_text() == "★ 10", "the distance that negative_long's first picture moved"
+    assert chosen.first.inner_text() == "★ 10", "the distance that negative_long's first image moved"
 
 
 def test_labels_stand_in_the_large_view_and_say_when_they_are_simulated(visit: Visit) -> None:
@@ -169,8 +169,8 @@ def test_labels_stand_in_the_large_view_and_say_when_they_are_simulated(visit: V
     assert "label: malformed human, pattern (simulated)" in page.locator("dialog p").inner_text()
 
 
-def test_the_page_holds_every_picture_where_they_fit_and_says_so(visit: Visit, inputs: Inputs) -> None:
-    assert "All 18 pictures of the study are here" in visit.page.locator("#gallery").inner_text()
+def test_the_page_holds_every_image_where_they_fit_and_says_so(visit: Visit, inputs: Inputs) -> None:
+    assert "All 18 images of the study are here" in visit.page.locator("#gallery").inner_text()
     shown = inputs.gallery()
     assert (shown.held, shown.total, shown.pairs) == (18, 18, PAIRS)
     lines = "\n".join(shown.blocks).split("\n")
@@ -197,7 +197,7 @@ def test_rankings_are_complete_down_to_the_same_place_and_bring_the_baseline() -
     assert chosen.whole == [0, 1]
     assert chosen.depth == 1, "there is room for a second place of two rankings, not of the third"
     assert chosen.parts == {5: ["base", "a"], 7: ["base", "a"], 8: ["base", "a"], 9: ["base"]}
-    assert chosen.pictures(2) == 11
+    assert chosen.images(2) == 11
     assert select(range(3), ["base", "a"], "base", rankings, 6).depth is None, "all of them fit"
 
 
@@ -223,7 +223,7 @@ def test_repeats_do_not_count_towards_the_majority() -> None:
         return Label.model_validate(content)
 
     given = [label("t", "p1", "pattern"), label("t", "p2", "legit_human"), label("again", "p1", "pattern")]
-    said = picture_labels([task("t"), task("again", "t")], [*given, label("gone", "p1", "pattern")])["cfg-0"]
+    said = image_labels([task("t"), task("again", "t")], [*given, label("gone", "p1", "pattern")])["cfg-0"]
     assert said.majority is None
     assert said.verdicts == ["pattern", "legit_human", "pattern"]
 
@@ -239,6 +239,6 @@ def test_thumbnails_of_a_shard_of_more_than_two_gibibytes_are_made(monkeypatch: 
     shard = pa.table({"pair_id": range(40), "image": pa.chunked_array([cell] * 40)})
     monkeypatch.setattr(gallery, "read_table", lambda path, columns: shard.select(columns))
     monkeypatch.setattr(gallery, "shard_paths", lambda folder: [folder / "part-00000.parquet"])
-    found = gallery._pictures(Path("set"), [3, 39])
+    found = gallery._images(Path("set"), [3, 39])
     assert list(found) == [3, 39]
-    assert gallery._pictures(Path("set"), [40]) == {}
+    assert gallery._images(Path("set"), [40]) == {}

@@ -62,7 +62,7 @@ def test_unreadable_comparison_is_refused(tmp_path: Path) -> None:
         load_comparison(path, study())
 
 
-def test_picture_without_score_features_or_bytes_is_refused(own_inputs: Inputs) -> None:
+def test_image_without_score_features_or_bytes_is_refused(own_inputs: Inputs) -> None:
     scores = own_inputs.scores / "cfg_3.parquet"
     whole = scores.read_bytes()
     columns: dict[str, list[Any]] = {name: [] for name in SCORE_FEATURES}
@@ -72,7 +72,7 @@ def test_picture_without_score_features_or_bytes_is_refused(own_inputs: Inputs) 
     scores.write_bytes(whole)
     row = {
         "image_id": ["unguided-000000"],
-        "image": [{"bytes": b"no picture", "path": None}],
+        "image": [{"bytes": b"no image", "path": None}],
         "arm": ["unguided"],
         "pair_id": [0],
         "prompt": [""],
@@ -80,7 +80,7 @@ def test_picture_without_score_features_or_bytes_is_refused(own_inputs: Inputs) 
         "seed": [100],
     }
     write_shard(own_inputs.sets / "unguided/part-00000.parquet", row, SET_FEATURES, "mark")
-    with pytest.raises(InputError, match="unreadable picture"):
+    with pytest.raises(InputError, match="unreadable image"):
         own_inputs.report()
     row["image_id"] = ["another"]
     write_shard(own_inputs.sets / "unguided/part-00000.parquet", row, SET_FEATURES, "mark")

@@ -47,7 +47,7 @@ def test_without_labels_the_section_says_what_to_run(own_inputs: Inputs) -> None
     )
     own_inputs.rates.write_text(empty.model_dump_json())
     page = own_inputs.report()
-    assert "Nobody has labelled pictures of this study yet" in page
+    assert "Nobody has labelled images of this study yet" in page
     assert "make label-studio" in page
     assert "CLIP 20.0 (15.0 to 25.0)" in page, "the automatic rates are there"
     assert "with scores" not in page

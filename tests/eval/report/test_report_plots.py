@@ -14,7 +14,7 @@ from report_browser import Visit, show_plot
 from report_numbers import comparison, labelled
 from report_study import Inputs
 
-from docs.report_picture import WIDTH, picture
+from docs.report_image import WIDTH, page_image
 from docs.results import FIGURES, photograph
 from eval.report.composition import composition_figure
 from eval.report.figures import direction_by_noise, direction_figure, precision_recall_figure, shift_figure
@@ -121,30 +121,30 @@ def test_a_sweep_of_scales_is_joined_in_their_order() -> None:
     assert line["x"] == [0.66, 0.52]
 
 
-def test_direction_is_averaged_over_pictures_without_the_step_at_zero_noise(inputs: Inputs) -> None:
+def test_direction_is_averaged_over_images_without_the_step_at_zero_noise(inputs: Inputs) -> None:
     steps = direction_by_noise(inputs.traces, ["cfg_3"])["cfg_3"]
     assert [sigma for sigma, _ in steps] == pytest.approx([150, 20, 4, 0.8])
     assert [size for _, size in steps] == pytest.approx([0.25, 0.35, 0.45, 0.55])
 
 
-def test_the_figures_are_kept_as_pictures(browser: Browser, page_file: Path, tmp_path: Path) -> None:
+def test_the_figures_are_kept_as_images(browser: Browser, page_file: Path, tmp_path: Path) -> None:
     photograph(browser, page_file, tmp_path / "results")
     for name in FIGURES:
-        with PillowImage.open(tmp_path / "results" / f"{name}.png") as picture:
-            colours = picture.convert("RGB").getcolors(picture.width * picture.height)
+        with PillowImage.open(tmp_path / "results" / f"{name}.png") as image:
+            colours = image.convert("RGB").getcolors(image.width * image.height)
         assert len(colours) > 20, f"{name} shows something"
     page_file.with_name("empty.html").write_text("<p>nothing</p>")
     with pytest.raises(InputError, match="has no figure 'alignment'"):
         photograph(browser, page_file.with_name("empty.html"), tmp_path / "results")
 
 
-def test_the_readme_shows_a_picture_of_the_page_itself(browser: Browser, page_file: Path, tmp_path: Path) -> None:
-    shown = picture(browser, page_file)
+def test_the_readme_shows_an_image_of_the_page_itself(browser: Browser, page_file: Path, tmp_path: Path) -> None:
+    shown = page_image(browser, page_file)
     with PillowImage.open(io.BytesIO(shown)) as image:
         assert image.width == WIDTH
         assert len(image.convert("RGB").getcolors(image.width * image.height)) > 100
     with pytest.raises(InputError, match="make repro"):
-        picture(browser, tmp_path / "index.html")
+        page_image(browser, tmp_path / "index.html")
 
 
 def test_kinds_are_told_by_hatching_as_well_as_by_colour() -> None:

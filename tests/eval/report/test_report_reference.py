@@ -1,4 +1,4 @@
-"""The report says what the pictures are compared with."""
+"""The report says what the images are compared with."""
 
 from report_study import Inputs
 

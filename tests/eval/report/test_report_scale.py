@@ -1,4 +1,4 @@
-"""A study with more pictures than a page can hold: the page stays small and says what it holds."""
+"""A study with more images than a page can hold: the page stays small and says what it holds."""
 
 from functools import partial
 from pathlib import Path
@@ -8,14 +8,14 @@ from playwright.sync_api import Browser
 from report_browser import Visit
 from report_study import Inputs
 
-from benchmarks.report import ARMS, MEGABYTES, PICTURES, write_study
+from benchmarks.report import ARMS, IMAGES, MEGABYTES, write_study
 from eval.report import page as page_module
 from eval.report.gallery import gallery
 from eval.report.page import report
 from pipeline.study.study import load_study
 
 
-def test_a_page_without_all_pictures_says_which_it_holds_and_where_the_rest_lies(
+def test_a_page_without_all_images_says_which_it_holds_and_where_the_rest_lies(
     own_inputs: Inputs, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = sum(map(len, own_inputs.gallery().blocks))
@@ -25,7 +25,7 @@ def test_a_page_without_all_pictures_says_which_it_holds_and_where_the_rest_lies
     visit = Visit(browser, path)
     page = visit.page
     told = page.locator("#gallery").inner_text()
-    assert "18 pictures are in this page: the first 1 of 6 seeds under every arm" in told
+    assert "18 images are in this page: the first 1 of 6 seeds under every arm" in told
     assert "data/sets/<arm>/part-*.parquet" in told
     assert page.locator("#gallery-table tbody th").count() == 1, "in the order of seeds only what nobody chose"
     page.locator("#gallery-filters [name=view]").select_option("moved")
@@ -37,7 +37,7 @@ def test_a_page_without_all_pictures_says_which_it_holds_and_where_the_rest_lies
 
 
 @pytest.mark.slow
-def test_20_arms_of_5000_pictures_are_below_60_megabytes_and_can_be_looked_through(
+def test_20_arms_of_5000_images_are_below_60_megabytes_and_can_be_looked_through(
     browser: Browser, tmp_path: Path
 ) -> None:
     path = tmp_path / "index.html"
@@ -45,7 +45,7 @@ def test_20_arms_of_5000_pictures_are_below_60_megabytes_and_can_be_looked_throu
     assert path.stat().st_size < MEGABYTES * 1e6
     visit = Visit(browser, path)
     page = visit.page
-    assert f"{ARMS * PICTURES} pictures are in this page" in page.locator("#gallery").inner_text()
+    assert f"{ARMS * IMAGES} images are in this page" in page.locator("#gallery").inner_text()
     assert page.locator("#gallery-table thead th").count() == ARMS + 1
     rows = page.locator("#gallery-table tbody tr")
     assert rows.count() < 30, "only the rows in view are in the document"

@@ -90,7 +90,7 @@ def test_verdicts_decide_only_below_the_adjusted_p_value() -> None:
         "Distance": "closer to the reference set",
         "Variety": "covers less of the reference set (in 1 of 2 feature spaces)",
         "Quality": "raises the aesthetic score",
-        "Malformed": "fewer malformed pictures",
+        "Malformed": "fewer malformed images",
         "Prompt": "follows the prompt more",
         "Cost": "2 times the evaluations",
     }

@@ -1,4 +1,4 @@
-"""The trajectory of one picture: rows are arms, columns noise levels."""
+"""The trajectory of one image: rows are arms, columns noise levels."""
 
 import shutil
 
@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page
 from report_browser import Visit
 from report_numbers import ARMS
-from report_study import Inputs, picture
+from report_study import Inputs, image
 
 from eval.report.trajectory import trajectories
 from pipeline.errors import InputError
@@ -35,7 +35,7 @@ def test_every_recorded_arm_has_a_row_and_every_noise_level_a_column(visit: Visi
     assert "arms without a row have recorded nothing" in page.locator("#trajectory").inner_text()
 
 
-def test_another_picture_is_chosen_and_seen_large(visit: Visit) -> None:
+def test_another_image_is_chosen_and_seen_large(visit: Visit) -> None:
     page = visit.page
     first = page.locator("#trajectory-table img").first
     before = first.get_attribute("src")
@@ -62,21 +62,21 @@ def test_without_recordings_the_section_says_what_to_run(own_inputs: Inputs) -> 
     assert 'id="trajectories"' not in page
 
 
-def test_a_recording_of_other_pictures_is_refused(own_inputs: Inputs) -> None:
-    row = {"image_id": ["cfg_3-999999"], "step": [0], "sigma": [1.0], "image": [picture(np.random.default_rng(0))]}
+def test_a_recording_of_other_images_is_refused(own_inputs: Inputs) -> None:
+    row = {"image_id": ["cfg_3-999999"], "step": [0], "sigma": [1.0], "image": [image(np.random.default_rng(0))]}
     write_shard(own_inputs.trajectories / "cfg_3/part-00000.parquet", row, TRAJECTORY_FEATURES, "mark")
     with pytest.raises(InputError, match=r"'cfg_3-999999', which .* lacks"):
         trajectories(own_inputs.trajectories, own_inputs.sets, ARMS)
 
 
-def test_an_infinite_noise_level_is_a_column_and_shards_without_pictures_are_no_recording(own_inputs: Inputs) -> None:
+def test_an_infinite_noise_level_is_a_column_and_shards_without_images_are_no_recording(own_inputs: Inputs) -> None:
     def write(**columns: list[object]) -> None:
         write_shard(own_inputs.trajectories / "unguided/part-00000.parquet", columns, TRAJECTORY_FEATURES, "mark")
 
     def recorded() -> dict[str, object] | None:
         return trajectories(own_inputs.trajectories, own_inputs.sets, ["unguided"])
 
-    images: list[object] = [picture(np.random.default_rng(k)) for k in range(2)]
+    images: list[object] = [image(np.random.default_rng(k)) for k in range(2)]
     write(image_id=["unguided-000000"] * 2, step=[0, 1], sigma=[float("inf"), 0.25], image=images)
     found = recorded()
     assert found is not None

@@ -1,4 +1,4 @@
-"""Per-image scores and the stages that make numbers of pictures."""
+"""Per-image scores and the stages that make numbers of images."""
 
 import json
 
@@ -25,7 +25,7 @@ from eval.scorers.set_metrics import EVERYWHERE, OF_CLIP, PRIMARY_ALONE, set_met
 from eval.statistics.clusters import prompt_clusters
 from pipeline.errors import InputError
 from pipeline.study.study import Metrics
-from pipeline.tinybooru.picture import draw, plan
+from pipeline.tinybooru.image import draw, plan
 
 CPU = torch.device("cpu")
 
@@ -112,7 +112,7 @@ def test_every_set_metric_has_an_interval_and_its_n(settings):
     assert (found["fd"].n, found["precision"].n, found["recall"].n) == (40, 40, 40)
 
 
-def test_the_floor_is_what_real_pictures_have_from_each_other(settings):
+def test_the_floor_is_what_real_images_have_from_each_other(settings):
     torch.manual_seed(0)
     reference = torch.randn(120, 6)
     floor = floors(reference, 40, settings)["fd"]
@@ -147,7 +147,7 @@ def test_the_head_of_laion_is_a_pickled_linear_layer(tmp_path):
         load_aesthetic_head(tmp_path / "no.safetensors")
 
 
-def test_pictures_of_one_prompt_are_resampled_together(settings):
+def test_images_of_one_prompt_are_resampled_together(settings):
     torch.manual_seed(0)
     of_prompt = torch.randn(20, 6).repeat_interleave(5, 0)
     arm, reference = of_prompt + 0.05 * torch.randn(100, 6), torch.randn(150, 6)
@@ -157,18 +157,18 @@ def test_pictures_of_one_prompt_are_resampled_together(settings):
         for clusters in (None, prompts)
     )
     assert {k: v.value for k, v in alone.items()} == {k: v.value for k, v in together.items()}
-    # Five pictures that are alike say little more than one: by the square root of 5 wider.
+    # Five images that are alike say little more than one: by the square root of 5 wider.
     for name in ("fd", "precision", "density", "coverage", "kid", "cmmd", "fd_infinity"):
         assert together[name].high - together[name].low > 1.4 * (alone[name].high - alone[name].low) > 0, name
 
 
-def test_pictures_are_on_their_own_where_no_prompt_repeats_or_all_are_one():
+def test_images_are_on_their_own_where_no_prompt_repeats_or_all_are_one():
     assert prompt_clusters(list("abcdefghijkl")) is None
     assert prompt_clusters([""] * 12) is None
     assert prompt_clusters(list("abcdefghija")).tolist() == [*range(10), 0]
 
 
-def test_of_few_prompts_pictures_are_on_their_own():
+def test_of_few_prompts_images_are_on_their_own():
     assert prompt_clusters(list("abcabcabc")) is None
     assert prompt_clusters([f"{k % 9}" for k in range(90)]) is None
     assert prompt_clusters([f"{k % 10}" for k in range(90)]).tolist() == [k % 10 for k in range(90)]
@@ -182,7 +182,7 @@ def test_kernel_distances_and_extrapolations_have_intervals_too(settings):
     assert {interval.n for interval in found.values()} == {40}
 
 
-def test_pictures_without_a_value_are_left_out_of_the_mean(settings):
+def test_images_without_a_value_are_left_out_of_the_mean(settings):
     values = torch.tensor([1.0, 2.0, torch.nan, 3.0]).double()
     found = known_mean(values, settings, None)
     assert (found.value, found.n) == (2, 3)
@@ -190,7 +190,7 @@ def test_pictures_without_a_value_are_left_out_of_the_mean(settings):
 
 @pytest.fixture(scope="module")
 def repeated_prompts():
-    """Twenty pictures of ten prompts, as a set's columns."""
+    """Twenty images of ten prompts, as a set's columns."""
     from pipeline.storage.shards import encode_png
 
     planned = [plan(0, k) for k in range(20)]
@@ -205,7 +205,7 @@ def test_a_rate_of_all_or_none_is_not_certain(settings):
     assert (found["precision"].value, found["precision"].high) == (1, 1)
     assert 0.85 < found["precision"].low < 0.95
     of_prompts = set_metrics(EVERYWHERE, arm, reference, settings, torch.arange(8).repeat_interleave(5))
-    assert of_prompts["precision"].low < found["precision"].low - 0.1, "eight prompts say less than forty pictures"
+    assert of_prompts["precision"].low < found["precision"].low - 0.1, "eight prompts say less than forty images"
     for name in ("recall", "coverage"):
         assert 0 <= found[name].low <= found[name].value <= found[name].high <= 1
 
@@ -224,7 +224,7 @@ def test_preferences_are_for_what_the_pair_was_asked_for(repeated_prompts, setti
     torch.testing.assert_close(theirs["pickscore"], learned(repeated_prompts, own, asked)[0]["pickscore"])
 
 
-def test_lpips_is_among_the_pictures_of_what_was_asked_whatever_the_arm_drew_from(repeated_prompts, settings, vgg16):
+def test_lpips_is_among_the_images_of_what_was_asked_whatever_the_arm_drew_from(repeated_prompts, settings, vgg16):
     asked = settings.model_copy(update={"lpips": str(vgg16)})
     own = repeated_prompts.column("prompt").to_pylist()
     drawn_from_nothing = repeated_prompts.set_column(0, "prompt", pa.array([""] * len(own)))
@@ -246,7 +246,7 @@ def test_learned_scores_are_columns_beside_the_others(repeated_prompts, settings
 def test_lpips_without_a_repeated_prompt_is_refused_before_weights_are_looked_for(repeated_prompts, settings):
     asked = settings.model_copy(update={"lpips": "none.safetensors"})
     own = repeated_prompts.column("prompt").to_pylist()
-    with pytest.raises(ValueError, match="a prompt with 2 pictures; 10 prompts have 1 each"):
+    with pytest.raises(ValueError, match="a prompt with 2 images; 10 prompts have 1 each"):
         learned(repeated_prompts.take(list(range(0, 20, 2))), own[::2], asked)
     with pytest.raises(InputError, match=r"none\.safetensors is missing; get it with `hf download timm/vgg16"):
         learned(repeated_prompts, own, asked)
@@ -256,7 +256,7 @@ def test_the_comparable_fid_is_torchmetrics_and_agrees_with_ours():
     torch.manual_seed(0)
     x, y = torch.randn(90, 12) + 0.2, torch.randn(120, 12)
     assert torchmetrics_fid(x, y) == pytest.approx(frechet_distance(x, y), rel=1e-6)
-    with pytest.raises(ValueError, match="at least 2 pictures a set, found 1"):
+    with pytest.raises(ValueError, match="at least 2 images a set, found 1"):
         torchmetrics_fid(x[:1], y)
     with pytest.raises(ValueError, match="NaN or infinity in 0 of 90 and 1 of 120"):
         torchmetrics_fid(x, y.index_fill(0, torch.tensor([3]), torch.nan))

@@ -1,4 +1,4 @@
-"""Saturation, contrast and sharpness: known pictures, and what spoils them."""
+"""Saturation, contrast and sharpness: known images, and what spoils them."""
 
 import colorsys
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
 from eval.scorers.finish import finish
-from pipeline.tinybooru.picture import draw, plan
+from pipeline.tinybooru.image import draw, plan
 
 
 def flat(colour: tuple[int, int, int]) -> Image.Image:
@@ -36,18 +36,18 @@ def test_one_bright_pixel_has_the_laplacian_of_one_bright_pixel() -> None:
 
 
 def test_each_spoiling_lowers_its_own_number() -> None:
-    pictures = [draw(plan(0, k), 64) for k in range(12)]
-    before = finish(pictures)
-    gray = finish(ImageEnhance.Color(picture).enhance(0.5) for picture in pictures)
-    pale = finish(ImageEnhance.Contrast(picture).enhance(0.5) for picture in pictures)
-    blurred = finish(picture.filter(ImageFilter.GaussianBlur(0.7)) for picture in pictures)
+    images = [draw(plan(0, k), 64) for k in range(12)]
+    before = finish(images)
+    gray = finish(ImageEnhance.Color(image).enhance(0.5) for image in images)
+    pale = finish(ImageEnhance.Contrast(image).enhance(0.5) for image in images)
+    blurred = finish(image.filter(ImageFilter.GaussianBlur(0.7)) for image in images)
     assert gray.saturation.mean() < 0.8 * before.saturation.mean()
     assert (pale.contrast < before.contrast).all()
     assert (blurred.sharpness < before.sharpness).all()
 
 
-def test_pictures_too_small_for_a_laplacian_are_refused() -> None:
+def test_images_too_small_for_a_laplacian_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 3x3 pixels, found 2x9"):
         finish([Image.new("RGB", (2, 9))])
-    with pytest.raises(ValueError, match="at least 1 picture, found 0"):
+    with pytest.raises(ValueError, match="at least 1 image, found 0"):
         finish([])

@@ -1,4 +1,4 @@
-"""Kinds by zero-shot prompts: probabilities, mixtures of captions, and the embedded CLIP on real pictures."""
+"""Kinds by zero-shot prompts: probabilities, mixtures of captions, and the embedded CLIP on real images."""
 
 import json
 from itertools import islice
@@ -14,7 +14,7 @@ from eval.scorers.kinds import KINDS, kind_probabilities, load_kind_prompts
 from models.tinybooru.kinds import KIND_PROMPTS, kind_of, kind_prompts
 from pipeline.errors import InputError
 from pipeline.tinybooru.build import plans
-from pipeline.tinybooru.picture import draw
+from pipeline.tinybooru.image import draw
 
 
 def test_probabilities_sum_to_one_and_follow_the_nearest_prompt() -> None:
@@ -48,7 +48,7 @@ def test_the_committed_prompts_are_those_of_the_recipe() -> None:
     assert not any("1person" in prompt for prompt in committed["pattern"] + committed["object_or_scenery"])
 
 
-def test_the_embedded_clip_tells_the_kinds_of_held_out_pictures() -> None:
+def test_the_embedded_clip_tells_the_kinds_of_held_out_images() -> None:
     clip = load_clip(ROOT / "models/tinybooru/clip", torch.device("cpu"))
     held_out = list(islice(plans("validation", 1), 96))
     images = embed_images(clip, (draw(planned, 64) for planned in held_out))

@@ -16,7 +16,7 @@ from eval.scorers.lpips import PARTNERS, load_lpips, within_prompt_lpips
 from eval.statistics.clusters import FEWEST
 from pipeline.errors import InputError
 from pipeline.study.study import Metrics
-from pipeline.tinybooru.picture import draw, plan
+from pipeline.tinybooru.image import draw, plan
 
 CPU = torch.device("cpu")
 
@@ -30,27 +30,25 @@ def gray(level: int) -> Image.Image:
     return Image.new("RGB", (8, 8), (level, level, level))
 
 
-# Enough prompts to be resampled whole; their pictures come last and are alone with their prompts.
+# Enough prompts to be resampled whole; their images come last and are alone with their prompts.
 OTHERS = [f"other {k}" for k in range(FEWEST)]
 
 
-def test_equal_pictures_are_not_diverse_and_unlike_ones_are(vgg16: Path) -> None:
+def test_equal_images_are_not_diverse_and_unlike_ones_are(vgg16: Path) -> None:
     a, b, c = (draw(plan(0, k), 64) for k in range(3))
     near = Image.fromarray((np.asarray(a) // 2 * 2).astype(np.uint8))
     distance, _ = load_lpips(vgg16, CPU)
-    pictures = [a, a, a, b, c, near, a]
-    found = within_prompt_lpips(pictures.__getitem__, [*"aabccdd", *OTHERS], distance, seed=0)
+    images = [a, a, a, b, c, near, a]
+    found = within_prompt_lpips(images.__getitem__, [*"aabccdd", *OTHERS], distance, seed=0)
     assert found[:2].tolist() == pytest.approx([0, 0], abs=1e-7)
     assert math.isnan(found[2])
     assert found[3] == found[4] > 10 * found[5] > 0
 
 
 def test_one_distance_has_no_interval() -> None:
-    with pytest.raises(ValueError, match="needs 2 prompts with 2 pictures for its interval; of 12 one has"):
+    with pytest.raises(ValueError, match="needs 2 prompts with 2 images for its interval; of 12 one has"):
         within_prompt_lpips(gray, [*"aaab", *OTHERS], brightness, seed=0)
-    with pytest.raises(
-        ValueError, match="2 pairs of pictures of one prompt for its interval, found 1 among 4 pictures"
-    ):
+    with pytest.raises(ValueError, match="2 pairs of images of one prompt for its interval, found 1 among 4 images"):
         within_prompt_lpips(gray, list("aaab"), brightness, seed=0)
 
 
@@ -63,7 +61,7 @@ def test_a_prompts_mean_is_that_over_its_pairs() -> None:
     assert float(found[0]) == pytest.approx((51 + 255 + 102) / 3 / 127.5)
 
 
-def test_a_prompt_of_many_pictures_costs_no_square() -> None:
+def test_a_prompt_of_many_images_costs_no_square() -> None:
     seen: list[int] = []
 
     def counting(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -79,7 +77,7 @@ def test_a_prompt_of_many_pictures_costs_no_square() -> None:
     assert float(found.mean()) == pytest.approx(mean, rel=0.1)
 
 
-def test_distances_of_few_prompts_share_no_picture_so_that_their_interval_covers(params: dict[str, Any]) -> None:
+def test_distances_of_few_prompts_share_no_image_so_that_their_interval_covers(params: dict[str, Any]) -> None:
     settings = Metrics.model_validate(params["metrics"])
     n, expected, covered = 48, 2 / math.sqrt(math.pi) / 127.5, 0
     for k in range(60):
@@ -93,7 +91,7 @@ def test_distances_of_few_prompts_share_no_picture_so_that_their_interval_covers
         assert int(found.isnan().sum()) == n / 2
         interval = known_mean(found, settings, None)
         covered += interval.low <= expected <= interval.high
-    assert covered / 60 > 0.85, "sharing pictures, 65 % of the intervals cover"
+    assert covered / 60 > 0.85, "sharing images, 65 % of the intervals cover"
 
 
 def test_the_weights_of_the_file_are_those_that_look(vgg16: Path, tmp_path: Path) -> None:
@@ -109,7 +107,7 @@ def test_the_weights_of_the_file_are_those_that_look(vgg16: Path, tmp_path: Path
 
 
 def test_what_cannot_be_measured_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a prompt with 2 pictures; 2 prompts have 1 each"):
+    with pytest.raises(ValueError, match="a prompt with 2 images; 2 prompts have 1 each"):
         within_prompt_lpips(gray, ["a", "b"], brightness, seed=0)
     with pytest.raises(InputError, match=r"x\.safetensors is missing; get it with `hf download timm/vgg16"):
         load_lpips(tmp_path / "x.safetensors", CPU)

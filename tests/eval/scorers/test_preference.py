@@ -21,7 +21,7 @@ from transformers import (
 from eval.scorers.preference import convert, load_preference, preference_scores
 from pipeline.errors import InputError
 from pipeline.study.scorers import PREFERENCES
-from pipeline.tinybooru.picture import draw, plan
+from pipeline.tinybooru.image import draw, plan
 
 CPU = torch.device("cpu")
 ARCHITECTURE = {
@@ -33,7 +33,7 @@ WORDS = ["solo", "red", "hair", "blue", "person", ","]
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     return [draw(plan(0, k), 64) for k in range(5)]
 
 
@@ -106,12 +106,12 @@ def image_reward(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Parts]
 
 
 def test_pickscore_is_the_scaled_cosine_of_its_authors(
-    pickscore_folder: Path, pictures: list[Image.Image], prompts: list[str]
+    pickscore_folder: Path, images: list[Image.Image], prompts: list[str]
 ) -> None:
-    ours = preference_scores(load_preference("pickscore", pickscore_folder, CPU), pictures, prompts)
+    ours = preference_scores(load_preference("pickscore", pickscore_folder, CPU), images, prompts)
     model, processor = CLIPModel.from_pretrained(pickscore_folder), CLIPProcessor.from_pretrained(pickscore_folder)
     with torch.inference_mode():
-        seen = model.get_image_features(**processor(images=pictures, return_tensors="pt")).pooler_output
+        seen = model.get_image_features(**processor(images=images, return_tensors="pt")).pooler_output
         given = processor(text=prompts, padding=True, truncation=True, max_length=77, return_tensors="pt")
         read = model.get_text_features(**given).pooler_output
     unit = [x / x.norm(dim=-1, keepdim=True) for x in (seen, read)]
@@ -121,23 +121,23 @@ def test_pickscore_is_the_scaled_cosine_of_its_authors(
 
 
 def test_hps_is_the_cosine_of_the_network_that_was_pickled(
-    hps: tuple[Path, Any], pictures: list[Image.Image], prompts: list[str]
+    hps: tuple[Path, Any], images: list[Image.Image], prompts: list[str]
 ) -> None:
     folder, network = hps
-    ours = preference_scores(load_preference("hpsv2_1", folder, CPU), pictures, prompts)
+    ours = preference_scores(load_preference("hpsv2_1", folder, CPU), images, prompts)
     prepare = open_clip.image_transform(32, is_train=False)
     with torch.inference_mode():
-        seen, read, _ = network(torch.stack([prepare(p) for p in pictures]), open_clip.tokenize(prompts))
+        seen, read, _ = network(torch.stack([prepare(p) for p in images]), open_clip.tokenize(prompts))
     torch.testing.assert_close(ours, (seen @ read.T).diagonal().double(), atol=1e-5, rtol=1e-4)
     assert ours.std() > 1e-3
 
 
 def test_image_reward_is_that_of_its_parts(
-    image_reward: tuple[Path, Parts], pictures: list[Image.Image], prompts: list[str]
+    image_reward: tuple[Path, Parts], images: list[Image.Image], prompts: list[str]
 ) -> None:
     folder, parts = image_reward
     model = load_preference("imagereward", folder, CPU)
-    ours = preference_scores(model, pictures, prompts)
+    ours = preference_scores(model, images, prompts)
     prepare = open_clip.image_transform(32, is_train=False)
     read = BertTokenizerFast(str(folder / "vocab.txt"))(
         prompts, padding="max_length", truncation=True, max_length=35, return_tensors="pt"
@@ -147,7 +147,7 @@ def test_image_reward_is_that_of_its_parts(
         -1, 1, 35, -1
     )
     with torch.inference_mode():
-        seen = parts.vision.forward_features(torch.stack([prepare(p) for p in pictures]))
+        seen = parts.vision.forward_features(torch.stack([prepare(p) for p in images]))
         found = parts.text(read.input_ids, attention_mask=mask, encoder_hidden_states=seen).last_hidden_state
         theirs = (parts.head(found[:, 0]).squeeze(1) - 0.16717362830052426) / 1.0333394966054072
     torch.testing.assert_close(ours, theirs.double(), atol=1e-4, rtol=1e-4)
@@ -155,14 +155,14 @@ def test_image_reward_is_that_of_its_parts(
 
 
 def test_the_batch_changes_nothing(
-    pickscore_folder: Path, pictures: list[Image.Image], prompts: list[str], monkeypatch: pytest.MonkeyPatch
+    pickscore_folder: Path, images: list[Image.Image], prompts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_preference("pickscore", pickscore_folder, CPU)
-    whole = preference_scores(model, pictures, prompts)
+    whole = preference_scores(model, images, prompts)
     monkeypatch.setattr("eval.scorers.preference.BATCH", 2)
-    torch.testing.assert_close(preference_scores(model, pictures, prompts), whole, atol=1e-5, rtol=1e-5)
-    for given in (pictures[:4], [*pictures, pictures[0]]):
-        with pytest.raises(ValueError, match="need a prompt a picture, found 5 prompts"):
+    torch.testing.assert_close(preference_scores(model, images, prompts), whole, atol=1e-5, rtol=1e-5)
+    for given in (images[:4], [*images, images[0]]):
+        with pytest.raises(ValueError, match="need a prompt an image, found 5 prompts"):
             preference_scores(model, given, prompts)
 
 

@@ -1,4 +1,4 @@
-"""The realism score: the paper's equation as a loop, copies, and far pictures."""
+"""The realism score: the paper's equation as a loop, copies, and far images."""
 
 import math
 import statistics
@@ -26,14 +26,14 @@ def test_realism_is_that_of_the_paper() -> None:
     assert realism(generated, reference, k).tolist() == pytest.approx(expected)
 
 
-def test_pictures_of_realism_one_and_more_are_inside_the_manifold() -> None:
+def test_images_of_realism_one_and_more_are_inside_the_manifold() -> None:
     generated, reference = gaussian(60, 6, 3), gaussian(80, 6, 4)
     score, inside = realism(generated, reference), neighbour_metrics(generated, reference).inside
     assert 0 < (score >= 1).sum() < 60
     assert inside[score >= 1].all()
 
 
-def test_farther_pictures_are_less_real_and_copies_are_the_most() -> None:
+def test_farther_images_are_less_real_and_copies_are_the_most() -> None:
     reference = gaussian(50, 6, 5)
     direction = torch.ones(6).double()
     scores = realism(torch.stack([direction * t for t in (3.0, 6.0, 12.0)]), reference)
@@ -41,7 +41,7 @@ def test_farther_pictures_are_less_real_and_copies_are_the_most() -> None:
     assert realism(reference, reference).max() == math.inf
 
 
-def test_a_reference_of_one_picture_over_and_over_has_its_copies_on_the_rim() -> None:
+def test_a_reference_of_one_image_over_and_over_has_its_copies_on_the_rim() -> None:
     score = realism(torch.tensor([[0.0, 0.0], [1.0, 0.0]]).repeat(2, 1), torch.zeros(8, 2))
     assert score.tolist() == [1, 0, 1, 0]
 
@@ -54,6 +54,6 @@ def test_how_the_work_is_cut_changes_nothing(rows: int, monkeypatch: pytest.Monk
     torch.testing.assert_close(realism(generated, reference), whole)
 
 
-def test_too_few_pictures_are_counted() -> None:
-    with pytest.raises(ValueError, match=r"realism with k = 3 needs at least 4 reference pictures, found 3"):
+def test_too_few_images_are_counted() -> None:
+    with pytest.raises(ValueError, match=r"realism with k = 3 needs at least 4 reference images, found 3"):
         realism(gaussian(9, 4, 0), gaussian(3, 4, 1))

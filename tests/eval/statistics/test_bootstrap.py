@@ -106,7 +106,7 @@ def test_the_seed_decides_the_interval_and_leaves_torch_alone() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_flags_of_pictures_have_a_rate() -> None:
+def test_flags_of_images_have_a_rate() -> None:
     interval = mean_interval(torch.tensor([True, False, True, True] * 25), 500, 0.95, 0)
     assert interval.value == 0.75
     assert 0.6 < interval.low < 0.75 < interval.high < 0.9
@@ -135,10 +135,10 @@ def test_wilsons_interval_holds_the_rate_and_mirrors(n: int, share: float, level
 
 @pytest.mark.parametrize("kind", ["mean", "statistic"])
 def test_intervals_over_few_prompts_cover_as_often_as_those_over_many(kind: str) -> None:
-    prompts, pictures, covered = 10, 6, 0
-    clusters = torch.arange(prompts).repeat_interleave(pictures)
+    prompts, images, covered = 10, 6, 0
+    clusters = torch.arange(prompts).repeat_interleave(images)
     for k in range(150):
-        values = gaussian(prompts, seed=k).repeat_interleave(pictures) + 0.3 * gaussian(60, seed=1000 + k)
+        values = gaussian(prompts, seed=k).repeat_interleave(images) + 0.3 * gaussian(60, seed=1000 + k)
         if kind == "mean":
             interval = mean_interval(values, 200, 0.95, k, clusters)
         else:

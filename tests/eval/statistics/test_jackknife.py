@@ -40,11 +40,11 @@ def test_pairing_cancels_what_the_seeds_share() -> None:
     assert (a - b).value == pytest.approx(a.value - b.value)
 
 
-def test_pictures_of_one_prompt_count_as_one_where_they_are_alike() -> None:
+def test_images_of_one_prompt_count_as_one_where_they_are_alike() -> None:
     prompts = torch.arange(40).repeat_interleave(5)
     values = gaussian(40, seed=6).repeat_interleave(5)
-    by_prompt, by_picture = mean_of(values, prompts), mean_of(values)
-    assert by_prompt.standard_error == pytest.approx(5**0.5 * by_picture.standard_error, rel=0.25)
+    by_prompt, by_image = mean_of(values, prompts), mean_of(values)
+    assert by_prompt.standard_error == pytest.approx(5**0.5 * by_image.standard_error, rel=0.25)
     for kept in deletions(prompts, seed=0):
         left_out = set(range(200)) - set(kept.tolist())
         assert len(left_out) == 5
@@ -145,7 +145,7 @@ def test_intervals_of_means_and_of_paired_differences_cover_95_percent() -> None
 @pytest.mark.parametrize("apart", ["clearly", "hardly"])
 @pytest.mark.parametrize(("n", "d"), [(100, 8), (128, 32)])
 def test_intervals_of_differences_of_frechet_distances_cover_95_percent(n: int, d: int, apart: str) -> None:
-    # Like features: falling variances and heavy tails (a scale of its own for each picture).
+    # Like features: falling variances and heavy tails (a scale of its own for each image).
     scale = torch.arange(1, d + 1).double().pow(-0.5)
     from_reference = FrechetTo(gaussian(4 * n, d, seed=1) * scale)
     drift, widths = 0.3 * scale * gaussian(d, seed=2).sign(), 1 + 0.2 * gaussian(d, seed=3).sign()
@@ -218,7 +218,7 @@ def test_permutation_p_values_are_uniform_where_nothing_shifted() -> None:
         "independent": [
             mmd_test(gaussian(30, 3, seed=2 * k), gaussian(50, 3, seed=2 * k + 1), 199, k).p for k in range(REPETITIONS)
         ],
-        # Shares are smooth, or equal totals of whole pictures would pile up the p-values.
+        # Shares are smooth, or equal totals of whole images would pile up the p-values.
         "composition": [
             paired_composition_p_value(*(x.softmax(1) for x in pair(k)), 199, k) for k in range(REPETITIONS)
         ],

@@ -1,4 +1,4 @@
-"""What the simulated labeller says of pictures, and that nothing that scores pictures asks it."""
+"""What the simulated labeller says of images, and that nothing that scores images asks it."""
 
 import ast
 from itertools import islice
@@ -11,7 +11,7 @@ from labeling.judge import WEIGHTS, Judgement, better, judge, judge_version
 from labeling.label_studio.demo import main, mistaken
 from pipeline.errors import InputError
 from pipeline.tinybooru.build import plans
-from pipeline.tinybooru.picture import draw
+from pipeline.tinybooru.image import draw
 
 VERDICTS = ("legit_human", "malformed_human", "object_or_scenery", "pattern")
 
@@ -30,7 +30,7 @@ def test_kind_and_malformed_make_the_verdict(kind, p_malformed, verdict):
     assert Judgement(kind, p_malformed, "masterpiece").verdict == verdict
 
 
-def test_known_pictures_get_their_verdicts():
+def test_known_images_get_their_verdicts():
     planned = list(islice(plans("validation", 7), 300))
     verdicts = [found.verdict for found in judge((draw(plan, 64) for plan in planned), ROOT / WEIGHTS)]
     truth = [
@@ -43,7 +43,7 @@ def test_known_pictures_get_their_verdicts():
     assert sum(map(str.__eq__, verdicts, truth)) > 0.9 * len(truth)
 
 
-def test_a_picture_without_faults_is_better_and_then_the_one_of_better_finish():
+def test_an_image_without_faults_is_better_and_then_the_one_of_better_finish():
     fine, rough = Judgement("person", 0.1, "masterpiece"), Judgement("person", 0.1, "low quality")
     broken = Judgement("person", 0.9, "masterpiece")
     assert better(rough, broken) == "left"
@@ -82,7 +82,7 @@ def test_a_missing_judge_is_named(tmp_path):
         judge([Image.new("RGB", (64, 64))], tmp_path / "nowhere")
 
 
-def test_nothing_that_draws_or_scores_pictures_knows_the_judge():
+def test_nothing_that_draws_or_scores_images_knows_the_judge():
     for path in [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "eval").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []

@@ -20,19 +20,19 @@ def test_the_interfaces_offer_what_the_records_hold():
     }
 
 
-def test_a_task_needs_nothing_but_a_picture():
+def test_a_task_needs_nothing_but_an_image():
     """Nothing else of a task is shown, so nothing else can tell the labeller which arm it is of."""
     assert [shown.value_name for shown in load_interface(INTERFACES["tasks"]).objects] == ["image"]
 
 
-def test_a_pair_shows_two_pictures_and_their_prompt():
+def test_a_pair_shows_two_images_and_their_prompt():
     shown = load_interface(INTERFACES["pairs"]).objects
     assert sorted(thing.value_name for thing in shown) == ["left", "prompt", "right"]
 
 
 def test_an_answer_is_read_in_the_order_of_the_interface():
     result = [choice("verdict", "malformed_human"), choice("malformed_parts", "count", "face")]
-    note = {"from_name": "note", "to_name": "picture", "type": "textarea", "value": {"text": ["<b>six</b>", "fingers"]}}
+    note = {"from_name": "note", "to_name": "image", "type": "textarea", "value": {"text": ["<b>six</b>", "fingers"]}}
     assert read_answer([*result, note], choices()) == Answer(
         {"verdict": ("malformed_human",), "malformed_parts": ("face", "count")}, "<b>six</b>\nfingers"
     )

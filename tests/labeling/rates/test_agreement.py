@@ -36,13 +36,13 @@ def test_identical_labels_have_alpha_one_and_random_ones_about_zero():
     assert krippendorff_alpha(noise) == pytest.approx(0, abs=0.03)
 
 
-def test_alpha_needs_two_verdicts_of_a_picture_and_two_kinds():
+def test_alpha_needs_two_verdicts_of_an_image_and_two_kinds():
     assert krippendorff_alpha([["a"], ["b"]]) is None
     assert krippendorff_alpha([["a", "a"], ["a", "a"]]) is None
     assert alpha_interval([["a"], ["b"]], 100, 0.95, 0) is None
 
 
-def test_the_interval_holds_alpha_and_narrows_with_pictures():
+def test_the_interval_holds_alpha_and_narrows_with_images():
     random = np.random.default_rng(0)
     table = [[a, a if random.uniform() < 0.8 else "c"] for a in random.choice(["a", "b"], 400)]
     few, many = (alpha_interval(table[:n], 300, 0.95, 0) for n in (40, 400))
@@ -52,7 +52,7 @@ def test_the_interval_holds_alpha_and_narrows_with_pictures():
 
 
 @pytest.mark.parametrize("verdicts", [[["a", "a"], ["b", "b"], ["a", "a"]], [["a", "b"]]])
-def test_three_pictures_say_nothing_of_agreement(verdicts):
+def test_three_images_say_nothing_of_agreement(verdicts):
     value, low, high = alpha_interval(verdicts, 100, 0.95, 0)
     assert value == krippendorff_alpha(verdicts)
     assert (low, high) == (-1, 1)

@@ -16,7 +16,7 @@ def test_brier_and_auc_by_hand():
     assert auc(np.zeros(4), scores, EQUAL) is None
 
 
-def test_rarely_drawn_pictures_count_more():
+def test_rarely_drawn_images_count_more():
     labels, scores = np.array([0.0, 1, 1, 1]), np.array([0.5, 1, 1, 1])
     assert brier(labels, scores, np.array([0.1, 1, 1, 1])) == pytest.approx(10 * 0.25 / 13)
 
@@ -34,8 +34,8 @@ def test_bins_hold_the_rate_that_people_see():
         assert bottom <= value <= top
 
 
-def test_pictures_of_one_seed_are_drawn_together():
-    """Five copies of every picture tell nothing new, so the interval stays as wide."""
+def test_images_of_one_seed_are_drawn_together():
+    """Five copies of every image tell nothing new, so the interval stays as wide."""
     random = np.random.default_rng(0)
     truth = (random.uniform(size=60) < 0.4).astype(float)
     scores = np.clip(truth * 0.3 + random.uniform(size=60) * 0.7, 0, 1)

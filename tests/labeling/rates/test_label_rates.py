@@ -18,7 +18,7 @@ from pipeline.storage.shards import write_shard
 from pipeline.study.study import Study, parse_study
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-PICTURES = 40
+IMAGES = 40
 VERDICTS = ("legit_human", "malformed_human", "object_or_scenery", "pattern")
 SCORES = ("kind_legit_human", "p_malformed", "kind_object_or_scenery", "kind_pattern")
 
@@ -62,15 +62,15 @@ def label(task_id: str, verdict: str, labeller: str = "p1", **changes: object) -
 def scores(seed: int = 0, kinds: bool = False) -> dict[str, ArmScores]:
     random = np.random.default_rng(seed)
     names = ["p_malformed", *(("kind_legit_human", "kind_pattern") if kinds else ())]
-    rows = {k: k for k in range(PICTURES)}
+    rows = {k: k for k in range(IMAGES)}
     return {
-        arm: ArmScores({name: random.uniform(size=PICTURES) for name in names}, rows)
+        arm: ArmScores({name: random.uniform(size=IMAGES) for name in names}, rows)
         for arm in ("unguided", "cfg", "negative")
     }
 
 
 def twenty(arm: str, malformed: int, **changes: object) -> tuple[list[SampledTask], list[Label]]:
-    """20 labelled pictures of an arm, the first `malformed` of them malformed people."""
+    """20 labelled images of an arm, the first `malformed` of them malformed people."""
     tasks = [task(arm, pair, **changes) for pair in range(20)]
     verdicts = ["malformed_human"] * malformed + ["legit_human"] * (20 - malformed)
     return tasks, [label(t.task_id, v) for t, v in zip(tasks, verdicts, strict=True)]
@@ -85,19 +85,19 @@ def test_the_rate_of_a_plain_sample_is_wilsons(study):
     assert (found.low, found.high) == pytest.approx((0.080657, 0.416017), abs=1e-6)
     assert arm.verdicts["legit_human"].classical.value == pytest.approx(0.8)
     assert arm.verdicts["pattern"].classical.value == 0
-    assert (arm.pictures, arm.canvas, arm.simulated) == (20, "64x64", False)
+    assert (arm.images, arm.canvas, arm.simulated) == (20, "64x64", False)
 
 
-def test_several_peoples_labels_of_a_picture_count_once(study):
+def test_several_peoples_labels_of_an_image_count_once(study):
     tasks, labels = twenty("cfg", 4)
     labels += [label("cfg-0", "legit_human", "p2"), label("cfg-1", "malformed_human", "p2")]
     arm = estimate(study, tasks, labels, [], [], scores()).of_arm("cfg")
-    # Picture 0 is half malformed: 3.5 of 20.
+    # Image 0 is half malformed: 3.5 of 20.
     assert arm.verdicts["malformed_human"].classical.value == pytest.approx(3.5 / 20)
-    assert arm.pictures == 20
+    assert arm.images == 20
 
 
-def test_rarely_drawn_pictures_count_more(study):
+def test_rarely_drawn_images_count_more(study):
     tasks = [task("cfg", 0, inclusion_probability=0.1), task("cfg", 1), task("cfg", 2)]
     labels = [label("cfg-0", "pattern"), label("cfg-1", "legit_human"), label("cfg-2", "legit_human")]
     rate = estimate(study, tasks, labels, [], [], scores()).of_arm("cfg").verdicts["pattern"].classical
@@ -137,18 +137,18 @@ def test_scores_of_the_verdict_make_a_second_interval(study):
     assert arm.verdicts["object_or_scenery"].powered is None
 
 
-def test_every_picture_has_its_own_score_of_its_verdict(study, tmp_path):
+def test_every_image_has_its_own_score_of_its_verdict(study, tmp_path):
     random = np.random.default_rng(0)
     verdicts = {
-        "unguided": np.array([VERDICTS[k // 2 % 4] for k in range(PICTURES)]),
-        "cfg": np.array([VERDICTS[k % 4] for k in range(PICTURES)]),
+        "unguided": np.array([VERDICTS[k // 2 % 4] for k in range(IMAGES)]),
+        "cfg": np.array([VERDICTS[k % 4] for k in range(IMAGES)]),
     }
     tasks = [task(arm, pair) for arm in verdicts for pair in range(20)]
     labels = [label(t.task_id, verdicts[t.arm][t.pair_id]) for t in tasks]
     told, mixed = {}, {}
     for arm, own in verdicts.items():
-        told[arm] = {verdict: 0.5 * (own == verdict) + random.uniform(0, 0.5, PICTURES) for verdict in VERDICTS}
-        order = random.permutation(PICTURES)
+        told[arm] = {verdict: 0.5 * (own == verdict) + random.uniform(0, 0.5, IMAGES) for verdict in VERDICTS}
+        order = random.permutation(IMAGES)
         columns = {score: told[arm][verdict][order] for verdict, score in zip(VERDICTS, SCORES, strict=True)}
         features = Features({"pair_id": Value("int64"), **dict.fromkeys(SCORES, Value("float64"))})
         write_shard(tmp_path / f"{arm}.parquet", {"pair_id": order, **columns}, features, "mark")
@@ -164,7 +164,7 @@ def test_every_picture_has_its_own_score_of_its_verdict(study, tmp_path):
             (rates.differences[0], ppi.difference, ours - base, of_ours - of_base),
             (rates.canvases[0], ppi.rate, (ours + base) / 2, (of_ours + of_base) / 2),
         ):
-            expected = powered(seen, [0.5] * 20, 0.95, PICTURES, score[:20], score)
+            expected = powered(seen, [0.5] * 20, 0.95, IMAGES, score[:20], score)
             assert expected.scores_used > 0.5
             one = found.verdicts[verdict].powered
             assert (one.value, one.low, one.high) == pytest.approx((expected.value, expected.low, expected.high))
@@ -174,7 +174,7 @@ def test_a_canvas_is_the_mean_of_its_arms_pair_by_pair(study):
     ours, theirs = twenty("cfg", 8), twenty("unguided", 4)
     other = twenty("negative", 20, canvas="64x96")
     rates = estimate(study, ours[0] + theirs[0] + other[0], ours[1] + theirs[1] + other[1], [], [], scores())
-    assert [(c.name, c.pictures) for c in rates.canvases] == [("64x64", 20), ("64x96", 20)]
+    assert [(c.name, c.images) for c in rates.canvases] == [("64x64", 20), ("64x96", 20)]
     square, tall = (canvas.verdicts["malformed_human"].classical for canvas in rates.canvases)
     assert (square.value, tall.value) == (pytest.approx(0.3), 1.0)
 
@@ -264,7 +264,7 @@ def test_order_of_labels_and_names_of_arms_change_nothing(verdicts, order):
     order.shuffle(shuffled_labels)
     assert estimate(small, shuffled_tasks, shuffled_labels, [], [], scores()) == plain
 
-    # cfg and negative change their names: every number goes with the pictures.
+    # cfg and negative change their names: every number goes with the images.
     other = {"unguided": "unguided", "cfg": "negative", "negative": "cfg"}
     renamed = [t.model_copy(update={"arm": other[t.arm]}) for t in tasks]
     swapped = estimate(small, renamed, labels, [], [], {other[arm]: own for arm, own in scores().items()})

@@ -46,7 +46,7 @@ def test_equal_probabilities_are_no_weights(sample, probability):
 @settings(max_examples=40)
 @given(samples, st.floats(0.1, 10), st.floats(-5, 5))
 def test_the_scale_of_the_score_does_not_matter(sample, factor, offset):
-    """Only how the score orders and spaces pictures counts, so an uncalibrated one does no harm."""
+    """Only how the score orders and spaces images counts, so an uncalibrated one does no harm."""
     labels, scores = sample
     scores = np.round(scores, 3)
     equal = np.full(len(labels), 0.2)
@@ -66,8 +66,8 @@ def test_counting_the_other_side_mirrors_the_interval(sample):
     assert (1 - other.value, 1 - other.high, 1 - other.low) == pytest.approx(bounds(one), abs=1e-9)
 
 
-def test_a_perfect_score_leaves_the_uncertainty_of_the_pictures_alone():
-    """With every label known from the score, 2,000 pictures tell what 2,000 labels would."""
+def test_a_perfect_score_leaves_the_uncertainty_of_the_images_alone():
+    """With every label known from the score, 2,000 images tell what 2,000 labels would."""
     truth = (np.arange(2000) % 5 == 0).astype(float)
     chosen = np.random.default_rng(0).permutation(2000)[:100]
     found = rate(truth[chosen], np.full(100, 0.05), LEVEL, 2000, truth[chosen], truth)
@@ -110,9 +110,9 @@ def test_few_labels_leave_the_scores_out():
         (([], [], LEVEL, 10), "at least one label"),
         (([1.0, 0.0], [0.5], LEVEL, 10), "2 labels and 1 inclusion probabilities"),
         (([1.0], [0.0], LEVEL, 10), r"lie in \(0, 1\], found 0"),
-        (([1.0, 1.0], [0.5, 0.5], LEVEL, 1), "2 labels of 1 pictures"),
+        (([1.0, 1.0], [0.5, 0.5], LEVEL, 1), "2 labels of 1 images"),
         (([2.0], [0.5], LEVEL, 10), r"lie in \[0, 1\], found 2"),
-        (([1.0], [0.5], LEVEL, 10, [0.5], [0.5]), "found 1 and 1 scores for 1 labelled of 10 pictures"),
+        (([1.0], [0.5], LEVEL, 10, [0.5], [0.5]), "found 1 and 1 scores for 1 labelled of 10 images"),
         (([float("nan")], [0.5], LEVEL, 10), "finite numbers"),
     ],
 )
@@ -121,8 +121,8 @@ def test_numbers_that_do_not_fit_are_refused(arguments, message):
         rate(*arguments)
 
 
-def test_scores_unlike_those_of_the_labelled_pictures_are_not_extrapolated_to():
-    """Four malformed pictures of 60 with scores near 0, and one picture that nobody labelled with a score of 0.24."""
+def test_scores_unlike_those_of_the_labelled_images_are_not_extrapolated_to():
+    """Four malformed images of 60 with scores near 0, and one image that nobody labelled with a score of 0.24."""
     labels = [1.0 if k % 15 == 0 else 0.0 for k in range(60)]
     scores = [0.0002 if label else 0.0001 * (k % 15) for k, label in enumerate(labels)]
     every = [*scores, *scores, *scores[:11], 0.24]

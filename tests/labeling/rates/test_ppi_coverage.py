@@ -38,7 +38,7 @@ def useless(truth: np.ndarray, rate: float, random: np.random.Generator) -> np.n
 
 
 def drawn_from(malformed: np.ndarray, others: np.ndarray) -> Scores:
-    """Scores drawn from those that a real classifier gave malformed and other pictures."""
+    """Scores drawn from those that a real classifier gave malformed and other images."""
 
     def scores(truth: np.ndarray, rate: float, random: np.random.Generator) -> np.ndarray:
         return np.where(truth, random.choice(malformed, truth.shape), random.choice(others, truth.shape))
@@ -46,13 +46,13 @@ def drawn_from(malformed: np.ndarray, others: np.ndarray) -> Scores:
     return scores
 
 
-def draw(pictures: int, labels: int, ratio: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def draw(images: int, labels: int, ratio: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A sample of three strata and its inclusion probabilities, the largest `ratio` times the smallest."""
     if ratio == 1:
-        return random.permutation(pictures)[:labels], np.full(labels, labels / pictures)
-    strata = random.integers(3, size=pictures)
+        return random.permutation(images)[:labels], np.full(labels, labels / images)
+    strata = random.integers(3, size=images)
     density = np.geomspace(1, ratio, 3)
-    density *= 3 * labels / pictures / density.sum()
+    density *= 3 * labels / images / density.sum()
     chosen, probabilities = [], []
     for stratum, share in enumerate(density):
         members = np.flatnonzero(strata == stratum)
@@ -63,18 +63,18 @@ def draw(pictures: int, labels: int, ratio: int, random: np.random.Generator) ->
 
 
 def simulate_rates(
-    scores: Scores, rate: float, labels: int, pictures: int, ratio: int, repetitions: int
+    scores: Scores, rate: float, labels: int, images: int, ratio: int, repetitions: int
 ) -> tuple[float, float, float]:
     """Coverage of the powered and of the classical interval, and their mean widths' ratio."""
     random = np.random.default_rng([SEED, round(100 * rate), ratio])
     covered, widths = np.zeros(2), np.zeros(2)
     for _ in range(repetitions):
-        truth = random.uniform(size=pictures) < rate
+        truth = random.uniform(size=images) < rate
         score = scores(truth, rate, random)
-        chosen, inclusion = draw(pictures, labels, ratio, random)
+        chosen, inclusion = draw(images, labels, ratio, random)
         found = (
-            ppi.rate(truth[chosen], inclusion, LEVEL, pictures, score[chosen], score),
-            ppi.rate(truth[chosen], inclusion, LEVEL, pictures),
+            ppi.rate(truth[chosen], inclusion, LEVEL, images, score[chosen], score),
+            ppi.rate(truth[chosen], inclusion, LEVEL, images),
         )
         covered += [interval.low <= rate <= interval.high for interval in found]
         widths += [interval.high - interval.low for interval in found]
@@ -82,22 +82,22 @@ def simulate_rates(
 
 
 def simulate_differences(
-    scores: Scores, rates: tuple[float, float], labels: int, pictures: int, repetitions: int
+    scores: Scores, rates: tuple[float, float], labels: int, images: int, repetitions: int
 ) -> tuple[float, float, float]:
-    """As `simulate_rates`, for the difference of two arms whose pictures of one seed resemble each other."""
+    """As `simulate_rates`, for the difference of two arms whose images of one seed resemble each other."""
     random = np.random.default_rng(SEED)
     covered, widths = np.zeros(2), np.zeros(2)
     for _ in range(repetitions):
         # A Gaussian copula with correlation 1/2 for what the seed shares.
-        shared = random.normal(size=pictures)
-        truth = [stats.norm.cdf(np.sqrt(0.5) * (shared + random.normal(size=pictures))) < rate for rate in rates]
+        shared = random.normal(size=images)
+        truth = [stats.norm.cdf(np.sqrt(0.5) * (shared + random.normal(size=images))) < rate for rate in rates]
         score = [scores(t, rate, random) for t, rate in zip(truth, rates, strict=True)]
-        chosen, inclusion = draw(pictures, labels, 1, random)
+        chosen, inclusion = draw(images, labels, 1, random)
         labelled = truth[0][chosen].astype(float) - truth[1][chosen]
         lead = score[0] - score[1]
         found = (
-            ppi.difference(labelled, inclusion, LEVEL, pictures, lead[chosen], lead),
-            ppi.difference(labelled, inclusion, LEVEL, pictures),
+            ppi.difference(labelled, inclusion, LEVEL, images, lead[chosen], lead),
+            ppi.difference(labelled, inclusion, LEVEL, images),
         )
         covered += [interval.low <= rates[0] - rates[1] <= interval.high for interval in found]
         widths += [interval.high - interval.low for interval in found]
@@ -118,14 +118,14 @@ def test_useless_scores_cost_nothing():
 
 @pytest.fixture(scope="module")
 def shipped() -> Scores:
-    """The shipped classifier on held-out pictures of the embedded world, whose truth is known."""
+    """The shipped classifier on held-out images of the embedded world, whose truth is known."""
     from eval.scorers.malformed import load_classifier
     from pipeline.tinybooru.build import plans
-    from pipeline.tinybooru.picture import draw as draw_picture
+    from pipeline.tinybooru.image import draw as draw_image
 
     planned = list(islice(plans("validation", 1), 2400))
     classifier = load_classifier(ROOT / "models/tinybooru/malformed.safetensors", torch.device("cpu"))
-    chance = classifier(draw_picture(plan, 64) for plan in planned).numpy()
+    chance = classifier(draw_image(plan, 64) for plan in planned).numpy()
     malformed = np.array([plan.malformed for plan in planned])
     return drawn_from(chance[malformed], chance[~malformed])
 

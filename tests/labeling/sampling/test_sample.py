@@ -78,7 +78,7 @@ def test_all_arms_show_the_same_pairs():
 
 def test_an_arm_with_the_empty_prompt_shares_the_strata_of_the_others():
     arms = population(count=60, prompts=5)
-    arms["negative"] = [replace(picture, prompt="") for picture in arms["negative"]]
+    arms["negative"] = [replace(image, prompt="") for image in arms["negative"]]
     tasks = [t for t in draw_tasks(arms, 20, SETTINGS) if t.batch == "random" and t.repeat_of is None]
     drawn = {arm: {(t.pair_id, t.stratum.removeprefix(arm)) for t in tasks if t.arm == arm} for arm in ARMS}
     assert drawn["negative"] == drawn["cfg"] == drawn["unguided"]
@@ -93,7 +93,7 @@ def test_a_larger_sample_keeps_the_tasks_of_the_smaller_one():
     assert small < large
 
 
-def test_a_picture_drawn_anew_is_another_task_and_the_rest_stay():
+def test_an_image_drawn_anew_is_another_task_and_the_rest_stay():
     before = draw_tasks(population(), 20, SETTINGS)
     arms = population()
     arms["cfg"] = [
@@ -117,7 +117,7 @@ def test_neither_id_nor_position_tells_the_arm():
             assert abs(np.mean(places) - (len(order) - 1) / 2) < 4 * spread
 
 
-def test_repeats_come_later_and_show_the_same_picture():
+def test_repeats_come_later_and_show_the_same_image():
     tasks = {t.task_id: t for t in draw_tasks(population(), 40, SETTINGS)}
     repeats = [t for t in tasks.values() if t.repeat_of]
     assert len(repeats) == 12
@@ -129,7 +129,7 @@ def test_repeats_come_later_and_show_the_same_picture():
     assert sum(t.overlap == 2 for t in tasks.values() if not t.repeat_of and t.batch == "random") == 24
 
 
-def test_triage_takes_the_least_certain_pictures_and_none_of_the_random_batch():
+def test_triage_takes_the_least_certain_images_and_none_of_the_random_batch():
     arms = population()
     tasks = draw_tasks(arms, 40, SETTINGS)
     drawn = {t.image_id for t in tasks if t.batch == "random"}
@@ -174,10 +174,10 @@ def test_good_scores_save_labels_and_useless_ones_none():
 
 def _write(root: Path, arm: str, count: int) -> None:
     ids = [f"{arm}-{k:06d}" for k in range(count)]
-    pictures = [encode_png(Image.new("RGB", (4, 4), (k, len(arm), 0))) for k in range(count)]
+    images = [encode_png(Image.new("RGB", (4, 4), (k, len(arm), 0))) for k in range(count)]
     columns = {
         "image_id": ids,
-        "image": [{"bytes": png, "path": None} for png in pictures],
+        "image": [{"bytes": png, "path": None} for png in images],
         "arm": [arm] * count,
         "pair_id": list(range(count)),
         "prompt": [f"prompt {k}" for k in range(count)],
@@ -203,10 +203,10 @@ def test_the_sample_of_a_study_comes_back_from_its_files(tmp_path, params):
     assert read_pairs(tmp_path / "none.parquet") == []
     assert (tasks, pairs, size) == sample(study, tmp_path / "sets", tmp_path / "scores")
     assert size.startswith("a 95% interval 0.2 wide at the rate 0.2 takes 60 labels an arm")
-    assert size.endswith("; an arm has only 16 pictures")
+    assert size.endswith("; an arm has only 16 images")
 
 
-def test_scores_of_other_pictures_are_refused(tmp_path, params):
+def test_scores_of_other_images_are_refused(tmp_path, params):
     study = parse_study(params, "test")
     for arm in study.arms:
         _write(tmp_path, arm, 16)

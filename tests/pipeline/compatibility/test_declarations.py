@@ -49,7 +49,7 @@ def test_a_marked_file_is_generated_with_the_configuration_that_says_the_same(ne
     declaring(single, "v_pred", "ztsnr")
     edit(scheduler(Path("config")), **V_PREDICTION)
     networks.check("one.safetensors", config="config", arms={"cfg": {"method": "cfg", "scale": 4.0}})
-    networks.params["generate"] = {"pictures": 10, "first_seed": 0, "shard": 10, "batch": 10}
+    networks.params["generate"] = {"images": 10, "first_seed": 0, "shard": 10, "batch": 10}
     assert generate(parse_study(networks.params, "test"), "cfg", Places.under(tmp_path / "made")) == (1, 1)
 
 

@@ -249,7 +249,7 @@ def test_one_text_encoder_reads_what_length_it_has(networks, tmp_path):
     networks.copy("sd")
     long_text_encoder(networks, 248)
     networks.check("sd", arms=CFG, text_encoder="long")
-    networks.params["generate"] = {"pictures": 10, "first_seed": 0, "shard": 10, "batch": 10}
+    networks.params["generate"] = {"images": 10, "first_seed": 0, "shard": 10, "batch": 10}
     assert generate(parse_study(networks.params, "test"), "cfg", Places.under(tmp_path / "made")) == (1, 1)
 
 
@@ -270,7 +270,7 @@ def test_a_canvas_of_the_arm_stands_for_the_missing_one(networks, tmp_path, canv
     networks.copy("sd")
     unet("sd", sample_size=None if canvas else [12, 24])
     networks.check("sd", arms={"cfg": {**CFG["cfg"], **({"canvas": canvas} if canvas else {})}})
-    networks.params["generate"] = {"pictures": 10, "first_seed": 0, "shard": 10, "batch": 10}
+    networks.params["generate"] = {"images": 10, "first_seed": 0, "shard": 10, "batch": 10}
     study = parse_study(networks.params, "test")
     assert generate(study, "cfg", Places.under(tmp_path)) == (1, 1)
     assert {image.size for image in decode_images(read_set(tmp_path / "data/sets/cfg"))} == {(48, 24)}

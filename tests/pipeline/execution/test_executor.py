@@ -87,8 +87,8 @@ def test_after_a_termination_no_task_is_begun(workers):
 def slow_project(networks_project, params):
     """A project folder that draws for some seconds."""
     params["sampler"]["steps"] = 12
-    params["generate"]["pictures"] = 64
-    params["reference"]["pictures"] = 128
+    params["generate"]["images"] = 64
+    params["reference"]["images"] = 128
     (networks_project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     return networks_project
 
@@ -165,6 +165,6 @@ def test_a_batch_that_does_not_fit_into_memory_is_refused(study, tmp_path, monke
     """The error is torch's own, of more memory than there is anywhere."""
     monkeypatch.setattr(ArmGenerator, "draw", lambda *_: torch.empty(2**50))
     small = study.model_copy(update={"generate": study.generate.model_copy(update={"batch": batch})})
-    with pytest.raises(InputError, match=rf"^{batch} pictures of arm 'cfg' at once do not fit into memory.*{way_out}"):
+    with pytest.raises(InputError, match=rf"^{batch} images of arm 'cfg' at once do not fit into memory.*{way_out}"):
         generate(small, "cfg", Places.under(tmp_path))
     assert not list(tmp_path.rglob("*.parquet"))

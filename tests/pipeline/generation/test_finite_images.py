@@ -1,4 +1,4 @@
-"""A picture of NaN or infinite values is none: as bytes it would be black or white, and kept as finished."""
+"""An image of NaN or infinite values is none: as bytes it would be black or white, and kept as finished."""
 
 import shutil
 from dataclasses import replace
@@ -41,7 +41,7 @@ def overflowing(params, pipelines_folder, tmp_path, monkeypatch):
     [
         (
             "unet", "conv_out.bias", float("nan"), {"dtype": "bfloat16"},
-            r"^arm 'cfg' drew no picture from seed 0, 1, 2, 3: what the sampler drew is not finite "
+            r"^arm 'cfg' drew no image from seed 0, 1, 2, 3: what the sampler drew is not finite "
             r"\(model\.loading\.dtype is bfloat16\); take model\.loading\.dtype=float32 or a scale smaller than 30 or "
             r"another autoencoder \(model\.vae\) or other weights$",
         ),
@@ -53,7 +53,7 @@ def overflowing(params, pipelines_folder, tmp_path, monkeypatch):
     ],
     ids=["sampler", "autoencoder"],
 )  # fmt: skip
-def test_an_arm_that_overflows_is_refused_and_leaves_no_picture(
+def test_an_arm_that_overflows_is_refused_and_leaves_no_image(
     overflowing, tmp_path, part, bias, value, loading, message
 ):
     with pytest.raises(InputError, match=message):
@@ -68,16 +68,16 @@ def spoiling(monkeypatch, spoil):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_one_picture_of_a_batch_is_enough_and_its_seed_is_named(study, monkeypatch, value):
+def test_one_image_of_a_batch_is_enough_and_its_seed_is_named(study, monkeypatch, value):
     def one_value(samples, trace):
         spoiled = samples.clone()
         spoiled[1, 0, 2, 3] = value
         return spoiled, trace
 
     generator, texts = ArmGenerator(study, "unguided", CPU), {"prompt": ["cat", "dog", "cow"]}
-    assert len(generator.draw(texts, [5, 6, 7]).pictures) == 3
+    assert len(generator.draw(texts, [5, 6, 7]).images) == 3
     spoiling(monkeypatch, one_value)
-    with pytest.raises(InputError, match=r"'unguided' drew no picture from seed 6: .* float32\); take other weights$"):
+    with pytest.raises(InputError, match=r"'unguided' drew no image from seed 6: .* float32\); take other weights$"):
         generator.draw(texts, [5, 6, 7])
 
 
@@ -87,7 +87,7 @@ def test_of_many_seeds_the_first_are_named(study, monkeypatch):
         ArmGenerator(study, "unguided", CPU).draw({"prompt": ["cat"] * 10}, list(range(10)))
 
 
-def test_the_way_to_a_picture_is_finite_as_well(study, monkeypatch):
+def test_the_way_to_an_image_is_finite_as_well(study, monkeypatch):
     def way(samples, trace):
         return samples, [replace(step, estimates=step.estimates * float("nan")) for step in trace]
 

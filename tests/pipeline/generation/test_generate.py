@@ -58,7 +58,7 @@ def test_arms_share_prompts_and_seeds(study, tmp_path):
     assert sets["unguided"]["prompt"] == sets["negative"]["prompt"]
     assert set(sets["pure_negative"]["prompt"].to_pylist()) == {""}
     assert set(sets["negative"]["negative_prompt"].to_pylist()) == {study.arms["negative"].negative}
-    assert len(set(sets["unguided"]["prompt"].to_pylist())) == study.generate.pictures
+    assert len(set(sets["unguided"]["prompt"].to_pylist())) == study.generate.images
 
 
 def test_sets_load_with_datasets(study, tmp_path):
@@ -68,13 +68,13 @@ def test_sets_load_with_datasets(study, tmp_path):
     files = str(tmp_path / SETS / "cfg" / "*.parquet")
     loaded = load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded[0]["image"].size == (64, 64)
-    assert len(loaded) == study.generate.pictures
+    assert len(loaded) == study.generate.images
 
 
-def test_the_trace_follows_every_picture_and_step(study, tmp_path):
+def test_the_trace_follows_every_image_and_step(study, tmp_path):
     generate(study, "cfg", Places.under(tmp_path))
     trace = read_set(tmp_path / TRACES / "cfg")
-    assert len(trace) == study.generate.pictures * study.sampler.steps
+    assert len(trace) == study.generate.images * study.sampler.steps
     assert min(trace["direction"].to_pylist()) > 0
     assert (
         trace["image_id"].to_pylist()[:: study.sampler.steps]
@@ -89,28 +89,28 @@ def test_a_second_run_draws_nothing_and_keeps_the_bytes(study, tmp_path):
     assert set_fingerprint(tmp_path / SETS / "cfg") == before
 
 
-def watching(study, pictures):
-    return study.model_copy(update={"generate": study.generate.model_copy(update={"watched": pictures})})
+def watching(study, images):
+    return study.model_copy(update={"generate": study.generate.model_copy(update={"watched": images})})
 
 
-def test_the_way_of_watched_pictures_ends_at_the_picture(study, tmp_path):
+def test_the_way_of_watched_images_ends_at_the_image(study, tmp_path):
     """At the last step the guided x0 is what the deterministic sampler arrives at."""
     generate(watching(study, 3), "cfg", Places.under(tmp_path))
     ways = read_set(tmp_path / TRAJECTORIES / "cfg")
-    pictures = read_set(tmp_path / SETS / "cfg")
-    ids = pictures["image_id"].to_pylist()[:3]
+    images = read_set(tmp_path / SETS / "cfg")
+    ids = images["image_id"].to_pylist()[:3]
     steps = min(FRAMES, study.sampler.steps)
     assert ways["image_id"].to_pylist() == [image_id for image_id in ids for _ in range(steps)]
     sigmas = np.array(ways["sigma"].to_pylist()).reshape(3, steps)
     assert (np.diff(sigmas) < 0).all(), "from the noisiest step on"
     frames = list(decode_images(ways))
-    for k, picture in enumerate(decode_images(pictures.slice(0, 3))):
+    for k, image in enumerate(decode_images(images.slice(0, 3))):
         last = np.asarray(frames[(k + 1) * steps - 1], dtype=int)
-        assert np.abs(last - np.asarray(picture, dtype=int)).max() <= 1
+        assert np.abs(last - np.asarray(image, dtype=int)).max() <= 1
     assert np.abs(np.asarray(frames[0], int) - np.asarray(frames[steps - 1], int)).max() > 1
 
 
-def test_watching_changes_no_picture_and_is_made_up_for(study, tmp_path):
+def test_watching_changes_no_image_and_is_made_up_for(study, tmp_path):
     places = Places.under(tmp_path)
     generate(study, "cfg", places)
     assert list(places.of("cfg").trajectories.iterdir()) == []
@@ -131,7 +131,7 @@ def test_another_scale_replaces_every_shard(study, tmp_path):
     assert set_fingerprint(tmp_path / SETS / "cfg") != before
 
 
-def test_a_description_changes_no_picture(study, tmp_path):
+def test_a_description_changes_no_image(study, tmp_path):
     generate(study, "cfg", Places.under(tmp_path))
     reworded = study.arms["cfg"].model_copy(update={"description": "other words"})
     other = study.model_copy(update={"arms": {**study.arms, "cfg": reworded}})
@@ -160,7 +160,7 @@ def test_what_a_killed_process_left_half_written_is_deleted(study, tmp_path):
 
 def test_shards_beyond_the_study_are_deleted(study, tmp_path):
     generate(study, "cfg", Places.under(tmp_path))
-    fewer = study.model_copy(update={"generate": study.generate.model_copy(update={"pictures": 8})})
+    fewer = study.model_copy(update={"generate": study.generate.model_copy(update={"images": 8})})
     assert generate(fewer, "cfg", Places.under(tmp_path)) == (0, 1)
     assert (
         len(read_set(tmp_path / SETS / "cfg"))
@@ -179,8 +179,8 @@ def test_a_foreign_parquet_file_is_refused(tmp_path):
 
 def test_a_kill_loses_no_finished_shard_and_changes_no_byte(networks_project, params):
     params["sampler"]["steps"] = 12
-    params["generate"]["pictures"] = 64
-    params["reference"]["pictures"] = 128
+    params["generate"]["images"] = 64
+    params["reference"]["images"] = 128
     (networks_project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     shards = networks_project / "data/sets/cfg"
     process = subprocess.Popen(
@@ -268,11 +268,11 @@ def test_the_cost_counts_evaluations_and_survives_an_interruption(study, params,
 
     for arm in ("unguided", "autoguidance"):
         generate(study, arm, places)
-    steps, pictures = study.sampler.steps, study.generate.pictures
+    steps, images = study.sampler.steps, study.generate.images
     assert (cost("unguided")["nfe_per_image"], cost("autoguidance")["nfe_per_image"]) == (steps, 2 * steps)
     main = cost("unguided")["flops_per_image"]
     assert main < cost("autoguidance")["flops_per_image"] < 2 * main, "the guide is smaller than the main network"
-    assert cost("unguided")["pictures"] == pictures
+    assert cost("unguided")["images"] == images
     assert cost("unguided")["seconds_per_image"] > 0
 
     params["arms"]["unguided"] |= {"probes": ["guide"]}
@@ -297,25 +297,25 @@ def test_the_cost_counts_evaluations_and_survives_an_interruption(study, params,
     assert set_fingerprint(tmp_path / SETS / "unguided") == before
 
 
-def test_probes_stand_in_the_trace_for_every_picture_and_step(study, params, tmp_path):
+def test_probes_stand_in_the_trace_for_every_image_and_step(study, params, tmp_path):
     params["arms"]["unguided"] |= {"probes": ["negative", "empty", "guide"], "negative_prompt": "bad anatomy"}
     params["model"] = {"name": "random", "main": "main", "guide": "guide"}
     probed = parse_study(params, "test")
     generate(study, "unguided", Places.under(tmp_path / "plain"))
     generate(probed, "unguided", Places.under(tmp_path))
     trace = read_set(tmp_path / TRACES / "unguided").to_pylist()
-    assert len(trace) == study.generate.pictures * study.sampler.steps
+    assert len(trace) == study.generate.images * study.sampler.steps
     for row in trace:
         assert row["references"] == ["negative", "empty", "guide"]
         assert len(row["relative_norms"]) == len(row["cosines"]) == 3
         assert row["direction"] == 0, "nothing of it is used"
     plain, ours = read_set(tmp_path / "plain" / SETS / "unguided"), read_set(tmp_path / SETS / "unguided")
-    assert set(ours["negative_prompt"].to_pylist()) == {""}, "a probed prompt has not made the picture"
+    assert set(ours["negative_prompt"].to_pylist()) == {""}, "a probed prompt has not made the image"
     for a, b in zip(decode_images(plain), decode_images(ours), strict=True):
         assert np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 1
 
 
-def test_finished_pictures_are_recognised_and_verified_without_diffusers():
+def test_finished_images_are_recognised_and_verified_without_diffusers():
     # Its import takes longer than all else such a run does.
     modules = "pipeline.generate, pipeline.integrity.verify, pipeline.integrity.artefact_checks"
     code = f"import {modules}, sys; print(*sorted({{'diffusers', 'transformers'}} & set(sys.modules)))"

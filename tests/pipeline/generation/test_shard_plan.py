@@ -49,7 +49,7 @@ def test_every_unit_behind_an_image_is_in_its_fingerprint_or_left_out_for_a_reas
     assert units_behind("pipeline.generation.shard_generator") == left_out | set(PIXEL_UNITS)
 
 
-def test_pictures_of_a_gpu_are_others(study):
+def test_images_of_a_gpu_are_others(study):
     texts = arm_texts(study, "cfg")
     ours, theirs = ([s.fingerprint for s in plan_shards(study, "cfg", texts, kind)] for kind in ("cpu", "cuda"))
     assert not set(ours) & set(theirs)
@@ -195,7 +195,7 @@ def test_training_without_signal_at_its_end_is_drawn_from_or_refused(
             check_arms(study)
             drawn = ArmGenerator(study, "autoguidance", CPU).draw({"prompt": ["a cat"]}, [1])
             assert np.isfinite(drawn.traces[0]["direction"]).all()
-            assert np.array(drawn.pictures[0]).std() > 1
+            assert np.array(drawn.images[0]).std() > 1
         else:
             with pytest.raises(InputError, match=message):
                 check_arms(study)

@@ -104,7 +104,7 @@ def test_guidance_does_something_at_other_scales(parts, reference):
 
 
 @pytest.mark.parametrize("scheduler", SAMPLERS)
-def test_a_picture_does_not_depend_on_its_batch(parts, scheduler):
+def test_an_image_does_not_depend_on_its_batch(parts, scheduler):
     guidance = Guidance((Term(NEGATIVE, 2.0), Term(GUIDE, 1.5)))
     prompts, seeds = PROMPTS * 4, list(range(16))
     together, _ = draw(parts, guidance, scheduler, prompts=prompts, seeds=seeds)
@@ -334,7 +334,7 @@ def test_unrelated_prompts_have_the_quality_tags_of_the_arm():
     preset = next(name for name, (_, place) in QUALITY_TAGS.items() if place == "suffix")
     tags = QUALITY_TAGS[preset][0]
     tagged = Arm(method="independent", scale=3, quality_preset=preset)
-    # Not the picture's own prompt without its tags.
+    # Not the image's own prompt without its tags.
     assert unrelated_prompts(tagged, ["a", "a", "b"]) == [f"b, {tags}", f"b, {tags}", f"a, {tags}"]
 
 

@@ -518,7 +518,7 @@ def test_an_arm_is_generated_and_its_cost_is_that_of_what_was_evaluated(networks
     cost, plain = drawn["own"].cost, drawn["plain"].cost
     assert cost.nfe == plain.nfe
     assert plain.flops < cost.flops < 1.5 * plain.flops
-    assert drawn["own"].pictures[0].tobytes() != drawn["plain"].pictures[0].tobytes()
+    assert drawn["own"].images[0].tobytes() != drawn["plain"].images[0].tobytes()
 
 
 @pytest.mark.parametrize(
@@ -535,7 +535,7 @@ def test_an_arm_is_generated_and_its_cost_is_that_of_what_was_evaluated(networks
 )
 def test_the_set_says_what_an_image_was_steered_away_from(networks_folder, study, tmp_path, own, column):
     of_study = study.model_copy(
-        update={"arms": {"own": own}, "generate": study.generate.model_copy(update={"pictures": 4, "shard": 4})}
+        update={"arms": {"own": own}, "generate": study.generate.model_copy(update={"images": 4, "shard": 4})}
     )
     texts = arm_texts(of_study, "own")
     (shard,) = plan_arm(of_study, "own", texts, "cpu").shards

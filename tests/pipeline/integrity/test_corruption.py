@@ -185,8 +185,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["features"]["extractors"] = {"clip": params["features"]["extractors"]["clip"]}
     params["metrics"]["resamples"] = 100
     params["sampler"]["steps"] = 3
-    params["reference"]["pictures"] = 24
-    params["generate"] = {"pictures": 12, "first_seed": 0, "shard": 8, "batch": 4, "watched": 2}
+    params["reference"]["images"] = 24
+    params["generate"] = {"images": 12, "first_seed": 0, "shard": 8, "batch": 4, "watched": 2}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     (folder / "models").symlink_to(ROOT / "models")
     # The outputs of the real stages; what they depend on is not looked at here.

@@ -57,7 +57,7 @@ def checkpoint_params(params, pipelines_folder, monkeypatch):
     """Parameters of a small study with arms of all kinds, to be given a model; the folder of pipelines is current."""
     monkeypatch.chdir(pipelines_folder)
     params["arms"], params["baseline"] = ARMS, "cfg"
-    params["generate"] = {"pictures": 10, "first_seed": 0, "shard": 5, "batch": 5}
+    params["generate"] = {"images": 10, "first_seed": 0, "shard": 5, "batch": 5}
     params["sampler"] = {"scheduler": "ddim", "steps": 3}
     return params
 
@@ -67,7 +67,7 @@ def study_of(params, kind, **model):
     return parse_study(params, "test")
 
 
-def pictures(folder):
+def images(folder):
     return list(decode_images(read_set(folder)))
 
 
@@ -80,11 +80,11 @@ def test_every_arm_is_drawn_with_a_checkpoint(checkpoint_params, tmp_path, kind)
     study = study_of(checkpoint_params, kind)
     for arm in ("cfg", "negative", "autoguidance", "wide", "ancestral", "redrawn"):
         assert generate(study, arm, Places.under(tmp_path)) == (2, 2)
-    drawn = {arm: pictures(tmp_path / SETS / arm) for arm in ARMS}
-    assert {picture.size for picture in drawn["cfg"]} == {(32, 32)}
-    assert {picture.size for picture in drawn["wide"]} == {(48, 24)}
-    one_of_each = {arm: picture[0].tobytes() for arm, picture in drawn.items()}
-    assert len(set(one_of_each.values())) == len(ARMS), "two arms drew the same picture"
+    drawn = {arm: images(tmp_path / SETS / arm) for arm in ARMS}
+    assert {image.size for image in drawn["cfg"]} == {(32, 32)}
+    assert {image.size for image in drawn["wide"]} == {(48, 24)}
+    one_of_each = {arm: image[0].tobytes() for arm, image in drawn.items()}
+    assert len(set(one_of_each.values())) == len(ARMS), "two arms drew the same image"
 
 
 def test_a_shard_does_not_depend_on_what_was_drawn_before(checkpoint_params, tmp_path):
@@ -127,19 +127,19 @@ def test_image_to_image_starts_from_a_folder_of_shards(checkpoint_params, pipeli
     }
     study = study_of(checkpoint_params, "sd")
     assert generate(study, "redrawn", Places.under(tmp_path)) == (2, 2)
-    start, end = pictures(pipelines_folder / "kept/cfg"), pictures(tmp_path / SETS / "redrawn")
+    start, end = images(pipelines_folder / "kept/cfg"), images(tmp_path / SETS / "redrawn")
     other = start[1:] + start[:1]
 
     def distance(a, b):
         return sum(abs(x - y) for p, q in zip(a, b, strict=True) for x, y in zip(p.tobytes(), q.tobytes(), strict=True))
 
-    assert distance(end, start) < distance(end, other), "each picture comes from its own start"
+    assert distance(end, start) < distance(end, other), "each image comes from its own start"
 
 
 def test_half_precision_and_slices_draw_nearly_the_same(checkpoint_params):
-    plain = ArmGenerator(study_of(checkpoint_params, "sd"), "cfg", CPU).draw(TEXTS, [1]).pictures[0]
+    plain = ArmGenerator(study_of(checkpoint_params, "sd"), "cfg", CPU).draw(TEXTS, [1]).images[0]
     loading = {"dtype": "bfloat16", "attention_slicing": True, "vae_slicing": True}
-    half = ArmGenerator(study_of(checkpoint_params, "sd", loading=loading), "cfg", CPU).draw(TEXTS, [1]).pictures[0]
+    half = ArmGenerator(study_of(checkpoint_params, "sd", loading=loading), "cfg", CPU).draw(TEXTS, [1]).images[0]
     difference = [abs(a - b) for a, b in zip(plain.tobytes(), half.tobytes(), strict=True)]
     assert 0 < sum(difference) / len(difference) < 4
 
@@ -149,13 +149,13 @@ def test_offloaded_weights_predict_the_same(checkpoint_params):
         ArmGenerator(study_of(checkpoint_params, "sdxl", loading={"offload": offload}), "cfg", CPU).draw(TEXTS, [1])
         for offload in (False, True)
     ]
-    assert draw[0].pictures[0].tobytes() == draw[1].pictures[0].tobytes()
+    assert draw[0].images[0].tobytes() == draw[1].images[0].tobytes()
 
 
 def test_an_offloaded_guide_is_weakened_as_another_is(checkpoint_params):
     weaken = {"name": "weight_noise", "strength": 0.3}
     plain, offloaded, whole = (
-        ArmGenerator(study_of(checkpoint_params, "sd", **model), "autoguidance", CPU).draw(TEXTS, [1]).pictures[0]
+        ArmGenerator(study_of(checkpoint_params, "sd", **model), "autoguidance", CPU).draw(TEXTS, [1]).images[0]
         for model in ({"weaken": weaken}, {"weaken": weaken, "loading": {"offload": True}}, {})
     )
     assert plain.tobytes() == offloaded.tobytes() != whole.tobytes()
@@ -171,7 +171,7 @@ def test_compiled_networks_draw_the_same(checkpoint_params, monkeypatch, backend
         ArmGenerator(study_of(checkpoint_params, "sd", loading=loading), "negative", CPU).draw(texts, [1, 2])
         for loading in ({}, {"compile": True})
     )
-    for ours, theirs in zip(compiled.pictures, plain.pictures, strict=True):
+    for ours, theirs in zip(compiled.images, plain.images, strict=True):
         assert max(abs(a - b) for a, b in zip(ours.tobytes(), theirs.tobytes(), strict=True)) <= 1
     assert compiled.cost.flops == plain.cost.flops > 0
 
@@ -215,14 +215,14 @@ def test_another_text_encoder_changes_the_texts_alone(checkpoint_params):
     swapped = ArmGenerator(study_of(checkpoint_params, "sd", text_encoder="sd_guide"), "cfg", CPU)
     for a, b in zip(own.networks["main"].unet.parameters(), swapped.networks["main"].unet.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert own.draw(TEXTS, [1]).pictures[0].tobytes() != swapped.draw(TEXTS, [1]).pictures[0].tobytes()
+    assert own.draw(TEXTS, [1]).images[0].tobytes() != swapped.draw(TEXTS, [1]).images[0].tobytes()
 
 
-def test_another_autoencoder_changes_the_pictures_and_not_the_trace(checkpoint_params):
+def test_another_autoencoder_changes_the_images_and_not_the_trace(checkpoint_params):
     own = ArmGenerator(study_of(checkpoint_params, "sd"), "cfg", CPU).draw(TEXTS, [1])
     other = ArmGenerator(study_of(checkpoint_params, "sd", vae="sd_guide"), "cfg", CPU).draw(TEXTS, [1])
     assert own.traces == other.traces
-    assert own.pictures[0].tobytes() != other.pictures[0].tobytes()
+    assert own.images[0].tobytes() != other.images[0].tobytes()
 
 
 @pytest.mark.parametrize("kind", ["sd", "sd2", "sdxl"])
@@ -239,14 +239,14 @@ def test_a_single_file_draws_what_its_folder_draws(checkpoint_params, pipelines_
     drawn, again = (g.draw(texts, [1, 2]) for g in (folder, single))
     # As text: without the empty prompt the effective scale is NaN, which equals nothing.
     assert repr(drawn.traces) == repr(again.traces)
-    assert [picture.tobytes() for picture in drawn.pictures] == [picture.tobytes() for picture in again.pictures]
+    assert [image.tobytes() for image in drawn.images] == [image.tobytes() for image in again.images]
 
 
 def test_an_autoencoder_of_its_own_file_is_read(checkpoint_params, pipelines_folder):
     save_file(original_vae(pipelines_folder / "sd_guide"), pipelines_folder / "vae.safetensors", {"format": "pt"})
     folder = ArmGenerator(study_of(checkpoint_params, "sd", vae="sd_guide"), "cfg", CPU)
     single = ArmGenerator(study_of(checkpoint_params, "sd", vae="vae.safetensors", config="sd"), "cfg", CPU)
-    assert single.draw(TEXTS, [1]).pictures[0].tobytes() == folder.draw(TEXTS, [1]).pictures[0].tobytes()
+    assert single.draw(TEXTS, [1]).images[0].tobytes() == folder.draw(TEXTS, [1]).images[0].tobytes()
 
 
 def test_two_loads_of_one_folder_are_two_networks(pipelines_folder):
@@ -256,10 +256,10 @@ def test_two_loads_of_one_folder_are_two_networks(pipelines_folder):
     assert not torch.equal(next(first.unet.parameters()), next(second.unet.parameters()))
 
 
-def test_pictures_survive_the_autoencoder_of_a_pixel_network(networks_folder):
+def test_images_survive_the_autoencoder_of_a_pixel_network(networks_folder):
     network = load_network(networks_folder / "main", CPU)
-    picture = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    assert torch.equal(network.to_pictures(network.to_samples(picture)), picture)
+    image = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    assert torch.equal(network.to_images(network.to_samples(image)), image)
 
 
 def test_a_digest_follows_every_weight(pipelines_folder, tmp_path):
@@ -478,7 +478,7 @@ def test_a_missing_guide_has_no_digest_and_stops_the_arm_that_uses_it(checkpoint
     assert "model folder nowhere is missing" in refused(checkpoint_params, "sd", guide="nowhere")
 
 
-def test_the_digests_follow_a_folder_that_pictures_start_from(checkpoint_params, pipelines_folder, tmp_path):
+def test_the_digests_follow_a_folder_that_images_start_from(checkpoint_params, pipelines_folder, tmp_path):
     folder = pipelines_folder / "watched/cfg"
 
     def digests(start):
@@ -491,7 +491,7 @@ def test_the_digests_follow_a_folder_that_pictures_start_from(checkpoint_params,
     before = digests("watched/cfg")
     assert before == digests("watched/cfg")
     assert set(before) - set(study_digests(study_of(checkpoint_params, "sd"))) == {"from watched/cfg"}
-    # Other pictures under the same name.
+    # Other images under the same name.
     (folder / "part-00000.parquet").write_bytes((folder / "part-00001.parquet").read_bytes())
     after = digests("watched/cfg")
     assert {name for name in before if before[name] != after[name]} == {"from watched/cfg"}

@@ -127,7 +127,7 @@ def test_a_checkpoint_in_pieces_is_the_same_checkpoint(params, folder):
         assert weights.keys() == same.keys()
         assert all(torch.equal(weight, same[name]) for name, weight in weights.items())
     # Where weights lie in a file decides how they lie in memory, and that decides the last bit of a sum.
-    one, other = (g.draw(TEXTS, [1]).pictures[0].tobytes() for g in (whole, pieces))
+    one, other = (g.draw(TEXTS, [1]).images[0].tobytes() for g in (whole, pieces))
     assert max(abs(a - b) for a, b in zip(one, other, strict=True)) <= 1
 
 

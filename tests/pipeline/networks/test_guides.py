@@ -101,11 +101,11 @@ def test_wrong_settings_are_named(how, message):
 
 
 class _Exact(torch.nn.Module):
-    """The exact denoiser of one picture under any schedule and prediction type."""
+    """The exact denoiser of one image under any schedule and prediction type."""
 
-    def __init__(self, picture, schedule):
+    def __init__(self, image, schedule):
         super().__init__()
-        self.picture, self.schedule = picture, schedule
+        self.image, self.schedule = image, schedule
         shape = {"in_channels": 3, "sample_size": 8, "cross_attention_dim": 4}
         self.config = type("Config", (), {**shape, "addition_embed_type": "text"})  # no layer is free of the text
         self.device = CPU
@@ -117,23 +117,23 @@ class _Exact(torch.nn.Module):
         low = min(int(t), len(self.levels) - 2)
         sigma = float((self.levels[low] + (t - low) * (self.levels[low + 1] - self.levels[low])).exp())
         kind = self.schedule.config.prediction_type
-        return type("Output", (), {"sample": VARIANCE_PRESERVING.from_x0(self.picture.expand_as(x), kind, x, sigma)})
+        return type("Output", (), {"sample": VARIANCE_PRESERVING.from_x0(self.image.expand_as(x), kind, x, sigma)})
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_a_guide_of_another_type_and_schedule_says_the_same_of_the_same_noise(kind):
-    """Two exact denoisers of one picture agree at every noise level, whatever they were trained with."""
-    picture = torch.linspace(-1, 1, 3 * 64).reshape(1, 3, 8, 8)
+    """Two exact denoisers of one image agree at every noise level, whatever they were trained with."""
+    image = torch.linspace(-1, 1, 3 * 64).reshape(1, 3, 8, 8)
     schedules = {
         "main": DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012),
         "guide": DDPMScheduler(beta_schedule="linear", prediction_type=kind),
     }
-    networks = {name: DenoisingNetwork(_Exact(picture, s), s, patch=1) for name, s in schedules.items()}
+    networks = {name: DenoisingNetwork(_Exact(image, s), s, patch=1) for name, s in schedules.items()}
     evaluate = _Evaluation(networks, {"prompt": Conditioning({"tokens": torch.zeros(1, 1, 4)})}, [0])
     for t in (50, 400, 900):
         alpha = float(schedules["main"].alphas_cumprod[t])
         sigma = ((1 - alpha) / alpha) ** 0.5
-        x = alpha**0.5 * picture + (1 - alpha) ** 0.5 * torch.randn(1, 3, 8, 8)
+        x = alpha**0.5 * image + (1 - alpha) ** 0.5 * torch.randn(1, 3, 8, 8)
         predicted = evaluate([MAIN, GUIDE], x, Moment(0, 1, t, sigma, 0.0))
         torch.testing.assert_close(predicted[MAIN], predicted[GUIDE], atol=1e-3, rtol=0)
 

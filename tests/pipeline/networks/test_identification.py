@@ -140,7 +140,7 @@ def test_a_unet_alone_draws_with_the_parts_that_are_added(folder, params):
     drawn = []
     for model in ({"main": "sd"}, {"main": "unet.safetensors", "config": "sd", "text_encoder": "sd", "vae": "sd"}):
         params["model"] = {"name": "small", "guide": "sd", **model}
-        drawn.append(ArmGenerator(parse_study(params, "test"), "cfg", CPU).draw(texts, [1]).pictures[0].tobytes())
+        drawn.append(ArmGenerator(parse_study(params, "test"), "cfg", CPU).draw(texts, [1]).images[0].tobytes())
     assert drawn[0] == drawn[1]
 
 

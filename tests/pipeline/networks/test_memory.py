@@ -39,7 +39,7 @@ def test_networks_that_do_not_fit_are_refused(params, networks_folder, tmp_path,
     assert not list(tmp_path.rglob("*.parquet"))
 
 
-def test_start_pictures_that_do_not_fit_are_refused_with_the_arm_to_draw_first(study, params, tmp_path, monkeypatch):
+def test_start_images_that_do_not_fit_are_refused_with_the_arm_to_draw_first(study, params, tmp_path, monkeypatch):
     params["arms"]["redrawn"] = {
         "method": "cfg",
         "scale": 2.0,
@@ -52,8 +52,8 @@ def test_start_pictures_that_do_not_fit_are_refused_with_the_arm_to_draw_first(s
     )
     with pytest.raises(
         InputError,
-        match=rf"^arm 'redrawn': the pictures of 'unguided' that it starts from do not fit into memory \(cpu, model "
-        rf"random\); draw arm unguided first, whose pictures are then read, or {LESS}",
+        match=rf"^arm 'redrawn': the images of 'unguided' that it starts from do not fit into memory \(cpu, model "
+        rf"random\); draw arm unguided first, whose images are then read, or {LESS}",
     ):
         generate(redrawing, "redrawn", Places.under(tmp_path / "anew"))
     assert generate(redrawing, "redrawn", Places.under(tmp_path / "drawn")) == (2, 2), "the way out"
@@ -64,7 +64,7 @@ def test_a_cost_that_is_measured_again_may_not_fit_either(study, tmp_path, monke
     generate(study, "cfg", places)
     (places.costs / "cfg.json").unlink()
     monkeypatch.setattr(ArmGenerator, "draw", too_much)
-    with pytest.raises(InputError, match=r"^4 pictures of arm 'cfg' at once do not fit into memory"):
+    with pytest.raises(InputError, match=r"^4 images of arm 'cfg' at once do not fit into memory"):
         generate(study, "cfg", places)
 
 

@@ -1,4 +1,4 @@
-"""The project's pictures are those of diffusers' own pipelines with the same weights, seeds and settings."""
+"""The project's images are those of diffusers' own pipelines with the same weights, seeds and settings."""
 
 from dataclasses import replace
 
@@ -91,7 +91,7 @@ def ours(pair, setting, scale, negative, canvas=None, start=None, post=()):
         shape,
         start,
     )
-    return samples, network.to_pictures(samples)
+    return samples, network.to_images(samples)
 
 
 def theirs(pair, setting, scale, negative, canvas=None, **more):
@@ -107,7 +107,7 @@ def theirs(pair, setting, scale, negative, canvas=None, **more):
         latents.append(tensors["latents"])
         return tensors
 
-    pictures = pipeline(
+    images = pipeline(
         [PROMPT] * len(SEEDS),
         negative_prompt=None if negative is None else [negative] * len(SEEDS),
         guidance_scale=scale,
@@ -118,7 +118,7 @@ def theirs(pair, setting, scale, negative, canvas=None, **more):
         **extent,
         **more,
     ).images
-    return latents[-1], torch.from_numpy(pictures).permute(0, 3, 1, 2)
+    return latents[-1], torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 def assert_equal(mine, other):
@@ -128,7 +128,7 @@ def assert_equal(mine, other):
 
 
 @pytest.mark.parametrize(("pair", "scheduler", "levels", "spacing"), CASES, indirect=["pair"])
-def test_pictures_are_those_of_the_pipeline(pair, scheduler, levels, spacing):
+def test_images_are_those_of_the_pipeline(pair, scheduler, levels, spacing):
     setting = Sampler(scheduler=scheduler, steps=STEPS, levels=levels, spacing=spacing)
     assert_equal(ours(pair, setting, 5.0, WORSE), theirs(pair, setting, 5.0, WORSE))
 
@@ -184,7 +184,7 @@ def test_image_to_image_is_that_of_the_pipeline(pipelines_folder):
         negative_prompt=[WORSE] * 2,
         guidance_scale=5.0,
         num_inference_steps=STEPS,
-        # Here a picture's start comes from its own seed, and diffusers knows nothing of where a start comes from.
+        # Here an image's start comes from its own seed, and diffusers knows nothing of where a start comes from.
         generator=[torch.Generator().manual_seed(seed + IMAGE_TO_IMAGE_SEED) for seed in SEEDS],
         output_type="latent",
     ).images

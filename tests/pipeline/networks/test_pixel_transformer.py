@@ -136,22 +136,22 @@ def test_images_are_those_of_eulers_steps_by_hand(
             guided += share * (velocity - other)
         x = x + (then - t) * guided
     expected = ((x.clamp(-1, 1) + 1) * 127.5).round()
-    found = torch.stack([_pixels(picture) for picture in drawn.pictures])
+    found = torch.stack([_pixels(image) for image in drawn.images])
     assert (found - expected).abs().max() <= 1
     assert (found != expected).float().mean() < 0.01
     assert found.std() > 5
 
 
-def _pixels(picture: Any) -> torch.Tensor:
+def _pixels(image: Any) -> torch.Tensor:
     import numpy as np
 
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float()
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
 
 
 def test_images_become_samples_and_back(flow: Path) -> None:
     network = load_network(Path("main"), CPU)
     images = torch.randint(256, (2, 3, SIDE, SIDE), dtype=torch.uint8)
-    assert torch.equal(network.to_pictures(network.to_samples(images)), images)
+    assert torch.equal(network.to_images(network.to_samples(images)), images)
 
 
 def test_only_canvases_of_whole_patches_on_the_grid_are_taken(flow: Path) -> None:

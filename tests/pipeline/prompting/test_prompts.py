@@ -232,7 +232,7 @@ def test_the_field_notes_tiny_weights_stay_tiny_in_novelais_syntax():
 def test_the_prompt_sets_of_conf_are_whole(choice, params, monkeypatch):
     monkeypatch.chdir(ROOT)
     params["prompts"] = composed(f"prompts={choice}")["prompts"]
-    assert len(study_prompts(parse_study(params, "test"))) == params["generate"]["pictures"]
+    assert len(study_prompts(parse_study(params, "test"))) == params["generate"]["images"]
 
 
 @pytest.mark.parametrize("name", NEGATIVE_PRESETS)
@@ -303,11 +303,11 @@ def test_a_prompt_as_its_own_negative_draws_what_the_prompt_draws(study, tmp_pat
     for name in arms:
         generate(small, name, Places.under(tmp_path))
     tables = {name: read_set(tmp_path / SETS / name) for name in arms}
-    pictures = {
+    images = {
         name: np.stack([np.asarray(p, dtype=np.int16) for p in decode_images(table)]) for name, table in tables.items()
     }
-    assert np.abs(pictures["repeated"] - pictures["unguided"]).max() <= 1
-    assert np.abs(pictures["negative"] - pictures["unguided"]).max() > 1
+    assert np.abs(images["repeated"] - images["unguided"]).max() <= 1
+    assert np.abs(images["negative"] - images["unguided"]).max() > 1
     assert tables["repeated"]["negative_prompt"].to_pylist() == tables["repeated"]["prompt"].to_pylist()
 
 
@@ -318,4 +318,4 @@ def test_every_study_of_conf_composes_with_its_prompts(name, monkeypatch):
     assert study.name == name
     prompts = study_prompts(study)
     for arm in study.arms.values():
-        assert len(arm_negatives(arm, arm_prompts(arm, prompts), study.text.syntax)) == study.generate.pictures
+        assert len(arm_negatives(arm, arm_prompts(arm, prompts), study.text.syntax)) == study.generate.images

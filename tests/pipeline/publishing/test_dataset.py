@@ -1,4 +1,4 @@
-"""The published study: every picture as it was drawn, people's labels as people's, and a card that is no markup."""
+"""The published study: every image as it was drawn, people's labels as people's, and a card that is no markup."""
 
 import copy
 import hashlib
@@ -21,8 +21,8 @@ from markdown_it import MarkdownIt
 from small_study import (
     ARMS,
     HOSTILE,
+    IMAGES,
     PARAMS,
-    PICTURES,
     comparison,
     rates_of,
     write_comparison,
@@ -81,7 +81,7 @@ def label(task_id: str, labeller: str, verdict: Any, simulated: bool = False, no
 
 
 def write_human_labels(root: Path) -> None:
-    """Two people and a simulated labeller on three pictures; one pair."""
+    """Two people and a simulated labeller on three images; one pair."""
     write_tasks(
         root / SAMPLED_TASKS,
         [task("t0", "cfg-000000"), task("t1", "cfg-000001"), task("t2", "cfg-000002"), task("t3", "cfg-000000", "t0")],
@@ -137,7 +137,7 @@ def drawn(root: Path, arm: str) -> list[str]:
 
 
 def loaded(root: Path, arm: str, streaming: bool = False) -> Any:
-    """The configuration as `datasets` gives it, pictures as bytes."""
+    """The configuration as `datasets` gives it, images as bytes."""
     found = load_dataset(str(root / DATASET), arm, split="train", streaming=streaming, cache_dir=str(root / "cache"))
     return found.cast_column("image", ImageFeature(decode=False))
 
@@ -155,12 +155,12 @@ def files(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_every_picture_of_every_arm_loads_as_it_was_drawn(study: Study, root: Path, streaming: bool) -> None:
+def test_every_image_of_every_arm_loads_as_it_was_drawn(study: Study, root: Path, streaming: bool) -> None:
     make_dataset(study, root)
     for arm in ARMS:
         rows = list(loaded(root, arm, streaming))
         assert [hashlib.sha256(row["image"]["bytes"]).hexdigest() for row in rows] == drawn(root, arm)
-        assert [row["pair_id"] for row in rows] == list(range(PICTURES))
+        assert [row["pair_id"] for row in rows] == list(range(IMAGES))
 
 
 def test_columns_are_classes_and_scores_that_a_viewer_can_show(study: Study, root: Path) -> None:
@@ -254,7 +254,7 @@ def test_row_groups_are_no_larger_than_a_viewer_reads(
         assert all(size <= bound + 5_000 for _, size in found)
     rows = list(loaded(root, "cfg"))
     assert [hashlib.sha256(row["image"]["bytes"]).hexdigest() for row in rows] == drawn(root, "cfg")
-    assert [row["pair_id"] for row in rows] == list(range(PICTURES))
+    assert [row["pair_id"] for row in rows] == list(range(IMAGES))
 
 
 def test_a_shard_of_several_row_groups_is_published(study: Study, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +289,7 @@ def test_people_stand_under_numbers_and_simulated_labels_are_left_out(study: Stu
     assert not any(word.encode() in published for word in (*NAMES, "simulated-00", "hello"))
 
 
-def test_a_choice_between_two_pictures_stands_beside_both(study: Study, root: Path) -> None:
+def test_a_choice_between_two_images_stands_beside_both(study: Study, root: Path) -> None:
     write_human_labels(root)
     make_dataset(study, root)
     arms = loaded(root, "cfg").features["arm"]
@@ -323,7 +323,7 @@ def test_the_card_says_what_is_there_and_what_was_found(root: Path) -> None:
     found = comparison()["arms"][1]["scores"]["fd"]
     assert f"| `cfg` | {found['value']:.3g} ({found['low']:.3g} to {found['high']:.3g}) |" in text
     assert "[adventurer](" in text
-    assert "No person has labelled these pictures" in text
+    assert "No person has labelled these images" in text
 
 
 def test_the_card_names_no_machine(root: Path) -> None:
@@ -353,14 +353,14 @@ def test_a_study_over_a_real_checkpoint_is_flagged_and_the_embedded_world_is_not
         {"weaken": {"name": "lora", "file": "models/mine.safetensors"}},
     ],
 )
-def test_any_foreign_part_makes_the_pictures_foreign(foreign: dict[str, Any]) -> None:
+def test_any_foreign_part_makes_the_images_foreign(foreign: dict[str, Any]) -> None:
     assert study_of(model=EMBEDDED).licence == "cc-by-4.0"
     found = study_of(model={**EMBEDDED, **foreign})
     assert not found.is_embedded
     assert found.licence == ""
 
 
-def test_pictures_that_start_from_a_folder_have_its_licence_and_not_ours() -> None:
+def test_images_that_start_from_a_folder_have_its_licence_and_not_ours() -> None:
     arms = copy.deepcopy(PARAMS["arms"])
     arms["cfg"]["image_to_image"] = {"from": "data/photographs", "strength": 0.5}
     assert not study_of(model=EMBEDDED, arms=arms).is_embedded
@@ -434,7 +434,7 @@ def test_sizes_are_the_hubs_categories() -> None:
     assert [size_category(n) for n in (999, 1000, 10**6, 10**7)] == ["n<1K", "1K<n<10K", "1M<n<10M", "n>10M"]
 
 
-def test_scores_of_other_pictures_are_refused_and_what_was_there_stays(study: Study, root: Path) -> None:
+def test_scores_of_other_images_are_refused_and_what_was_there_stays(study: Study, root: Path) -> None:
     make_dataset(study, root)
     before = files(root / DATASET)
     shutil.copy(root / "data/scores/cfg.parquet", root / "data/scores/negative.parquet")
@@ -444,13 +444,13 @@ def test_scores_of_other_pictures_are_refused_and_what_was_there_stays(study: St
     assert not list((root / "data").glob("*.tmp"))
 
 
-def test_scores_without_pictures_are_refused(study: Study, root: Path) -> None:
+def test_scores_without_images_are_refused(study: Study, root: Path) -> None:
     (root / "data/sets/cfg/part-00001.parquet").unlink()
-    with pytest.raises(InputError, match=r"has scores of 16 pictures, .*cfg holds 8"):
+    with pytest.raises(InputError, match=r"has scores of 16 images, .*cfg holds 8"):
         make_dataset(study, root)
 
 
-def test_a_picture_that_does_not_read_back_is_named(study: Study, root: Path, tmp_path: Path) -> None:
+def test_an_image_that_does_not_read_back_is_named(study: Study, root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "built"
     build(study, root, folder)
     check(folder, ARMS, root / "data/sets")

@@ -333,7 +333,7 @@ LEAKS = {
     "anna.b+c@uni.example.org": "an e-mail address",
     "https://anna:pass@host/": "credentials in an address",
     "AKIA" + "ABCD1234" * 2: "an AWS key",
-    "/home/anna/pictures": "a folder of this machine's user",
+    "/home/anna/images": "a folder of this machine's user",
     "-----BEGIN RSA PRIVATE KEY-----": "a private key",
 }
 
@@ -385,31 +385,31 @@ def test_metadata_of_weights_are_read(tmp_path: Path) -> None:
         check_leaks({"w.safetensors": weights}, [], {})
 
 
-def test_metadata_of_pictures_are_read_and_their_pixels_are_not(tmp_path: Path) -> None:
-    address, picture = b"anna@uni.example.org ", tmp_path / "contact.png"
+def test_metadata_of_images_are_read_and_their_pixels_are_not(tmp_path: Path) -> None:
+    address, image = b"anna@uni.example.org ", tmp_path / "contact.png"
     pixels = Image.frombytes("P", (64, 64), (address * 200)[: 64 * 64])
     pixels.putpalette(bytes(range(256)) * 3)  # with fewer colours a pixel is no whole byte
-    pixels.save(picture, compress_level=0)
-    assert address in picture.read_bytes()  # as compression makes it by chance
-    check_leaks({"contact.png": picture}, [], {})
+    pixels.save(image, compress_level=0)
+    assert address in image.read_bytes()  # as compression makes it by chance
+    check_leaks({"contact.png": image}, [], {})
 
     text = PngInfo()
     text.add_text("Author", "anna@uni.example.org", zip=True)
     exif = Image.Exif()
     exif[0x013B] = "anna@uni.example.org"  # Artist
     for suffix, metadata in ((".png", {"pnginfo": text}), (".png", {"exif": exif}), (".jpg", {"exif": exif})):
-        picture = tmp_path / f"by{suffix}"
-        pixels.convert("L").save(picture, **metadata)
+        image = tmp_path / f"by{suffix}"
+        pixels.convert("L").save(image, **metadata)
         with pytest.raises(InputError, match=r"by\.\w+ holds an e-mail address \(metadata\)"):
-            check_leaks({picture.name: picture}, [], {})
+            check_leaks({image.name: image}, [], {})
 
 
-def test_a_picture_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    picture = tmp_path / "contact.png"
-    Image.effect_noise((64, 64), 64).save(picture)
-    picture.write_bytes(picture.read_bytes()[:1000])
-    with pytest.raises(InputError, match=r"contact\.png is no picture that can be read"):
-        check_leaks({"contact.png": picture}, [], {})
+def test_an_image_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    image = tmp_path / "contact.png"
+    Image.effect_noise((64, 64), 64).save(image)
+    image.write_bytes(image.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"contact\.png is no image that can be read"):
+        check_leaks({"contact.png": image}, [], {})
 
 
 def test_values_of_secret_variables_are_looked_for_and_not_shown(tmp_path: Path) -> None:
@@ -481,7 +481,7 @@ print(json.dumps(found))
 """
 
 
-def test_from_the_shell_and_back_every_picture_is_the_same(project: Path, hub: Hub) -> None:
+def test_from_the_shell_and_back_every_image_is_the_same(project: Path, hub: Hub) -> None:
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("HF_")},
         "HF_ENDPOINT": hub.url,

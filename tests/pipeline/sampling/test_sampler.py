@@ -21,18 +21,18 @@ class _Config:
 
 
 class PointMass(torch.nn.Module):
-    """The exact denoiser of a distribution that is one picture: it predicts that picture from anything."""
+    """The exact denoiser of a distribution that is one image: it predicts that image from anything."""
 
     config = _Config()
     device = torch.device("cpu")
 
-    def __init__(self, picture, kind, schedule):
+    def __init__(self, image, kind, schedule):
         super().__init__()
-        self.picture, self.kind, self.schedule = picture, kind, schedule
+        self.image, self.kind, self.schedule = image, kind, schedule
 
     def forward(self, x, timestep, encoder_hidden_states):
         alpha = float(self.schedule.alphas_cumprod[int(timestep)])
-        output = from_x0(self.picture.expand_as(x), self.kind, x, alpha**0.5, (1 - alpha) ** 0.5)
+        output = from_x0(self.image.expand_as(x), self.kind, x, alpha**0.5, (1 - alpha) ** 0.5)
         return type("Output", (), {"sample": output})
 
 
@@ -41,12 +41,12 @@ class PointMass(torch.nn.Module):
 def test_a_point_mass_is_drawn_exactly(scheduler, kind):
     schedule = training_schedule()
     schedule.register_to_config(prediction_type=kind)
-    picture = torch.linspace(-1, 1, 3 * 64).reshape(1, 3, 8, 8)
-    network = DenoisingNetwork(PointMass(picture, kind, schedule), schedule, patch=1)
+    image = torch.linspace(-1, 1, 3 * 64).reshape(1, 3, 8, 8)
+    network = DenoisingNetwork(PointMass(image, kind, schedule), schedule, patch=1)
     built = build_stepper(Sampler(scheduler=scheduler, steps=20), schedule.config)
     drawn, trace = sample(
         {"main": network}, {"prompt": Conditioning({"tokens": torch.zeros(2, 1, 4)})}, Guidance(), built, 20, [5, 6]
     )
-    torch.testing.assert_close(drawn, picture.expand(2, -1, -1, -1), atol=2e-3, rtol=0)
+    torch.testing.assert_close(drawn, image.expand(2, -1, -1, -1), atol=2e-3, rtol=0)
     assert [step.step for step in trace] == list(range(20))
     assert all(a.sigma > b.sigma for a, b in itertools.pairwise(trace)), "noise falls along the trace"

@@ -52,28 +52,28 @@ def test_initial_noise_is_the_seeds_own():
 
 @pytest.mark.parametrize(("scheduler", "levels"), EVERY)
 def test_a_point_mass_is_drawn_exactly_from_x0_predictions(scheduler, levels):
-    picture = torch.linspace(-1, 1, 3 * 64).reshape(1, *SHAPE)
-    drawn = draw(sampler(scheduler, levels), lambda x: picture.expand_as(x), [5, 6])
-    torch.testing.assert_close(drawn, picture.expand(2, -1, -1, -1), atol=3e-3, rtol=0)
+    image = torch.linspace(-1, 1, 3 * 64).reshape(1, *SHAPE)
+    drawn = draw(sampler(scheduler, levels), lambda x: image.expand_as(x), [5, 6])
+    torch.testing.assert_close(drawn, image.expand(2, -1, -1, -1), atol=3e-3, rtol=0)
 
 
 @pytest.mark.parametrize("kind", VARIANCE_PRESERVING.prediction_types)
 @pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
 @pytest.mark.parametrize("steps", [1, 3, 12, 28, 50, 64, 150])
 def test_ddim_steps_from_each_level_to_the_next_and_leaves_no_noise(steps, spacing, kind):
-    """With the right prediction of one picture x0 and one noise e, every sample is a x0 + b e of its own level."""
+    """With the right prediction of one image x0 and one noise e, every sample is a x0 + b e of its own level."""
     trained = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type=kind)
     built = build_stepper(sampler("ddim", steps=steps, spacing=spacing), trained.config).scheduler
-    picture = torch.linspace(-1, 1, 3 * 64).reshape(1, *SHAPE)
+    image = torch.linspace(-1, 1, 3 * 64).reshape(1, *SHAPE)
     built.set_timesteps(steps)
     assert len(built.timesteps) == steps
     e = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(0))
     levels = [float(built.alphas_cumprod[t]) for t in built.timesteps] + [1.0]
-    x = levels[0] ** 0.5 * picture + (1 - levels[0]) ** 0.5 * e
+    x = levels[0] ** 0.5 * image + (1 - levels[0]) ** 0.5 * e
     for timestep, now, then in zip(built.timesteps, levels, levels[1:], strict=False):
-        output = from_x0(picture, kind, x, now**0.5, (1 - now) ** 0.5)
+        output = from_x0(image, kind, x, now**0.5, (1 - now) ** 0.5)
         x = built.step(output, timestep, x, return_dict=False)[0]
-        torch.testing.assert_close(x, then**0.5 * picture + (1 - then) ** 0.5 * e, atol=1e-3, rtol=0)
+        torch.testing.assert_close(x, then**0.5 * image + (1 - then) ** 0.5 * e, atol=1e-3, rtol=0)
 
 
 def test_a_number_of_steps_that_rounding_lays_out_as_one_more_is_refused():
@@ -102,7 +102,7 @@ def test_sampling_begins_at_the_first_noise_level(scheduler, levels, steps):
 
 
 @pytest.mark.parametrize(("scheduler", "levels"), EVERY)
-def test_a_picture_does_not_depend_on_its_batch(scheduler, levels):
+def test_an_image_does_not_depend_on_its_batch(scheduler, levels):
     together = draw(sampler(scheduler, levels), squeeze, [3, 4, 5])
     alone = draw(sampler(scheduler, levels), squeeze, [4])
     torch.testing.assert_close(together[1], alone[0], atol=1e-6, rtol=0)
@@ -110,7 +110,7 @@ def test_a_picture_does_not_depend_on_its_batch(scheduler, levels):
 
 
 @pytest.mark.parametrize("scheduler", SOLVERS)
-def test_schedulers_that_add_noise_use_the_pictures_own_generator(scheduler):
+def test_schedulers_that_add_noise_use_the_images_own_generator(scheduler):
     """The same start with other random numbers after it: only a stochastic sampler ends elsewhere."""
 
     def end(seeds):
@@ -164,7 +164,7 @@ def test_the_smea_like_sampler_goes_over_the_middle_twice_and_never_up_in_betwee
 
 
 def test_a_second_pass_keeps_the_noise_level():
-    """Of a picture that is all noise the first pass leaves the noise's size, at the level it had."""
+    """Of an image that is all noise the first pass leaves the noise's size, at the level it had."""
     setting = sampler("smea_like", steps=40)
     stepper = build_stepper(setting, training_schedule().config)
     beginning = FromNoise().begin(stepper, 40, [0], (3, 64, 64), CPU)
@@ -176,7 +176,7 @@ def test_a_second_pass_keeps_the_noise_level():
 
 
 @pytest.mark.parametrize(("scheduler", "levels"), EVERY)
-def test_image_to_image_starts_from_the_picture_with_the_noise_of_its_first_step(scheduler, levels):
+def test_image_to_image_starts_from_the_image_with_the_noise_of_its_first_step(scheduler, levels):
     source = torch.linspace(-1, 1, 2 * 3 * 64).reshape(2, *SHAPE)
     stepper = build_stepper(sampler(scheduler, levels), training_schedule().config)
     evaluations = stepper.lay_out(12, CPU)
@@ -234,7 +234,7 @@ def test_image_to_image_without_a_step_is_refused():
 
 
 def test_schedules_without_signal_are_drawn_from_by_those_that_know_them():
-    """diffusers' argument for them, for v predictions: every level a picture begins at is finite and as large."""
+    """diffusers' argument for them, for v predictions: every level an image begins at is finite and as large."""
     schedule = DDPMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction").config
     ignoring = []
     for scheduler in SOLVERS:

@@ -1,4 +1,4 @@
-"""A contact sheet shows every picture in its place, with its own pixels."""
+"""A contact sheet shows every image in its place, with its own pixels."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def plain(colour: tuple[int, int, int], side: int = 8) -> Image.Image:
     return Image.new("RGB", (side, side), colour)
 
 
-def test_pictures_stand_row_by_row_with_a_gap_around_each() -> None:
+def test_images_stand_row_by_row_with_a_gap_around_each() -> None:
     sheet = grid([plain(RED), plain(GREEN), plain(BLUE)], columns=2)
     assert sheet.size == (2 * 8 + 3 * GAP, 2 * 8 + 3 * GAP)
     places = [(GAP, GAP), (2 * GAP + 8, GAP), (GAP, 2 * GAP + 8)]
@@ -30,7 +30,7 @@ def test_enlarging_repeats_pixels_and_invents_no_colours() -> None:
     assert np.array_equal(sheet[GAP:-GAP, GAP:-GAP], noise.repeat(3, axis=0).repeat(3, axis=1))
 
 
-def test_fewer_pictures_than_columns_leave_no_empty_columns() -> None:
+def test_fewer_images_than_columns_leave_no_empty_columns() -> None:
     assert grid([plain(RED)], columns=8).width == 8 + 2 * GAP
 
 
@@ -59,12 +59,12 @@ def test_a_long_name_stays_in_its_column() -> None:
     assert header[:, :half].min() < 100 < header[:, half:].min()
 
 
-@pytest.mark.parametrize(("pictures", "columns", "scale"), [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
-def test_an_empty_sheet_is_refused(pictures: int, columns: int, scale: int) -> None:
+@pytest.mark.parametrize(("images", "columns", "scale"), [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
+def test_an_empty_sheet_is_refused(images: int, columns: int, scale: int) -> None:
     with pytest.raises(ValueError, match="empty"):
-        grid([plain(RED)] * pictures, columns, scale)
+        grid([plain(RED)] * images, columns, scale)
 
 
 def test_rows_that_do_not_fit_the_names_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"\[1\] pictures do not fit 2 labels"):
+    with pytest.raises(ValueError, match=r"\[1\] images do not fit 2 labels"):
         same_seed_grid([[plain(RED)]], ["cfg", "negative"])

@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from pipeline.storage import images
-from pipeline.storage.images import decode_photograph, decode_picture, to_rgb
+from pipeline.storage.images import decode_image, decode_photograph, to_rgb
 
 WHITE = [255, 255, 255]
 NOISE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
@@ -53,14 +53,14 @@ def test_every_mode_of_pillow_is_mapped_or_refused_by_name() -> None:
     assert not images._TO_RGB.keys() & images._REFUSED.keys()
 
 
-@pytest.mark.parametrize("read", [decode_picture, decode_photograph])
+@pytest.mark.parametrize("read", [decode_image, decode_photograph])
 def test_a_palette_that_is_missing_is_named(read: Callable[[bytes], Image.Image]) -> None:
     with pytest.raises(OSError, match="its mode is P, and it has no palette"):
         read(png(3, 8, 3, b"\0\1\2", transparent=b"\0"))
 
 
 def in_mode(mode: str, rgb: np.ndarray) -> Image.Image:
-    """The opaque picture in a mode of several channels."""
+    """The opaque image in a mode of several channels."""
     image = Image.fromarray(rgb)
     if mode == "LAB":
         profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
@@ -208,7 +208,7 @@ def with_text(size: int, compressed: bool = True) -> bytes:
 
 @pytest.mark.parametrize(("size", "compressed"), [(2_000_000, True), (2_000_000, False), (10_000_000, True)])
 def test_an_image_with_a_workflow_in_its_text_is_read(size: int, compressed: bool) -> None:
-    for decode in (decode_picture, decode_photograph):
+    for decode in (decode_image, decode_photograph):
         assert (np.asarray(decode(with_text(size, compressed))) == NOISE).all()
 
 

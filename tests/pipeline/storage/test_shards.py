@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as PillowImage
 
-from pipeline.reference.image_folder import copy_pictures
+from pipeline.reference.image_folder import copy_images
 from pipeline.storage import shards
 from pipeline.storage.checksum import KEY, ROOM, seal
 from pipeline.storage.shards import (
@@ -102,11 +102,11 @@ def test_a_row_group_that_arrow_cannot_read_at_once_is_read_in_pieces(
 def test_captions_of_a_reference_shard_are_read_from_every_kind_of_text_column(
     tmp_path: Path, kind: pa.DataType
 ) -> None:
-    source, copied = tmp_path / "pictures", tmp_path / "reference"
+    source, copied = tmp_path / "images", tmp_path / "reference"
     source.mkdir()
     (source / "part-00000.parquet").write_bytes(one_group(rows(10), "mark", kind))
     assert read_table(source / "part-00000.parquet").schema.field("prompt").type == kind
-    copy_pictures(source, copied, 10, 0)
+    copy_images(source, copied, 10, 0)
     assert read_set(copied, ["prompt"]).to_pydict() == {"prompt": rows(10)["prompt"]}
 
 

@@ -12,7 +12,7 @@ from pipeline.errors import InputError
 from pipeline.storage.shards import encode_png, read_set, shard_paths
 from pipeline.tinybooru import flaws
 from pipeline.tinybooru.build import build, plans
-from pipeline.tinybooru.picture import SPLITS, draw, plan
+from pipeline.tinybooru.image import SPLITS, draw, plan
 from pipeline.tinybooru.styles import BACKGROUNDS, HAIR_COLOURS, KINDS, OPEN_LICENCES, STYLES, credits
 
 PLANS = [plan(0, index) for index in range(3000)]
@@ -34,14 +34,14 @@ def test_every_style_is_under_an_open_licence_and_credited():
     assert all(credit.creator and credit.source.startswith("https://") for credit in found)
 
 
-def test_a_picture_is_a_function_of_seed_and_index():
+def test_an_image_is_a_function_of_seed_and_index():
     for planned in PLANS[:20]:
         assert plan(0, planned.index) == planned
         assert encode_png(draw(planned, 64)) == encode_png(draw(plan(0, planned.index), 64))
     assert plan(1, 0) != plan(0, 0)
 
 
-def test_no_picture_is_in_two_splits():
+def test_no_image_is_in_two_splits():
     digests = {split: set() for split in SPLITS}
     for split in SPLITS:
         for planned in islice(plans(split, 0), 200):
@@ -94,7 +94,7 @@ def test_bad_anatomy_really_moves_what_is_drawn():
 
 
 @pytest.mark.parametrize("flaw", flaws.IMAGE_FLAWS)
-def test_every_image_flaw_changes_the_picture_and_keeps_the_canvas(flaw):
+def test_every_image_flaw_changes_the_image_and_keeps_the_canvas(flaw):
     for planned in [p for p in PLANS if not p.flaws][:10]:
         clean = draw(planned, 64)
         flawed = flaws.apply(clean.copy(), (flaw,), np.random.default_rng(0))
@@ -110,7 +110,7 @@ def test_quality_is_visible_as_saturation():
     assert saturation == sorted(saturation, reverse=True)
 
 
-def test_flawed_pictures_are_never_called_best():
+def test_flawed_images_are_never_called_best():
     assert not [p for p in PLANS if p.flaws and p.quality in ("masterpiece", "best quality")]
     assert all(not p.flaws and p.quality in flaws.GOOD_QUALITIES for p in islice(plans("reference", 0, True), 50))
 
@@ -132,17 +132,17 @@ def test_build_is_repeatable_and_loads_with_datasets(tmp_path):
 
 
 def test_a_smaller_build_leaves_no_shard_of_a_larger_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.tinybooru.build.SHARD_PICTURES", 8)
+    monkeypatch.setattr("pipeline.tinybooru.build.SHARD_IMAGES", 8)
     build(tmp_path, "reference", 20, seed=0)
     build(tmp_path, "reference", 8, seed=0)
     assert len(read_set(tmp_path)) == 8
 
 
-def test_no_pictures_at_all_is_an_error(tmp_path):
-    with pytest.raises(InputError, match="pictures is 0; it must be at least 1"):
+def test_no_images_at_all_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="images is 0; it must be at least 1"):
         build(tmp_path, "train", 0, seed=0)
 
 
-def test_pictures_differ():
+def test_images_differ():
     images = [draw(p, 64) for p in PLANS[:30]]
     assert all(ImageChops.difference(a, b).getbbox() for k, a in enumerate(images) for b in images[:k])

@@ -68,14 +68,14 @@ def test_rates_by_labels_are_metrics_and_simulated_ones_are_named_so(
             f"{source}_malformed_human_high": 0.38,
         }
     )
-    assert cfg[f"{source}_pictures"] == 20
+    assert cfg[f"{source}_images"] == 20
     assert (cfg[f"{source}_body_normal"], cfg[f"{source}_body_normal_low"]) == (0.75, 0.5)
     assert [cfg[f"{source}_strength{bound}"] for bound in ("", "_low", "_high")] == [0.5, -0.25, 1]
     assert parent.data.metrics[f"{source}_strength/cfg"] == 0.5
     table = json.loads(Path(client.download_artifacts(parent.info.run_id, "labels/rates.json")).read_text())
     assert [dict(zip(table["columns"], row, strict=True)) for row in table["data"]] == [
         {
-            "pictures of": "cfg",
+            "images of": "cfg",
             "labels": source,
             "dimension": "64x64",
             "sample size": 20,

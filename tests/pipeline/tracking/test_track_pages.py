@@ -1,4 +1,4 @@
-"""What MLflow's pages show of a study: params, tags, image sets, views, pictures and files."""
+"""What MLflow's pages show of a study: params, tags, image sets, views, images and files."""
 
 import json
 from pathlib import Path
@@ -10,10 +10,10 @@ from mlflow import MlflowClient
 from mlflow.data import get_source
 from PIL import Image
 from playwright.sync_api import Browser
-from small_study import ARMS, HOSTILE, PARAMS, URI, comparison, picture, write_comparison
+from small_study import ARMS, HOSTILE, PARAMS, URI, comparison, image, write_comparison
 from tracked_runs import all_runs, artifacts
 
-from docs.mlflow_picture import arms, compared, opened, served
+from docs.mlflow_image import arms, compared, opened, served
 from pipeline.storage.contact_sheet import GAP
 from pipeline.storage.shards import set_fingerprint
 from pipeline.study.study import Study, parse_study
@@ -31,7 +31,7 @@ def test_params_and_tags_say_what_an_arm_is(study: Study, root: Path, client: Ml
         "text.negative": HOSTILE,
         "sampler.scheduler": "ddim",
         "sampler.steps": "4",
-        "pictures": "16",
+        "images": "16",
         "model": "random",
     }
     assert expected.items() <= negative.params.items()
@@ -102,7 +102,7 @@ def test_mlflow_opens_on_the_arms_and_plots_their_comparison(
     # Only MLflow's own pages know whether they can read the view and its address.
     track(study, root, URI)
     monkeypatch.chdir(root)
-    monkeypatch.setattr("docs.mlflow_picture.PORT", free_port())
+    monkeypatch.setattr("docs.mlflow_image.PORT", free_port())
     experiment, runs = arms()
     with served() as address:
         page = opened(browser, address)
@@ -150,7 +150,7 @@ def test_the_same_seed_sheet_has_a_column_an_arm_and_twelve_seeds(
     cell = 2 * 64 + GAP
     assert sheet.shape[1] == 3 * cell + GAP
     centres = sheet[-12 * cell + 64 :: cell, 64::cell]
-    expected = [[np.asarray(picture(arm, seed))[0, 0] for arm in range(3)] for seed in range(12)]
+    expected = [[np.asarray(image(arm, seed))[0, 0] for arm in range(3)] for seed in range(12)]
     assert np.array_equal(centres, np.array(expected))
 
 

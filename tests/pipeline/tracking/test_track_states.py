@@ -28,7 +28,7 @@ def test_tracking_twice_leaves_one_parent_one_child_an_arm_and_single_metric_his
     assert all(len(client.get_metric_history(child.info.run_id, "fd")) == 1 for child in children)
 
 
-def test_changed_metrics_and_changed_pictures_are_new_states(study: Study, root: Path, client: MlflowClient) -> None:
+def test_changed_metrics_and_changed_images_are_new_states(study: Study, root: Path, client: MlflowClient) -> None:
     runs = {track(study, root, URI)}
     write_comparison(root, comparison(seed=1))
     runs.add(track(study, root, URI))
