@@ -32,7 +32,7 @@ FIGURES = {
     "frontier-precision": "Precision against recall over each method's scales",
     "frontier-fd": "Fréchet distance to real images against CLIP score",
     "frontier-quality": "Aesthetic score against the shift from unguided",
-    "shift": "Drift against contraction of every arm",
+    "shift": "Drift against spread change of every arm",
 }
 
 PAIRS = (("negative", "guide"), ("negative", "empty"), ("empty", "guide"))

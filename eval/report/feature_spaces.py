@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.notation import number, p_value, quoted, span
-from eval.report.figures import error_bars, layout, marker, numbered_look
+from eval.report.figures import Look, error_bars, layout, looks, marker, numbered_symbol
+from pipeline.results.colours import BASELINE
 from pipeline.results.comparison import UNDECIDED, ComparedArm, ComparedSpace, Comparison, InSpace
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import metric
@@ -155,13 +156,14 @@ def shift_by_space_figure(comparison: Comparison) -> dict[str, Any]:
     A shift of 0 has no place on a logarithmic axis.
     """
     data = []
+    colours = {name: look.colour for name, look in looks(comparison).items()}
     for k, space in enumerate(comparison.spaces):
         found = {
             arm.arm: _times(against.spaces[space.name].shift, 1 / space.floor.fd.value)
             for arm, against in comparison.guided
         }
         shown = {arm: interval for arm, interval in found.items() if interval.value > 0}
-        look = numbered_look(k)
+        look = Look(BASELINE, numbered_symbol(k), "solid")
         bars = error_bars(list(shown.values()), look)
         # What reaches down to 0 is drawn to the next power of ten.
         bars["arrayminus"] = [
@@ -177,7 +179,7 @@ def shift_by_space_figure(comparison: Comparison) -> dict[str, Any]:
                 "x": [interval.value for interval in shown.values()],
                 "y": list(shown),
                 "error_x": bars,
-                "marker": marker(look, size=10),
+                "marker": marker(look, size=10) | {"color": [colours[arm] for arm in shown]},
                 "hovertemplate": "%{y}: %{x:.3g} floors",
             }
         )
