@@ -192,7 +192,7 @@ def trade_off_figure(comparison: Comparison) -> dict[str, Any]:
                 "x": [level],
                 "y": [values["aesthetic"].value],
                 "error_y": error_bars([values["aesthetic"]], known[family]),
-                "marker": marker(known[family], size=13) | {"symbol": "diamond-open"},
+                "marker": marker(known[family], size=14) | {"symbol": "circle-open"},
                 "hovertemplate": "shift %{x:.3g}<br>aesthetic score %{y:.3g}",
             }
         )
@@ -216,7 +216,7 @@ def _axis_title(row: Metric) -> str:
 
 def alignment_figure(alignment: Alignment) -> dict[str, Any]:
     """Plotly figure: the cosine between every two references over noise level, with its interval as a band."""
-    names = [" and ".join(pair.references) for pair in alignment.pairs]
+    names = [" and ".join(map(_push, pair.references)) for pair in alignment.pairs]
     figure = over_noise(
         names,
         [pair.steps for pair in alignment.pairs],
@@ -231,9 +231,16 @@ def action_figure(alignment: Alignment) -> dict[str, Any]:
     """Plotly figure: |main - reference| / |main| of every reference over noise level."""
     names = [action.reference for action in alignment.actions]
     looked = _told_apart([_PUSHES.get(name, name) for name in names])
-    figure = over_noise(names, [action.steps for action in alignment.actions], "relative size of the push", looked)
+    figure = over_noise(
+        list(map(_push, names)), [action.steps for action in alignment.actions], "relative size of the push", looked
+    )
     figure["layout"]["yaxis"]["rangemode"] = "tozero"
     return figure
+
+
+def _push(reference: str) -> str:
+    """The push away from a reference, as people call it."""
+    return {"empty": "CFG", "negative": "negative prompt", "guide": "weaker network"}.get(reference, reference)
 
 
 def _of_pair(pair: AlignedPair) -> str:

@@ -3,10 +3,11 @@
 How much and how sure are kept apart: a cell shows a size, and one whose sign is open is grey, whatever its size.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from eval.notation import decimals, number, span
+from eval.notation import number, span
 from pipeline.results.answer import told_arms, untold_arms
 from pipeline.results.comparison import UNDECIDED, AgainstBaseline, ComparedArm, Comparison, Verdict
 from pipeline.results.interval import Interval
@@ -24,7 +25,7 @@ class MatrixColumn:
 
 @dataclass(frozen=True)
 class MatrixCell:
-    """How much, with its one interval; `settled` is whether the verdict is, `apart` whether feature spaces disagree.
+    """How much, with its one interval; `settled` is whether its sign is, `apart` whether feature spaces contradict it.
 
     `word` is the verdict in words, with what lies behind it.
     """
@@ -76,16 +77,17 @@ def matrix(comparison: Comparison) -> Matrix:
     verdicts = {one.arm: one.verdicts for one in comparison.verdicts}
     numbers = [read for _, _, read in asked]
 
-    def rows(arms: Sequence[ComparedArm]) -> list[MatrixRow]:
+    def rows(arms: Sequence[ComparedArm], told: bool) -> list[MatrixRow]:
         """Digits are those of the column, so that numbers stand below each other."""
         guided = [(arm, arm.against_baseline) for arm in arms if arm.against_baseline]
         by_column = []
         for column, read in zip(columns, numbers, strict=True):
             found = [read(own) for _, own in guided]
-            places = decimals([one.value for one in found])
+            places = _places([one.value for one in found])
+            asked_of = {} if column.topic == metric("clip_score").asked.topic and not told else verdicts
             by_column.append(
                 [
-                    _cell(column, one, places, _of(verdicts.get(arm.arm, []), column.topic))
+                    _cell(column, one, places, _of(asked_of.get(arm.arm, []), column.topic), primary.name)
                     for (arm, _), one in zip(guided, found, strict=True)
                 ]
             )
@@ -99,14 +101,14 @@ def matrix(comparison: Comparison) -> Matrix:
             for k, (arm, _) in enumerate(guided)
         ]
 
-    return Matrix(columns, rows(told_arms(comparison)), rows(untold_arms(comparison)))
+    return Matrix(columns, rows(told_arms(comparison), True), rows(untold_arms(comparison), False))
 
 
 def _clip_score(own: AgainstBaseline) -> Interval:
     return own.clip_score
 
 
-def _cell(column: MatrixColumn, one: Interval, places: int, verdict: Verdict | None) -> MatrixCell | None:
+def _cell(column: MatrixColumn, one: Interval, places: int, verdict: Verdict | None, primary: str) -> MatrixCell | None:
     if verdict is None:
         return None
     signed = column.neutral == 0 and column.topic != metric("shift_fd").asked.topic
@@ -116,10 +118,16 @@ def _cell(column: MatrixColumn, one: Interval, places: int, verdict: Verdict | N
         interval=one,
         text=number(one.value, places, signed),
         span=span(one, places, signed),
-        settled=verdict.decided,
+        settled=verdict.spaces.get(primary, verdict.verdict) != UNDECIDED,
         apart=len(decided) > 1,
         word="; ".join(said),
     )
+
+
+def _places(values: Sequence[float]) -> int:
+    """Two digits of the column's middle number, and four decimals at most."""
+    sizes = sorted(abs(value) for value in values if value)
+    return min(4, max(0, 1 - math.floor(math.log10(sizes[len(sizes) // 2])))) if sizes else 2
 
 
 def _over(one: Interval, unit: float) -> Interval:

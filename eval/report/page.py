@@ -275,7 +275,8 @@ def _detectable(comparison: Comparison) -> list[str]:
     unit = primary.floor.between_sets.value
     return [
         f"With this many images, four of five studies would settle a shift of {number(middle['shift'] / unit, 2)} "
-        f"floors and a change of recall of {number(middle['variety'], 2)} in {primary.name}, for the middle one of the arms."
+        f"floors and a change of recall of {number(middle['variety'], 2)} in {primary.name}, for "
+        "the middle one of the arms."
     ]
 
 

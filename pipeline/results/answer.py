@@ -59,7 +59,7 @@ def answer(comparison: Comparison) -> Answer:
         sentences = [_does(comparison, arm), *_as_cfg(arm)]
     else:
         question = f"Is {named} a bad version of the model?"
-        sentences = [_direction(found), *_as_cfg(arm), f"It {_shifts(comparison, arm)}.", *_brings(comparison, arm)]
+        sentences = [_direction(found), *_as_cfg(arm), *_effects(comparison, arm, "It")]
     return _with_caution(comparison, question, sentences)
 
 
@@ -138,7 +138,7 @@ def _with_caution(comparison: Comparison, question: str, sentences: Sequence[str
     n = min(arm.n for arm in comparison.arms)
     if n < FEW:
         lead = f"Too few images to tell: {n} per arm, where a conclusion needs {FEW} or more."
-        return Answer(question, lead, (f"Not to be relied on: {sentences[0]}", *sentences[1:]))
+        return Answer(question, lead, ("What follows is not to be relied on.", *sentences))
     return Answer(question, sentences[0], tuple(sentences[1:]))
 
 
@@ -185,64 +185,71 @@ def _as_cfg(arm: ComparedArm) -> list[str]:
         return []
     scale, elsewhere = arm.effective.scale.value, arm.effective.elsewhere.value
     apart = "" if elsewhere < _ALL_OF_IT else f" with {elsewhere:.0%} of its push elsewhere".replace("%", " %")
-    return [f"At scale {arm.scale:g} this is CFG at {scale:.2f}{apart}."]
+    return [f"At scale {arm.scale:g} it is CFG at {scale:.2f}{apart}."]
 
 
 def _does(comparison: Comparison, arm: ComparedArm) -> str:
     """What an arm does and brings, in one sentence."""
     name = in_method(arm)
-    return " ".join([f"{name[0].upper()}{name[1:]} {_shifts(comparison, arm)}.", *_brings(comparison, arm)])
+    return " ".join(_effects(comparison, arm, f"{name[0].upper()}{name[1:]}"))
 
 
-def _shifts(comparison: Comparison, arm: ComparedArm) -> str:
-    """How far an arm moves the distribution: a predicate whose subject is the arm."""
-    against = arm.against_baseline
+def _effects(comparison: Comparison, arm: ComparedArm, subject: str) -> list[str]:
+    """How far an arm moves the distribution, what it changes in the scores of single images, and what it costs."""
+    against, base = arm.against_baseline, comparison.by_name(comparison.baseline)
     assert against is not None
     if arm.does_nothing:
-        return "changes nothing: its images differ from the baseline’s by rounding alone"
+        return [f"{subject} changes nothing: its images differ from the baseline’s by rounding alone."]
+    asked = [name for name in _BROUGHT if metric(name).asked.key in against.adjusted_p and name in arm.scores]
+    scores = [metric(name).in_words for name in asked]
+    shift, changes, cost = _shift(comparison, arm), _changes(comparison, arm, asked), ""
+    if arm.cost and base.cost and arm.cost.nfe_per_image != base.cost.nfe_per_image:
+        cost = f"{arm.cost.nfe_per_image / base.cost.nfe_per_image:.2g} times the evaluations"
+    unguided = "unguided generation" if base.method == "unguided" else f"the baseline {base.arm}"
+    if not shift and not changes:
+        by = f", neither by its distribution nor by {_listed(scores, 'or')}" if scores else ""
+        return [f"{subject} cannot be told apart from {unguided}{by}{cost and f', and costs {cost}'}."]
+    moved = f"{subject} {shift or f'has a distribution that cannot be told apart from that of {unguided}'}."
+    if changes:
+        return [moved, f"It {_listed(changes, 'and')}{cost and f', for {cost}'}."]
+    same = f"In {_listed(scores, 'and')} it cannot be told apart from {unguided}{cost and f', for {cost}'}."
+    return [moved, *([same] if scores else [])]
+
+
+def _shift(comparison: Comparison, arm: ComparedArm) -> str:
+    """How far an arm moves the distribution, a predicate whose subject is the arm; empty where that is undecided."""
+    against = arm.against_baseline
+    assert against is not None
     if arm.distinct is not None and arm.distinct < arm.n / 2:
         return f"collapses: {arm.distinct} of its {arm.n} images differ"
     alpha = 1 - comparison.level
     shifts = floors(comparison, against)
-    decided = {name: one for name, one in shifts.items() if against.spaces[name].adjusted_p["shift"] < alpha}
+    decided = [one.value for name, one in shifts.items() if against.spaces[name].adjusted_p["shift"] < alpha]
     if not decided:
-        return f"cannot be told apart from {_baseline(comparison)}"
-    least, most = (pick(one.value for one in decided.values()) for pick in (min, max))
+        return ""
+    least, most = min(decided), max(decided)
     spaces = f" in {len(decided)} of {len(shifts)} feature spaces" if len(decided) < len(shifts) else ""
-    if most >= DISAGREE * least:
-        far = f"{size(least)} to {size(most)} times as far as two sets of real images lie apart"
-        return f"shifts the images {far}{spaces or ', depending on the feature space'}"
-    middle = next(iter(decided.values())).value
-    return f"shifts the images {size(middle)} times as far as two sets of real images lie apart{spaces}"
+    apart = most >= DISAGREE * least
+    # The primary space is the first.
+    far = f"{size(least)} to {size(most)}" if apart else size(decided[0])
+    where = spaces or (", depending on the feature space" if apart else "")
+    return f"shifts the images {far} times as far as two sets of real images lie apart{where}"
 
 
-def _baseline(comparison: Comparison) -> str:
-    base = comparison.by_name(comparison.baseline)
-    return "unguided generation" if base.method == "unguided" else f"the baseline {base.arm}"
-
-
-def _brings(comparison: Comparison, arm: ComparedArm) -> list[str]:
-    """What an arm changes in the scores of single images, and what it costs; nothing where it changes nothing."""
+def _changes(comparison: Comparison, arm: ComparedArm, asked: Sequence[str]) -> list[str]:
+    """The scores of single images that an arm is sure to raise or lower, as predicates."""
     against, base = arm.against_baseline, comparison.by_name(comparison.baseline)
-    if against is None or arm.does_nothing:
-        return []
-    asked = [name for name in _BROUGHT if metric(name).asked.key in against.adjusted_p and name in arm.scores]
-    alpha = 1 - comparison.level
-    changes = []
+    assert against is not None
+    found = []
     for name in asked:
-        if against.adjusted_p[metric(name).asked.key] >= alpha:
-            continue
+        row = metric(name)
         change: Interval = getattr(against, name)
+        if against.adjusted_p[row.asked.key] >= 1 - comparison.level:
+            continue
         way = "raises" if change.value > 0 else "lowers"
-        ends = [_ends(one.scores[name].value) for one in (base, arm)]
-        changes.append(f"{way} the {metric(name).in_words} from {ends[0]} to {ends[1]}")
-    cost = ""
-    if arm.cost and base.cost and arm.cost.nfe_per_image != base.cost.nfe_per_image:
-        cost = f", for {arm.cost.nfe_per_image / base.cost.nfe_per_image:.2g} times the evaluations"
-    if not changes:
-        open_scores = _listed([metric(name).in_words for name in asked], "and")
-        return [f"In {open_scores} it cannot be told apart from {_baseline(comparison)}{cost}."] if asked else []
-    return [f"It {_listed(changes, 'and')}{cost}."]
+        before, after = (_ends(one.scores[name].value) for one in (base, arm))
+        found.append(f"{way} the {row.in_words} from {before} to {after}")
+    return found
 
 
 def _ends(value: float) -> str:

@@ -18,7 +18,6 @@ from pipeline.results.colours import arm_colours
 from pipeline.results.comparison import ComparedArm, Comparison
 from pipeline.storage.shards import decode_images, read_set, read_table, shard_paths
 
-
 # CSS pixels that a cell of the table has at most.
 SHARP = 96
 
