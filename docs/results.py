@@ -53,6 +53,7 @@ def photograph(browser: Browser, report: Path, images: Path) -> None:
         plot = page.locator(f"#plot-{name}")
         if plot.count() == 0:
             raise InputError(f"{report} has no figure '{name}'; the study needs probes and at least two scales")
+        plot.evaluate("place => { (place.closest('details') ?? {}).open = true; }")
         plot.scroll_into_view_if_needed()
         plot.locator(".main-svg").first.wait_for()
         plot.screenshot(path=images / f"{name}.png")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.results.answer import told_arms
-from pipeline.results.colours import BASELINE, arm_colours, family_colours, hues, shade
-from pipeline.results.comparison import AXES, AlignedPair, Alignment, ComparedArm, Comparison, TraceStep
+from pipeline.results.colours import BASELINE, arm_colours, family_colours, push_colour
+from pipeline.results.comparison import AXES, Alignment, ComparedArm, Comparison, TraceStep
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import Metric, metric
 from pipeline.results.rates import SIMULATED, Rates
@@ -24,8 +24,6 @@ _SYMBOLS = (
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 # What no arm is: bins of labels, kinds of images.
 NEUTRAL = "#6B6B6B"
-# The family whose push a reference is.
-_PUSHES = {"empty": "cfg", "negative": "negative", "guide": "autoguidance"}
 
 
 @dataclass(frozen=True)
@@ -221,7 +219,7 @@ def alignment_figure(alignment: Alignment) -> dict[str, Any]:
         names,
         [pair.steps for pair in alignment.pairs],
         "cosine",
-        _told_apart([_of_pair(pair) for pair in alignment.pairs]),
+        _told_apart([push_colour(pair.references) for pair in alignment.pairs]),
     )
     figure["layout"]["yaxis"]["range"] = [-0.3, 1.02]
     return figure
@@ -230,7 +228,7 @@ def alignment_figure(alignment: Alignment) -> dict[str, Any]:
 def action_figure(alignment: Alignment) -> dict[str, Any]:
     """Plotly figure: |main - reference| / |main| of every reference over noise level."""
     names = [action.reference for action in alignment.actions]
-    looked = _told_apart([_PUSHES.get(name, name) for name in names])
+    looked = _told_apart([push_colour([name]) for name in names])
     figure = over_noise(
         list(map(_push, names)), [action.steps for action in alignment.actions], "relative size of the push", looked
     )
@@ -243,19 +241,9 @@ def _push(reference: str) -> str:
     return {"empty": "CFG", "negative": "negative prompt", "guide": "weaker network"}.get(reference, reference)
 
 
-def _of_pair(pair: AlignedPair) -> str:
-    """Two pushes have the colour of the one whose likeness to a weaker network's is asked about; others are grey."""
-    others = [name for name in pair.references if name != "guide"]
-    return _PUSHES.get(others[0], others[0]) if len(others) == 1 else ""
-
-
-def _told_apart(families: Sequence[str]) -> list[Look]:
-    """Looks in the hues of families, grey for an empty name, each with its own symbol and dash."""
-    hue = hues(name for name in families if name)
-    return [
-        Look(shade(hue[name]) if name else BASELINE, _SYMBOLS[k % len(_SYMBOLS)], _DASHES[k % len(_DASHES)])
-        for k, name in enumerate(families)
-    ]
+def _told_apart(colours: Sequence[str]) -> list[Look]:
+    """Looks of these colours, each with its own symbol and dash."""
+    return [Look(colour, _SYMBOLS[k % len(_SYMBOLS)], _DASHES[k % len(_DASHES)]) for k, colour in enumerate(colours)]
 
 
 def over_noise(

@@ -23,6 +23,8 @@ _HUES = (
 HUES = len(_HUES)
 # The families that most studies have keep their hue in all of them.
 _OWN = {"cfg": 0, "negative": 1, "autoguidance": 2, "pure_negative": 3}
+# The family that pushes away from a reference.
+_PUSHES = {"empty": "cfg", "guide": "autoguidance"}
 
 
 def shade(hue: int, rank: int = 0, ranks: int = 1) -> str:
@@ -62,3 +64,16 @@ def arm_colours(arms: Sequence[ComparedArm], baseline: str) -> dict[str, str]:
 def family_colours(arms: Sequence[ComparedArm], baseline: str) -> dict[str, str]:
     """The colour of every family of guided arms as a whole: the middle shade of its hue."""
     return {family: shade(hue) for family, hue in hues(arm.family for arm in arms if arm.arm != baseline).items()}
+
+
+def push_colour(references: Sequence[str]) -> str:
+    """The colour of the push away from a reference, or of the comparison of two.
+
+    Away from the empty prompt pushes CFG, and so on; a push compared with a weaker network's has its own colour, and
+    any other comparison is grey.
+    """
+    compared = [name for name in references if name != "guide"] if len(references) > 1 else list(references)
+    if len(compared) != 1:
+        return BASELINE
+    family = _PUSHES.get(compared[0], compared[0])
+    return shade(hues([family])[family])

@@ -10,6 +10,8 @@ _BACKGROUND = (226, 226, 226)
 _INK = (32, 32, 32)
 _FONT_SIZE = 13
 _LINE_HEIGHT = 17
+# The bar of an arm's colour lies in the gap below its name.
+_BAR = GAP
 
 
 def grid(images: Sequence[Image.Image], columns: int, scale: int = 1) -> Image.Image:
@@ -32,10 +34,13 @@ def grid(images: Sequence[Image.Image], columns: int, scale: int = 1) -> Image.I
     return sheet
 
 
-def same_seed_grid(rows: Sequence[Sequence[Image.Image]], labels: Sequence[str], scale: int = 1) -> Image.Image:
-    """A sheet with one column an arm, its name above, and one row a seed: what guidance did to the same noise.
+def same_seed_grid(
+    rows: Sequence[Sequence[Image.Image]], labels: Sequence[str], scale: int = 1, colours: Sequence[str] = ()
+) -> Image.Image:
+    """A sheet with one column per arm, its name above, and one row per seed: what guidance did to the same noise.
 
-    `rows[seed][arm]`. Raises ValueError where a row has not one image for each label.
+    `rows[seed][arm]`; `colours` (#RRGGBB) mark the arms by a bar below their names. Raises ValueError where a row has
+    not one image for each label.
     """
     if any(len(row) != len(labels) for row in rows):
         raise ValueError(f"rows of {[len(row) for row in rows]} images do not fit {len(labels)} labels")
@@ -52,6 +57,9 @@ def same_seed_grid(rows: Sequence[Sequence[Image.Image]], labels: Sequence[str],
             # Names stand on their images: short ones leave the space above them empty.
             top = header - (number + 1) * _LINE_HEIGHT
             draw.text((GAP + k * column, top), line, fill=_INK, font=font)
+    for k, colour in enumerate(colours):
+        left = GAP + k * column
+        draw.rectangle((left, header - _BAR, left + column - GAP - 1, header - 1), fill=colour)
     return labelled
 
 

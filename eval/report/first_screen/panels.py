@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pipeline.results.answer import cosine, direction, family_arms, floors, size, told_arms
-from pipeline.results.colours import arm_colours, family_colours
+from pipeline.results.colours import arm_colours, push_colour
 from pipeline.results.comparison import ComparedArm, Comparison
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import metric
@@ -121,14 +121,12 @@ def _direction_panel(comparison: Comparison) -> Panel | None:
     found = direction(comparison)
     if found is None:
         return _elsewhere_panel(comparison)
-    colours = family_colours(comparison.arms, comparison.baseline)
-    grey = "var(--muted)"
     asked = (
-        ("negative", "guide", "negative, weaker network", colours.get("negative", grey)),
-        ("empty", "guide", "CFG, weaker network", colours.get("cfg", grey)),
-        ("negative", "empty", "negative, CFG", grey),
+        ("negative", "guide", "negative, weaker network"),
+        ("empty", "guide", "CFG, weaker network"),
+        ("negative", "empty", "negative, CFG"),
     )
-    known = [(label, colour, value) for a, b, label, colour in asked if (value := cosine(found, a, b)) is not None]
+    known = [(label, push_colour((a, b)), value) for a, b, label in asked if (value := cosine(found, a, b)) is not None]
     least = min(0.0, *(value.low for _, _, value in known))
     return _one_strip(
         "direction",

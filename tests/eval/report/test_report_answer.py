@@ -70,8 +70,8 @@ def test_no_effect() -> None:
     assert found.question == "Is a negative prompt a bad version of the model?"
     assert found.text == (
         "No: it is no more like a weaker network than CFG is (cosine 0.27 against 0.28, where 1 is the same "
-        "direction). It cannot be told apart from unguided generation, neither by its distribution nor by aesthetic score, "
-        "P(malformed) or CLIP score, and costs 2 times the evaluations."
+        "direction). It cannot be told apart from unguided generation, neither by its distribution nor by aesthetic "
+        "score, P(malformed) or CLIP score, and costs 2 times the evaluations."
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.results.colours import BASELINE, HUES, arm_colours, hues, shade
+from pipeline.results.colours import BASELINE, HUES, arm_colours, hues, push_colour, shade
 from pipeline.results.comparison import ComparedArm
 
 # Grounds of the report's two themes.
@@ -98,3 +98,10 @@ def test_arms_of_one_family_share_the_hue_and_differ_in_shade_by_scale() -> None
     arms = [arm("plain", "unguided", 1), arm("strong", "cfg", 3), arm("weak", "cfg", 1.5), arm("own", "negative", 1.5)]
     found = arm_colours(arms, "plain")
     assert found == {"plain": BASELINE, "strong": shade(0, 1, 2), "weak": shade(0, 0, 2), "own": shade(1)}
+
+
+def test_a_push_has_the_colour_of_its_method_and_a_comparison_that_of_what_is_asked_about() -> None:
+    assert [push_colour([name]) for name in ("empty", "negative", "guide")] == [shade(0), shade(1), shade(2)]
+    assert push_colour(("negative", "guide")) == shade(1)
+    assert push_colour(("empty", "guide")) == shade(0)
+    assert push_colour(("empty", "negative")) == BASELINE
