@@ -35,7 +35,7 @@ SIDE, WIDTH = 64, 512
 # Distinct images; what the report does with one does not depend on whether it has seen another like it.
 DISTINCT = 512
 VISITS = 5
-SECONDS, MEGABYTES, DEFAULT_MEGABYTES = 3.0, 60.0, 15.0
+SECONDS, MEGABYTES, DEFAULT_MEGABYTES = 3.0, 60.0, 10.0
 
 SCORE_FEATURES = Features(
     {

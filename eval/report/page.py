@@ -184,7 +184,7 @@ def render(
     return environment.get_template("page.html.j2").render(
         **shared,
         rows=rows,
-        downloads=downloads(comparison, found, figure, provenance["commit"]),
+        downloads=downloads(comparison, found, figure if drawn else "", provenance["commit"]),
         sections=[section for section in SECTIONS if section.anchor not in hidden],
         folded=[section for section in FOLDED if section.anchor not in hidden],
         matrix=found,
@@ -239,7 +239,7 @@ def render(
 def _hidden(comparison: Comparison) -> set[str]:
     """The sections that have nothing to show."""
     # A baseline alone has nothing to be compared with.
-    alone = {"verdicts", "against-baseline", "feature-spaces", "frontiers", "trade-off", "how-sure"}
+    alone = {"verdicts", "against-baseline", "feature-spaces", "frontiers", "trade-off"}
     return {
         *(alone if not comparison.guided else ()),
         *(("named-concepts",) if not (comparison.named and comparison.guided) else ()),

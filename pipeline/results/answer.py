@@ -49,14 +49,14 @@ def answer(comparison: Comparison) -> Answer:
         return _without_comparison(comparison)
     if not negatives:
         question = f"What does guidance do to the images of {comparison.baseline}?"
-        sentences = [_does(comparison, arm) for arm in family_arms(comparison)[:3]]
+        sentences = _each(comparison, family_arms(comparison)[:3])
         return _with_caution(comparison, question, sentences)
     arm = family_arm(negatives)
     named = _named(negatives)
     found = direction(comparison)
     if found is None:
         question = f"What does {named} do to the images?"
-        sentences = [_does(comparison, arm), *_as_cfg(arm)]
+        sentences = [*_each(comparison, [arm]), *_as_cfg(arm)]
     else:
         question = f"Is {named} a bad version of the model?"
         sentences = [_direction(found), *_as_cfg(arm), *_effects(comparison, arm, "It")]
@@ -146,7 +146,7 @@ def _without_comparison(comparison: Comparison) -> Answer:
     """What a study says whose guided arms, if it has any, were not told the prompt."""
     if untold := untold_arms(comparison):
         question = "What does guidance generate that nobody told the prompt?"
-        return _with_caution(comparison, question, [_does(comparison, arm) for arm in untold[:3]])
+        return _with_caution(comparison, question, _each(comparison, untold[:3]))
     base = comparison.by_name(comparison.baseline)
     own, floor = base.scores["fd"], comparison.floor.fd
     if own.low <= floor.high and floor.low <= own.high:
@@ -188,10 +188,10 @@ def _as_cfg(arm: ComparedArm) -> list[str]:
     return [f"At scale {arm.scale:g} it is CFG at {scale:.2f}{apart}."]
 
 
-def _does(comparison: Comparison, arm: ComparedArm) -> str:
-    """What an arm does and brings, in one sentence."""
-    name = in_method(arm)
-    return " ".join(_effects(comparison, arm, f"{name[0].upper()}{name[1:]}"))
+def _each(comparison: Comparison, arms: Sequence[ComparedArm]) -> list[str]:
+    """What every arm does, arm by arm."""
+    named = [(arm, in_method(arm)) for arm in arms]
+    return [said for arm, name in named for said in _effects(comparison, arm, f"{name[0].upper()}{name[1:]}")]
 
 
 def _effects(comparison: Comparison, arm: ComparedArm, subject: str) -> list[str]:

@@ -25,9 +25,9 @@ def download(label: str, name: str, kind: str, content: str) -> Download:
 
 
 def downloads(comparison: Comparison, found: Matrix, figure: str, commit: str) -> list[Download]:
-    """The files of the first screen; `figure` is the SVG of its panels."""
+    """The files of the first screen; `figure` is the SVG of its panels, empty without any."""
     name = f"guidedrift-{comparison.study}"
-    files = [download("Figure as SVG", f"{name}.svg", "image/svg+xml", figure)]
+    files = [download("Figure as SVG", f"{name}.svg", "image/svg+xml", figure)] if figure else []
     if found.told or found.untold:
         files += [
             download("Table as CSV", f"{name}.csv", "text/csv", matrix_csv(found)),

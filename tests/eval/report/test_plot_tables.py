@@ -1,8 +1,12 @@
 """The tables behind `dvc plots` hold the numbers of the comparison and of the traces."""
 
+import json
+from collections.abc import Iterator
+
 import pytest
 from report_numbers import ARMS, comparison
 from report_study import SIGMAS, Inputs, study
+from repository_copy import ROOT
 
 from eval.comparison.compare import read_traces
 from eval.comparison.plot_tables import COLUMNS, csv_bytes, direction_sizes, plot_tables
@@ -72,6 +76,22 @@ def test_guided_arms_have_the_mean_size_of_their_direction_at_every_step(
     assert [(row["arm"], row["step"]) for row in rows] == [(arm, step) for arm in ARMS[1:] for step in range(5)]
     for name, values in sizes.items():
         assert [row[name] for row in rows] == pytest.approx(values * 2, abs=1e-5)
+
+
+@pytest.mark.parametrize("template", ["arms_line", "arms_scatter", "family_path"])
+def test_the_templates_take_the_colours_of_the_rows_as_they_are(template: str) -> None:
+    content = json.loads((ROOT / f".dvc/plots/{template}.json").read_text("utf-8"))
+
+    def encodings(part: object) -> Iterator[object]:
+        if isinstance(part, dict):
+            yield from ([part["color"]] if isinstance(part.get("color"), dict) else [])
+            part = list(part.values())
+        for inner in part if isinstance(part, list) else []:
+            yield from encodings(inner)
+
+    found = list(encodings(content))
+    assert found
+    assert all(one == {"field": "colour", "type": "nominal", "scale": None} for one in found)
 
 
 def test_a_table_without_rows_has_the_columns_that_are_plotted() -> None:

@@ -171,7 +171,9 @@ def test_no_negative_arm() -> None:
 def test_without_a_weaker_network_to_compare_with_the_question_is_what_it_does() -> None:
     found = answer(study(guided("negative", "negative", 1.5, negative_prompt="bad hands, blurry")))
     assert found.question == "What does the negative prompt “bad hands, blurry” do to the images?"
-    assert found.lead.startswith("The negative prompt at 1.5 shifts the images 1.0 times as far as")
+    assert found.lead == (
+        "The negative prompt at 1.5 shifts the images 1.0 times as far as two sets of real images lie apart."
+    )
 
 
 def test_arms_that_nobody_told_the_prompt_are_no_negative_prompts_of_the_comparison() -> None:
