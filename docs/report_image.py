@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser
 
-from docs.browser import opened_chromium, small_png
+from docs.browser import opened_chromium
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import REPORT
 from pipeline.storage.files import write_atomically
@@ -20,7 +20,7 @@ WINDOW, WIDTH = 1280, 1000
 
 
 def page_image(browser: Browser, report: Path) -> bytes:
-    """The image as PNG of 256 colours, `WIDTH` pixels wide. Raises InputError where there is no report."""
+    """The image as PNG, `WIDTH` pixels wide, in the colours of the page. Raises InputError where there is no report."""
     if not report.exists():
         raise InputError(f"{report} does not exist; `make repro` makes it")
     page = browser.new_page(viewport={"width": WINDOW, "height": 900}, color_scheme="light")
@@ -30,7 +30,10 @@ def page_image(browser: Browser, report: Path) -> bytes:
             (WIDTH, round(whole.height * WIDTH / whole.width)), Image.Resampling.LANCZOS
         )
     page.close()
-    return small_png(small)
+    # A palette of 256 colours goes to the images and changes the colours of the methods.
+    buffer = io.BytesIO()
+    small.save(buffer, "png", optimize=True)
+    return buffer.getvalue()
 
 
 def main() -> None:

@@ -76,4 +76,3 @@ def test_an_arm_is_marked_by_a_bar_of_its_colour_above_its_images() -> None:
     header = sheet.height - (64 + 2 * GAP)
     marks = [sheet.getpixel((GAP + 32 + column * (64 + GAP), header - 1)) for column in (0, 1)]
     assert marks == [(4, 101, 175), (168, 68, 3)]
-    assert sheet.size == same_seed_grid(rows, ["cfg", "negative"], 8).size
