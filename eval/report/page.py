@@ -42,7 +42,7 @@ from eval.report.figures import (
 )
 from eval.report.first_screen.downloads import downloads
 from eval.report.first_screen.image_rows import ImageRows, image_rows
-from eval.report.first_screen.panels import panels
+from eval.report.first_screen.panels import panels, shown_arms
 from eval.report.gallery import Gallery, gallery
 from eval.report.image_labels import image_labels
 from eval.report.labels import (
@@ -61,7 +61,7 @@ from eval.report.tables import LEARNED_COLUMNS, further_columns, score_columns, 
 from eval.report.trajectory import trajectories
 from labeling.records import SAMPLED_TASKS, TASK_LABELS, read_labels, read_tasks
 from pipeline.layout import FEATURES, SCORES, SETS, TRACES, TRAJECTORIES
-from pipeline.results.answer import answer
+from pipeline.results.answer import answer, told_arms
 from pipeline.results.comparison import COMPARISON, Comparison, load_comparison
 from pipeline.results.rates import RATES, VERDICTS, Rates, load_rates
 from pipeline.study.study import Study
@@ -184,6 +184,8 @@ def render(
     return environment.get_template("page.html.j2").render(
         **shared,
         rows=rows,
+        told=len(told_arms(comparison)),
+        shown_arms=len(shown_arms(comparison)),
         downloads=downloads(comparison, found, figure if drawn else "", provenance["commit"]),
         sections=[section for section in SECTIONS if section.anchor not in hidden],
         folded=[section for section in FOLDED if section.anchor not in hidden],
