@@ -36,8 +36,8 @@ from eval.report.figures import (
     precision_recall_figure,
     shift_figure,
 )
-from eval.report.gallery import Gallery, gallery
-from eval.report.image_labels import image_labels
+from eval.report.gallery.gallery import Gallery, gallery
+from eval.report.gallery.image_labels import image_labels
 from eval.report.labels import VERDICT_LABELS, agreement_lines, arm_rows, difference_rows, rate_rows, strength_lines
 from eval.report.named_concepts import adherence_rows, concept_rows, concept_sentences, shown_rows
 from eval.report.provenance import commit, parameters, scorer_digests, seeds

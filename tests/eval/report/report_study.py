@@ -12,7 +12,7 @@ from PIL import Image as PillowImage
 from report_numbers import ARMS, comparison, labelled
 
 from eval.features.extraction import SetFeatures, save_features
-from eval.report.gallery import Gallery, gallery
+from eval.report.gallery.gallery import Gallery, gallery
 from eval.report.page import report
 from labeling.records import Label, SampledTask, write_labels, write_tasks
 from pipeline.generation.shard_files import SET_FEATURES

@@ -13,10 +13,10 @@ from report_browser import Visit
 from report_numbers import ARMS
 from report_study import PAIRS, PROMPTS, Inputs
 
-from eval.report import gallery
-from eval.report.image_labels import image_labels
-from eval.report.selection import select
-from eval.report.thumbnails import LONGEST_SIDE, thumbnail
+from eval.report.gallery import gallery
+from eval.report.gallery.image_labels import image_labels
+from eval.report.gallery.selection import select
+from eval.report.gallery.thumbnails import LONGEST_SIDE, thumbnail
 from labeling.records import Label, SampledTask
 
 HOSTILE = PROMPTS[0]

@@ -12,9 +12,9 @@ import torch
 from tqdm import tqdm
 
 from eval.features.extraction import load_features
-from eval.report.image_labels import ImageLabel
-from eval.report.selection import Selection, select
-from eval.report.thumbnails import thumbnail
+from eval.report.gallery.image_labels import ImageLabel
+from eval.report.gallery.selection import Selection, select
+from eval.report.gallery.thumbnails import thumbnail
 from pipeline.errors import InputError
 from pipeline.results.comparison import Comparison
 from pipeline.results.metrics import shown_in
