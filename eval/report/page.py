@@ -38,6 +38,7 @@ from eval.report.figures import (
 )
 from eval.report.gallery.gallery import Gallery, gallery
 from eval.report.gallery.image_labels import image_labels
+from eval.report.gallery.parameters import arm_parameters
 from eval.report.labels import VERDICT_LABELS, agreement_lines, arm_rows, difference_rows, rate_rows, strength_lines
 from eval.report.named_concepts import adherence_rows, concept_rows, concept_sentences, shown_rows
 from eval.report.provenance import commit, parameters, scorer_digests, seeds
@@ -190,7 +191,8 @@ def report(study: Study, root: Path = Path()) -> str:
     names = [arm.arm for arm in compared.arms]
     directions = direction_by_noise(root / TRACES, [arm.arm for arm, _ in compared.guided])
     said = image_labels(read_tasks(root / SAMPLED_TASKS), read_labels(root / TASK_LABELS))
-    shown = gallery(compared, root / SETS, root / SCORES, root / FEATURES, study.features.spaces[0].extractor, said)
+    primary, shared = study.features.spaces[0].extractor, arm_parameters(study, compared)
+    shown = gallery(compared, root / SETS, root / SCORES, root / FEATURES, primary, said, shared)
     recorded = trajectories(root / TRAJECTORIES, root / SETS, names)
     provenance = {
         "scorers": scorer_digests(compared, root),

@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 class Visit:
     """The page in the browser, and whatever it said, asked for or fetched on the way."""
 
-    def __init__(self, browser: Browser, path: Path, colour_scheme: str = "light"):
+    def __init__(self, browser: Browser, path: Path, colour_scheme: str = "light", fragment: str = ""):
         self.page: Page = browser.new_page(
             viewport={"width": 1360, "height": 900},
             color_scheme="dark" if colour_scheme == "dark" else "light",
@@ -19,7 +19,7 @@ class Visit:
         self.page.on("pageerror", lambda error: self.messages.append(str(error)))
         self.page.on("dialog", lambda dialog: (self.messages.append(f"alert {dialog.message}"), dialog.dismiss()))
         self.page.on("request", self._asked)
-        self.page.goto(path.as_uri())
+        self.page.goto(f"{path.as_uri()}{fragment}")
 
     def _said(self, message: ConsoleMessage) -> None:
         self.messages.append(f"{message.type}: {message.text}")

@@ -1,187 +1,136 @@
-// The gallery: rows are seeds, columns arms. Only the rows in view are in the document.
-const content = JSON.parse(document.getElementById("gallery-content").textContent);
-const {columns, texts, block: BLOCK} = content;
-const galleryTable = document.getElementById("gallery-table");
-const galleryBody = galleryTable.tBodies[0];
-const galleryScroll = document.getElementById("gallery-scroll");
-const filters = document.getElementById("gallery-filters");
-const PRINTED_ROWS = 24;
-const SPARE_ROWS = 4;
+// The gallery: the form, the columns and the address say what the table shows.
+(() => {
+  const {columns, baseline, columnOf, rowOf, seeds} = galleryImages;
+  const filters = document.getElementById("gallery-filters");
+  const status = document.getElementById("gallery-status");
+  const FIELDS = ["layout", "seed", "method", "text", "view", "score", "low", "high", "kind", "label", "arm"];
+  const TYPED = ["text", "low", "high", "seed"];
+  const fields = filters.elements;
+  const initial = Object.fromEntries(FIELDS.map((name) => [name, fields[name].value]));
+  let message = "";
 
-// Base64 of the images, a line an arm, read block by block.
-const blocks = new Map();
-const source = (row, column) => {
-  const k = Math.floor(row / BLOCK);
-  if (!blocks.has(k)) blocks.set(k, document.getElementById(`images-${k}`).textContent.split("\n"));
-  const data = blocks.get(k)[(row % BLOCK) * columns.length + column];
-  return data && `data:image/webp;base64,${data}`;
-};
-const held = (row, column) => row < content.whole || content.parts[row - content.whole].includes(column);
+  const chosen = () => Object.fromEntries(FIELDS.map((name) => [name, fields[name].value]));
+  // The columns of which one must pass the filters.
+  const candidates = (values, shown) => values.arm === "" ? shown : [Number(values.arm)];
 
-const digits = (value) => value === null ? "–" : String(Number(value.toPrecision(3)));
-const labelText = (label) => label && `label: ${label.verdicts.join(", ").replaceAll("_", " ")}${label.simulated ? " (simulated)" : ""}`;
-const describe = (row, column) => {
-  const own = columns[column];
-  const negative = texts[own.negatives[row]];
-  const scores = content.scores.map((score) => `${score.label} ${digits(own.scores[score.key][row])}`);
-  if (own.moved) scores.push(`moved ${digits(own.moved[row])} from ${content.baseline}`);
-  return {
-    source: source(row, column),
-    title: `${own.arm}, seed ${content.seeds[row]}`,
-    caption: [
-      `prompt: ${texts[own.prompts[row]] || "(empty)"}`, negative && `negative prompt: ${negative}`, scores.join(", "),
-      `kind: ${content.kinds[own.kinds[row]]}`, labelText(own.labels[row]), own.ids[row],
-    ].filter(Boolean).join("\n"),
-  };
-};
-
-// What is shown: rows of `content` in the order of the view, and the column that put each there.
-let shown = [];
-let valueOf = () => null;
-let printing = false;
-let message = "";
-
-const passes = (chosen) => {
-  const text = chosen.text.trim().toLowerCase();
-  const [low, high] = [chosen.low, chosen.high].map((bound) => bound === "" ? null : Number(bound));
-  const labelled = {
-    "": () => true,
-    none: (label) => !label,
-    undecided: (label) => label && label.majority === null,
-  }[chosen.label] ?? ((label) => label?.majority === chosen.label);
-  return (row, column) => {
-    const own = columns[column];
-    const value = own.scores[chosen.score][row];
-    return held(row, column)
-      && (!text || texts[own.prompts[row]].toLowerCase().includes(text))
-      && (low === null || (value !== null && value >= low))
-      && (high === null || (value !== null && value <= high))
-      && (chosen.kind === "" || own.kinds[row] === Number(chosen.kind))
-      && labelled(own.labels[row]);
-  };
-};
-
-const choose = () => {
-  const chosen = Object.fromEntries(["text", "view", "score", "low", "high", "kind", "label", "arm"].map((name) => [name, filters.elements[name].value]));
-  const wanted = chosen.arm === "" ? columns.map((_, column) => column) : [Number(chosen.arm)];
-  const pass = passes(chosen);
-  valueOf = chosen.view === "moved"
-    ? (row, column) => columns[column].moved?.[row] ?? null
-    : (row, column) => columns[column].scores[chosen.score][row];
-  const better = content.scores.find((score) => score.key === chosen.score).better;
-  const falling = chosen.view === "moved" || (chosen.view === "best") === (better !== "lower");
-  const ordered = chosen.view !== "seeds";
-  shown = [];
-  // Rows after `whole` were chosen by their scores.
-  const rows = ordered ? content.pairs.length : content.whole;
-  for (let row = 0; row < rows; row++) {
-    let found = wanted.filter((column) => pass(row, column));
-    if (ordered) found = found.filter((column) => valueOf(row, column) !== null);
-    if (!found.length) continue;
-    const first = (a, b) => (falling ? valueOf(row, b) - valueOf(row, a) : valueOf(row, a) - valueOf(row, b));
-    shown.push({row, column: ordered ? [...found].sort(first)[0] : null});
-  }
-  if (ordered) shown.sort((a, b) => (falling ? -1 : 1) * (valueOf(a.row, a.column) - valueOf(b.row, b.column)) || a.row - b.row);
-  message = shown.length
-    ? `${shown.length} of ${rows} rows${ordered ? ", ★ marks the image that put its row there" : ""}`
-    : `None of ${rows} rows passes; Reset takes every filter away`;
-  say();
-  galleryBody.replaceChildren();
-  drawn.clear();
-  galleryScroll.scrollTop = 0;
-  draw();
-};
-
-const say = () => {
-  const printed = printing && shown.length > PRINTED_ROWS ? `, of which the first ${PRINTED_ROWS} are printed` : "";
-  document.getElementById("gallery-status").textContent = `${message}${printed}.`;
-};
-
-const cellsOf = (at) => {
-  const {row, column: chosenColumn} = shown[at];
-  const line = document.createElement("tr");
-  line.setAttribute("aria-rowindex", at + 2);
-  const head = line.appendChild(document.createElement("th"));
-  head.scope = "row";
-  const box = head.appendChild(document.createElement("div"));
-  const seed = box.appendChild(document.createElement("b"));
-  seed.textContent = `seed ${content.seeds[row]}`;
-  const base = columns.findIndex((own) => own.arm === content.baseline);
-  const prompt = texts[columns[base].prompts[row]] || "(empty prompt)";
-  box.append(prompt);
-  head.title = prompt;
-  columns.forEach((_, column) => {
-    const cell = line.appendChild(document.createElement("td"));
-    if (!held(row, column)) {
-      cell.textContent = "–";
-      cell.title = "not in this page";
-      return;
+  const layoutOf = (values, visible) => {
+    if (values.layout === "scales") {
+      const row = rowOf(values.seed);
+      if (row === undefined) return [galleryLayouts.arms([], visible), `Seed ${values.seed || "(none)"} is not in this page, which has seeds from ${seeds[0]} to ${seeds.at(-1)}`];
+      const layout = galleryLayouts.methodsByScale(row, visible);
+      return [layout, `Seed ${seeds[row]}: ${layout.rows} methods at ${layout.heads.length} scales`];
     }
-    cell.append(imageButton(describe(row, column), at, column));
-    const value = cell.appendChild(document.createElement("small"));
-    value.textContent = `${column === chosenColumn ? "★ " : ""}${digits(valueOf(row, column))}`;
-    cell.classList.toggle("chosen", column === chosenColumn);
+    const shown = values.layout === "method" ? galleryLayouts.columnsOf(values.method).filter((column) => visible.includes(column)) : visible;
+    const {rows, of} = galleryChoice.choose(values, candidates(values, shown));
+    const marks = values.view === "seeds" ? "" : ", ★ marks the image that put its row there";
+    const told = rows.length ? `${rows.length} of ${of} rows${marks}` : `None of ${of} rows passes; Reset takes every filter away`;
+    return [values.layout === "method" ? galleryLayouts.seedsByScale(rows, values.method, visible) : galleryLayouts.arms(rows, visible), told];
+  };
+  const say = (rows, isPrinting) => {
+    const printed = isPrinting && rows > galleryTable.PRINTED_ROWS ? `, of which the first ${galleryTable.PRINTED_ROWS} are printed` : "";
+    status.textContent = `${message}${printed}.`;
+  };
+  const show = (keepsPlace) => {
+    const values = chosen();
+    const visible = galleryColumns.visible();
+    filters.dataset.layout = values.layout;
+    const [layout, told] = layoutOf(values, visible);
+    message = told;
+    say(layout.rows, false);
+    galleryTable.show(layout, galleryColumns.heads(layout), galleryChoice.valueOf(values), keepsPlace);
+    const [low, high] = galleryChoice.bounds(values);
+    galleryHistogram.draw(galleryChoice.scores(values, candidates(values, visible)), low, high);
+  };
+
+  // What the address holds: whatever is not as the page has it at first. Arms go by their names, images by arm and seed.
+  let opened = null;
+  const stateOf = () => {
+    const state = {};
+    for (const [name, value] of Object.entries(chosen())) if (value !== initial[name]) state[name] = value;
+    if (state.arm) state.arm = columns[Number(state.arm)].arm;
+    if (galleryColumns.names().length) state.columns = galleryColumns.names().join(",");
+    if (opened) {
+      const [row, column] = opened;
+      state.image = `${columns[column].arm}:${seeds[row]}`;
+      if (zoom.other()) state.with = zoom.other();
+    }
+    return state;
+  };
+  const same = (one, other) => JSON.stringify(Object.entries(one).sort()) === JSON.stringify(Object.entries(other).sort());
+  const setField = (name, value) => {
+    const field = fields[name];
+    // A link may say what no option has, or no number.
+    const isPossible = field.tagName === "SELECT" ? [...field.options].some((option) => option.value === value)
+      : field.type !== "number" || Number.isFinite(Number(value));
+    field.value = isPossible ? value : initial[name];
+  };
+  const restoreTable = (wanted) => {
+    const arm = columnOf(wanted.arm);
+    for (const name of FIELDS) setField(name, wanted[name] ?? initial[name]);
+    setField("arm", arm < 0 ? "" : String(arm));
+    galleryColumns.restore((wanted.columns ?? "").split(","));
+    show(false);
+  };
+  let isRestoring = false;
+  const restoreImage = (wanted) => {
+    const [name, seed] = (wanted.image ?? "").split(":");
+    const row = rowOf(seed);
+    const place = row !== undefined && columnOf(name) >= 0 ? galleryTable.find(row, columnOf(name)) : null;
+    if (place) zoom.open(galleryTable.grid, ...place, wanted.with ?? "");
+    else { opened = null; zoom.close(); }
+  };
+  const table = ({image, with: other, ...rest}) => rest;
+  const restore = () => {
+    galleryAddress.flush();
+    const wanted = galleryAddress.read();
+    if (wanted === null || same(wanted, stateOf())) return;
+    isRestoring = true;
+    // The table stays where it is when an image alone is opened or closed.
+    if (!same(table(wanted), table(stateOf()))) restoreTable(wanted);
+    restoreImage(wanted);
+    isRestoring = false;
+  };
+
+  // Set by the large view, so that closing it goes back to the address before.
+  const isLargeView = () => history.state?.isLargeView;
+  galleryTable.grid.opened = (at, k) => {
+    const isFirst = !opened;
+    opened = galleryTable.grid.place(at, k);
+    if (isRestoring) return;
+    if (isFirst) galleryAddress.push(stateOf(), {isLargeView: true});
+    else galleryAddress.replace(stateOf());
+  };
+  galleryTable.grid.closed = () => {
+    if (!opened) return;
+    galleryAddress.flush();
+    opened = null;
+    if (isLargeView()) history.back();
+    else galleryAddress.replace(stateOf());
+  };
+
+  filters.addEventListener("input", (event) => {
+    show(false);
+    if (TYPED.includes(event.target.name)) galleryAddress.replace(stateOf());
+    else galleryAddress.push(stateOf());
   });
-  return line;
-};
+  filters.addEventListener("submit", (event) => event.preventDefault());
+  // The form has its first values again only after the event.
+  filters.addEventListener("reset", () => setTimeout(() => { show(false); galleryAddress.push(stateOf()); }));
+  galleryColumns.onChange(() => { show(true); galleryAddress.push(stateOf()); });
+  galleryHistogram.onRange((low, high) => {
+    fields.low.value = low;
+    fields.high.value = high;
+    show(false);
+    galleryAddress.replace(stateOf());
+  });
+  addEventListener("popstate", restore);
+  const print = (begins) => { galleryTable.print(begins); say(galleryTable.grid.rows(), begins); };
+  addEventListener("beforeprint", () => print(true));
+  addEventListener("afterprint", () => print(false));
 
-// Rows in the document by their place in `shown`, between two spacers as high as what is left out.
-const drawn = new Map();
-const spacers = [0, 1].map(() => {
-  const line = document.createElement("tr");
-  line.className = "spacer";
-  line.setAttribute("aria-hidden", "true");
-  line.appendChild(document.createElement("td")).colSpan = columns.length + 1;
-  return line;
-});
-let rowHeight = 0;
-
-const draw = () => {
-  galleryTable.setAttribute("aria-rowcount", shown.length + 1);
-  if (!rowHeight && shown.length) {
-    const trial = galleryBody.appendChild(cellsOf(0));
-    rowHeight = trial.getBoundingClientRect().height;
-    trial.remove();
+  show(false);
+  if (location.hash.startsWith("#gallery?")) {
+    restore();
+    document.getElementById("gallery").scrollIntoView();
   }
-  const first = printing ? 0 : Math.max(0, Math.floor(galleryScroll.scrollTop / rowHeight) - SPARE_ROWS);
-  const last = printing ? Math.min(shown.length, PRINTED_ROWS) : Math.min(shown.length, first + Math.ceil(galleryScroll.clientHeight / rowHeight) + 2 * SPARE_ROWS);
-  for (const [at, line] of drawn) if (at < first || at >= last) { line.remove(); drawn.delete(at); }
-  const [above, below] = spacers;
-  above.firstChild.style.height = `${first * rowHeight}px`;
-  below.firstChild.style.height = `${printing ? 0 : (shown.length - last) * rowHeight}px`;
-  if (!above.isConnected) galleryBody.replaceChildren(above, below);
-  // Lines that are there stay untouched, so that the focus does.
-  let next = below;
-  for (let at = last - 1; at >= first; at--) {
-    if (!drawn.has(at)) drawn.set(at, cellsOf(at));
-    const line = drawn.get(at);
-    if (line.nextSibling !== next) galleryBody.insertBefore(line, next);
-    next = line;
-  }
-  oneTabStop(galleryTable);
-};
-
-const galleryGrid = {
-  rows: () => shown.length,
-  columns: () => columns.length,
-  image: (at, column) => shown[at] && columns[column] && held(shown[at].row, column) ? describe(shown[at].row, column) : null,
-  cell: (at, column) => {
-    const top = at * rowHeight;
-    const head = galleryTable.tHead.offsetHeight;
-    if (top < galleryScroll.scrollTop) galleryScroll.scrollTop = top;
-    else if (top + rowHeight + head > galleryScroll.scrollTop + galleryScroll.clientHeight) galleryScroll.scrollTop = top + rowHeight + head - galleryScroll.clientHeight;
-    draw();
-    return galleryBody.querySelector(`button[data-row="${at}"][data-column="${column}"]`);
-  },
-};
-
-wireGrid(galleryGrid, galleryTable);
-galleryScroll.addEventListener("scroll", () => requestAnimationFrame(draw), {passive: true});
-addEventListener("resize", () => { rowHeight = 0; draw(); });
-filters.addEventListener("input", choose);
-filters.addEventListener("submit", (event) => event.preventDefault());
-// The form has its first values again only after the event.
-filters.addEventListener("reset", () => setTimeout(choose));
-addEventListener("beforeprint", () => { printing = true; say(); draw(); });
-addEventListener("afterprint", () => { printing = false; say(); draw(); });
-choose();
+})();
