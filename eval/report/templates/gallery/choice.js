@@ -55,5 +55,11 @@ const galleryChoice = (() => {
   const scores = (chosen, candidates) => candidates.flatMap((column) =>
     columns[column].scores[chosen.score].filter((value, row) => value !== null && isHeld(row, column)));
 
-  return {bounds, choose, scores, valueOf};
+  // Whether an image is one of the candidates and does not pass: it is there because another of its row does.
+  const isOutside = (chosen, candidates) => {
+    const pass = filter(chosen);
+    return (row, column) => candidates.includes(column) && !pass(row, column);
+  };
+
+  return {bounds, choose, isOutside, scores, valueOf};
 })();

@@ -37,7 +37,8 @@
     const [layout, told] = layoutOf(values, visible);
     message = told;
     say(layout.rows, false);
-    galleryTable.show(layout, galleryColumns.heads(layout), galleryChoice.valueOf(values), keepsPlace);
+    const outside = values.layout === "scales" ? () => false : galleryChoice.isOutside(values, candidates(values, visible));
+    galleryTable.show(layout, galleryColumns.heads(layout), {value: galleryChoice.valueOf(values), outside}, keepsPlace);
     const [low, high] = galleryChoice.bounds(values);
     galleryHistogram.draw(galleryChoice.scores(values, candidates(values, visible)), low, high);
   };

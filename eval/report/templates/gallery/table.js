@@ -8,6 +8,7 @@ const galleryTable = (() => {
   const SPARE_ROWS = 4;
   let layout = {heads: [], rows: 0};
   let valueOf = () => null;
+  let isOutside = () => false;
   let isPrinting = false;
   let rowHeight = 0;
 
@@ -37,6 +38,7 @@ const galleryTable = (() => {
     const isMarked = place[1] === layout.marked(at);
     cell.appendChild(document.createElement("small")).textContent = `${isMarked ? "★ " : ""}${digits(valueOf(...place))}`;
     cell.classList.toggle("chosen", isMarked);
+    cell.classList.toggle("outside", isOutside(...place));
     return cell;
   };
   const line = (at) => {
@@ -81,10 +83,12 @@ const galleryTable = (() => {
     oneTabStop(table);
   };
 
-  // `heads` are the cells of the head, `value` gives the number below an image.
-  const show = (shown, heads, value, keepsPlace) => {
+  // `heads` are the cells of the head, `value(row, column)` is the number below an image, and `outside(row, column)` is
+  // whether it does not pass the filters that let its row through.
+  const show = (shown, heads, {value, outside}, keepsPlace) => {
     layout = shown;
     valueOf = value;
+    isOutside = outside;
     rowHeight = 0;
     table.tHead.rows[0].replaceChildren(...heads);
     table.setAttribute("aria-rowcount", layout.rows + 1);

@@ -121,6 +121,20 @@ def test_the_gallery_is_filtered_by_prompt_kind_score_and_label(visit: Visit) ->
     assert seeds(page) == [], "nobody labelled the baseline's images"
 
 
+def test_images_that_do_not_pass_in_a_row_that_stays_are_pale(visit: Visit) -> None:
+    page = visit.page
+    assert page.locator("#gallery-table td.outside").count() == 0
+    choose(page, score="clip_score", low="21.15")
+    assert seeds(page) == [1, 2, 3, 4, 5]
+    pale = page.locator("#gallery-table td.outside button")
+    assert pale.evaluate_all("buttons => buttons.map(button => button.dataset.row + button.dataset.column)") == [
+        "00",
+        "01",
+    ]
+    choose(page, arm="2")
+    assert page.locator("#gallery-table td.outside").count() == 0, "the other arms are there to compare with"
+
+
 def test_views_put_the_best_the_worst_and_the_most_moved_first(visit: Visit) -> None:
     page = visit.page
     for view, score, arm, expected in (
