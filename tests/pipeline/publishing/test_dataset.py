@@ -325,6 +325,9 @@ def test_the_card_says_what_is_there_and_what_was_found(root: Path) -> None:
     found = comparison()["arms"][1]["scores"]["fd"]
     assert f"| `cfg` | {in_two_digits(Interval(**found))} |" in text
     assert "[adventurer](" in text
+    rules = [line for line in text.splitlines() if "|---|" in line]
+    assert all(line.startswith("|---|") for line in rules), "a head and its rule are two lines"
+    assert MARKDOWN.render(text).count("<table>") == len(rules)
     assert "No person has labelled these images" in text
 
 

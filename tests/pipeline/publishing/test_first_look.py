@@ -73,6 +73,18 @@ def test_the_finding_says_what_the_verdicts_say(said: dict[str, tuple[float, str
     assert finding(compared(**said)) == expected
 
 
+def test_arms_that_were_not_told_the_prompt_are_not_spoken_of() -> None:
+    found = compared(a=(1, SHIFTS, CLOSER), untold=(50, SHIFTS, FARTHER), control=(40, SHIFTS, FARTHER))
+    arms = [
+        arm.model_copy(update={"untold": {"prompt": "empty"}, "control": {"control_of": "a"}}.get(arm.arm, {}))
+        for arm in found.arms
+    ]
+    said = finding(found.model_copy(update={"arms": arms}))
+    assert said.startswith("`a` shifts the distribution of images from `unguided` (")
+    assert "untold" not in said
+    assert "control" not in said
+
+
 def test_where_nothing_was_asked_nothing_is_found() -> None:
     assert finding(Comparison(**comparison())) == ""
 
