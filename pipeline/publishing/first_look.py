@@ -40,8 +40,8 @@ def _shown(content: bytes) -> Image.Image:
 def finding(comparison: Comparison) -> str:
     """Two sentences: which arms change the distribution, and which come closer to real images.
 
-    They follow from the verdicts of metrics/compare.json, and are about the arms that got the baseline's prompts: an arm
-    that nobody told the prompt generates something else. Controls are left out. Empty where nothing was compared.
+    They follow from the verdicts of metrics/compare.json, and are about the arms that got the baseline's prompts: an
+    arm that nobody told the prompt generates something else. Controls are left out. Empty where nothing was compared.
     """
     verdicts = {found.arm: {one.topic: one for one in found.verdicts} for found in comparison.verdicts}
     prompt = comparison.by_name(comparison.baseline).prompt
