@@ -103,7 +103,8 @@ def check_pairs(folder: Path, arms: Sequence[str], sets: Path) -> None:
 
 def _first_pairs(folder: Path, arms: int, most_bytes: int) -> pa.Table:
     """Columns `_SHARED` of the first pairs of a set, `arms` images of which have about `most_bytes`; at least one."""
-    found, left = [], most_bytes
+    found: list[pa.Table] = []
+    left = most_bytes
     for path in shard_paths(folder):
         table = read_table(path, [*_SHARED, "image"])
         sizes = pc.multiply(pc.binary_length(pc.struct_field(table.column("image"), "bytes")), arms).to_pylist()
