@@ -7,7 +7,9 @@ all. Its images are copies of those in the arms' configurations.
 import hashlib
 from collections.abc import Collection, Sequence
 from contextlib import closing
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -58,7 +60,7 @@ def write_pairs(folder: Path, arms: Sequence[str], baseline: str, sets: Path, mo
     pairs = shared.column("pair_id").to_pylist()
     images = {arm: images_of(sets / arm, pairs) for arm in arms}
     schema = pair_features(arms).arrow_schema
-    columns: dict[str, object] = {name: shared.column(name) for name in _SHARED}
+    columns: dict[str, Any] = {name: shared.column(name) for name in _SHARED}
     for arm, column in image_columns(arms).items():
         cells = [images[arm].get(pair) for pair in pairs]
         columns[column] = pa.array(
@@ -70,7 +72,7 @@ def write_pairs(folder: Path, arms: Sequence[str], baseline: str, sets: Path, mo
     with pq.ParquetWriter(path, schema, write_page_index=True) as writer:
         for group in viewer_groups(sizes):
             rows = slice(group.start, group.stop)
-            parts = [columns[name][rows] for name in schema.names]  # type: ignore[index]
+            parts = [columns[name][rows] for name in schema.names]
             writer.write_table(pa.Table.from_arrays(parts, schema=schema))
     return len(pairs)
 
@@ -108,7 +110,7 @@ def _first_pairs(folder: Path, arms: int, most_bytes: int) -> pa.Table:
     for path in shard_paths(folder):
         table = read_table(path, [*_SHARED, "image"])
         sizes = pc.multiply(pc.binary_length(pc.struct_field(table.column("image"), "bytes")), arms).to_pylist()
-        fitting = next((row for row in range(len(sizes)) if sum(sizes[: row + 1]) > left), len(sizes))
+        fitting = sum(size <= left for size in accumulate(sizes))
         found.append(table.select(_SHARED).slice(0, fitting if found else max(1, fitting)))
         left -= sum(sizes)
         if left <= 0:
