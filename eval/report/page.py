@@ -43,8 +43,9 @@ from eval.report.figures import (
 from eval.report.first_screen.downloads import downloads
 from eval.report.first_screen.image_rows import ImageRows, image_rows
 from eval.report.first_screen.panels import panels, shown_arms
-from eval.report.gallery import Gallery, gallery
-from eval.report.image_labels import image_labels
+from eval.report.gallery.gallery import Gallery, gallery
+from eval.report.gallery.image_labels import image_labels
+from eval.report.gallery.parameters import arm_parameters
 from eval.report.labels import (
     FEW,
     VERDICT_LABELS,
@@ -297,7 +298,8 @@ def report(study: Study, root: Path = Path()) -> str:
     said = image_labels(tasks, read_labels(root / TASK_LABELS))
     extractor = study.features.spaces[0].extractor
     rows = image_rows(compared, root / SETS, root / FEATURES, extractor)
-    shown = gallery(compared, root / SETS, root / SCORES, root / FEATURES, extractor, said)
+    parameters_of_arms = arm_parameters(study, compared)
+    shown = gallery(compared, root / SETS, root / SCORES, root / FEATURES, extractor, said, parameters_of_arms)
     recorded = trajectories(root / TRAJECTORIES, root / SETS, names)
     provenance = {
         "scorers": scorer_digests(compared, root),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eval.features.extraction import load_features
 from eval.report.first_screen.panels import arm_label, shown_arms
-from eval.report.thumbnails import thumbnail
+from eval.report.gallery.thumbnails import thumbnail
 from pipeline.errors import InputError
 from pipeline.results.answer import family_arm, family_arms, untold_arms
 from pipeline.results.colours import arm_colours

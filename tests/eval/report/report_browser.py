@@ -8,7 +8,14 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 class Visit:
     """The page in the browser, and whatever it said, asked for or fetched on the way."""
 
-    def __init__(self, browser: Browser, path: Path, colour_scheme: str = "light", size: tuple[int, int] = (1360, 900)):
+    def __init__(
+        self,
+        browser: Browser,
+        path: Path,
+        colour_scheme: str = "light",
+        size: tuple[int, int] = (1360, 900),
+        fragment: str = "",
+    ):
         self.page: Page = browser.new_page(
             viewport={"width": size[0], "height": size[1]},
             color_scheme="dark" if colour_scheme == "dark" else "light",
@@ -19,7 +26,7 @@ class Visit:
         self.page.on("pageerror", lambda error: self.messages.append(str(error)))
         self.page.on("dialog", lambda dialog: (self.messages.append(f"alert {dialog.message}"), dialog.dismiss()))
         self.page.on("request", self._asked)
-        self.page.goto(path.as_uri())
+        self.page.goto(f"{path.as_uri()}{fragment}")
 
     def unfold(self) -> None:
         """Open all that lies folded under "All numbers"."""
