@@ -171,7 +171,7 @@ def render(
         "comparison": comparison,
         "answer": asked,
         "panels": drawn,
-        "networks": provenance["networks"].format(canvas=rows.canvas),
+        "networks": provenance["networks"],
         "percent": f"{comparison.level * 100:g}",
         "n": comparison.by_name(comparison.baseline).n,
     }
@@ -308,7 +308,7 @@ def report(study: Study, root: Path = Path()) -> str:
         "caution": study.reference_caution,
         "parameters": parameters(study),
         "commit": commit(root),
-        "networks": networks(study),
+        "networks": networks(study, rows.canvas),
         "alone": measured_alone(study),
     }
     readers = {name for name, extractor in study.features.extractors.items() if extractor.kind.reads_prompts}
