@@ -1,11 +1,11 @@
 """What does guidance do to a diffusion model's images? From the question to its answer.
 
 \b
-guidedrift run --study quick                                 everything once, in minutes
-guidedrift run --negative "bad hands, blurry"                what does my negative prompt do?
+guidedrift run --study quick                     everything once, in minutes
+guidedrift run --negative "bad hands, blurry"    what does my negative prompt do?
 guidedrift run --negative "bad hands" --scales 1.5,3 --model sd_v1_5
-guidedrift plan --study sweep                                what would it take?
-guidedrift report                                            the answer
+guidedrift plan --study sweep                    what would it take?
+guidedrift report                                the answer
 """
 
 import os
@@ -62,24 +62,29 @@ Scales = Annotated[
 Model = Annotated[
     str | None, typer.Option(help="A model of conf/model (`guidedrift list models`).", autocompletion=_models)
 ]
-Images = Annotated[int | None, typer.Option(min=10, help="Images per arm.")]
+Images = Annotated[int | None, typer.Option(min=10, metavar="N", help="Images per arm.")]
 Prompts = Annotated[str | None, typer.Option(metavar="FILE", help="A text file in prompts/, one prompt per line.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...", help="Any other value of conf/, for instance sampler.steps=30 or text=novelai."
+        metavar="KEY=VALUE", help="Any other value of conf/, for instance sampler.steps=30 or text=novelai."
     ),
 ]
 
 
-@app.callback()
-def start(
-    show_version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version.")] = False,
-) -> None:
-    """Enter the project that the command is called in."""
-    if show_version:
+def _show_version(asked: bool) -> None:
+    if asked:
         print(f"guidedrift {installed_version('guidedrift')}")
         raise typer.Exit
+
+
+@app.callback()
+def start(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 @app.command()
@@ -176,7 +181,7 @@ def compare(
 
 @app.command("list")
 def list_choices(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[LIST]...", help="Which lists; default: most.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="LIST", help="Which lists; default: most.")] = None,
 ) -> None:
     """List what a study can be made of: studies, arms, models, presets, samplers, metrics."""
     from pipeline.catalogue import listed

@@ -19,7 +19,7 @@ _TWICE = ("heun", "dpmsolver++_sde")
 _PNG = 0.6
 _COPIES = 3
 _BESIDE = 25_000
-_NAMED_TEXT = 60
+_NAMED_TEXT = 95
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _seconds_per_evaluation(study: Study) -> tuple[float | None, str]:
         return seconds / count, f"as earlier images took on this machine ({device})"
     if study.is_embedded:
         return EMBEDDED_EVALUATION, f"as on {ELSEWHERE}; nothing was generated here yet"
-    return None, "unknown: no image of this model was generated here yet; the bar of the run shows it after a shard"
+    return None, "no image of this model was generated here yet; the bar of a run shows it after the first shard"
 
 
 def _is_model_of_the_last_run(study: Study) -> bool:
