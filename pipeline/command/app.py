@@ -166,7 +166,9 @@ def report(
 
 @app.command()
 def compare(
-    left: Annotated[str, typer.Argument(help="A study's folder, a compare.json, or a git revision.")],
+    left: Annotated[
+        str, typer.Argument(help="A study that ran here (NAME or NAME@VERSION), a study's folder, or a compare.json.")
+    ],
     right: Annotated[str, typer.Argument(help="Another one; default: this project as it is.")] = ".",
 ) -> None:
     """Show the numbers of two studies side by side, with intervals."""

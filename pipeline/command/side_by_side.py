@@ -1,6 +1,6 @@
 """Two finished studies side by side: the headline numbers of their arms, with intervals."""
 
-import subprocess
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,36 +15,32 @@ from pipeline.storage.json_file import read_json_text
 
 # Beside the shift from the baseline; one that a study did not measure is left out.
 _SCORES = ("fd", "precision", "recall", "clip_score", "aesthetic", "malformed")
+_TRACKED = re.compile(r"[a-z][a-z0-9_]*(@\d+)?")
 _LABELS = {row.name: row.label for row in TABLE}
 _GAP = "  "
 
 
 def load_results(what: str) -> Comparison:
-    """The results of a study: of its folder, of a compare.json, or of a git revision of this project.
+    """The results of a study: of its folder, of a compare.json, or of `<study>` or `<study>@<version>` as tracked.
 
     Raises InputError where it is none of these, or what is there cannot be read.
     """
     path = Path(what)
-    places = [path, path / COMPARISON, path / "compare.json"] if path.exists() else []
+    places = [path, path / COMPARISON, path / COMPARISON.name] if path.exists() else []
     for place in places:
         if place.is_file():
             return _read(place, str(place))
     if places:
         raise InputError(f"{what} has no {COMPARISON}; a study that has run has one")
-    done = subprocess.run(
-        ["git", "show", f"{what}:./{COMPARISON}"],  # noqa: S607 (git, wherever it is installed)
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
+    if path.suffix or not _TRACKED.fullmatch(what):
         raise InputError(
-            f"'{what}' is no folder of a study, no compare.json, and no git revision that has {COMPARISON}; for "
-            "instance, guidedrift compare HEAD . compares the committed numbers with these"
+            f"'{what}' is no folder of a study, no compare.json and no name of a study; for instance, "
+            "guidedrift compare default . compares the default study as it ran last with what is here"
         )
+    from pipeline.command.tracked import download_results  # with MLflow, which takes seconds
+
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, "compare.json")
-        copy.write_bytes(done.stdout)
-        return _read(copy, f"{what}:{COMPARISON}")
+        return _read(download_results(what, Path(folder)), what)
 
 
 def _read(path: Path, name: str) -> Comparison:
