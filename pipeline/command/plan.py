@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.command.durations import ELSEWHERE, EMBEDDED_EVALUATION, in_words, stage_seconds, workers
 from pipeline.command.finished import finished_images, recorded_cost
 from pipeline.errors import InputError
-from pipeline.layout import COSTS, PARAMS
+from pipeline.layout import COSTS, PARAMS, REPORT
 from pipeline.networks.checkpoints import locate
 from pipeline.study.arm import Arm
 from pipeline.study.study import Study, load_study
@@ -19,6 +19,8 @@ _TWICE = ("heun", "dpmsolver++_sde")
 _PNG = 0.6
 _COPIES = 3
 _BESIDE = 25_000
+# Stages that dvc.yaml has run every time.
+_ASKING = ("preflight", "push", "pull")
 _NAMED_TEXT = 95
 
 
@@ -82,6 +84,9 @@ def plan_of(study: Study) -> Plan:
     parallel = workers(sum(arm.missing for arm in arms), study.generate.threads)
     generating = None if each is None else (left * each / parallel + 10 if left else 6.0)
     seconds: dict[str, float | None] = {"generate": generating, **stage_seconds(total, len(arms))}
+    if not left and REPORT.is_file() and _last_run() == study:
+        # DVC skips every stage but those that look at what it cannot see.
+        seconds = {stage: value if stage in _ASKING else 0.0 for stage, value in seconds.items()}
     return Plan(study, arms, seconds, measured, _disk(study))
 
 
@@ -101,7 +106,8 @@ def _seconds_per_evaluation(study: Study) -> tuple[float | None, str]:
     """Seconds of one evaluation in one process, and where they were measured."""
     seconds = count = 0.0
     device = ""
-    if _is_model_of_the_last_run(study):
+    last = _last_run()
+    if last is not None and last.model == study.model:
         for path in sorted(COSTS.glob("*.json")):
             cost = recorded_cost(path.stem)
             try:
@@ -118,11 +124,11 @@ def _seconds_per_evaluation(study: Study) -> tuple[float | None, str]:
     return None, "no image of this model was generated here yet; the bar of a run shows it after the first shard"
 
 
-def _is_model_of_the_last_run(study: Study) -> bool:
+def _last_run() -> Study | None:
     try:
-        return load_study(PARAMS).model == study.model
+        return load_study(PARAMS)
     except InputError:
-        return False
+        return None
 
 
 def _disk(study: Study) -> int:
@@ -162,7 +168,7 @@ def shown(plan: Plan) -> str:
         f"images: {images:,}, of which {plan.missing:,} are to be generated; {study.reference.images:,} real images",
         f"network evaluations: about {plan.missing_evaluations:,.0f}",
         f"disk: about {_bytes(plan.disk)}{f' ({_bytes(free)} are free)' if free else ''}",
-        f"time: {time}" + (f", {plan.measured}" if plan.missing else ", to look whether anything changed"),
+        f"time: {time}{f', {plan.measured}' if plan.missing else ''}",
     ]
     return "\n".join(lines)
 

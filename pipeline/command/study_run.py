@@ -59,7 +59,7 @@ def run(plan: Plan) -> Outcome:
     )
     assert process.stdout is not None
     try:
-        with LOG.open("w") as log:
+        with LOG.open("w", buffering=1) as log:
             for line in _lines(process.stdout):
                 if line is None:
                     if bar:
