@@ -79,6 +79,7 @@ class StudyBar:
             total=self._total,
             desc=progress.words(),
             bar_format="{percentage:3.0f}% |{bar:30}| {desc}",
+            dynamic_ncols=True,
             disable=None,
         )
 
