@@ -9,9 +9,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+import psutil
 
 from pipeline.command.bar import Progress, StudyBar
 from pipeline.command.durations import in_words, remember
@@ -73,13 +76,14 @@ def run(plan: Plan) -> Outcome:
                 elif line.startswith(_LOUD):
                     bar.say(line.rstrip())
         code = process.wait()
-    except BaseException:
-        # DVC has had Ctrl-C from the terminal, and gets a termination from here: its stages keep what is finished.
-        if process.poll() is None:
-            process.send_signal(
-                signal.SIGTERM if not isinstance(sys.exc_info()[1], KeyboardInterrupt) else signal.SIGINT
-            )
-            process.wait()
+    except KeyboardInterrupt:
+        # The terminal has sent Ctrl-C to DVC and its stage as well; they end when what is under way is finished.
+        process.wait()
+        print("interrupted; what was finished is kept, the same command goes on", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except SystemExit:
+        _terminate_stage(process.pid)
+        process.wait()
         raise
     finally:
         if bar:
@@ -112,6 +116,13 @@ def _prepare(plan: Plan) -> None:
         weights = Path(extractor.weights)
         if extractor.model == "efficientnet_lite0" and not weights.is_file():
             subprocess.run([sys.executable, "-m", "eval.features.efficientnet", str(weights)], check=True)
+
+
+def _terminate_stage(dvc: int) -> None:
+    """Ask the stage that DVC waits for to end; DVC, which would leave it running, then ends as well."""
+    with suppress(psutil.NoSuchProcess):
+        for stage in psutil.Process(dvc).children():
+            stage.terminate()
 
 
 def _note(line: str, progress: Progress, spent: dict[str, float]) -> None:

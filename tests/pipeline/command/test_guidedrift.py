@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from pipeline.command import project
 from pipeline.command.app import app, main
+from pipeline.command.machine import checks
 from pipeline.command.project import as_called, project_folder
 from pipeline.command.request import Request, parse_scales
 from pipeline.errors import InputError
@@ -112,6 +114,39 @@ def test_a_plan_changes_nothing_and_says_what_a_run_takes() -> None:
     # Four evaluations a step without guidance, two for CFG, three for the others, which probe the empty text.
     assert f"network evaluations: about {24 * 10 * (4 + 2 * (2 + 3 + 3)):,}\n" in done.stdout
     assert "24 images per arm are too few to conclude anything" in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("guidedrift run --study sw", "sweep"),
+        ("guidedrift plan --model tin", "tinybooru"),
+        ("guidedrift compa", "compare"),
+    ],
+)
+def test_a_shell_completes_commands_and_values(words: str, found: str) -> None:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "_GUIDEDRIFT_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=ROOT / "docs", env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == [found], done.stderr
+
+
+def test_a_check_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = list(checks())
+    assert [one.fine for one in found] == [*[True] * (len(found) - 1), False]
+    assert str(found[-1]).startswith("NO  params.yaml does not exist")
+    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
+    there = [str(one) for one in checks()]
+    assert "ok  params.yaml: study 'default', 9 arms" in there
+    assert [one for one in there if one.startswith("NO  ")], "networks and weights lie elsewhere"
 
 
 def test_outside_of_a_project_there_is_help_and_one_line_of_reason(tmp_path: Path) -> None:
