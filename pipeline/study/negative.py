@@ -66,20 +66,20 @@ def with_negative(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_negative(negative: Negative | None, arms: dict[str, Arm]) -> None:
-    """Raise InputError for a study's negative prompt that none of its arms has, since it would do nothing.
+    """Raise InputError for a study's negative prompt that none of the arms with a negative prompt has.
 
-    That is what a change of params.yaml itself leaves behind: arms are written out when the study is composed.
+    That is what a change of params.yaml itself leaves behind, which does nothing: arms are written out when the study
+    is composed.
     """
-    if negative is None or any((arm.negative_prompt, arm.negative_preset) == _pair(negative) for arm in arms.values()):
+    readers = [arm for arm in arms.values() if "negative" in arm.read_texts]
+    if negative is None or not readers:
+        return
+    if any((arm.negative_prompt, arm.negative_preset) == (negative.text, negative.preset) for arm in readers):
         return
     raise InputError(
         f"negative is '{negative.shown}', which no arm of params.yaml has; arms get it when the study is composed: "
         "guidedrift run --negative '<text>', or negative: in conf/study/"
     )
-
-
-def _pair(negative: Negative) -> tuple[str | None, str | None]:
-    return negative.text, negative.preset
 
 
 def _as_arms_write_it(negative: Any) -> dict[str, str]:
