@@ -305,7 +305,7 @@ def report(study: Study, root: Path = Path()) -> str:
         "scorers": scorer_digests(compared, root),
         "seeds": seeds(study),
         "reference": study.reference.title,
-        "caution": study.reference_caution,
+        "caution": study.caution,
         "parameters": parameters(study),
         "commit": commit(root),
         "networks": networks(study, rows.canvas),
