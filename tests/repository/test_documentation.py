@@ -8,6 +8,8 @@ import pytest
 from documented import commands, files
 from repository_copy import ROOT
 
+from docs.kept_results import KEPT
+
 README, GUIDE = ROOT / "README.md", ROOT / "docs/first-study.md"
 INTEGRATION = "tests/integration"
 REPRO = f"{INTEGRATION}/test_repro.py"
@@ -102,7 +104,7 @@ def test_the_guide_shows_its_files_in_full() -> None:
 
 def test_the_metrics_document_names_every_number_of_the_comparison() -> None:
     text = (ROOT / "docs/metrics.md").read_text("utf-8")
-    comparison = json.loads((ROOT / "metrics/compare.json").read_text("utf-8"))
+    comparison = json.loads((ROOT / KEPT).read_text("utf-8"))
     arm = comparison["arms"][1]
     # The longest name first: one may begin another.
     names = sorted((space["name"] for space in comparison["spaces"]), key=len, reverse=True)
