@@ -34,15 +34,16 @@ def state_name(
     params: Mapping[str, str],
     sets: Mapping[str, str],
     before: tuple[Mapping[str, str], Mapping[str, str]] | None,
+    otherwise: str = "other numbers",
 ) -> str:
     """The name of a study's state: `default: arms.cfg.scale 3.0 -> 4.0`.
 
     `params` and `sets` are the run's params and the fingerprints of its image sets by name; `before` holds those of the
-    state that was tracked last, None where this is the first.
+    state that was tracked last, None where this is the first. `otherwise` is said where neither differs.
     """
     if before is None:
         return f"{study}: first state"
-    changes = _changed_params(params, before[0]) or _changed_images(sets, before[1]) or ["other numbers"]
+    changes = _changed_params(params, before[0]) or _changed_images(sets, before[1]) or [otherwise]
     name = f"{study}: {changes[0]}"
     for shown, change in enumerate(changes[1:], start=1):
         rest = f" and {len(changes) - shown} more"

@@ -82,12 +82,8 @@ def track(study: Study, root: Path, uri: str) -> str:
             else:
                 delete_with_children(client, experiment, run.info.run_id)
         if not parent:
-            called = state_name(
-                study.name,
-                study_params(study, comparison),
-                {key: own.dataset.digest for key, own in inputs.items()},
-                _state_before(client, name, study.name),
-            )
+            digests = {key: own.dataset.digest for key, own in inputs.items()}
+            called = _state_name(client, name, study.name, study_params(study, comparison), digests)
             tags = {FINGERPRINT_TAG: mark, "baseline": study.baseline, **_common(study)}
             # All images are read before a run begins: a damaged shard is an error without a run that failed.
             images = _images(study, root)
@@ -156,16 +152,19 @@ def _update(
     client.set_tag(parent, _LABELS_TAG, labels)
 
 
-def _state_before(client: MlflowClient, name: str, study: str) -> tuple[dict[str, str], dict[str, str]] | None:
-    """The params and the image sets' fingerprints of the state that was tracked last; None where there is none."""
+def _state_name(client: MlflowClient, name: str, study: str, params: Mapping[str, str], sets: Mapping[str, str]) -> str:
+    """What a new state is called, by how it differs from the one that was tracked last."""
     run_id = current_run(client, name)
     if run_id is None:
-        return None
+        return state_name(study, params, sets, None)
     run = client.get_run(run_id)
-    sets = {one.dataset.name.removeprefix(f"{study}/"): one.dataset.digest for one in run.inputs.dataset_inputs}
-    # Earlier layouts had what makes no difference among the params.
+    before = {one.dataset.name.removeprefix(f"{study}/"): one.dataset.digest for one in run.inputs.dataset_inputs}
+    if _LABELS_TAG in run.data.tags:
+        return state_name(study, params, sets, (run.data.params, before))
+    # Of an earlier layout, which had what makes no difference among the params.
     beside = tuple(f"{section}." for section in BESIDE_THE_NUMBERS)
-    return {key: value for key, value in run.data.params.items() if not key.startswith(beside)}, sets
+    determining = {key: value for key, value in run.data.params.items() if not key.startswith(beside)}
+    return state_name(study, params, sets, (determining, before), otherwise="as before, in a newer layout")
 
 
 def _first_images(folder: Path, count: int) -> dict[int, Image.Image]:

@@ -99,7 +99,7 @@ def test_runs_of_an_earlier_layout_stay(study: Study, root: Path, client: Mlflow
     parents, children = all_runs(client)
     assert {run.info.run_id for run in parents} == {earlier, later}
     assert len(children) == 2 * len(ARMS)
-    assert client.get_run(later).info.run_name == "small: other numbers"
+    assert client.get_run(later).info.run_name == "small: as before, in a newer layout"
 
 
 def test_a_state_is_called_by_what_changed(study: Study, root: Path, client: MlflowClient) -> None:
