@@ -12,11 +12,11 @@ _ARMS = "arms."
 
 
 def arm_names(comparison: Comparison) -> dict[str, str]:
-    """The run's name by arm: `cfg x3`, or the arm's own name with its scale where arms share a method and scale.
+    """The run's name by arm: `cfg x3`, from what arms have in common that differ in their scale alone, and the scale.
 
-    A scale of 1 that the arm's name says already (`unguided`) is left out, and so is none of the others.
+    Arms that share both, and controls, have their own names with the scale; the scale of no guidance is not said.
     """
-    called = {arm.arm: f"{arm.method} x{arm.scale:.3g}" for arm in comparison.arms}
+    called = {arm.arm: f"{arm.family} x{arm.scale:.3g}" for arm in comparison.arms}
     several = Counter(called.values())
     names = {}
     for arm in comparison.arms:
@@ -36,21 +36,21 @@ def state_name(
     before: tuple[Mapping[str, str], Mapping[str, str]] | None,
     otherwise: str = "other numbers",
 ) -> str:
-    """The name of a study's state: `default: arms.cfg.scale 3.0 -> 4.0`.
+    """The name of a study's state: `cfg.scale 3.0 -> 4.0 (default)`, the change first, because MLflow's list cuts it.
 
     `params` and `sets` are the run's params and the fingerprints of its image sets by name; `before` holds those of the
     state that was tracked last, None where this is the first. `otherwise` is said where neither differs.
     """
     if before is None:
-        return f"{study}: first state"
+        return f"first state ({study})"
     changes = _changed_params(params, before[0]) or _changed_images(sets, before[1]) or [otherwise]
-    name = f"{study}: {changes[0]}"
+    said = changes[0]
     for shown, change in enumerate(changes[1:], start=1):
         rest = f" and {len(changes) - shown} more"
-        if len(f"{name}, {change}{rest}") > _LONGEST:
-            return f"{name[:_LONGEST]}{rest}"
-        name = f"{name}, {change}"
-    return name[:_LONGEST]
+        if len(f"{said}, {change}{rest}") > _LONGEST:
+            return f"{said[:_LONGEST]}{rest} ({study})"
+        said = f"{said}, {change}"
+    return f"{said[:_LONGEST]} ({study})"
 
 
 def _changed_params(now: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
@@ -65,7 +65,7 @@ def _changed_params(now: Mapping[str, str], before: Mapping[str, str]) -> list[s
         if key.startswith(PROVENANCE):
             origins.append(f"other {key.removeprefix(PROVENANCE)}")
         else:
-            settings.append(f"{key} {_short(before.get(key))} -> {_short(now.get(key))}")
+            settings.append(f"{key.removeprefix(_ARMS)} {_short(before.get(key))} -> {_short(now.get(key))}")
     # A setting changes fingerprints too, which say nothing more.
     return [*changes, *settings] or origins
 

@@ -99,30 +99,30 @@ def test_runs_of_an_earlier_layout_stay(study: Study, root: Path, client: Mlflow
     parents, children = all_runs(client)
     assert {run.info.run_id for run in parents} == {earlier, later}
     assert len(children) == 2 * len(ARMS)
-    assert client.get_run(later).info.run_name == "small: as before, in a newer layout"
+    assert client.get_run(later).info.run_name == "as before, in a newer layout (small)"
 
 
 def test_a_state_is_called_by_what_changed(study: Study, root: Path, client: MlflowClient) -> None:
     def name(study: Study) -> str:
         return str(client.get_run(track(study, root, URI)).info.run_name)
 
-    assert name(study) == "small: first state"
+    assert name(study) == "first state (small)"
     content = comparison()
     content["arms"][1]["scale"] = 4.0
     write_comparison(root, content)
     cfg = study.arms["cfg"].model_copy(update={"scale": 4.0})
-    assert name(study.model_copy(update={"arms": {**study.arms, "cfg": cfg}})) == "small: arms.cfg.scale 3.0 -> 4.0"
+    assert name(study.model_copy(update={"arms": {**study.arms, "cfg": cfg}})) == "cfg.scale 3.0 -> 4.0 (small)"
     write_comparison(root, comparison())
     shutil.copy(root / "data/sets/unguided/part-00001.parquet", root / "data/sets/cfg/part-00001.parquet")
-    assert name(study) == "small: arms.cfg.scale 4.0 -> 3.0"
+    assert name(study) == "cfg.scale 4.0 -> 3.0 (small)"
     write_comparison(root, comparison(seed=1))
-    assert name(study) == "small: other numbers"
+    assert name(study) == "other numbers (small)"
     shutil.copy(root / "data/sets/unguided/part-00000.parquet", root / "data/sets/cfg/part-00000.parquet")
-    assert name(study) == "small: other images of cfg"
+    assert name(study) == "other images of cfg (small)"
     content = comparison(seed=1)
     content["provenance"]["code"] = "def"
     write_comparison(root, content)
-    assert name(study) == "small: other code"
+    assert name(study) == "other code (small)"
 
 
 def test_a_state_is_one_version_in_the_registry(
