@@ -49,7 +49,8 @@ def push(
             project = ensure_project(client, study.name, kind)
             store = project if kind == "tasks" else ensure_project(client, study.name, "tasks")
             sent = _push_queue(client, project, store, queue, sets, study.labeling.transport == "local_files")
-            said.append(f"{sent} of {len(queue)} {kind} sent, the others were there")
+            rest = ", the others were there" if sent < len(queue) else ""
+            said.append(f"{sent} of {len(queue)} {kind} sent{rest}")
             places.append(f"{connection.shown}/projects/{project.number}")
             if kind == "tasks" and study.labeling.preannotate:
                 said.append(f"{preannotate(client, project, tasks, sets)} pre-annotations sent")
