@@ -169,20 +169,24 @@ class Metrics(Settings):
 
 
 class Labeling(Settings):
-    """What people are shown: how many images an arm, how many of them twice, and what beside the random batch.
+    """What people are asked: which of two images is better, what one image shows, or both, and for how long.
 
-    `interval_width` is high minus low of the rate that is wanted at `expected_rate`; `repeats` and `overlap` are
-    shares of the random batch; `triage` is images an arm, `pairs` pairs of images for every two arms. `transport`
-    is how images get to Label Studio; with `preannotate` people see what the judge thinks.
+    `minutes` are one person's for all arms, half for pairs and half for images where both are asked; an answer takes
+    the `seconds_per_...`. `expected_rate` is assumed where the sample says what it can tell. `repeats` and `overlap`
+    are shares of the random batch of images; `triage` is images per arm. `transport` is how images get to Label Studio;
+    with `preannotate` people see what the judge thinks.
     """
 
-    interval_width: Annotated[float, Field(gt=0, lt=1)]
+    ask: Literal["pairs", "images", "both"]
+    pairs_with: Literal["baseline", "every"]
+    minutes: Annotated[float, Field(gt=0, le=6000)]
+    seconds_per_pair: Annotated[float, Field(gt=0, le=600)]
+    seconds_per_image: Annotated[float, Field(gt=0, le=600)]
     expected_rate: Annotated[float, Field(gt=0, lt=1)]
     repeats: Annotated[float, Field(ge=0, le=0.5)]
     overlap: Annotated[float, Field(ge=0, le=1)]
     labellers: Annotated[int, Field(ge=2)]
     triage: Annotated[int, Field(ge=0)]
-    pairs: Annotated[int, Field(ge=0)]
     seed: Seed
     transport: Literal["upload", "local_files"]
     preannotate: bool

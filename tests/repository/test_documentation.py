@@ -8,6 +8,8 @@ import pytest
 from documented import blocks, commands, files
 from repository_copy import ROOT
 
+from docs.kept_results import KEPT
+
 README, GUIDE = ROOT / "README.md", ROOT / "docs/first-study.md"
 INTEGRATION = "tests/integration"
 REPRO = f"{INTEGRATION}/test_repro.py"
@@ -117,7 +119,7 @@ def test_a_block_is_what_its_file_holds_and_no_more(document: Path) -> None:
 
 def test_the_metrics_document_names_every_number_of_the_comparison() -> None:
     text = (ROOT / "docs/metrics.md").read_text("utf-8")
-    comparison = json.loads((ROOT / "metrics/compare.json").read_text("utf-8"))
+    comparison = json.loads((ROOT / KEPT).read_text("utf-8"))
     arm = comparison["arms"][1]
     # The longest name first: one may begin another.
     names = sorted((space["name"] for space in comparison["spaces"]), key=len, reverse=True)
