@@ -22,7 +22,7 @@ from pipeline.generation.shard_plan import (
 from pipeline.guidance.algebra import Network
 from pipeline.layout import REFERENCE_SET, SETS
 from pipeline.networks.checkpoints import Checkpoint, locate
-from pipeline.networks.weight_files import digest_of, lora_digest, network_digest
+from pipeline.networks.weights.weight_files import digest_of, lora_digest, network_digest
 from pipeline.prompting.text_settings import check_clip_skip
 from pipeline.storage.files import file_digest
 from pipeline.storage.shards import set_fingerprint
@@ -203,7 +203,7 @@ def lora_changes(study: Study) -> list[str]:
 
 
 def _lora_change(lora: LoraFile, key: str, network: str, checkpoint: Checkpoint, texts: str) -> str:
-    from pipeline.networks.lora import read_lora
+    from pipeline.networks.weights.lora import read_lora
 
     content = read_lora(Path(lora.file), _described_unet(checkpoint), key)
     whose = "the guide's" if network == "guide" else "the main network's"

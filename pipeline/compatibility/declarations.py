@@ -18,7 +18,7 @@ from typing import Any
 from pipeline.errors import InputError
 from pipeline.networks.checkpoints import Checkpoint
 from pipeline.networks.families import FAMILIES
-from pipeline.networks.weight_files import unreadable, weight_paths
+from pipeline.networks.weights.weight_files import unreadable, weight_paths
 
 # The longest header that safetensors itself reads.
 _LONGEST_HEADER = 100_000_000

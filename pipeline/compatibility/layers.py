@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from pipeline.compatibility.declarations import headers, way_out
 from pipeline.errors import InputError
 from pipeline.networks.checkpoints import Checkpoint
-from pipeline.networks.weight_files import incomplete
+from pipeline.networks.weights.weight_files import incomplete
 
 _SHOWN = 1
 

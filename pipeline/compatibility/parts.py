@@ -1,7 +1,7 @@
 """The parts of a study's networks fit each other, and the UNets read nothing that sampling does not give them.
 
 All of it is read from configurations: main network and guide, autoencoder and text encoders. Missing files are named
-where files are looked for (pipeline/networks/weight_files.py).
+where files are looked for (pipeline/networks/weights/weight_files.py).
 """
 
 from collections.abc import Iterator, Mapping

@@ -17,9 +17,9 @@ from pipeline.generation.loaded_model import LoadedModel
 from pipeline.generation.trajectory import Frame, shown_steps
 from pipeline.guidance.algebra import Guidance, Network, Text
 from pipeline.guidance.trace import TraceStep, trace_rows
-from pipeline.networks.conditioning import Conditioning, told
 from pipeline.networks.denoiser import SampledNetwork
-from pipeline.networks.unet import rounded
+from pipeline.networks.denoisers.unet import rounded
+from pipeline.networks.text.conditioning import Conditioning, told
 from pipeline.sampling.sampler import sample
 from pipeline.sampling.starts import FromImages
 from pipeline.sampling.steppers import build_stepper

@@ -9,11 +9,11 @@ from pipeline.generation.shard_plan import replaced_parts
 from pipeline.guidance.algebra import Text
 from pipeline.guidance.chance import Chance
 from pipeline.networks.checkpoints import Checkpoint, check_fit, locate
-from pipeline.networks.conditioning import Conditioning, degraded
 from pipeline.networks.denoiser import SampledNetwork
-from pipeline.networks.encoded_texts import EncodedTexts
-from pipeline.networks.text_encoder import TextEncoder
-from pipeline.networks.unet import DTYPES
+from pipeline.networks.denoisers.unet import DTYPES
+from pipeline.networks.text.conditioning import Conditioning, degraded
+from pipeline.networks.text.encoded_texts import EncodedTexts
+from pipeline.networks.text.text_encoder import TextEncoder
 from pipeline.study.study import Study
 
 

@@ -17,8 +17,8 @@ from pipeline.generation.arm_guidance import guidance_of
 from pipeline.generation.arm_texts import arm_negatives, arm_prompts, named_texts, study_prompts, unrelated_prompts
 from pipeline.guidance.algebra import Text
 from pipeline.networks.checkpoints import Checkpoint, check_fit, check_schedules, locate
-from pipeline.networks.identification import check_main
-from pipeline.networks.weight_files import digest_of, lora_digest, network_digest
+from pipeline.networks.weights.identification import check_main
+from pipeline.networks.weights.weight_files import digest_of, lora_digest, network_digest
 from pipeline.storage.files import fingerprint
 from pipeline.storage.shards import read_table, set_fingerprint, shard_paths
 from pipeline.study.model import Model

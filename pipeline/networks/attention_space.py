@@ -13,8 +13,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 
 from pipeline.guidance.attention_space import NAG, NASA, VSF
-from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.perturbation import processed_by, transformer_blocks
+from pipeline.networks.text.conditioning import Conditioning
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from pipeline.errors import InputError
 from pipeline.networks.families import Family, labelled_family, patch_side, unlabelled_family
-from pipeline.networks.identification import check_base, check_file, check_folder
 from pipeline.networks.noise_path import VARIANCE_PRESERVING
-from pipeline.networks.weight_places import PATTERNS, fetching, quoted
+from pipeline.networks.weights.identification import check_base, check_file, check_folder
+from pipeline.networks.weights.weight_places import PATTERNS, fetching, quoted
 from pipeline.study.model import HUB, HUB_SOURCE
 from pipeline.study.sampler import Sampler
 from pipeline.study.solvers import SOLVERS

@@ -11,8 +11,8 @@ import torch
 from pipeline.guidance.algebra import Perturbation
 from pipeline.guidance.attention_space import NAG, NASA, VSF
 from pipeline.guidance.chance import Chance
-from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.noise_path import NoisePath
+from pipeline.networks.text.conditioning import Conditioning
 from pipeline.study.sampler import Canvas
 
 

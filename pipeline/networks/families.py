@@ -65,8 +65,8 @@ class Family:
     network: str = "unet"
     shared: Mapping[str, str] = field(default_factory=lambda: _UNETS_SHARE)
     path: NoisePath = VARIANCE_PRESERVING
-    loader: str = "pipeline.networks.unet:load_network"
-    text_loader: str = "pipeline.networks.text_encoder:load_text_encoder"
+    loader: str = "pipeline.networks.denoisers.unet:load_network"
+    text_loader: str = "pipeline.networks.text.text_encoder:load_text_encoder"
 
     @property
     def text_parts(self) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ class Family:
 
     @property
     def load(self) -> Callable[..., Any]:
-        """The function that loads its networks (`pipeline.networks.unet.load_network` for UNets)."""
+        """The function that loads its networks (`pipeline.networks.denoisers.unet.load_network` for UNets)."""
         return _imported(self.loader)
 
     @property
@@ -157,7 +157,7 @@ PIXEL_FLOW = Family(
         "pooled_projection_dim": "width of the pooled text embedding",
     },
     path=RECTIFIED_FLOW,
-    loader="pipeline.networks.pixel_transformer:load_network",
+    loader="pipeline.networks.denoisers.pixel_transformer:load_network",
 )
 
 # Families that are not supported, by the beginnings of their classes' names.

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 
-from pipeline.networks.lora import MAIN, WEAKEN, fuse
 from pipeline.networks.perturbation import skip_for_good
+from pipeline.networks.weights.lora import MAIN, WEAKEN, fuse
 from pipeline.study.weaken import DropLayers, Dropout, Lora, LoraFile, LowBits, WeightNoise
 
 

@@ -16,11 +16,11 @@ from transformers import CLIPTextModel
 from pipeline.errors import InputError
 from pipeline.generation.arm_generator import ArmGenerator
 from pipeline.networks.checkpoints import check_schedules, locate
+from pipeline.networks.denoisers.unet import load_network
 from pipeline.networks.families import FAMILIES, PIXEL, SD, SDXL
 from pipeline.networks.noise_path import RECTIFIED_FLOW
-from pipeline.networks.text_encoder import load_text_encoder
-from pipeline.networks.unet import load_network
-from pipeline.networks.weight_files import network_digest
+from pipeline.networks.text.text_encoder import load_text_encoder
+from pipeline.networks.weights.weight_files import network_digest
 from pipeline.preflight import study_digests
 from pipeline.study.sampler import Sampler
 from pipeline.study.solvers import SOLVERS

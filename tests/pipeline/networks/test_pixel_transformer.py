@@ -17,12 +17,12 @@ from pipeline.errors import InputError
 from pipeline.generation.arm_generator import ArmGenerator
 from pipeline.guidance.algebra import Perturbation
 from pipeline.networks.checkpoints import check_fit, locate
-from pipeline.networks.conditioning import Conditioning
+from pipeline.networks.denoisers.pixel_transformer import load_network
 from pipeline.networks.families import PIXEL, PIXEL_FLOW
 from pipeline.networks.noise_path import RECTIFIED_FLOW
-from pipeline.networks.pixel_transformer import load_network
-from pipeline.networks.text_encoder import load_text_encoder
-from pipeline.networks.weight_files import network_digest
+from pipeline.networks.text.conditioning import Conditioning
+from pipeline.networks.text.text_encoder import load_text_encoder
+from pipeline.networks.weights.weight_files import network_digest
 from pipeline.preflight import check_arms
 from pipeline.sampling.starts import initial_noise
 from pipeline.study.loading import Loading

@@ -19,10 +19,10 @@ from transformers.utils import logging as transformers_logging
 
 from pipeline.errors import InputError, is_out_of_memory
 from pipeline.networks.checkpoints import Checkpoint
-from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.families import TextPart
-from pipeline.networks.weight_files import check_complete, check_files, weights_variant
-from pipeline.networks.weight_places import fetching
+from pipeline.networks.text.conditioning import Conditioning
+from pipeline.networks.weights.weight_files import check_complete, check_files, weights_variant
+from pipeline.networks.weights.weight_places import fetching
 from pipeline.prompting.chunks import Chunk, WeightedToken, cut
 from pipeline.prompting.emphasis import parse
 from pipeline.prompting.text_settings import TextSettings, check_clip_skip

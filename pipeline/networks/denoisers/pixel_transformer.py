@@ -16,12 +16,12 @@ from pipeline.guidance.algebra import Perturbation
 from pipeline.guidance.attention_space import NAG, NASA, VSF
 from pipeline.guidance.chance import Chance
 from pipeline.networks.checkpoints import Checkpoint, interface_of
-from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.denoiser import Denoiser
+from pipeline.networks.denoisers.unet import DTYPES, rounded
 from pipeline.networks.families import PIXEL_FLOW, Family
 from pipeline.networks.noise_path import NoisePath
-from pipeline.networks.unet import DTYPES, rounded
-from pipeline.networks.weight_files import check_complete, check_files, weights_variant
+from pipeline.networks.text.conditioning import Conditioning
+from pipeline.networks.weights.weight_files import check_complete, check_files, weights_variant
 from pipeline.study.loading import Loading
 from pipeline.study.sampler import Canvas
 from pipeline.study.weaken import DropLayers, Dropout, Lora, LoraFile, LowBits, WeightNoise

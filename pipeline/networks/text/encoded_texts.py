@@ -5,8 +5,8 @@ from typing import TypeVar
 
 import torch
 
-from pipeline.networks.conditioning import Conditioning, joined
-from pipeline.networks.text_encoder import TextEncoder
+from pipeline.networks.text.conditioning import Conditioning, joined
+from pipeline.networks.text.text_encoder import TextEncoder
 from pipeline.prompting.chunks import Chunk
 
 Key = TypeVar("Key")

@@ -23,16 +23,16 @@ from pipeline.guidance.attention_space import NAG, NASA, VSF
 from pipeline.guidance.chance import Chance
 from pipeline.networks.attention_space import steered
 from pipeline.networks.checkpoints import Checkpoint, interface_of, latent_space, pixel_patch
-from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.denoiser import Denoiser
+from pipeline.networks.denoisers.text_free import TextFreeLayers
 from pipeline.networks.families import SD, Family
 from pipeline.networks.noise_path import NoisePath
 from pipeline.networks.noise_schedule import timestep_at
 from pipeline.networks.perturbation import perturbed
-from pipeline.networks.text_free import TextFreeLayers
+from pipeline.networks.text.conditioning import Conditioning
 from pipeline.networks.weaken import weaken
-from pipeline.networks.weight_files import check_complete, check_files, weights_variant
-from pipeline.networks.weight_places import fetching
+from pipeline.networks.weights.weight_files import check_complete, check_files, weights_variant
+from pipeline.networks.weights.weight_places import fetching
 from pipeline.study.loading import Loading
 from pipeline.study.sampler import Canvas
 from pipeline.study.weaken import DropLayers, Dropout, LoraFile, LowBits, WeightNoise
