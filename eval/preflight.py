@@ -9,7 +9,6 @@ networks, or for missing weights of a score.
 import json
 from pathlib import Path
 
-from eval.features.plain_text import plain_text
 from pipeline.code_units import write_units
 from pipeline.compatibility.networks import check_networks
 from pipeline.errors import InputError, run_stage
@@ -17,6 +16,7 @@ from pipeline.experiment import remember_params
 from pipeline.generation.shard_plan import arm_texts, library_versions
 from pipeline.layout import CODE, IMAGES, MEASURING, WEIGHTS
 from pipeline.preflight import check_arms, lora_changes, study_digests
+from pipeline.prompting.plain_text import plain_text
 from pipeline.prompting.prompt_sets import PROMPTS_FOLDER
 from pipeline.stage_arguments import stage_parser
 from pipeline.storage.digest_memory import remembered_sha256
