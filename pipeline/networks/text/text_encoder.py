@@ -288,6 +288,8 @@ def _load_tower(
             torch_dtype=dtype,
             local_files_only=True,
         )
+        if text.kind == "t5":  # whose files have its embeddings of tokens once
+            model.set_input_embeddings(model.shared)
         check_complete(model, (), checkpoint.path)
     else:
         model, found = kind.from_pretrained(

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from checked_networks import edit
+from safetensors.torch import load_file, save_file
+from single_file import save_sd3_single_file
 
 from pipeline.compatibility.networks import check_networks
 from pipeline.errors import InputError
@@ -334,3 +336,19 @@ def test_an_index_of_a_family_that_is_not_supported_is_named(flows: Flows) -> No
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "Flux2Pipeline"}))
     assert "flux is FLUX.2 (Flux2Pipeline), which is not supported" in flows.refused("flux")
+
+
+def test_sd3_in_one_file_is_the_same_checkpoint(flows: Flows) -> None:
+    folder = flows.copy("sd3")
+    # What such files leave out of the first CLIP: a projection that is none.
+    first = load_file(folder / "text_encoder/model.safetensors")
+    first["text_projection.weight"] = torch.eye(len(first["text_projection.weight"]))
+    save_file(first, folder / "text_encoder/model.safetensors", {"format": "pt"})
+    whole = flows.draw("sd3", method="cfg", scale=3.0)
+    save_sd3_single_file(folder, Path("one.safetensors"))
+    config = Path(shutil.copytree(folder, "config", ignore=shutil.ignore_patterns("*.safetensors")))
+    model = {"main": "one.safetensors", "guide": "one.safetensors", "config": str(config)}
+    assert far(whole, flows.draw("sd3", model=model, method="cfg", scale=3.0)) <= 1
+    Path("part.safetensors").write_bytes(Path("sd3/transformer/diffusion_pytorch_model.safetensors").read_bytes())
+    said = flows.refused("sd3", model=model | {"main": "part.safetensors"})
+    assert said.startswith("model.main part.safetensors holds a transformer alone; name a whole checkpoint")

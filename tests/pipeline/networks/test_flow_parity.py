@@ -1,13 +1,20 @@
 """Images of flow-matching families are those of diffusers' own pipelines with the same weights, seeds and settings."""
 
 from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import FluxPipeline, StableDiffusion3Pipeline
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    StableDiffusion3PAGPipeline,
+    StableDiffusion3Pipeline,
+)
 from flow_pipelines import T5_LENGTH
 
 from pipeline.generation.arm_guidance import guidance_of
@@ -141,6 +148,26 @@ def test_images_of_sd3_with_skipped_blocks_are_those_of_the_pipeline(pair_of: Ca
     assert_equal(mine, theirs)
     with pytest.raises(AssertionError):
         assert_equal(pair.ours(**NEGATIVE), theirs)
+
+
+def test_perturbed_attention_of_sd3_is_that_of_its_own_pipeline(pair_of: Callable[..., Pair]) -> None:
+    """Of a network without norms of queries and keys, which diffusers' processor for it leaves out."""
+    pair = copy(pair_of("sd3_shifting"))
+    parts = {name: part for name, part in pair.pipeline.components.items() if part is not None}
+    parts["scheduler"] = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    pair.network = replace(pair.network, schedule=parts["scheduler"])
+    before = pair.network.transformer.attn_processors
+    pair.pipeline = StableDiffusion3PAGPipeline(**parts, pag_applied_layers=["blocks.1"])
+    pair.pipeline.set_progress_bar_config(disable=True)
+    theirs = pair.theirs(guidance_scale=1.0, pag_scale=2.0)
+    guided = pair.theirs(guidance_scale=5.0, pag_scale=2.0, negative_prompt=[WORSE] * 2)
+    pair.network.transformer.set_attn_processor(before)
+    blocks = {"perturb": {"layers": ["transformer_blocks.1"]}}
+    assert_equal(pair.ours(method="pag", scale=3.0, **blocks), theirs)
+    terms = [{"reference": "negative"}, {"reference": "pag", "scale": 3.0}]
+    assert_equal(pair.ours(method="mix", scale=5.0, terms=terms, negative_prompt=WORSE, **blocks), guided)
+    with pytest.raises(AssertionError):
+        assert_equal(pair.ours(), theirs)
 
 
 @pytest.mark.parametrize("canvas", [None, WIDE])
