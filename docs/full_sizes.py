@@ -4,7 +4,7 @@ No weights are needed: networks are built on torch's device "meta" (pipeline/cos
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,13 @@ from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 from docs.written_block import replaced
-from pipeline.cost.size import Size, size_of
+from pipeline.cost.size import H100, Size, evaluation_of, size_of
 
 # Weights that are cast have no values here.
 diffusers_logging.set_verbosity_error()
 COMMAND = "python -m docs.full_sizes"
 DOCUMENT = Path(__file__).with_name("checkpoints.md")
 HALF = 2  # bytes of a weight in float16 and bfloat16
-# FLOPs a second that an H100 reaches of its 990 TFLOP/s in 16 bits, dense: 40 %.
-REACHED = 0.4 * 990e12
 STEPS = 28
 
 CLIP_L: Mapping[str, Any] = {
@@ -84,32 +82,22 @@ def sd3(layers: int, heads: int, positions: int, dual: int) -> SD3Transformer2DM
 
 @dataclass(frozen=True)
 class Published:
-    """A model by its published configuration: how its parts are built, and what its network is called with."""
+    """A model by its published configuration: how its parts are built, its latents, and the tokens of a text."""
 
     network: Callable[[], torch.nn.Module]
     texts: tuple[Callable[[], torch.nn.Module], ...]
     channels: int
     side: int
-    inputs: Mapping[str, tuple[int, ...]]
-    added: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-
-    def evaluate(self, network: torch.nn.Module) -> Callable[[], object]:
-        """One evaluation for one image."""
-        made = {name: torch.empty(shape, device="meta", dtype=torch.bfloat16) for name, shape in self.inputs.items()}
-        if self.added:
-            made["added_cond_kwargs"] = {  # type: ignore[assignment]
-                name: torch.empty(shape, device="meta", dtype=torch.bfloat16) for name, shape in self.added.items()
-            }
-        return lambda: network(**made)
+    tokens: int
 
 
 PUBLISHED = {
     "SD 1.5": Published(
         lambda: UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8),
         (lambda: clip(CLIP_L, False),),
-        4,
-        64,
-        {"sample": (1, 4, 64, 64), "timestep": (), "encoder_hidden_states": (1, 77, 768)},
+        channels=4,
+        side=64,
+        tokens=77,
     ),
     "SDXL": Published(
         lambda: UNet2DConditionModel(
@@ -126,54 +114,35 @@ PUBLISHED = {
             projection_class_embeddings_input_dim=2816,
         ),
         (lambda: clip(CLIP_L, False), lambda: clip(CLIP_G, True)),
-        4,
-        128,
-        {"sample": (1, 4, 128, 128), "timestep": (), "encoder_hidden_states": (1, 77, 2048)},
-        {"text_embeds": (1, 1280), "time_ids": (1, 6)},
+        channels=4,
+        side=128,
+        tokens=77,
     ),
     "SD3.5 medium": Published(
         lambda: sd3(24, 24, 384, 13),
         (lambda: clip(CLIP_L, True), lambda: clip(CLIP_G, True), t5),
-        16,
-        128,
-        {
-            "hidden_states": (1, 16, 128, 128),
-            "timestep": (1,),
-            "encoder_hidden_states": (1, 333, 4096),
-            "pooled_projections": (1, 2048),
-        },
+        channels=16,
+        side=128,
+        tokens=77 + 256,
     ),
     "SD3.5 large": Published(
         lambda: sd3(38, 38, 192, 0),
         (lambda: clip(CLIP_L, True), lambda: clip(CLIP_G, True), t5),
-        16,
-        128,
-        {
-            "hidden_states": (1, 16, 128, 128),
-            "timestep": (1,),
-            "encoder_hidden_states": (1, 333, 4096),
-            "pooled_projections": (1, 2048),
-        },
+        channels=16,
+        side=128,
+        tokens=77 + 256,
     ),
     "FLUX.1 dev": Published(
         lambda: FluxTransformer2DModel(guidance_embeds=True),
         (lambda: clip(CLIP_L, False), t5),
-        16,
-        128,
-        {
-            "hidden_states": (1, 4096, 64),
-            "timestep": (1,),
-            "encoder_hidden_states": (1, 512, 4096),
-            "pooled_projections": (1, 768),
-            "guidance": (1,),
-            "img_ids": (4096, 3),
-            "txt_ids": (512, 3),
-        },
+        channels=16,
+        side=128,
+        tokens=512,
     ),
 }
 
 
-def described(build: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+def built(build: Callable[[], torch.nn.Module]) -> torch.nn.Module:
     """A network on device meta, in half precision."""
     with init_empty_weights(include_buffers=True):
         return build().to(torch.bfloat16)
@@ -185,9 +154,10 @@ def parameters(network: torch.nn.Module) -> int:
 
 def sizes(model: Published) -> tuple[Size, Size]:
     """The sizes of a model's network, and of its autoencoder decoding one image."""
-    network, vae = described(model.network), described(lambda: autoencoder(model.channels))
+    network, vae = built(model.network), built(lambda: autoencoder(model.channels))
     latents = torch.empty(1, model.channels, model.side, model.side, device="meta", dtype=torch.bfloat16)
-    return size_of(network, model.evaluate(network)), size_of(vae, lambda: vae.decode(latents))
+    evaluate = evaluation_of(network, model.side, model.side, model.tokens)
+    return size_of(network, evaluate), size_of(vae, lambda: vae.decode(latents))
 
 
 def table() -> str:
@@ -198,10 +168,10 @@ def table() -> str:
     ]
     for name, model in PUBLISHED.items():
         network, vae = sizes(model)
-        texts = sum(parameters(described(build)) for build in model.texts)
+        texts = sum(parameters(built(build)) for build in model.texts)
         weights = HALF * (network.parameters + vae.parameters)
         most = weights + max(network.activations, vae.activations)
-        seconds = 2 * STEPS * network.flops / REACHED
+        seconds = 2 * STEPS * network.flops / H100
         canvas = 8 * model.side
         lines.append(
             f"| {name}, {canvas}x{canvas} | {network.parameters:,} | {texts:,} | {network.flops / 1e12:.2f} TFLOP | "

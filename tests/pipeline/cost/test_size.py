@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from docs.full_sizes import PUBLISHED, described, parameters
+from docs.full_sizes import PUBLISHED, built, parameters
 from pipeline.cost.size import size_of
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.text.conditioning import Conditioning
@@ -57,4 +57,4 @@ def test_the_memory_of_an_evaluation_is_what_torch_allocates(
     [("SD 1.5", 859_520_964), ("SDXL", 2_567_463_684), ("FLUX.1 dev", 11_901_408_320)],
 )
 def test_networks_of_published_configurations_have_as_many_parameters_as_their_weights(name: str, count: int) -> None:
-    assert parameters(described(PUBLISHED[name].network)) == count
+    assert parameters(built(PUBLISHED[name].network)) == count

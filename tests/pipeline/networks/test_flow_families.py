@@ -15,9 +15,11 @@ from safetensors.torch import load_file, save_file
 from single_file import save_sd3_single_file
 
 from pipeline.compatibility.networks import check_networks
+from pipeline.cost.size import H100
 from pipeline.errors import InputError
 from pipeline.generation.arm_generator import ArmGenerator, GeneratedBatch
 from pipeline.generation.shard_plan import arm_texts, common_inputs
+from pipeline.generation.study_estimate import study_estimate
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.families import FAMILIES
 from pipeline.networks.weights.weight_files import weight_paths
@@ -29,6 +31,7 @@ FLOWS = ("sd3", "flux")
 # Tokens of T5 that the study's longest prompt has room in.
 LENGTH = 96
 TEXTS = {"prompt": ["1person, blue hair", "pattern"], "empty": ["", ""], "negative": ["lowres, blurry"] * 2}
+ONE = {key: texts[:1] for key, texts in TEXTS.items()}
 SEEDS = [3, 4]
 CANVAS = {"width": 32, "height": 32}
 
@@ -352,3 +355,21 @@ def test_sd3_in_one_file_is_the_same_checkpoint(flows: Flows) -> None:
     Path("part.safetensors").write_bytes(Path("sd3/transformer/diffusion_pytorch_model.safetensors").read_bytes())
     said = flows.refused("sd3", model=model | {"main": "part.safetensors"})
     assert said.startswith("model.main part.safetensors holds a transformer alone; name a whole checkpoint")
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_preflight_estimates_what_a_study_takes(flows: Flows, name: str) -> None:
+    study = flows.study(name, f"{name}_guide", method="autoguidance", scale=2.0)
+    many = study.generate.model_copy(update={"images": 10**11})
+    study = study.model_copy(update={"generate": many})
+    said = study_estimate(study)
+    assert re.fullmatch(
+        r"this study: 1 arm x 100,000,000,000 images, about [\d.]+ (h|min) on one H100 at 40 % of its peak, 0 GB "
+        r"\(arithmetic, not a measurement\)",
+        said,
+    )
+    # What one image costs is counted when it is generated; that times images is what was said.
+    cost = flows.draw(name, f"{name}_guide", method="autoguidance", scale=2.0, seeds=[3], texts=ONE).cost
+    hours, unit = re.search(r"about ([\d.]+) (h|min)", said).groups()
+    foreseen = float(hours) * (3600 if unit == "h" else 60) * H100
+    assert foreseen == pytest.approx(cost.flops * 10**11, rel=0.05)
