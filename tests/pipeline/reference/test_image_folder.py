@@ -177,7 +177,7 @@ def test_a_name_that_is_not_utf8_is_shown_with_its_bytes(
         run_stage(reference.main)
     said = capfd.readouterr().err.strip().splitlines()[-1]
     assert said.startswith(f"error: {shown}")
-    assert ": the name is not UTF-8; rename it, for instance with `convmv -r --notest -f latin1 -t utf8 pic" in said
+    assert ": the name is not UTF-8; rename it, for instance with `convmv -r --notest -f latin1 -t utf8 ima" in said
 
 
 def test_a_caption_is_found_whose_name_only_looks_the_same(photos: Path) -> None:
