@@ -201,6 +201,14 @@ def test_a_weakened_copy_guides(flows: Flows, name: str, how: dict[str, Any]) ->
     assert far(flows.draw(name), guided) > 1
 
 
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_network_that_stays_on_the_cpu_until_it_is_needed_generates_the_same(flows: Flows, name: str) -> None:
+    plain = flows.draw(name, method="cfg", scale=3.0)
+    offloaded = flows.draw(name, method="cfg", scale=3.0, model={"loading": {"offload": True}})
+    assert far(plain, offloaded) == 0
+    assert offloaded.cost.flops == plain.cost.flops
+
+
 def test_embedded_guidance_is_part_of_what_determines_an_image(flows: Flows) -> None:
     plain, told = (common_inputs(flows.study("flux", embedded_guidance=g), "arm", "cpu") for g in (None, 2.0))
     assert plain["arm"] != told["arm"]

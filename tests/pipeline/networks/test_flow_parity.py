@@ -11,7 +11,9 @@ import pytest
 import torch
 from diffusers import (
     FlowMatchEulerDiscreteScheduler,
+    FluxImg2ImgPipeline,
     FluxPipeline,
+    StableDiffusion3Img2ImgPipeline,
     StableDiffusion3PAGPipeline,
     StableDiffusion3Pipeline,
 )
@@ -21,7 +23,7 @@ from pipeline.generation.arm_guidance import guidance_of
 from pipeline.networks.checkpoints import locate
 from pipeline.prompting.text_settings import TextSettings
 from pipeline.sampling.sampler import sample
-from pipeline.sampling.starts import initial_noise
+from pipeline.sampling.starts import IMAGE_TO_IMAGE_SEED, FromImages, initial_noise
 from pipeline.sampling.steppers import build_stepper
 from pipeline.study.arm import Arm
 from pipeline.study.loading import Loading
@@ -46,7 +48,9 @@ class Pair:
         self.network = checkpoint.family.load(checkpoint, CPU, loading)
         self.encoder = checkpoint.family.load_texts(checkpoint, CPU, TextSettings(t5_length=T5_LENGTH), self.dtype)
 
-    def ours(self, canvas: Canvas | None = None, **settings: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def ours(
+        self, canvas: Canvas | None = None, start: FromImages | None = None, **settings: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Finished samples and pixels in [0, 1], [B, C, H, W] each."""
         arm = Arm(**{"method": "unguided", "scale": 1.0, **settings})
         guidance = guidance_of(arm)
@@ -60,7 +64,7 @@ class Pair:
         shape = self.network.shape_of(canvas)
         sampler, schedule = Sampler(scheduler="euler", steps=STEPS), self.network.schedule.config
         stepper = build_stepper(sampler, schedule, self.network.path, self.network.steps_of(shape, STEPS))
-        samples, _ = sample({"main": self.network}, conditioning, guidance, stepper, STEPS, SEEDS, shape)
+        samples, _ = sample({"main": self.network}, conditioning, guidance, stepper, STEPS, SEEDS, shape, start)
         return samples, (self.network.to_pixels(samples) / 2 + 0.5).clamp(0, 1)
 
     def theirs(self, canvas: Canvas | None = None, **settings: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -186,6 +190,40 @@ def test_images_of_flux_are_those_of_the_pipeline(
     assert_equal(pair.ours(canvas, embedded_guidance=2.0, **NEGATIVE), theirs)
     theirs = pair.theirs(canvas, guidance_scale=1.0, true_cfg_scale=3.0, negative_prompt=["", ""])
     assert_equal(pair.ours(canvas, method="cfg", scale=3.0, embedded_guidance=1.0), theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "guided"),
+    [
+        ("sd3", StableDiffusion3Img2ImgPipeline, {"guidance_scale": 5.0}),
+        ("sd3_shifting", StableDiffusion3Img2ImgPipeline, {"guidance_scale": 5.0}),
+        ("flux", FluxImg2ImgPipeline, {"true_cfg_scale": 5.0, "guidance_scale": 3.5}),
+    ],
+)
+def test_image_to_image_is_that_of_the_pipeline(
+    pair_of: Callable[..., Pair], name: str, kind: Any, guided: dict[str, float]
+) -> None:
+    pair = pair_of(name)
+    images = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    latents = pair.network.to_samples(images)
+    mine = pair.ours(Canvas(width=32, height=32), FromImages(latents, 0.5), **NEGATIVE)
+    pipeline = kind(**{part: own for part, own in pair.pipeline.components.items() if own is not None})
+    pipeline.set_progress_bar_config(disable=True)
+    pixels = pipeline(
+        prompt=PROMPTS,
+        negative_prompt=[WORSE] * 2,
+        image=latents,  # with the channels of latents it is taken as such
+        strength=0.5,
+        height=32,
+        width=32,
+        num_inference_steps=STEPS,
+        max_sequence_length=T5_LENGTH,
+        # Here an image's start has random numbers of its own.
+        generator=[torch.Generator().manual_seed(seed + IMAGE_TO_IMAGE_SEED) for seed in SEEDS],
+        output_type="pt",
+        **guided,
+    ).images
+    assert float((mine[1] - pixels).abs().max()) < 1e-4
 
 
 @pytest.mark.parametrize(
