@@ -22,7 +22,7 @@ def too_much(*_, **__):
 @pytest.mark.parametrize(
     "part",
     [
-        "pipeline.networks.denoisers.unet._part",
+        "pipeline.networks.denoisers.unet.load_part",
         "pipeline.networks.denoisers.unet.cpu_offload",
         "pipeline.networks.text.text_encoder._load_tower",
     ],
