@@ -7,6 +7,7 @@ asked about distributions is asked in every feature space, and answered with wha
 from collections.abc import Callable, Mapping
 
 from eval.notation import number, p_value, quoted
+from pipeline.results.answer import SAME
 from pipeline.results.comparison import (
     UNDECIDED,
     AgainstBaseline,
@@ -20,8 +21,6 @@ from pipeline.results.interval import Interval
 from pipeline.results.metrics import metric
 
 DEPENDS = "depends on the space"
-# The cosine of directions that are called the same: less than a fifth of the one's square is outside the other.
-SAME = 0.9
 
 
 def arm_verdicts(
