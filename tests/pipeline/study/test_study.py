@@ -173,7 +173,7 @@ def test_an_arm_name_that_is_no_folder_name_is_refused(params):
             ["Generate.images=3"],
             r"Could not override 'Generate.images': Generate is no known key; did you mean gene",
         ),
-        (["generate.imgaes=3"], r"generate.pcitures is no known key; did you mean images\?$"),
+        (["generate.imgaes=3"], r"generate.imgaes is no known key; did you mean images\?$"),
         (["arms.cfg.sclae=3", "study=sweep"], r"Could not override 'arms.cfg.sclae'"),
         (["~arms.nope"], r"Could not delete from config. 'arms.nope' does not exist"),
     ],
