@@ -29,9 +29,10 @@ from pipeline.cost.usage import device_name
 from pipeline.guidance.algebra import EMPTY, GUIDE, NEGATIVE, Guidance, Network, Term, Text
 from pipeline.guidance.trace import TraceStep, trace_rows, trace_step
 from pipeline.networks.checkpoints import locate
+from pipeline.networks.denoisers.unet import DenoisingNetwork, load_network
 from pipeline.networks.noise_path import NoisePath
-from pipeline.networks.text_encoder import TextEncoder, load_text_encoder
-from pipeline.networks.unet import DTYPES, DenoisingNetwork, load_network
+from pipeline.networks.text.text_encoder import TextEncoder, load_text_encoder
+from pipeline.networks.weights.loaded_part import DTYPES
 from pipeline.prompting.text_settings import TextSettings
 from pipeline.sampling.sampler import sample
 from pipeline.sampling.steppers import build_stepper

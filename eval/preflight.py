@@ -9,14 +9,15 @@ networks, or for missing weights of a score.
 import json
 from pathlib import Path
 
-from eval.features.plain_text import plain_text
 from pipeline.code_units import write_units
 from pipeline.compatibility.networks import check_networks
 from pipeline.errors import InputError, run_stage
 from pipeline.experiment import remember_params
 from pipeline.generation.shard_plan import arm_texts, library_versions
 from pipeline.layout import CODE, IMAGES, MEASURING, WEIGHTS
+from pipeline.networks.checkpoints import locate
 from pipeline.preflight import check_arms, lora_changes, study_digests
+from pipeline.prompting.plain_text import plain_text
 from pipeline.prompting.prompt_sets import PROMPTS_FOLDER
 from pipeline.stage_arguments import stage_parser
 from pipeline.storage.digest_memory import remembered_sha256
@@ -79,6 +80,10 @@ def main() -> None:
     check_arms(study)
     for said in lora_changes(study):
         print(f"preflight: {said}")
+    if not study.is_embedded and locate(study.model.main, study.model.config).settings("vae") is not None:
+        from pipeline.generation.study_estimate import study_estimate  # with diffusers, which takes ten seconds
+
+        print(f"preflight: {study_estimate(study)}")
     # What decides pixels beside the code, which DVC sees, and the machine: sets travel to others and stay as they are.
     drawing = {**digests, "libraries": library_versions()}
     measuring = {str(path): remembered_sha256(path)[:16] for path in needed_files(study)}

@@ -28,7 +28,7 @@ from pipeline.generation.shard_storage import ShardStorage
 from pipeline.guidance.effect import does_nothing, in_words, largest_push
 from pipeline.layout import ASIDE, COSTS, SETS, TRACES, TRAJECTORIES
 from pipeline.networks.checkpoints import locate
-from pipeline.networks.weight_files import weights_size
+from pipeline.networks.weights.weight_files import weights_size
 from pipeline.stage_arguments import stage_parser
 from pipeline.storage.places import Places
 from pipeline.storage.set_aside import set_aside

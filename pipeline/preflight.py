@@ -22,7 +22,7 @@ from pipeline.generation.shard_plan import (
 from pipeline.guidance.algebra import Network
 from pipeline.layout import REFERENCE_SET, SETS
 from pipeline.networks.checkpoints import Checkpoint, locate
-from pipeline.networks.weight_files import digest_of, lora_digest, network_digest
+from pipeline.networks.weights.weight_files import digest_of, lora_digest, network_digest
 from pipeline.prompting.text_settings import check_clip_skip
 from pipeline.storage.files import file_digest
 from pipeline.storage.shards import set_fingerprint
@@ -106,20 +106,13 @@ def _check_what_unets_have(study: Study, main: Checkpoint) -> None:
     """Raise InputError where a study asks a network that is no UNet for what only UNets have."""
     if main.family.network == "unet":
         return
-    model, loading = study.model, study.model.loading
+    model = study.model
     asked = {
-        "model.vae": model.vae,
-        "model.weaken": model.weaken,
+        "model.vae": model.vae is not None and main.settings("vae") is None,
+        "model.weaken.file": isinstance(model.weaken, LoraFile),
         "model.lora": model.lora,
-        "model.loading.offload": loading.offload,
-        "model.loading.attention_slicing": loading.attention_slicing,
-    } | {
-        f"arms.{name}.method {prediction.perturbation.kind}": True
-        for name, arm in study.arms.items()
-        for prediction in guidance_of(arm).predictions()
-        if prediction.perturbation
+        "model.loading.attention_slicing": model.loading.attention_slicing,
     }
-    asked |= {f"arms.{name}.attention": arm.attention is not None for name, arm in study.arms.items()}
     if key := next((key for key, value in asked.items() if value), None):
         raise InputError(f"{key} is for UNets, and {main.config} is a {main.family.network} ({main.family.name})")
 
@@ -167,22 +160,23 @@ def _check_blocks(asked: Mapping[str, tuple[Checkpoint, tuple[str, ...] | None]]
 
     for key, (checkpoint, layers) in asked.items():
         try:
-            transformer_blocks(_described_unet(checkpoint), layers)
+            transformer_blocks(_described(checkpoint), layers)
         except InputError as error:
             raise InputError(f"{key}: {error}") from None
 
 
-def _described_unet(checkpoint: Checkpoint) -> Any:
-    """The UNet that a configuration describes, without storage for its weights. Raises InputError."""
+def _described(checkpoint: Checkpoint) -> Any:
+    """The network that a configuration describes, without storage for its weights. Raises InputError."""
     from accelerate import init_empty_weights
-    from diffusers import UNet2DConditionModel
 
+    part = checkpoint.family.network
     try:
         with init_empty_weights():
-            return UNet2DConditionModel.from_config(checkpoint.settings("unet"))
-    except Exception as error:  # diffusers raises many kinds for a configuration that describes no UNet
+            return checkpoint.family.model_class.from_config(checkpoint.settings(part))
+    except Exception as error:  # diffusers raises many kinds for a configuration that describes no network
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{checkpoint.config}/unet/config.json describes no UNet ({reason})") from None
+        what = "UNet" if part == "unet" else part
+        raise InputError(f"{checkpoint.config}/{part}/config.json describes no {what} ({reason})") from None
 
 
 def lora_changes(study: Study) -> list[str]:
@@ -203,9 +197,9 @@ def lora_changes(study: Study) -> list[str]:
 
 
 def _lora_change(lora: LoraFile, key: str, network: str, checkpoint: Checkpoint, texts: str) -> str:
-    from pipeline.networks.lora import read_lora
+    from pipeline.networks.weights.lora import read_lora
 
-    content = read_lora(Path(lora.file), _described_unet(checkpoint), key)
+    content = read_lora(Path(lora.file), _described(checkpoint), key)
     whose = "the guide's" if network == "guide" else "the main network's"
     said = f"{key} {lora.file} changes layers of {whose} UNet: {len(content.layers)}"
     if content.texts:

@@ -11,6 +11,7 @@ import torch
 import torchvision
 import yaml
 from compositions import composed
+from flow_pipelines import save_flow_pipelines
 from hypothesis import settings
 from made_once import copied_once, made_once
 from playwright.sync_api import Browser
@@ -227,6 +228,12 @@ def _save_pipelines(folder: Path) -> None:
         )
     ):
         _save_pipeline(folder / name, kind, seed, channels)
+
+
+@pytest.fixture(scope="session")
+def flows_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pipelines along rectified flow by name (flow_pipelines.py), with small random weights and a canvas of 32x32."""
+    return copied_once(tmp_path_factory, "flows", save_flow_pipelines)
 
 
 @pytest.fixture(scope="session")

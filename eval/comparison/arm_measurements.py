@@ -12,13 +12,13 @@ from torch import Tensor
 from eval.comparison.named_concepts import TaggedImages
 from eval.comparison.paired_arms import ArmValues
 from eval.features.extraction import CONCEPT_SET, SetFeatures, load_features
-from eval.features.plain_text import plain_text
 from eval.features.spaces import Space, check_comparable
 from eval.scorers.kinds import KINDS
 from eval.scorers.tags import tags_of
 from eval.statistics.clusters import prompt_clusters
 from pipeline.errors import InputError
 from pipeline.layout import CONCEPTS, FEATURES, REFERENCE_SET, SCORES, SETS
+from pipeline.prompting.plain_text import plain_text
 from pipeline.results.comparison import Cost
 from pipeline.results.metrics import of_level
 from pipeline.storage.json_file import read_json_text

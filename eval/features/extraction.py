@@ -10,7 +10,6 @@ from tqdm import tqdm
 
 from eval.features.clip import Clip
 from eval.features.extractor import Extractor, embed_images
-from eval.features.plain_text import plain_text
 from pipeline.code_units import unit_digests
 from pipeline.errors import InputError, printable
 from pipeline.execution.allocator import keep_freed_memory
@@ -18,6 +17,7 @@ from pipeline.execution.executor import local_devices, run_tasks, runs_here
 from pipeline.execution.jobs import Job
 from pipeline.execution.termination import Termination
 from pipeline.layout import CONCEPTS, FEATURES, REFERENCE_SET, SETS
+from pipeline.prompting.plain_text import plain_text
 from pipeline.prompting.text_settings import TextSettings
 from pipeline.storage.files import fingerprint, remove_leftovers, write_atomically
 from pipeline.storage.images import DAMAGED, decode_image, open_image

@@ -1,18 +1,7 @@
-"""What a prompt says to a network that knows no emphasis."""
+"""What the negative prompts of arms name, as a network that knows no emphasis reads them."""
 
-from pipeline.prompting.emphasis import parse
-from pipeline.prompting.text_settings import TextSettings
-from pipeline.prompting.underscores import spaced
+from pipeline.prompting.plain_text import plain_text
 from pipeline.study.study import Study
-
-
-def plain_text(prompt: str, settings: TextSettings) -> str:
-    """A prompt without its weights and breaks, read as the study's text encoder reads it.
-
-    Scorers take brackets and numbers for words, and count them among the 77 tokens that they read.
-    """
-    text = " ".join("".join(span.text for span in section) for section in parse(prompt, settings.syntax))
-    return spaced(text) if settings.underscores == "spaces" else text
 
 
 def names_by_arm(study: Study) -> dict[str, frozenset[str]]:

@@ -16,7 +16,6 @@ from tqdm import tqdm
 from eval.distances.neighbours import neighbour_metrics
 from eval.features.clip import clip_score, load_clip
 from eval.features.extraction import REFERENCE, load_features
-from eval.features.plain_text import plain_text
 from eval.features.spaces import check_comparable, study_spaces
 from eval.scorers.aesthetic import load_aesthetic_head
 from eval.scorers.finish import finish
@@ -32,6 +31,7 @@ from pipeline.code_units import unit_digests
 from pipeline.errors import InputError
 from pipeline.layout import FEATURES, METRICS, SCORES, SETS
 from pipeline.layout import HEADLINES as HEADLINES_OF_ARMS
+from pipeline.prompting.plain_text import plain_text
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import TABLE, Metric, metric, of_level, shown_in
 from pipeline.storage.digest_memory import remembered_sha256

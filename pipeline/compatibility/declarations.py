@@ -18,7 +18,8 @@ from typing import Any
 from pipeline.errors import InputError
 from pipeline.networks.checkpoints import Checkpoint
 from pipeline.networks.families import FAMILIES
-from pipeline.networks.weight_files import unreadable, weight_paths
+from pipeline.networks.noise_path import VARIANCE_PRESERVING
+from pipeline.networks.weights.weight_files import unreadable, weight_paths
 
 # The longest header that safetensors itself reads.
 _LONGEST_HEADER = 100_000_000
@@ -47,9 +48,12 @@ _OTHER_ARCHITECTURES = (
     *("stable-diffusion", "stable-video-diffusion", "stable-cascade", "flux", "chroma", "lumina", "auraflow"),
     *("pixart", "hunyuan", "qwen-image", "wan-", "wan2", "sana-", "kolors", "playground"),
 )
-_BASE_MODELS = (("sdxl", "sdxl"), ("sd_v1", "sd"), ("sd_v2", "sd"), ("sd_1", "sd"), ("sd_2", "sd"))
+_BASE_MODELS = (
+    *(("sdxl", "sdxl"), ("sd_v1", "sd"), ("sd_v2", "sd"), ("sd_1", "sd"), ("sd_2", "sd")),
+    *(("sd3", "sd3"), ("flux1", "flux")),
+)
 # sd-scripts' names of other architectures begin so.
-_OTHER_BASE_MODELS = ("sd3", "flux", "lumina", "hunyuan", "anima", "chroma")
+_OTHER_BASE_MODELS = ("flux", "lumina", "hunyuan", "anima", "chroma")
 # Scales of weights that are stored in 8 or 4 bits, as ComfyUI, bitsandbytes and others name them. A loader that does
 # not know them reads the stored numbers as weights.
 _QUANTIZED = re.compile(
@@ -166,7 +170,7 @@ def _in_metadata(metadata: Mapping[str, str]) -> Iterator[Declaration]:
     for beginning, family in _BASE_MODELS:
         if base.startswith(beginning):
             yield Declaration("family", family, where)
-    if base.startswith(_OTHER_BASE_MODELS):
+    if base.startswith(_OTHER_BASE_MODELS) and not base.startswith("flux1"):
         yield Declaration("family", _SHOWN.repr(base), where)
     if re.fullmatch(r"sd_v\d_v", base) and predicts_v is None:
         yield Declaration("prediction_type", "v_prediction", where)
@@ -247,7 +251,7 @@ def _configured(checkpoint: Checkpoint, with_parts: bool) -> dict[str, Any]:
     """What the configuration says of the keys that files declare."""
     family, schedule = checkpoint.family, checkpoint.schedule
     found: dict[str, Any] = {"family": family.name}
-    if schedule:
+    if schedule and family.path is VARIANCE_PRESERVING:
         found["prediction_type"] = schedule.get("prediction_type", "epsilon")
         found["rescale_betas_zero_snr"] = bool(schedule.get("rescale_betas_zero_snr", False))
     unet = checkpoint.settings("unet") if family.network == "unet" else None

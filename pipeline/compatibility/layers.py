@@ -1,4 +1,4 @@
-"""Every weight of a UNet's files has its place in the network that the configuration describes, and the reverse.
+"""Every weight of a network's files has its place in the network that the configuration describes, and the reverse.
 
 Loaders leave out weights for which a network has no place, so a file of SDXL would generate with the fewer layers of a
 distilled SDXL's configuration. Names and shapes are compared, which the headers give; no weight is read.
@@ -9,37 +9,40 @@ from collections.abc import Collection, Mapping
 from pipeline.compatibility.declarations import headers, way_out
 from pipeline.errors import InputError
 from pipeline.networks.checkpoints import Checkpoint
-from pipeline.networks.weight_files import incomplete
+from pipeline.networks.weights.weight_files import incomplete
 
 _SHOWN = 1
 
 
 def check_layers(key: str, checkpoint: Checkpoint, config_key: str) -> None:
-    """Raise InputError where the UNet of `checkpoint`, named in `key`, has other layers than its configuration."""
-    settings = checkpoint.settings("unet") if checkpoint.family.network == "unet" else None
+    """Raise InputError where the network of `checkpoint`, named in `key`, has other layers than its configuration.
+
+    Of a transformer in a single file diffusers says so itself when it converts the file.
+    """
+    part = checkpoint.family.network
+    settings = None if part != "unet" and checkpoint.is_file else checkpoint.settings(part)
     # Tensors without elements are marks (declarations.py).
     shapes = {name: shape for one in headers(checkpoint) for name, shape in one.shapes.items() if 0 not in shape}
     if settings is None or not shapes:
         return
     # Imported where there are weights to compare: it takes seconds.
     from accelerate import init_empty_weights
-    from diffusers import UNet2DConditionModel
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
     place = f"{key} {checkpoint.path}"
     try:
         with init_empty_weights():
-            unet = UNet2DConditionModel.from_config(settings)
+            network = checkpoint.family.model_class.from_config(settings)
         held = convert_ldm_unet_checkpoint(shapes, settings) if checkpoint.is_file else shapes
     except Exception as error:  # diffusers raises many kinds for a configuration that describes no network
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{place}: {checkpoint.config / 'unet/config.json'} describes no network with these weights ({reason}); "
+            f"{place}: {checkpoint.config / part / 'config.json'} describes no network with these weights ({reason}); "
             f"{way_out(checkpoint, config_key)}"
         ) from None
     if not held:
         return  # a file without a UNet is named where its parts are looked for (identification.py)
-    described = {name: tuple(tensor.shape) for name, tensor in unet.state_dict().items()}
+    described = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     lacking = sorted(described.keys() - held.keys())
     if lacking and held.keys() <= described.keys():
         if checkpoint.is_file:
@@ -47,7 +50,7 @@ def check_layers(key: str, checkpoint: Checkpoint, config_key: str) -> None:
                 f"{place} lacks {_counted(lacking)} of the {len(described)} of the UNet that {checkpoint.config} "
                 f"describes; {way_out(checkpoint, config_key)}, or download the file again"
             )
-        raise incomplete(lacking, len(described), type(unet).__name__, checkpoint.path / "unet")
+        raise incomplete(lacking, len(described), type(network).__name__, checkpoint.path / part)
     fault = _fault(described, held)
     if fault:
         raise InputError(f"{place} contradicts {checkpoint.config}: {fault}; {way_out(checkpoint, config_key)}")

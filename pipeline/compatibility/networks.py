@@ -5,7 +5,9 @@ from collections.abc import Iterable
 from pipeline.compatibility.declarations import check_declarations
 from pipeline.compatibility.layers import check_layers
 from pipeline.compatibility.parts import Part, check_autoencoder, check_inputs, check_samples, check_texts
+from pipeline.compatibility.texts import check_embedded_guidance, check_texts_are_read
 from pipeline.compatibility.training_schedule import check_training_schedule
+from pipeline.compatibility.transformers import check_texts_of_transformer, check_transformer
 from pipeline.errors import InputError
 from pipeline.generation.arm_guidance import guidance_of
 from pipeline.networks.checkpoints import Checkpoint, check_fit, locate
@@ -26,12 +28,16 @@ def check_networks(study: Study, arm_names: Iterable[str]) -> None:
     vae = own if model.vae is None else Part("model.vae", locate(model.vae, model.config), "vae")
     _check_network("model.main", main, "model.config")
     check_autoencoder(own, vae)
-    check_samples("model.main", main, vae)
+    _check_samples("model.main", main, vae)
     encoders = {part: Part("model.main", main, part) for part in main.family.text_parts}
     if model.text_encoder is not None:
         swapped = locate(model.text_encoder, model.config)
         encoders["text_encoder"] = Part("model.text_encoder", swapped, "text_encoder")
-    check_texts(Part("model.main", main, "unet"), encoders)
+    network = Part("model.main", main, main.family.network)
+    if main.family.network == "unet":
+        check_texts(network, encoders)
+    else:
+        check_texts_of_transformer(network, encoders)
     check_layers("model.main", main, "model.config")
     for name in names:
         if study.arm(name).canvas is None:
@@ -42,8 +48,10 @@ def check_networks(study: Study, arm_names: Iterable[str]) -> None:
         guide = locate(model.guide, model.config_of_guide)
         check_fit(main, guide)
         _check_network("model.guide", guide, "model.guide_config", with_parts=False)
-        check_samples("model.guide", guide, vae)
+        _check_samples("model.guide", guide, vae)
         check_layers("model.guide", guide, "model.guide_config")
+    check_embedded_guidance(study, names, main)
+    check_texts_are_read(study, names, main)
 
 
 def _with_starts(study: Study, arm_names: Iterable[str]) -> list[str]:
@@ -57,6 +65,13 @@ def _check_network(key: str, checkpoint: Checkpoint, config_key: str, with_parts
     check_declarations(key, checkpoint, config_key, with_parts)
     check_training_schedule(key, checkpoint)
     check_inputs(key, checkpoint)
+
+
+def _check_samples(key: str, checkpoint: Checkpoint, vae: Part) -> None:
+    if checkpoint.family.network == "unet":
+        check_samples(key, checkpoint, vae)
+    else:
+        check_transformer(Part(key, checkpoint, checkpoint.family.network), vae)
 
 
 def _check_trained_canvas(arm_name: str, main: Checkpoint) -> None:

@@ -1,7 +1,7 @@
 """The parts of a study's networks fit each other, and the UNets read nothing that sampling does not give them.
 
 All of it is read from configurations: main network and guide, autoencoder and text encoders. Missing files are named
-where files are looked for (pipeline/networks/weight_files.py).
+where files are looked for (pipeline/networks/weights/weight_files.py).
 """
 
 from collections.abc import Iterator, Mapping
@@ -94,7 +94,7 @@ def check_inputs(key: str, checkpoint: Checkpoint) -> None:
     settings = unet.settings
     if settings is None:
         return
-    _check_class(unet, "UNet2DConditionModel")
+    check_class(unet, "UNet2DConditionModel")
     check_stored(unet)
     for name, (nothing, what) in _INPUTS.items():
         value = settings.get(name, nothing[0])
@@ -156,7 +156,7 @@ def check_autoencoder(own: Part, used: Part) -> None:
     settings = used.settings
     if settings is None:
         return
-    _check_class(used, "AutoencoderKL")
+    check_class(used, "AutoencoderKL")
     check_stored(used)
     for name in ("in_channels", "out_channels"):
         if used.number(name, 3) != 3:
@@ -200,7 +200,7 @@ def check_texts(unet: Part, encoders: Mapping[str, Part]) -> None:
                 "take a checkpoint with one"
             )
         check_stored(encoder)
-        _check_vocabulary(encoder, encoder in pooled)
+        check_vocabulary(encoder, encoder in pooled)
     first, *others = encoders.values()
     for other in others:
         if other.context != first.context:
@@ -228,7 +228,7 @@ def check_texts(unet: Part, encoders: Mapping[str, Part]) -> None:
             )
 
 
-def _check_vocabulary(encoder: Part, is_pooled: bool) -> None:
+def check_vocabulary(encoder: Part, is_pooled: bool) -> None:
     """Raise InputError where a tokenizer is not CLIP's, or makes tokens that the text encoder reads wrongly."""
     folder = encoder.checkpoint.config / encoder.part.replace("text_encoder", "tokenizer")
     settings = encoder.checkpoint.mapping(f"{folder.name}/tokenizer_config.json") or {}
@@ -282,7 +282,8 @@ def _listed(encoders: Mapping[str, Part]) -> str:
     return " and ".join(str(encoder.file.parent) for encoder in encoders.values())
 
 
-def _check_class(part: Part, known: str) -> None:
+def check_class(part: Part, known: str) -> None:
+    """Raise InputError where a part is of another class of diffusers' than `known`."""
     name = (part.settings or {}).get("_class_name", known)
     if name != known:
         raise InputError(f"{part} describes {name}, but only {known} is supported; take a checkpoint with one")

@@ -33,6 +33,11 @@ SCHEDULERS = (
 )
 # Of networks that were trained along rectified flow.
 FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler",)
+# Keys of that class that make another sampler of it.
+_OTHER_FLOWS = {
+    "invert_sigmas": "its levels rise",
+    "stochastic_sampling": "its steps draw noise that is not from an image's own seed",
+}
 # By the betas that each is computed from; every solver's scheduler knows these three.
 _BETA_SCHEDULES = {
     "linear": ("beta_start", "beta_end"),
@@ -68,6 +73,11 @@ def check_training_schedule(key: str, checkpoint: Checkpoint) -> None:
         )
         raise InputError(f"{where} {said}; take a checkpoint with one of {', '.join(known)}")
     if path is not VARIANCE_PRESERVING:
+        for other, what in _OTHER_FLOWS.items():
+            if schedule.get(other):
+                raise InputError(
+                    f"{where} sets {other} to true: {what}, which is not supported; take another checkpoint"
+                )
         return
     for other, usual in _OTHER_SCHEDULES.items():
         if other in schedule and schedule[other] not in usual:

@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.guidance.algebra import Prediction
 from pipeline.guidance.chance import Chance
 from pipeline.guidance.trace import TraceStep
-from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.denoiser import Denoiser
+from pipeline.networks.text.conditioning import Conditioning
 
 
 def evaluations(trace: Sequence[TraceStep]) -> tuple[Counter[str], Counter[str]]:
@@ -25,8 +25,8 @@ def evaluations(trace: Sequence[TraceStep]) -> tuple[Counter[str], Counter[str]]
 def prediction_flops(network: Denoiser, prediction: Prediction, like: torch.Tensor, conditioning: Conditioning) -> int:
     """FLOPs of one evaluation for one image like `like` [1, C, H, W]; a multiply-add is two.
 
-    `conditioning` is what it reads (`told` in pipeline/networks/conditioning.py). torch's counter knows attention only
-    as matrix products on a CPU, so it is counted that way here. Those products would need much memory on a large
+    `conditioning` is what it reads (`told` in pipeline/networks/text/conditioning.py). torch's counter knows attention
+    only as matrix products on a CPU, so it is counted that way here. Those products would need much memory on a large
     canvas, so nothing is computed: on torch's device "meta" tensors have a shape and a type, and no values.
     """
     x = torch.zeros(like.shape, device="meta")

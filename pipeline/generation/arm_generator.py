@@ -17,9 +17,9 @@ from pipeline.generation.loaded_model import LoadedModel
 from pipeline.generation.trajectory import Frame, shown_steps
 from pipeline.guidance.algebra import Guidance, Network, Text
 from pipeline.guidance.trace import TraceStep, trace_rows
-from pipeline.networks.conditioning import Conditioning, told
 from pipeline.networks.denoiser import SampledNetwork
-from pipeline.networks.unet import rounded
+from pipeline.networks.denoisers.latents import rounded
+from pipeline.networks.text.conditioning import Conditioning, told
 from pipeline.sampling.sampler import sample
 from pipeline.sampling.starts import FromImages
 from pipeline.sampling.steppers import build_stepper
@@ -84,9 +84,11 @@ class ArmGenerator:
             conditioning[steering.text] = self.model.telling_padding(conditioning, texts, steering.text)
         main, sampler, canvas = self.networks["main"], self.study.sampler_of(self.arm), self.arm.canvas
         added = main.added_conditions(len(seeds), canvas)
+        if (scale := self.arm.embedded_guidance) is not None:
+            added = {**added, "embedded_guidance": torch.full((len(seeds),), scale, device=main.device)}
         conditioning = {text: own.adding(added) for text, own in conditioning.items()}
-        stepper = build_stepper(sampler, main.schedule.config, main.path)
         shape, start = main.shape_of(canvas), self._start(starts)
+        stepper = build_stepper(sampler, main.schedule.config, main.path, main.steps_of(shape, sampler.steps))
         samples, trace = sample(
             self.networks, conditioning, self.guidance, stepper, sampler.steps, seeds, shape, start, watched
         )

@@ -1,19 +1,24 @@
 """The networks of a study on one device, loaded once for all of its arms."""
 
+import platform
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import torch
 
-from pipeline.generation.shard_plan import replaced_parts
+from pipeline.code_units import unit_digests
+from pipeline.generation.shard_plan import arm_texts, batch_texts, library_versions, replaced_parts
 from pipeline.guidance.algebra import Text
 from pipeline.guidance.chance import Chance
 from pipeline.networks.checkpoints import Checkpoint, check_fit, locate
-from pipeline.networks.conditioning import Conditioning, degraded
 from pipeline.networks.denoiser import SampledNetwork
-from pipeline.networks.encoded_texts import EncodedTexts
-from pipeline.networks.text_encoder import TextEncoder
-from pipeline.networks.unet import DTYPES
+from pipeline.networks.text.conditioning import Conditioning, degraded
+from pipeline.networks.text.embedding_cache import EmbeddingCache
+from pipeline.networks.text.encoded_texts import MOST_BYTES, EncodedTexts
+from pipeline.networks.text.text_encoder import TextEncoder
+from pipeline.networks.weights.loaded_part import DTYPES
+from pipeline.networks.weights.weight_files import digest_of
+from pipeline.storage.files import fingerprint
 from pipeline.study.study import Study
 
 
@@ -28,14 +33,19 @@ class LoadedModel:
 
     @cached_property
     def text_encoder(self) -> TextEncoder:
-        model = self.study.model
-        dtype, swapped = DTYPES[model.loading.dtype], self._replaced.get("text_encoder")
+        """What reads the study's texts; without weights where they are encoded before all else."""
+        return self._load_texts(weights=not self._checkpoint.family.encodes_first)
+
+    def _load_texts(self, weights: bool = True) -> TextEncoder:
+        dtype, swapped = DTYPES[self.study.model.loading.dtype], self._replaced.get("text_encoder")
         load = self._checkpoint.family.load_texts
-        encoder: TextEncoder = load(self._checkpoint, self.device, self.study.text, dtype, swapped)
+        encoder: TextEncoder = load(self._checkpoint, self.device, self.study.text, dtype, swapped, weights)
         return encoder
 
     @cached_property
     def main(self) -> SampledNetwork:
+        if self._checkpoint.family.encodes_first:
+            self._encode_all()  # and drop what encodes, before memory is asked for more
         vae = self._replaced.get("vae")
         load = self._checkpoint.family.load
         model = self.study.model
@@ -76,9 +86,34 @@ class LoadedModel:
         unpadded = self._texts.content(texts[text], told["tokens"].shape[1], marks=True)
         return told.adding({"unpadded": unpadded.to(self.device)})
 
+    def _encode_all(self) -> None:
+        """Encode every text of the study as its batches will ask for them, and drop the text encoders."""
+        size = self.study.generate.batch
+        for name in self.study.arms:
+            texts = arm_texts(self.study, name)
+            for start in range(0, self.study.generate.images, size):
+                stop = min(start + size, self.study.generate.images)
+                self._texts.encode_first(batch_texts(texts, range(start, stop)))
+        self._texts.drop()
+
     @cached_property
     def _texts(self) -> EncodedTexts:
-        return EncodedTexts(self.text_encoder)
+        family = self._checkpoint.family
+        if not family.encodes_first:
+            return EncodedTexts(self.text_encoder)
+        first = self._replaced.get("text_encoder")
+        key = fingerprint(
+            {
+                "encoders": digest_of(self._checkpoint, family.text_parts),
+                "replaced": None if first is None else digest_of(first, ("text_encoder",)),
+                "settings": self.study.text.model_dump(),
+                "dtype": self.study.model.loading.dtype,
+                "code": {unit: dict(unit_digests(unit)) for unit in ("pipeline/networks", "pipeline/prompting")},
+                "libraries": library_versions(),
+                "machine": [platform.machine(), self.device.type, self.study.generate.threads],
+            }
+        )
+        return EncodedTexts(self.text_encoder, MOST_BYTES, self._load_texts, EmbeddingCache(key), self.device)
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:

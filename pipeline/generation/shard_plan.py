@@ -17,8 +17,8 @@ from pipeline.generation.arm_guidance import guidance_of
 from pipeline.generation.arm_texts import arm_negatives, arm_prompts, named_texts, study_prompts, unrelated_prompts
 from pipeline.guidance.algebra import Text
 from pipeline.networks.checkpoints import Checkpoint, check_fit, check_schedules, locate
-from pipeline.networks.identification import check_main
-from pipeline.networks.weight_files import digest_of, lora_digest, network_digest
+from pipeline.networks.weights.identification import check_main
+from pipeline.networks.weights.weight_files import digest_of, lora_digest, network_digest
 from pipeline.storage.files import fingerprint
 from pipeline.storage.shards import read_table, set_fingerprint, shard_paths
 from pipeline.study.model import Model
@@ -177,7 +177,7 @@ def common_inputs(study: Study, arm_name: str, device: str, machine: str | None 
     main = main_checkpoint(model)
     replaced = {part: locate(source, model.config) for part, source in replaced_parts(model).items()}
     if arm.canvas is not None:
-        check_canvas(arm_name, arm.canvas, main.factor)
+        check_canvas(arm_name, arm.canvas, main)
     if arm.image_to_image is not None:
         from pipeline.sampling.starts import steps_taken  # with diffusers, which no other arm needs here
 
@@ -251,11 +251,14 @@ def start_fingerprints(study: Study, start: ImageToImage, device: str, machine: 
     return [set_fingerprint(folder)] * -(-study.generate.images // study.generate.shard)
 
 
-def check_canvas(arm_name: str, canvas: Canvas, factor: int) -> None:
-    """Raise InputError where a canvas is no whole number of the model's positions."""
-    if canvas.width % factor or canvas.height % factor:
-        down = [max(factor, side // factor * factor) for side in (canvas.width, canvas.height)]
+def check_canvas(arm_name: str, canvas: Canvas, main: Checkpoint) -> None:
+    """Raise InputError where a canvas is not whole patches of the network's, or larger than its grid of positions."""
+    unit, most = main.unit, main.longest_side
+    where = f"arms.{arm_name}.canvas is {canvas.width}x{canvas.height}"
+    if canvas.width % unit or canvas.height % unit:
+        down = [max(unit, side // unit * unit) for side in (canvas.width, canvas.height)]
         raise InputError(
-            f"arms.{arm_name}.canvas is {canvas.width}x{canvas.height}; width and height must be multiples of {factor} "
-            f"for this model, for instance {down[0]}x{down[1]}"
+            f"{where}; width and height must be multiples of {unit} for this model, for instance {down[0]}x{down[1]}"
         )
+    if most is not None and max(canvas.width, canvas.height) > most:
+        raise InputError(f"{where}; this model has positions for sides of up to {most} pixels")

@@ -13,8 +13,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 
 from pipeline.guidance.attention_space import NAG, NASA, VSF
-from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.perturbation import processed_by, transformer_blocks
+from pipeline.networks.text.conditioning import Conditioning
 
 
 @contextmanager
@@ -81,13 +81,7 @@ class _Normalized(_Apart):
         self.scale, self.tau, self.alpha = scale, tau, alpha
 
     def combined(self, positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
-        z = positive + (self.scale - 1) * (positive - negative)
-        # A sum over the width in half precision would lose what it is compared for. min(R, tau) / R of equation 9 is
-        # min(1, tau / R), which is defined where Z is zero.
-        own, longest = z.float().abs().sum(-1, keepdim=True), self.tau * positive.float().abs().sum(-1, keepdim=True)
-        z = z * (longest / own.clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1).to(z.dtype)
-        # Written so that scale 1 and alpha 0 are exact.
-        return positive + self.alpha * (z - positive)
+        return normalized(positive, negative, self.scale, self.tau, self.alpha)
 
 
 class _Subtracted(_Apart):
@@ -98,7 +92,23 @@ class _Subtracted(_Apart):
         self.scale = scale
 
     def combined(self, positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
-        return positive - self.scale * negative
+        return subtracted(positive, negative, self.scale)
+
+
+def normalized(positive: torch.Tensor, negative: torch.Tensor, scale: float, tau: float, alpha: float) -> torch.Tensor:
+    """NAG of what positions read, Z+ and Z- [rows, positions, width]."""
+    z = positive + (scale - 1) * (positive - negative)
+    # A sum over the width in half precision would lose what it is compared for. min(R, tau) / R of equation 9 is
+    # min(1, tau / R), which is defined where Z is zero.
+    own, longest = z.float().abs().sum(-1, keepdim=True), tau * positive.float().abs().sum(-1, keepdim=True)
+    z = z * (longest / own.clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1).to(z.dtype)
+    # Written so that scale 1 and alpha 0 are exact.
+    return positive + alpha * (z - positive)
+
+
+def subtracted(positive: torch.Tensor, negative: torch.Tensor, scale: float) -> torch.Tensor:
+    """NASA of what positions read, Z+ and Z- [rows, positions, width]."""
+    return positive - scale * negative
 
 
 class _Flipped:

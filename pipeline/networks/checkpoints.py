@@ -16,9 +16,9 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from pipeline.errors import InputError
 from pipeline.networks.families import Family, labelled_family, patch_side, unlabelled_family
-from pipeline.networks.identification import check_base, check_file, check_folder
 from pipeline.networks.noise_path import VARIANCE_PRESERVING
-from pipeline.networks.weight_places import PATTERNS, fetching, quoted
+from pipeline.networks.weights.identification import check_base, check_file, check_folder
+from pipeline.networks.weights.weight_places import PATTERNS, fetching, quoted
 from pipeline.study.model import HUB, HUB_SOURCE
 from pipeline.study.sampler import Sampler
 from pipeline.study.solvers import SOLVERS
@@ -89,9 +89,20 @@ class Checkpoint:
         return pixel_patch(int(self._network.get("in_channels", 4)), self.config)
 
     @property
+    def unit(self) -> int:
+        """Pixels that a canvas must be whole numbers of, in each direction: those of a patch of positions."""
+        return self.factor * self.family.patch(self.settings(self.family.network) or {})
+
+    @property
+    def longest_side(self) -> int | None:
+        """The most pixels in one direction that the network has positions for; None for any number."""
+        grid = (self.settings(self.family.network) or {}).get("pos_embed_max_size")
+        return None if grid is None else self.unit * int(grid)
+
+    @property
     def canvas(self) -> tuple[int, int]:
         """(width, height) in pixels that the network was trained on. Raises InputError where it is not stated."""
-        side = self._network.get("sample_size")
+        side = self.family.side or self._network.get("sample_size")
         sides: list[Any] = side if isinstance(side, list) else [side, side]
         if len(sides) != 2 or not all(type(one) is int and one > 0 for one in sides):
             raise InputError(

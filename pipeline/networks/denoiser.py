@@ -4,6 +4,7 @@ How the network takes them is its family's own: the timestep that it knows the n
 packing, position ids, masks and added conditions.
 """
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -11,8 +12,8 @@ import torch
 from pipeline.guidance.algebra import Perturbation
 from pipeline.guidance.attention_space import NAG, NASA, VSF
 from pipeline.guidance.chance import Chance
-from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.noise_path import NoisePath
+from pipeline.networks.text.conditioning import Conditioning
 from pipeline.study.sampler import Canvas
 
 
@@ -102,6 +103,10 @@ class SampledNetwork(Denoiser, Protocol):
 
     def shape_of(self, canvas: Canvas | None) -> tuple[int, int, int]:
         """(channels, height, width) of a sample whose image fills `canvas`."""
+        ...
+
+    def steps_of(self, shape: tuple[int, int, int], steps: int) -> Mapping[str, Any]:
+        """What its solver's scheduler is told of `steps` levels besides their number, for samples of `shape`."""
         ...
 
     def added_conditions(self, images: int, canvas: Canvas | None) -> dict[str, torch.Tensor]:

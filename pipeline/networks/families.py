@@ -23,15 +23,29 @@ _UNETS_SHARE = {
 }
 
 
+# What transformers that are mixed must have in common: they see the same noisy latents and the same texts. Their own
+# width and number of blocks may differ.
+_TRANSFORMERS_SHARE = {
+    "in_channels": "channels of a sample",
+    "joint_attention_dim": "width of the text embeddings",
+    "pooled_projection_dim": "width of the pooled text embedding",
+}
+
+
 @dataclass(frozen=True)
 class TextPart:
     """A text encoder of a checkpoint.
 
-    A text's `pooled` embedding is the projection of its end mark, or (`end`) its last layer there as it is.
+    CLIP reads chunks of its context with weighted words; T5 reads a whole text of up to `length` tokens, filled up to
+    them, without weights. A text's `pooled` embedding is the projection of its end mark, or (`end`) its last layer
+    there as it is. `tokens`: whether the network reads its embeddings of single tokens.
     """
 
     part: str
     pooled: Literal["projection", "end"] | None = None
+    kind: Literal["clip", "t5"] = "clip"
+    tokens: bool = True
+    length: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,8 +61,13 @@ class Family:
     `added` are the conditions besides the tokens, with the name that the network has for each; `sizes` gives the row
     of `time_ids` for an image of (height, width) in pixels. `additions` are the values of a UNet's addition_embed_type
     that need no more than that. `architectures` are ModelSpec's names (modelspec.architecture) of its checkpoints, or
-    their beginnings. `network` is the part that denoises, `shared` the keys of
+    their beginnings. `network` is the part that denoises, `model` its class ("module:class"), `shared` the keys of
     its configuration in which guide and main must agree, in words, `path` the noise path of its training.
+    `patch` gives the side of the patches that the network cuts latents into, by its configuration; a canvas is whole
+    patches, and a `packed` network is given them as its channels. `side` is the trained canvas in positions of latents,
+    where configurations do not say it. `embedded_guidance` is the key of its configuration that says whether it reads a
+    guidance scale. `needs_latents`: it works on latents alone. `encodes_first`: its text encoders are so large that
+    they are dropped before the network is loaded.
     `loader` and `text_loader` are "module:function", imported by `load` and `load_texts`.
     """
 
@@ -63,10 +82,27 @@ class Family:
     additions: tuple[str | None, ...] = (None,)
     architectures: tuple[str, ...] = ()
     network: str = "unet"
+    model: str = "diffusers:UNet2DConditionModel"
     shared: Mapping[str, str] = field(default_factory=lambda: _UNETS_SHARE)
     path: NoisePath = VARIANCE_PRESERVING
-    loader: str = "pipeline.networks.unet:load_network"
-    text_loader: str = "pipeline.networks.text_encoder:load_text_encoder"
+    patch: Callable[[Mapping[str, Any]], int] = lambda _: 1
+    packed: bool = False
+    side: int | None = None
+    embedded_guidance: str | None = None
+    needs_latents: bool = False
+    encodes_first: bool = False
+    loader: str = "pipeline.networks.denoisers.unet:load_network"
+    text_loader: str = "pipeline.networks.text.text_encoder:load_text_encoder"
+
+    @property
+    def model_name(self) -> str:
+        """The name of its network's class, as configurations have it."""
+        return self.model.partition(":")[2]
+
+    @property
+    def model_class(self) -> Any:
+        """The class of its network."""
+        return _imported(self.model)
 
     @property
     def text_parts(self) -> tuple[str, ...]:
@@ -79,13 +115,18 @@ class Family:
         return solvers_along(self.path.name)
 
     @property
+    def weighs_words(self) -> bool:
+        """Whether weights of words and chunks mean something to it: they do where it reads tokens of a CLIP."""
+        return any(text.kind == "clip" and text.tokens for text in self.texts)
+
+    @property
     def layers_left_out(self) -> int:
         """The layers at the end of a text encoder that are left out without being asked."""
         return int(self.penultimate)
 
     @property
     def load(self) -> Callable[..., Any]:
-        """The function that loads its networks (`pipeline.networks.unet.load_network` for UNets)."""
+        """The function that loads its networks (`pipeline.networks.denoisers.unet.load_network` for UNets)."""
         return _imported(self.loader)
 
     @property
@@ -120,6 +161,10 @@ def _sd3_of_pixels(network: Mapping[str, Any]) -> bool:
     return network.get("_class_name") == "SD3Transformer2DModel" and network.get("in_channels", 16) == 3
 
 
+def _patch_size(network: Mapping[str, Any]) -> int:
+    return int(network.get("patch_size", 2))
+
+
 SD = Family(
     name="sd",
     pipelines=("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"),
@@ -151,21 +196,60 @@ PIXEL_FLOW = Family(
     unlabelled=lambda network, _: _sd3_of_pixels(network),
     texts=(TextPart("text_encoder", pooled="end"),),
     network="transformer",
-    shared={
-        "in_channels": "channels of a sample",
-        "joint_attention_dim": "width of the text embeddings",
-        "pooled_projection_dim": "width of the pooled text embedding",
-    },
+    model="diffusers:SD3Transformer2DModel",
+    shared=_TRANSFORMERS_SHARE,
     path=RECTIFIED_FLOW,
-    loader="pipeline.networks.pixel_transformer:load_network",
+    patch=_patch_size,
+    loader="pipeline.networks.denoisers.joint_transformer:load_network",
+)
+# Stable Diffusion 3 and 3.5: two CLIPs side by side, T5 after them.
+SD3 = Family(
+    name="sd3",
+    pipelines=("StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline"),
+    unlabelled=lambda network, _: network.get("_class_name") == "SD3Transformer2DModel" and not _sd3_of_pixels(network),
+    texts=(
+        TextPart("text_encoder", pooled="projection"),
+        TextPart("text_encoder_2", pooled="projection"),
+        TextPart("text_encoder_3", kind="t5", length=256),
+    ),
+    penultimate=True,
+    architectures=("stable-diffusion-v3",),
+    network="transformer",
+    model="diffusers:SD3Transformer2DModel",
+    shared=_TRANSFORMERS_SHARE,
+    path=RECTIFIED_FLOW,
+    patch=_patch_size,
+    needs_latents=True,
+    encodes_first=True,
+    loader="pipeline.networks.denoisers.joint_transformer:load_network",
+)
+
+# FLUX.1: T5's tokens, and a CLIP for the pooled text alone. Its configurations do not say the canvas of training.
+FLUX = Family(
+    name="flux",
+    pipelines=("FluxPipeline", "FluxImg2ImgPipeline"),
+    unlabelled=lambda network, _: network.get("_class_name") == "FluxTransformer2DModel",
+    texts=(
+        TextPart("text_encoder", pooled="end", tokens=False),
+        TextPart("text_encoder_2", kind="t5", length=512),
+    ),
+    architectures=("flux-1",),
+    network="transformer",
+    model="diffusers:FluxTransformer2DModel",
+    shared=_TRANSFORMERS_SHARE,
+    path=RECTIFIED_FLOW,
+    patch=lambda _: 2,
+    packed=True,
+    side=128,
+    embedded_guidance="guidance_embeds",
+    needs_latents=True,
+    encodes_first=True,
+    loader="pipeline.networks.denoisers.flux_transformer:load_network",
 )
 
 # Families that are not supported, by the beginnings of their classes' names.
 _OTHERS = {
-    "StableDiffusion3": "Stable Diffusion 3",
-    "SD3": "Stable Diffusion 3",
     "Flux2": "FLUX.2",
-    "Flux": "FLUX.1",
     "PixArt": "PixArt",
     "Hunyuan": "Hunyuan",
     "Lumina": "Lumina",
@@ -186,7 +270,7 @@ _OTHERS = {
     "StableVideoDiffusion": "Stable Video Diffusion",
 }
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (SD, SDXL, PIXEL_FLOW, PIXEL)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (SD3, FLUX, PIXEL_FLOW, SD, SDXL, PIXEL)}
 
 
 def labelled_family(pipeline: str, place: object) -> Family:
@@ -213,3 +297,8 @@ def unlabelled_family(settings: Callable[[str], Mapping[str, Any] | None], has_a
 def known_families() -> str:
     """The known families with the pipelines that they answer to, for people to read."""
     return ", ".join(f"{f.name} ({', '.join(f.pipelines) or 'no model_index.json'})" for f in FAMILIES.values())
+
+
+def network_classes() -> set[str]:
+    """The classes of the networks of known families, as configurations name them."""
+    return {family.model_name for family in FAMILIES.values()}

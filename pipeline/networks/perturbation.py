@@ -1,21 +1,20 @@
-"""Damaging a UNet for one evaluation, so that its own prediction becomes a reference to move away from.
+"""Damaging a network for one evaluation, so that its own prediction becomes a reference to move away from.
 
 `pag` (arXiv 2403.17377) makes self-attention the identity, `seg` (arXiv 2408.00760) blurs its queries over the
 image, `skip_layers` leaves whole transformer blocks out. Three kinds are drawn anew for every image and step:
 `random_layers` leaves each block out by chance (S2-guidance, arXiv 2508.12880), `dropout` single activations of what a
 block reads (in-situ autoguidance, arXiv 2510.17136), `shuffle_tokens` exchanges the positions of what it reads (token
 perturbation guidance, arXiv 2506.10036). diffusers' own hooks are not used: in 0.42 its guiders
-install none when there is no empty prompt, and its query blur has its two branches (blur, mean) exchanged.
+install none when there is no empty prompt, and its query blur has its two branches (blur, mean) exchanged. Blocks of
+UNets are damaged here, those of transformers with the help of joint_blocks.py.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
@@ -24,6 +23,8 @@ from pipeline.errors import InputError
 from pipeline.guidance.algebra import Perturbation
 from pipeline.guidance.chance import Chance
 from pipeline.guidance.references import RANDOM_KINDS
+from pipeline.networks.joint_blocks import JOINT_BLOCKS, DamagedAttention, attentions, pass_through
+from pipeline.networks.queries import blurred
 
 # A share of 1 leaves nothing over, which nothing multiplies.
 _TINY = 1e-6
@@ -31,42 +32,49 @@ _TINY = 1e-6
 
 @contextmanager
 def perturbed(
-    unet: UNet2DConditionModel, perturbation: Perturbation, extent: Sequence[int], chance: Chance | None = None
+    network: torch.nn.Module, perturbation: Perturbation, extent: Sequence[int], chance: Chance | None = None
 ) -> Iterator[None]:
-    """The UNet is damaged inside the `with` and as it was after it, whatever happened inside.
+    """The network is damaged inside the `with` and as it was after it, whatever happened inside.
 
-    `extent` is (height, width) of the samples that it is given there, `chance` the random numbers of the kinds that
-    are drawn. Attention is changed by its processor, which torch.compile looks at before every call, unlike hooks.
+    `extent` is (height, width) of the samples that a UNet is given there, or of a transformer's in patches; `chance`
+    has the random numbers of the kinds that are drawn. Attention is changed by its processor, which torch.compile looks
+    at before every call, unlike hooks.
     Raises InputError where no transformer block lies under `layers`.
     """
     with ExitStack() as undo:
         if perturbation.kind in RANDOM_KINDS:
             # The compiler would take a step's random numbers for constants, and compile at every step.
             undo.enter_context(torch.compiler.set_stance("force_eager"))
-        for name, block in transformer_blocks(unet, perturbation.layers).items():
-            if perturbation.kind == "pag":
+        for name, block in transformer_blocks(network, perturbation.layers).items():
+            joint = isinstance(block, JOINT_BLOCKS)
+            if joint and perturbation.kind in ("pag", "seg"):
+                damaged = DamagedAttention(perturbation.kind, (extent[0], extent[1]), perturbation.blur)
+                for attention in attentions(block):
+                    processed_by(damaged, attention, undo)
+            elif perturbation.kind == "pag":
                 processed_by(_IdentityAttention(), block.attn1, undo)
             elif perturbation.kind == "seg":
                 processed_by(_BlurredQueries((extent[0], extent[1]), perturbation.blur), block.attn1, undo)
             elif perturbation.kind == "skip_layers":
-                _replaced_by(_pass_through, block, undo)
+                replaced_by(pass_through if joint else _pass_through, block, undo)
             else:
                 assert chance is not None, f"{perturbation.kind} needs random numbers"
-                _replaced_by(_by_chance(perturbation, block, name, chance), block, undo)
+                drawn = _joint_by_chance if joint else _by_chance
+                replaced_by(drawn(perturbation, block, name, chance), block, undo)
         yield
 
 
-def transformer_blocks(unet: UNet2DConditionModel, layers: tuple[str, ...] | None) -> dict[str, BasicTransformerBlock]:
+def transformer_blocks(network: torch.nn.Module, layers: tuple[str, ...] | None) -> dict[str, Any]:
     """The transformer blocks under `layers` by name, all of them where that is None.
 
     Raises InputError where there is none under one of them, or none at all.
     """
     blocks = {
         f"{name}.transformer_blocks.{i}": block
-        for name, module in unet.named_modules()
+        for name, module in network.named_modules()
         if isinstance(module, Transformer2DModel)
         for i, block in enumerate(module.transformer_blocks)
-    }
+    } | {name: module for name, module in network.named_modules() if isinstance(module, JOINT_BLOCKS)}
     if layers is None:
         if not blocks:
             raise InputError("the network has no transformer blocks, and so no cross-attention of theirs")
@@ -118,24 +126,8 @@ def processed_by(processor: Any, attention: Attention, undo: ExitStack) -> None:
     attention.set_processor(processor)
 
 
-def blurred(queries: torch.Tensor, height: int, width: int, blur: float | None) -> torch.Tensor:
-    """Queries [B, H W, D] after a Gaussian of standard deviation `blur` over their positions; None is the mean."""
-    if blur is None:
-        return queries.mean(1, keepdim=True).expand_as(queries)
-    depth = queries.shape[-1]
-    maps = queries.transpose(1, 2).reshape(-1, depth, height, width)
-    for axis, length in ((2, height), (3, width)):
-        # The authors' width (six standard deviations, odd), cut so that reflection has something to reflect.
-        radius = min(math.ceil(6 * blur) // 2, length - 1)
-        offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
-        kernel = torch.softmax(-0.5 * (offsets / blur).square(), 0).to(queries)
-        weight = kernel.view(1, 1, *(-1 if a == axis else 1 for a in (2, 3))).expand(depth, 1, -1, -1)
-        padding = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
-        maps = F.conv2d(F.pad(maps, padding, mode="reflect"), weight, groups=depth)
-    return maps.flatten(2).transpose(1, 2)
-
-
-def _replaced_by(forward: Callable[..., torch.Tensor], block: BasicTransformerBlock, undo: ExitStack) -> None:
+def replaced_by(forward: Callable[..., Any], block: torch.nn.Module, undo: ExitStack) -> None:
+    """`forward` computes this block until `undo` is closed."""
     # An instance's own `forward` goes before the class's; offloading may have put one there already.
     before = block.__dict__.get("forward")
     if before is None:
@@ -150,22 +142,54 @@ def _by_chance(
 ) -> Callable[..., torch.Tensor]:
     own: Callable[..., torch.Tensor] = block.forward  # offloading's, where it has put one there
 
-    def rows(drawn: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        # An image's numbers are the same for all texts of a call.
-        return drawn.repeat(len(like) // len(drawn), *(1,) * (drawn.ndim - 1)).to(like.device)
-
     def forward(hidden_states: torch.Tensor, *arguments: object, **more: object) -> torch.Tensor:
-        _, positions, width = hidden_states.shape
         if perturbation.kind == "random_layers":
-            out = rows(chance.uniform(name) < perturbation.share, hidden_states)
-            return torch.where(out[:, None, None], hidden_states, own(hidden_states, *arguments, **more))
-        if perturbation.kind == "dropout":
-            kept = rows(chance.uniform(name, positions, width) >= perturbation.share, hidden_states)
-            return own(hidden_states * kept / max(1 - perturbation.share, _TINY), *arguments, **more)
-        order = rows(shuffled(chance.uniform(name, 2, positions), perturbation.share), hidden_states)
-        return own(hidden_states.gather(1, order[..., None].expand(-1, -1, width)), *arguments, **more)
+            out = _left_out(perturbation, name, chance, hidden_states)
+            return torch.where(out, hidden_states, own(hidden_states, *arguments, **more))
+        return own(_disturbed(perturbation, name, chance, hidden_states), *arguments, **more)
 
     return forward
+
+
+def _joint_by_chance(
+    perturbation: Perturbation, block: torch.nn.Module, name: str, chance: Chance
+) -> Callable[..., tuple[torch.Tensor | None, torch.Tensor]]:
+    own: Callable[..., tuple[torch.Tensor | None, torch.Tensor]] = block.forward
+
+    def forward(
+        hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, **more: object
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        image = hidden_states
+        if perturbation.kind != "random_layers":
+            image = _disturbed(perturbation, name, chance, image)
+        text, after = own(hidden_states=image, encoder_hidden_states=encoder_hidden_states, **more)
+        if perturbation.kind == "random_layers":
+            out = _left_out(perturbation, name, chance, hidden_states)
+            after = torch.where(out, hidden_states, after)
+            text = None if text is None else torch.where(out, encoder_hidden_states, text)
+        return text, after
+
+    return forward
+
+
+def _left_out(perturbation: Perturbation, name: str, chance: Chance, states: torch.Tensor) -> torch.Tensor:
+    """For which rows of [B, positions, width] a block is left out, [B, 1, 1]."""
+    return _rows(chance.uniform(name) < perturbation.share, states)[:, None, None]
+
+
+def _disturbed(perturbation: Perturbation, name: str, chance: Chance, states: torch.Tensor) -> torch.Tensor:
+    """What a block reads, [B, positions, width], with dropout or shuffled positions."""
+    _, positions, width = states.shape
+    if perturbation.kind == "dropout":
+        kept = _rows(chance.uniform(name, positions, width) >= perturbation.share, states)
+        return states * kept / max(1 - perturbation.share, _TINY)
+    order = _rows(shuffled(chance.uniform(name, 2, positions), perturbation.share), states)
+    return states.gather(1, order[..., None].expand(-1, -1, width))
+
+
+def _rows(drawn: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    # An image's numbers are the same for all texts of a call.
+    return drawn.repeat(len(like) // len(drawn), *(1,) * (drawn.ndim - 1)).to(like.device)
 
 
 def shuffled(drawn: torch.Tensor, share: float) -> torch.Tensor:
@@ -181,7 +205,7 @@ def _pass_through(hidden_states: torch.Tensor, *_: object, **__: object) -> torc
     return hidden_states
 
 
-def skip_for_good(unet: UNet2DConditionModel, layers: tuple[str, ...]) -> None:
+def skip_for_good(network: torch.nn.Module, layers: tuple[str, ...]) -> None:
     """Leave the transformer blocks under `layers` out of this network from now on. Raises InputError."""
-    for block in transformer_blocks(unet, layers).values():
-        block.__dict__["forward"] = _pass_through
+    for block in transformer_blocks(network, layers).values():
+        block.__dict__["forward"] = pass_through if isinstance(block, JOINT_BLOCKS) else _pass_through

@@ -8,39 +8,42 @@ Everything is drawn from a seed on the CPU and written into the weights, so the 
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
 
-from pipeline.networks.lora import MAIN, WEAKEN, fuse
 from pipeline.networks.perturbation import skip_for_good
+from pipeline.networks.weights.lora import MAIN, WEAKEN, fuse
 from pipeline.study.weaken import DropLayers, Dropout, Lora, LoraFile, LowBits, WeightNoise
+
+# Where the blocks of UNets and of transformers lie.
+_BLOCKS = ("down_blocks", "mid_block", "up_blocks", "transformer_blocks", "single_transformer_blocks")
 
 
 @torch.no_grad()
-def weaken(unet: UNet2DConditionModel, how: WeightNoise | Dropout | DropLayers | LowBits | LoraFile) -> None:
-    """Change the weights of `unet` in place. Raises InputError for layers and LoRA files that do not fit."""
+def weaken(network: torch.nn.Module, how: WeightNoise | Dropout | DropLayers | LowBits | LoraFile) -> None:
+    """Change the weights of `network` in place. Raises InputError for layers and LoRA files that do not fit."""
     if isinstance(how, WeightNoise):
         generator = torch.Generator().manual_seed(how.seed)
-        for weight in unet.parameters():
+        weight: torch.Tensor
+        for weight in network.parameters():
             noise = torch.randn(weight.shape, generator=generator).to(weight)
             deviation = weight.std() if weight.numel() > 1 else weight.abs().sum()
             weight.add_(noise * deviation * how.strength)
     elif isinstance(how, Dropout):
         generator = torch.Generator().manual_seed(how.seed)
-        for name, weight in _matrices(unet):
-            if name.startswith(("down_blocks", "mid_block", "up_blocks")):
+        for name, weight in _matrices(network):
+            if name.startswith(_BLOCKS):
                 keep = torch.rand(weight.shape[1], generator=generator) >= how.rate
                 weight.mul_((keep / (1 - how.rate)).to(weight).view(1, -1, *(1,) * (weight.ndim - 2)))
     elif isinstance(how, DropLayers):
-        skip_for_good(unet, how.layers)
+        skip_for_good(network, how.layers)
     elif isinstance(how, LowBits):
-        for _, weight in _matrices(unet):
+        for _, weight in _matrices(network):
             axes = tuple(range(1, weight.ndim))
             step = weight.abs().amax(axes, keepdim=True).clamp(min=1e-12) / (2 ** (how.bits - 1) - 1)
             weight.copy_((weight / step).round() * step)
     else:
-        fuse(unet, Path(how.file), how.scale, WEAKEN if isinstance(how, Lora) else MAIN)
+        fuse(network, Path(how.file), how.scale, WEAKEN if isinstance(how, Lora) else MAIN)
 
 
-def _matrices(unet: UNet2DConditionModel) -> list[tuple[str, torch.Tensor]]:
+def _matrices(network: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
     kinds = (torch.nn.Linear, torch.nn.Conv2d)
-    return [(name, module.weight) for name, module in unet.named_modules() if isinstance(module, kinds)]
+    return [(name, module.weight) for name, module in network.named_modules() if isinstance(module, kinds)]

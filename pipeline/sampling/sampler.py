@@ -13,9 +13,9 @@ from pipeline.guidance.algebra import Guidance, Network, Prediction, Text, Walk,
 from pipeline.guidance.chance import Chance
 from pipeline.guidance.scale_schedules import Moment
 from pipeline.guidance.trace import TraceStep, trace_step
-from pipeline.networks.conditioning import Conditioning, joined, noised, told
 from pipeline.networks.denoiser import Denoiser, converted
 from pipeline.networks.noise_path import OutputSpaces
+from pipeline.networks.text.conditioning import Conditioning, joined, noised, told
 from pipeline.sampling.starts import FromNoise, Start
 from pipeline.sampling.steppers import Stepper
 

@@ -6,6 +6,7 @@ The loop sees only a stepper: its moments, what the network reads of a sample, a
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -24,14 +25,20 @@ _FLAGS = {
 }
 
 
-def build_stepper(sampler: Sampler, schedule: Mapping[str, object], path: NoisePath = VARIANCE_PRESERVING) -> "Stepper":
+def build_stepper(
+    sampler: Sampler,
+    schedule: Mapping[str, object],
+    path: NoisePath = VARIANCE_PRESERVING,
+    levels: Mapping[str, Any] = MappingProxyType({}),
+) -> "Stepper":
     """The stepper of a sampler along a noise path.
 
     `schedule` is the configuration of a checkpoint's own scheduler: its training noise schedule and prediction type.
+    `levels` is what the scheduler is told of its levels besides their number (`steps_of` of the network).
     """
     place = SOLVERS[sampler.scheduler].stepper_along(path.name)
     assert place is not None, f"{sampler.scheduler} does not step along {path.name}"  # preflight refuses it
-    return cast("Stepper", _imported(place)(sampler, schedule))
+    return cast("Stepper", _imported(place)(sampler, schedule, levels))
 
 
 def _imported(place: str) -> Any:
@@ -44,8 +51,11 @@ class Stepper:
 
     path: NoisePath = VARIANCE_PRESERVING
 
-    def __init__(self, sampler: Sampler, schedule: Mapping[str, object]):
+    def __init__(
+        self, sampler: Sampler, schedule: Mapping[str, object], levels: Mapping[str, Any] = MappingProxyType({})
+    ):
         self.solver = SOLVERS[sampler.scheduler]
+        self._told = levels
         self.scheduler = self._built(sampler, schedule)
         self._first = 0
 
@@ -73,7 +83,7 @@ class Stepper:
 
     def lay_out(self, steps: int, device: torch.device) -> int:
         """Lay the steps out; returns the number of network evaluations they take, for some solvers two a step."""
-        self.scheduler.set_timesteps(steps, device=device)
+        self.scheduler.set_timesteps(steps, device=device, **self._told)
         self._first = 0
         return len(self.scheduler.timesteps)
 

@@ -30,14 +30,19 @@ def remembered_sha256(path: Path) -> str:
     return known[key]
 
 
-def _memory() -> Path | None:
-    """The file of remembered digests; None where this user has no home."""
+def cache_folder() -> Path | None:
+    """This user's cache of ours, which may be deleted at any time; None where this user has no home."""
     cache = os.environ.get("XDG_CACHE_HOME")
     try:
         folder = Path(cache) if cache else Path.home() / ".cache"
     except RuntimeError:
         return None
-    return folder / "guidedrift" / "digests.json"
+    return folder / "guidedrift"
+
+
+def _memory() -> Path | None:
+    folder = cache_folder()
+    return None if folder is None else folder / "digests.json"
 
 
 def _remembered(memory: Path) -> dict[str, str]:

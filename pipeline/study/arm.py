@@ -85,9 +85,10 @@ class Arm(Settings):
     prompt. The negative prompt is a text, a preset, or (`negative_from_prompt`) each image's own prompt. `noise` is
     on the embedding of the prompt, `retouch` on the finished image. `attention` steers the main prediction away from a
     second text. Where noise or attention makes the main prediction another one, the plain prediction of the prompt is
-    the reference `main`. `canvas` is the model's and `sampler` the study's unless given; `image_to_image` starts from
-    another set's images. A `control` (pipeline/study/controls.py) has its scale from the arm that it follows, once
-    that is generated; until then it is 1.
+    the reference `main`. `embedded_guidance` is the scale that a guidance-distilled network is told beside every text
+    (FLUX.1-dev; 3.5 unless given). `canvas` is the model's and `sampler` the study's unless given; `image_to_image`
+    starts from another set's images. A `control` (pipeline/study/controls.py) has its scale from the arm that it
+    follows, once that is generated; until then it is 1.
     """
 
     method: Literal["unguided", "cfg", "negative", "autoguidance", "independent", "pag", "seg", "skip_layers", "mix"]
@@ -109,6 +110,7 @@ class Arm(Settings):
     negative_prompt: Annotated[str, StringConstraints(max_length=20_000)] | None = None
     negative_preset: str | None = None
     negative_from_prompt: bool = False
+    embedded_guidance: Annotated[float, Field(ge=0, le=100)] | None = None
     canvas: Canvas | None = None
     sampler: Sampler | None = None
     image_to_image: ImageToImage | None = None

@@ -11,9 +11,9 @@ class Loading(Settings):
     """Precision, and what trades time for memory.
 
     `attention_slicing` computes attention in parts, `vae_slicing` decodes image by image and `vae_tiling` in tiles
-    (which shows in the pixels of large canvases); `offload` keeps the UNet on the CPU and brings each layer to the
-    accelerator when it is needed. `compile` has torch.compile fuse a UNet's operations: the first batches take a minute
-    more, once a network and size of batch, and all that follow less.
+    (which shows in the pixels of large canvases); `offload` keeps the network on the CPU and brings each layer to the
+    accelerator when it is needed. `compile` has torch.compile fuse a network's operations: the first batches take a
+    minute more, once a network and size of batch, and all that follow less.
     """
 
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"

@@ -20,7 +20,7 @@ from test_hostile_inputs import refused_or_not
 
 from labeling.label_studio.answers import annotations_of, read_export
 from pipeline.compatibility.declarations import declared, read_header
-from pipeline.networks.lora import fuse, read_lora
+from pipeline.networks.weights.lora import fuse, read_lora
 from pipeline.storage.images import decode_image, decode_photograph
 
 LAYER = "lora_unet_mid_block_attentions_0_proj_in"

@@ -29,7 +29,7 @@ from pipeline.compose import main as compose_main
 from pipeline.errors import InputError, run_stage
 from pipeline.integrity.artefact_checks import study_artefacts
 from pipeline.layout import MEASURING, SETS, WEIGHTS
-from pipeline.networks.weight_files import network_digest
+from pipeline.networks.weights.weight_files import network_digest
 from pipeline.storage.digest_memory import remembered_sha256
 from pipeline.storage.file_names import printable_name
 from pipeline.storage.places import Places

@@ -23,10 +23,10 @@ from eval.features.dinov2 import load_dinov2
 from eval.features.extraction import SetFeatures, Wanted, extract, load_extractor, load_features, refresh, save_features
 from eval.features.extractor import Extractor, embed_images
 from eval.features.inception import load_inception
-from eval.features.plain_text import plain_text
 from eval.features.pyramid import Pyramid
 from pipeline.compose import compose
 from pipeline.errors import InputError
+from pipeline.prompting.plain_text import plain_text
 from pipeline.prompting.text_settings import TextSettings
 from pipeline.storage.shards import read_table, shard_paths, write_shard
 from pipeline.study.executor import LocalExecutor

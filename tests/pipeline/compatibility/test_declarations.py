@@ -68,11 +68,11 @@ def test_a_marked_file_is_generated_with_the_configuration_that_says_the_same(ne
             "modelspec.architecture says family 'stable-diffusion-xl-v1-refiner', the configuration says sdxl",
         ),
         ({"modelspec__architecture": "stable-diffusion-xl-v1-base/lora"}, "family 'stable-diffusion-xl-v1-base/lora'"),
-        ({"modelspec__architecture": "flux-1-dev"}, "says family 'flux-1-dev', the configuration says sdxl"),
+        ({"modelspec__architecture": "flux-1-dev"}, "says family flux, the configuration says sdxl"),
         ({"ss_base_model_version": "sd_v1"}, "ss_base_model_version says family sd, the configuration says sdxl"),
         ({"ss_base_model_version": "sd_v2_v"}, "ss_base_model_version says prediction_type v_prediction, the config"),
-        ({"ss_base_model_version": "flux1"}, "ss_base_model_version says family 'flux1', the configuration says sdxl"),
-        ({"ss_base_model_version": "sd3_m"}, "ss_base_model_version says family 'sd3_m', the configuration says sdxl"),
+        ({"ss_base_model_version": "flux1"}, "ss_base_model_version says family flux, the configuration says sdxl"),
+        ({"ss_base_model_version": "sd3_m"}, "ss_base_model_version says family sd3, the configuration says sdxl"),
     ],
 )
 def test_metadata_that_contradict_the_configuration_are_named(networks, single, metadata, says):

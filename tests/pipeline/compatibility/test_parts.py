@@ -12,7 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from pipeline.errors import InputError
 from pipeline.generate import arm_anlas
 from pipeline.networks.checkpoints import locate
-from pipeline.networks.text_encoder import load_text_encoder
+from pipeline.networks.text.text_encoder import load_text_encoder
 from pipeline.storage.places import Places
 from pipeline.storage.shards import decode_images, read_set
 from pipeline.study.study import parse_study

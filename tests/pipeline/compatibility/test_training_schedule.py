@@ -11,7 +11,7 @@ from one_arm import generate
 
 from pipeline.compatibility.training_schedule import SCHEDULERS
 from pipeline.errors import InputError
-from pipeline.networks.unet import load_network
+from pipeline.networks.denoisers.unet import load_network
 from pipeline.storage.places import Places
 from pipeline.study.study import parse_study
 

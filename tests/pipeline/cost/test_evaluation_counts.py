@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.cost.evaluation_counts import prediction_flops
 from pipeline.guidance.algebra import GUIDE, MAIN, Perturbation
 from pipeline.networks.checkpoints import locate
-from pipeline.networks.conditioning import Conditioning
+from pipeline.networks.denoisers.unet import load_network
 from pipeline.networks.perturbation import perturbed
-from pipeline.networks.unet import load_network
+from pipeline.networks.text.conditioning import Conditioning
 from pipeline.study.loading import Loading
 from pipeline.study.weaken import DropLayers, Lora, LowBits
 

@@ -31,10 +31,10 @@ from pipeline.guidance.postprocess.directions import APG
 from pipeline.guidance.postprocess.guider import Guider
 from pipeline.guidance.postprocess.results import Rescale
 from pipeline.guidance.scale_schedules import Moment, NoiseInterval, Ramp, Window
+from pipeline.networks.denoisers.unet import load_network
 from pipeline.networks.noise_path import to_x0
 from pipeline.networks.perturbation import blurred, perturbed
-from pipeline.networks.text_encoder import load_text_encoder
-from pipeline.networks.unet import load_network
+from pipeline.networks.text.text_encoder import load_text_encoder
 from pipeline.prompting.presets import QUALITY_TAGS
 from pipeline.sampling.sampler import sample
 from pipeline.sampling.steppers import build_stepper

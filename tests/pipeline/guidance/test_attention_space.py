@@ -25,10 +25,10 @@ from pipeline.guidance.algebra import EMPTY, MAIN, NEGATIVE, NOISED, Guidance, P
 from pipeline.guidance.attention_space import ATTENTION_SPACE, NAG, NASA, VSF
 from pipeline.networks.attention_space import steered
 from pipeline.networks.checkpoints import locate
-from pipeline.networks.conditioning import Conditioning, joined, told
-from pipeline.networks.encoded_texts import EncodedTexts
-from pipeline.networks.text_encoder import load_text_encoder
-from pipeline.networks.unet import DenoisingNetwork, load_network
+from pipeline.networks.denoisers.unet import DenoisingNetwork, load_network
+from pipeline.networks.text.conditioning import Conditioning, joined, told
+from pipeline.networks.text.encoded_texts import EncodedTexts
+from pipeline.networks.text.text_encoder import load_text_encoder
 from pipeline.preflight import check_arms
 from pipeline.sampling.sampler import sample
 from pipeline.sampling.steppers import build_stepper

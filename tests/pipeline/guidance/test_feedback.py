@@ -12,8 +12,8 @@ from pipeline.errors import InputError
 from pipeline.guidance.algebra import EMPTY, MAIN, Guidance, Term, Walk
 from pipeline.guidance.feedback import Feedback
 from pipeline.guidance.scale_schedules import Moment
-from pipeline.networks.text_encoder import load_text_encoder
-from pipeline.networks.unet import load_network
+from pipeline.networks.denoisers.unet import load_network
+from pipeline.networks.text.text_encoder import load_text_encoder
 from pipeline.sampling.sampler import sample
 from pipeline.sampling.steppers import build_stepper
 from pipeline.study.arm import Arm

@@ -9,8 +9,8 @@ from diffusers.pipelines.deprecated.stable_diffusion_safe import StableDiffusion
 from pipeline.guidance.algebra import EMPTY, NEGATIVE, Guidance, Term
 from pipeline.guidance.postprocess.negatives import SEGA, SafeLatent
 from pipeline.networks.checkpoints import locate
-from pipeline.networks.text_encoder import load_text_encoder
-from pipeline.networks.unet import load_network
+from pipeline.networks.denoisers.unet import load_network
+from pipeline.networks.text.text_encoder import load_text_encoder
 from pipeline.prompting.text_settings import TextSettings
 from pipeline.sampling.sampler import sample
 from pipeline.sampling.steppers import build_stepper

@@ -20,9 +20,9 @@ from pipeline.guidance.postprocess.history import HiGS, Momentum, high_pass
 from pipeline.guidance.postprocess.negatives import SEGA, Contrastive, PerpNeg, SafeLatent
 from pipeline.guidance.postprocess.results import Renorm, Rescale
 from pipeline.guidance.scale_schedules import Moment, Window
+from pipeline.networks.denoisers.unet import load_network
 from pipeline.networks.noise_path import RECTIFIED_FLOW, VARIANCE_PRESERVING, OutputSpaces
-from pipeline.networks.text_encoder import load_text_encoder
-from pipeline.networks.unet import load_network
+from pipeline.networks.text.text_encoder import load_text_encoder
 from pipeline.sampling.sampler import sample
 from pipeline.sampling.steppers import build_stepper
 from pipeline.study.arm import Arm

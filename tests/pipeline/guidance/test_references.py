@@ -13,11 +13,11 @@ from pipeline.generation.arm_guidance import guidance_of
 from pipeline.guidance.algebra import EMPTY, GUIDE, MAIN, NEGATIVE, Guidance, Perturbation, Prediction, Term
 from pipeline.guidance.chance import Chance
 from pipeline.guidance.references import RANDOM_KINDS, ConditionNoise
-from pipeline.networks.conditioning import Conditioning, degraded, noised
-from pipeline.networks.encoded_texts import EncodedTexts
+from pipeline.networks.denoisers.unet import load_network
 from pipeline.networks.perturbation import perturbed, shuffled
-from pipeline.networks.text_encoder import load_text_encoder
-from pipeline.networks.unet import load_network
+from pipeline.networks.text.conditioning import Conditioning, degraded, noised
+from pipeline.networks.text.encoded_texts import EncodedTexts
+from pipeline.networks.text.text_encoder import load_text_encoder
 from pipeline.sampling.sampler import sample
 from pipeline.sampling.steppers import build_stepper
 from pipeline.study.arm import Arm
@@ -212,7 +212,7 @@ def test_random_damage_is_the_same_for_all_texts_of_an_image(parts, kind):
     x = torch.randn(4, *network.sample_shape, generator=torch.Generator().manual_seed(0))
     damage, chance = Perturbation(kind, ("mid_block",), share=0.5), Chance((0, 1, 2, 3), 0)
     texts = [encoder.encode(values) for values in (PROMPTS, [""] * 4)]
-    from pipeline.networks.conditioning import joined
+    from pipeline.networks.text.conditioning import joined
 
     together = network(x, 1.0, joined(texts), 2, damage, None, chance)
     apart = torch.cat([network(x, 1.0, own, 1, damage, None, chance) for own in texts])

@@ -9,8 +9,8 @@ from pipeline.generation.arm_guidance import guidance_of
 from pipeline.guidance.algebra import EMPTY, MAIN, NEGATIVE, Guidance, Renoise, Term, Walk
 from pipeline.guidance.postprocess.results import Renorm
 from pipeline.guidance.scale_schedules import Constant, Moment, Window
-from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.noise_path import PATHS, RECTIFIED_FLOW, VARIANCE_PRESERVING
+from pipeline.networks.text.conditioning import Conditioning
 from pipeline.sampling.sampler import sample
 from pipeline.sampling.starts import FromNoise
 from pipeline.sampling.steppers import build_stepper

@@ -19,11 +19,11 @@ from pipeline.generation.arm_generator import ArmGenerator
 from pipeline.guidance.algebra import Perturbation
 from pipeline.layout import SETS
 from pipeline.networks.checkpoints import check_fit, locate
-from pipeline.networks.conditioning import Conditioning
+from pipeline.networks.denoisers.unet import load_network
 from pipeline.networks.perturbation import perturbed
-from pipeline.networks.text_encoder import load_text_encoder
-from pipeline.networks.unet import load_network
-from pipeline.networks.weight_files import network_digest
+from pipeline.networks.text.conditioning import Conditioning
+from pipeline.networks.text.text_encoder import load_text_encoder
+from pipeline.networks.weights.weight_files import network_digest
 from pipeline.preflight import study_digests
 from pipeline.storage.places import Places
 from pipeline.storage.shards import decode_images, read_set, set_fingerprint
@@ -336,7 +336,7 @@ def test_truncated_weights_are_named_before_anything_is_loaded(
     path = copied(pipelines_folder, tmp_path, "sd") / "text_encoder/model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pipeline.networks.unet.load_network", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("pipeline.networks.denoisers.unet.load_network", lambda *_: pytest.fail("loaded"))
     assert "text_encoder/model.safetensors cannot be loaded" in refused(checkpoint_params, "sd", "cfg")
 
 
@@ -370,7 +370,7 @@ def test_a_single_file_that_lacks_weights_is_refused(checkpoint_params, pipeline
 
 
 def test_a_guide_of_another_kind_is_refused_before_anything_is_loaded(checkpoint_params, monkeypatch):
-    monkeypatch.setattr("pipeline.networks.unet.load_network", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("pipeline.networks.denoisers.unet.load_network", lambda *_: pytest.fail("loaded"))
     said = refused(checkpoint_params, "sd", guide="sdxl")
     assert "the guide sdxl does not fit: width of the text embeddings is 32 in the main network and 80" in said
 
@@ -437,7 +437,7 @@ def test_a_repository_in_the_cache_is_found_at_its_revision(pipelines_folder, tm
     ],
 )
 def test_an_arm_that_does_not_fit_is_refused(checkpoint_params, arm, message, monkeypatch):
-    monkeypatch.setattr("pipeline.networks.unet.load_network", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("pipeline.networks.denoisers.unet.load_network", lambda *_: pytest.fail("loaded"))
     checkpoint_params["arms"] = {**ARMS, "cfg": {**ARMS["cfg"], **arm}}
     with pytest.raises(InputError) as raised:
         generate(study_of(checkpoint_params, "sd"), "cfg", Places.under(Path("none")))

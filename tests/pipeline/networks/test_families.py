@@ -16,11 +16,11 @@ from transformers import CLIPTextModel
 from pipeline.errors import InputError
 from pipeline.generation.arm_generator import ArmGenerator
 from pipeline.networks.checkpoints import check_schedules, locate
+from pipeline.networks.denoisers.unet import load_network
 from pipeline.networks.families import FAMILIES, PIXEL, SD, SDXL
 from pipeline.networks.noise_path import RECTIFIED_FLOW
-from pipeline.networks.text_encoder import load_text_encoder
-from pipeline.networks.unet import load_network
-from pipeline.networks.weight_files import network_digest
+from pipeline.networks.text.text_encoder import load_text_encoder
+from pipeline.networks.weights.weight_files import network_digest
 from pipeline.preflight import study_digests
 from pipeline.study.sampler import Sampler
 from pipeline.study.solvers import SOLVERS
@@ -66,24 +66,25 @@ def test_the_embedded_networks_are_a_family(networks_folder):
 def test_a_pipeline_of_no_family_is_named_with_those_known(params, tmp_path, monkeypatch, index):
     monkeypatch.chdir(tmp_path)
     for part in ("transformer", "scheduler", "text_encoder"):
-        (tmp_path / "flux" / part).mkdir(parents=True)
-        (tmp_path / "flux" / part / "config.json").write_text("{}")
-    (tmp_path / "flux" / index).write_text(json.dumps({"_class_name": "FluxPipeline"}))
+        (tmp_path / "lumina" / part).mkdir(parents=True)
+        (tmp_path / "lumina" / part / "config.json").write_text("{}")
+    (tmp_path / "lumina" / index).write_text(json.dumps({"_class_name": "Lumina2Pipeline"}))
     with pytest.raises(InputError) as raised:
-        study_digests(study_of(params, "flux"))
+        study_digests(study_of(params, "lumina"))
     assert str(raised.value) == (
-        "flux is FLUX.1 (FluxPipeline), which is not supported; supported families: sd (StableDiffusionPipeline, "
-        "StableDiffusionImg2ImgPipeline), sdxl (StableDiffusionXLPipeline), pixel_flow (no "
-        "model_index.json), pixel (no model_index.json)"
+        "lumina is Lumina (Lumina2Pipeline), which is not supported; supported families: sd3 "
+        "(StableDiffusion3Pipeline, StableDiffusion3Img2ImgPipeline), flux (FluxPipeline, FluxImg2ImgPipeline), "
+        "pixel_flow (no model_index.json), sd (StableDiffusionPipeline, StableDiffusionImg2ImgPipeline), sdxl "
+        "(StableDiffusionXLPipeline), pixel (no model_index.json)"
     )
 
 
 def test_a_guide_of_no_family_is_named(params, folder):
     index = folder("sd_guide") / "model_index.json"
     folder("sd")
-    index.write_text(json.dumps({"_class_name": "StableDiffusion3Pipeline"}))
+    index.write_text(json.dumps({"_class_name": "ChromaPipeline"}))
     study = study_of(params, "sd", "sd_guide")
-    with pytest.raises(InputError, match=r"sd_guide is Stable Diffusion 3 .StableDiffusion3Pipeline., which is not"):
+    with pytest.raises(InputError, match=r"sd_guide is Chroma .ChromaPipeline., which is not"):
         _ = ArmGenerator(study, "cfg", CPU).model.guide
 
 

@@ -13,10 +13,10 @@ from pipeline.errors import InputError
 from pipeline.guidance.algebra import GUIDE, MAIN
 from pipeline.guidance.scale_schedules import Moment
 from pipeline.networks.checkpoints import check_fit
-from pipeline.networks.conditioning import Conditioning
+from pipeline.networks.denoisers.unet import DenoisingNetwork, load_network
 from pipeline.networks.noise_path import VARIANCE_PRESERVING
 from pipeline.networks.noise_schedule import timestep_at
-from pipeline.networks.unet import DenoisingNetwork, load_network
+from pipeline.networks.text.conditioning import Conditioning
 from pipeline.networks.weaken import weaken
 from pipeline.sampling.sampler import _Evaluation
 from pipeline.study.weaken import Weaken

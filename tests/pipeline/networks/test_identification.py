@@ -18,9 +18,10 @@ from pipeline.study.study import parse_study
 
 CPU = torch.device("cpu")
 FAMILIES = (
-    "supported families: sd (StableDiffusionPipeline, StableDiffusionImg2ImgPipeline), "
-    "sdxl (StableDiffusionXLPipeline), "
-    "pixel_flow (no model_index.json), pixel (no model_index.json)"
+    "supported families: sd3 (StableDiffusion3Pipeline, StableDiffusion3Img2ImgPipeline), "
+    "flux (FluxPipeline, FluxImg2ImgPipeline), pixel_flow (no model_index.json), "
+    "sd (StableDiffusionPipeline, StableDiffusionImg2ImgPipeline), sdxl (StableDiffusionXLPipeline), "
+    "pixel (no model_index.json)"
 )
 REFINER = (
     "is SDXL's refiner, which only continues images of SDXL's base model; name the base model, for instance "
@@ -98,11 +99,11 @@ def test_a_lora_as_guide_or_in_a_folder_is_named(folder, params):
         ("x.safetensors", ["text_model.final_layer_norm.bias"], "holds a text encoder alone; name a whole checkpoint"),
         ("x-00001-of-00003.safetensors", ["conv_in.weight"], "is one of 3 pieces of a checkpoint; name the folder"),
         ("x.safetensors", ["conditioner.embedders.0.model.ln_final.weight"], REFINER),
-        ("x.safetensors", ["model.diffusion_model.joint_blocks.0.x"], "is Stable Diffusion 3, which is not {}"),
-        ("x.safetensors", ["model.diffusion_model.double_blocks.0.x", "vae.x"], "is FLUX, which is not {}"),
-        ("x.safetensors", ["double_blocks.0.x"], "is FLUX, which is not {}"),
+        ("x.safetensors", ["model.diffusion_model.joint_blocks.0.x"], "holds a transformer alone; name a whole"),
+        ("x.safetensors", ["model.diffusion_model.double_blocks.0.x", "vae.x"], "is FLUX in one file, which"),
+        ("x.safetensors", ["double_blocks.0.x"], "is FLUX in one file, which holds a transformer alone; name a folder"),
         ("x.safetensors", ["double_layers.0.x"], "is AuraFlow, which is not {}"),
-        ("x.safetensors", ["transformer_blocks.0.attn.add_k_proj.weight"], "is Stable Diffusion 3, which is not {}"),
+        ("x.safetensors", ["transformer_blocks.0.attn.add_k_proj.weight"], "holds a transformer alone"),
         ("x.safetensors", ["transformer_blocks.0.other"], "is a diffusion transformer, which is not {}"),
     ],
 )
@@ -173,11 +174,9 @@ def test_an_autoencoder_alone_and_a_file_without_one_are_named(folder, params):
 @pytest.mark.parametrize(
     ("name", "part", "family"),
     [
-        ("SD3Transformer2DModel", "transformer", "Stable Diffusion 3"),
-        ("FluxTransformer2DModel", "transformer", "FLUX.1"),
         ("Flux2Transformer2DModel", "transformer", "FLUX.2"),
         ("PixArtTransformer2DModel", "transformer", "PixArt"),
-        ("SD3Transformer2DModel", "", "Stable Diffusion 3"),
+        ("ChromaTransformer2DModel", "", "Chroma"),
         ("PriorTransformer", "prior", None),
     ],
 )
@@ -188,11 +187,11 @@ def test_a_folder_of_another_family_is_named_by_it(folder, params, name, part, f
     (place / "config.json").write_text(json.dumps({"_class_name": name}))
     (place / "diffusion_pytorch_model.safetensors").write_bytes(b"")
     if index:
-        name = name.replace("SD3Transformer2DModel", "StableDiffusion3").replace("Transformer2DModel", "") + "Pipeline"
+        name = name.replace("Transformer2DModel", "") + "Pipeline"
         Path("other/model_index.json").write_text(json.dumps({"_class_name": name}))
     said = refusal(params, "other")
     if family is None:
-        assert said.startswith(f"other is a {name}, of no known family; known families: sd (")
+        assert said.startswith(f"other is a {name}, of no known family; known families: sd3 (")
     else:
         assert said == f"other is {family} ({name}), which is not supported; {FAMILIES}"
 

@@ -17,7 +17,7 @@ from eval import preflight
 from pipeline.errors import InputError
 from pipeline.generation.loaded_model import LoadedModel
 from pipeline.generation.shard_plan import arm_texts, plan_arm
-from pipeline.networks.lora import fuse, layer_names, read_lora
+from pipeline.networks.weights.lora import fuse, layer_names, read_lora
 from pipeline.preflight import check_arms, lora_changes
 from pipeline.study.study import parse_study
 

@@ -22,9 +22,9 @@ def too_much(*_, **__):
 @pytest.mark.parametrize(
     "part",
     [
-        "pipeline.networks.unet._part",
-        "pipeline.networks.unet.cpu_offload",
-        "pipeline.networks.text_encoder._load_tower",
+        "pipeline.networks.denoisers.unet.load_part",
+        "pipeline.networks.denoisers.unet.cpu_offload",
+        "pipeline.networks.text.text_encoder._load_tower",
     ],
 )
 def test_networks_that_do_not_fit_are_refused(params, networks_folder, tmp_path, monkeypatch, part):

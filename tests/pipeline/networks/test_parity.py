@@ -21,8 +21,8 @@ from diffusers import (
 from pipeline.guidance.algebra import EMPTY, NEGATIVE, Guidance, Term
 from pipeline.guidance.postprocess.results import Rescale
 from pipeline.networks.checkpoints import locate
-from pipeline.networks.text_encoder import load_text_encoder
-from pipeline.networks.unet import load_network
+from pipeline.networks.denoisers.unet import load_network
+from pipeline.networks.text.text_encoder import load_text_encoder
 from pipeline.prompting.text_settings import TextSettings
 from pipeline.sampling.sampler import sample
 from pipeline.sampling.starts import IMAGE_TO_IMAGE_SEED, FromImages

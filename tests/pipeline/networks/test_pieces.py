@@ -15,9 +15,9 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from pipeline.compatibility.networks import check_networks
 from pipeline.errors import InputError
 from pipeline.networks.checkpoints import locate
-from pipeline.networks.text_encoder import load_text_encoder
-from pipeline.networks.unet import load_network
-from pipeline.networks.weight_files import network_digest
+from pipeline.networks.denoisers.unet import load_network
+from pipeline.networks.text.text_encoder import load_text_encoder
+from pipeline.networks.weights.weight_files import network_digest
 from pipeline.preflight import study_digests
 from pipeline.study.study import parse_study
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 
-from pipeline.networks.conditioning import Conditioning
+from pipeline.networks.denoisers.text_free import text_free_layers
+from pipeline.networks.denoisers.unet import DenoisingNetwork
 from pipeline.networks.families import SD, SDXL
-from pipeline.networks.text_free import text_free_layers
-from pipeline.networks.unet import DenoisingNetwork
+from pipeline.networks.text.conditioning import Conditioning
 
 BLOCKS = {
     "attention first": ("CrossAttnDownBlock2D", "DownBlock2D"),

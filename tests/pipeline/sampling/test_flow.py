@@ -12,8 +12,8 @@ from eval.comparison.alignment import trajectories
 from pipeline.guidance.algebra import GUIDE, Guidance, Perturbation, Prediction, Term
 from pipeline.guidance.scale_schedules import NoiseInterval
 from pipeline.guidance.trace import trace_rows
-from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.noise_path import RECTIFIED_FLOW, VARIANCE_PRESERVING
+from pipeline.networks.text.conditioning import Conditioning
 from pipeline.sampling.sampler import sample
 from pipeline.sampling.starts import FromImages, FromNoise
 from pipeline.sampling.steppers import build_stepper

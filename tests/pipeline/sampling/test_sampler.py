@@ -7,9 +7,9 @@ import torch
 
 from models.tinybooru.denoiser import build_scheduler as training_schedule
 from pipeline.guidance.algebra import Guidance
-from pipeline.networks.conditioning import Conditioning
+from pipeline.networks.denoisers.unet import DenoisingNetwork
 from pipeline.networks.noise_path import VARIANCE_PRESERVING, from_x0
-from pipeline.networks.unet import DenoisingNetwork
+from pipeline.networks.text.conditioning import Conditioning
 from pipeline.sampling.sampler import sample
 from pipeline.sampling.steppers import build_stepper
 from pipeline.study.sampler import Sampler

@@ -1,8 +1,8 @@
-"""The text side: CLIP text encoders turn prompts into what the denoising networks read.
+"""The text side: CLIP and T5 turn prompts into what the denoising networks read.
 
 Emphasis is applied as A1111 does: the embedding of each token is multiplied by its weight, and then the whole chunk
 by one number that restores its mean. Texts of several chunks join the embeddings of their chunks; texts that are
-used together are filled up with empty chunks to one length.
+used together are filled up with empty chunks to one length. T5 (t5_tower.py) knows neither weights nor chunks.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -12,17 +12,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+import torch.nn.functional as F
+from accelerate import init_empty_weights
+from diffusers.loaders.single_file_utils import (
+    create_diffusers_clip_model_from_ldm,
+    create_diffusers_t5_model_from_checkpoint,
+)
 from safetensors.torch import load_file
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from pipeline.errors import InputError, is_out_of_memory
 from pipeline.networks.checkpoints import Checkpoint
-from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.families import TextPart
-from pipeline.networks.weight_files import check_complete, check_files, weights_variant
-from pipeline.networks.weight_places import fetching
+from pipeline.networks.text.conditioning import Conditioning
+from pipeline.networks.text.t5_tower import T5Tower
+from pipeline.networks.weights.weight_files import check_complete, check_files, weights_variant
+from pipeline.networks.weights.weight_places import fetching
 from pipeline.prompting.chunks import Chunk, WeightedToken, cut
 from pipeline.prompting.emphasis import parse
 from pipeline.prompting.text_settings import TextSettings, check_clip_skip
@@ -39,12 +45,13 @@ class ClipTower:
     """One CLIP text transformer with its tokenizer.
 
     A text's pooled embedding is the projection of its end mark, where the model has one, or (`pools_end`) its last
-    layer there as it is.
+    layer there as it is. `read`: whether the denoising network reads the embeddings of its tokens.
     """
 
     model: CLIPTextModel | CLIPTextModelWithProjection
     tokenizer: CLIPTokenizer
     pools_end: bool = False
+    read: bool = True
 
     @property
     def context(self) -> int:
@@ -79,23 +86,24 @@ class ClipTower:
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """The CLIP text transformers of a checkpoint, and how they are read, which its family says.
+    """The text transformers of a checkpoint, and how they are read, which its family says.
 
-    Each gives its last layer that is not skipped, through the final layer norm; with `penultimate` the layer before
-    that, without the norm. Several lie side by side, and the first chunk gives the pooled embedding, where there is
-    one (diffusers' conventions). `zero_empty`: an empty reference text reads as zeros, as SDXL was
-    trained.
+    Each CLIP gives its last layer that is not skipped, through the final layer norm; with `penultimate` the layer
+    before that, without the norm. Several lie side by side, T5's tokens after theirs, all as wide as the widest. The
+    first chunk gives the pooled embeddings, where there are some, joined (diffusers' conventions). `zero_empty`: an
+    empty reference text reads as zeros, as SDXL was trained.
     """
 
-    towers: tuple[ClipTower, ...]
+    towers: tuple[ClipTower | T5Tower, ...]
     settings: TextSettings = field(default_factory=TextSettings)
     zero_empty: bool = False
     penultimate: bool = False
 
     def __post_init__(self) -> None:
         for tower in self.towers:
-            layers = int(tower.model.config.num_hidden_layers)
-            check_clip_skip(self.settings.clip_skip, layers, int(self.penultimate))
+            if isinstance(tower, ClipTower) and tower.read:
+                layers = int(tower.model.config.num_hidden_layers)
+                check_clip_skip(self.settings.clip_skip, layers, int(self.penultimate))
 
     def encode(self, texts: Sequence[str]) -> Conditioning:
         """What the networks are told of these texts: tokens [B, chunks * context, W]; any text can be read."""
@@ -122,7 +130,12 @@ class TextEncoder:
 
     def number(self, texts: Iterable[list[list[Chunk]]]) -> int:
         """The number of chunks of the longest of some cut texts, and no fewer than the settings ask for."""
-        return max([self.settings.chunks, *(len(chunks) for text in texts for chunks in text)])
+        read = [isinstance(tower, ClipTower) and tower.read for tower in self.towers]
+        if not any(read):
+            return 1
+        return max(
+            [self.settings.chunks, *(len(own) for text in texts for own, r in zip(text, read, strict=True) if r)]
+        )
 
     def zeroed(self, encoded: Conditioning, texts: Sequence[str], is_reference: bool) -> Conditioning:
         """`encoded` with zeros for the empty ones of its `texts`, where they are a reference and were trained so."""
@@ -132,22 +145,46 @@ class TextEncoder:
 
     def embed(self, texts: list[list[list[Chunk]]], number: int) -> Conditioning:
         """Cut texts, each filled up with empty chunks to `number` of them."""
-        embeddings, pooled = [], None
+        side_by_side, after, pooled = [], [], []
         for k, tower in enumerate(self.towers):
-            filled = [tower.padded(chunk) for text in texts for chunk in [*text[k], *[()] * (number - len(text[k]))]]
+            if isinstance(tower, T5Tower):
+                after.append(tower.embed([text[k][0] for text in texts]))
+                continue
+            chunks = number if tower.read else 1
+            filled = [
+                tower.padded(chunk) for text in texts for chunk in [*text[k], *[()] * (chunks - len(text[k]))][:chunks]
+            ]
             tokens = torch.tensor([tokens for tokens, _ in filled], device=tower.model.device)
             output = tower.model(tokens, output_hidden_states=self.settings.clip_skip > 0 or self.penultimate)
-            embedding = weighted(
-                self._layer(tower, output), torch.tensor([w for _, w in filled]), self.settings.restore_mean
-            )
-            embeddings.append(embedding.reshape(len(texts), number * tower.context, -1))
             # A1111's and sgm's choice: the first chunk speaks for the text.
             if isinstance(tower.model, CLIPTextModelWithProjection):
-                pooled = output.text_embeds[::number]
+                pooled.append(output.text_embeds[::chunks])
             elif tower.pools_end:
-                pooled = output.pooler_output[::number]
-        tokens = embeddings[0] if len(embeddings) == 1 else torch.cat(embeddings, dim=-1)
-        return Conditioning({"tokens": tokens} if pooled is None else {"tokens": tokens, "pooled": pooled})
+                pooled.append(output.pooler_output[::chunks])
+            if tower.read:
+                embedding = weighted(
+                    self._layer(tower, output), torch.tensor([w for _, w in filled]), self.settings.restore_mean
+                )
+                side_by_side.append(embedding.reshape(len(texts), number * tower.context, -1))
+        parts = [_alone_or_joined(side_by_side, -1), *after] if side_by_side else after
+        width = max(part.shape[-1] for part in parts)
+        tokens = _alone_or_joined([F.pad(part, (0, width - part.shape[-1])) for part in parts], 1)
+        return Conditioning({"tokens": tokens} | ({"pooled": _alone_or_joined(pooled, -1)} if pooled else {}))
+
+    def content(self, cut: list[list[Chunk]], length: int, marks: bool) -> torch.Tensor:
+        """True [`length`] where an embedding is of a word of a cut text, or maybe of its marks, and not of padding."""
+        row = torch.zeros(length, dtype=torch.bool)
+        read = [k for k, tower in enumerate(self.towers) if isinstance(tower, ClipTower) and tower.read]
+        for own, tower in zip(cut, self.towers, strict=True):
+            if isinstance(tower, T5Tower):  # whose tokens are the last
+                row[length - tower.length :][: len(own[0]) + marks] = True
+        for k in read[:1]:
+            tower = self.towers[k]
+            assert isinstance(tower, ClipTower)
+            for place, chunk in enumerate(cut[k]):
+                begin = place * tower.context
+                row[begin + (not marks) : begin + 1 + len(chunk) + marks] = True
+        return row
 
     def _layer(self, tower: ClipTower, output: Any) -> torch.Tensor:
         skip = self.settings.clip_skip
@@ -161,6 +198,10 @@ class TextEncoder:
             transformer = getattr(tower.model, "text_model", tower.model)
             layer = transformer.final_layer_norm(output.hidden_states[-(skip + 1)])
         return layer
+
+
+def _alone_or_joined(tensors: Sequence[torch.Tensor], axis: int) -> torch.Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim=axis)
 
 
 def weighted(embedding: torch.Tensor, weights: torch.Tensor, restore_mean: bool) -> torch.Tensor:
@@ -183,10 +224,12 @@ def load_text_encoder(
     settings: TextSettings | None = None,
     dtype: torch.dtype = torch.float32,
     swapped: Checkpoint | None = None,
+    weights: bool = True,
 ) -> TextEncoder:
     """Load the text encoders of a checkpoint, those of its family, and their tokenizers.
 
-    `swapped` is another checkpoint whose first text encoder takes the place of this one's (an improved CLIP-L).
+    `swapped` is another checkpoint whose first text encoder takes the place of this one's (an improved CLIP-L). Without
+    `weights` it cuts texts and cannot encode them.
     Raises InputError for missing, pickled or damaged files, and where the swapped encoder has another width.
     """
     checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(source, source)
@@ -201,9 +244,10 @@ def load_text_encoder(
                 f"the text encoder of {swapped.path} has width {widths[1]}, that of {checkpoint.path} {widths[0]}; "
                 "only one of the same width can take its place"
             )
+    settings = settings or TextSettings()
     try:
         towers = tuple(
-            _load_tower(first if text.part == "text_encoder" else checkpoint, text, dtype, device)
+            _load_tower(first if text.part == "text_encoder" else checkpoint, text, dtype, device, settings, weights)
             for text in family.texts
         )
     except InputError:
@@ -215,14 +259,28 @@ def load_text_encoder(
         raise InputError(f"{checkpoint.path} cannot be loaded ({reason}); {fetching(checkpoint.path)}") from None
     # SDXL's pipelines read this from model_index.json; where there is none (single files), SDXL's own value counts.
     zero_empty = family.zero_empty and bool(checkpoint.index.get("force_zeros_for_empty_prompt", True))
-    return TextEncoder(towers, settings or TextSettings(), zero_empty, family.penultimate)
+    return TextEncoder(towers, settings, zero_empty, family.penultimate)
 
 
-def _load_tower(checkpoint: Checkpoint, text: TextPart, dtype: torch.dtype, device: torch.device) -> ClipTower:
-    kind, part = CLIPTextModelWithProjection if text.pooled == "projection" else CLIPTextModel, text.part
-    if checkpoint.is_file:
+def _load_tower(
+    checkpoint: Checkpoint,
+    text: TextPart,
+    dtype: torch.dtype,
+    device: torch.device,
+    settings: TextSettings,
+    weights: bool,
+) -> ClipTower | T5Tower:
+    kind: Any = CLIPTextModelWithProjection if text.pooled == "projection" else CLIPTextModel
+    create: Any = create_diffusers_clip_model_from_ldm
+    if text.kind == "t5":
+        kind, create = T5EncoderModel, create_diffusers_t5_model_from_checkpoint
+    part = text.part
+    if not weights:
+        with init_empty_weights():
+            model = kind(kind.config_class.from_pretrained(checkpoint.config / part, local_files_only=True))
+    elif checkpoint.is_file:
         tensors = load_file(checkpoint.path)
-        model = create_diffusers_clip_model_from_ldm(
+        model = create(
             kind,
             tensors,
             subfolder=part,
@@ -230,6 +288,8 @@ def _load_tower(checkpoint: Checkpoint, text: TextPart, dtype: torch.dtype, devi
             torch_dtype=dtype,
             local_files_only=True,
         )
+        if text.kind == "t5":  # whose files have its embeddings of tokens once
+            model.set_input_embeddings(model.shared)
         check_complete(model, (), checkpoint.path)
     else:
         model, found = kind.from_pretrained(
@@ -241,7 +301,12 @@ def _load_tower(checkpoint: Checkpoint, text: TextPart, dtype: torch.dtype, devi
             output_loading_info=True,
         )
         check_complete(model, found["missing_keys"], checkpoint.path / part)
-    tokenizer = CLIPTokenizer.from_pretrained(
-        checkpoint.config / part.replace("text_encoder", "tokenizer"), local_files_only=True
+    if weights:
+        model = model.to(device).eval().requires_grad_(False)
+    tokenizer = checkpoint.config / part.replace("text_encoder", "tokenizer")
+    if text.kind == "t5":
+        length = settings.t5_length or text.length
+        return T5Tower(model, T5TokenizerFast.from_pretrained(tokenizer, local_files_only=True), length)
+    return ClipTower(
+        model, CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True), text.pooled == "end", text.tokens
     )
-    return ClipTower(model.to(device).eval().requires_grad_(False), tokenizer, text.pooled == "end")

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import InputError
 from pipeline.networks.checkpoints import Checkpoint
-from pipeline.networks.weight_places import fetching
+from pipeline.networks.weights.weight_places import fetching
 from pipeline.storage.digest_memory import remembered_sha256
 from pipeline.storage.files import file_digest
 from pipeline.study.weaken import Lora, LoraFile

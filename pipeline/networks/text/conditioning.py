@@ -15,8 +15,8 @@ class Conditioning(Mapping[str, torch.Tensor]):
     `tokens` [B, L, W] are for cross-attention. What else there is, its family says: SDXL also reads `pooled` [B, P] and
     `time_ids` [B, 6], original height and width, top and left of the crop, target height and width, in pixels
     (arXiv 2307.01952). For an evaluation that is steered away from a second text there are also its `negative_tokens`
-    [B, L, W] and, where that is known, `negative_unpadded` [B, L], which says of each whether it is of the text and no
-    padding. Raises ValueError where the numbers of rows differ.
+    [B, L, W], maybe its `negative_pooled` [B, P] and, where that is known, `negative_unpadded` [B, L], which says of
+    each token whether it is of the text and no padding. Raises ValueError where the numbers of rows differ.
     """
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]):
@@ -70,7 +70,7 @@ def told(texts: Mapping[Text, Conditioning], prediction: Prediction) -> Conditio
     own, *second = (texts[text] for text in prediction.texts)
     tensors = {name: own[name] for name in own if name != "unpadded"}
     for other in second:
-        tensors |= {f"negative_{name}": other[name] for name in ("tokens", "unpadded") if name in other}
+        tensors |= {f"negative_{name}": other[name] for name in ("tokens", "pooled", "unpadded") if name in other}
     return Conditioning(tensors)
 
 

@@ -4,8 +4,7 @@ A checkpoint holds `unet/` and `scheduler/`, for latents `vae/`, and for a main 
 the main network's text embeddings. Weights load from safetensors only, and no code of a repository is ever run.
 """
 
-import os
-import shutil
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import cpu_offload
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from diffusers.utils import logging as diffusers_logging
+from diffusers import DDPMScheduler, UNet2DConditionModel
 
 from pipeline.errors import InputError, is_out_of_memory
 from pipeline.guidance.algebra import Perturbation
@@ -23,60 +21,20 @@ from pipeline.guidance.attention_space import NAG, NASA, VSF
 from pipeline.guidance.chance import Chance
 from pipeline.networks.attention_space import steered
 from pipeline.networks.checkpoints import Checkpoint, interface_of, latent_space, pixel_patch
-from pipeline.networks.conditioning import Conditioning
 from pipeline.networks.denoiser import Denoiser
+from pipeline.networks.denoisers.latents import Latents, load_latents, rounded
+from pipeline.networks.denoisers.text_free import TextFreeLayers
 from pipeline.networks.families import SD, Family
 from pipeline.networks.noise_path import NoisePath
 from pipeline.networks.noise_schedule import timestep_at
 from pipeline.networks.perturbation import perturbed
-from pipeline.networks.text_free import TextFreeLayers
+from pipeline.networks.text.conditioning import Conditioning
 from pipeline.networks.weaken import weaken
-from pipeline.networks.weight_files import check_complete, check_files, weights_variant
-from pipeline.networks.weight_places import fetching
+from pipeline.networks.weights.loaded_part import DTYPES, check_compiler, load_part, unloadable
+from pipeline.networks.weights.weight_files import check_files
 from pipeline.study.loading import Loading
 from pipeline.study.sampler import Canvas
 from pipeline.study.weaken import DropLayers, Dropout, LoraFile, LowBits, WeightNoise
-
-# Reading another scheduler's configuration as the training schedule is what happens here on purpose.
-diffusers_logging.set_verbosity_error()
-# Loading takes no time worth a bar, and a bar would be the only noise of a quiet stage.
-diffusers_logging.disable_progress_bar()
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-@dataclass
-class Latents:
-    """A variational autoencoder: images to latents of about unit variance and back."""
-
-    vae: AutoencoderKL
-
-    @property
-    def factor(self) -> int:
-        """Pixels for each position of a latent, in each direction."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
-
-    def _mean_and_scale(self, like: torch.Tensor) -> tuple[torch.Tensor | float, torch.Tensor | float]:
-        config = self.vae.config
-        scale = float(config.scaling_factor)
-        if config.latents_mean is None or config.latents_std is None:
-            return float(config.shift_factor or 0.0), scale
-        mean, std = (torch.tensor(v).to(like).view(1, -1, 1, 1) for v in (config.latents_mean, config.latents_std))
-        return mean, scale / std
-
-    @torch.inference_mode()
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Images [B, 3, H, W], about in [-1, 1], of latents [B, C, H / factor, W / factor]."""
-        mean, scale = self._mean_and_scale(latents)
-        pixels: torch.Tensor = self.vae.decode((latents / scale + mean).to(self.vae.dtype)).sample
-        return pixels.float()
-
-    @torch.inference_mode()
-    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Latents of images [B, 3, H, W] in [-1, 1]: the mean of the posterior, which needs no random numbers."""
-        latents: torch.Tensor = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode().float()
-        mean, scale = self._mean_and_scale(latents)
-        return (latents - mean) * scale
 
 
 @dataclass
@@ -141,6 +99,9 @@ class DenoisingNetwork:
         if canvas is None:
             return self.sample_shape
         return (self.unet.config.in_channels, canvas.height // self.factor, canvas.width // self.factor)
+
+    def steps_of(self, shape: tuple[int, int, int], steps: int) -> Mapping[str, Any]:
+        return {}
 
     def added_conditions(self, images: int, canvas: Canvas | None) -> dict[str, torch.Tensor]:
         """What the network is told besides the texts, which follows from the size of the images alone.
@@ -234,11 +195,6 @@ class DenoisingNetwork:
         return F.pixel_unshuffle(pixels, self.patch) if self.patch > 1 else pixels
 
 
-def rounded(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 images of pixels about in [-1, 1]."""
-    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-
-
 def memory_format(device: torch.device) -> torch.memory_format:
     """The layout in which a UNet is fastest: channels last on GPUs; on CPUs that is 2 to 4 % slower."""
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
@@ -264,19 +220,16 @@ def load_network(
     check_files(checkpoint, ("unet",))
     autoencoder = vae or checkpoint
     try:
-        unet = _part(UNet2DConditionModel, checkpoint, "unet", dtype)
+        unet = load_part(UNet2DConditionModel, checkpoint, "unet", dtype)
         schedule = DDPMScheduler.from_pretrained(checkpoint.config / "scheduler")
         if latents is None and autoencoder.settings("vae") is not None:
-            check_files(autoencoder, ("vae",))
-            latents = Latents(_load_vae(autoencoder, dtype, loading, device))
+            latents = load_latents(autoencoder, dtype, loading, device)
     except InputError:
         raise
     except Exception as error:  # diffusers and safetensors raise many kinds for a damaged folder
         if is_out_of_memory(error):
             raise
-        raise InputError(
-            f"{checkpoint.path} cannot be loaded ({_one_line(error)}); {fetching(checkpoint.path)}"
-        ) from None
+        raise unloadable(checkpoint, error) from None
     if how is not None:
         weaken(unet, how)  # before its weights are moved away and its operations fused
     if loading.attention_slicing:
@@ -289,60 +242,7 @@ def load_network(
         unet = unet.to(device, memory_format=memory_format(device))
     unet = unet.eval().requires_grad_(False)
     if loading.compile:
-        _check_compiler()
+        check_compiler()
         unet.compile(dynamic=False)
     patch = 1 if latents else pixel_patch(unet.config.in_channels, checkpoint.path)
     return DenoisingNetwork(unet, schedule, patch, latents, dtype, execution, checkpoint.place, family)
-
-
-def _check_compiler() -> None:
-    # What torch's compiler would say at the first evaluation.
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
-        raise InputError(
-            f"model.loading.compile needs a C++ compiler, and there is no '{compiler}'; "
-            "install g++, name another in CXX, or leave compile out"
-        )
-
-
-def _part(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> Any:
-    if checkpoint.is_file:
-        try:
-            return kind.from_single_file(
-                str(checkpoint.path),
-                config=str(checkpoint.config),
-                subfolder=part,
-                torch_dtype=dtype,
-                local_files_only=True,
-            )
-        except NotImplementedError:  # torch, of parameters that the file did not fill ("cannot copy out of meta")
-            raise InputError(
-                f"{checkpoint.path} lacks some of the weights of the {part} that {checkpoint.config} describes; "
-                "name the configuration of its own kind in model.config, or download the file again"
-            ) from None
-    network, found = kind.from_pretrained(
-        checkpoint.path / part,
-        use_safetensors=True,
-        variant=weights_variant(checkpoint.path, part),
-        torch_dtype=dtype,
-        local_files_only=True,
-        output_loading_info=True,
-    )
-    check_complete(network, found["missing_keys"], checkpoint.path / part)
-    return network
-
-
-def _load_vae(checkpoint: Checkpoint, dtype: torch.dtype, loading: Loading, device: torch.device) -> AutoencoderKL:
-    # SDXL's first autoencoder overflows in float16, which its configuration says (diffusers' force_upcast).
-    settings = checkpoint.settings("vae") or {}
-    upcast = dtype == torch.float16 and settings.get("force_upcast", True)
-    vae = _part(AutoencoderKL, checkpoint, "vae", torch.float32 if upcast else dtype)
-    if loading.vae_slicing:
-        vae.enable_slicing()
-    if loading.vae_tiling:
-        vae.enable_tiling()
-    return vae.to(device).eval().requires_grad_(False)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -6,7 +6,10 @@ from pipeline.layout import EMBEDDED
 
 # What a stage reads of a repository; the pickles and the other frameworks' weights beside it stay where they are.
 PATTERNS = ("*.json", "*.txt", "*.safetensors")
-_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
+_PARTS = (
+    *("unet", "transformer", "vae", "scheduler"),
+    *("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3"),
+)
 
 
 def fetching(place: Path) -> str:

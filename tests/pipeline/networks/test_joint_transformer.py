@@ -17,18 +17,18 @@ from pipeline.errors import InputError
 from pipeline.generation.arm_generator import ArmGenerator
 from pipeline.guidance.algebra import Perturbation
 from pipeline.networks.checkpoints import check_fit, locate
-from pipeline.networks.conditioning import Conditioning
+from pipeline.networks.denoisers.joint_transformer import load_network
 from pipeline.networks.families import PIXEL, PIXEL_FLOW
 from pipeline.networks.noise_path import RECTIFIED_FLOW
-from pipeline.networks.pixel_transformer import load_network
-from pipeline.networks.text_encoder import load_text_encoder
-from pipeline.networks.weight_files import network_digest
+from pipeline.networks.text.conditioning import Conditioning
+from pipeline.networks.text.text_encoder import load_text_encoder
+from pipeline.networks.weights.weight_files import network_digest
 from pipeline.preflight import check_arms
 from pipeline.sampling.starts import initial_noise
 from pipeline.study.loading import Loading
 from pipeline.study.sampler import Canvas
 from pipeline.study.study import Study, parse_study
-from pipeline.study.weaken import WeightNoise
+from pipeline.study.weaken import LoraFile
 
 CPU = torch.device("cpu")
 WIDTH, SIDE, STEPS = 32, 16, 4
@@ -165,15 +165,18 @@ def test_only_canvases_of_whole_patches_on_the_grid_are_taken(flow: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"method": "pag", "scale": 2.0}, "arms.arm.method pag is for UNets, and main is a transformer"),
-        ({"method": "skip_layers", "scale": 2.0}, "arms.arm.method skip_layers is for UNets"),
         (
-            {"attention": {"name": "nag"}, "negative_prompt": "lowres"},
-            "arms.arm.attention is for UNets, and main is a transformer",
+            {"method": "pag", "scale": 2.0},
+            "lies under 'mid_block'; its blocks are transformer_blocks.0, tran",
+        ),
+        ({"method": "skip_layers", "scale": 2.0}, "arms.arm.perturb.layers: no transformer block of the network"),
+        (
+            {"attention": {"name": "nag", "layers": ["mid_block"]}, "negative_prompt": "lowres"},
+            "arms.arm.attention.layers: no transformer block of the network",
         ),
     ],
 )
-def test_guidance_that_knows_unets_alone_is_refused_before_anything_is_loaded(
+def test_layers_of_unets_are_refused_before_anything_is_loaded(
     flow: Path, params: dict[str, Any], change: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(InputError, match=said):
@@ -183,9 +186,9 @@ def test_guidance_that_knows_unets_alone_is_refused_before_anything_is_loaded(
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ({"weaken": {"name": "weight_noise", "strength": 0.1}}, "model.weaken is for UNets"),
+        ({"weaken": {"name": "lora", "file": "x.safetensors"}}, "model.weaken.file is for UNets"),
+        ({"lora": {"file": "x.safetensors"}}, "model.lora is for UNets"),
         ({"vae": "vae"}, "model.vae is for UNets"),
-        ({"loading": {"offload": True}}, "model.loading.offload is for UNets"),
         ({"loading": {"attention_slicing": True}}, "model.loading.attention_slicing is for UNets"),
     ],
 )
@@ -199,13 +202,13 @@ def test_settings_that_know_unets_alone_are_refused(
 
 
 def test_the_loader_refuses_what_preflight_would_have(flow: Path) -> None:
-    for more in ({"how": WeightNoise(name="weight_noise", strength=0.1)}, {"vae": locate("main")},
-                 {"loading": Loading(offload=True)}):  # fmt: skip
+    for more in ({"how": LoraFile(file="x.safetensors")}, {"vae": locate("main")},
+                 {"loading": Loading(attention_slicing=True)}):  # fmt: skip
         with pytest.raises(InputError, match=r"transformer|autoencoder"):
             load_network(Path("main"), CPU, **more)
     network = load_network(Path("main"), CPU)
     nothing = Conditioning({"tokens": torch.zeros(1, 4, WIDTH), "pooled": torch.zeros(1, WIDTH)})
-    with pytest.raises(InputError, match="pag damages layers of UNets"):
+    with pytest.raises(InputError, match="no transformer block of the network lies under 'blocks'"):
         network(torch.zeros(1, 3, SIDE, SIDE), 1.0, nothing, damage=Perturbation("pag", ("blocks",)))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import InputError
-from pipeline.networks.families import known_families, labelled_family
+from pipeline.networks.families import known_families, labelled_family, network_classes
 
 _LORA = re.compile(r"(^|[._])(lora|lokr|hada|oft)_|[._]lora\.|\.dora_scale$")
 _CONTROL = re.compile(r"^control_model\.|controlnet_|input_hint_block|^image_proj\.|^ip_adapter\.")
@@ -20,10 +20,6 @@ _EMBEDDING = {"emb_params", "clip_l", "clip_g"}
 _PIECE = re.compile(r"-(\d{5})-of-(\d{5})\.")
 # Tensors that only one family has, in the original layout and in diffusers'.
 _OTHERS = {
-    "joint_blocks.": "Stable Diffusion 3",
-    "transformer_blocks.0.attn.add_k_proj.": "Stable Diffusion 3",
-    "double_blocks.": "FLUX",
-    "single_transformer_blocks.": "FLUX",
     "double_layers.": "AuraFlow",
     "clip_txt_mapper.": "Stable Cascade",
     "clip_txt_pooled_mapper.": "Stable Cascade",
@@ -31,17 +27,24 @@ _OTHERS = {
     "cap_embedder.": "Lumina",
     "transformer_blocks.": "a diffusion transformer",
 }
+# Of two families that are known: by a block's weights in diffusers' layout, and the original layout of FLUX.1.
+_JOINT, _FLUX = "transformer_blocks.0.attn.add_k_proj.", "double_blocks."
 _ORIGINAL = "model.diffusion_model."
 # The parts of a checkpoint in one file by the beginnings of their tensors' names; alone they have none in common.
 _PARTS = {
-    "unet": (_ORIGINAL, "input_blocks.", "down_blocks."),
-    "text_encoder": ("cond_stage_model.", "conditioner.embedders.", "text_model.", "text_encoders."),
+    "unet": (f"{_ORIGINAL}input_blocks.", "input_blocks.", "down_blocks."),
+    "transformer": (f"{_ORIGINAL}joint_blocks.", "joint_blocks.", "transformer_blocks."),
+    "text_encoder": ("cond_stage_model.", "conditioner.embedders.", "text_model.", "text_encoders.clip_l."),
+    "text_encoder_2": ("conditioner.embedders.1.", "text_encoders.clip_g."),
+    "text_encoder_3": ("text_encoders.t5xxl.",),
     "vae": ("first_stage_model.", "decoder.", "vae."),
 }
 _WORDS = {
     "unet": "a UNet",
+    "transformer": "a transformer",
     "text_encoder": "a text encoder",
     "text_encoder_2": "a second text encoder",
+    "text_encoder_3": "a third text encoder",
     "vae": "an autoencoder",
 }
 # The parts that a setting of their name can take from another checkpoint.
@@ -67,6 +70,13 @@ def check_file(path: Path) -> None:
             "which holds the part's folder"
         )
     names = {key.removeprefix(_ORIGINAL) for key in keys}
+    if any(name.startswith(_FLUX) for name in names):
+        raise InputError(
+            f"{path} is FLUX in one file, which holds a transformer alone; name a folder or repository in diffusers' "
+            "layout, such as hub:black-forest-labs/FLUX.1-dev"
+        )
+    if any(name.startswith(_JOINT) for name in names):
+        return
     for beginning, family in _OTHERS.items():
         if any(name.startswith(beginning) for name in names):
             raise InputError(f"{path} is {family}, which is not supported; supported families: {known_families()}")
@@ -82,8 +92,7 @@ def check_main(path: Path, needed: Iterable[str], replaced: Collection[str]) -> 
     check_file(path)
     keys = _keys(path)
     held = [part for part, starts in _PARTS.items() if any(key.startswith(starts) for key in keys)]
-    with_texts = [*held, "text_encoder_2"] if "text_encoder" in held else held
-    lacking = [part for part in needed if part not in with_texts and part not in replaced]
+    lacking = [part for part in needed if part not in held and part not in replaced]
     if not held or not lacking:
         return
     what = f"{_WORDS[held[0]]} alone" if len(held) == 1 else f"no {_WORDS[lacking[0]].split(maxsplit=1)[1]}"
@@ -104,7 +113,7 @@ def check_folder(folder: Path) -> None:
         where = whole if (whole / "scheduler").is_dir() else "the one that holds it as unet/, with scheduler/ beside it"
         raise InputError(f"{folder} is a UNet alone; name the folder of the whole checkpoint: {where}")
     if own is not None:
-        if "Transformer" in own:
+        if "Transformer" in own and own not in network_classes():
             labelled_family(own, folder)
         raise InputError(f"{folder} is one part of a checkpoint alone ({own}); name the folder of the whole checkpoint")
     files = sorted(folder.glob("*.safetensors"))

@@ -1,0 +1,185 @@
+"""Sizes of real networks for docs/checkpoints.md, from their published configurations: `python -m docs.full_sizes`.
+
+No weights are needed: networks are built on torch's device "meta" (pipeline/cost/size.py). It takes a minute or two.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKL, FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
+
+from docs.written_block import replaced
+from pipeline.cost.size import H100, Size, evaluation_of, size_of
+
+# Weights that are cast have no values here.
+diffusers_logging.set_verbosity_error()
+COMMAND = "python -m docs.full_sizes"
+DOCUMENT = Path(__file__).with_name("checkpoints.md")
+HALF = 2  # bytes of a weight in float16 and bfloat16
+STEPS = 28
+
+CLIP_L: Mapping[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+}
+CLIP_G: Mapping[str, Any] = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_attention_heads": 20,
+    "num_hidden_layers": 32,
+    "projection_dim": 1280,
+}
+T5_XXL: Mapping[str, Any] = {
+    "d_model": 4096,
+    "d_kv": 64,
+    "d_ff": 10240,
+    "num_layers": 24,
+    "num_heads": 64,
+    "vocab_size": 32128,
+    "feed_forward_proj": "gated-gelu",
+}
+
+
+def clip(sizes: Mapping[str, Any], projected: bool) -> torch.nn.Module:
+    kind = CLIPTextModelWithProjection if projected else CLIPTextModel
+    return kind(CLIPTextConfig(vocab_size=49408, max_position_embeddings=77, **sizes))
+
+
+def t5() -> torch.nn.Module:
+    return T5EncoderModel(T5Config(**T5_XXL))
+
+
+def autoencoder(channels: int) -> AutoencoderKL:
+    quantized = {} if channels == 4 else {"use_quant_conv": False, "use_post_quant_conv": False}
+    return AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=channels,
+        **quantized,
+    )
+
+
+def sd3(layers: int, heads: int, positions: int, dual: int) -> SD3Transformer2DModel:
+    return SD3Transformer2DModel(
+        num_layers=layers,
+        num_attention_heads=heads,
+        caption_projection_dim=64 * heads,
+        pos_embed_max_size=positions,
+        dual_attention_layers=tuple(range(dual)),
+        qk_norm="rms_norm",
+    )
+
+
+@dataclass(frozen=True)
+class Published:
+    """A model by its published configuration: how its parts are built, its latents, and the tokens of a text."""
+
+    network: Callable[[], torch.nn.Module]
+    texts: tuple[Callable[[], torch.nn.Module], ...]
+    channels: int
+    side: int
+    tokens: int
+
+
+PUBLISHED = {
+    "SD 1.5": Published(
+        lambda: UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8),
+        (lambda: clip(CLIP_L, False),),
+        channels=4,
+        side=64,
+        tokens=77,
+    ),
+    "SDXL": Published(
+        lambda: UNet2DConditionModel(
+            sample_size=128,
+            block_out_channels=(320, 640, 1280),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2, 10),
+            attention_head_dim=(5, 10, 20),
+            cross_attention_dim=2048,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=2816,
+        ),
+        (lambda: clip(CLIP_L, False), lambda: clip(CLIP_G, True)),
+        channels=4,
+        side=128,
+        tokens=77,
+    ),
+    "SD3.5 medium": Published(
+        lambda: sd3(24, 24, 384, 13),
+        (lambda: clip(CLIP_L, True), lambda: clip(CLIP_G, True), t5),
+        channels=16,
+        side=128,
+        tokens=77 + 256,
+    ),
+    "SD3.5 large": Published(
+        lambda: sd3(38, 38, 192, 0),
+        (lambda: clip(CLIP_L, True), lambda: clip(CLIP_G, True), t5),
+        channels=16,
+        side=128,
+        tokens=77 + 256,
+    ),
+    "FLUX.1 dev": Published(
+        lambda: FluxTransformer2DModel(guidance_embeds=True),
+        (lambda: clip(CLIP_L, False), t5),
+        channels=16,
+        side=128,
+        tokens=512,
+    ),
+}
+
+
+def built(build: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+    """A network on device meta, in half precision."""
+    with init_empty_weights(include_buffers=True):
+        return build().to(torch.bfloat16)
+
+
+def parameters(network: torch.nn.Module) -> int:
+    return sum(weight.numel() for weight in network.parameters())
+
+
+def sizes(model: Published) -> tuple[Size, Size]:
+    """The sizes of a model's network, and of its autoencoder decoding one image."""
+    network, vae = built(model.network), built(lambda: autoencoder(model.channels))
+    latents = torch.empty(1, model.channels, model.side, model.side, device="meta", dtype=torch.bfloat16)
+    evaluate = evaluation_of(network, model.side, model.side, model.tokens)
+    return size_of(network, evaluate), size_of(vae, lambda: vae.decode(latents))
+
+
+def table() -> str:
+    lines = [
+        "| model, canvas | network, parameters | text encoders, parameters | one evaluation | weights in 16 bits | "
+        "an evaluation's tensors | decoding | most memory, texts dropped | text encoders alone | 56 evaluations |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, model in PUBLISHED.items():
+        network, vae = sizes(model)
+        texts = sum(parameters(built(build)) for build in model.texts)
+        weights = HALF * (network.parameters + vae.parameters)
+        most = weights + max(network.activations, vae.activations)
+        seconds = 2 * STEPS * network.flops / H100
+        canvas = 8 * model.side
+        lines.append(
+            f"| {name}, {canvas}x{canvas} | {network.parameters:,} | {texts:,} | {network.flops / 1e12:.2f} TFLOP | "
+            f"{weights / 1e9:.1f} GB | {network.activations / 1e9:.2f} GB | {vae.activations / 1e9:.2f} GB | "
+            f"{most / 1e9:.1f} GB | {HALF * texts / 1e9:.1f} GB | {seconds:.1f} s |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(replaced(DOCUMENT.read_text("utf-8"), DOCUMENT, COMMAND, table()), "utf-8")

@@ -1,0 +1,85 @@
+"""A transformer reads what its autoencoder and text encoders make, and nothing that sampling does not give it."""
+
+from collections.abc import Mapping
+
+from pipeline.compatibility.parts import Part, check_class, check_stored, check_vocabulary
+from pipeline.errors import InputError
+
+# diffusers' and transformers' own values where a configuration leaves a key out.
+_CHANNELS = {"sd3": 16, "pixel_flow": 16, "flux": 64}
+_JOINT_WIDTH, _POOLED_WIDTH, _CLIP_WIDTH, _T5_WIDTH, _LATENT_CHANNELS = 4096, 2048, 512, 512, 4
+_T5_TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend", None)
+
+
+def check_transformer(network: Part, vae: Part) -> None:
+    """Raise InputError where a transformer does not read and predict the samples of the autoencoder `vae`."""
+    family, settings = network.checkpoint.family, network.settings
+    if settings is None:
+        return
+    check_class(network, family.model_name)
+    check_stored(network)
+    reads = network.number("in_channels", _CHANNELS[family.name])
+    predicts = reads if settings.get("out_channels") is None else network.number("out_channels", reads)
+    if reads != predicts:
+        raise InputError(
+            f"{network} sets in_channels to {reads} and out_channels to {predicts}: it also reads an image or a mask, "
+            "which sampling does not provide; take a plain text-to-image checkpoint"
+        )
+    if vae.settings is None:
+        if family.needs_latents:
+            raise InputError(f"{vae.file} is missing; {network.checkpoint.config} is no complete network folder")
+        return
+    latent = vae.number("latent_channels", _LATENT_CHANNELS)
+    channels = reads // family.patch(settings) ** 2 if family.packed else reads
+    if channels != latent:
+        raise InputError(
+            f"{vae} sets latent_channels to {latent}, but {network.key} {network.checkpoint.path} reads {channels} "
+            "(in_channels); take an autoencoder that fits the transformer"
+        )
+
+
+def check_texts_of_transformer(network: Part, encoders: Mapping[str, Part]) -> None:
+    """Raise InputError where text encoders, by part, do not fit the transformer."""
+    family, settings = network.checkpoint.family, network.settings
+    if settings is None:
+        return
+    for encoder in encoders.values():
+        if encoder.settings is None:
+            raise InputError(f"{encoder.file} is missing; {encoder.checkpoint.config} is no complete network folder")
+    tokens, pooled = 0, 0
+    for text in family.texts:
+        encoder = encoders[text.part]
+        model = (encoder.settings or {}).get("model_type")
+        known = ("t5",) if text.kind == "t5" else ("clip_text_model", "clip", None)
+        if model not in known:
+            raise InputError(f"{encoder} describes a {model} model, but family {family.name} reads a {text.kind} there")
+        check_stored(encoder)
+        if text.kind == "t5":
+            _check_t5_tokenizer(encoder)
+            tokens = encoder.number("d_model", _T5_WIDTH)
+            continue
+        check_vocabulary(encoder, text.pooled is not None)
+        width = encoder.number("hidden_size", _CLIP_WIDTH)
+        pooled += encoder.number("projection_dim", _CLIP_WIDTH) if text.pooled == "projection" else width
+        if text.tokens and not any(other.kind == "t5" for other in family.texts):
+            tokens += width
+    for name, default, own in (
+        ("joint_attention_dim", _JOINT_WIDTH, tokens),
+        ("pooled_projection_dim", _POOLED_WIDTH, pooled),
+    ):
+        read = network.number(name, default)
+        if read != own:
+            raise InputError(
+                f"{network} sets {name} to {read}, but the text embeddings of {network.checkpoint.config} have width "
+                f"{own}; take text encoders that fit the transformer"
+            )
+
+
+def _check_t5_tokenizer(encoder: Part) -> None:
+    folder = encoder.part.replace("text_encoder", "tokenizer")
+    name = (encoder.checkpoint.mapping(f"{folder}/tokenizer_config.json") or {}).get("tokenizer_class")
+    if name not in _T5_TOKENIZERS:
+        raise InputError(
+            f"{encoder.key}: {encoder.checkpoint.config / folder / 'tokenizer_config.json'} describes {name}, but only "
+            "T5Tokenizer is supported; take a checkpoint with one"
+        )

@@ -1,0 +1,78 @@
+"""What generating a study will take, by arithmetic from configurations alone (pipeline/cost/size.py)."""
+
+from collections import Counter
+from functools import cache
+
+import torch
+from diffusers import AutoencoderKL
+
+from pipeline.cost.size import H100, Size, described, evaluation_of, size_of
+from pipeline.generation.arm_guidance import guidance_of
+from pipeline.generation.shard_plan import main_checkpoint
+from pipeline.guidance.algebra import Network
+from pipeline.networks.checkpoints import Checkpoint, locate
+from pipeline.networks.weights.loaded_part import DTYPES
+from pipeline.study.study import Study
+
+_CLIP_TOKENS = 77
+
+
+def study_estimate(study: Study) -> str:
+    """What generating a study takes, in words: hours on an H100 at 40 % of its peak, and the most memory.
+
+    Every prediction of an arm counts at every step, whatever its schedule leaves out, and texts as CLIP's first chunk
+    and T5's whole length. Text encoders that are dropped before the network is loaded are not counted.
+    """
+    model, batch = study.model, study.generate.batch
+    dtype = DTYPES[model.loading.dtype]
+    bytes_each = torch.finfo(dtype).bits // 8
+    main = main_checkpoint(model)
+    sources: dict[Network, Checkpoint] = {"main": main}
+
+    @cache
+    def network_size(name: Network, height: int, width: int) -> Size:
+        source = sources[name]
+        own = described(source.family.model_class, source.settings(source.family.network) or {}, dtype)
+        return size_of(own, evaluation_of(own, height, width, _tokens(study, main)))
+
+    @cache
+    def decoder_size(height: int, width: int) -> Size:
+        settings = main.settings("vae") or {}
+        vae = described(AutoencoderKL, settings, dtype)
+        latents = torch.empty(1, vae.config.latent_channels, height, width, device="meta", dtype=dtype)
+        return size_of(vae, lambda: vae.decode(latents))
+
+    flops, weights, most = 0, {}, 0
+    for arm in study.arms.values():
+        counted = Counter(prediction.network for prediction in guidance_of(arm).predictions())
+        if "guide" in counted:
+            sources.setdefault("guide", locate(model.guide, model.config_of_guide))
+        width, height = (arm.canvas.width, arm.canvas.height) if arm.canvas is not None else main.canvas
+        extent = (height // main.factor, width // main.factor)
+        decoder = decoder_size(*extent)
+        weights["vae"] = decoder.parameters
+        most = max(most, decoder.activations)
+        for name, count in counted.items():
+            size = network_size(name, *extent)
+            weights[name] = size.parameters
+            flops += size.flops * count * study.sampler_of(arm).steps * study.generate.images
+            # The predictions of one network are one call.
+            most = max(most, size.activations * count)
+    memory = sum(weights.values()) * bytes_each + most * batch
+    arms, images = len(study.arms), study.generate.images
+    return (
+        f"this study: {arms} arm{'s' if arms > 1 else ''} x {images:,} images, about {_hours(flops / H100 / 3600)} on "
+        f"one H100 at 40 % of its peak, {memory / 1e9:.0f} GB (arithmetic, not a measurement)"
+    )
+
+
+def _tokens(study: Study, main: Checkpoint) -> int:
+    tokenizer = main.mapping("tokenizer/tokenizer_config.json") or {}
+    context = min(int(tokenizer.get("model_max_length", _CLIP_TOKENS)), _CLIP_TOKENS)
+    clip = any(text.kind == "clip" and text.tokens for text in main.family.texts)
+    longer = [study.text.t5_length or text.length for text in main.family.texts if text.kind == "t5"]
+    return clip * context * study.text.chunks + sum(longer)
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.0f} h" if hours >= 10 else f"{hours:.1f} h" if hours >= 1 else f"{max(1, round(60 * hours))} min"

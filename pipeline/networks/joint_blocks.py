@@ -1,0 +1,103 @@
+"""Blocks of transformers in which image and text meet in one attention, and how one is damaged.
+
+SD3's joint blocks and FLUX's double-stream blocks have a stream each for image and text; FLUX's single-stream blocks
+have both in one, the text first. Damage is done to the image: `pag` leaves each of its positions itself and the text to
+attend to (diffusers' StableDiffusion3PAGPipeline), `seg` blurs its queries, and what is drawn for a block is drawn for
+its positions. The text stream is what it is in the undamaged block, as far as it does not read the image.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention import JointTransformerBlock
+from diffusers.models.embeddings import apply_rotary_emb
+from diffusers.models.transformers.transformer_flux import (
+    FluxAttention,
+    FluxSingleTransformerBlock,
+    FluxTransformerBlock,
+)
+
+from pipeline.networks.queries import blurred
+
+JOINT_BLOCKS = (JointTransformerBlock, FluxTransformerBlock, FluxSingleTransformerBlock)
+
+
+def attentions(block: Any) -> list[Any]:
+    """The attentions of a block that image positions take part in: SD3.5's dual blocks have two."""
+    second = getattr(block, "attn2", None)
+    return [block.attn] if second is None else [block.attn, second]
+
+
+def pass_through(
+    hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, *_: object, **__: object
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A block that is left out: both streams as they come, (text, image)."""
+    return encoder_hidden_states, hidden_states
+
+
+class DamagedAttention:
+    """Attention of a block of these kinds, damaged by `pag` or `seg`.
+
+    `extent` is (height, width) of the image in patches, `blur` that of `seg`.
+    """
+
+    def __init__(self, kind: str, extent: tuple[int, int], blur: float | None):
+        self.kind, self.extent, self.blur = kind, extent, blur
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
+        **_: object,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        height, width = self.extent
+        image = height * width
+        queries, keys, values = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
+        if self.kind == "seg":
+            before = hidden_states.shape[1] - image  # the text of a single stream
+            queries = torch.cat([queries[:, :before], blurred(queries[:, before:], height, width, self.blur)], 1)
+        heads = normed(attn.norm_q, attn.norm_k, *split(attn, queries, keys, values))
+        text = 0
+        if encoder_hidden_states is not None:
+            text = encoder_hidden_states.shape[1]
+            own = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+            added = split(attn, *(projection(encoder_hidden_states) for projection in own))
+            added = normed(attn.norm_added_q, attn.norm_added_k, *added)
+            heads = tuple(torch.cat(pair, 2) for pair in zip(added, heads, strict=True))
+        query, key, value = heads
+        if image_rotary_emb is not None:
+            query, key = (apply_rotary_emb(x, image_rotary_emb, sequence_dim=2) for x in (query, key))
+        mask = None
+        if self.kind == "pag":
+            mask = torch.zeros(2 * query.shape[2:3], dtype=query.dtype, device=query.device)
+            mask[-image:, -image:] = -torch.inf
+            mask.diagonal().zero_()
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+        if encoder_hidden_states is None:
+            # FLUX's single stream projects what comes of attention together with its own MLP's.
+            return attended if isinstance(attn, FluxAttention) else projected(attn, attended)
+        of_text, of_image = attended[:, :text], projected(attn, attended[:, text:])
+        return of_image, of_text if attn.context_pre_only else attn.to_add_out(of_text)
+
+
+def split(attn: Any, *states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Queries, keys or values [B, positions, width] by the heads of an attention."""
+    # [B, heads, positions, depth]
+    return tuple(x.reshape(*x.shape[:-1], attn.heads, -1).transpose(1, 2) for x in states)
+
+
+def normed(
+    norm_q: Any, norm_k: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Queries, keys and values with the norms of an attention, which may have none."""
+    return (query if norm_q is None else norm_q(query)), (key if norm_k is None else norm_k(key)), value
+
+
+def projected(attn: Any, attended: torch.Tensor) -> torch.Tensor:
+    """What comes of attention [B, positions, width] through its output projection."""
+    result: torch.Tensor = attn.to_out[1](attn.to_out[0](attended))
+    return result

@@ -1,0 +1,52 @@
+"""T5: reads a whole text and has no marks, chunks or weights of words.
+
+The pipelines of SD3 and FLUX fill every text up to one length with padding, which T5 reads as well (no mask), and the
+denoising network was trained on that. So texts of all lengths have embeddings of one length here.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import T5EncoderModel
+
+from pipeline.errors import InputError
+from pipeline.prompting.chunks import Chunk, WeightedToken
+from pipeline.prompting.plain_text import plain_text
+from pipeline.prompting.text_settings import TextSettings
+
+_SHOWN = 60
+
+
+@dataclass(frozen=True)
+class T5Tower:
+    """One T5 encoder with its tokenizer; texts are `length` tokens long, the end mark included."""
+
+    model: T5EncoderModel
+    tokenizer: Any
+    length: int
+
+    def chunks(self, text: str, settings: TextSettings) -> list[Chunk]:
+        """The tokens of a text as one chunk, without the end mark. Raises InputError for a text that is too long."""
+        return [t5_tokens(text, self.tokenizer, self.length, settings)]
+
+    def embed(self, chunks: list[Chunk]) -> torch.Tensor:
+        """The embeddings [B, length, W] of texts."""
+        end, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
+        filled = [[*(item.token for item in chunk), end, *[pad] * (self.length - 1 - len(chunk))] for chunk in chunks]
+        embedding: torch.Tensor = self.model(torch.tensor(filled, device=self.model.device))[0]
+        return embedding
+
+
+def t5_tokens(text: str, tokenizer: Any, length: int, settings: TextSettings) -> Chunk:
+    """The tokens of a text, which with its end mark must be no more than `length`. Raises InputError."""
+    words = plain_text(text, settings)
+    # verbose=False: that a text is longer than T5's training is no news here.
+    tokens = tokenizer(words, add_special_tokens=False, verbose=False).input_ids
+    if len(tokens) >= length:
+        shown = words if len(words) <= _SHOWN else f"{words[:_SHOWN]}..."
+        raise InputError(
+            f"'{shown}' has {len(tokens) + 1} tokens of T5, end mark included, and text.t5_length is {length}; "
+            "shorten it, or set text.t5_length (at most 512)"
+        )
+    return tuple(WeightedToken(token, 1.0) for token in tokens)

@@ -1,0 +1,172 @@
+"""Pipelines of diffusers along rectified flow with small random weights, in the layout of the real ones."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+)
+from tokenizers import SentencePieceUnigramTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5TokenizerFast,
+)
+
+from models.tinybooru.tokenizer import train_tokenizer
+from pipeline.tinybooru.build import plans
+
+UNKNOWN = "<unk>"
+# The width of T5, wider than the two CLIPs together as in the real ones.
+T5_WIDTH = 64
+# T5's tokens a text; the real ones are 256 and 512.
+T5_LENGTH = 32
+# A canvas of 32x32 is 16x16 latents, and 8x8 patches.
+SIDE = 16
+SHIFTING: dict[str, Any] = {"use_dynamic_shifting": True, "base_image_seq_len": 16, "max_image_seq_len": 256}
+
+
+def captions() -> list[str]:
+    held_out = plans("validation", 0)
+    return [", ".join(next(held_out).tags) for _ in range(50)]
+
+
+def t5_tokenizer() -> T5TokenizerFast:
+    """A tokenizer of T5's kind (SentencePiece, unigram), trained on captions."""
+    trained = SentencePieceUnigramTokenizer()
+    trained.train_from_iterator(
+        captions(), vocab_size=200, special_tokens=["<pad>", "</s>", UNKNOWN], unk_token=UNKNOWN, show_progress=False
+    )
+    vocabulary = sorted(trained.get_vocab(), key=trained.get_vocab().__getitem__)
+    return T5TokenizerFast(vocab=[(token, -float(k)) for k, token in enumerate(vocabulary)], extra_ids=0)
+
+
+def t5(tokenizer: T5TokenizerFast) -> T5EncoderModel:
+    sizes = {"d_model": T5_WIDTH, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+    return T5EncoderModel(T5Config(vocab_size=len(tokenizer), **sizes)).eval()
+
+
+def clip(tokenizer: CLIPTokenizer, width: int, projection: int | None) -> CLIPTextModel | CLIPTextModelWithProjection:
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=37,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=tokenizer.model_max_length,
+        projection_dim=projection or width,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config).eval()
+
+
+def latents_of(channels: int) -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=channels,
+        scaling_factor=1.5305,
+        shift_factor=0.0609,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    ).eval()
+
+
+def sd3_transformer(heads: int, layers: int, dual: Sequence[int]) -> SD3Transformer2DModel:
+    return SD3Transformer2DModel(
+        sample_size=SIDE,
+        patch_size=2,
+        in_channels=16,
+        out_channels=16,
+        num_layers=layers,
+        attention_head_dim=16,
+        num_attention_heads=heads,
+        joint_attention_dim=T5_WIDTH,
+        caption_projection_dim=16 * heads,
+        pooled_projection_dim=24 + 40,
+        pos_embed_max_size=16,
+        dual_attention_layers=tuple(dual),
+        qk_norm="rms_norm" if dual else None,
+    ).eval()
+
+
+def save_sd3(
+    folder: Path, seed: int, heads: int = 2, layers: int = 3, dual: Sequence[int] = (0,), **schedule: Any
+) -> None:
+    """Stable Diffusion 3.5's kind of pipeline, or 3's where no block is `dual`."""
+    clips, longer = train_tokenizer(captions()), t5_tokenizer()
+    torch.manual_seed(seed)
+    StableDiffusion3Pipeline(
+        transformer=lively(sd3_transformer(heads, layers, dual)),
+        scheduler=FlowMatchEulerDiscreteScheduler(**{"shift": 3.0, **schedule}),
+        vae=latents_of(16),
+        text_encoder=clip(clips, 24, 24),
+        tokenizer=clips,
+        text_encoder_2=clip(clips, 40, 40),
+        tokenizer_2=clips,
+        text_encoder_3=t5(longer),
+        tokenizer_3=longer,
+    ).save_pretrained(folder, safe_serialization=True)
+
+
+def save_flux(
+    folder: Path, seed: int, heads: int = 2, blocks: tuple[int, int] = (1, 2), distilled: bool = True
+) -> None:
+    """FLUX.1-dev's kind of pipeline; schnell's, whose network reads no guidance and whose levels stay, if not so."""
+    clips, longer = train_tokenizer(captions()), t5_tokenizer()
+    torch.manual_seed(seed)
+    transformer = FluxTransformer2DModel(
+        in_channels=64,
+        num_layers=blocks[0],
+        num_single_layers=blocks[1],
+        attention_head_dim=16,
+        num_attention_heads=heads,
+        joint_attention_dim=T5_WIDTH,
+        pooled_projection_dim=24,
+        guidance_embeds=distilled,
+        axes_dims_rope=(4, 6, 6),
+    ).eval()
+    schedule = {"shift": 3.0, **SHIFTING} if distilled else {"shift": 1.0}
+    FluxPipeline(
+        transformer=lively(transformer),
+        scheduler=FlowMatchEulerDiscreteScheduler(**schedule),
+        vae=latents_of(16),
+        text_encoder=clip(clips, 24, None),
+        tokenizer=clips,
+        text_encoder_2=t5(longer),
+        tokenizer_2=longer,
+    ).save_pretrained(folder, safe_serialization=True)
+
+
+def lively(transformer: Any) -> Any:
+    """A transformer whose modulation is not the zeros of an untrained one, so that texts and blocks count."""
+    with torch.no_grad():
+        for name, weight in transformer.named_parameters():
+            if "norm" in name and name.endswith("linear.weight"):
+                weight.normal_(std=0.2)
+    return transformer
+
+
+def save_flow_pipelines(folder: Path) -> None:
+    """Folders `sd3`, `flux`, a smaller guide of each, `flux_schnell`, and `sd3_shifting`: levels follow the canvas."""
+    save_sd3(folder / "sd3", 0)
+    save_sd3(folder / "sd3_guide", 1, heads=1, layers=2, dual=())
+    save_sd3(folder / "sd3_shifting", 2, dual=(), **SHIFTING)
+    save_flux(folder / "flux", 3)
+    save_flux(folder / "flux_guide", 4, heads=1, blocks=(1, 1))
+    save_flux(folder / "flux_schnell", 5, distilled=False)

@@ -1,0 +1,60 @@
+"""What an evaluation takes is known from a configuration: the bytes are those that torch allocates."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from docs.full_sizes import PUBLISHED, built, parameters
+from pipeline.cost.size import size_of
+from pipeline.networks.checkpoints import locate
+from pipeline.networks.text.conditioning import Conditioning
+
+CPU = torch.device("cpu")
+
+
+def measured_peak(call: Callable[[], object]) -> int:
+    """The most bytes that torch's allocator has handed out at a time during a call."""
+    call()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        call()
+    events = profiled.profiler.kineto_results.events()
+    live = peak = 0
+    for _, change in sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"):
+        live += change
+        peak = max(peak, live)
+    return peak
+
+
+@pytest.mark.parametrize(("name", "pooled"), [("sd3", 64), ("flux", 24)])
+@pytest.mark.parametrize("side", [8, 16])
+def test_the_memory_of_an_evaluation_is_what_torch_allocates(
+    flows_folder: Path, name: str, pooled: int, side: int
+) -> None:
+    checkpoint = locate(str(flows_folder / name))
+    network = checkpoint.family.load(checkpoint, CPU)
+
+    def evaluate(device: str) -> Callable[[], object]:
+        x = torch.zeros(2, 16, side, side, device=device)
+        told = {"tokens": torch.zeros(2, 48, 64, device=device), "pooled": torch.zeros(2, pooled, device=device)}
+        return lambda: network(x, 1.0, Conditioning(told))
+
+    measured = measured_peak(evaluate("cpu"))
+    weights = sum(weight.numel() for weight in network.module.parameters())
+    network.module.to("meta")
+    size = size_of(network.module, evaluate("meta"))
+    assert size.activations == pytest.approx(measured, rel=0.05)
+    assert size.parameters == weights
+    assert size.memory(4) == 4 * weights + size.activations
+    assert size.flops > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    # As the published weights have them.
+    [("SD 1.5", 859_520_964), ("SDXL", 2_567_463_684), ("FLUX.1 dev", 11_901_408_320)],
+)
+def test_networks_of_published_configurations_have_as_many_parameters_as_their_weights(name: str, count: int) -> None:
+    assert parameters(built(PUBLISHED[name].network)) == count

@@ -1,0 +1,383 @@
+"""Families along rectified flow: the laws of guidance hold on each, and what does not fit is refused beforehand."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checked_networks import edit
+from safetensors.torch import load_file, save_file
+from single_file import save_sd3_single_file
+
+from pipeline.compatibility.networks import check_networks
+from pipeline.cost.size import H100
+from pipeline.errors import InputError
+from pipeline.generation.arm_generator import ArmGenerator, GeneratedBatch
+from pipeline.generation.shard_plan import arm_texts, common_inputs
+from pipeline.generation.study_estimate import study_estimate
+from pipeline.networks.checkpoints import locate
+from pipeline.networks.families import FAMILIES
+from pipeline.networks.weights.weight_files import weight_paths
+from pipeline.preflight import check_arms
+from pipeline.study.study import Study, parse_study
+
+CPU = torch.device("cpu")
+FLOWS = ("sd3", "flux")
+# Tokens of T5 that the study's longest prompt has room in.
+LENGTH = 96
+TEXTS = {"prompt": ["1person, blue hair", "pattern"], "empty": ["", ""], "negative": ["lowres, blurry"] * 2}
+ONE = {key: texts[:1] for key, texts in TEXTS.items()}
+SEEDS = [3, 4]
+CANVAS = {"width": 32, "height": 32}
+
+
+def checked(study: Study) -> Study:
+    """A study after what is looked at before anything is generated. Raises InputError."""
+    check_networks(study, study.arms)
+    check_arms(study)
+    return study
+
+
+class Flows:
+    """Copies of the random pipelines in the current folder, and studies of them."""
+
+    def __init__(self, params: dict[str, Any], source: Path):
+        self.params, self.source = params, source
+        params["generate"] |= {"images": 16, "shard": 8, "batch": 4}
+        params["text"] = {"syntax": "plain", "t5_length": LENGTH}
+        params["sampler"], params["baseline"] = {"scheduler": "euler", "steps": 3}, "arm"
+
+    def copy(self, name: str) -> Path:
+        return Path(shutil.copytree(self.source / name, name, dirs_exist_ok=True))
+
+    def study(self, name: str, guide: str | None = None, model: Any = None, text: Any = None, **arm: Any) -> Study:
+        """A study of one arm."""
+        for folder in {name, guide or name}:
+            if not Path(folder).exists():
+                self.copy(folder)
+        content = {"method": "unguided", "scale": 1.0, "canvas": CANVAS, **arm}
+        content["canvas"] = content["canvas"] or CANVAS
+        self.params["arms"] = {"arm": content}
+        self.params["model"] = {"name": "small", "main": name, "guide": guide or name, **(model or {})}
+        self.params["text"] |= text or {}
+        return parse_study(self.params, "test")
+
+    def draw(self, *names: Any, texts: Any = None, seeds: list[int] | None = None, **arm: Any) -> GeneratedBatch:
+        return ArmGenerator(checked(self.study(*names, **arm)), "arm", CPU).draw(texts or TEXTS, seeds or SEEDS)
+
+    def refused(self, *names: Any, **more: Any) -> str:
+        """What is said where a study is refused before anything is loaded, in one line."""
+        study = self.study(*names, **more)
+        with pytest.raises(InputError) as raised:
+            checked(study)
+        assert "\n" not in str(raised.value)
+        return str(raised.value)
+
+
+@pytest.fixture
+def flows(params: dict[str, Any], flows_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flows:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return Flows(params, flows_folder)
+
+
+def pixels(batch: GeneratedBatch) -> torch.Tensor:
+    return torch.stack([torch.from_numpy(np.array(image)).int() for image in batch.images])
+
+
+def far(a: GeneratedBatch, b: GeneratedBatch) -> int:
+    """The largest difference of two batches, in levels of 255."""
+    return int((pixels(a) - pixels(b)).abs().max())
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_folder_is_of_the_family_with_and_without_its_index(flows: Flows, name: str) -> None:
+    folder = flows.copy(name)
+    found = locate(name)
+    assert (found.family, found.factor, found.unit) == (FAMILIES[name], 2, 4)
+    (folder / "model_index.json").unlink()
+    assert locate(name).family is FAMILIES[name]
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_scale_one_costs_no_more_than_the_plain_conditional_and_is_it(flows: Flows, name: str) -> None:
+    plain = flows.draw(name)
+    for method in ({"method": "cfg"}, {"method": "negative", "negative_prompt": "lowres"}, {"method": "autoguidance"}):
+        one = flows.draw(name, f"{name}_guide", scale=1.0, **method)
+        assert far(plain, one) == 0
+        assert one.cost.nfe == plain.cost.nfe == 2 * 3
+        assert one.cost.flops == plain.cost.flops > 0
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_negative_that_is_the_prompt_and_a_guide_that_is_main_change_nothing(flows: Flows, name: str) -> None:
+    plain = flows.draw(name)
+    same = flows.draw(
+        name, method="negative", scale=4.0, negative_from_prompt=True, texts=TEXTS | {"negative": TEXTS["prompt"]}
+    )
+    itself = flows.draw(name, name, method="autoguidance", scale=4.0)
+    assert max(far(plain, same), far(plain, itself)) <= 1  # of rounding: prompt and negative share a batch
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_guide_of_another_width_guides(flows: Flows, name: str) -> None:
+    guided = flows.draw(name, f"{name}_guide", method="autoguidance", scale=2.0)
+    assert far(flows.draw(name), guided) > 3
+    assert guided.cost.nfe == 2 * 2 * 3
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_an_image_does_not_depend_on_its_batch(flows: Flows, name: str) -> None:
+    both = flows.draw(name, method="cfg", scale=4.0)
+    alone = flows.draw(
+        name, method="cfg", scale=4.0, texts={key: [texts[1]] for key, texts in TEXTS.items()}, seeds=[SEEDS[1]]
+    )
+    assert int((pixels(both)[1] - pixels(alone)[0]).abs().max()) <= 1
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_negative_of_any_length_stands_beside_a_prompt_of_any_length(flows: Flows, name: str) -> None:
+    texts = {
+        "prompt": ["hat", "1person, blue hair, smile"],
+        "negative": ["lowres", "lowres, blurry, worst quality, sketch"],
+    }
+    arm = {"method": "negative", "scale": 4.0, "negative_prompt": "lowres"}
+    found = flows.draw(name, texts=texts, **arm)
+    other = flows.draw(name, texts=texts | {"negative": ["lowres", "lowres"]}, **arm)
+    assert int((pixels(found)[0] - pixels(other)[0]).abs().max()) <= 1
+    assert int((pixels(found)[1] - pixels(other)[1]).abs().max()) > 1
+
+
+BLOCKS = {"sd3": ["transformer_blocks.0"], "flux": ["transformer_blocks.0", "single_transformer_blocks.1"]}
+DAMAGES: list[dict[str, Any]] = [
+    {"kind": "pag"},
+    {"kind": "seg"},
+    {"kind": "seg", "blur": 1.0},
+    {"kind": "skip_layers"},
+    {"kind": "random_layers", "share": 0.9},
+    {"kind": "dropout", "share": 0.3},
+    {"kind": "shuffle_tokens", "share": 0.9},
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: "_".join(map(str, damage.values())))
+@pytest.mark.parametrize("name", FLOWS)
+def test_damage_to_named_blocks_guides_and_leaves_no_trace(flows: Flows, name: str, damage: dict[str, Any]) -> None:
+    arm = {
+        "method": "mix",
+        "terms": [{"reference": "damaged"}],
+        "references": {"damaged": {"perturb": {**damage, "layers": BLOCKS[name]}}},
+    }
+    generator = ArmGenerator(checked(flows.study(name, scale=3.0, **arm)), "arm", CPU)
+    plain = flows.draw(name)
+    first = generator.draw(TEXTS, SEEDS)
+    assert far(plain, first) > 1
+    assert first.images[0].tobytes() == generator.draw(TEXTS, SEEDS).images[0].tobytes()
+    assert first.cost.flops > plain.cost.flops
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_drawn_share_of_nothing_is_the_undamaged_network(flows: Flows, name: str) -> None:
+    tiny = {"kind": "dropout", "share": 1e-9, "layers": BLOCKS[name]}
+    references = {"damaged": {"perturb": tiny}}
+    guided = flows.draw(name, method="mix", scale=3.0, terms=[{"reference": "damaged"}], references=references)
+    assert far(flows.draw(name), guided) <= 1
+
+
+@pytest.mark.parametrize("how", [
+    {"name": "weight_noise", "strength": 0.2},
+    {"name": "dropout", "rate": 0.2},
+    {"name": "low_bits", "bits": 2},
+    {"name": "drop_layers", "layers": ["transformer_blocks.0"]},
+], ids=lambda how: str(how["name"]))  # fmt: skip
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_weakened_copy_guides(flows: Flows, name: str, how: dict[str, Any]) -> None:
+    guided = flows.draw(name, method="autoguidance", scale=2.0, model={"weaken": how})
+    assert far(flows.draw(name), guided) > 1
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_network_that_stays_on_the_cpu_until_it_is_needed_generates_the_same(flows: Flows, name: str) -> None:
+    plain = flows.draw(name, method="cfg", scale=3.0)
+    offloaded = flows.draw(name, method="cfg", scale=3.0, model={"loading": {"offload": True}})
+    assert far(plain, offloaded) == 0
+    assert offloaded.cost.flops == plain.cost.flops
+
+
+def test_embedded_guidance_is_part_of_what_determines_an_image(flows: Flows) -> None:
+    plain, told = (common_inputs(flows.study("flux", embedded_guidance=g), "arm", "cpu") for g in (None, 2.0))
+    assert plain["arm"] != told["arm"]
+    assert far(flows.draw("flux"), flows.draw("flux", embedded_guidance=3.5)) == 0
+    assert far(flows.draw("flux"), flows.draw("flux", embedded_guidance=9.0)) > 1
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_texts_are_encoded_once_and_their_encoders_dropped(flows: Flows, name: str, monkeypatch: Any) -> None:
+    study = flows.study(name, method="cfg", scale=3.0)
+    generator = ArmGenerator(study, "arm", CPU)
+    assert all(tower.model.device.type == "meta" for tower in generator.text_encoder.towers)
+    kept = list(Path("cache/guidedrift/embeddings").rglob("*.safetensors"))
+    assert len(kept) == len({text for texts in arm_texts(study, "arm").values() for text in texts})
+    # A worker that starts later finds them, and never loads what encodes.
+    again = ArmGenerator(study, "arm", CPU)
+    monkeypatch.setattr(again.model, "_load_texts", None)
+    prompt = arm_texts(study, "arm")["prompt"][:2]
+    found = again.model.encode({"prompt": prompt})["prompt"]
+    checkpoint = locate(name)
+    fresh = checkpoint.family.load_texts(checkpoint, CPU, study.text).encode(prompt)
+    # Together, and not each alone: torch rounds otherwise.
+    torch.testing.assert_close(found["tokens"], fresh["tokens"])
+    torch.testing.assert_close(found["pooled"], fresh["pooled"])
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_damaged_embedding_is_made_again(flows: Flows, name: str) -> None:
+    study = flows.study(name)
+    first = ArmGenerator(study, "arm", CPU).model.encode({"prompt": ["pattern"]})["prompt"]["tokens"]
+    for path in Path("cache").rglob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:-3] + b"\0\1\2")
+    second = ArmGenerator(study, "arm", CPU).model.encode({"prompt": ["pattern"]})["prompt"]["tokens"]
+    assert torch.equal(first, second)
+
+
+def lacking(part: str) -> Callable[[Path], object]:
+    return lambda folder: shutil.rmtree(folder / part)
+
+
+def edited(file: str, **values: Any) -> Callable[[Path], object]:
+    return lambda folder: edit(folder / file, **values)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("sd3", lacking("text_encoder_3"), "text_encoder_3/config.json is missing"),
+        ("sd3", lacking("vae"), "vae/config.json is missing"),
+        ("flux", lacking("text_encoder_2"), "text_encoder_2/config.json is missing"),
+        ("flux", lacking("tokenizer_2"), "tokenizer_2"),
+        ("sd3", edited("transformer/config.json", in_channels=32, out_channels=16), "also reads an image or a mask"),
+        ("flux", edited("vae/config.json", latent_channels=4), "sets latent_channels to 4"),
+        ("sd3", edited("transformer/config.json", joint_attention_dim=96), "joint_attention_dim to 96"),
+        ("flux", edited("transformer/config.json", pooled_projection_dim=96), "pooled_projection_dim to 96"),
+        ("sd3", edited("text_encoder_3/config.json", model_type="gemma2"), "describes a gemma2 model"),
+        ("sd3", edited("transformer/config.json", num_layers=4), "lacks .* of the .* weights of SD3Transformer2DModel"),
+        ("flux", edited("transformer/config.json", num_single_layers=1), "that the configuration has no place for"),
+        ("flux", edited("scheduler/scheduler_config.json", _class_name="DDIMScheduler"), "FlowMatchEulerDiscreteSche"),
+        ("sd3", edited("scheduler/scheduler_config.json", stochastic_sampling=True), "stochastic_sampling to true"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_whose_parts_do_not_fit_is_refused(
+    flows: Flows, name: str, change: Callable[[Path], object], said: str
+) -> None:
+    change(flows.copy(name))
+    assert re.search(said, flows.refused(name))
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "said"),
+    [
+        (("sd3", "flux"), {"method": "autoguidance", "scale": 2.0}, "the guide flux does not fit: "),
+        (("sd3",), {"canvas": {"width": 34, "height": 32}}, "must be multiples of 4"),
+        (("sd3",), {"canvas": {"width": 80, "height": 32}}, "positions for sides of up to 64 pixels"),
+        (("flux",), {"canvas": {"width": 30, "height": 32}}, "must be multiples of 4"),
+        (("sd3",), {"method": "pag", "scale": 2.0}, "no transformer block of the network lies under 'mid_block'"),
+        (("flux",), {"attention": {"name": "nag"}, "negative_prompt": "lowres"}, "attention is for UNets"),
+        (("sd3",), {"embedded_guidance": 2.0}, "arms.arm.embedded_guidance is 2, and sd3 (sd3) reads no guidance"),
+        (("flux_schnell",), {"embedded_guidance": 2.0}, "reads no guidance scale"),
+        (("sd3",), {"text": {"t5_length": 8}}, "tokens of T5, end mark included, and text.t5_length is 8"),
+        (("flux",), {"text": {"chunks": 2}}, "text.chunks is 2; flux (flux) reads the tokens of T5 alone"),
+        (("flux",), {"text": {"clip_skip": 1}}, "text.clip_skip is 1; flux (flux) reads the tokens of T5 alone"),
+        (
+            ("flux",),
+            {"text": {"syntax": "a1111"}, "method": "negative", "scale": 2.0, "negative_prompt": "a (hat:1.3)"},
+            "text negative gives 'hat' the weight 1.3",
+        ),
+        (("sd3",), {"model": {"lora": {"file": "x.safetensors"}}}, "model.lora is for UNets"),
+        (("sd3",), {"model": {"loading": {"attention_slicing": True}}}, "attention_slicing is for UNets"),
+    ],
+)  # fmt: skip
+def test_what_a_family_does_not_take_is_refused_by_name(
+    flows: Flows, names: tuple[str, ...], more: dict[str, Any], said: str
+) -> None:
+    assert said in flows.refused(*names, **more)
+
+
+def test_weights_of_words_act_on_the_clips_of_sd3_alone(flows: Flows) -> None:
+    encoder = locate(str(flows.copy("sd3"))).family.load_texts(
+        locate("sd3"), CPU, flows.study("sd3", text={"syntax": "a1111"}).text
+    )
+    plain, weighted = (encoder.encode([text])["tokens"][0] for text in ("a hat", "a (hat:1.4)"))
+    clip = len(plain) - LENGTH
+    assert not torch.equal(plain[:clip], weighted[:clip])
+    assert torch.equal(plain[clip:], weighted[clip:])
+
+
+def test_long_texts_take_more_chunks_of_sd3s_clips(flows: Flows) -> None:
+    folder = flows.copy("sd3")
+    edit(folder / "tokenizer/tokenizer_config.json", model_max_length=10)
+    edit(folder / "tokenizer_2/tokenizer_config.json", model_max_length=10)
+    encoder = locate("sd3").family.load_texts(locate("sd3"), CPU, flows.study("sd3").text)
+    short, long = (encoder.encode([text])["tokens"] for text in ("hat", "1person, blue hair, smile, hat"))
+    assert short.shape[1] == 10 + LENGTH
+    assert long.shape[1] > short.shape[1]
+    assert (long.shape[1] - LENGTH) % 10 == 0
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_weights_in_pieces_are_read(flows: Flows, name: str) -> None:
+    from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
+
+    folder = flows.copy(name)
+    whole = flows.draw(name)
+    kind: Any = {"sd3": SD3Transformer2DModel, "flux": FluxTransformer2DModel}[name]
+    transformer = kind.from_pretrained(folder / "transformer")
+    (folder / "transformer/diffusion_pytorch_model.safetensors").unlink()
+    transformer.save_pretrained(folder / "transformer", max_shard_size="100KB")
+    assert len(weight_paths(folder, "transformer")) > 1
+    assert far(whole, flows.draw(name)) <= 1
+
+
+def test_an_index_of_a_family_that_is_not_supported_is_named(flows: Flows) -> None:
+    folder = flows.copy("flux")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "Flux2Pipeline"}))
+    assert "flux is FLUX.2 (Flux2Pipeline), which is not supported" in flows.refused("flux")
+
+
+def test_sd3_in_one_file_is_the_same_checkpoint(flows: Flows) -> None:
+    folder = flows.copy("sd3")
+    # What such files leave out of the first CLIP: a projection that is none.
+    first = load_file(folder / "text_encoder/model.safetensors")
+    first["text_projection.weight"] = torch.eye(len(first["text_projection.weight"]))
+    save_file(first, folder / "text_encoder/model.safetensors", {"format": "pt"})
+    whole = flows.draw("sd3", method="cfg", scale=3.0)
+    save_sd3_single_file(folder, Path("one.safetensors"))
+    config = Path(shutil.copytree(folder, "config", ignore=shutil.ignore_patterns("*.safetensors")))
+    model = {"main": "one.safetensors", "guide": "one.safetensors", "config": str(config)}
+    assert far(whole, flows.draw("sd3", model=model, method="cfg", scale=3.0)) <= 1
+    Path("part.safetensors").write_bytes(Path("sd3/transformer/diffusion_pytorch_model.safetensors").read_bytes())
+    said = flows.refused("sd3", model=model | {"main": "part.safetensors"})
+    assert said.startswith("model.main part.safetensors holds a transformer alone; name a whole checkpoint")
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_preflight_estimates_what_a_study_takes(flows: Flows, name: str) -> None:
+    study = flows.study(name, f"{name}_guide", method="autoguidance", scale=2.0)
+    many = study.generate.model_copy(update={"images": 10**11})
+    study = study.model_copy(update={"generate": many})
+    said = study_estimate(study)
+    assert re.fullmatch(
+        r"this study: 1 arm x 100,000,000,000 images, about [\d.]+ (h|min) on one H100 at 40 % of its peak, 0 GB "
+        r"\(arithmetic, not a measurement\)",
+        said,
+    )
+    # What one image costs is counted when it is generated; that times images is what was said.
+    cost = flows.draw(name, f"{name}_guide", method="autoguidance", scale=2.0, seeds=[3], texts=ONE).cost
+    hours, unit = re.search(r"about ([\d.]+) (h|min)", said).groups()
+    foreseen = float(hours) * (3600 if unit == "h" else 60) * H100
+    assert foreseen == pytest.approx(cost.flops * 10**11, rel=0.05)

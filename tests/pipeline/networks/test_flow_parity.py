@@ -1,0 +1,244 @@
+"""Images of flow-matching families are those of diffusers' own pipelines with the same weights, seeds and settings."""
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    FluxImg2ImgPipeline,
+    FluxPipeline,
+    StableDiffusion3Img2ImgPipeline,
+    StableDiffusion3PAGPipeline,
+    StableDiffusion3Pipeline,
+)
+from flow_pipelines import T5_LENGTH
+
+from pipeline.generation.arm_guidance import guidance_of
+from pipeline.networks.checkpoints import locate
+from pipeline.prompting.text_settings import TextSettings
+from pipeline.sampling.sampler import sample
+from pipeline.sampling.starts import IMAGE_TO_IMAGE_SEED, FromImages, initial_noise
+from pipeline.sampling.steppers import build_stepper
+from pipeline.study.arm import Arm
+from pipeline.study.loading import Loading
+from pipeline.study.sampler import Canvas, Sampler
+
+CPU = torch.device("cpu")
+STEPS, SEEDS = 4, [3, 4]
+PROMPTS, WORSE = ["1person, blue hair, smile", "pattern"], "worst quality, lowres"
+KINDS: dict[str, Any] = {"sd3": StableDiffusion3Pipeline, "flux": FluxPipeline}
+WIDE = Canvas(width=48, height=24)
+
+
+class Pair:
+    """diffusers' pipeline and this project's parts, of the same folder."""
+
+    def __init__(self, folder: Path, dtype: str = "float32"):
+        name = folder.name.partition("_")[0]
+        checkpoint, loading = locate(str(folder)), Loading(dtype=dtype)
+        self.dtype = getattr(torch, dtype)
+        self.pipeline = KINDS[name].from_pretrained(folder, use_safetensors=True, torch_dtype=self.dtype)
+        self.pipeline.set_progress_bar_config(disable=True)
+        self.network = checkpoint.family.load(checkpoint, CPU, loading)
+        self.encoder = checkpoint.family.load_texts(checkpoint, CPU, TextSettings(t5_length=T5_LENGTH), self.dtype)
+
+    def ours(
+        self, canvas: Canvas | None = None, start: FromImages | None = None, **settings: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Finished samples and pixels in [0, 1], [B, C, H, W] each."""
+        arm = Arm(**{"method": "unguided", "scale": 1.0, **settings})
+        guidance = guidance_of(arm)
+        known = {"prompt": PROMPTS, "empty": ["", ""], "negative": [arm.negative] * 2}
+        needed = dict.fromkeys(text for prediction in guidance.predictions() for text in prediction.texts)
+        conditioning = self.encoder.encode_together({text: known[text] for text in needed})
+        added = self.network.added_conditions(len(SEEDS), canvas)
+        if arm.embedded_guidance is not None:
+            added = added | {"embedded_guidance": torch.full((len(SEEDS),), arm.embedded_guidance)}
+        conditioning = {text: told.adding(added) for text, told in conditioning.items()}
+        shape = self.network.shape_of(canvas)
+        sampler, schedule = Sampler(scheduler="euler", steps=STEPS), self.network.schedule.config
+        stepper = build_stepper(sampler, schedule, self.network.path, self.network.steps_of(shape, STEPS))
+        samples, _ = sample({"main": self.network}, conditioning, guidance, stepper, STEPS, SEEDS, shape, start)
+        return samples, (self.network.to_pixels(samples) / 2 + 0.5).clamp(0, 1)
+
+    def theirs(self, canvas: Canvas | None = None, **settings: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        extent = {"height": 32, "width": 32} if canvas is None else {"height": canvas.height, "width": canvas.width}
+        noise, _ = initial_noise(SEEDS, self.network.shape_of(canvas))
+        common = {
+            "prompt": PROMPTS,
+            "num_inference_steps": STEPS,
+            "max_sequence_length": T5_LENGTH,
+            **extent,
+            **settings,
+        }
+        if self.dtype == torch.float32:
+            common["generator"] = [torch.Generator().manual_seed(seed) for seed in SEEDS]
+        else:  # torch draws other numbers in half precision
+            common["latents"] = self.packed(noise).to(self.dtype)
+        latents: list[torch.Tensor] = []
+
+        def keep(_pipeline: Any, _step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            latents.append(tensors["latents"])
+            return tensors
+
+        images = self.pipeline(**common, output_type="pt", callback_on_step_end=keep).images
+        return self.unpacked(latents[-1], noise.shape).float(), images.float()
+
+    def packed(self, samples: torch.Tensor) -> torch.Tensor:
+        if not isinstance(self.pipeline, FluxPipeline):
+            return samples
+        return self.pipeline._pack_latents(samples, *samples.shape)
+
+    def unpacked(self, latents: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        if not isinstance(self.pipeline, FluxPipeline):
+            return latents
+        return self.pipeline._unpack_latents(latents, 2 * shape[2], 2 * shape[3], 2)
+
+
+@pytest.fixture(scope="module")
+def pair_of(flows_folder: Path) -> Callable[..., Pair]:
+    """Loads a pair once, by the folder's name and the precision."""
+    return cache(lambda name, dtype="float32": Pair(flows_folder / name, dtype))
+
+
+def assert_equal(mine: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...], tolerance: float = 1e-4) -> None:
+    for a, b in zip(mine, other, strict=True):
+        assert a.shape == b.shape
+        assert float((a - b).abs().max()) < tolerance
+    assert mine[1].std() > 0.01  # an image, not one colour
+
+
+NEGATIVE = {"method": "negative", "scale": 5.0, "negative_prompt": WORSE}
+
+
+@pytest.mark.parametrize("canvas", [None, WIDE])
+@pytest.mark.parametrize("name", ["sd3", "sd3_shifting"])
+def test_images_of_sd3_are_those_of_the_pipeline(
+    pair_of: Callable[..., Pair], name: str, canvas: Canvas | None
+) -> None:
+    pair = pair_of(name)
+    assert_equal(pair.ours(canvas), pair.theirs(canvas, guidance_scale=1.0))
+    assert_equal(pair.ours(canvas, **NEGATIVE), pair.theirs(canvas, guidance_scale=5.0, negative_prompt=[WORSE] * 2))
+    assert_equal(pair.ours(canvas, method="cfg", scale=3.0), pair.theirs(canvas, guidance_scale=3.0))
+
+
+def test_images_of_sd3_with_skipped_blocks_are_those_of_the_pipeline(pair_of: Callable[..., Pair]) -> None:
+    pair = pair_of("sd3")
+    mine = pair.ours(
+        method="mix",
+        scale=5.0,
+        terms=[
+            {"reference": "negative", "share": 1.0},
+            # Their scale is what is added, ours 1 more; steps are left out where theirs are.
+            {"reference": "skip_layers", "scale": 3.8, "schedule": {"name": "window", "start": 0.25, "stop": 0.75}},
+        ],
+        perturb={"layers": ["transformer_blocks.1"]},
+        negative_prompt=WORSE,
+    )
+    theirs = pair.theirs(
+        guidance_scale=5.0,
+        negative_prompt=[WORSE] * 2,
+        skip_guidance_layers=[1],
+        skip_layer_guidance_scale=2.8,
+        skip_layer_guidance_start=0.01,
+        skip_layer_guidance_stop=0.75,
+    )
+    assert_equal(mine, theirs)
+    with pytest.raises(AssertionError):
+        assert_equal(pair.ours(**NEGATIVE), theirs)
+
+
+def test_perturbed_attention_of_sd3_is_that_of_its_own_pipeline(pair_of: Callable[..., Pair]) -> None:
+    """Of a network without norms of queries and keys, which diffusers' processor for it leaves out."""
+    pair = copy(pair_of("sd3_shifting"))
+    parts = {name: part for name, part in pair.pipeline.components.items() if part is not None}
+    parts["scheduler"] = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    pair.network = replace(pair.network, schedule=parts["scheduler"])
+    before = pair.network.transformer.attn_processors
+    pair.pipeline = StableDiffusion3PAGPipeline(**parts, pag_applied_layers=["blocks.1"])
+    pair.pipeline.set_progress_bar_config(disable=True)
+    theirs = pair.theirs(guidance_scale=1.0, pag_scale=2.0)
+    guided = pair.theirs(guidance_scale=5.0, pag_scale=2.0, negative_prompt=[WORSE] * 2)
+    pair.network.transformer.set_attn_processor(before)
+    blocks = {"perturb": {"layers": ["transformer_blocks.1"]}}
+    assert_equal(pair.ours(method="pag", scale=3.0, **blocks), theirs)
+    terms = [{"reference": "negative"}, {"reference": "pag", "scale": 3.0}]
+    assert_equal(pair.ours(method="mix", scale=5.0, terms=terms, negative_prompt=WORSE, **blocks), guided)
+    with pytest.raises(AssertionError):
+        assert_equal(pair.ours(), theirs)
+
+
+@pytest.mark.parametrize("canvas", [None, WIDE])
+@pytest.mark.parametrize("name", ["flux", "flux_schnell"])
+def test_images_of_flux_are_those_of_the_pipeline(
+    pair_of: Callable[..., Pair], name: str, canvas: Canvas | None
+) -> None:
+    pair = pair_of(name)
+    canvas = canvas or Canvas(width=32, height=32)  # FLUX's own is 1024x1024
+    assert_equal(pair.ours(canvas), pair.theirs(canvas))
+    told = pair.ours(canvas, embedded_guidance=8.0)
+    assert_equal(told, pair.theirs(canvas, guidance_scale=8.0))
+    # Schnell was not trained with a guidance scale, and is told none.
+    assert torch.equal(told[0], pair.ours(canvas)[0]) == (name == "flux_schnell")
+    theirs = pair.theirs(canvas, guidance_scale=2.0, true_cfg_scale=5.0, negative_prompt=[WORSE] * 2)
+    assert_equal(pair.ours(canvas, embedded_guidance=2.0, **NEGATIVE), theirs)
+    theirs = pair.theirs(canvas, guidance_scale=1.0, true_cfg_scale=3.0, negative_prompt=["", ""])
+    assert_equal(pair.ours(canvas, method="cfg", scale=3.0, embedded_guidance=1.0), theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "guided"),
+    [
+        ("sd3", StableDiffusion3Img2ImgPipeline, {"guidance_scale": 5.0}),
+        ("sd3_shifting", StableDiffusion3Img2ImgPipeline, {"guidance_scale": 5.0}),
+        ("flux", FluxImg2ImgPipeline, {"true_cfg_scale": 5.0, "guidance_scale": 3.5}),
+    ],
+)
+def test_image_to_image_is_that_of_the_pipeline(
+    pair_of: Callable[..., Pair], name: str, kind: Any, guided: dict[str, float]
+) -> None:
+    pair = pair_of(name)
+    images = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    latents = pair.network.to_samples(images)
+    mine = pair.ours(Canvas(width=32, height=32), FromImages(latents, 0.5), **NEGATIVE)
+    pipeline = kind(**{part: own for part, own in pair.pipeline.components.items() if own is not None})
+    pipeline.set_progress_bar_config(disable=True)
+    pixels = pipeline(
+        prompt=PROMPTS,
+        negative_prompt=[WORSE] * 2,
+        image=latents,  # with the channels of latents it is taken as such
+        strength=0.5,
+        height=32,
+        width=32,
+        num_inference_steps=STEPS,
+        max_sequence_length=T5_LENGTH,
+        # Here an image's start has random numbers of its own.
+        generator=[torch.Generator().manual_seed(seed + IMAGE_TO_IMAGE_SEED) for seed in SEEDS],
+        output_type="pt",
+        **guided,
+    ).images
+    assert float((mine[1] - pixels).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "guided"),
+    [
+        ("sd3", {"guidance_scale": 5.0}),
+        ("flux", {"true_cfg_scale": 5.0}),
+    ],
+)
+def test_images_in_bfloat16_are_those_of_the_pipeline_within_rounding(
+    pair_of: Callable[..., Pair], name: str, guided: dict[str, float]
+) -> None:
+    pair = pair_of(name, "bfloat16")
+    mine, theirs = pair.ours(WIDE, **NEGATIVE), pair.theirs(WIDE, negative_prompt=[WORSE] * 2, **guided)
+    exact = pair_of(name).ours(WIDE, **NEGATIVE)
+    # Both round, theirs between steps as well: they lie about as far apart as each from single precision.
+    error = float((theirs[1] - exact[1]).abs().mean())
+    assert 0 < float((mine[1] - theirs[1]).abs().mean()) < 2 * error < 0.05
