@@ -1,7 +1,7 @@
 """All benchmarks, one after another: `make bench`, or `python -m benchmarks [name ...]`, on an otherwise idle machine.
 
-Each is a process of its own and puts its results into benchmarks/results.json and docs/benchmarks.md when it ends, so
-what is done stays done where a later one fails.
+Each runs in a separate process and puts its results into benchmarks/results.json and docs/benchmarks.md when it ends,
+so what is done stays done where a later one fails.
 """
 
 import argparse

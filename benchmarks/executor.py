@@ -44,7 +44,7 @@ MACHINE = f"{processor()}, {os.cpu_count()} cores, otherwise idle"
 
 
 def study_of(shards: int, threads: int | None = None) -> tuple[Study, list[ShardTask]]:
-    """The default study with so many shards an arm, and the tasks of ARM."""
+    """The default study with this many shards per arm, and the tasks of ARM."""
     study = load_study()
     changes = {"images": SHARD * shards, "shard": SHARD, "watched": 0, "threads": threads or study.generate.threads}
     study = study.model_copy(update={"generate": study.generate.model_copy(update=changes)})
@@ -118,7 +118,7 @@ def _seconds(task: ShardTask) -> float:
 
 
 def gain_of_kept_memory() -> float:
-    """How many times as fast a process draws that keeps freed memory; the median of shards drawn in turn."""
+    """How many times as fast a process generates images that keeps freed memory; the median of shards drawn in turn."""
     study, tasks = study_of(9)
     jobs = {
         "kept": partial(shard_job, study, Places(), None),
@@ -133,7 +133,7 @@ def gain_of_kept_memory() -> float:
 
 
 def rate(executor: Executor, threads: int | None = None) -> float:
-    """Images a second of an executor from the second shard to the last, so that loading does not count."""
+    """Images per second of an executor from the second shard to the last, so that loading does not count."""
     study, tasks = study_of(6, threads)
     shards = on(executor, study, tasks)
     next(shards), next(shards)
@@ -142,7 +142,7 @@ def rate(executor: Executor, threads: int | None = None) -> float:
 
 
 def gains() -> dict[str, float]:
-    """Two workers' images a second over one's, with the study's threads and with one; the median of three rounds."""
+    """Two workers' images per second over one's, with the study's threads and with one; the median of three rounds."""
     found: dict[str, list[float]] = {"": [], "_one": []}
     for _ in range(3):
         alone = rate(LocalExecutor(kind="local", workers=1))
@@ -154,7 +154,7 @@ def gains() -> dict[str, float]:
 
 
 def time_and_memory(images: int) -> tuple[float, int]:
-    """Images a second while drawing, and the highest memory in bytes, of the stage for so many images."""
+    """Images per second while drawing, and the highest memory in bytes, of the stage for this many images."""
     params = yaml.safe_load(Path("params.yaml").read_text("utf-8"))
     params["generate"] |= {"images": images, "watched": 0}
     params["reference"]["images"] = 2 * images

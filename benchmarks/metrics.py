@@ -1,7 +1,7 @@
 """How fast the metrics are against their peers: `python -m benchmarks.metrics`, appended to benchmarks/results.json.
 
 Ratios are of the least of several interleaved runs in one process, both sides with as many threads as torch takes;
-memory is the peak of a process of its own.
+memory is the peak of a separate process.
 """
 
 import argparse

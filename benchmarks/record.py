@@ -1,6 +1,6 @@
 """What the benchmarks share: the least of interleaved runs, benchmarks/results.json, and its table in the docs.
 
-`python -m benchmarks.record` writes the table of docs/benchmarks.md anew.
+`python -m benchmarks.record` rewrites the table of docs/benchmarks.md.
 """
 
 import json

@@ -78,7 +78,7 @@ def _first(name: str, baseline: dict[str, Any]) -> str:
 
 
 def write_study(root: Path, study: Study, arms: int = ARMS, images: int = IMAGES) -> Study:
-    """Everything that the report reads, under `root`, for a study of so many arms and images an arm."""
+    """Everything that the report reads, under `root`, for a study of so many arms and images per arm."""
     content = large_comparison(json.loads(read_json_text(COMPARISON)), arms)
     names = [arm["arm"] for arm in content["arms"]]
     known = study.arms[study.baseline]

@@ -1,7 +1,7 @@
 """Keeps a run's results in git: `python -m docs.kept_results` writes docs/results/default.json.
 
 What `make repro` makes is not in git, since another kind of processor computes other last digits. README.md quotes this
-file, so its figures change when somebody decides so and not with the machine. Run it where the default study has run.
+file, so its figures change when someone decides so and not with the machine. Run it where the default study has run.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def kept(comparison: Comparison) -> bytes:
     """The file's bytes. Raises InputError for another study than the default one."""
     if comparison.study != "default":
         raise InputError(f"params.yaml holds study '{comparison.study}'; {KEPT} keeps 'default', so run `make repro`")
-    # No checksum: git has one of its own, and this file's diffs are read.
+    # No checksum: git has its own, and this file's diffs are read.
     return f"{json.dumps(rounded(comparison.model_dump(mode='json')), indent=2)}\n".encode()
 
 

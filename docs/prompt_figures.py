@@ -1,6 +1,6 @@
 """Writes what negative prompts do to the embedded model's images: `python -m docs.prompt_figures`, a minute.
 
-The figures stand between two comments in docs/prompts.md, with the digest of the networks that they were measured on;
+The figures are between two comments in docs/prompts.md, with the digest of the networks that they were measured on;
 a test compares it with that of the networks in the repository.
 """
 

@@ -73,7 +73,7 @@ def score_job(study: Study, inputs: dict[str, str], device: torch.device) -> Cal
 
 def main() -> None:
     parser = stage_parser("eval.measure", __doc__)
-    parser.add_argument("--arm", help="an arm of params.yaml; all of them unless given")
+    parser.add_argument("--arm", help="an arm of params.yaml (default: all)")
     arguments = parser.parse_args()
     study = load_study()
     if arguments.arm is not None:

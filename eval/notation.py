@@ -34,5 +34,5 @@ def quoted(interval: Interval, signed: bool = False) -> str:
 
 
 def p_value(value: float) -> str:
-    """A p-value with two digits of its own, or `below 0.001`."""
+    """A p-value with two significant digits, or `below 0.001`."""
     return "below 0.001" if value < 0.001 else number(value, 3 if value < 0.1 else 2)

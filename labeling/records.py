@@ -48,10 +48,10 @@ class _Record(BaseModel):
 
 
 class SampledTask(_Record):
-    """One image that people shall judge; `canvas` is its width x height in pixels.
+    """One image that people will judge; `canvas` is its width x height in pixels.
 
     `inclusion_probability` in (0, 1] is that of its image in its batch, by design; `repeat_of` names the task
-    that shows the same image to the same person earlier; `overlap` is how many people shall label it;
+    that shows the same image to the same person earlier; `overlap` is how many people will label it;
     `position` orders the queue.
     """
 
@@ -165,9 +165,9 @@ def read_pairs(path: Path = SAMPLED_PAIRS) -> list[SampledPair]:
 
 
 def read_labels(path: Path) -> list[Label]:
-    """All labels of the file; none where nobody has labelled yet.
+    """All labels of the file; none where no one has labelled yet.
 
-    Raises InputError, with the file, the line and the task id, for a line that is no label and for a second label of
+    Raises InputError, with the file, the line and the task id, for a line that is not a label and for a second label of
     one task by one labeller.
     """
     return _read_lines(path, Label)
@@ -212,10 +212,10 @@ def _read_lines(path: Path, record: type[_Given]) -> list[_Given]:
                 if isinstance(content, dict) and "task_id" in content
                 else ""
             )
-            raise InputError(f"{where}: {task}{_first_fault(error)}; mend the line or pull the labels again") from None
+            raise InputError(f"{where}: {task}{_first_fault(error)}; fix the line or pull the labels again") from None
         # A thousand brackets are a RecursionError.
         except (ValueError, RecursionError):
-            raise InputError(f"{where} is no JSON: {line[:80]!r}; mend the line or pull the labels again") from None
+            raise InputError(f"{where} is not JSON: {line[:80]!r}; fix the line or pull the labels again") from None
         key = label.task_id, label.labeller
         if key in first_line:
             raise InputError(

@@ -1,7 +1,7 @@
 """What a study can be made of, and what can be run: `python -m pipeline [list ...]`.
 
 Every module ends with exit code 0, with 2 and one line of reason where its input is wrong, with 130 where Ctrl-C and
-with 143 where a termination signal stopped it; what was finished by then is kept, and the same command goes on.
+with 143 where a termination signal stopped it; what was finished by then is kept, and the same command continues.
 """
 
 import argparse

@@ -104,7 +104,7 @@ LISTS: dict[str, tuple[str, Callable[[], dict[str, str]]]] = {
     "extractors": ("features=[<name>,...]", lambda: configurations("features")),
     "extractor_kinds": ("model: <name> of an extractor", extractor_kinds),
     "scorers": ("scorers=[<name>,...]", lambda: configurations("scorers")),
-    "metrics": ("measured in every study, but for scores by name; docs/metrics.md", metrics),
+    "metrics": ("measured in every study, except scores by name; docs/metrics.md", metrics),
     "scorer_kinds": ("a key of metrics.scorers or of metrics, with the place of its files", scorer_kinds),
     "guiders": ("post: {name: guider, guider: <name>} of an arm", guiders),
     "modules": ("each has --help", modules),
@@ -145,7 +145,7 @@ def listed(names: list[str]) -> str:
 
 
 def shown(lists: list[str]) -> str:
-    """The named lists as text, a line an entry."""
+    """The named lists as text, one line per entry."""
     parts = []
     for name in lists:
         how, entries = LISTS[name]

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, and how a stage ends."""
+"""Errors that a user can fix, and how a stage ends."""
 
 import errno
 import os
@@ -38,7 +38,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def printable(text: str) -> str:
-    """One line that shows a text: what other people wrote shall not steer a terminal."""
+    """One line that shows a text: what other people wrote must not steer a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
 
 
@@ -74,10 +74,10 @@ def _run(stage: Callable[[], None]) -> None:
         if error.errno not in _DISK:
             raise
         place = f" ({error.filename})" if error.filename else ""
-        print(f"error: {error.strerror}{place}; what was finished is kept, the same command goes on", file=sys.stderr)
+        print(f"error: {error.strerror}{place}; what was finished is kept, the same command continues", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; what was finished is kept, the same command goes on", file=sys.stderr)
+        print("interrupted; what was finished is kept, the same command continues", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
 
 

@@ -1,7 +1,7 @@
 """A failed `dvc exp run` leaves params.yaml as it was.
 
 DVC composes an experiment's params into params.yaml and leaves them there where a stage fails, so that the next plain
-run would be of a study that nobody asked for. `compose` and `preflight` keep a copy of what holds outside experiments,
+run would be of a study that no one asked for. `compose` and `preflight` keep a copy of what holds outside experiments,
 and a stage that fails within one puts it back.
 """
 

@@ -39,7 +39,7 @@ from pipeline.study.study import Study, load_study
 if TYPE_CHECKING:
     from pipeline.generation.shard_generator import ShardGenerator
 
-# What a run says of an arm at most.
+# What a run says about an arm at most.
 _NAMED = 4
 # A worker takes about ten seconds to start, in which another one generates some fifty small images.
 _IMAGES_PER_WORKER = 128
@@ -80,7 +80,7 @@ class Progress:
 
 
 class _Arm:
-    """An arm of a run: its plan, what is there of it, and the record of its cost."""
+    """An arm of a run: its plan, its existing shards, and the record of its cost."""
 
     def __init__(self, study: Study, name: str, places: Places):
         self.study, self.name = study, name
@@ -267,7 +267,7 @@ def _load_generators(study: Study, places: Places, device: torch.device) -> "Cal
 
 def main() -> None:
     parser = stage_parser("pipeline.generate", __doc__)
-    parser.add_argument("--arm", help="an arm of params.yaml; all of them unless given")
+    parser.add_argument("--arm", help="an arm of params.yaml (default: all)")
     arguments = parser.parse_args()
     study = load_study()
     if arguments.arm is not None:

@@ -25,5 +25,5 @@ REPORT = Path("reports/index.html")
 TRACKED = Path("data/tracked")
 DATASET = Path("data/dataset")
 EMBEDDED = Path("models/tinybooru")
-# Somebody's own images to compare with.
+# Someone's own images to compare with.
 IMAGES = Path("images")

@@ -32,7 +32,7 @@ from pipeline.study.weaken import DropLayers, Lora, LoraFile
 
 
 def study_digests(study: Study) -> dict[str, str | None]:
-    """Digests of a study's networks, of what takes the place of their parts, and of the folders images start from.
+    """Digests of a study's networks, of what replaces their parts, and of the folders images start from.
 
     None for a guide, a LoRA or a folder that is not there: `check_arms` refuses the arms that need it.
     Raises InputError for everything else that is missing, and for a folder that an arm of this study makes.
@@ -64,8 +64,8 @@ def _start_folders(study: Study) -> list[Path]:
             continue
         if folder.parent == SETS and folder.name in study.arms:
             raise InputError(
-                f"arms.{name}.image_to_image.from {folder} is what arm {folder.name} draws, maybe later than this one; "
-                f"write from: {folder.name} with source: ${{arms.{folder.name}}} in conf/"
+                f"arms.{name}.image_to_image.from {folder} is what arm {folder.name} generates, maybe later than "
+                f"this one; write from: {folder.name} with source: ${{arms.{folder.name}}} in conf/"
             )
         folders.add(folder)
     return sorted(folders)
@@ -103,7 +103,7 @@ def check_arms(study: Study) -> None:
 
 
 def _check_what_unets_have(study: Study, main: Checkpoint) -> None:
-    """Raise InputError where a study asks a network that is no UNet for what only UNets have."""
+    """Raise InputError where a study asks a network that is not a UNet for what only UNets have."""
     if main.family.network == "unet":
         return
     model = study.model

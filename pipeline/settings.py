@@ -50,6 +50,6 @@ def inside_project(path: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The known name that somebody who wrote `word` most likely meant; empty where none is near."""
+    """The known name that someone who wrote `word` most likely meant; empty where none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.66)
     return near[0] if near else ""

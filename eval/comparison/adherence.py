@@ -48,7 +48,7 @@ def concept_readers(concepts: Sequence[str], tagged: TaggedImages, seed: int) ->
     """A reader for each concept that can be read, from real images with and without it.
 
     Every subject is held out as a whole. The two sides weigh the same: how rare a concept is among the real images
-    says nothing of an arm's.
+    says nothing about an arm's.
     """
     x, groups = tagged.vectors.double().numpy(), tagged.subjects.numpy()
     readers = []

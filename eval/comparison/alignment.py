@@ -54,7 +54,7 @@ class Trajectories:
     `coinciding` are the references left out because they predict what the main network does, such as the empty prompt
     of an arm that has no other: what is between them is rounding and has no direction. Where a reference does so for
     some images only, such as those whose own prompt is empty, these are left out, `without_direction` of them;
-    `images` [N] are the numbers of those that are there. `incomplete` references were not evaluated at every step.
+    `images` [N] are the numbers of the existing ones. `incomplete` references were not evaluated at every step.
     """
 
     references: tuple[str, ...]

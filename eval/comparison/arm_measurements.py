@@ -141,4 +141,4 @@ def read_detail(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; `dvc repro` makes it") from None
     except ValueError as error:
-        raise InputError(f"{path} is no JSON ({error}); delete it and run `dvc repro`") from None
+        raise InputError(f"{path} is not JSON ({error}); delete it and run `dvc repro`") from None

@@ -32,7 +32,7 @@ def chosen_scales(
     settings: Metrics,
     fewest: int,
 ) -> list[ChosenScale]:
-    """For every method, a path of arms over scales, the scale with the least FD on one half; its numbers on the other.
+    """For every method, a path of arms over scales, the scale with the lowest FD on one half; its numbers on the other.
 
     `values` have features of the primary space. Methods with one scale have nothing to choose and are reported on the
     same half. Empty where a half has fewer than `fewest` images.

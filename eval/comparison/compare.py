@@ -81,7 +81,7 @@ def read_traces(study: Study) -> Traces:
 
 
 def compare(study: Study, traces: Callable[[], Traces] | None = None) -> Comparison:
-    """The content of metrics/compare.json; `traces` gives those of the arms where somebody has read them already.
+    """The content of metrics/compare.json; `traces` gives those of the arms where someone has read them already.
 
     Raises InputError where an arm's numbers are missing or do not fit.
     """

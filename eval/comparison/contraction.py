@@ -27,7 +27,7 @@ def leading_directions(x: Tensor, y: Tensor, count: int) -> list[Direction]:
 
     They are the eigenvectors of S_x - S_y with the largest absolute eigenvalues, in that order. Eigenvectors fit the
     noise they were found in, so each is found on the even rows and its variances are measured on the odd rows.
-    Raises ValueError below 4 images a set, for differing D, for count above D and for features that are not finite.
+    Raises ValueError below 4 images per set, for differing D, for count above D and for features that are not finite.
     """
     x, y = comparable(x, y, 4, "directions of spread change")
     if not 1 <= count <= x.shape[1]:

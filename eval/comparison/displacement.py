@@ -29,7 +29,7 @@ def paired_displacement(x: Tensor, y: Tensor) -> PairedDisplacement:
     """
     x, y = comparable(x, y, 2, "paired displacements")
     if len(x) != len(y):
-        raise ValueError(f"paired displacements need as many images in both sets, found {len(x)} and {len(y)}")
+        raise ValueError(f"paired displacements need equally many images in both sets, found {len(x)} and {len(y)}")
     displacement = x - y
     mean = displacement.mean(0)
     common = float(mean.square().sum())

@@ -38,7 +38,7 @@ def arm_replicates(
     sizes = {name: len(arm.features) for name, arm in arms.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(
-            "paired arms need as many images each, found " + ", ".join(f"{n} {m}" for n, m in sizes.items())
+            "paired arms need the same number of images each, found " + ", ".join(f"{n} {m}" for n, m in sizes.items())
         )
     to_reference = FrechetTo(reference)
     to_baseline: dict[tuple[int, ...], FrechetTo] = {}

@@ -42,7 +42,7 @@ def against_baseline(
     settings: Metrics,
     permuted: int = PERMUTATIONS,
 ) -> dict[str, Any]:
-    """The record AgainstBaseline of one arm, with unadjusted `p_values` in the place of the adjusted ones.
+    """The record AgainstBaseline of one arm, with unadjusted `p_values` in place of the adjusted ones.
 
     `permuted` is how many permutations the permutation tests have.
     """
@@ -173,7 +173,7 @@ def named_directions(arm: ArmValues, baseline: ArmValues) -> list[dict[str, Any]
         along = pooled @ direction.axis
         correlations = {name: _correlation(along, values) for name, values in scores.items()}
         name = max(correlations, key=lambda one: abs(correlations[one]))
-        # An axis has no sign of its own.
+        # An axis has no sign by itself.
         result.append({"ratio": direction.ratio, "score": name, "correlation": abs(correlations[name])})
     return result
 

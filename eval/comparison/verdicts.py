@@ -211,7 +211,7 @@ def _with_disagreements(
             f"in {space} spread and recall disagree: it {spread.spaces[space]} and {variety.spaces[space]}"
             for space in spaces
         ]
-    # The ball around one image far from all others reaches what nobody drew; coverage takes the real images' balls.
+    # The ball around one image far from all others reaches what no one drew; coverage takes the real images' balls.
     for name in (name for name in ("coverage", "vendi") if name in arm.scores and name in base.scores):
         own, other, word = arm.scores[name], base.scores[name], variety.spaces[primary]
         if (word == rows[1].above and own.high < other.low) or (word == rows[1].below and own.low > other.high):
@@ -240,7 +240,7 @@ def _cost(arm: ComparedArm, base: ComparedArm) -> Verdict:
     if arm.cost is None or base.cost is None:
         return Verdict(topic="Cost", verdict="not measured", numbers="no file in data/cost", decided=False)
     ratio = arm.cost.nfe_per_image / base.cost.nfe_per_image
-    numbers = f"{arm.cost.nfe_per_image:g} evaluations an image, {base.arm} {base.cost.nfe_per_image:g}"
+    numbers = f"{arm.cost.nfe_per_image:g} evaluations per image, {base.arm} {base.cost.nfe_per_image:g}"
     numbers += f"; {arm.cost.flops_per_image / base.cost.flops_per_image:.2f} times the floating-point operations"
     return Verdict(topic="Cost", verdict=f"{ratio:.2g} times the evaluations", numbers=numbers, decided=True)
 

@@ -109,7 +109,7 @@ def neighbour_radii(x: Tensor, ranks: Sequence[int]) -> Tensor:
     """Squared distances [N, len(ranks)] float64 from each image of x [N, D] to its neighbours of these ranks.
 
     Rank 1 is the nearest other image.
-    An image is left out of its own neighbours by its place, not by its distance: a duplicate is a neighbour.
+    An image is excluded from its neighbours by its index, not by its distance: a duplicate is a neighbour.
     Each pair is screened once. The distances to a sample of the images say how far a k-th neighbour can be at most,
     and what is surely farther is dropped at once. Needs more images than the largest rank, k.
     """

@@ -1,4 +1,4 @@
-"""FID as torchmetrics computes it: the number to put beside published ones, from features that are there already."""
+"""FID as torchmetrics computes it: the number to put beside published ones, from existing features."""
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ def torchmetrics_fid(x: Tensor, reference: Tensor) -> float:
 
     What `FrechetInceptionDistance(2048, antialias=False)` gives on the images: TensorFlow's resize, as in the FIDs of
     papers. torchmetrics' own default resizes with antialias, which moves the number (2104.11222).
-    Raises ValueError below 2 images a set, for differing D, and for features that are not finite.
+    Raises ValueError below 2 images per set, for differing D, and for features that are not finite.
     """
     # Here and not above: it takes a second to import, and only studies with Inception features have this number.
     from torchmetrics.image.fid import FrechetInceptionDistance

@@ -47,7 +47,7 @@ def check_features(x: Tensor, y: Tensor, smallest: int, what: str) -> None:
         raise ValueError(f"{what} need features of one dimension, found {x.shape[1]} and {y.shape[1]}")
     if min(len(x), len(y)) < smallest:
         raise ValueError(
-            f"{what} need at least {smallest} images a set, found {min(len(x), len(y))} "
+            f"{what} need at least {smallest} images per set, found {min(len(x), len(y))} "
             f"(the sets hold {len(x)} and {len(y)})"
         )
     # NaN and infinity come through to the sum, which takes a tenth of the time of asking every number. The sum of
@@ -85,7 +85,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     """The Fréchet distance between features [N, D] and [M, D], >= 0, symmetric.
 
     It is biased upward by about c/N, so compare only distances at equal N and against one reference set.
-    Raises ValueError below 2 images a set, for differing D, and for features that are not finite.
+    Raises ValueError below 2 images per set, for differing D, and for features that are not finite.
     """
     return decompose(x, y).fd
 
@@ -94,7 +94,7 @@ def decompose(x: Tensor, y: Tensor) -> Shift:
     """The Fréchet distance of x [N, D] from y [M, D], split into drift and contraction.
 
     `spread_ratio` is infinite where all images of y have the same features, and NaN where x's have, too.
-    Raises ValueError below 2 images a set, for differing D, and for features that are not finite.
+    Raises ValueError below 2 images per set, for differing D, and for features that are not finite.
     """
     check_features(x, y, 2, "Fréchet distances")
     # With no more images than dimensions a covariance is singular: its zero eigenvalues come out near 1e-16 and

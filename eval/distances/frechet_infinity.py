@@ -26,7 +26,7 @@ def frechet_infinity_replicates(
 ) -> Replicates:
     """FD-infinity with its jackknife over the groups of x that `groups` [N] numbers (eval/statistics/jackknife.py).
 
-    A group is left out of the *same* subsets: drawn anew, they would add their own chance to each replicate, and the
+    A group is left out of the *same* subsets: new subsets would add their own chance to each replicate, and the
     jackknife would take it for the images' and multiply it by the number of groups.
     Raises ValueError as `frechet_infinity` does, and where fewer than 2 images of a subset are left.
     """

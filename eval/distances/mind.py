@@ -20,7 +20,7 @@ def mind(x: Tensor, reference: Tensor, seed: int = 0, projections: int = PROJECT
     3 |v|^2 on average over directions. The directions follow from `seed` and D alone, so all arms meet the same.
     Unlike the Fréchet distance it sees more than means and covariances. Like it, it is biased upwards by about c/N:
     compare arms of equal N.
-    Raises ValueError below 2 images a set, for differing D, and for features that are not finite.
+    Raises ValueError below 2 images per set, for differing D, and for features that are not finite.
     """
     no_groups = torch.zeros(len(x), dtype=torch.int64)
     return float(_values(x, reference, no_groups, 0, seed, projections)[0])

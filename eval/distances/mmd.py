@@ -22,7 +22,7 @@ def kid(x: Tensor, y: Tensor) -> float:
 
     Over all pairs rather than over random blocks of 1,000 images as in the usual tools: the same expectation, no
     seed, and less variance. Unbiased, hence below 0 for about half of all pairs of equal distributions. Not multiplied.
-    Raises ValueError below 2 images a set, for differing D, and for features that are not finite.
+    Raises ValueError below 2 images per set, for differing D, and for features that are not finite.
     """
     return _kid_sums(x, y).unbiased()
 
@@ -43,7 +43,7 @@ def cmmd(x: Tensor, y: Tensor) -> float:
     1,000 times the squared MMD with kernel exp(-|x - y|^2 / (2 * 10^2)) between embeddings of length 1; as in the
     authors' code the means include each image with itself, so equal sets have exactly 0. Comparable with published
     numbers only for their CLIP, ViT-L/14 at 336 pixels.
-    Raises ValueError below 2 images a set, for differing D, for features that are not finite or that are 0.
+    Raises ValueError below 2 images per set, for differing D, for features that are not finite or that are 0.
     """
     return CMMD_SCALE * _cmmd_sums(x, y).biased()
 

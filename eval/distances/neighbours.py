@@ -43,7 +43,7 @@ def neighbour_metrics(
 
     Holds a few rows of a distance matrix at a time. Comparisons are those of double-precision distances
     (eval/distances/euclidean.py): a duplicate's distance is 0, and no ball test depends on how the work is cut.
-    Raises ValueError for a k below 1, below k + 1 images a set, for differing D, and for features that are not
+    Raises ValueError for a k below 1, below k + 1 images per set, for differing D, and for features that are not
     finite.
     """
     if min(precision_recall_k, density_coverage_k) < 1:

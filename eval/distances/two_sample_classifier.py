@@ -26,9 +26,9 @@ def classifier_auc(x: Tensor, y: Tensor, clusters_x: Tensor, clusters_y: Tensor,
     0.5: it cannot; 1: it always can. Scores come from five-fold cross-validation. Images with the same number in
     `clusters_x` [N] and `clusters_y` [M], such as the images of a pair or of a prompt, are held out together:
     otherwise a classifier that knows one image of a pair would misjudge the other. The area is the share of pairs of
-    one fold that are in order, since each fold has a classifier of its own; a fold without images of one set has no
+    one fold that are in order, since each fold has its own classifier; a fold without images of one set has no
     pairs. The interval is DeLong's (1988) over clusters (Obuchowski, 1997), for the classifiers as they were trained.
-    Raises ValueError below 2 x 5 images a set, below 5 clusters, for differing D and for features not finite.
+    Raises ValueError below 2 x 5 images per set, below 5 clusters, for differing D and for features not finite.
     """
     x, y = comparable(x, y, 2 * FOLDS, "classifier tests")
     features = torch.cat([x, y]).numpy()

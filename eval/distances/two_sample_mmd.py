@@ -40,7 +40,7 @@ def paired_mmd_test(
     """
     x, y = comparable(x, y, 3, "permutation tests")
     if len(x) != len(y):
-        raise ValueError(f"paired permutation tests need as many images in both sets, found {len(x)} and {len(y)}")
+        raise ValueError(f"paired permutation tests need equally many images in both sets, found {len(x)} and {len(y)}")
     generator = torch.Generator().manual_seed(seed)
     if len(x) > MOST // 2:
         chosen = torch.randperm(len(x), generator=generator)[: MOST // 2]
@@ -64,7 +64,7 @@ def paired_mmd_test(
 def mmd_test(x: Tensor, y: Tensor, permutations: int, seed: int) -> PermutationTest:
     """Whether x [N, D] and y [M, D], drawn independently, come from one distribution; permutes the pooled images.
 
-    Raises ValueError below 3 images a set, for differing D and for features that are not finite.
+    Raises ValueError below 3 images per set, for differing D and for features that are not finite.
     """
     x, y = comparable(x, y, 3, "permutation tests")
     generator = torch.Generator().manual_seed(seed)

@@ -114,7 +114,7 @@ def convert(content: bytes) -> dict[str, torch.Tensor]:
     ours = build_efficientnet().state_dict()
     kinds = [[(name.rpartition(".")[2], t.shape) for name, t in state.items()] for state in (ours, theirs)]
     if kinds[0] != kinds[1]:
-        raise InputError(f"the weights of {PACKAGE} are no EfficientNet-Lite0; install it again")
+        raise InputError(f"the weights of {PACKAGE} are not those of EfficientNet-Lite0; install it again")
     return {name: tensor.contiguous() for name, tensor in zip(ours, theirs.values(), strict=True)}
 
 

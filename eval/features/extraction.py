@@ -164,7 +164,7 @@ def load_features(path: AnyPath) -> SetFeatures:
     try:
         return SetFeatures(known["ids"], tensors["images"], tensors["texts"], known["provenance"])
     except KeyError as error:
-        raise InputError(f"{path} is no feature file, it has no {error}; delete it and run `dvc repro`") from None
+        raise InputError(f"{path} is not a feature file: it has no {error}; delete it and run `dvc repro`") from None
 
 
 def refresh(wanted: Sequence[Wanted], executor: Executor) -> list[bool]:

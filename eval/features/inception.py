@@ -66,7 +66,9 @@ def load_inception(path: Path, device: torch.device, fetch: str | None = None) -
             )
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} is no Inception v3 of torch-fidelity ({reason}); get it with `{fetch}`") from None
+        raise InputError(
+            f"{path} is not the Inception v3 of torch-fidelity ({reason}); get it with `{fetch}`"
+        ) from None
     return Inception(model.to(device).eval(), digest, device)
 
 

@@ -17,7 +17,7 @@ from pipeline.results.metrics import metric
 class Finding:
     """What is asked in every space: a field of InSpace, and the metric that has the question.
 
-    Distances are shown in floors, since each space has units of its own: `floor` is the field of Floor that is one.
+    Distances are shown in floors, since each space has its own units: `floor` is the field of Floor that is one.
     """
 
     field: str

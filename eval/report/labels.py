@@ -91,7 +91,7 @@ def rate_rows(images: Sequence[LabelledImages]) -> list[RateRow]:
 
 
 def difference_rows(rates: Rates) -> list[RateRow]:
-    """A row an arm: its rates minus the baseline's, over shared pairs."""
+    """One row per arm: its rates minus the baseline's, over shared pairs."""
     return [
         RateRow(
             name=own.arm,

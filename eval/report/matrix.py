@@ -145,5 +145,5 @@ def _evaluations(arm: ComparedArm, comparison: Comparison) -> str:
 
 
 def _caution(verdicts: Sequence[Verdict]) -> str:
-    """That an arm does nothing, or that its images repeat; what is said of the reference set is not about the arm."""
+    """That an arm does nothing, or that its images repeat; the verdict about the reference set is not the arm's."""
     return "; ".join(one.verdict for one in verdicts if one.topic in ("Effect", "Images"))

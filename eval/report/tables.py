@@ -59,7 +59,7 @@ def score_columns(names: Collection[str]) -> list[Column]:
 def further_columns(names: Collection[str], primary: str) -> list[Column]:
     """The columns of the second table: every other score of `names`, save the kinds, which have a section.
 
-    The numbers of the `primary` space go by their own names, and are not shown again with its name before them.
+    The numbers of the `primary` space keep their names, and are not shown again with its name before them.
     """
     shown = {column.key for column in (*SCORE_COLUMNS, *LEARNED_COLUMNS, *FURTHER_COLUMNS)}
     others = [

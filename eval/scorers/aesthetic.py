@@ -61,7 +61,7 @@ def load_aesthetic_head(path: Path) -> AestheticHead:
     except FileNotFoundError:
         raise InputError(SINGLE_FILES["aesthetic_head"].faults(path)[path]) from None
     except (SafetensorError, KeyError, RuntimeError) as error:
-        raise InputError(f"aesthetic head {path} cannot be read ({error}); restore it or train it anew") from None
+        raise InputError(f"aesthetic head {path} cannot be read ({error}); restore it or retrain it") from None
 
 
 def convert_linear_head(checkpoint: Path, path: Path) -> None:
@@ -71,7 +71,7 @@ def convert_linear_head(checkpoint: Path, path: Path) -> None:
         AestheticHead(tensors["weight"].reshape(-1), tensors["bias"].reshape(())).save(path)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{checkpoint} is no pickled linear head ({reason}); fetch {LAION_URL} again") from None
+        raise InputError(f"{checkpoint} is not a pickled linear head ({reason}); fetch {LAION_URL} again") from None
 
 
 def main() -> None:

@@ -114,7 +114,7 @@ def learned_scores(
     """The columns [N] of the scores that the study asks for by name.
 
     Preference scores for the prompts `asked` [N] of the pairs, and LPIPS among the images of one of these (NaN for an
-    image that is compared with none). An arm that draws without its prompt is so compared over the same pairs of
+    image that is compared with none). An arm that generates without its prompt is so compared over the same pairs of
     images as one that draws with it. Raises ValueError where LPIPS has nothing to compare.
     """
     if settings.lpips:

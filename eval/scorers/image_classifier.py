@@ -53,4 +53,4 @@ def load_weights(network: Any, path: Path, name: str) -> None:
         raise InputError(f"{name} {path} is missing; `make train` makes the embedded one") from None
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{name} {path} cannot be read ({reason}); restore it or train it anew") from None
+        raise InputError(f"{name} {path} cannot be read ({reason}); restore it or retrain it") from None

@@ -1,6 +1,6 @@
 """ImageReward (Xu et al., 2304.05977): BLIP reads a prompt while it looks at the image; a head says how good that is.
 
-transformers' parts of BLIP (Li et al., 2201.12086) take the place of the authors' copy of its code, which needs a
+transformers' parts of BLIP (Li et al., 2201.12086) replace the authors' copy of its code, which needs a
 transformers of 2022.
 """
 

@@ -39,7 +39,7 @@ def load_kind_prompts(path: Path) -> dict[str, list[str]]:
     except FileNotFoundError:
         raise InputError(SINGLE_FILES["kind_prompts"].faults(path)[path]) from None
     except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no JSON ({error}); it maps each of {', '.join(KINDS)} to its prompts") from None
+        raise InputError(f"{path} is not JSON ({error}); it maps each of {', '.join(KINDS)} to its prompts") from None
     if not isinstance(content, dict) or sorted(content) != sorted(KINDS):
         found = ", ".join(content) if isinstance(content, dict) else type(content).__name__
         raise InputError(f"{path} holds {found or 'nothing'}; it must map exactly {', '.join(KINDS)} to their prompts")

@@ -43,7 +43,7 @@ def load_lpips(weights: Path, device: torch.device) -> tuple[Distance, str]:
             layer.load_state_dict({key: tensors[f"features.{name}.{key}"] for key in layer.state_dict()})
     except (SafetensorError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{weights} is no VGG16 ({reason}); get it with `{fetch}`") from None
+        raise InputError(f"{weights} is not VGG16 ({reason}); get it with `{fetch}`") from None
     network = network.to(device).eval().requires_grad_(False)
 
     @torch.inference_mode()
@@ -84,7 +84,7 @@ def within_prompt_lpips(
     of a prompt count; in one of more than PARTNERS + 1 images these are put in a ring by the seed and compared with
     the PARTNERS nearest. The mean over a prompt's images is then that over its pairs.
     Where images are resampled one by one, each is in one pair at most, whose distance is the value of one of the two:
-    distances that share images are not independent, and intervals over them would be half as wide as due.
+    distances that share images are not independent, and intervals over them would be half as wide as they should be.
     Raises ValueError where no prompt repeats.
     """
     check_repeats(prompts)

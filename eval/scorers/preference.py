@@ -123,10 +123,10 @@ def preference_scores(model: Preference, images: Iterable[Image.Image], prompts:
         texts = prompts[start : start + BATCH]
         chunk = [image.convert("RGB") for image in islice(remaining, BATCH)]
         if len(chunk) != len(texts):
-            raise ValueError(f"preference scores need a prompt an image, found {len(prompts)} prompts and fewer images")
+            raise ValueError(f"preference scores need one prompt per image; {len(prompts)} prompts have fewer images")
         parts.append(model.score(chunk, texts).double().cpu())
     if next(remaining, None) is not None:
-        raise ValueError(f"preference scores need a prompt an image, found {len(prompts)} prompts and more images")
+        raise ValueError(f"preference scores need one prompt per image; {len(prompts)} prompts have more images")
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
 
@@ -143,7 +143,7 @@ def convert(name: str, checkpoint: Path, folder: Path, architecture: dict[str, A
         raise InputError(f"{checkpoint} cannot be read as tensors ({reason}); fetch it again") from None
     tensors: dict[str, Tensor] = content.get("state_dict", content) if isinstance(content, dict) else {}
     if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise InputError(f"{checkpoint} holds no state_dict of tensors; is it the checkpoint of {name}?")
+        raise InputError(f"{checkpoint} does not hold a state_dict of tensors; is it the checkpoint of {name}?")
     folder.mkdir(parents=True, exist_ok=True)
     if name == "imagereward":
         weights, _ = PREFERENCES[name].paths(folder)

@@ -2,7 +2,7 @@
 
 A caption is a list of tags, separated by commas, as booru-style captions are. Images drawn by an arm are read by
 the same classifiers, so a shift of the shares is one that the features see. Chances lean towards the shares of the
-reference set, so shifts come out rather too small; what no reference image shows (flaws, low quality) has no
+reference set, so shifts come out slightly too small; what no reference image shows (flaws, low quality) has no
 classifier.
 """
 
@@ -78,5 +78,6 @@ def fit_tag_reader(features: Tensor, captions: Sequence[str], seed: int) -> TagR
 
 
 def tag_shares(chances: Tensor) -> Tensor:
-    """The composition [N, T] of each image, rows sum to 1: which of its tags a tag drawn at random would be."""
+    """The composition [N, T] of each image, rows sum to 1: the probability of each of its tags when one is chosen at
+    random."""
     return chances / chances.sum(1, keepdim=True).clamp(min=torch.finfo(chances.dtype).tiny)

@@ -59,7 +59,7 @@ def paired_difference_interval(a: Tensor, b: Tensor, resamples: int, level: floa
     """
     a, b = _finite_values(a, "paired differences"), _finite_values(b, "paired differences")
     if len(a) != len(b):
-        raise ValueError(f"paired differences need as many values of both arms, found {len(a)} and {len(b)}")
+        raise ValueError(f"paired differences need the same number of values of both arms, found {len(a)} and {len(b)}")
     return mean_interval(a - b, resamples, level, seed)
 
 

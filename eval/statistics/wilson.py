@@ -7,7 +7,8 @@ from statistics import NormalDist
 def wilson_bounds(rate: float, n: float, level: float) -> tuple[float, float]:
     """Low and high end, inside [0, 1], of the interval of a `rate` in [0, 1] seen in `n` trials (Wilson, 1927).
 
-    `n` may be the effective number of trials of a weighted or score-assisted estimate, which is no whole number.
+    `n` may be the effective number of trials of a weighted or score-assisted estimate, which need not be a whole
+    number.
     """
     z = NormalDist().inv_cdf((1 + level) / 2)
     centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)

@@ -52,7 +52,7 @@ class Annotation(BaseModel):
 
 
 def task_id_of(data: object) -> str:
-    """Our id in a task's data; empty for a task that somebody else put there."""
+    """Our id in a task's data; empty for a task that someone else put there."""
     task_id = data.get("task_id") if isinstance(data, Mapping) else None
     return task_id if isinstance(task_id, str) else ""
 
@@ -73,7 +73,7 @@ def read_export(content: bytes | bytearray, place: str) -> list[dict[str, Any]]:
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise InputError(f"{place} is not a list of tasks; export it in the format JSON")
     if any("annotation_id" in task and "data" not in task for task in tasks):
-        # Without `data` every task would be somebody else's.
+        # Without `data` every task would be someone else's.
         raise InputError(f"{place} is in the format JSON_MIN; export it in the format JSON")
     return tasks
 

@@ -37,7 +37,7 @@ _TIMEOUT = 60.0
 
 
 class ServerUnavailable(InputError):
-    """No server is there, or the one that is there does not answer or refuses."""
+    """No server is running, or it does not answer or refuses."""
 
 
 class Credentials(BaseModel):
@@ -84,7 +84,9 @@ def configured(root: Path = Path()) -> Connection | None:
     if all(named.values()):
         url = named[URL_VARIABLE].rstrip("/")
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc or not has_port_or_none(url):
-            raise InputError(f"{URL_VARIABLE} is no http or https address; set it to one such as http://127.0.0.1:8080")
+            raise InputError(
+                f"{URL_VARIABLE} is not an http or https address; set it to one such as http://127.0.0.1:8080"
+            )
         return Connection(url, SecretStr(named[KEY_VARIABLE]), KEY_VARIABLE)
     if any(named.values()):
         missing = next(name for name, value in named.items() if not value)
@@ -114,11 +116,11 @@ def read_credentials(path: Path) -> Credentials | None:
     except FileNotFoundError:
         return None
     except ValidationError:
-        raise InputError(f"{path} is damaged; delete {path.parent} to begin anew (its labels go with it)") from None
+        raise InputError(f"{path} is damaged; delete {path.parent} to start again (its labels go with it)") from None
 
 
 def write_credentials(path: Path, credentials: Credentials) -> None:
-    """Write the credentials so that nobody else can read them (mode 600 from the first byte on)."""
+    """Write the credentials so that no one else can read them (mode 600 from the first byte on)."""
     content = {
         "url": credentials.url,
         "username": credentials.username,
@@ -179,7 +181,7 @@ def client_of(connection: Connection) -> Iterator["LabelStudio"]:
             reason = reason.replace(secret, "***") if secret else reason
         raise ServerUnavailable(
             f"Label Studio at {connection.shown} refuses ({error.status_code}): {reason[:300]}; "
-            "what was done so far is kept: mend that and repeat the command"
+            "what was done so far is kept: fix that and repeat the command"
         ) from None
 
 

@@ -121,7 +121,8 @@ def _agreed(people: int) -> bool:
     said = f"people have given {people} labels of this study; simulated ones would take images from them"
     if not sys.stdin.isatty():
         raise InputError(
-            f"{said}; --beside-people does it nevertheless, `labeling.seed` or another study's name begins anew"
+            f"{said}; --beside-people does it nevertheless, `labeling.seed` or another study's name starts a new "
+            "project"
         )
     return input(f"{said}, and stay out of every rate. Simulate nevertheless? [y/N] ").strip().lower() in ("y", "yes")
 
@@ -156,7 +157,7 @@ def _user(client: "LabelStudio", labeller: str) -> int:
     known = [user for user in client.users.list() if user.email == email]
     if known:
         return int(known[0].id)
-    # Nobody logs in as this user, so nobody needs its password.
+    # No one logs in as this user, so no one needs its password.
     created = client.users.create(
         username=email, email=email, first_name="SIMULATED", last_name=labeller, password=secrets.token_urlsafe(16)
     )

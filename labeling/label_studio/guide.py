@@ -17,7 +17,7 @@ _WORLD_SEED = 20_000
 
 _MEANINGS: dict[Verdict, str] = {
     "legit_human": "<b>1 Legit human.</b> A person, drawn right. Style and finish do not matter: flat colours, blur "
-    "or a watermark make nobody malformed.",
+    "or a watermark make no one malformed.",
     "malformed_human": "<b>2 Malformed human.</b> A person with a part that is missing, doubled, misplaced, turned or "
     "far too big. Say which: <b>a</b> face, <b>s</b> hands, <b>d</b> limbs, <b>f</b> count, <b>g</b> other.",
     "object_or_scenery": "<b>3 Object or scenery.</b> Something that one can name: an animal, a thing, a landscape.",

@@ -48,14 +48,14 @@ def load_images(wanted: Mapping[str, tuple[str, str]], sets: Path) -> Iterator[t
                 raise InputError(f"{shard}: an image cannot be read ({error}); delete it and run `dvc repro`") from None
         if of_image:
             raise InputError(
-                f"{sets / arm} has no image '{next(iter(of_image))}' of the sample; `dvc repro sample` draws it anew"
+                f"{sets / arm} has no image '{next(iter(of_image))}' of the sample; `dvc repro sample` regenerates it"
             )
 
 
 def write_images(wanted: Mapping[str, tuple[str, str]], sets: Path, folder: Path) -> None:
     """Write the wanted images to `folder`, as `load_images` finds them.
 
-    Every image is encoded anew, so neither metadata nor the encoder tells where it comes from, and all files have
+    Every image is re-encoded, so neither metadata nor the encoder tells where it comes from, and all files have
     one time, since they are written arm by arm.
     """
     for name, image in load_images(wanted, sets):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from labeling.label_studio.interface import Answer, Kind
 
-# Addresses below .invalid belong to nobody (RFC 2606): no person signs up with one.
+# Addresses below .invalid belong to no one (RFC 2606): no person signs up with one.
 SIMULATED_DOMAIN = "@simulated.invalid"
 # A task with its annotation takes about a kilobyte.
 _LARGEST_EXPORT = 2**30
@@ -46,7 +46,7 @@ class Pulled(BaseModel):
 
     @property
     def ownerless(self) -> int:
-        """How many annotations are of users that the server does not know (any more): nobody knows whose they are."""
+        """How many annotations are of users that the server does not know (any more): no one knows whose they are."""
         return sum(given.completed_by not in self.emails for one in self.annotations.values() for given in one)
 
     def said_elsewhere(self, key: str) -> set[tuple[str, str]]:
@@ -146,7 +146,7 @@ def read_project(connection: Connection, study: str, kind: "Kind") -> tuple[Pull
         project = find_project(client, study, kind)
         if project is None:
             return None
-        # Tasks without a task_id were put there by somebody else.
+        # Tasks without a task_id were put there by someone else.
         on_server = tasks_on_server(client, project, "id,data")
         known = [task_id for task in on_server if (task_id := task_id_of(task.data))]
         annotations = annotations_of(known, _exported(client, project.number))
@@ -159,7 +159,7 @@ def read_project(connection: Connection, study: str, kind: "Kind") -> tuple[Pull
 
 
 def _exported(client: "LabelStudio", project: int) -> list[dict[str, Any]]:
-    # Part by part: what a server sends shall not fill the memory before it is refused.
+    # Part by part: what a server sends must not fill the memory before it is refused.
     content = bytearray()
     for part in client.projects.exports.download_sync(project, export_type="JSON"):
         content += part
@@ -254,7 +254,7 @@ def main() -> None:
         "--only-server", action="store_true", help="drop labels that the server does not know (any more)"
     )
     arguments = parser.parse_args()
-    # DVC wants its outputs, and git keeps them: labels of nobody yet are empty files.
+    # DVC wants its outputs, and git keeps them: labels of no one yet are empty files.
     for path in (TASK_LABELS, PAIR_LABELS):
         if not path.exists():
             write_labels(path, list[Label]())

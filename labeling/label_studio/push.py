@@ -98,8 +98,8 @@ def _shared_folder(client: "LabelStudio", project: "Project") -> Path:
     root = Path(os.environ.get(ROOT_VARIABLE) or SERVER_FOLDER / "images").resolve()
     if not root.is_dir():
         raise InputError(
-            f"labeling.transport is local_files, but {root} is no folder; set {ROOT_VARIABLE} to the folder that the "
-            "server reads too, or labeling.transport to upload"
+            f"labeling.transport is local_files, but {root} is not a folder; set {ROOT_VARIABLE} to the folder that "
+            "the server reads too, or labeling.transport to upload"
         )
     folder = root / project.mark
     folder.mkdir(exist_ok=True)
@@ -133,7 +133,7 @@ def main() -> None:
     except ServerUnavailable as error:
         if not arguments.stage:
             raise
-        # People may label days later; the numbers of the images shall not wait for them.
+        # People may label days later; the numbers of the images must not wait for them.
         print(f"push: not everything is sent: {error}")
 
 

@@ -1,4 +1,4 @@
-"""`make label-studio`: the real Label Studio on loopback, from an environment of its own.
+"""`make label-studio`: the real Label Studio on loopback, from a separate environment.
 
 It pins packages older than the project's, so it never shares the project's environment. Its migrations take a minute
 or two and always end in the same empty database, so that is kept beside the environment and copied for a new server.
@@ -136,7 +136,7 @@ def running_server(
     log.unlink(missing_ok=True)
     with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         # What the server writes is for its owner alone, too: labels, people's addresses, the key that signs sessions.
-        # A session of its own: Ctrl-C reaches this process alone, which then ends the server in order.
+        # A separate session: Ctrl-C reaches this process alone, which then ends the server in order.
         process = subprocess.Popen(
             command, env=variables, stdout=file, stderr=file, start_new_session=True, umask=0o077
         )
@@ -164,7 +164,7 @@ def _database(url: str | None) -> dict[str, str]:
         or not has_port_or_none(url)
     ):
         raise InputError(
-            "DATABASE_URL is no address of PostgreSQL; its form is postgresql://user:password@host:5432/name, with "
+            "DATABASE_URL is not a PostgreSQL address; use the form postgresql://user:password@host:5432/name, with "
             "slashes and colons of the password written as %2F and %3A"
         )
     return {
@@ -246,7 +246,7 @@ def main() -> None:
         print(f"Label Studio: {credentials.url}   login: {_login(credentials, new)}   (Ctrl-C ends the server)")
         print(f"next: {GO_ON} in another terminal sends the images and says where to label them", flush=True)
         try:
-            # Negative where a signal ended it, such as the kernel's for want of memory.
+            # Negative where a signal ended it, such as the kernel's for lack of memory.
             code = process.wait()
         except KeyboardInterrupt:
             code = 0

@@ -1,7 +1,7 @@
 """Strengths of arms from choices between their images (Bradley and Terry, Biometrika 39, 1952).
 
 P(a beats b) = 1 / (1 + exp(strength_b - strength_a)). A tie counts as half a win of each side: one number an arm
-with one meaning; Davidson's model (JASA 65, 1970) adds a parameter for how often people tie, which nobody asks.
+with one meaning; Davidson's model (JASA 65, 1970) adds a parameter for how often people tie, which no one asks.
 """
 
 from collections.abc import Sequence

@@ -72,7 +72,7 @@ class ArmScores:
 class Judged:
     """A labelled image of the random batch: the share of its labels that gave each verdict.
 
-    `body_normal` is the share of normal among the body shapes that people gave it, None where nobody gave one.
+    `body_normal` is the share of normal among the body shapes that people gave it, None where no one gave one.
     """
 
     pair_id: int
@@ -289,7 +289,7 @@ def estimate(
 ) -> Rates:
     """The content of metrics/labels.json; labels of tasks and pairs that are not given are counted and left out.
 
-    They are of images that were drawn anew since, or of another study. Simulated labels are left out as well as soon
+    They are of images that were regenerated since, or of another study. Simulated labels are left out as well as soon
     as a person has labelled, so that no number rests on both. Raises InputError where the sample names images that have
     no scores.
     """
@@ -370,7 +370,7 @@ def main() -> None:
     said = (
         f"{total} labels by {rates.labellers} labellers{simulated} in {RATES}"
         if total
-        else f"nobody has labelled this sample yet; {RATES} is empty (`make label-studio` starts the server)"
+        else f"no one has labelled this sample yet; {RATES} is empty (`make label-studio` starts the server)"
     )
     if rates.left_out:
         said += (

@@ -1,4 +1,4 @@
-"""Stage `sample`: which images people shall see, in which order, under which ids.
+"""Stage `sample`: which images people will see, in which order, under which ids.
 
 Every choice is a keyed hash of the thing chosen, so it depends neither on the order of files nor on the number of
 other images, and labels given before stay valid: a larger sample contains the smaller one, unless it is the first

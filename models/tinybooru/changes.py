@@ -1,6 +1,6 @@
 """Known changes of real images, to which the feature spaces are asked to answer (`models/tinybooru/spaces.py`).
 
-A change plans other images, edits the drawn ones, or both. Image k stands in the place of image k; where a change
+A change plans other images, edits the drawn ones, or both. Image k stands in place of image k; where a change
 leaves it alone, it stays the same, so that a changed set and the unchanged one are paired.
 """
 

@@ -332,7 +332,7 @@ class DenoiserTraining:
         kept = {length: any(key.startswith(self._prefix(length)) for key in tensors) for length in self.averages}
         if lacking := [f"{length:g}" for length, there in kept.items() if not there]:
             raise InputError(
-                f"checkpoint {self.checkpoint} keeps no average of {', '.join(lacking)}; delete it to begin anew"
+                f"checkpoint {self.checkpoint} keeps no average of {', '.join(lacking)}; delete it to start again"
             )
         with torch.no_grad():
             for name, p in self.weights.items():
@@ -354,7 +354,7 @@ class DenoiserTraining:
             self.text_encoder.requires_grad_(False)
 
     def _continues(self, state: dict[str, Any]) -> bool:
-        """Whether this recipe can go on from there: the same, or with another end while on the plateau."""
+        """Whether this recipe can continue from there: the same, or with another end while on the plateau."""
         then, now = DenoiserRecipe(**{**state["recipe"], "channels": tuple(state["recipe"]["channels"])}), self.recipe
         on_plateau = all(state["step"] <= (1 - r.decay) * r.steps for r in (then, now))
         return then == now or (on_plateau and replace(then, steps=now.steps) == now)

@@ -137,7 +137,7 @@ def main() -> None:
         if snapshot_of(candidate.folder)["text_encoder"] not in (None, text_encoder_digest(encoder)):
             raise InputError(
                 f"{candidate.folder} reads another text encoder than the one in {arguments.text}; delete the runs in "
-                f"{candidate.folder.parent} to train them anew, or name their text encoder with --text"
+                f"{candidate.folder.parent} to retrain them, or name their text encoder with --text"
             )
     if missing := [candidate.folder.name for candidate in candidates() if candidate not in chosen]:
         print(

@@ -82,7 +82,7 @@ def study_of(
 
 
 def texts_of(arm: Arm, prompts: list[str]) -> dict[Text, list[str]]:
-    """The texts that an arm's networks read, one an image each."""
+    """The texts that an arm's networks read, one per image each."""
     given: dict[Text, list[str]] = {
         "prompt": prompts,
         "empty": [""] * len(prompts),
@@ -93,7 +93,7 @@ def texts_of(arm: Arm, prompts: list[str]) -> dict[Text, list[str]]:
 
 
 def draw_set(study: Study, name: str, prompts: list[str], folder: Path, device: torch.device) -> None:
-    """Draw an arm's images of these prompts, seeds 0 and on, into `folder`, but for the shards that are there.
+    """Draw an arm's images of these prompts, seeds 0 and on, into `folder`, except the existing shards.
 
     Shards of another number of images are deleted.
     """

@@ -1,6 +1,6 @@
-"""The judge: reads off an image what tinybooru's tags would say of it.
+"""The judge: reads off an image what tinybooru's tags would say about it.
 
-A network of its own, trained on real images only, that no other network or score sees: it decides whether generated
+A separate network, trained on real images only, that no other network or score sees: it decides whether generated
 images are what their prompts say (`make worldcheck`), and stands in for a person in `make label-demo`. One choice was
 made with it: which images the main network's recipe shows more often (`focus`, README.md).
 """
@@ -89,7 +89,7 @@ class JudgeTraining(ScorerTraining):
     """Cross-entropy of every question over the images that have an answer to it.
 
     Images are shifted and, half of them, lightly blurred or given noise: generated images have small faults of
-    finish that real ones lack, and the judge shall look past them.
+    finish that real ones lack, and the judge must look past them.
     """
 
     def __init__(self, recipe: ScorerRecipe, corpus: Corpus, checkpoint: Path, device: torch.device):

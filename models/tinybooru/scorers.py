@@ -87,7 +87,7 @@ class ScorerTraining:
     def __init__(
         self, recipe: ScorerRecipe, network: torch.nn.Module, data: str, checkpoint: Path, device: torch.device
     ):
-        """`data` stands for what the network learns from; a run does not go on with other images or words."""
+        """`data` stands for what the network learns from; a run does not continue with other images or words."""
         self.recipe, self.network, self.checkpoint, self.device = recipe, network.to(device), checkpoint, device
         self.data = data
         self.optimiser = torch.optim.AdamW(

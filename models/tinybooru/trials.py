@@ -1,9 +1,9 @@
 """Small trials of the recipe, one change at a time: `python -m models.tinybooru.trials`.
 
-Every trial has the same CPU seconds on one thread, so a change that makes a step dearer has to earn it; they mean
-nearly the same on a busy machine. What a change is worth is the held-out loss, written to trials.json as trials end;
-those that stand there are not run again unless named. Processors differ in how many images they see in that time, so
-a trial is to be held against the first one on its own processor.
+Every trial has the same CPU seconds on one thread, so a change that makes a step more expensive has to earn it; they
+mean nearly the same on a busy machine. What a change is worth is the held-out loss, written to trials.json as trials
+end; those that stand there are not run again unless named. Processors differ in how many images they see in that time,
+so a trial must be compared with the first one on its own processor.
 """
 
 import argparse
@@ -87,7 +87,7 @@ class Trial(DenoiserTraining):
         return loss
 
     def held_out_of(self, weights: dict[str, torch.Tensor], captioned: bool = True) -> float:
-        """Held-out loss with other weights in the place of the current ones."""
+        """Held-out loss with other weights in place of the current ones."""
         own = {name: p.detach().clone() for name, p in self.weights.items()}
         with torch.no_grad():
             for name, p in self.weights.items():

@@ -1,8 +1,8 @@
 """Is the embedded world good enough to do science on? `make worldcheck` draws images and lets the judge say.
 
-Images are drawn from held-out prompts with the shipped weights and kept in data/worldcheck, so a stopped check goes
-on where it was. The figures go to worldcheck.json, each with its interval, its number of images and the bar it is
-held against; the same seeds under each guidance go to contact.png.
+Images are drawn from held-out prompts with the shipped weights and kept in data/worldcheck, so a stopped check
+continues where it was. The figures go to worldcheck.json, each with its interval, its number of images and the bar it
+is compared with; the same seeds under each guidance go to contact.png.
 """
 
 import argparse
@@ -365,7 +365,7 @@ def contact_rows(device: torch.device) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.tinybooru.worldcheck", description=__doc__)
-    parser.add_argument("--images", type=int, default=2048, help="images a set (default: 2048)")
+    parser.add_argument("--images", type=int, default=2048, help="images per set (default: 2048)")
     parser.add_argument("--output", type=Path, default=HERE / WORLDCHECK, help="where the figures go")
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile (slower, no wait)")
     images, output = (arguments := parser.parse_args()).images, arguments.output

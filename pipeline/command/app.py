@@ -22,7 +22,7 @@ from pipeline.command.project import enter_project
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import CONF, REPORT
 
-# Modules that a command needs are imported there: `--help` shall not wait for what composes a study.
+# Modules that a command needs are imported there: `--help` must not wait for what composes a study.
 app = typer.Typer(
     name="guidedrift",
     help=__doc__,
@@ -117,7 +117,7 @@ def run(
     write_params(content)
     outcome = run_study(plan)
     if outcome.code:
-        print("what was finished is kept; the same command goes on", file=sys.stderr)
+        print("what was finished is kept; the same command continues", file=sys.stderr)
         raise typer.Exit(outcome.code)
     print(last_words(plan, outcome))
 

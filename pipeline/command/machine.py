@@ -61,7 +61,7 @@ def checks() -> Iterator[Check]:
 
 
 def _gpus() -> Check:
-    # In another process: torch takes seconds to load, and a broken one shall not stop the rest.
+    # In another process: torch takes seconds to load, and a broken one must not stop the rest.
     done = subprocess.run([sys.executable, "-c", _GPUS], capture_output=True, text=True, check=False)
     if done.returncode:
         return Check(False, f"torch cannot be imported: {done.stderr.strip().splitlines()[-1]}; run make setup")

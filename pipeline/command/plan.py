@@ -1,4 +1,5 @@
-"""What a study will take: arms, images, network evaluations, disk and time, and what of it is finished already."""
+"""What a study will take: arms, images, network evaluations, disk and time, and which part of it is finished
+already."""
 
 import shutil
 from dataclasses import dataclass

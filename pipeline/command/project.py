@@ -9,7 +9,7 @@ from pipeline.errors import InputError
 # What every project has in its folder.
 _MARKS = ("dvc.yaml", "conf/config.yaml", "pipeline/command/app.py")
 _CALLED_FROM = "GUIDEDRIFT_CALLED_FROM"
-# What `make` exports: nothing is asked of the network, and nobody is told of the use.
+# What `make` exports: nothing is asked of the network, and no one is told of the use.
 _SETTINGS = {
     "DVC_NO_ANALYTICS": "1",
     "HF_HUB_OFFLINE": "1",

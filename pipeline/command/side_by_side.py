@@ -23,7 +23,7 @@ _GAP = "  "
 def load_results(what: str) -> Comparison:
     """The results of a study: of its folder, of a compare.json, or of `<study>` or `<study>@<version>` as tracked.
 
-    Raises InputError where it is none of these, or what is there cannot be read.
+    Raises InputError where it is something else, or what is there cannot be read.
     """
     path = Path(what)
     places = [path, path / COMPARISON, path / COMPARISON.name] if path.exists() else []
@@ -34,7 +34,7 @@ def load_results(what: str) -> Comparison:
         raise InputError(f"{what} has no {COMPARISON}; a study that has run has one")
     if path.suffix or not _TRACKED.fullmatch(what):
         raise InputError(
-            f"'{what}' is no folder of a study, no compare.json and no name of a study; for instance, "
+            f"'{what}' is neither a folder of a study, a compare.json nor the name of a study; for instance, "
             "guidedrift compare default . compares the default study as it ran last with what is here"
         )
     from pipeline.command.tracked import download_results  # with MLflow, which takes seconds

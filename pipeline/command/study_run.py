@@ -23,7 +23,7 @@ from pipeline.layout import REPORT
 
 LOG = Path(".dvc/tmp/guidedrift/run.log")
 _STAGE = re.compile(r"^(?:Running stage|Stage) '(?P<stage>[a-z_]+)(?:@[^']*)?'")
-# What a stage says that nobody should have to look for in the log.
+# What a stage says that no one should have to look for in the log.
 _LOUD = ("warning: ", "error: ")
 _TAIL = 15
 _DVC = [sys.executable, "-m", "dvc"]
@@ -79,7 +79,7 @@ def run(plan: Plan) -> Outcome:
     except KeyboardInterrupt:
         # The terminal has sent Ctrl-C to DVC and its stage as well; they end when what is under way is finished.
         process.wait()
-        print("interrupted; what was finished is kept, the same command goes on", file=sys.stderr)
+        print("interrupted; what was finished is kept, the same command continues", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except SystemExit:
         _terminate_stage(process.pid)

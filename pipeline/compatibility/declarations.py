@@ -43,7 +43,7 @@ _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 _PREDICTED_BY = {"stable-diffusion-v2-768-v": "v_prediction", "stable-diffusion-v2-512": "epsilon"}
 # What a name may not add to an architecture's: networks that read or predict something else, or are none.
 _OTHER_KINDS = re.compile(r"refiner|inpaint|edit|instruct|unclip|depth|controlnet|lora|textual-inversion|embedding")
-# Beginnings of names of other architectures. A name that is in neither list is somebody's own and says nothing.
+# Beginnings of names of other architectures. A name that is in neither list is someone's own and says nothing.
 _OTHER_ARCHITECTURES = (
     *("stable-diffusion", "stable-video-diffusion", "stable-cascade", "flux", "chroma", "lumina", "auraflow"),
     *("pixart", "hunyuan", "qwen-image", "wan-", "wan2", "sana-", "kolors", "playground"),
@@ -117,7 +117,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a file says of a `key` of its configuration, and `where` in the file it says so."""
+    """What a file says about a `key` of its configuration, and `where` in the file it says so."""
 
     key: str
     value: Any
@@ -248,7 +248,7 @@ def _check_quantized(place: str, header: Header) -> None:
 
 
 def _configured(checkpoint: Checkpoint, with_parts: bool) -> dict[str, Any]:
-    """What the configuration says of the keys that files declare."""
+    """What the configuration says about the keys that files declare."""
     family, schedule = checkpoint.family, checkpoint.schedule
     found: dict[str, Any] = {"family": family.name}
     if schedule and family.path is VARIANCE_PRESERVING:

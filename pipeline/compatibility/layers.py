@@ -37,8 +37,8 @@ def check_layers(key: str, checkpoint: Checkpoint, config_key: str) -> None:
     except Exception as error:  # diffusers raises many kinds for a configuration that describes no network
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{place}: {checkpoint.config / part / 'config.json'} describes no network with these weights ({reason}); "
-            f"{way_out(checkpoint, config_key)}"
+            f"{place}: {checkpoint.config / part / 'config.json'} does not describe a network with these weights "
+            f"({reason}); {way_out(checkpoint, config_key)}"
         ) from None
     if not held:
         return  # a file without a UNet is named where its parts are looked for (identification.py)

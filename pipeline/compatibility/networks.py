@@ -17,7 +17,7 @@ from pipeline.study.study import Study
 def check_networks(study: Study, arm_names: Iterable[str]) -> None:
     """Raise InputError where a network of the study cannot be sampled from, or its parts do not fit each other.
 
-    A guide counts where one of the arms asks for it, and the canvas of training where an arm has none of its own.
+    A guide counts where one of the arms asks for it, and the canvas of training where an arm sets none.
     Reads configurations and headers alone.
     """
     model, names = study.model, _with_starts(study, arm_names)

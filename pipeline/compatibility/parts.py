@@ -149,7 +149,7 @@ def check_samples(key: str, checkpoint: Checkpoint, vae: Part) -> None:
 
 
 def check_autoencoder(own: Part, used: Part) -> None:
-    """Raise InputError where the autoencoder `used` is none of images, or has other latents than the main one's `own`.
+    """Raise InputError where the autoencoder `used` is not for images or has other latents than the main one's `own`.
 
     Which UNet reads them is known by the autoencoder that it came with.
     """

@@ -27,7 +27,7 @@ def check_transformer(network: Part, vae: Part) -> None:
         )
     if vae.settings is None:
         if family.needs_latents:
-            raise InputError(f"{vae.file} is missing; {network.checkpoint.config} is no complete network folder")
+            raise InputError(f"{vae.file} is missing; {network.checkpoint.config} is not a complete network folder")
         return
     latent = vae.number("latent_channels", _LATENT_CHANNELS)
     channels = reads // family.patch(settings) ** 2 if family.packed else reads
@@ -45,7 +45,7 @@ def check_texts_of_transformer(network: Part, encoders: Mapping[str, Part]) -> N
         return
     for encoder in encoders.values():
         if encoder.settings is None:
-            raise InputError(f"{encoder.file} is missing; {encoder.checkpoint.config} is no complete network folder")
+            raise InputError(f"{encoder.file} is missing; {encoder.checkpoint.config} is not a complete network folder")
     tokens, pooled = 0, 0
     for text in family.texts:
         encoder = encoders[text.part]

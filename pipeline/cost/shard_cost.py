@@ -1,4 +1,4 @@
-"""What an arm cost: network evaluations, FLOPs and seconds an image, and NovelAI's price of it.
+"""What an arm cost: network evaluations, FLOPs and seconds per image, and NovelAI's price of it.
 
 Kept beside the image set, never in it: seconds differ from run to run, shards must not. Each finished shard leaves its
 entry at once, so an interrupted run loses none.

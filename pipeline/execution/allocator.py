@@ -13,7 +13,7 @@ def keep_freed_memory() -> bool:
     """Have glibc keep up to 1 GiB of freed memory for the next blocks; False where the C library is another.
 
     A forward pass frees and asks for the same blocks of megabytes again and again. By itself glibc hands many of them
-    back to the system, depending on what the process did before, and every page that comes anew is cleared first: a
+    back to the system, depending on what the process did before, and every new page is cleared first: a
     tenth of the time of drawing on the CPU (docs/benchmarks.md).
     """
     if platform.libc_ver()[0] != "glibc":

@@ -117,7 +117,7 @@ def _run_in_processes(
                     del under_way[future]
                     yield result
         except BrokenProcessPool:
-            # Nobody knows whose process it was, so all that were under way begin again.
+            # No one knows whose process it was, so all that were under way begin again.
             for number, task_again in sorted(under_way.values(), key=lambda entry: entry[0]):
                 remaining.put_back(number, task_again)
             under_way = {}
@@ -141,7 +141,7 @@ def _start_pool(job: Job[Any, Any], devices: list[torch.device]) -> ProcessPoolE
     free = context.Queue()
     for device in devices:
         free.put(device)
-    # For the processes: their threads shall not wait spinning on a core that another one computes on.
+    # For the processes: their threads must not wait spinning on a core that another one computes on.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return ProcessPoolExecutor(len(devices), context, _start_worker, (job, free))
 

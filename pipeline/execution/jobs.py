@@ -45,7 +45,7 @@ class Numbered(Generic[Task]):
         if self._begun_again[number] > self._retries:
             raise InputError(
                 f"workers died {self._begun_again[number]} times over the same task (executor.retries is "
-                f"{self._retries}), for instance for want of memory; what is finished is kept: go on with fewer "
+                f"{self._retries}), for instance for lack of memory; what is finished is kept: continue with fewer "
                 "workers, or a smaller generate.batch"
             )
         self._again.append((number, task))

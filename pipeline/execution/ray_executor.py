@@ -1,4 +1,4 @@
-"""Tasks on a Ray cluster that is there: one actor a worker, each with its networks loaded once.
+"""Tasks on a running Ray cluster: one actor per worker, each with its networks loaded once.
 
 The project has to lie in the same folder on every node (a shared file system, or a clone each), with the same
 environment; what is large, images and vectors, travels through Ray or a storage that all nodes reach.
@@ -40,15 +40,15 @@ class _Worker:
     def enter(self, root: str, job: Job[Any, Any], kind: str) -> None:
         """Go to the project, which the paths of a study are relative to, and take the job onto a `kind` of device.
 
-        Not the constructor's work: what goes wrong in one reaches nobody but as an actor that is gone.
+        Not the constructor's work: what goes wrong in one reaches no one but as an actor that is gone.
         """
         if not Path(root).is_dir():
-            raise InputError(f"node {ray.util.get_node_ip_address()} has no folder {root}; the project must lie there")
+            raise InputError(f"node {ray.util.get_node_ip_address()} has no folder {root}; the project must be there")
         os.chdir(root)
         # Ray leaves a GPU visible that it was not asked for, and counts one whose driver is broken.
         if kind == "cuda" and not torch.cuda.is_available():
             raise InputError(
-                f"node {ray.util.get_node_ip_address()} has a GPU for Ray and none for torch; mend its driver, or "
+                f"node {ray.util.get_node_ip_address()} has a GPU for Ray and none for torch; fix its driver, or "
                 "start the cluster with --num-gpus 0"
             )
         self._work = LazyJob(job, torch.device(kind))
@@ -160,7 +160,7 @@ def _connect(executor: RayExecutor) -> None:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"executor.address {address}: no Ray cluster answers ({reason})") from None
     finally:
-        # Ray puts a handler of its own in its place, which ends the process at once.
+        # Ray puts its own handler in its place, which ends the process at once.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
 

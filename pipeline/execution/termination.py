@@ -29,5 +29,5 @@ class Termination:
     def leave(self, finished: str) -> None:
         """End with 143, saying what was `finished`, where that was asked for."""
         if self.requested:
-            print(f"terminated after {finished}; the same command goes on", file=sys.stderr)
+            print(f"terminated after {finished}; the same command continues", file=sys.stderr)
             sys.exit(128 + signal.SIGTERM)

@@ -37,7 +37,7 @@ def retouched(image: PillowImage.Image, how: Retouch) -> PillowImage.Image:
 
 @dataclass(frozen=True)
 class GeneratedBatch:
-    """A batch: images, the trace of each as columns, what it cost, and the ways of those that were watched."""
+    """A batch: images, the trace of each as columns, what it cost, and the trajectories of those that were watched."""
 
     images: list[PillowImage.Image]
     traces: list[dict[str, list[object]]]
@@ -114,14 +114,14 @@ class ArmGenerator:
         broken = [seed for seed, *finite in zip(seeds, drawn, decoded, strict=True) if not all(finite)]
         if not broken:
             return
-        dtype, by = self.study.model.loading.dtype, "autoencoder decoded" if all(drawn) else "sampler drew"
+        dtype, by = self.study.model.loading.dtype, "autoencoder decoded" if all(drawn) else "sampler generated"
         ways = ["model.loading.dtype=float32"] if dtype != "float32" else []
         ways += [f"a scale smaller than {self.arm.scale:g}"] if self.arm.scale > 1 else []
         ways += ["another autoencoder (model.vae)"] if self.networks["main"].latents else []
         more = f" and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
         raise InputError(
-            f"arm '{self.arm_name}' drew no image from seed {', '.join(map(str, broken[:_SHOWN]))}{more}: what the "
-            f"{by} is not finite (model.loading.dtype is {dtype}); take {' or '.join([*ways, 'other weights'])}"
+            f"arm '{self.arm_name}' generated no image from seed {', '.join(map(str, broken[:_SHOWN]))}{more}: what "
+            f"the {by} is not finite (model.loading.dtype is {dtype}); take {' or '.join([*ways, 'other weights'])}"
         )
 
     def _cost(

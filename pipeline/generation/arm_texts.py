@@ -9,7 +9,7 @@ from pipeline.study.study import Study
 
 
 def study_prompts(study: Study) -> list[str]:
-    """One prompt an image, the same for every arm that does not ask for empty ones. Raises InputError."""
+    """One prompt per image, the same for every arm that does not ask for empty ones. Raises InputError."""
     return read_prompts(study.prompts, study.generate.images, study.text.syntax)
 
 
@@ -44,7 +44,7 @@ def arm_negatives(arm: Arm, prompts: list[str], syntax: Syntax) -> list[str]:
 
 
 def named_texts(arm: Arm, prompts: list[str], syntax: Syntax) -> dict[str, list[str]]:
-    """The texts of the arm's own making that its networks read, one an image each, by name.
+    """The texts that the arm defines and its networks read, one per image each, by name.
 
     A text of degraded tokens is the prompt itself: what is degraded are its embeddings.
     """
@@ -66,9 +66,9 @@ def _translated(preset: str, syntax: Syntax) -> str:
 def unrelated_prompts(arm: Arm, prompts: list[str]) -> list[str]:
     """For each image of an arm the next of the study's `prompts`, in a circle, with another text; with its tags.
 
-    The condition of independent-condition guidance (arXiv 2407.02687), which says nothing of the image's own prompt.
-    Quality tags are no part of what is drawn: they are on both sides, and cancel. Raises InputError where all prompts
-    are the same.
+    The condition of independent-condition guidance (arXiv 2407.02687), which says nothing about the image's own prompt.
+    Quality tags are not part of what is generated: they are on both sides, and cancel. Raises InputError where all
+    prompts are the same.
     """
     own, n = _untagged(arm, prompts), len(prompts)
 
@@ -76,6 +76,6 @@ def unrelated_prompts(arm: Arm, prompts: list[str]) -> list[str]:
         for step in range(1, n):
             if (other := prompts[(k + step) % n]) != own[k]:
                 return other
-        raise InputError(f"an unrelated prompt needs a study of two prompts at least; all {n} are {own[k]!r}")
+        raise InputError(f"an unrelated prompt needs a study of at least two prompts; all {n} are {own[k]!r}")
 
     return _tagged(arm, [next_other(k) for k in range(n)])

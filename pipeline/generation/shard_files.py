@@ -36,7 +36,7 @@ TRACE_FEATURES = Features(
 
 @dataclass(frozen=True)
 class GeneratedShard:
-    """A shard's files: its image set, its trace, and the ways of its watched images where it has some."""
+    """A shard's files: its image set, its trace, and the trajectories of its watched images where it has some."""
 
     shard: Shard
     image_set: bytes

@@ -81,7 +81,7 @@ class ShardGenerator:
         )
 
     def measure_again(self, task: ShardTask) -> ShardCost:
-        """The cost of a shard's first batch, drawn again for its cost alone."""
+        """The cost of a shard's first batch, generated again for its cost alone."""
         drawn = self._draw_batch(task, next(task.shard.batches(self.study.generate.batch)), 0)
         return total_cost([drawn.cost], task.shard.fingerprint)
 
@@ -105,7 +105,7 @@ class ShardGenerator:
     def _batch_too_large(self, images: int) -> str:
         smaller = (
             "A smaller batch is not taken by itself, since it rounds otherwise and the images would differ in their "
-            f"last bits: compose with generate.batch={images // 2}, which draws the study anew, or use"
+            f"last bits: compose with generate.batch={images // 2}, which regenerates the study, or use"
         )
         return (
             f"{images} images of arm '{self.arm_name}' at once do not fit into memory. "

@@ -63,7 +63,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard to draw, and the texts of its images, one an image each."""
+    """A shard to draw, and the texts of its images, one per image each."""
 
     shard: Shard
     texts: Mapping[Text, list[str]]
@@ -79,7 +79,7 @@ class ShardTask:
 
 
 def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
-    """The texts that an arm's networks read, one an image of the study each. Raises InputError."""
+    """The texts that an arm's networks read, one per image of the study each. Raises InputError."""
     arm, prompts = study.arm(arm_name), study_prompts(study)
     own = arm_prompts(arm, prompts)
     needed = {text for prediction in guidance_of(arm).predictions() for text in prediction.texts}
@@ -120,7 +120,7 @@ class ArmPlan:
 def plan_shards(
     study: Study, arm_name: str, texts: Mapping[Text, list[str]], device: str, machine: str | None = None
 ) -> list[Shard]:
-    """Cut an arm into shards, to be generated on a kind of `device` (cpu, cuda) and `machine` (this one unless given).
+    """Cut an arm into shards, to be generated on a kind of `device` (cpu, cuda) and `machine` (default: this one).
 
     Raises InputError where a network is missing or the arm does not fit it.
     """
@@ -209,7 +209,7 @@ def common_inputs(study: Study, arm_name: str, device: str, machine: str | None 
 
 
 def main_checkpoint(model: Model) -> Checkpoint:
-    """Where the main network lies. Raises InputError where it is missing, or a file that lacks a part of it."""
+    """Where the main network is. Raises InputError where it is missing, or a file that lacks a part of it."""
     path = Path(model.main)
     if path.suffix == ".safetensors" and path.is_file():
         needed: tuple[str, ...] = ("unet", "text_encoder", "vae")
@@ -232,7 +232,7 @@ def batch_texts(texts: Mapping[Text, list[str]], batch: range) -> dict[Text, lis
 
 
 def batch_seeds(study: Study, batch: range) -> list[int]:
-    """The seeds of a batch, one an image."""
+    """The seeds of a batch, one per image."""
     return [study.generate.first_seed + k for k in batch]
 
 

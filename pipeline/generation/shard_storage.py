@@ -1,4 +1,4 @@
-"""A place where the shards of an arm lie: the project's folders, or a storage that many machines reach."""
+"""A place where the shards of an arm are kept: the project's folders, or a storage that many machines reach."""
 
 import json
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ class ShardStorage:
         return self.fetch(shard) if self.holds(shard) and self._cost(shard).exists() else None
 
     def fetch(self, shard: Shard) -> GeneratedShard:
-        """A shard that is known to be there. Raises InputError where it is not."""
+        """A shard that is known to exist. Raises InputError where it is not."""
         try:
             return GeneratedShard(
                 shard,
@@ -67,7 +67,7 @@ class ShardStorage:
             ) from None
 
     def clear(self, shards: Sequence[Shard]) -> None:
-        """Delete what is none of these shards, and what a killed process left half-written."""
+        """Delete everything except these shards, and what a killed process left half-written."""
         expected = {shard.name for shard in shards}
         watched = {shard.name for shard in shards if self._is_watched(shard)}
         own = self.places

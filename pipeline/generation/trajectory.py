@@ -1,4 +1,4 @@
-"""The way of an image: what guidance took it for at some of the steps, from the noisiest to the last."""
+"""The trajectory of an image: what guidance took it for at some of the steps, from the noisiest to the last."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,5 +42,5 @@ def watched_of(images: range, watched: int) -> int:
 
 
 def trajectory_fingerprint(shard: Shard, watched: int) -> str:
-    """What determines the ways kept of a shard in a study that keeps those of its first `watched` images."""
+    """What determines the trajectories that a shard keeps in a study that keeps those of its first `watched` images."""
     return fingerprint([shard.fingerprint, FRAMES, watched_of(range(shard.start, shard.stop), watched)])

@@ -188,7 +188,7 @@ class Walk:
     def active(self, at: Moment) -> tuple[Term, ...]:
         """The terms that change anything at this step; the others cost no evaluation."""
         if self._active is None or self._active[0] != at:
-            # Once a step: placing a guider at the first step starts its momentum anew.
+            # Once a step: placing a guider at the first step restarts its momentum.
             self._active = at, self._find_active(at)
         return self._active[1]
 

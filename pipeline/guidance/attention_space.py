@@ -29,8 +29,8 @@ class _AttentionSpace(Settings):
     """What the three have in common.
 
     `text` is the one to steer away from: one of the arm's texts, or empty, negative, unrelated. `layers` are the
-    beginnings of the names of the transformer blocks whose cross-attention is changed (`mid_block`), all of them unless
-    given. At the steps that `schedule` leaves out the prediction is the plain one.
+    beginnings of the names of the transformer blocks whose cross-attention is changed (`mid_block`), by default all of
+    them. At the steps that `schedule` leaves out the prediction is the plain one.
     """
 
     text: Name = "negative"

@@ -1,7 +1,7 @@
 """References that an arm spells out, as conf/arm describes them: network x text x damage x time.
 
 A reference is a prediction to move away from. Seven have short names; any other is one of the arm's `references`, and
-reads one of its `texts` where it needs a text of its own (pipeline/study/named_texts.py).
+reads one of its `texts` where it needs a separate text (pipeline/study/named_texts.py).
 """
 
 from typing import Annotated, Literal
@@ -16,7 +16,7 @@ STANDING_TEXTS = ("prompt", "empty", "negative", "unrelated")
 
 Share = Annotated[float, Field(gt=0, le=1)]
 PerturbationKind = Literal["pag", "seg", "skip_layers", "random_layers", "dropout", "shuffle_tokens"]
-# Kinds that are drawn anew for every image and step.
+# Kinds with new random numbers for every image and step.
 RANDOM_KINDS = ("random_layers", "dropout", "shuffle_tokens")
 # About a tenth of the blocks, as S2-guidance leaves out (arXiv 2508.12880).
 DEFAULT_SHARE = 0.1
@@ -28,7 +28,7 @@ class ConditionNoise(Settings):
     With t from 1 (first step) to 0, the embedding y becomes sqrt(g) y + `scale` sqrt(1 - g) n, where g is 1 for
     t <= `low`, 0 for t >= `high` and a line between them; `rescale` is the share by which the result gets back y's
     mean and standard deviation. n is drawn for each image and step from the image's seed. The paper's values for
-    Stable Diffusion are the defaults; scale 0 from low 1 on is no noise.
+    Stable Diffusion are the defaults; scale 0 from low 1 on adds no noise.
     """
 
     scale: Annotated[float, Field(ge=0, le=10)] = 0.25

@@ -4,14 +4,14 @@ With a and b of the noise path, a deterministic step of first order from x to th
 
     x' = a' x0(guided) + b' e(guided),
 
-and CFG++ takes e(empty) in the place of e(guided) (algorithm 2 of the paper, and the authors' code for DDIM). Its
+and CFG++ takes e(empty) in place of e(guided) (algorithm 2 of the paper, and the authors' code for DDIM). Its
 lambda is the scale, in [0, 1] as a rule, since the noise no longer repeats what guidance asked for: the authors
 compare it with scales of classifier-free guidance in [1, 12.5]. Euler's step is the same along both noise paths.
 
 With one term and no post-process it is classifier-free guidance at the scale lambda / (1 - sigma' / sigma): the same
 direction, taken farther where steps are short.
 
-Other solvers mix the predictions of several evaluations, or draw noise of their own; CFG++ has no single form there.
+Other solvers mix the predictions of several evaluations, or draw their own noise; CFG++ has no single form there.
 """
 
 from typing import Annotated, Literal

@@ -96,7 +96,7 @@ def effective_push(
     empty = predicted[EMPTY].float()
     push, towards = ((x.float() - empty).flatten(1) for x in (guided, predicted[MAIN]))
     along, squared, pushed = (push * towards).sum(1), towards.square().sum(1), push.square().sum(1)
-    # A prompt that is the empty text up to rounding has no direction of its own.
+    # A prompt that is the empty text up to rounding has no direction.
     directed = squared > (_ROUNDING**2) * empty.flatten(1).square().sum(1)
     scale = torch.where(directed, along / squared, torch.nan)
     across = 1 - along.square() / (squared * pushed).clamp(min=torch.finfo(torch.float32).tiny)

@@ -33,7 +33,7 @@ class Finding:
     """What is wrong with a file.
 
     A `damaged` file is of no use and can be deleted; another is whole, but not what the study asks for now, and the
-    stage that makes it decides what of it to keep.
+    stage that makes it decides which part of it to keep.
     """
 
     path: Path
@@ -153,7 +153,7 @@ def _vectors(ids: list[str] | None, drawn: str | None, path: Path) -> str | None
         key for key in ("images", "texts") if key not in tensors
     ]
     if missing or any(len(tensor) != len(known["ids"]) for tensor in tensors.values()):
-        raise InputError(f"{path} is no feature file of one row an image; delete it and run `dvc repro`")
+        raise InputError(f"{path} is not a feature file of one row per image; delete it and run `dvc repro`")
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise InputError(f"{path} holds numbers that are not finite; delete it and run `dvc repro`")
     return _of_other_images(known["ids"], ids, known["provenance"].get("set"), drawn)

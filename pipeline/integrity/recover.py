@@ -1,7 +1,8 @@
 """Removes what a killed `dvc repro` left half written; `make repro` begins with this.
 
-DVC writes its lock files in place, so a kill in that moment leaves half of one, and DVC refuses it ever after. Without
-dvc.lock it looks at every stage again, restores what it has in its cache, and each stage keeps what is finished.
+DVC writes its lock files in place, so a kill in that moment leaves half of one, and DVC refuses it from then on.
+Without dvc.lock it looks at every stage again, restores what it has in its cache, and each stage keeps what is
+finished.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""Whether a study is what was written, to the bit, and what params.yaml asks for; says what to make anew.
+"""Whether a study is what was written, to the bit, and what params.yaml asks for; says what to regenerate.
 
-Every shard, feature file and table is held against the checksum it carries, the study's plan and what it was made of,
+Every shard, feature file and table is compared with the checksum it carries, the study's plan and what it was made of,
 and every output against the hash in dvc.lock, computed from its bytes: DVC takes a file that kept its size and time
-stamp for unchanged. Ends with 0 where all is well and with 1 where something is to be made anew.
+stamp for unchanged. Ends with 0 where all is well and with 1 where something is to be regenerated.
 """
 
 import os
@@ -62,7 +62,7 @@ def _recorded(file: LockedFile, whole: bool) -> Finding | None:
 def repair(findings: Sequence[Finding]) -> list[Path]:
     """Delete what is damaged, and DVC's copies of it where they are damaged too; returns what was deleted.
 
-    `dvc repro` then restores it from a whole copy, or makes it anew.
+    `dvc repro` then restores it from a whole copy, or regenerates it.
     """
     copies = {file.path: file for file in locked_files()}
     deleted = []
@@ -80,7 +80,7 @@ def repair(findings: Sequence[Finding]) -> list[Path]:
 
 def main() -> None:
     parser = stage_parser("pipeline.integrity.verify", __doc__)
-    parser.add_argument("--repair", action="store_true", help="delete what is damaged, so that it is made anew")
+    parser.add_argument("--repair", action="store_true", help="delete what is damaged, so that it is regenerated")
     arguments = parser.parse_args()
     count, findings = verify(load_study())
     for found in findings:
@@ -93,7 +93,7 @@ def main() -> None:
     elif damaged:
         print(
             "next: python -m pipeline.integrity.verify --repair deletes the damaged files, "
-            "and make repro makes them anew"
+            "and make repro regenerates them"
         )
     if findings:
         sys.exit(1)

@@ -56,9 +56,9 @@ class Checkpoint:
         try:
             content = json.loads(path.read_text("utf-8"))
         except ValueError as error:
-            raise InputError(f"{path} is no JSON ({error}); {fetching(path)}") from None
+            raise InputError(f"{path} is not JSON ({error}); {fetching(path)}") from None
         if not isinstance(content, dict):
-            raise InputError(f"{path} holds no mapping; {fetching(path)}")
+            raise InputError(f"{path} is not a mapping; {fetching(path)}")
         return content
 
     @property
@@ -132,7 +132,9 @@ class Checkpoint:
         part = self.family.network
         settings = self.settings(part)
         if settings is None:
-            raise InputError(f"{self.config / part / 'config.json'} is missing; {self.config} is no complete network")
+            raise InputError(
+                f"{self.config / part / 'config.json'} is missing; {self.config} is not a complete network"
+            )
         return settings
 
 
@@ -249,7 +251,7 @@ def check_schedules(sampler: Sampler, main: Checkpoint, guide: Checkpoint | None
     """Raise InputError where the sampler cannot step along the main network's noise path or training schedule.
 
     Where training ended without signal (zero terminal SNR, arXiv 2305.08891) some schedulers do not know its schedule,
-    and a network that predicts noise says nothing of the image where there is nothing else to see.
+    and a network that predicts noise says nothing about the image where there is nothing else to see.
     """
     family = main.family
     if sampler.scheduler not in family.solvers:
@@ -268,12 +270,12 @@ def check_schedules(sampler: Sampler, main: Checkpoint, guide: Checkpoint | None
     if not SOLVERS[sampler.scheduler].from_pure_noise:
         others = ", ".join(name for name, solver in SOLVERS.items() if solver.from_pure_noise)
         raise InputError(
-            f"sampler.scheduler {sampler.scheduler} cannot draw with {main.config}, {schedule}; take one of {others}"
+            f"sampler.scheduler {sampler.scheduler} does not support {main.config}, {schedule}; take one of {others}"
         )
     for who, network in (("the main network", main), ("the guide", guide)):
         if network is not None and network.schedule.get("prediction_type", "epsilon") == "epsilon":
             raise InputError(
-                f"{who} {network.config} predicts noise (prediction_type epsilon), which says nothing of the image "
+                f"{who} {network.config} predicts noise (prediction_type epsilon), which says nothing about the image "
                 f"at the first step of {main.config}, {schedule}; "
                 + ("one of the two settings is wrong" if network is main else "take a guide that predicts v or x0")
             )

@@ -57,7 +57,7 @@ class Denoiser(Protocol):
         of all samples for the second, and so on. `damage` is done to the network for this one evaluation. `timestep`
         is what the network's training calls `sigma`, for a solver that has laid out its steps by timesteps, whose
         rounding then is not undone; it follows from `sigma` unless given. `chance` holds the random numbers of damage
-        that is drawn anew for every sample and step. `attention` steers this one evaluation away from the second text
+        that differs for every sample and step. `attention` steers this one evaluation away from the second text
         that `conditioning` then holds.
         Raises InputError where `damage` or `attention` name layers that the network has not.
         """

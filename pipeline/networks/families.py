@@ -1,4 +1,4 @@
-"""The families of networks: what of a checkpoint makes it one of a family, and what a family asks for.
+"""The families of networks: which part of a checkpoint makes it one of a family, and what a family asks for.
 
 A family is one record here and one module that loads and runs its networks, named by the record and imported when a
 network is loaded. Everything else reads the record, without torch.

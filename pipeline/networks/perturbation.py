@@ -1,7 +1,7 @@
 """Damaging a network for one evaluation, so that its own prediction becomes a reference to move away from.
 
 `pag` (arXiv 2403.17377) makes self-attention the identity, `seg` (arXiv 2408.00760) blurs its queries over the
-image, `skip_layers` leaves whole transformer blocks out. Three kinds are drawn anew for every image and step:
+image, `skip_layers` leaves whole transformer blocks out. Three kinds use new random numbers for every image and step:
 `random_layers` leaves each block out by chance (S2-guidance, arXiv 2508.12880), `dropout` single activations of what a
 block reads (in-situ autoguidance, arXiv 2510.17136), `shuffle_tokens` exchanges the positions of what it reads (token
 perturbation guidance, arXiv 2506.10036). diffusers' own hooks are not used: in 0.42 its guiders
@@ -83,8 +83,7 @@ def transformer_blocks(network: torch.nn.Module, layers: tuple[str, ...] | None)
     for layer in layers:
         if not any(f"{name}.".startswith(f"{layer}.") for name in chosen):
             raise InputError(
-                f"no transformer block of the network lies under '{layer}'; "
-                f"its blocks are {', '.join(blocks) or 'none'}"
+                f"the network has no transformer block under '{layer}'; its blocks are {', '.join(blocks) or 'none'}"
             )
     return chosen
 

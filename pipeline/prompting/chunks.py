@@ -25,7 +25,7 @@ Chunk = tuple[WeightedToken, ...]
 def cut(sections: Sequence[Sequence[WeightedToken]], capacity: int, comma: int | None) -> list[Chunk]:
     """The chunks of a prompt, at least one, each of at most `capacity` tokens.
 
-    Each section starts a chunk of its own; an empty last section has none. `comma` is the comma's token, None where
+    Each section starts a new chunk; an empty last section has none. `comma` is the comma's token, None where
     the vocabulary has none.
     """
     chunks: list[Chunk] = []

@@ -2,11 +2,11 @@ r"""Emphasis: how people weigh the words of a prompt.
 
 A1111 (AUTOMATIC1111's web UI):  `(x)` is weight 1.1, `(x:1.3)` weight 1.3, `[x]` weight 1/1.1; they multiply when
 nested; brackets left open reach to the end, surplus closing ones are text; `\(` is the character itself; the word
-`BREAK` ends a section, and the next section starts a chunk of its own.
+`BREAK` ends a section, and the next section starts a new chunk.
 NovelAI:  `{` and `]` multiply what follows by 1.05, `}` and `[` divide it by 1.05; they need not be closed, or opened.
 plain:  the text is what it says.
 
-Parsing takes any text and never raises; strict_check.py is the strict look at prompts that somebody configured.
+Parsing takes any text and never raises; strict_check.py is the strict look at prompts that someone configured.
 """
 
 import math

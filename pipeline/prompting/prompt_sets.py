@@ -1,6 +1,6 @@
 """Prompt sets: where the prompts of a study come from.
 
-Files and datasets lie in the folder prompts/, which DVC watches. What a person wrote for the study (files, grids) is
+Files and datasets are in the folder prompts/, which DVC watches. What a person wrote for the study (files, grids) is
 checked strictly; captions of a dataset are taken as they are.
 """
 
@@ -41,7 +41,7 @@ class TinybooruPrompts(Settings):
 
 
 class FilePrompts(Settings):
-    """A text file, one prompt a line; blank lines are skipped."""
+    """A text file, one prompt per line; blank lines are skipped."""
 
     source: Literal["file"]
     path: str
@@ -111,7 +111,7 @@ def read_prompts(prompt_set: PromptSet, count: int, syntax: Syntax) -> list[str]
     """`count` prompts; a set of fewer starts again, so that its prompts repeat (with other seeds).
 
     Deterministic. Raises InputError where a file is missing, empty or damaged, a column is unknown, or a prompt that
-    somebody wrote for the study has malformed weights.
+    someone wrote for the study has malformed weights.
     """
     match prompt_set:
         case TinybooruPrompts():
@@ -141,13 +141,13 @@ def _lines(path: Path, syntax: Syntax) -> list[str]:
         text = path.read_text("utf-8-sig")
     except FileNotFoundError:
         raise InputError(
-            f"prompts.path {path} does not exist{said_missing(path)}; put one prompt a line into it"
+            f"prompts.path {path} does not exist{said_missing(path)}; put one prompt per line into it"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"prompts.path {path} is no readable UTF-8 text ({error}); save it as such") from None
+        raise InputError(f"prompts.path {path} is not a readable UTF-8 text ({error}); save it as such") from None
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if not lines:
-        raise InputError(f"prompts.path {path} holds no prompt; put one a line into it, or choose prompts=empty")
+        raise InputError(f"prompts.path {path} holds no prompt; put one per line into it, or choose prompts=empty")
     for number, line in lines:
         _check(line, syntax, f"{path}:{number}")
     return [line for _, line in lines]

@@ -1,4 +1,4 @@
-r"""The strict look at prompts that somebody configured: whatever would not get what it asks for is refused.
+r"""The strict look at prompts that someone configured: whatever would not get what it asks for is refused.
 
 `emphasis.parse` reads any text, so a malformed weight, or a feature of another tool, silently becomes words of the
 prompt. Here such a text is an error that says what to write instead. `plain` has no syntax and is never refused.

@@ -130,7 +130,7 @@ def human_labels(
 
 
 def majority(verdicts: Sequence[Mapping[str, Any]]) -> str | None:
-    """The verdict that most people gave at first sight; None where nobody did, or no verdict leads."""
+    """The verdict that most people gave at first sight; None where no one did, or no verdict leads."""
     ranked = Counter(given["verdict"] for given in verdicts if not given["repeat"]).most_common(2)
     if not ranked or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
         return None
@@ -308,7 +308,7 @@ def check(folder: Path, arms: Sequence[str], sets: Path) -> None:
                     image_id = (ours or theirs)[0]
                     raise InputError(
                         f"{folder} does not read back: {image_id} of arm '{arm}' is {fault}; "
-                        "look at the disk, then run `dvc repro dataset`"
+                        "check the disk, then run `dvc repro dataset`"
                     )
 
 

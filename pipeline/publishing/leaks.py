@@ -34,7 +34,7 @@ def labeller_names(folder: Path) -> set[str]:
             try:
                 names |= {str(json.loads(line)["labeller"])} if line.strip() else set()
             except (ValueError, KeyError, TypeError, RecursionError):
-                raise InputError(f"{path}:{number} is no label; mend the line or pull the labels again") from None
+                raise InputError(f"{path}:{number} is not a label; fix the line or pull the labels again") from None
     return names
 
 
@@ -53,7 +53,7 @@ def check_leaks(files: Mapping[str, Path], names: Iterable[str], environment: Ma
                 if pattern.search(text):
                     raise InputError(
                         f"{path} holds {what} ({where}), which must not be published; "
-                        "take it out where it comes from and make the file anew"
+                        "take it out where it comes from and recreate the file"
                     )
 
 
@@ -86,7 +86,7 @@ def _image_metadata(path: Path) -> str:
             image.load()  # PNG may have text after the pixels
             found = {**image.info, **image.getexif(), **getattr(image, "text", {})}
     except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path} is no image that can be read ({error}); make the file anew") from None
+        raise InputError(f"{path} is not a readable image ({error}); recreate the file") from None
     values = (v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in found.values())
     return "\n".join([*map(str, found), *values])
 

@@ -99,7 +99,7 @@ def check_pairs(folder: Path, arms: Sequence[str], sets: Path) -> None:
             if digests[arm] != _digest(known.get(pair)):
                 raise InputError(
                     f"{folder / FILE} does not read back: the image of pair {pair} and arm '{arm}' is changed; "
-                    "look at the disk, then run `dvc repro dataset`"
+                    "check the disk, then run `dvc repro dataset`"
                 )
 
 

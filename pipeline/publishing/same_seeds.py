@@ -11,7 +11,7 @@ from pipeline.storage.images import decode_image
 from pipeline.storage.shards import read_table, shard_paths
 
 GRID = "grid.png"
-# The first seeds of the study: nobody chose them.
+# The first seeds of the study: no one chose them.
 SEEDS = 4
 # Longest side of an image in the grid, in pixels.
 SIDE = 160

@@ -22,7 +22,7 @@ def main() -> None:
         build_concepts(CONCEPTS, asked.world_seed)
         paths = build(REFERENCE_SET, "reference", asked.images, asked.world_seed, good_only=True)
     else:
-        # The captions of somebody's own images say what they show.
+        # The captions of someone's own images say what they show.
         for stale in CONCEPTS.glob("*.parquet"):
             stale.unlink()
         CONCEPTS.mkdir(parents=True, exist_ok=True)

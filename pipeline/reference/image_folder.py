@@ -1,4 +1,4 @@
-"""A folder of somebody's own images becomes an image set, to compare a study of real checkpoints with."""
+"""A folder of someone's own images becomes an image set, to compare a study of real checkpoints with."""
 
 import hashlib
 import os
@@ -97,7 +97,7 @@ def shard_images(canvas: tuple[int, int]) -> int:
 def _count(source: Path) -> int:
     if not source.is_dir():
         raise InputError(
-            f"reference.source {source} is no folder{said_missing(source)}; put images there "
+            f"reference.source {source} is not a folder{said_missing(source)}; put images there "
             f"({', '.join(SUFFIXES)}), or take reference.source=tinybooru"
         )
     if link := next((place for place in (source, *source.parents) if place.is_symlink()), None):
@@ -154,7 +154,7 @@ def _is_of_other_programs(name: Path) -> bool:
 
 
 def _other_captions(source: Path, own: set[Path]) -> dict[str, Path]:
-    """Caption files that are no image's `own`, by what their names look like.
+    """Caption files that are not the `own` file of an image, by what their names look like.
 
     After a copy from Windows or macOS they can differ from the image's in capitals, or in how an accent is written.
     """

@@ -66,7 +66,7 @@ def answer(comparison: Comparison) -> Answer:
 def told_arms(comparison: Comparison) -> list[ComparedArm]:
     """The guided arms that got the same prompts as the baseline, without controls.
 
-    An arm that nobody told the prompt generates something else, and is compared by itself.
+    An arm without the prompt generates something else, and is compared by itself.
     """
     prompt = comparison.by_name(comparison.baseline).prompt
     return [arm for arm, _ in comparison.guided if arm.control_of is None and arm.prompt == prompt]
@@ -145,7 +145,7 @@ def _with_caution(comparison: Comparison, question: str, sentences: Sequence[str
 def _without_comparison(comparison: Comparison) -> Answer:
     """What a study says whose guided arms, if it has any, were not told the prompt."""
     if untold := untold_arms(comparison):
-        question = "What does guidance generate that nobody told the prompt?"
+        question = "What does guidance generate without the prompt?"
         return _with_caution(comparison, question, _each(comparison, untold[:3]))
     base = comparison.by_name(comparison.baseline)
     own, floor = base.scores["fd"], comparison.floor.fd

@@ -30,7 +30,7 @@ _PUSHES = {"empty": "cfg", "guide": "autoguidance"}
 def shade(hue: int, rank: int = 0, ranks: int = 1) -> str:
     """The colour, as #RRGGBB, of the `rank`-th weakest of `ranks` scales; a scale alone has the middle shade.
 
-    Hues repeat after `HUES`. Raises ValueError for a rank that is none of the ranks.
+    Hues repeat after `HUES`. Raises ValueError for an unknown rank.
     """
     if not 0 <= rank < ranks:
         raise ValueError(f"rank {rank} is none of {ranks} ranks, which begin at 0")

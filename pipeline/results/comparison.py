@@ -74,7 +74,7 @@ class InSpace(_Record):
     `shift` is the Fréchet distance to the baseline, `drift` the part of it that is between the means, `spread_ratio`
     the arm's variance over the baseline's. `distance` and `variety` are differences, arm minus baseline: of the Fréchet
     distances to the reference set, and of the recalls. `adjusted_p` are the p-values by question after Holm's
-    correction over the arms. `detectable` is, by question, the smallest effect that so many images show: one that is
+    correction over the arms. `detectable` is, by question, the smallest effect that this many images show: one that is
     decided in four of five repetitions.
     """
 
@@ -186,7 +186,7 @@ class EffectiveScale(_Record):
 
 
 class AgainstControl(_Record):
-    """An arm against its control, plain CFG at the arm's effective scale with as many evaluations.
+    """An arm against its control, plain CFG at the arm's effective scale with the same number of evaluations.
 
     `wins` are the shares of the pairs in which the arm's image has the better score (ties count half), `adjusted` the
     same for scores without what they pay for saturation and contrast, where the study has retouched arms to tell. The
@@ -333,7 +333,7 @@ class ArmVerdicts(_Record):
 
 
 class Floor(_Record):
-    """What real images in the place of an arm, as many as it has, would get as Fréchet distance.
+    """What real images in place of an arm, as many as it has, would get as Fréchet distance.
 
     `fd` to the other images of the reference set, `between_sets` to as many others. Arms share prompts and seeds,
     which two sets of real images do not: two arms can lie nearer to each other than that.
@@ -344,7 +344,7 @@ class Floor(_Record):
 
 
 class ComparedSpace(_Record):
-    """A feature space: its extractor, what of it is compared, and what real images in the place of an arm get in it.
+    """A feature space: its extractor, which part of it is compared, and what real images in place of an arm get in it.
 
     `components` is None where all dimensions are; `explained` the share of the reference set's variance that it has.
     """
@@ -398,7 +398,7 @@ class NamedConcepts(_Record):
 
 
 class ChosenScale(_Record):
-    """A method at the scale whose arm has the least FD on one half of the prompts, reported on the other half.
+    """A method at the scale whose arm has the lowest FD on one half of the prompts, reported on the other half.
 
     `candidates` are the FDs by arm on the first half. Differences are paired, arm minus baseline or control, of FD,
     precision, recall, CLIP score, aesthetic score and Vendi score.
@@ -517,7 +517,7 @@ def load_comparison(path: Path, study: Study) -> Comparison:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "its content"
-        raise InputError(f"{path}: {key}: {first['msg']}; `dvc repro compare` makes it anew") from None
+        raise InputError(f"{path}: {key}: {first['msg']}; `dvc repro compare` regenerates it") from None
     for what, seen, wanted in (
         ("study", [comparison.study], [study.name]),
         ("baseline", [comparison.baseline], [study.baseline]),
@@ -526,6 +526,6 @@ def load_comparison(path: Path, study: Study) -> Comparison:
         if seen != wanted:
             raise InputError(
                 f"{path} has {what} {', '.join(seen)}, the study has {', '.join(wanted)}; "
-                "`dvc repro compare` makes it anew"
+                "`dvc repro compare` regenerates it"
             )
     return comparison

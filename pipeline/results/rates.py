@@ -43,7 +43,7 @@ class LabelledImages(_Record):
     """The rates of the images of one arm, or of all arms with one canvas size (`name`).
 
     `canvas` is width x height in pixels; `images` of the random batch are labelled; `body_normal` is the share of
-    normal body shapes among the people whose shape somebody judged.
+    normal body shapes among the people whose shape someone judged.
     """
 
     name: str
@@ -106,7 +106,7 @@ class Strength(_Record):
 
 
 class Rates(_Record):
-    """What people's labels say of a study; empty lists where there are no labels yet.
+    """What people's labels say about a study; empty lists where there are no labels yet.
 
     `left_out` counts the labels in the repository that are of no task of the present sample; all else is without them.
     """
@@ -127,7 +127,7 @@ class Rates(_Record):
     strengths: list[Strength]
 
     def of_arm(self, name: str) -> LabelledImages | None:
-        """The rates of an arm; None where nobody labelled it."""
+        """The rates of an arm; None where no one labelled it."""
         return next((arm for arm in self.arms if arm.name == name), None)
 
     def strength_of(self, name: str) -> Strength | None:
@@ -144,4 +144,4 @@ def load_rates(path: Path) -> Rates:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "its content"
-        raise InputError(f"{path}: {key}: {first['msg']}; `dvc repro rates` makes it anew") from None
+        raise InputError(f"{path}: {key}: {first['msg']}; `dvc repro rates` regenerates it") from None

@@ -115,7 +115,7 @@ class SpaceCards(_Record):
                 raise ValueError(f"space '{space.name}' is of extractor '{space.extractor}', which has no digest")
         for what, names in (("change", changes), ("space", [plain_name(space.name) for space in self.spaces])):
             if twice := next((name for name in names if names.count(name) > 1), None):
-                raise ValueError(f"{what} '{twice}' is there twice")
+                raise ValueError(f"{what} '{twice}' appears twice")
         return self
 
     @model_validator(mode="after")
@@ -196,4 +196,4 @@ def load_space_cards(path: Path = SPACE_CARDS) -> SpaceCards:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "its content"
-        raise InputError(f"{path}: {key}: {first['msg']}; `{MADE_BY}` makes it again") from None
+        raise InputError(f"{path}: {key}: {first['msg']}; `{MADE_BY}` regenerates it") from None

@@ -32,7 +32,7 @@ def sample(
     start: Start | None = None,
     watched: int = 0,
 ) -> tuple[torch.Tensor, list[TraceStep]]:
-    """Draw one image a seed.
+    """Draw one image per seed.
 
     `conditioning` holds every text that the guidance reads; `shape` is (channels, height, width) of a sample, the main
     network's own unless given; `start` says how they begin, from noise unless given. Returns finished samples

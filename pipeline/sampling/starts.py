@@ -60,7 +60,7 @@ class FromNoise:
 class FromImages:
     """Finished samples [B, C, H, W] to start from, the share of the steps to take, and noise to add to them first.
 
-    All random numbers come from seeds of their own (`IMAGE_TO_IMAGE_SEED`). Every value may change.
+    All random numbers come from separate seeds (`IMAGE_TO_IMAGE_SEED`). Every value may change.
     """
 
     samples: torch.Tensor

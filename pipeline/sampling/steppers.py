@@ -107,7 +107,7 @@ class Stepper:
     def moments(self) -> list[Moment]:
         """The evaluations that are taken, in order.
 
-        Solvers of second order evaluate the network twice a step; each evaluation is a moment of its own.
+        Solvers of second order evaluate the network twice a step; each evaluation is a separate moment.
         """
         timesteps, levels = self.scheduler.timesteps.tolist()[self._first :], self.levels()[self._first :]
         ends = [*levels[1:], 0.0]

@@ -25,7 +25,7 @@ def file_digest(path: AnyPath) -> str:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what killed writes have left in a folder that nobody else writes to now."""
+    """Delete what killed writes have left in a folder that no one else writes to now."""
     for leftover in folder.glob(".*.tmp"):
         leftover.unlink()
 

@@ -1,4 +1,4 @@
-"""Opening images that may come from somebody else: of few formats, no larger than a canvas can be, in known colours."""
+"""Opening images that may come from someone else: of few formats, no larger than a canvas can be, in known colours."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""JSON that one stage writes and another reads, with the checksum of its own bytes as the first key."""
+"""JSON that one stage writes and another reads, with its checksum as the first key."""
 
 import re
 

@@ -8,7 +8,7 @@ from pipeline.storage.remote_path import AnyPath
 
 @dataclass(frozen=True)
 class Places:
-    """Where an arm's shards lie, each kind in a folder of its own."""
+    """Where an arm's shards are, each kind in its own folder."""
 
     sets: AnyPath = SETS
     traces: AnyPath = TRACES

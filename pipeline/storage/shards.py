@@ -27,7 +27,7 @@ _MARK = KEY.encode() + b"\x18\x40"
 _END = b"PAR1"
 # As `datasets` stores images.
 _IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-# Repeated values take no room in a file, so its size does not bound what is read. Scores have a row an image.
+# Repeated values take no room in a file, so its size does not bound what is read. Scores have a row per image.
 _MOST_ROWS = 100_000_000
 # Arrow reads at most 2 GiB of nested values, such as images, of a row group. Read by whoever reads one group at a time.
 GROUP_BYTES = 2**28

@@ -43,4 +43,4 @@ def read_tensors(path: AnyPath) -> tuple[dict[str, torch.Tensor], dict[str, Any]
         del known[KEY]
         return load(content), known
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is no readable feature file ({error}); delete it and run `dvc repro`") from None
+        raise InputError(f"{path} is not a readable feature file ({error}); delete it and run `dvc repro`") from None

@@ -49,7 +49,7 @@ class ArmTerm(Settings):
 
     `reference` is a short name, one of the arm's `references`, or one of its `texts`, which the main network then
     reads. The term's scale is `scale` + `share` (arm.scale - 1): shares that add up to 1 spend one budget, and a
-    `scale` of its own does not follow the arm's unless a share says so. Below 1 it moves towards its reference.
+    `scale` of the term itself does not follow the arm's unless a share says so. Below 1 it moves towards its reference.
     """
 
     reference: Name
@@ -78,8 +78,8 @@ class Arm(Settings):
 
     `scale` is s of `reference + s (main - reference)`: 1 means no guidance (diffusers' and A1111's
     convention; the papers' w is s - 1 in some and s in others). Method `mix` lists its `terms`, each with a share of
-    the scale; the other methods are one term by name. `references` and `texts` are those of the arm's own making, for
-    terms and probes to name. `schedule` is for the terms that have none of their own. `post` is one post-process or a
+    the scale; the other methods are one term by name. `references` and `texts` are those that the arm defines, for
+    terms and probes to name. `schedule` is for the terms that have none. `post` is one post-process or a
     list of them, which act in the order written; `step` is how the solver's steps differ from its own.
     `probes` are references that the trace records without using them. `quality_preset` adds quality tags to the
     prompt. The negative prompt is a text, a preset, or (`negative_from_prompt`) each image's own prompt. `noise` is
@@ -184,9 +184,7 @@ class Arm(Settings):
         unused = [name for name in self.references if name not in asked]
         unused += [name for name in self.texts if name not in asked | read]
         if unused:
-            raise ValueError(
-                f"'{unused[0]}' is described and neither a term nor a probe names it, nor attention; take it out"
-            )
+            raise ValueError(f"'{unused[0]}' is not used by any term, probe or attention; remove it")
         return self
 
     @model_validator(mode="after")

@@ -24,11 +24,11 @@ class LocalExecutor(Settings):
 
 
 class RayExecutor(Settings):
-    """Actors on a Ray cluster that is there, each with `cpus` and, where the cluster has GPUs, one of them.
+    """Actors on a running Ray cluster, each with `cpus` and, where the cluster has GPUs, one of them.
 
     `address` may be empty where the environment variable RAY_ADDRESS names the cluster. By default there are as many
     workers as the cluster has room for. `storage` is a folder or an fsspec URL that every node can write to
-    (s3://bucket/folder): what workers finish lies there and is copied from there; empty where results shall come back
+    (s3://bucket/folder): what workers finish lies there and is copied from there; empty where results should come back
     through Ray alone.
     """
 

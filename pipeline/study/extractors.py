@@ -1,6 +1,6 @@
 """The feature extractors that a study can name, each a record that is read without torch.
 
-A further one is a module in eval/features/, whose loader takes a place, a device and the command that gets the files,
+Another one is a module in eval/features/, whose loader takes a place, a device and the command that gets the files,
 and a record here.
 """
 
@@ -11,7 +11,7 @@ from pipeline.study.loadable import THE_FILE_ITSELF, Loadable
 _HUB = "hf download {hub} --local-dir {place}"
 
 
-# The vectors of an extractor that reads prompts are a space of their own when scaled to length 1.
+# The vectors of an extractor that reads prompts are a separate space when scaled to length 1.
 UNIT = "_unit"
 
 

@@ -1,4 +1,4 @@
-"""Licences as the Hugging Face Hub knows them, for what a study draws and publishes."""
+"""Licences as the Hugging Face Hub knows them, for what a study generates and publishes."""
 
 # The Hub's identifiers (its documentation, "Licenses"), without `unknown` and `other`, which say nothing by themselves.
 _IDENTIFIERS = """

@@ -36,8 +36,8 @@ class Model(Settings):
 
     Each is a folder in diffusers' layout, hub:<owner>/<name>[@<revision>], or a single .safetensors file, for which
     `config` is a folder with the configurations and tokenizers of its kind; `guide_config` is one for the guide alone,
-    where it is of another kind. `vae` and `text_encoder` name checkpoints whose autoencoder and first text encoder take
-    the place of the main one's. `weaken` makes the guide from the network at `guide`: a weakened copy, or with a LoRA
+    where it is of another kind. `vae` and `text_encoder` name checkpoints whose autoencoder and first text encoder
+    replace the main one's. `weaken` makes the guide from the network at `guide`: a weakened copy, or with a LoRA
     (weaken.py). `lora` is added to the main network, and not to a guide from the same place, which then is its base.
     `licence` is that of the images, as the Hub names it; one that the Hub does not know needs `licence_link`. The
     embedded networks' is known.

@@ -1,7 +1,7 @@
 """The negative prompt of a study: one value that its arms and probes share.
 
-The key `negative` of a study is a text or a preset. It is written into every arm that reads a negative prompt and has
-none of its own when the study is composed, so that params.yaml shows every arm whole. Arms may still set their own.
+The key `negative` of a study is a text or a preset. Composing a study writes it into every arm that reads a negative
+prompt and sets none, so that params.yaml shows every arm whole. Arms may still set their own.
 """
 
 from typing import Annotated, Any
@@ -44,7 +44,7 @@ class Negative(Settings):
 
 
 def with_negative(content: dict[str, Any]) -> dict[str, Any]:
-    """A composed study whose `negative` stands in every arm that reads one and has none of its own.
+    """A composed study whose `negative` stands in every arm that reads one and sets none.
 
     A negative that no arm takes is left out. Raises InputError for a preset that is unknown, which else every arm would
     name; what is malformed otherwise is left for validation to refuse.

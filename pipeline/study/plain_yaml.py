@@ -83,7 +83,7 @@ def read_yaml(path: Path, way_out: str) -> Any:
 def check_aliases(path: Path) -> None:
     """Raise InputError for a file that `read_yaml` would refuse, where it has aliases or is large; others are quick."""
     if path.stat().st_size > LARGEST_FILE or b"*" in path.read_bytes():
-        read_yaml(path, "mend it")
+        read_yaml(path, "fix it")
 
 
 def check_names(path: Path) -> None:
@@ -106,12 +106,12 @@ def check_names(path: Path) -> None:
 
 
 def said_misread(written: str, read: str) -> str:
-    """What to say of a name that YAML read as something else."""
+    """What to say about a name that YAML read as something else."""
     return f'the name {written or "that is empty"} is read as {read}; put it into quotes: "{written}"'
 
 
 def misread_key(content: Any, where: str = "") -> str:
-    """What to say of the first key of plain content that is not text; empty where all are."""
+    """What to say about the first key of plain content that is not text; empty where all are."""
     for key, value in content.items() if isinstance(content, dict) else ():
         if not isinstance(key, str):
             place = where or "the top level"

@@ -18,7 +18,7 @@ class WeightNoise(Settings):
 
 class Dropout(Settings):
     """Each input channel of the layers inside the blocks is left out with probability `rate`; the others make up for
-    it. One mask for all images and steps: dropout that is drawn anew would be noise, not a weaker network."""
+    it. One mask for all images and steps: a new mask each time would be noise, not a weaker network."""
 
     name: Literal["dropout"]
     rate: Annotated[float, Field(gt=0, lt=1)]

@@ -37,7 +37,7 @@ _SPLIT = "validation"
 def concept_plans(seed: int) -> Iterator[tuple[int, str, Plan]]:
     """For each subject its number, then the concept ("" for none) and the plan of each of its images.
 
-    Malformed people need plans that say how; they are subjects of their own.
+    Malformed people need plans that say how; they are separate subjects.
     """
     for plain in islice(plans(_SPLIT, seed, good_only=True), SUBJECTS):
         yield plain.index, "", plain

@@ -3,7 +3,7 @@
 A style is a table of *choices*. A choice maps a tag (or None, for a variation that has no name) to the
 dicebear options that draw it, so the tags of an image are exactly what was drawn and nothing is guessed
 from pixels. Only a few variants of each part are kept: the world has to be learnable by a network of a few
-million parameters, and a part that is 2 pixels wide at 64x64 cannot be told from its neighbour by anybody.
+million parameters, and a part that is 2 pixels wide at 64x64 cannot be told apart from its neighbour.
 """
 
 import json
@@ -361,7 +361,7 @@ def definition(name: str) -> dict[str, Any]:
     """The dicebear definition of a style with tinybooru's redefinitions. Treat it as read-only.
 
     Variants that tinybooru never draws are left out: dicebear validates a definition for as long as it is
-    large (0.7 s for all of adventurer), and every deformed style is a definition of its own.
+    large (0.7 s for all of adventurer), and every deformed style is a separate definition.
     """
     drawing: dict[str, Any] = json.loads(files("dicebear_styles").joinpath(f"{name}.json").read_text("utf-8"))
     style = next(style for style in STYLES if style.name == name)

@@ -33,8 +33,8 @@ def study_note(study: Study, comparison: Comparison, rates: Rates) -> str:
     # MLflow folds all but the first lines away, so where to look comes first.
     lines = [
         f"Study **{study.name}**: the same prompts and seeds drawn in {len(study.arms)} ways (arms). "
-        "Look at the artifacts `study/index.html` (the whole report) and `gallery/same_seed.png` (a column an arm, a "
-        "row a seed), and at the child runs, one an arm, with every score and samples.",
+        "Look at the artifacts `study/index.html` (the whole report) and `gallery/same_seed.png` (one column per "
+        "arm, one row per seed), and at the child runs, one per arm, with every score and samples.",
         "",
         "| arm | method | scale | Fréchet distance to real | precision | recall | against the baseline |",
         "|---|---|---|---|---|---|---|",

@@ -67,7 +67,7 @@ def interval_table(numbers: Mapping[str, Numbers]) -> Table:
 
 
 def system_metrics(shards: Mapping[str, ShardCost]) -> list[dict[str, float]]:
-    """What drawing took of the machine, shard by shard in order; MLflow shows `system/...` on a page of their own."""
+    """What drawing took of the machine, shard by shard in order; MLflow shows `system/...` on a separate page."""
     rows = []
     for _, cost in sorted(shards.items()):
         row = {"system/seconds_per_image": cost.seconds / cost.images}
@@ -81,9 +81,9 @@ def system_metrics(shards: Mapping[str, ShardCost]) -> list[dict[str, float]]:
 
 def label_numbers(rates: Rates, arm: str) -> Numbers:
     """An arm's rates by labels, prediction-powered where scores exist, and its Bradley-Terry strength; empty where
-    nobody labelled it: `human_images`, `human_malformed_human`, ..., `human_strength`.
+    no one labelled it: `human_images`, `human_malformed_human`, ..., `human_strength`.
 
-    Numbers that rest on simulated labels are `simulated_...`: nothing in MLflow shall pass for people's word.
+    Numbers that rest on simulated labels are `simulated_...`: nothing in MLflow must pass for people's word.
     """
     numbers: Numbers = {}
     if labelled := rates.of_arm(arm):

@@ -53,7 +53,7 @@ def local_database(uri: str, root: Path) -> Path | None:
             with closing(sqlite3.connect(path)) as connection:
                 connection.execute("PRAGMA schema_version")
         except sqlite3.DatabaseError as error:
-            raise InputError(f"{path} is no sqlite database ({error}); move it away to begin anew") from None
+            raise InputError(f"{path} is not a sqlite database ({error}); move it away to start again") from None
     return path
 
 
@@ -90,8 +90,8 @@ def open_experiment(client: MlflowClient, name: str, database: Path | None) -> s
         and not Path(known.removeprefix("file://")).is_dir()
     ):
         raise InputError(
-            f"{database} keeps the artifacts of experiment '{name}' in {known}, which is no folder any more; "
-            "move it back, or move the database away to begin anew"
+            f"{database} keeps the artifacts of experiment '{name}' in {known}, which is not a folder any more; "
+            "move it back, or move the database away to start again"
         )
     return str(experiment.experiment_id)
 
@@ -121,7 +121,7 @@ def delete_with_children(client: MlflowClient, experiment: str, parent: str) -> 
 
 @contextmanager
 def explained(uri: str) -> Iterator[None]:
-    """MLflow's errors as one InputError, with the way out and without the secrets of the address."""
+    """MLflow's errors as one InputError, with the fix and without the secrets of the address."""
     retries = logging.getLogger("urllib3.connectionpool")
     level = retries.level
     retries.setLevel(logging.ERROR)
@@ -133,7 +133,7 @@ def explained(uri: str) -> Iterator[None]:
         silent = any(isinstance(cause, requests.ConnectionError | requests.Timeout) for cause in _causes(error))
         problem = "does not answer" if silent else f"refuses: {reason}"
         raise InputError(
-            f"MLflow at {masked(uri)} {problem}; mend that or set MLFLOW_TRACKING_URI to another one "
+            f"MLflow at {masked(uri)} {problem}; fix that or set MLFLOW_TRACKING_URI to another one "
             "(sqlite:///mlflow.db needs no server), then run `dvc repro track`"
         ) from None
     finally:

@@ -3,7 +3,7 @@
 MLFLOW_TRACKING_URI says where, or else `tracking.uri`.
 
 A state that was logged to its end is not logged again, so the stage can be repeated; what an interrupted run left is
-deleted and logged anew, since resuming a run would double its metric history. People's labels come while images and
+deleted and logged again, since resuming a run would double its metric history. People's labels come while images and
 numbers stay: they, and the report with them, update the runs of their state.
 """
 
@@ -44,7 +44,7 @@ from pipeline.tracking.store import (
 )
 from pipeline.tracking.view import share_view
 
-# Of what runs hold: a state that was logged in an older layout is logged anew, and its older runs stay.
+# Of what runs hold: a state that was logged in an older layout is logged again, and its older runs stay.
 _LAYOUT = 3
 # The state of the labels that a parent run and its arms show, and how often they were updated.
 _LABELS_TAG, _PULLS_TAG = "guidedrift.labels", "guidedrift.label_updates"

@@ -204,7 +204,7 @@ def test_fewer_images_than_a_metric_needs_leave_no_number(
         if path.stem == "cfg":
             path.unlink()
     said = refusal("score", monkeypatch, capsys)
-    assert "need at least 6 images a set, found 5 (the sets hold 5 and 16)" in said
+    assert "need at least 6 images per set, found 5 (the sets hold 5 and 16)" in said
 
 
 def test_clip_scores_of_an_arm_without_prompts_go_by_the_prompts_of_the_pairs(

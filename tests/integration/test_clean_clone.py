@@ -1,4 +1,4 @@
-"""A run changes nothing that git tracks, on whatever processor: `git pull` goes on, and reports name a clean commit."""
+"""A run changes nothing that git tracks, on whatever processor: `git pull` works, and reports name a clean commit."""
 
 import json
 import os

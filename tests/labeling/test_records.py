@@ -47,7 +47,7 @@ def test_without_a_file_nobody_has_labelled(tmp_path):
             GOOD.replace("legit_human", "cat"),
             r"tasks.jsonl:2: task_id 'a': verdict is 'cat': Input should be 'legit_human'",
         ),
-        (GOOD[:40], r"tasks.jsonl:2 is no JSON: "),
+        (GOOD[:40], r"tasks.jsonl:2 is not JSON: "),
         (GOOD, r"tasks.jsonl:2: labeller 'p1' labelled task_id 'a' on line 1 already"),
         (GOOD.replace('"simulated"', '"simulatde"'), r"tasks.jsonl:2: task_id 'a': simulated is missing"),
         (GOOD.replace("Z", ""), r"tasks.jsonl:2: task_id 'a': created_at is '2026-01-01T00:00:00': .*timezone"),
@@ -60,7 +60,7 @@ def test_without_a_file_nobody_has_labelled(tmp_path):
             r":2: task_id 'a': body_shape 'normal' is for hum",
         ),
         ("[1]", r"tasks.jsonl:2: Input should be"),
-        ("\xff", r"tasks.jsonl:2 is no JSON"),
+        ("\xff", r"tasks.jsonl:2 is not JSON"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, message):

@@ -128,8 +128,8 @@ def test_aliases_in_bounds_are_read(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"x" * 2_000_000, "tasks.jsonl:1 is longer than 1048576 bytes"),
-        (b"\n\n" + b"[" * 100_000 + b"\n", "tasks.jsonl:3 is no JSON"),
-        (b'{"task_id": ' + b"9" * 10_000 + b"}\n", "tasks.jsonl:1 is no JSON"),
+        (b"\n\n" + b"[" * 100_000 + b"\n", "tasks.jsonl:3 is not JSON"),
+        (b'{"task_id": ' + b"9" * 10_000 + b"}\n", "tasks.jsonl:1 is not JSON"),
     ],
     ids=["a long line", "deep brackets", "a long number"],
 )

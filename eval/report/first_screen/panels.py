@@ -1,6 +1,6 @@
 """The three small figures of the first screen, as positions that a template draws in SVG.
 
-A panel has one row per arm (or per two directions) and one or more strips, each with an axis of its own. Drawn here and
+A panel has one row per arm (or per two directions) and one or more strips, each with its own axis. Drawn here and
 not by plotly.js, they are there with the first paint, print as they are and can be saved as one file.
 """
 
@@ -182,7 +182,7 @@ def _shift_panel(comparison: Comparison) -> Panel | None:
 
 
 def _price_panel(comparison: Comparison) -> Panel | None:
-    """Changes of the scores that have a good end, each on an axis of its own, and the price in evaluations."""
+    """Changes of the scores that have a good end, each on its own axis, and the price in evaluations."""
     arms, base = shown_arms(comparison), comparison.by_name(comparison.baseline)
     if not arms:
         return None

@@ -52,8 +52,9 @@ class ArmImages:
 class Gallery:
     """What the page holds of the images.
 
-    `content` is what the page's script reads; `blocks` are lines of base64 WebP, `BLOCK` rows of a line an arm, empty
-    where an image is not in the page. `total` counts the study's images of shared pairs, `held` those in the page.
+    `content` is what the page's script reads; `blocks` are lines of base64 WebP, `BLOCK` rows of one line per arm,
+    empty where an image is not in the page. `total` counts the study's images of shared pairs, `held` those in the
+    page.
     """
 
     content: dict[str, Any]
@@ -84,7 +85,7 @@ def gallery(
     known = _arms(names, comparison.baseline, sets, scores, features, primary)
     pairs = sorted(set.intersection(*(set(own.ids) for own in known.values())))
     if not pairs:
-        raise InputError(f"the arms in {sets} share no pair_id; `dvc repro` makes them again")
+        raise InputError(f"the arms in {sets} share no pair_id; `dvc repro` regenerates them")
     rankings = {name: _rankings(own, pairs) for name, own in known.items()}
     size = _thumbnail_size(sets, names)
     selection = select(pairs, names, comparison.baseline, rankings, int(limit / size))
@@ -145,7 +146,7 @@ def _arms(
 
 
 def _score_columns(path: Path) -> list[str]:
-    """The columns to read: what every study scores, and what this one scores besides."""
+    """The columns to read: what every study scores, and the additional scores of this one."""
     always = ["image_id", *(f"kind_{verdict}" for verdict in VERDICTS)]
     there = set(read_table(path).column_names) if path.exists() else set()
     return [*always, *(score.column for score in SCORES if score.column in there or not score.optional)]

@@ -10,7 +10,7 @@ def methods(comparison: Comparison) -> list[dict[str, Any]]:
     """The methods in the order of their first arms, each with its `scales`: [scale, column of the arm] in rising order.
 
     The baseline begins every method whose frontier begins at it, as their images at scale 1 are the baseline's; it is a
-    method of its own where it begins none. An arm whose method has its scale already is a row of its own.
+    separate method where it begins none. An arm whose method has its scale already is a separate row.
     """
     columns = {arm.arm: column for column, arm in enumerate(comparison.arms)}
     from_baseline = {

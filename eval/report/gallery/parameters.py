@@ -1,4 +1,4 @@
-"""What an image was generated with, as YAML to copy; the page's script adds what an image has of its own."""
+"""What an image was generated with, as YAML to copy; the page's script adds what is specific to an image."""
 
 import yaml
 

@@ -18,7 +18,7 @@ class Guider(PostProcess):
     """Any guider of `diffusers.guiders`, by its class name, with the arguments of its constructor.
 
     The arm's scale becomes its `guidance_scale`; the terms, in their order, become the predictions that its `forward`
-    takes beside `pred_cond` (for most one, `pred_uncond`). Its own start and stop take the place of a schedule.
+    takes beside `pred_cond` (for most one, `pred_uncond`). Its own start and stop replace a schedule.
     CFG-Zero* (arXiv 2503.18886) is ClassifierFreeZeroStarGuidance with zero_init_steps 0. It acts on the network's
     output, as in diffusers' pipelines.
     """

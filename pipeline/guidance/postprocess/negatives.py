@@ -69,7 +69,7 @@ class Contrastive(_Contrast):
     with squared norms over C, H, W of each image: away from the empty prompt up to twice as far while the prompt is
     far from it, and hardly away from a negative that is far from it. Checked against the authors' code, whose guidance
     scale is s and s_i - 1, and whose tau is 0.2 for latents of Stable Diffusion. They predict noise; `space` is noise
-    unless given, and tau is in its units. tau 0 is the plain sum of terms with N_i in the place of N_i - D.
+    unless given, and tau is in its units. tau 0 is the plain sum of terms with N_i in place of N_i - D.
     """
 
     name: Literal["ccfg"]

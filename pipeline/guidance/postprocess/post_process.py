@@ -103,11 +103,11 @@ class PostProcess(Settings):
         return None
 
     def directed(self, pushes: list[Push], seen: Evaluation, memory: Memory) -> list[Push]:
-        """The summands to take in the place of `pushes`, which are never empty."""
+        """The summands to take in place of `pushes`, which are never empty."""
         return pushes
 
     def finished(self, guided: "torch.Tensor", seen: Evaluation, memory: Memory) -> "torch.Tensor":
-        """The prediction [B, C, H, W] to take in the place of `guided`, both in the post-process's space."""
+        """The prediction [B, C, H, W] to take in place of `guided`, both in the post-process's space."""
         return guided
 
 

@@ -194,7 +194,7 @@ class FlowTransformer(ABC):
 
         A guide shares the main network's `latents`; `how` it is weakened.
         Raises InputError for missing, pickled or damaged weights, for an autoencoder beside pixels, and for LoRAs and
-        ways to save memory that know UNets alone.
+        ways to save memory that support only UNets.
         """
         checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(source, source)
         loading = loading or Loading()
@@ -205,7 +205,7 @@ class FlowTransformer(ABC):
             )
         if isinstance(how, LoraFile):
             key = "model.weaken" if isinstance(how, Lora) else "model.lora"
-            raise InputError(f"{key} names a LoRA, which is read for UNets alone; {checkpoint.path} is a transformer")
+            raise InputError(f"{key} names a LoRA, which only UNets can use; {checkpoint.path} is a transformer")
         if loading.attention_slicing:
             raise InputError(f"model.loading.attention_slicing is for UNets; {checkpoint.path} is a transformer")
         check_files(checkpoint, ("transformer",))

@@ -1,7 +1,7 @@
 """Transformers of FLUX.1: joint blocks, then blocks with image and text in one stream.
 
 The network reads 2x2 patches of latents as a sequence with the position of each, a timestep in [0, 1], and, where it
-was distilled of classifier-free guidance, the scale that it shall imitate as one more condition: embedded guidance.
+was distilled of classifier-free guidance, the scale that it should imitate as one more condition: embedded guidance.
 """
 
 from collections.abc import Mapping

@@ -210,7 +210,7 @@ def load_network(
 ) -> DenoisingNetwork:
     """Load a UNet with its noise schedule, and its autoencoder where it has one (or that of `vae` instead).
 
-    A guide shares the main network's `latents`, and none of its own are loaded; `how` it is
+    A guide shares the main network's `latents`, and does not load its own; `how` it is
     weakened, or the LoRA of a main network.
     Raises InputError for missing, pickled or damaged weights.
     """

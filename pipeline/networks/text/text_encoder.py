@@ -228,7 +228,7 @@ def load_text_encoder(
 ) -> TextEncoder:
     """Load the text encoders of a checkpoint, those of its family, and their tokenizers.
 
-    `swapped` is another checkpoint whose first text encoder takes the place of this one's (an improved CLIP-L). Without
+    `swapped` is another checkpoint whose first text encoder replaces this one's (an improved CLIP-L). Without
     `weights` it cuts texts and cannot encode them.
     Raises InputError for missing, pickled or damaged files, and where the swapped encoder has another width.
     """

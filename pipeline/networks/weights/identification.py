@@ -56,7 +56,7 @@ _REFINER = (
 
 
 def check_file(path: Path) -> None:
-    """Raise InputError that says what a file is, where it is no checkpoint of a known family and no part of one."""
+    """Raise InputError that says what a file is, where it is not a checkpoint of a known family and no part of one."""
     keys = _keys(path)
     if any(_LORA.search(key) for key in keys):
         raise InputError(_lora(path, path))

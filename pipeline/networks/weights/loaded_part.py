@@ -37,7 +37,7 @@ def load_part(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype) 
         except NotImplementedError:  # torch, of parameters that the file did not fill ("cannot copy out of meta")
             raise InputError(
                 f"{checkpoint.path} lacks some of the weights of the {part} that {checkpoint.config} describes; "
-                "name the configuration of its own kind in model.config, or download the file again"
+                "name its configuration in model.config, or download the file again"
             ) from None
     network, found = kind.from_pretrained(
         checkpoint.path / part,
@@ -52,7 +52,7 @@ def load_part(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype) 
 
 
 def unloadable(checkpoint: Checkpoint, error: Exception) -> InputError:
-    """What is said of a checkpoint that the libraries cannot load."""
+    """What is said about a checkpoint that the libraries cannot load."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return InputError(f"{checkpoint.path} cannot be loaded ({reason}); {fetching(checkpoint.path)}")
 

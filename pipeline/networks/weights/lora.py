@@ -319,7 +319,7 @@ def _metadata(where: str, metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _factor(where: str, patterns: Mapping[str, Any], module: str, rank: int) -> float:
-    """alpha / rank of a layer without an alpha of its own; a file that names none has alpha = rank."""
+    """alpha / rank of a layer without its own alpha; a file that names none has alpha = rank."""
     alpha = patterns.get("lora_alpha")
     for pattern, value in patterns.get("alpha_pattern", {}).items():
         if pattern.fullmatch(module):

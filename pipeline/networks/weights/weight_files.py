@@ -33,7 +33,7 @@ _TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "adde
 
 
 def weights_variant(folder: Path, part: str) -> str | None:
-    """None for a part's plain weights, or the variant that is there (fp16, bf16 ...), by its name in the files' names.
+    """None for a part's plain weights, or the existing variant (fp16, bf16 ...), by its name in the files' names.
 
     Plain weights come first, then fp16; a list of pieces that are not there, which `hf download` leaves when it was
     asked for another variant, does not count beside a whole one. Raises InputError.
@@ -134,7 +134,7 @@ def _pieces(index: Path) -> dict[str, list[str]]:
             raise ValueError("weight_map must name .safetensors files beside it")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{index} is no list of the pieces of a checkpoint ({reason}); {fetching(index)}") from None
+        raise InputError(f"{index} is not a list of the pieces of a checkpoint ({reason}); {fetching(index)}") from None
     if not isinstance(content.get("metadata"), dict):  # diffusers ends with a KeyError
         raise InputError(f'{index} has no metadata; add "metadata": {{}} to it')
     return dict(sorted(found.items()))
@@ -201,7 +201,7 @@ def _there(folder: Path, names: tuple[str, ...]) -> list[Path]:
 def _needed(checkpoint: Checkpoint, name: str) -> Path:
     path = checkpoint.config / name
     if not path.is_file():
-        raise InputError(f"{path} is missing; {checkpoint.config} is no complete network folder")
+        raise InputError(f"{path} is missing; {checkpoint.config} is not a complete network folder")
     return path
 
 
@@ -213,7 +213,7 @@ def _tokenizer(checkpoint: Checkpoint, part: str) -> list[Path]:
             return paths + _there(folder, _TOKENIZER_SETTINGS)
     raise InputError(
         f"{folder}/tokenizer.json is missing, and so is vocab.json with merges.txt; "
-        f"{checkpoint.config} is no complete network folder"
+        f"{checkpoint.config} is not a complete network folder"
     )
 
 
@@ -230,7 +230,7 @@ def _tensors(path: Path) -> set[str]:
 
 
 def unreadable(path: Path, error: object) -> InputError:
-    """What is said of a file of weights that cannot be read."""
+    """What is said about a file of weights that cannot be read."""
     if is_lfs_pointer(path):
         return InputError(
             f"{path} is a pointer of Git LFS, not the file itself; run `git lfs pull` in its repository, or "

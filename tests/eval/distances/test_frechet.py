@@ -138,7 +138,7 @@ def test_turning_and_moving_both_sets_changes_nothing(n: int, m: int, d: int, se
 
 
 def test_one_image_has_no_covariance() -> None:
-    with pytest.raises(ValueError, match=r"Fréchet distances need at least 2 images a set, found 1 .*1 and 5"):
+    with pytest.raises(ValueError, match=r"Fréchet distances need at least 2 images per set, found 1 .*1 and 5"):
         frechet_distance(gaussian(1, 4, 0), gaussian(5, 4, 1))
 
 
@@ -209,7 +209,7 @@ def test_distances_of_subsets_are_those_of_the_rows_they_choose(n: int, m: int, 
     for _ in range(5):
         index = torch.randperm(n, generator=generator)[: max(2, 4 * n // 5)]
         assert found(index) == pytest.approx(distance(x[index]), rel=1e-6)
-    with pytest.raises(ValueError, match="need at least 2 images a set, found 1"):
+    with pytest.raises(ValueError, match="need at least 2 images per set, found 1"):
         found(everything[:1])
     with pytest.raises(ValueError, match="NaN or infinity in 1 of"):
         distance.of_subsets(x.index_fill(0, torch.tensor([1]), torch.nan))

@@ -31,7 +31,7 @@ def test_extrapolation_is_seeded_and_counts_its_images() -> None:
     x, y = gaussian(60, 8, 40), gaussian(90, 8, 41)
     assert frechet_infinity(x, y, seed=3) == frechet_infinity(x, y, seed=3)
     assert frechet_infinity(x, y, seed=3) != frechet_infinity(x, y, seed=4)
-    with pytest.raises(ValueError, match="extrapolated Fréchet distances need at least 4 images a set, found 3"):
+    with pytest.raises(ValueError, match="extrapolated Fréchet distances need at least 4 images per set, found 3"):
         frechet_infinity(x[:3], y, seed=0)
 
 

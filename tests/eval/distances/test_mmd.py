@@ -80,7 +80,7 @@ def test_how_the_work_is_cut_changes_nothing(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_bad_features_are_refused_with_their_counts() -> None:
-    with pytest.raises(ValueError, match="kernel distances need at least 2 images a set, found 1"):
+    with pytest.raises(ValueError, match="kernel distances need at least 2 images per set, found 1"):
         kid(gaussian(1, 4, 0), gaussian(5, 4, 1))
     with pytest.raises(ValueError, match="one dimension, found 4 and 5"):
         cmmd(gaussian(5, 4, 0), gaussian(5, 5, 1))

@@ -172,10 +172,10 @@ def test_the_order_and_the_unit_of_the_features_change_nothing(seed: int, scale:
 
 
 def test_too_few_images_are_counted() -> None:
-    message = r"precision and recall with k = 3 need at least 4 images a set, found 2 .*2 and 9"
+    message = r"precision and recall with k = 3 need at least 4 images per set, found 2 .*2 and 9"
     with pytest.raises(ValueError, match=message):
         neighbour_metrics(gaussian(2, 4, 0), gaussian(9, 4, 1))
-    with pytest.raises(ValueError, match=r"density and coverage with k = 5 need at least 6 images a set, found 5"):
+    with pytest.raises(ValueError, match=r"density and coverage with k = 5 need at least 6 images per set, found 5"):
         neighbour_metrics(gaussian(9, 4, 0), gaussian(5, 4, 1))
     neighbour_metrics(gaussian(6, 4, 0), gaussian(6, 4, 1))
 

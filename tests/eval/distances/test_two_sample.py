@@ -182,7 +182,7 @@ def test_sets_that_cannot_be_tested_are_refused_with_their_counts() -> None:
         paired_mmd_test(x, x[:19], 99, 0)
     with pytest.raises(ValueError, match="one dimension, found 3 and 2"):
         mmd_test(x, x[:, :2], 99, 0)
-    with pytest.raises(ValueError, match="at least 10 images a set, found 4"):
+    with pytest.raises(ValueError, match="at least 10 images per set, found 4"):
         auc(x[:4], x)
     with pytest.raises(ValueError, match="a prompt with 2 images; 20 prompts have 1 each"):
         within_prompt_spread(x, torch.arange(20))

@@ -130,7 +130,7 @@ def test_a_pickle_that_runs_code_is_refused(capsys: pytest.CaptureFixture[str]) 
     assert "ran code" not in capsys.readouterr().out
     pickled = io.BytesIO()
     torch.save({"a": torch.zeros(1)}, pickled)
-    with pytest.raises(InputError, match=r"are no EfficientNet-Lite0; install it again"):
+    with pytest.raises(InputError, match=r"are not those of EfficientNet-Lite0; install it again"):
         convert(pickled.getvalue())
 
 

@@ -303,7 +303,7 @@ def test_damaged_weights_are_named(model: str, dinov2_folder: Path, tmp_path: Pa
             content = file.read_bytes()
             (tmp_path / "x" / file.name).write_bytes(content[:1000] if file.suffix == ".safetensors" else content)
     settings = ExtractorSettings.model_construct(model=model, weights=str(tmp_path / "x"), hub="")
-    with pytest.raises(InputError, match=r"/x (cannot be loaded|is no Inception)"):
+    with pytest.raises(InputError, match=r"/x (cannot be loaded|is not the Inception v3 of torch-fidelity)"):
         load_extractor(settings, CPU)
 
 

@@ -179,7 +179,7 @@ def test_without_a_weaker_network_to_compare_with_the_question_is_what_it_does()
 def test_arms_that_nobody_told_the_prompt_are_no_negative_prompts_of_the_comparison() -> None:
     alone = guided("pure", "negative", 2, prompt="empty")
     found = answer(study(alone))
-    assert found.question == "What does guidance generate that nobody told the prompt?"
+    assert found.question == "What does guidance generate without the prompt?"
     both = answer(study(alone, guided("cfg", "cfg", 3)))
     assert both.question == "What does guidance do to the images of unguided?"
     assert "negative" not in both.text

@@ -141,7 +141,7 @@ def test_the_head_of_laion_is_a_pickled_linear_layer(tmp_path):
     with pytest.raises(InputError, match=r"linear\.pth cannot be read"):
         load_aesthetic_head(tmp_path / "sa_0_4_vit_l_14_linear.pth")
     torch.save({"weight": print}, tmp_path / "other.pth")
-    with pytest.raises(InputError, match=r"other\.pth is no pickled linear head"):
+    with pytest.raises(InputError, match=r"other\.pth is not a pickled linear head"):
         convert_linear_head(tmp_path / "other.pth", tmp_path / "no.safetensors")
     with pytest.raises(InputError, match=r"`python -m eval\.scorers\.aesthetic .*no\.safetensors` fetches LAION's"):
         load_aesthetic_head(tmp_path / "no.safetensors")
@@ -256,7 +256,7 @@ def test_the_comparable_fid_is_torchmetrics_and_agrees_with_ours():
     torch.manual_seed(0)
     x, y = torch.randn(90, 12) + 0.2, torch.randn(120, 12)
     assert torchmetrics_fid(x, y) == pytest.approx(frechet_distance(x, y), rel=1e-6)
-    with pytest.raises(ValueError, match="at least 2 images a set, found 1"):
+    with pytest.raises(ValueError, match="at least 2 images per set, found 1"):
         torchmetrics_fid(x[:1], y)
     with pytest.raises(ValueError, match="NaN or infinity in 0 of 90 and 1 of 120"):
         torchmetrics_fid(x, y.index_fill(0, torch.tensor([3]), torch.nan))

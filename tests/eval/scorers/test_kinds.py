@@ -61,7 +61,7 @@ def test_the_embedded_clip_tells_the_kinds_of_held_out_images() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("not json", "is no JSON"),
+        ("not json", "is not JSON"),
         ('{"pattern": ["x"]}', "holds pattern; it must map exactly legit_human, malformed_human"),
         ("[]", "holds list; it must map exactly"),
         (json.dumps({kind: [] for kind in KINDS}), "prompts of 'legit_human' must be a list of at least one text"),

@@ -112,8 +112,8 @@ def test_what_cannot_be_measured_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"x\.safetensors is missing; get it with `hf download timm/vgg16"):
         load_lpips(tmp_path / "x.safetensors", CPU)
     save_file({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "x.safetensors")
-    with pytest.raises(InputError, match=r"is no VGG16 \('features\.0\.bias'\)"):
+    with pytest.raises(InputError, match=r"is not VGG16 \('features\.0\.bias'\)"):
         load_lpips(tmp_path / "x.safetensors", CPU)
     (tmp_path / "x.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0not json")
-    with pytest.raises(InputError, match="is no VGG16"):
+    with pytest.raises(InputError, match="is not VGG16"):
         load_lpips(tmp_path / "x.safetensors", CPU)

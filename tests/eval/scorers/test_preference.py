@@ -162,7 +162,7 @@ def test_the_batch_changes_nothing(
     monkeypatch.setattr("eval.scorers.preference.BATCH", 2)
     torch.testing.assert_close(preference_scores(model, images, prompts), whole, atol=1e-5, rtol=1e-5)
     for given in (images[:4], [*images, images[0]]):
-        with pytest.raises(ValueError, match="need a prompt an image, found 5 prompts"):
+        with pytest.raises(ValueError, match="need one prompt per image; 5 prompts"):
             preference_scores(model, given, prompts)
 
 
@@ -223,7 +223,9 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, capsys: pytest.Captu
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     torch.save({"step": 3}, tmp_path / "x.pt")
-    with pytest.raises(InputError, match=r"x\.pt holds no state_dict of tensors; is it the checkpoint of hpsv2_1"):
+    with pytest.raises(
+        InputError, match=r"x\.pt does not hold a state_dict of tensors; is it the checkpoint of hpsv2_1"
+    ):
         convert("hpsv2_1", tmp_path / "x.pt", tmp_path)
     torch.save({"a": torch.zeros(2)}, tmp_path / "x.pt")
     with pytest.raises(InputError, match=r"x\.pt has no vision part of ImageReward"):

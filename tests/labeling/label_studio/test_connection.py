@@ -60,8 +60,8 @@ def test_the_environment_names_a_server(tmp_path, monkeypatch):
     [
         ("http://127.0.0.1:9", "", "LABEL_STUDIO_API_KEY is not set"),
         ("", "key", "LABEL_STUDIO_URL is not set"),
-        ("127.0.0.1:9", "key", "LABEL_STUDIO_URL is no http or https address"),
-        ("http://127.0.0.1:80a0", "key", "LABEL_STUDIO_URL is no http or https address"),
+        ("127.0.0.1:9", "key", "LABEL_STUDIO_URL is not an http or https address"),
+        ("http://127.0.0.1:80a0", "key", "LABEL_STUDIO_URL is not an http or https address"),
     ],
 )
 def test_half_a_server_is_refused(tmp_path, monkeypatch, url, key, message):
@@ -118,7 +118,7 @@ def test_a_database_url_becomes_the_server_s_own_settings(tmp_path):
     }
     assert settings(tmp_path, credentials, None)["DJANGO_DB"] == "sqlite"
     for wrong in ("mysql://ann:secret@db/labels", "postgresql://ann:se/secret@db:5432/labels"):
-        with pytest.raises(InputError, match="DATABASE_URL is no address of PostgreSQL") as error:
+        with pytest.raises(InputError, match="DATABASE_URL is not a PostgreSQL address") as error:
             settings(tmp_path, credentials, wrong)
         assert "secret" not in str(error.value)
 

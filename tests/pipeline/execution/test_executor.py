@@ -121,7 +121,7 @@ def test_a_terminated_stage_finishes_the_shard_in_hand(slow_project):
     _, said = process.communicate()
     assert process.returncode == 143
     done = sorted(shards.iterdir())
-    assert f"terminated after a whole shard ({len(done)} generated in this run); the same command goes on" in said
+    assert f"terminated after a whole shard ({len(done)} generated in this run); the same command continues" in said
     assert 2 <= len(done) < 8, "the one that was there and the one that was under way"
     assert all(shard_fingerprint(path) for path in done)
     assert (slow_project / COSTS / "cfg.json").exists()

@@ -41,7 +41,7 @@ def overflowing(params, pipelines_folder, tmp_path, monkeypatch):
     [
         (
             "unet", "conv_out.bias", float("nan"), {"dtype": "bfloat16"},
-            r"^arm 'cfg' drew no image from seed 0, 1, 2, 3: what the sampler drew is not finite "
+            r"^arm 'cfg' generated no image from seed 0, 1, 2, 3: what the sampler generated is not finite "
             r"\(model\.loading\.dtype is bfloat16\); take model\.loading\.dtype=float32 or a scale smaller than 30 or "
             r"another autoencoder \(model\.vae\) or other weights$",
         ),
@@ -77,7 +77,9 @@ def test_one_image_of_a_batch_is_enough_and_its_seed_is_named(study, monkeypatch
     generator, texts = ArmGenerator(study, "unguided", CPU), {"prompt": ["cat", "dog", "cow"]}
     assert len(generator.draw(texts, [5, 6, 7]).images) == 3
     spoiling(monkeypatch, one_value)
-    with pytest.raises(InputError, match=r"'unguided' drew no image from seed 6: .* float32\); take other weights$"):
+    with pytest.raises(
+        InputError, match=r"'unguided' generated no image from seed 6: .* float32\); take other weights$"
+    ):
         generator.draw(texts, [5, 6, 7])
 
 

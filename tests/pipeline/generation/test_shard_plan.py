@@ -149,9 +149,9 @@ def test_shards_of_an_arm_without_a_guide_are_the_same_with_any_guide(lora_param
     ("changed", "message"),
     [
         (lambda p: p["arms"]["cfg"].update(probes=["pag"], perturb={"layers": ["mid"]}), r"arms\.cfg\.perturb\.layers: "
-         r"no transformer block of the network lies under 'mid'; its blocks are down_blocks"),
+         r"the network has no transformer block under 'mid'; its blocks are down_blocks"),
         (lambda p: p["model"].update(weaken={"name": "drop_layers", "layers": ["up_blocks.7"]}),
-         r"model\.weaken\.layers: no transformer block of the network lies under 'up_blocks\.7'"),
+         r"model\.weaken\.layers: the network has no transformer block under 'up_blocks\.7'"),
         (lambda p: p["text"].update(clip_skip=4), r"text\.clip_skip is 4; .* 4 layers, so at most 3 can be skipped"),
         (lambda p: p["arms"]["cfg"].update(canvas={"width": 33, "height": 32}), r"arms\.cfg\.canvas is 33x32"),
         (lambda p: p["model"].update(guide="none"), "model folder none is missing"),
@@ -175,7 +175,7 @@ def test_a_guide_that_no_arm_uses_need_not_be_there(checkpoint_params):
     [
         ("v_prediction", "v_prediction", "ddim", None),
         ("v_prediction", "v_prediction", "dpmsolver++", None),
-        ("v_prediction", "v_prediction", "heun", "scheduler heun cannot draw with .* take one of ddim"),
+        ("v_prediction", "v_prediction", "heun", "scheduler heun does not support .* take one of ddim"),
         ("epsilon", "v_prediction", "ddim", "the main network .* predicts noise"),
         ("v_prediction", "epsilon", "ddim", "the guide .* predicts noise .* take a guide that predicts v or x0"),
     ],

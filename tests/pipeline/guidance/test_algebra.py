@@ -309,7 +309,8 @@ def test_blurred_queries_keep_their_mean_and_lose_detail():
 def test_layers_that_hold_no_transformer_are_refused_with_those_that_do(parts):
     with (
         pytest.raises(
-            InputError, match=r"lies under 'mid'; its blocks are .*mid_block.attentions.0.transformer_blocks.0"
+            InputError,
+            match=r"no transformer block under 'mid'; its blocks are .*mid_block.attentions.0.transformer_blocks.0",
         ),
         perturbed(parts[0]["main"].unet, Perturbation("pag", ("mid",)), (16, 16)),
     ):

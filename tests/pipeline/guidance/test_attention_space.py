@@ -300,7 +300,7 @@ def test_layers_are_chosen_by_name(parts):
     assert changed == {name for name in before if ".attn2." in name and name.startswith("mid_block")} != set()
     unknown = NASA(name="nasa", layers=("attic",))
     with (
-        pytest.raises(InputError, match="no transformer block of the network lies under 'attic'"),
+        pytest.raises(InputError, match="the network has no transformer block under 'attic'"),
         steered(unet, unknown, second, CPU),
     ):
         pass
@@ -575,7 +575,7 @@ def test_layers_that_are_not_there_are_refused_before_anything_is_generated(netw
         ({"attention": {"layers": []}}, "at least 1 item"),
         ({"attention": {"schedule": {"name": "linear"}}}, "'constant', 'interval', 'window'"),
         ({"texts": {"nag": "x"}, "attention": {"text": "nag"}, "negative_prompt": None}, "texts.nag would hide"),
-        ({"texts": {"hands": "x"}}, "'hands' is described and neither a term nor a probe names it"),
+        ({"texts": {"hands": "x"}}, "'hands' is not used by any term, probe or attention"),
     ],
 )
 def test_what_cannot_be_is_refused_when_a_study_is_composed(settings, said):

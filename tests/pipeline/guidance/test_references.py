@@ -390,7 +390,7 @@ def test_without_the_empty_text_nothing_is_said_of_an_effective_scale(parts):
         ({"references": {"own": {}}, "terms": [{"reference": "own"}]}, "is the main prediction itself"),
         ({"references": {"pag": {"time": 3}}, "terms": [{"reference": "pag"}]}, "references.pag would hide"),
         ({"texts": {"prompt": "x"}, "terms": [{"reference": "empty"}]}, "texts.prompt would hide"),
-        ({"texts": {"hands": "x"}, "terms": [{"reference": "empty"}]}, "'hands' is described and neither a term nor"),
+        ({"texts": {"hands": "x"}, "terms": [{"reference": "empty"}]}, "'hands' is not used by any term, probe"),
         ({"texts": {"a": {"text": "x", "preset": "tinybooru"}}, "terms": [{"reference": "a"}]}, "exactly one of text"),
         ({"texts": {"a": {"degraded": 2}}, "terms": [{"reference": "a"}]}, "less than or equal to 1"),
         ({"texts": {"a": {"preset": "none"}}, "terms": [{"reference": "a"}]}, "is unknown; known presets"),
@@ -399,7 +399,7 @@ def test_without_the_empty_text_nothing_is_said_of_an_effective_scale(parts):
             "share is for the kinds random_layers",
         ),
         ({"terms": [{"reference": "empty", "share": 1000}]}, "less than or equal to 100"),
-        ({"method": "cfg", "texts": {"a": "x"}}, "described and neither a term nor a probe"),
+        ({"method": "cfg", "texts": {"a": "x"}}, "not used by any term, probe or"),
     ],
 )
 def test_what_cannot_be_is_refused_when_a_study_is_composed(settings, said):

@@ -56,7 +56,7 @@ def read_numbers(path: Path) -> dict[str, object]:
     try:
         content = json.loads(read_json_text(path))
     except ValueError as error:
-        raise InputError(f"{path} is no JSON ({error}); delete it and run `dvc repro`") from None
+        raise InputError(f"{path} is not JSON ({error}); delete it and run `dvc repro`") from None
     return content
 
 

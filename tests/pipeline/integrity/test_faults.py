@@ -1,4 +1,4 @@
-"""A disk that takes no more stops a stage with one line and no half file, and the same command goes on."""
+"""A disk that takes no more stops a stage with one line and no half file, and the same command continues."""
 
 import errno
 import os

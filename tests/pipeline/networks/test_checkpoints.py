@@ -426,7 +426,7 @@ def test_a_repository_in_the_cache_is_found_at_its_revision(pipelines_folder, tm
         ),
         (
             {"image_to_image": {"from": "sd", "strength": 0.5}},
-            "arms.cfg.image_to_image.from 'sd' is no arm and no folder of shards; arms: cfg, negative",
+            "arms.cfg.image_to_image.from 'sd' is neither an arm nor a folder of shards; arms: cfg, negative",
         ),
         (
             {"image_to_image": {"from": "negative", "strength": 0.5}},
@@ -495,7 +495,7 @@ def test_the_digests_follow_a_folder_that_images_start_from(checkpoint_params, p
     (folder / "part-00000.parquet").write_bytes((folder / "part-00001.parquet").read_bytes())
     after = digests("watched/cfg")
     assert {name for name in before if before[name] != after[name]} == {"from watched/cfg"}
-    with pytest.raises(InputError, match=r"arms.redrawn.image_to_image.from data/sets/cfg is what arm cfg draws"):
+    with pytest.raises(InputError, match=r"arms.redrawn.image_to_image.from data/sets/cfg is what arm cfg generates"):
         digests("data/sets/cfg")
 
 

@@ -157,7 +157,7 @@ def test_a_list_of_pieces_that_is_none_is_named(folder, content):
     in_pieces(path)
     index = next((path / "text_encoder").glob("*.index.json"))
     index.write_text(content)
-    with pytest.raises(InputError, match=f"{index.name} is no list of the pieces of a checkpoint"):
+    with pytest.raises(InputError, match=f"{index.name} is not a list of the pieces of a checkpoint"):
         load_text_encoder(path, CPU)
 
 

@@ -285,7 +285,7 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused(
         (("sd3",), {"canvas": {"width": 34, "height": 32}}, "must be multiples of 4"),
         (("sd3",), {"canvas": {"width": 80, "height": 32}}, "positions for sides of up to 64 pixels"),
         (("flux",), {"canvas": {"width": 30, "height": 32}}, "must be multiples of 4"),
-        (("sd3",), {"method": "pag", "scale": 2.0}, "no transformer block of the network lies under 'mid_block'"),
+        (("sd3",), {"method": "pag", "scale": 2.0}, "the network has no transformer block under 'mid_block'"),
         (("flux",), {"attention": {"name": "nag"}, "negative_prompt": "lowres"}, "attention is for UNets"),
         (("sd3",), {"embedded_guidance": 2.0}, "arms.arm.embedded_guidance is 2, and sd3 (sd3) reads no guidance"),
         (("flux_schnell",), {"embedded_guidance": 2.0}, "reads no guidance scale"),

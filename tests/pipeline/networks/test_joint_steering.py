@@ -126,7 +126,7 @@ def test_blocks_are_chosen_by_name(on: Callable[[str], Steered], name: str, how:
     first = own.steered(how.model_copy(update={"layers": ("transformer_blocks.0",)}))
     assert (first - own.plain()).abs().max() > 1e-5
     assert (first - own.steered(how)).abs().max() > 1e-5
-    with pytest.raises(InputError, match="no transformer block of the network lies under 'attic'"):
+    with pytest.raises(InputError, match="the network has no transformer block under 'attic'"):
         own.steered(how.model_copy(update={"layers": ("attic",)}))
 
 

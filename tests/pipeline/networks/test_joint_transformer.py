@@ -167,7 +167,7 @@ def test_only_canvases_of_whole_patches_on_the_grid_are_taken(flow: Path) -> Non
     [
         (
             {"method": "pag", "scale": 2.0},
-            "lies under 'mid_block'; its blocks are transformer_blocks.0, tran",
+            "no transformer block under 'mid_block'; its blocks are transformer_blocks.0, tran",
         ),
         ({"method": "skip_layers", "scale": 2.0}, "arms.arm.perturb.layers: no transformer block of the network"),
         (
@@ -208,7 +208,7 @@ def test_the_loader_refuses_what_preflight_would_have(flow: Path) -> None:
             load_network(Path("main"), CPU, **more)
     network = load_network(Path("main"), CPU)
     nothing = Conditioning({"tokens": torch.zeros(1, 4, WIDTH), "pooled": torch.zeros(1, WIDTH)})
-    with pytest.raises(InputError, match="no transformer block of the network lies under 'blocks'"):
+    with pytest.raises(InputError, match="the network has no transformer block under 'blocks'"):
         network(torch.zeros(1, 3, SIDE, SIDE), 1.0, nothing, damage=Perturbation("pag", ("blocks",)))
 
 

@@ -170,7 +170,7 @@ def test_bad_prompt_files_are_named_with_the_way_out(folder):
         (("prompts/missing.txt",), "prompts.path prompts/missing.txt does not exist"),
         (("prompts/empty.txt",), "prompts/empty.txt holds no prompt"),
         (("prompts/malformed.txt",), r"prompts/malformed.txt:2: '\(x:abc\)' has the weight 'abc'"),
-        (("prompts/latin.txt",), "is no readable UTF-8 text"),
+        (("prompts/latin.txt",), "is not a readable UTF-8 text"),
         (("prompts/missing.parquet", "caption"), "prompts/missing.parquet does not exist"),
         (("prompts/broken.parquet", "caption"), "cannot be read as a dataset"),
         (("prompts/nothing", "caption"), "the folder holds neither parquet files nor a saved dataset"),

@@ -213,7 +213,7 @@ def test_a_folder_whose_name_only_looks_the_same_is_named(photos: Path) -> None:
         copy_images(asked, photos.parent / "out", 1, seed=0)
     with pytest.raises(InputError, match=r"holds 'Fotos e\\u0301'"):
         copy_images(asked / "inner", photos.parent / "out", 1, seed=0)
-    with pytest.raises(InputError, match="is no folder; put images there"):
+    with pytest.raises(InputError, match="is not a folder; put images there"):
         copy_images(photos.parent / "nothing", photos.parent / "out", 1, seed=0)
 
 
@@ -257,7 +257,9 @@ def test_what_cannot_be_compared_with_is_named(photos: Path, change: Any, messag
 
 
 def test_a_folder_that_is_not_there_or_that_dvc_does_not_follow_is_named(photos: Path) -> None:
-    with pytest.raises(InputError, match=r"images/none is no folder; put images there .* reference\.source=tinybooru"):
+    with pytest.raises(
+        InputError, match=r"images/none is not a folder; put images there .* reference\.source=tinybooru"
+    ):
         copy_images(Path("images/none"), REFERENCE_SET, 10, 0)
     photos.rename("elsewhere")
     photos.symlink_to(photos.parent.parent / "elsewhere")

@@ -110,7 +110,7 @@ def test_damaged_cards_are_refused_with_the_file_and_the_fix(
         load_space_cards(path)
     assert str(error.value).startswith(f"{path}: ")
     assert said in str(error.value)
-    assert str(error.value).endswith("; `make feature-spaces` makes it again")
+    assert str(error.value).endswith("; `make feature-spaces` regenerates it")
 
 
 def test_half_a_file_and_no_file_are_refused(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_half_a_file_and_no_file_are_refused(tmp_path: Path) -> None:
 def test_two_cards_of_one_space_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "cards.json"
     path.write_text(json.dumps(cards(clip=SEEN, clip_pc48=SEEN)))
-    with pytest.raises(InputError, match="space 'clip' is there twice"):
+    with pytest.raises(InputError, match="space 'clip' appears twice"):
         load_space_cards(path)
 
 

@@ -1,4 +1,4 @@
-"""The study's negative prompt: one value, written into every arm that reads one and has none of its own."""
+"""The study's negative prompt: one value, written into every arm that reads one and sets none."""
 
 import pytest
 from compositions import composed

@@ -121,7 +121,7 @@ def test_an_address_that_mlflow_cannot_use_is_an_input_error(study: Study, root:
 
 def test_a_damaged_database_is_named(study: Study, root: Path) -> None:
     (root / "mlflow.db").write_text("no database " * 100)
-    with pytest.raises(InputError, match=r"mlflow\.db is no sqlite database"):
+    with pytest.raises(InputError, match=r"mlflow\.db is not a sqlite database"):
         track(study, root, URI)
 
 

@@ -7,7 +7,7 @@ const galleryAddress = (() => {
   let pending = null;
 
   // The state as an object of texts, of which nothing is certain: anybody can write a link. Null at the anchor of a
-  // section, which says nothing of it.
+  // section, which says nothing about it.
   const read = () => {
     if (!location.hash) return {};
     return location.hash.startsWith(START) ? Object.fromEntries(new URLSearchParams(location.hash.slice(START.length))) : null;
@@ -17,7 +17,7 @@ const galleryAddress = (() => {
     const hash = START + text;
     // A page that nothing was chosen in keeps the address that it was opened at.
     if (hash === location.hash || (!text && !location.hash)) return;
-    // An embedded page has no address of its own, and goes without.
+    // An embedded page has no address and works without one.
     try { history[method](marker, "", hash); } catch { /* nothing to do */ }
   };
   const flush = () => {

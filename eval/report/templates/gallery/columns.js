@@ -1,4 +1,4 @@
-// Which arms have a column, and in which order: a panel with a line per arm, and the heads of the table, which can be
+// Which arms have a column, and in which order: a panel with one line per arm, and the heads of the table, which can be
 // dragged, or moved with Shift and the arrow keys, and hidden with Delete.
 const galleryColumns = (() => {
   const {columns, columnOf} = galleryImages;

@@ -43,7 +43,7 @@
     galleryHistogram.draw(galleryChoice.scores(values, candidates(values, visible)), low, high);
   };
 
-  // What the address holds: whatever is not as the page has it at first. Arms go by their names, images by arm and seed.
+  // What the address holds: whatever is not as the page has it at first. Arms are identified by their names, images by arm and seed.
   let opened = null;
   const stateOf = () => {
     const state = {};

@@ -8,7 +8,7 @@ const galleryLayouts = (() => {
   const {methods} = galleryContent;
   const seedHead = (row) => ({strong: `seed ${seeds[row]}`, text: promptOf(row) || "(empty prompt)"});
 
-  // A row is a seed, a column an arm.
+  // A row is a seed, one column per arm.
   const arms = (found, visible) => ({
     corner: "Seed and prompt",
     heads: visible.map((column) => ({label: columns[column].arm, arm: column})),
