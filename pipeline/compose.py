@@ -41,7 +41,7 @@ from pipeline.study.study import Study, parse_study
 
 # Hydra's advice on a key that is not there.
 _ADDED = re.compile(r"(Could not override '.*?')\.\s+To append to your config use \+(.*)", re.DOTALL)
-_UNKNOWN = re.compile(r"[^;:\s]+ is no known key(?:; did you mean [^?;]*\?)?")
+_UNKNOWN = re.compile(r"[^;:\s]+ is (?:not a known key(?:; did you mean [^?;]*\?)?|now [a-z.]+)")
 # The folds of the comparison's classifier test, which holds prompts out (eval/distances/two_sample_classifier.py).
 _FEWEST_PROMPTS = 5
 
@@ -52,7 +52,7 @@ def compose(
     """The composed configuration, of files below `conf` alone.
 
     `negative` is the study's negative prompt in place of the one in conf/, `scales` those at which every guided arm
-    stands in place of its own. Raises InputError for unknown groups, choices and keys, files of other folders, values
+    replaces its own negative. Raises InputError for unknown groups, choices and keys, files of other folders, values
     of the environment, and a negative prompt that no arm would take.
     """
     for path in sorted(conf.rglob("*.yaml")):
@@ -99,7 +99,7 @@ def _composed(conf: Path, overrides: list[str]) -> dict[str, Any]:
 def _with_added(conf: Path, overrides: list[str], refused: str, added: str) -> dict[str, Any]:
     """The composed configuration with a key that conf/ leaves out and the study knows. Raises InputError for others.
 
-    `refused` is what Hydra says of it, `added` the override.
+    `refused` is what Hydra says about it, `added` the override.
     """
     key = added.partition("=")[0]
     if "/" in key:
@@ -110,7 +110,7 @@ def _with_added(conf: Path, overrides: list[str], refused: str, added: str) -> d
         parse_study(with_negative(content), "")
     except InputError as error:
         if said := _UNKNOWN.search(str(error)):
-            group = "" if "did you mean" in said[0] else nearest(key, _groups(conf))
+            group = "" if re.search("did you mean| is now ", said[0]) else nearest(key, _groups(conf))
             meant = f"; did you mean {group}?" if group else ""
             raise InputError(f"{refused}: {said[0]}{meant}") from None
         if new := _only_added(content, key):

@@ -138,7 +138,7 @@ def check_publishable(files: Mapping[str, Path], labels: Path) -> None:
     try:
         fields = vars(RepoCard(card.read_text("utf-8")).data)
     except (ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{card}: its front matter is no YAML ({' '.join(str(error).split())[:200]})") from None
+        raise InputError(f"{card}: its front matter is not YAML ({' '.join(str(error).split())[:200]})") from None
     licence, link = fields.get("license", ""), ""
     if licence == "other":
         licence, link = fields.get("license_name", ""), fields.get("license_link", "")
@@ -190,7 +190,7 @@ def publish(what: Publication, settings: Destination, token: str) -> Published:
                 [*additions, *(CommitOperationDelete(name) for name in sorted(_stale(there, what.files)))],
                 commit_message=f"guidedrift {what.tag}",
                 repo_type=kind,
-                # Nobody else's change is overwritten: the Hub refuses when its head has moved.
+                # No one else's change is overwritten: the Hub refuses when its head has moved.
                 parent_commit=info.sha,
             )
         if what.tag not in tags:
@@ -257,7 +257,7 @@ def _way_out(reason: BaseException, repo: str) -> str:
     if status == 403:
         return f"the token may not write to {repo} (403: {said}); choose another owner, or {_WRITE_TOKEN}"
     if status == 412:
-        return f"somebody else changed {repo} meanwhile (412: {said}); look at it, then run the same command again"
+        return f"someone else changed {repo} meanwhile (412: {said}); look at it, then run the same command again"
     return f"the Hub refuses {repo} ({status}: {said}); {again}"
 
 
@@ -271,7 +271,7 @@ def parse_settings(words: Sequence[str], dry_run: bool) -> Destination:
     """Settings of key=value words. Raises InputError that names the key and the allowed ones."""
     given = dict(word.split("=", 1) for word in words if "=" in word)
     if lone := [word for word in words if "=" not in word]:
-        raise InputError(f"'{lone[0]}' is no key=value; known keys: {', '.join(Destination.model_fields)}")
+        raise InputError(f"'{lone[0]}' is not a key=value; known keys: {', '.join(Destination.model_fields)}")
     try:
         settings = Destination.model_validate(given)
     except ValidationError as error:
@@ -280,7 +280,7 @@ def parse_settings(words: Sequence[str], dry_run: bool) -> Destination:
         known = f"known keys: {', '.join(Destination.model_fields)}"
         if first["type"] in ("missing", "extra_forbidden"):
             raise InputError(
-                f"{key} is {'missing' if first['type'] == 'missing' else 'no known key'}; {known}"
+                f"{key} is {'missing' if first['type'] == 'missing' else 'not a known key'}; {known}"
             ) from None
         raise InputError(f"{key} is {first['input']!r}: {message}") from None
     return settings.model_copy(update={"dry_run": settings.dry_run or dry_run})

@@ -54,6 +54,9 @@ class Reference(Settings):
     @field_validator("source")
     @classmethod
     def _world_or_watched(cls, source: str) -> str:
+        folder, _, rest = source.partition("/")
+        if folder == "pictures":
+            raise ValueError(f"the folder pictures/ is now {IMAGES}/; move it and write {IMAGES / rest}")
         return source if source == TINYBOORU else watched_path(source, str(IMAGES))
 
     @property
@@ -268,7 +271,7 @@ class Study(Settings):
                 f"reference.images is {self.reference.images}; two disjoint halves of an arm's "
                 f"generate.images ({self.generate.images}) need at least {needed}"
             )
-        # The classifier two-sample test has five folds of two images a set.
+        # The classifier two-sample test has five folds of two images per set.
         smallest = max(10, self.metrics.precision_recall_k + 1, self.metrics.density_coverage_k + 1)
         if self.generate.images < smallest:
             raise ValueError(f"generate.images is {self.generate.images}; the comparison needs {smallest}")
@@ -340,7 +343,7 @@ class Study(Settings):
             key = f"arms.{name}.image_to_image"
             if start.start not in self.arms:
                 raise ValueError(
-                    f"{key}.from '{start.start}' is no arm and no folder of shards; arms: {', '.join(self.arms)}"
+                    f"{key}.from '{start.start}' is neither an arm nor a folder of shards; arms: {', '.join(self.arms)}"
                 )
             other = self.arms[start.start]
             if other.image_to_image is not None:
@@ -366,12 +369,12 @@ class Study(Settings):
 
     @property
     def reference_caution(self) -> str:
-        """What to know where the networks draw another world than the reference set's; empty where they do not."""
+        """What to know where the networks generate another world than the reference set's; empty where they do not."""
         if self._has_embedded_networks or self.reference.source != TINYBOORU:
             return ""
         return (
             f"The networks of model {self.model.name} are not tinybooru's, and the reference set is: distances to it, "
-            "precision, recall, density, coverage and realism say nothing of how good these images are."
+            "precision, recall, density, coverage and realism say nothing about how good these images are."
         )
 
     @property
@@ -410,6 +413,7 @@ class Study(Settings):
 _VALUES = reprlib.Repr()
 _VALUES.maxstring = _VALUES.maxother = _VALUES.maxlong = 200
 _SHOWN_KEY = 100
+_RENAMED = {"generate.pictures": "generate.images", "reference.pictures": "reference.images"}
 _SHOWN_FAULTS = 20
 _LONGEST_REASON = 1000
 
@@ -420,13 +424,13 @@ def parse_study(content: Any, source: str) -> Study:
     Raises InputError with one line that lists every wrong key, the value seen and what is allowed.
     """
     if not isinstance(content, dict):
-        raise InputError(f"{source} holds no mapping; compose it with `python -m pipeline.compose`")
+        raise InputError(f"{source} is not a mapping; compose it with `python -m pipeline.compose`")
     if fault := misread_key(content):
         raise InputError(f"{source}: {fault}")
     texts = "\n".join(_texts(content))
     # YAML can write half of a surrogate pair ("\\ud800"), which pydantic cannot tell an error of.
     if not texts.isascii() and texts.encode(errors="replace") != texts.encode(errors="surrogatepass"):
-        raise InputError(f"{source} holds a text that is no Unicode (half of a surrogate pair); write it anew")
+        raise InputError(f"{source} holds a text that is not valid Unicode (half of a surrogate pair); write it again")
     if what := credential_in(texts):
         raise InputError(f"{source} holds {what}; the configuration is committed and logged: take it out, revoke it")
     try:
@@ -459,9 +463,11 @@ def load_study(path: Path = PARAMS) -> Study:
 def _explain(error: Any) -> str:
     key = ".".join(_shown_key(part) for part in error["loc"] if part != "[key]") or "study"
     if error["type"] == "extra_forbidden":
+        if new := _RENAMED.get(key):
+            return f"{key} is now {new}"
         # Of the start: the work grows with the length, and a key can be anybody's text.
         near = nearest(str(error["loc"][-1])[:_SHOWN_KEY].lower(), _known_keys())
-        return f"{key} is no known key" + (f"; did you mean {near}?" if near else "")
+        return f"{key} is not a known key" + (f"; did you mean {near}?" if near else "")
     if error["type"] == "missing":
         return f"{key} is missing"
     message = error["msg"].removeprefix("Value error, ")

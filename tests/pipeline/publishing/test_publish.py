@@ -316,7 +316,7 @@ def test_without_a_dataset_the_way_to_make_it_is_named(project: Path, hub: Hub, 
         ("---\nlicense: unknown\n---\n", "licence 'unknown' says nothing"),
         ("---\nlicense: mine\n---\n", "licence 'mine' is unknown to the Hub"),
         ("---\nlicense: other\n---\n", "licence '' says nothing"),
-        ("---\nlicense: [\n---\n", "front matter is no YAML"),
+        ("---\nlicense: [\n---\n", "front matter is not YAML"),
     ],
 )
 def test_a_card_without_a_known_licence_is_refused(
@@ -421,7 +421,7 @@ def test_an_image_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     image = tmp_path / "contact.png"
     Image.effect_noise((64, 64), 64).save(image)
     image.write_bytes(image.read_bytes()[:1000])
-    with pytest.raises(InputError, match=r"contact\.png is no image that can be read"):
+    with pytest.raises(InputError, match=r"contact\.png is not a readable image"):
         check_leaks({"contact.png": image}, [], {})
 
 
@@ -443,7 +443,7 @@ def test_a_labellers_name_is_refused_wherever_it_stands(project: Path, hub: Hub,
     with pytest.raises(InputError, match=r"README\.md holds the labeller '0123456789ab'"):
         publish()
     (project / "labels/tasks.jsonl").write_text('{"task_id": "t"}\n')
-    with pytest.raises(InputError, match=r"labels/tasks\.jsonl:1 is no label"):
+    with pytest.raises(InputError, match=r"labels/tasks\.jsonl:1 is not a label"):
         labeller_names(project / "labels")
 
 
@@ -470,10 +470,10 @@ def test_the_embedded_networks_go_with_their_card_to_a_model_repository(
         ([], "repo_id is missing; known keys: repo_id, what, private, dry_run"),
         (["repo_id=anna"], "repo_id is 'anna': must be <owner>/<name>"),
         (["repo_id=a/b c"], "must be <owner>/<name>"),
-        (["repo_id=a/b", "privat=false"], "privat is no known key"),
+        (["repo_id=a/b", "privat=false"], "privat is not a known key"),
         (["repo_id=a/b", "private=perhaps"], "private is 'perhaps'"),
         (["repo_id=a/b", "what=labels"], "what is 'labels': Input should be 'dataset' or 'models'"),
-        (["a/b"], "'a/b' is no key=value"),
+        (["a/b"], "'a/b' is not a key=value"),
     ],
 )
 def test_wrong_settings_are_named(words: list[str], message: str) -> None:

@@ -91,7 +91,7 @@ def test_no_key_is_one_that_the_run_cache_ignores():
         ("arms.cfg.scale", 0, r"arms.cfg.scale is 0: .*greater than 0"),
         ("arms.cfg.scale", 101, r"arms.cfg.scale is 101: .*less than or equal to 100"),
         ("arms.cfg.scale", float("nan"), r"arms.cfg.scale is nan"),
-        ("arms.cfg.sclae", 2, r"arms.cfg.sclae is no known key; did you mean scale\?"),
+        ("arms.cfg.sclae", 2, r"arms.cfg.sclae is not a known key; did you mean scale\?"),
         ("arms.unguided.scale", 2, r"arms.unguided: method unguided has scale 1 by definition, not 2"),
         (
             "arms.negative.negative_preset",
@@ -118,7 +118,9 @@ def test_no_key_is_one_that_the_run_cache_ignores():
         ("generate.shard", 10, r"generate: shard \(10\) must be a multiple of batch \(4\)"),
         ("reference.images", 31, r"reference.images is 31; two disjoint halves"),
         ("baseline", "plain", r"baseline 'plain' is not one of the arms"),
-        ("extra", 1, r"extra is no known key"),
+        ("extra", 1, r"extra is not a known key"),
+        ("generate.pictures", 5, r"generate.pictures is now generate.images$"),
+        ("reference.source", "pictures/mine", r"the folder pictures/ is now images/; move it and write images/mine$"),
         ("tracking.experiment", "team/guidance", r"tracking.experiment is 'team/guidance'"),
         ("tracking.experiment", "Ann's", r"tracking.experiment is \"Ann's\""),
         ("sampler.steps", 61, r"61 trailing steps cannot be laid out exactly"),
@@ -177,9 +179,11 @@ def test_an_arm_name_that_is_no_folder_name_is_refused(params):
         (["generate/images=3"], r"Could not override 'generate/images': .* write generate.images=3$"),
         (
             ["Generate.images=3"],
-            r"Could not override 'Generate.images': Generate is no known key; did you mean gene",
+            r"Could not override 'Generate.images': Generate is not a known key; did you mean gene",
         ),
-        (["generate.imgaes=3"], r"generate.imgaes is no known key; did you mean images\?$"),
+        (["generate.imgaes=3"], r"generate.imgaes is not a known key; did you mean images\?$"),
+        (["generate.pictures=5"], r"'generate.pictures': generate.pictures is now generate.images$"),
+        (["reference.pictures=5"], r"'reference.pictures': reference.pictures is now reference.images$"),
         (["arms.cfg.sclae=3", "study=sweep"], r"Could not override 'arms.cfg.sclae'"),
         (["~arms.nope"], r"Could not delete from config. 'arms.nope' does not exist"),
     ],
@@ -278,9 +282,9 @@ def test_a_key_that_the_study_knows_and_conf_leaves_out_is_added():
     ("override", "said"),
     [
         ("study=swep", "conf/ has no study 'swep'; did you mean sweep? known choices: alignment, "),
-        ("studdy=sweep", "studdy is no known key; did you mean study?"),
+        ("studdy=sweep", "studdy is not a known key; did you mean study?"),
         ("arms.cgf.scale=3", "arms has no cgf; did you mean cfg?"),
-        ("arms.cfg.sclae=3", "arms.cfg.sclae is no known key; did you mean scale?"),
+        ("arms.cfg.sclae=3", "arms.cfg.sclae is not a known key; did you mean scale?"),
         ("arms/cfg/scale=3", "dots separate the parts of a key; write arms.cfg.scale=3"),
         ("sampler.scheduler=ddmi", "lms; did you mean ddim?"),
         ("arms.cfg.method=cgf", "or 'mix'; did you mean cfg?"),
@@ -376,7 +380,7 @@ def test_a_text_that_yaml_reads_otherwise_is_told_to_be_quoted(params, value, wr
 
 def test_params_that_are_no_mapping_are_refused(tmp_path):
     (tmp_path / "params.yaml").write_text("- 1\n")
-    with pytest.raises(InputError, match="holds no mapping"):
+    with pytest.raises(InputError, match="is not a mapping"):
         load_study(tmp_path / "params.yaml")
 
 
