@@ -2,7 +2,7 @@
 
 The bare loop draws the shards with nothing around it. A shared machine is a third faster in one minute than in another,
 so what is compared runs in turn and the median of the ratios counts. The Ray cluster is one node on this machine with
-one worker. How time and memory grow with the images is measured on the stage itself with two steps an image.
+one worker. How time and memory grow with the images is measured on the stage itself with two steps per image.
 """
 
 import argparse
@@ -204,7 +204,7 @@ def scaling() -> list[Result]:
     for images in SIZES:
         speed, memory = time_and_memory(images)
         smallest = smallest or memory
-        growth, stage = memory / smallest, f"two steps an image; {memory / 2**20:.0f} MiB"
+        growth, stage = memory / smallest, f"two steps per image; {memory / 2**20:.0f} MiB"
         results.append(entry(f"scaling_{images}_images_per_second", speed, None, None, stage, MACHINE))
     few = f"the memory of {SIZES[0]} images, for {SIZES[-1]}"
     results.append(entry("scaling_memory", growth, MEMORY, growth <= MEMORY, few, MACHINE))

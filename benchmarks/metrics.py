@@ -134,7 +134,7 @@ def frechet_ratio() -> list[Result]:
 
 
 def neighbour_ratio() -> list[Result]:
-    """prdc as it comes, and with one BLAS thread in each of the eight threads that it starts.
+    """prdc with its defaults, and with one BLAS thread in each of the eight threads that it starts.
 
     As it comes, these are eight times as many as the cores and hinder one another.
     """
@@ -145,7 +145,7 @@ def neighbour_ratio() -> list[Result]:
     ours, peer = least(2, lambda: our_neighbours(x, y), lambda: their_neighbours(x, y))
     print(f"neighbours {ours:.2f} s, prdc {peer:.2f} s, {best:.2f} s with one BLAS thread a thread")
     return [
-        entry("neighbours_speed_10000x768", peer / ours, 5, peer / ours >= 5, "prdc as it comes"),
+        entry("neighbours_speed_10000x768", peer / ours, 5, peer / ours >= 5, "prdc with its defaults"),
         entry("neighbours_speed_10000x768_tuned", best / ours, 5, best / ours >= 5, "prdc, one BLAS thread a thread"),
     ]
 

@@ -35,7 +35,7 @@ SIDE, WIDTH = 64, 512
 # Distinct images; what the report does with one does not depend on whether it has seen another like it.
 DISTINCT = 512
 VISITS = 5
-SECONDS, MEGABYTES, DEFAULT_MEGABYTES = 3.0, 60.0, 15.0
+SECONDS, MEGABYTES, DEFAULT_MEGABYTES = 3.0, 60.0, 10.0
 
 SCORE_FEATURES = Features(
     {
@@ -52,7 +52,12 @@ def large_comparison(committed: dict[str, Any], arms: int) -> dict[str, Any]:
     """The committed comparison with its guided arms repeated under new names until there are `arms`."""
     baseline, *guided = sorted(committed["arms"], key=lambda arm: arm["arm"] != committed["baseline"])
     said = {one["arm"]: one for one in committed["verdicts"]}
-    content = {**committed, "arms": [baseline], "verdicts": []}
+    # What is said arm by arm of the committed names is left out; a frontier goes through the first of each name.
+    content = {**committed, "arms": [baseline], "verdicts": [], "shown": [], "adherence": [], "chosen": []}
+    content["frontiers"] = [
+        {**one, "points": [{**point, "arm": _first(point["arm"], baseline)} for point in one["points"]]}
+        for one in committed["frontiers"]
+    ]
     for k in range(arms - 1):
         one = guided[k % len(guided)]
         name = f"{one['arm']}_{k // len(guided) + 1}"
@@ -66,6 +71,10 @@ def large_comparison(committed: dict[str, Any], arms: int) -> dict[str, Any]:
         ]
         content["named"] = {**content["named"], "removed": removed}
     return content
+
+
+def _first(name: str, baseline: dict[str, Any]) -> str:
+    return name if name == baseline["arm"] else f"{name}_1"
 
 
 def write_study(root: Path, study: Study, arms: int = ARMS, images: int = IMAGES) -> Study:

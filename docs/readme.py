@@ -1,6 +1,6 @@
 """Writes the findings of the README from the committed run: `python -m docs.readme`.
 
-They stand between two comments in README.md and follow from docs/results/default.json (docs/kept_results.py) by rule.
+They stand between two comments in README.md and follow from docs/results/default.json (docs/kept_results.py) by rules.
 """
 
 from pathlib import Path
@@ -98,11 +98,11 @@ def _directions(comparison: Comparison) -> dict[str, Any]:
     to_guide, to_empty = (cosine[frozenset(("negative", other))] for other in ("guide", "empty"))
     assert found.guide_over_empty is not None
     if found.guide_over_empty.high < 0:
-        nearer = "It is nearer to classifier-free guidance than to autoguidance, and the same as neither."
+        nearer = "Its direction is nearer to classifier-free guidance than to autoguidance, and equals neither."
     elif found.guide_over_empty.low > 0:
-        nearer = "It is nearer to autoguidance than to classifier-free guidance, and the same as neither."
+        nearer = "Its direction is nearer to autoguidance than to classifier-free guidance, and equals neither."
     else:
-        nearer = "Which of them it is nearer to is undecided."
+        nearer = "It is undecided whether its direction is nearer to classifier-free guidance or to autoguidance."
     return {"cosines": [quoted(to_guide), quoted(to_empty)], "nearer": nearer}
 
 
@@ -132,7 +132,7 @@ def _as_cfg(comparison: Comparison) -> list[str]:
 
 
 def _removed(comparison: Comparison) -> str:
-    """What the negative prompt does to the images that show what it names; empty where nobody can read that."""
+    """What the negative prompt does to the images that show what it names; empty where no classifier reads that."""
     found = next((one for one in comparison.adherence if one.arm == "negative"), None)
     if found is None:
         return ""
@@ -142,8 +142,8 @@ def _removed(comparison: Comparison) -> str:
     size = f"{_points(turned)} points {how}" if how != "about as often as" else how
     by = "" if how != "about as often as" else f", with a difference of {_points(less)} points"
     return (
-        f"Images show what it names {size} unguided ones do{by}, mean over {len(found.names)} concepts that a "
-        f"classifier can read; {_points(found.collateral)} % of its shift is something else."
+        f"Images show what it names {size} unguided ones do{by}, averaged over {len(found.names)} concepts that a "
+        f"classifier can read. {_points(found.collateral)} % of its shift is something else."
     )
 
 
@@ -158,11 +158,11 @@ def _named(comparison: Comparison, study: Study) -> list[str]:
     for arm, so in (("negative", ""), ("autoguidance", ", though it names nothing")):
         own = found[arm]
         if own["concept"] is None:
-            said.append(f"Of the shift of {ARMS[arm]} no concept explains more than of any other shift.")
+            said.append(f"No concept explains more of the shift of {ARMS[arm]} than of any other shift.")
             continue
         said.append(
-            f"Without the directions of `{own['concept']}` in CLIP's space, {own['share']} ({own['span']}) of the "
-            f"shift of {ARMS[arm]} is gone{so}; of any other shift about {own['control']} would be."
+            f"Removing the directions of `{own['concept']}` from CLIP's space removes {own['share']} ({own['span']}) "
+            f"of the shift of {ARMS[arm]}{so}. It would remove about {own['control']} of any other shift."
         )
     return said
 

@@ -32,7 +32,7 @@ FIGURES = {
     "frontier-precision": "Precision against recall over each method's scales",
     "frontier-fd": "Fréchet distance to real images against CLIP score",
     "frontier-quality": "Aesthetic score against the shift from unguided",
-    "shift": "Drift against contraction of every arm",
+    "shift": "Drift against spread change of every arm",
 }
 
 PAIRS = (("negative", "guide"), ("negative", "empty"), ("empty", "guide"))
@@ -53,6 +53,7 @@ def photograph(browser: Browser, report: Path, images: Path) -> None:
         plot = page.locator(f"#plot-{name}")
         if plot.count() == 0:
             raise InputError(f"{report} has no figure '{name}'; the study needs probes and at least two scales")
+        plot.evaluate("place => { (place.closest('details') ?? {}).open = true; }")
         plot.scroll_into_view_if_needed()
         plot.locator(".main-svg").first.wait_for()
         plot.screenshot(path=images / f"{name}.png")

@@ -11,6 +11,7 @@ import torch
 
 from pipeline.guidance.algebra import EMPTY, GUIDE, MAIN, Guidance, Prediction, Term, Walk
 from pipeline.guidance.scale_schedules import Moment
+from pipeline.results.colours import BASELINE, push_colour
 
 SCALE = 5.0
 STEPS = 60
@@ -64,6 +65,8 @@ GUIDANCES = {
     f"CFG, scale {SCALE:g}": Guidance((Term(EMPTY, SCALE),)),
     f"autoguidance, scale {SCALE:g}": Guidance((Term(GUIDE, SCALE),)),
 }
+# As in the report: none is grey, CFG blue, autoguidance green.
+COLOURS = (BASELINE, push_colour(["empty"]), push_colour(["guide"]))
 
 
 def mode_shares(points: torch.Tensor) -> torch.Tensor:
@@ -75,10 +78,10 @@ def main() -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 3, figsize=(12, 4.2), sharex=True, sharey=True)
-    for ax, (name, guidance) in zip(axes, GUIDANCES.items(), strict=True):
+    for ax, (name, guidance), colour in zip(axes, GUIDANCES.items(), COLOURS, strict=True):
         points = draw(guidance)
-        ax.scatter(*points.T.numpy(), s=2, alpha=0.25, color="tab:blue", linewidths=0)
-        ax.scatter(*OTHER.T.numpy(), marker="x", color="tab:orange", label="other class")
+        ax.scatter(*points.T.numpy(), s=2, alpha=0.25, color=colour, linewidths=0)
+        ax.scatter(*OTHER.T.numpy(), marker="x", color="black", label="other class")
         for mean, share in zip(MODES, mode_shares(points), strict=True):
             ax.add_patch(plt.Circle(mean.tolist(), 3 * SPREAD, fill=False, color="grey", linewidth=0.8))
             ax.annotate(f"{share:.0%}", mean.tolist(), xytext=(22, 0), textcoords="offset points", fontsize=9)

@@ -167,5 +167,5 @@ def actions(found: Trajectories, mean: Means) -> list[Action]:
 
 
 def closer_to(found: Trajectories, of: str, a: str, b: str, mean: Means) -> Interval:
-    """cos(of, a) - cos(of, b), averaged over steps: above 0 where `of` points rather the way of `a`. Paired."""
+    """cos(of, a) - cos(of, b), averaged over steps: above 0 where `of` is closer to `a`. Paired."""
     return mean((found.cosine(of, a) - found.cosine(of, b)).mean(1))

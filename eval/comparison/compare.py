@@ -49,6 +49,7 @@ from pipeline.errors import InputError, run_stage
 from pipeline.guidance.effect import does_nothing, largest_push
 from pipeline.layout import COSTS, FEATURES, METRICS, PLOTS, SETS, TRACES
 from pipeline.preflight import study_digests
+from pipeline.results.colours import arm_colours
 from pipeline.results.comparison import (
     COMPARISON,
     Alignment,
@@ -393,7 +394,8 @@ def main() -> None:
     traces = cache(partial(read_traces, study))
     content = compare(study, traces)
     write_atomically(COMPARISON, seal_json(content.model_dump_json(indent=2)))
-    for name, rows in {**plot_tables(content), "direction": direction_sizes(study, traces())}.items():
+    sizes = direction_sizes(study, traces(), arm_colours(content.arms, content.baseline))
+    for name, rows in {**plot_tables(content), "direction": sizes}.items():
         write_atomically(PLOTS / f"{name}.csv", csv_bytes(rows, COLUMNS[name]))
     print(f"compare: {len(study.arms)} arms against '{study.baseline}' in {COMPARISON}; plots in {PLOTS}/")
     for one in content.verdicts:

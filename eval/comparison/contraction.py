@@ -29,7 +29,7 @@ def leading_directions(x: Tensor, y: Tensor, count: int) -> list[Direction]:
     noise they were found in, so each is found on the even rows and its variances are measured on the odd rows.
     Raises ValueError below 4 images a set, for differing D, for count above D and for features that are not finite.
     """
-    x, y = comparable(x, y, 4, "directions of contraction")
+    x, y = comparable(x, y, 4, "directions of spread change")
     if not 1 <= count <= x.shape[1]:
         raise ValueError(f"there are {x.shape[1]} directions, {count} were asked for")
     values, vectors = torch.linalg.eigh(_covariance(x[::2]) - _covariance(y[::2]))

@@ -7,6 +7,7 @@ asked about distributions is asked in every feature space, and answered with wha
 from collections.abc import Callable, Mapping
 
 from eval.notation import number, p_value, quoted
+from pipeline.results.answer import SAME
 from pipeline.results.comparison import (
     UNDECIDED,
     AgainstBaseline,
@@ -20,8 +21,6 @@ from pipeline.results.interval import Interval
 from pipeline.results.metrics import metric
 
 DEPENDS = "depends on the space"
-# The cosine of directions that are called the same: less than a fifth of the one's square is outside the other.
-SAME = 0.9
 
 
 def arm_verdicts(
@@ -261,16 +260,17 @@ def alignment_answer(found: Alignment) -> str:
     sentences = []
     if guide_over_empty is not None:
         to_guide, to_empty = cosine[frozenset(("negative", "guide"))], cosine[frozenset(("negative", "empty"))]
+        direction = "The direction away from the negative prompt"
         if guide_over_empty.low > 0:
-            word = "points rather the way of the weaker network than that of the empty prompt"
+            lead = f"{direction} is closer to the weaker network's than to the empty prompt's"
         elif guide_over_empty.high < 0:
-            word = "points rather the way of the empty prompt than that of the weaker network"
+            lead = f"{direction} is closer to the empty prompt's than to the weaker network's"
         else:
-            word = "is undecided between the way of the weaker network and that of the empty prompt"
+            lead = f"{direction} may be closer to the weaker network's or to the empty prompt's (undecided)"
         sentences.append(
-            f"The direction away from the negative prompt {word}: its cosine is {quoted(to_guide, signed=True)} with "
-            f"the direction away from the weaker network and {quoted(to_empty, signed=True)} with that away from the "
-            f"empty prompt, a difference of {quoted(guide_over_empty, signed=True)}."
+            f"{lead}: its cosine is {quoted(to_guide, signed=True)} with the direction away from the weaker network "
+            f"and {quoted(to_empty, signed=True)} with the direction away from the empty prompt, a difference of "
+            f"{quoted(guide_over_empty, signed=True)}."
         )
         sentences.append(
             f"{_sameness(to_guide)}: a cosine of {number(to_guide.value, 2, signed=True)} leaves "
@@ -279,15 +279,14 @@ def alignment_answer(found: Alignment) -> str:
     if {"negative", "guide"} <= half.keys():
         a, b = half["negative"], half["guide"]
         if a.high < b.low:
-            when = "earlier than"
+            lead = "The negative prompt acts earlier than the weaker network"
         elif a.low > b.high:
-            when = "later than"
+            lead = "The negative prompt acts later than the weaker network"
         else:
-            when = "at a time that is undecided against"
+            lead = "It is undecided whether the negative prompt acts earlier or later than the weaker network"
         sentences.append(
-            f"The negative prompt acts {when} the weaker network: half of its push is spent after {quoted(a)} of the "
-            f"steps, of the weaker network's after {quoted(b)}; their pushes are {quoted(norm['negative'])} and "
-            f"{quoted(norm['guide'])} of the prediction."
+            f"{lead}: half of its push is spent after {quoted(a)} of the steps, half of the weaker network's after "
+            f"{quoted(b)}. Their pushes are {quoted(norm['negative'])} and {quoted(norm['guide'])} of the prediction."
         )
     if not sentences:
         names = ", ".join(action.reference for action in found.actions)

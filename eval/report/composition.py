@@ -7,8 +7,8 @@ from eval.report.figures import layout
 from pipeline.results.comparison import Comparison, Composition
 from pipeline.results.interval import Interval
 
-# Okabe and Ito's, each with a hatching of its own.
-_FILLS = (("#0072B2", ""), ("#D55E00", "/"), ("#009E73", "x"), ("#E69F00", "."))
+# Greys, since colours are methods, each with its own hatching.
+_FILLS = (("#4A5260", ""), ("#7B8494", "/"), ("#9DA6B4", "x"), ("#C3CAD4", "."))
 
 
 def composition_rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -24,7 +24,7 @@ def composition_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def composition_figure(comparison: Comparison) -> dict[str, Any]:
-    """Plotly figure: a stacked bar of the kinds' shares an arm, told by colour and hatching."""
+    """Plotly figure: a stacked bar of the kinds' shares per arm, told by colour and hatching."""
     arms = comparison.arms
     data = [
         {

@@ -49,7 +49,7 @@ def _strength(axis: str) -> str:
 
 
 def shift_details(comparison: Comparison) -> list[dict[str, Any]]:
-    """Every arm's tests against the baseline and the reference, and the directions of its contraction."""
+    """Every arm's tests against the baseline and the reference, and the directions of its spread change."""
     rows = []
     for arm in comparison.arms:
         own, reference = arm.against_baseline, arm.against_reference
@@ -72,8 +72,11 @@ def shift_details(comparison: Comparison) -> list[dict[str, Any]]:
     return rows
 
 
-def cost_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """What an image of every arm costs, and how many times the baseline's operations that is."""
+def cost_rows(comparison: Comparison, alone: bool) -> list[dict[str, Any]]:
+    """What an image of every arm costs, and how many times the baseline's operations that is.
+
+    Seconds are given where an arm was measured `alone` and spent none on probes, which change no image.
+    """
     base = comparison.by_name(comparison.baseline).cost
     return [
         {
@@ -82,7 +85,7 @@ def cost_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "flops": f"{cost.flops_per_image / 1e9:.3g}",
             "ratio": f"{cost.flops_per_image / base.flops_per_image:.2f}" if base else "",
             "probes": f"{cost.probe_nfe_per_image:g}" if cost.probe_nfe_per_image else "",
-            "seconds": f"{cost.seconds_per_image:.3g}",
+            "seconds": f"{cost.seconds_per_image:.3g}" if alone and not cost.probe_nfe_per_image else "",
             "anlas": "unknown" if cost.anlas_per_image is None else cost.anlas_per_image,
             "device": cost.device,
         }

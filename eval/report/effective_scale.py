@@ -3,7 +3,7 @@
 from typing import Any
 
 from eval.notation import number, quoted
-from eval.report.figures import over_noise
+from eval.report.figures import looks, over_noise
 from pipeline.results.comparison import AgainstControl, Comparison, EffectiveScale
 from pipeline.results.metrics import metric
 
@@ -33,7 +33,10 @@ def effective_figure(comparison: Comparison) -> dict[str, Any] | None:
     found = with_scale(comparison)
     if not found:
         return None
-    return over_noise(list(found), [one.steps for one in found.values()], "effective scale")
+    known = looks(comparison)
+    return over_noise(
+        list(found), [one.steps for one in found.values()], "effective scale", [known[name] for name in found]
+    )
 
 
 def control_columns(comparison: Comparison) -> list[str]:

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from eval.notation import number, p_value, quoted, span
-from eval.report.figures import error_bars, layout, marker, numbered_look
+from eval.report.figures import Look, error_bars, layout, looks, marker, numbered_symbol
+from pipeline.results.colours import BASELINE
 from pipeline.results.comparison import UNDECIDED, ComparedArm, ComparedSpace, Comparison, InSpace
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import metric
@@ -16,19 +17,25 @@ from pipeline.results.metrics import metric
 class Finding:
     """What is asked in every space: a field of InSpace, and the metric that has the question.
 
-    Distances are shown `in_floors`, since each space has units of its own.
+    Distances are shown in floors, since each space has units of its own: `floor` is the field of Floor that is one.
     """
 
     field: str
     metric: str
     title: str
     note: str
-    in_floors: bool = False
+    floor: Literal["between_sets", "fd"] | None = None
     signed: bool = False
 
 
 FINDINGS = (
-    Finding("shift", "shift_fd", "Shift", "FD to the baseline, in floors.", in_floors=True),
+    Finding(
+        "shift",
+        "shift_fd",
+        "Shift",
+        "FD to the baseline; one floor is that of two sets of real images.",
+        floor="between_sets",
+    ),
     Finding(
         "spread_ratio", "shift_spread_ratio", "Spread", "Variance divided by that of the baseline; below 1 is narrower."
     ),
@@ -36,8 +43,9 @@ FINDINGS = (
         "distance",
         "fd",
         "Distance to real images",
-        "Difference of the FDs to the reference set, arm minus baseline, in floors; below 0 is closer.",
-        in_floors=True,
+        "Difference of the FDs to the reference set, arm minus baseline; one floor is that of as many real images, and "
+        "below 0 is closer.",
+        floor="fd",
         signed=True,
     ),
     Finding("variety", "recall", "Variety", "Difference of recall, arm minus baseline.", signed=True),
@@ -116,11 +124,11 @@ def space_tables(comparison: Comparison) -> list[SpaceTable]:
 def _cell(finding: Finding, space: ComparedSpace, own: InSpace, word: str) -> SpaceCell:
     key = metric(finding.metric).asked.key
     interval: Interval = getattr(own, finding.field)
-    unit = space.floor.fd.value if finding.in_floors else 1.0
+    unit: float = getattr(space.floor, finding.floor).value if finding.floor else 1.0
     shown = _times(interval, 1 / unit)
     places = _places(shown)
     decided = word != UNDECIDED
-    own_units = f"{quoted(interval, finding.signed)} squared feature units, " if finding.in_floors else ""
+    own_units = f"{quoted(interval, finding.signed)} squared feature units, " if finding.floor else ""
     return SpaceCell(
         value=shown.value,
         text=number(shown.value, places, finding.signed),
@@ -155,13 +163,14 @@ def shift_by_space_figure(comparison: Comparison) -> dict[str, Any]:
     A shift of 0 has no place on a logarithmic axis.
     """
     data = []
+    colours = {name: look.colour for name, look in looks(comparison).items()}
     for k, space in enumerate(comparison.spaces):
         found = {
-            arm.arm: _times(against.spaces[space.name].shift, 1 / space.floor.fd.value)
+            arm.arm: _times(against.spaces[space.name].shift, 1 / space.floor.between_sets.value)
             for arm, against in comparison.guided
         }
         shown = {arm: interval for arm, interval in found.items() if interval.value > 0}
-        look = numbered_look(k)
+        look = Look(BASELINE, numbered_symbol(k), "solid")
         bars = error_bars(list(shown.values()), look)
         # What reaches down to 0 is drawn to the next power of ten.
         bars["arrayminus"] = [
@@ -177,7 +186,7 @@ def shift_by_space_figure(comparison: Comparison) -> dict[str, Any]:
                 "x": [interval.value for interval in shown.values()],
                 "y": list(shown),
                 "error_x": bars,
-                "marker": marker(look, size=10),
+                "marker": marker(look, size=10) | {"color": [colours[arm] for arm in shown]},
                 "hovertemplate": "%{y}: %{x:.3g} floors",
             }
         )

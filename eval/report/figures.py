@@ -1,4 +1,7 @@
-"""The plots of the report, as plotly figures; an arm is never told by its colour alone."""
+"""The plots of the report, as plotly figures.
+
+An arm is never told by its colour alone: symbols tell families, labels and dashes tell scales.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,21 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.results.answer import told_arms
+from pipeline.results.colours import BASELINE, arm_colours, family_colours, push_colour
 from pipeline.results.comparison import AXES, Alignment, ComparedArm, Comparison, TraceStep
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import Metric, metric
 from pipeline.results.rates import SIMULATED, Rates
 from pipeline.storage.shards import read_set
 
-# Okabe & Ito, "Color universal design" (2008), without black: the baseline takes a grey that both themes show.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
-_BASELINE_COLOUR = "#8A8A8A"
-# As many as are coprime with the colours, so a pair of both comes back only after 7 x 12 arms.
 _SYMBOLS = (
     *("square", "diamond", "triangle-up", "cross", "x", "star"),
     *("triangle-down", "pentagon", "hexagram", "hourglass", "bowtie", "star-square"),
 )
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+# What no arm is: bins of labels, kinds of images.
+NEUTRAL = "#6B6B6B"
 
 
 @dataclass(frozen=True)
@@ -33,21 +36,38 @@ class Look:
 
 
 def looks(comparison: Comparison) -> dict[str, Look]:
-    """One look an arm, the same in every plot."""
-    result = {comparison.baseline: Look(_BASELINE_COLOUR, "circle", "solid")}
-    for k, (arm, _) in enumerate(comparison.guided):
-        result[arm.arm] = numbered_look(k)
-    return result
+    """One look per arm, the same in every plot: colour and symbol by family, shade and dash by scale."""
+    colours = arm_colours(comparison.arms, comparison.baseline)
+    found = {comparison.baseline: Look(BASELINE, "circle", "solid")}
+    guided = [arm for arm, _ in comparison.guided]
+    families = list(dict.fromkeys(arm.family for arm in guided))
+    for arm in guided:
+        scales = sorted({other.scale for other in guided if other.family == arm.family}, reverse=True)
+        found[arm.arm] = Look(
+            colours[arm.arm],
+            _SYMBOLS[families.index(arm.family) % len(_SYMBOLS)],
+            _DASHES[scales.index(arm.scale) % len(_DASHES)],
+        )
+    return found
+
+
+def family_looks(comparison: Comparison) -> dict[str, Look]:
+    """One look per family of guided arms as a whole."""
+    colours = family_colours(comparison.arms, comparison.baseline)
+    return {
+        family: Look(colour, _SYMBOLS[k % len(_SYMBOLS)], _DASHES[k % len(_DASHES)])
+        for k, (family, colour) in enumerate(colours.items())
+    }
 
 
 def precision_recall_figure(comparison: Comparison) -> dict[str, Any]:
-    """Plotly figure: recall along x, precision along y, one marker with error bars an arm."""
+    """Plotly figure: recall along x, precision along y, one marker with error bars per arm."""
     points = [(arm, arm.scores["recall"], arm.scores["precision"]) for arm in comparison.arms]
     return _scatter(points, looks(comparison), metric("recall").in_words, metric("precision").in_words)
 
 
 def shift_figure(comparison: Comparison) -> dict[str, Any]:
-    """Plotly figure: drift along x, contraction along y, one marker with error bars a guided arm."""
+    """Plotly figure: drift along x, spread change along y, one marker with error bars per guided arm."""
     points = [(arm, against.drift, against.contraction) for arm, against in comparison.guided]
     titles = (metric(name).in_words for name in ("shift_drift", "shift_contraction"))
     figure = _scatter(points, looks(comparison), *titles)
@@ -57,7 +77,7 @@ def shift_figure(comparison: Comparison) -> dict[str, Any]:
 
 
 def direction_figure(comparison: Comparison, directions: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
-    """Plotly figure: mean direction size over noise level, one line an arm of `directions`."""
+    """Plotly figure: mean direction size over noise level, one line per arm of `directions`."""
     look = looks(comparison)
     data = [
         {
@@ -83,7 +103,7 @@ def calibration_figure(rates: Rates) -> dict[str, Any] | None:
     """Plotly figure: mean P(malformed) of a bin along x, the rate that people saw along y; None without labels."""
     if rates.calibration is None:
         return None
-    look = Look("#0072B2", "circle", "solid")
+    look = Look(NEUTRAL, "circle", "solid")
     mark = f" ({SIMULATED})" if rates.calibration.simulated else ""
     data: list[dict[str, Any]] = [
         {
@@ -92,7 +112,7 @@ def calibration_figure(rates: Rates) -> dict[str, Any] | None:
             "name": "perfect calibration",
             "x": [0, 1],
             "y": [0, 1],
-            "line": {"color": "#8A8A8A", "dash": "dot", "width": 1},
+            "line": {"color": BASELINE, "dash": "dot", "width": 1},
             "hoverinfo": "skip",
         }
     ]
@@ -124,28 +144,68 @@ def good_corner(x: str, y: str) -> str:
 
 
 def frontier_figure(comparison: Comparison, x: str, y: str) -> dict[str, Any]:
-    """Plotly figure: a line with error bars for every family, its arms in order of their scale."""
+    """Plotly figure: a line with error bars for every family, its scales at its arms in their order."""
     x_title, y_title = (_axis_title(metric(AXES.get(name, name))) for name in (x, y))
+    known, shades = family_looks(comparison), looks(comparison)
     data = []
-    for k, frontier in enumerate(comparison.frontiers):
-        look = numbered_look(k)
+    for frontier in comparison.frontiers:
+        look = known.get(frontier.family, shades[comparison.baseline])
         xs, ys = ([getattr(point, name) for point in frontier.points] for name in (x, y))
         data.append(
             {
                 "type": "scatter",
-                "mode": "lines+markers",
+                "mode": "lines+markers+text",
                 "name": frontier.family,
                 "x": [value.value for value in xs],
                 "y": [value.value for value in ys],
                 "error_x": error_bars(xs, look),
                 "error_y": error_bars(ys, look),
                 "line": {"color": look.colour, "dash": look.dash, "width": 2},
-                "marker": marker(look, size=10),
-                "text": [f"{point.arm}, scale {point.scale:g}" for point in frontier.points],
-                "hovertemplate": f"%{{text}}<br>{x_title} %{{x:.4g}}<br>{y_title} %{{y:.4g}}",
+                "marker": marker(look, size=10) | {"color": [shades[point.arm].colour for point in frontier.points]},
+                "text": [f"{point.scale:g}" for point in frontier.points],
+                "textposition": "top left",
+                "customdata": [point.arm for point in frontier.points],
+                "hovertemplate": f"%{{customdata}}, scale %{{text}}<br>{x_title} %{{x:.4g}}<br>{y_title} %{{y:.4g}}",
             }
         )
     return {"data": data, "layout": layout(x_title, y_title)}
+
+
+def trade_off_figure(comparison: Comparison) -> dict[str, Any]:
+    """Plotly figure: aesthetic score over shift for every family, with the point where all have the same shift.
+
+    Families without the baseline's prompts are left out: they have another start.
+    """
+    told = {arm.family for arm in told_arms(comparison)}
+    compared = comparison.model_copy(update={"frontiers": [one for one in comparison.frontiers if one.family in told]})
+    figure = frontier_figure(compared, "shift", "aesthetic")
+    known = family_looks(comparison)
+    for family, level, values in equal_strength(compared):
+        figure["data"].append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "showlegend": False,
+                "name": f"{family} at equal shift",
+                "x": [level],
+                "y": [values["aesthetic"].value],
+                "error_y": error_bars([values["aesthetic"]], known[family]),
+                "marker": marker(known[family], size=14) | {"symbol": "circle-open"},
+                "hovertemplate": "shift %{x:.3g}<br>aesthetic score %{y:.3g}",
+            }
+        )
+    figure["layout"]["xaxis"]["rangemode"] = "tozero"
+    return figure
+
+
+def equal_strength(comparison: Comparison) -> list[tuple[str, float, dict[str, Interval]]]:
+    """(family, shift, its numbers there) of every family that reaches the shift at which families are compared."""
+    return [
+        (frontier.family, matched.level, matched.values)
+        for frontier in comparison.frontiers
+        for matched in frontier.matched
+        if matched.axis == "shift" and "aesthetic" in matched.values
+    ]
 
 
 def _axis_title(row: Metric) -> str:
@@ -154,8 +214,13 @@ def _axis_title(row: Metric) -> str:
 
 def alignment_figure(alignment: Alignment) -> dict[str, Any]:
     """Plotly figure: the cosine between every two references over noise level, with its interval as a band."""
-    names = [" and ".join(pair.references) for pair in alignment.pairs]
-    figure = over_noise(names, [pair.steps for pair in alignment.pairs], "cosine")
+    names = [" and ".join(map(_push, pair.references)) for pair in alignment.pairs]
+    figure = over_noise(
+        names,
+        [pair.steps for pair in alignment.pairs],
+        "cosine",
+        _told_apart([push_colour(pair.references) for pair in alignment.pairs]),
+    )
     figure["layout"]["yaxis"]["range"] = [-0.3, 1.02]
     return figure
 
@@ -163,16 +228,30 @@ def alignment_figure(alignment: Alignment) -> dict[str, Any]:
 def action_figure(alignment: Alignment) -> dict[str, Any]:
     """Plotly figure: |main - reference| / |main| of every reference over noise level."""
     names = [action.reference for action in alignment.actions]
-    figure = over_noise(names, [action.steps for action in alignment.actions], "relative size of the push")
+    looked = _told_apart([push_colour([name]) for name in names])
+    figure = over_noise(
+        list(map(_push, names)), [action.steps for action in alignment.actions], "relative size of the push", looked
+    )
     figure["layout"]["yaxis"]["rangemode"] = "tozero"
     return figure
 
 
-def over_noise(names: Sequence[str], lines: Sequence[Sequence[TraceStep]], y_title: str) -> dict[str, Any]:
+def _push(reference: str) -> str:
+    """The push away from a reference, as people call it."""
+    return {"empty": "CFG", "negative": "negative prompt", "guide": "weaker network"}.get(reference, reference)
+
+
+def _told_apart(colours: Sequence[str]) -> list[Look]:
+    """Looks of these colours, each with its own symbol and dash."""
+    return [Look(colour, _SYMBOLS[k % len(_SYMBOLS)], _DASHES[k % len(_DASHES)]) for k, colour in enumerate(colours)]
+
+
+def over_noise(
+    names: Sequence[str], lines: Sequence[Sequence[TraceStep]], y_title: str, known: Sequence[Look]
+) -> dict[str, Any]:
     """Plotly figure: a line with intervals for every name, over noise level from high to low."""
     data: list[dict[str, Any]] = []
-    for k, (name, steps) in enumerate(zip(names, lines, strict=True)):
-        look = numbered_look(k)
+    for name, steps, look in zip(names, lines, known, strict=True):
         # Sigma 0 has no logarithm.
         shown = [step for step in steps if step.sigma > 0]
         data.append(
@@ -193,9 +272,9 @@ def over_noise(names: Sequence[str], lines: Sequence[Sequence[TraceStep]], y_tit
     return {"data": data, "layout": style}
 
 
-def numbered_look(k: int) -> Look:
-    """The look of the k-th of several things that share a plot."""
-    return Look(_COLOURS[k % len(_COLOURS)], _SYMBOLS[k % len(_SYMBOLS)], _DASHES[k % len(_DASHES)])
+def numbered_symbol(k: int) -> str:
+    """The symbol of the k-th of several things that share a plot."""
+    return _SYMBOLS[k % len(_SYMBOLS)]
 
 
 def _scatter(
@@ -206,8 +285,10 @@ def _scatter(
         data.append(
             {
                 "type": "scatter",
-                "mode": "markers",
+                "mode": "markers+text",
                 "name": arm.arm,
+                "text": [f"{arm.scale:g}"],
+                "textposition": "top left",
                 "x": [x.value],
                 "y": [y.value],
                 "error_x": error_bars([x], look[arm.arm]),
@@ -232,7 +313,7 @@ def _sweeps(points: Sequence[tuple[ComparedArm, Interval, Interval]]) -> list[di
             "mode": "lines",
             "x": [x.value for _, x, _ in group],
             "y": [y.value for _, _, y in group],
-            "line": {"color": _BASELINE_COLOUR, "dash": "dot", "width": 1},
+            "line": {"color": BASELINE, "dash": "dot", "width": 1},
             "showlegend": False,
             "hoverinfo": "skip",
         }

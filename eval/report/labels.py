@@ -1,6 +1,6 @@
 """The report's section on people's labels: the table of rates, differences, agreement, calibration, strengths."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from eval.notation import quoted
@@ -18,21 +18,20 @@ VERDICT_LABELS: dict[Verdict, str] = {
 
 @dataclass(frozen=True)
 class RateCell:
-    """A rate in per cent, from labels alone and, where it exists, with the scores; `value` is what sorting uses.
+    """A rate in per cent with its one interval: with the automatic scores where that is known, else from labels alone.
 
-    `automatic` is the rate that CLIP's zero-shot classification gives to all images of the arm.
+    `value` is what sorting uses; `automatic` is the rate that CLIP's zero-shot classification gives to all images.
     """
 
     value: float | str
     text: str
     span: str
-    powered: str
     automatic: str = ""
 
 
 @dataclass(frozen=True)
 class RateRow:
-    """A row of the field notes' table."""
+    """A row of the table of rates; `few` says how many images are labelled where that is too few for a rate."""
 
     name: str
     canvas: str
@@ -41,10 +40,12 @@ class RateRow:
     cells: list[RateCell]
     body: str
     p_malformed: str = ""
+    few: str = ""
 
 
-# Nobody has labelled an image.
-_UNSEEN = RateCell("", "\N{EN DASH}", "", "")
+# With fewer labels a rate would say no more than that there are few.
+FEW = 10
+_UNSEEN = RateCell("", "", "")
 
 
 def percent(interval: Interval, signed: bool = False) -> tuple[str, str]:
@@ -56,24 +57,26 @@ def percent(interval: Interval, signed: bool = False) -> tuple[str, str]:
     return value, f"{low} to {high}"
 
 
-def arm_rows(comparison: Comparison, rates: Rates) -> list[RateRow]:
-    """The field notes' table: a row an arm, people's rates beside the automatic ones; nobody may have seen the arm."""
+def arm_rows(comparison: Comparison, rates: Rates, sampled: Mapping[str, int]) -> list[RateRow]:
+    """One row per arm: people's rates beside the automatic ones. `sampled` is how many images people are to see."""
     rows = []
     for arm in comparison.arms:
         own = rates.of_arm(arm.arm)
-        seen = rate_rows([own])[0] if own else RateRow(arm.arm, "", 0, False, [_UNSEEN] * len(VERDICTS), "")
+        n = own.images if own else 0
+        few = f"{n} of {sampled.get(arm.arm, 0)} labelled" if n < FEW else ""
+        seen = rate_rows([own])[0] if own and not few else RateRow(arm.arm, "", n, False, [_UNSEEN] * len(VERDICTS), "")
         cells = [
             replace(cell, automatic=_automatic(arm, verdict))
             for cell, verdict in zip(seen.cells, VERDICTS, strict=True)
         ]
         p_malformed = arm.scores.get("malformed")
         text = "{} % ({})".format(*percent(p_malformed)) if p_malformed else ""
-        rows.append(replace(seen, cells=cells, p_malformed=text))
+        rows.append(replace(seen, cells=cells, p_malformed=text, few=few, simulated=own.simulated if own else False))
     return rows
 
 
 def rate_rows(images: Sequence[LabelledImages]) -> list[RateRow]:
-    """A row an arm or canvas size, in their order."""
+    """One row per arm or canvas size, in their order."""
     return [
         RateRow(
             name=own.name,
@@ -137,13 +140,8 @@ def strength_lines(rates: Rates) -> list[tuple[str, str]]:
 
 
 def _cell(rate: Rate, signed: bool = False) -> RateCell:
-    value, span = percent(rate.classical, signed)
-    powered = "{} ({})".format(*percent(rate.powered, signed)) if rate.powered else ""
-    return RateCell(rate.classical.value, value, span, powered)
+    return RateCell(rate.best.value, *percent(rate.best, signed))
 
 
 def _automatic(arm: ComparedArm, verdict: Verdict) -> str:
-    found = arm.scores.get(f"kind_{verdict}")
-    if found:
-        return "{} ({})".format(*percent(found))
     return f"{100 * arm.kinds[verdict]:.1f}" if verdict in arm.kinds else ""

@@ -44,6 +44,22 @@ def parameters(study: Study) -> str:
     return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
 
 
+def networks(study: Study) -> str:
+    """What networks the page is about, with {canvas} where the size of its images belongs."""
+    if study.is_embedded:
+        return "Toy networks, {canvas}"
+    return f"Networks of {study.model.name}, {{canvas}}".replace(study.model.name, _braced(study.model.name), 1)
+
+
+def _braced(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def measured_alone(study: Study) -> bool:
+    """Whether an arm's seconds are its own: one worker, on a machine whose other work is not known of."""
+    return study.executor.kind == "local" and study.executor.workers == 1
+
+
 def commit(root: Path) -> str:
     """The commit that is checked out in `root`, and whether files differ from it; empty outside a repository."""
     try:

@@ -1,4 +1,4 @@
-"""The tables of the report: a row an arm, a column a number with its interval."""
+"""The tables of the report: one row per arm, one column per number with its interval."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,15 +90,17 @@ def _of_other_extractor(name: str) -> Column:
 def table(
     rows: Sequence[tuple[ComparedArm, Mapping[str, Interval]]], columns: Sequence[Column]
 ) -> list[tuple[ComparedArm, list[Cell]]]:
-    """A row of cells an arm; equal best values are all marked, and none where there is nothing to compare."""
+    """A row of cells per arm; what cannot be told apart from the best is marked with it, and nothing where all is."""
     cells: list[list[Cell]] = [[] for _ in rows]
     for column in columns:
         intervals: list[Interval] = [numbers[column.key] for _, numbers in rows]
         values = [interval.value for interval in intervals]
         places = decimals(values)
-        best = best_of(values, column.better) if len(set(values)) > 1 else None
-        for row, interval in zip(cells, intervals, strict=True):
+        best = best_of(values, column.better)
+        tied = [best is not None and (one.value == best or one.low <= best <= one.high) for one in intervals]
+        marked = [not all(tied) and tie for tie in tied]
+        for row, interval, mark in zip(cells, intervals, marked, strict=True):
             text = number(interval.value, places, column.signed)
             ends = span(interval, places, column.signed)
-            row.append(Cell(interval.value, text, ends, interval.n, interval.value == best))
+            row.append(Cell(interval.value, text, ends, interval.n, mark))
     return [(arm, row) for (arm, _), row in zip(rows, cells, strict=True)]

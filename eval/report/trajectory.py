@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.report.thumbnails import thumbnail
+from eval.report.gallery.thumbnails import thumbnail
 from pipeline.errors import InputError
 from pipeline.storage.shards import decode_images, read_set
 

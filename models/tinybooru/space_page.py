@@ -55,13 +55,13 @@ def page(cards: SpaceCards) -> str:
 
 
 def sentence(cards: SpaceCards, space: SpaceCard) -> str:
-    """What a space answers to most and to what it hardly answers, with the largest response to each cause in floors."""
+    """What a space responds to most and hardly at all, with the largest response to each cause in floors."""
     found = [(f"{cause} ({times(one.fd)})", cards.hardly(one)) for cause, one in cards.by_cause(space).items()]
     answers, hardly = ([text for text, is_hardly in found if is_hardly is which] for which in (False, True))
     if not answers:
-        return f"`{space.name}` hardly answers to {listed(hardly)}."
+        return f"`{space.name}` hardly responds to {listed(hardly)}."
     end = f", and hardly to {listed(hardly)}" if hardly else ""
-    return f"`{space.name}` answers most to {listed(answers[:_NAMED])}{end}."
+    return f"`{space.name}` responds most to {listed(answers[:_NAMED])}{end}."
 
 
 def columns_of(base: Sequence[Plan]) -> list[int]:

@@ -326,7 +326,7 @@ def of_the_machine(device: torch.device, compiled: bool) -> list[dict[str, Any]]
     sizes = shipped_sizes(HERE)
     megabytes = sum(sizes.values())
     where = f"{os.cpu_count()} cores" if device.type == "cpu" else torch.cuda.get_device_name(device)
-    speed = f"images a second, {TIMED_STEPS} steps of two evaluations, {where}"
+    speed = f"images per second, {TIMED_STEPS} steps of two evaluations, {where}"
     found = [
         figure("shipped weights, MB", Interval(megabytes, megabytes, megabytes, len(sizes)), "<= 40", megabytes <= 40),
         at_least(speed, images_per_second(device, compiled=False), 4),

@@ -1,4 +1,4 @@
-"""Stage `dataset`: the study as a dataset, one configuration an arm, with a card; publish.py sends it.
+"""Stage `dataset`: the study as a dataset, one configuration per arm and one of all, with a card; publish.py sends it.
 
 Scores and people's labels stand beside each image. Simulated labels are left out: whoever loads the dataset could not
 tell them from people's.
@@ -38,16 +38,16 @@ from labeling.records import (
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import DATASET, SCORES, SETS
 from pipeline.publishing.dataset_card import Contents, write_card
+from pipeline.publishing.first_look import GRID, seed_grid
+from pipeline.publishing.pairs import MOST_BYTES, check_pairs, write_pairs
+from pipeline.publishing.viewer_groups import viewer_groups
 from pipeline.results.comparison import COMPARISON, load_comparison
 from pipeline.results.rates import RATES, VERDICTS, load_rates
 from pipeline.stage_arguments import stage_parser
 from pipeline.storage.files import write_atomically
-from pipeline.storage.shards import read_table, row_groups, shard_paths
+from pipeline.storage.shards import read_table, shard_paths
 from pipeline.study.study import Study, load_study
 
-# The Hub's viewer shows a page of 100 rows, reads whole groups of rows, and refuses those of more than 300 MB.
-_GROUP_ROWS = 100
-_GROUP_BYTES = 100_000_000
 OUTCOMES = ("better", "worse", "tie")
 _KIND = "kind_"
 # Where `datasets` keeps the features in a parquet file.
@@ -229,7 +229,7 @@ def _write(path: Path, columns: Mapping[str, Any], features: Features) -> None:
     beside = table.drop_columns(["image"]).nbytes // max(1, len(table)) + 1
     sizes = [len(cell["bytes"].as_py() or b"") + beside for cell in columns["image"]]
     with pq.ParquetWriter(path, schema, write_page_index=True) as writer:
-        for group in row_groups(sizes, _GROUP_BYTES, _GROUP_ROWS):
+        for group in viewer_groups(sizes):
             writer.write_table(table.slice(group.start, group.stop - group.start))
 
 
@@ -261,7 +261,7 @@ def _numbered(value: Any, feature: Any) -> Any:
 
 
 def build(study: Study, root: Path, folder: Path) -> Contents:
-    """Write the dataset of the study under `root` to `folder`: parquet shards and the card. Raises InputError."""
+    """Write the dataset of the study under `root` to `folder`: shards, a grid and the card. Raises InputError."""
     comparison, rates = load_comparison(root / COMPARISON, study), load_rates(root / RATES)
     people = human_labels(
         read_tasks(root / SAMPLED_TASKS),
@@ -274,9 +274,12 @@ def build(study: Study, root: Path, folder: Path) -> Contents:
     for arm in tqdm(arms, "dataset: written", unit="arm", disable=None):
         counts[arm] = write_arm(folder / "data" / arm, arm, root / SETS, root / SCORES, arms, people)
         columns = pq.read_schema(next((folder / "data" / arm).iterdir())).names
+    pairs = write_pairs(folder, arms, study.baseline, root / SETS, MOST_BYTES)
+    seed_grid(root / SETS, arms, study.baseline).save(folder / GRID, optimize=True)
     size = sum(path.stat().st_size for path in folder.rglob("*.parquet"))
     contents = Contents(
         images=counts,
+        pairs=pairs,
         megabytes=size / 1e6,
         columns=columns,
         labels=people.count,
@@ -329,6 +332,7 @@ def make_dataset(study: Study, root: Path) -> Contents:
     try:
         contents = build(study, root, building)
         check(building, list(study.arms), root / SETS)
+        check_pairs(building, list(study.arms), root / SETS)
         if place.exists():
             place.rename(old)
         building.rename(place)
@@ -345,8 +349,8 @@ def main() -> None:
     labels = f"{made.labels} labels and {made.choices} choices by {made.labellers} people"
     left_out = f" ({made.simulated} simulated ones left out)" if made.simulated else ""
     print(
-        f"dataset: {sum(made.images.values())} images in {len(made.images)} configurations, {labels}{left_out}, "
-        f"{made.megabytes:.1f} MB in {DATASET}; every image reads back as it was drawn; "
+        f"dataset: {sum(made.images.values())} images in {len(made.images)} arms, {made.pairs} pairs of them, "
+        f"{labels}{left_out}, {made.megabytes:.1f} MB in {DATASET}; every image reads back as it was generated; "
         "next: python -m pipeline.publishing.publish repo_id=<owner>/<name> --dry-run"
     )
 

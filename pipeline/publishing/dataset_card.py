@@ -7,7 +7,10 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from pipeline.publishing.digits import in_two_digits
+from pipeline.publishing.first_look import GRID, SEEDS, finding
 from pipeline.publishing.markdown import fenced, plain
+from pipeline.publishing.pairs import FILE, configuration_name, image_columns
 from pipeline.results.comparison import Comparison
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import Metric, shown_in
@@ -31,9 +34,11 @@ _SIZES = (
 
 @dataclass(frozen=True)
 class Contents:
-    """What a dataset holds: images by arm, columns, verdicts and choices of people, simulated labels left out."""
+    """What a dataset holds: images by arm, pairs of all arms side by side, columns, verdicts and choices of people,
+    simulated labels left out."""
 
     images: dict[str, int]
+    pairs: int
     megabytes: float
     columns: list[str]
     labels: int
@@ -65,12 +70,19 @@ def front_matter(study: Study, contents: Contents) -> dict[str, Any]:
         ],
         "configs": [
             {
-                "config_name": arm,
+                # The viewer opens on the default, which shows the arms side by side.
+                "config_name": configuration_name(study.arms),
                 # `datasets` takes a configuration named default for a second one.
-                **({"default": True} if arm == study.baseline and "default" not in study.arms else {}),
-                "data_files": [{"split": "train", "path": f"data/{arm}/part-*.parquet"}],
-            }
-            for arm in study.arms
+                **({"default": True} if "default" not in study.arms else {}),
+                "data_files": [{"split": "train", "path": FILE.as_posix()}],
+            },
+            *(
+                {
+                    "config_name": arm,
+                    "data_files": [{"split": "train", "path": f"data/{arm}/part-*.parquet"}],
+                }
+                for arm in study.arms
+            ),
         ],
     }
 
@@ -85,7 +97,7 @@ def write_card(study: Study, comparison: Comparison, rates: Rates, contents: Con
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 (Markdown; the filter `plain` is its escape)
     )
-    environment.filters |= {"plain": plain, "interval": _interval, "share": _share}
+    environment.filters |= {"plain": plain, "interval": in_two_digits, "share": _share}
     settings = study.model_dump(mode="json", exclude=BESIDE_THE_NUMBERS, exclude_defaults=True, by_alias=True)
     for name, arm in study.arms.items():
         if arm.negative_preset:
@@ -99,12 +111,17 @@ def write_card(study: Study, comparison: Comparison, rates: Rates, contents: Con
         settings=fenced(_yaml(settings), "yaml"),
         comparison=comparison,
         contents=contents,
+        finding=finding(comparison),
+        grid=GRID,
+        grid_seeds=SEEDS,
+        pairs=configuration_name(study.arms),
+        baseline_column=image_columns(list(study.arms))[study.baseline],
         scores={
             row.name: _title(row)
             for row in shown_in("card")
             if row.name in comparison.by_name(comparison.baseline).scores
         },
-        shifts=[row.key for row in shown_in("card") if row.level == "shift"],
+        shifts={row.key: row.in_words for row in shown_in("card") if row.level == "shift"},
         judged=[] if contents.simulated else _judged(rates),
         verdicts=VERDICTS,
         credits=credits() if study.is_embedded else [],
@@ -125,10 +142,6 @@ def _title(row: Metric) -> str:
 
 def _yaml(content: Any) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
-
-
-def _interval(interval: Interval) -> str:
-    return f"{interval.value:.3g} ({interval.low:.3g} to {interval.high:.3g})"
 
 
 def _share(interval: Interval) -> str:

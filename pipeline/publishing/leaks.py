@@ -95,11 +95,16 @@ def _parquet_texts(path: Path) -> Iterator[tuple[str, str]]:
     with pq.ParquetFile(path) as file:
         yield "metadata", repr(file.schema_arrow.metadata or {})
         # Images are binary and are not text; their metadata was never written (pipeline.storage.shards.encode_png).
-        columns = [field.name for field in file.schema_arrow if field.name != "image"]
+        columns = [f"{field.name}.path" if _is_image(field.type) else field.name for field in file.schema_arrow]
         for batch in file.iter_batches(batch_size=_TEXT_ROWS, columns=columns):
             for field in batch.schema:
                 if _has_text(field.type):
                     yield f"column {field.name}", json.dumps(batch.column(field.name).to_pylist(), ensure_ascii=False)
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    # As `datasets` stores images.
+    return pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}
 
 
 def _has_text(kind: pa.DataType) -> bool:

@@ -95,14 +95,15 @@ class InSpace(_Record):
 
 
 class AgainstBaseline(_Record):
-    """An arm against the baseline: fd = drift + contraction, and paired differences, arm minus baseline.
+    """An arm against the baseline: fd = drift + contraction (said: spread change), and paired differences.
 
-    `reference_fd` is the difference of the Fréchet distances to the reference set. `mean_share` and `dispersion` are
-    those of the paired displacement, `within_prompt` the ratio of the spreads within a prompt (None where too few
-    prompts repeat), and `adjusted_p` the p-values by question, after Holm's correction over the arms. `lpips` is the
-    difference of LPIPS within a prompt and `preferences` those of the learned scores that the study asks for; `tags` is
-    None where the reference set's captions hold no tags that features can tell. `spaces` answers the questions about
-    distributions in every feature space, the primary one first, in which all of the above is measured.
+    Differences are arm minus baseline. `reference_fd` is the difference of the Fréchet distances to the reference set.
+    `mean_share` and `dispersion` are those of the paired displacement, `within_prompt` the ratio of the spreads
+    within a prompt (None where too few prompts repeat), and `adjusted_p` the p-values by question, after Holm's
+    correction over the arms. `lpips` is the difference of LPIPS within a prompt and `preferences` those of the
+    learned scores that the study asks for; `tags` is None where the reference set's captions hold no tags that
+    features can tell. `spaces` answers the questions about distributions in every feature space, the primary one
+    first, in which all of the above is measured.
     """
 
     fd: Interval

@@ -409,11 +409,11 @@ TABLE = (
     ),
     Metric(
         "shift_contraction",
-        "Contraction",
+        "Spread change",
         "shift",
         "jackknife",
         unit="squared feature units",
-        words="contraction (spread)",
+        words="spread change (covariances)",
         shown=("against", "card"),
         least=0,
     ),

@@ -10,6 +10,8 @@ _BACKGROUND = (226, 226, 226)
 _INK = (32, 32, 32)
 _FONT_SIZE = 13
 _LINE_HEIGHT = 17
+# The height of the bar of an arm's colour below its name.
+_BAR = 4
 
 
 def grid(images: Sequence[Image.Image], columns: int, scale: int = 1) -> Image.Image:
@@ -32,26 +34,33 @@ def grid(images: Sequence[Image.Image], columns: int, scale: int = 1) -> Image.I
     return sheet
 
 
-def same_seed_grid(rows: Sequence[Sequence[Image.Image]], labels: Sequence[str], scale: int = 1) -> Image.Image:
-    """A sheet with one column an arm, its name above, and one row a seed: what guidance did to the same noise.
+def same_seed_grid(
+    rows: Sequence[Sequence[Image.Image]], labels: Sequence[str], scale: int = 1, colours: Sequence[str] = ()
+) -> Image.Image:
+    """A sheet with one column per arm, its name above, and one row per seed: what guidance did to the same noise.
 
-    `rows[seed][arm]`. Raises ValueError where a row has not one image for each label.
+    `rows[seed][arm]`; `colours` (#RRGGBB) mark the arms by a bar below their names. Raises ValueError where a row has
+    not one image for each label.
     """
     if any(len(row) != len(labels) for row in rows):
         raise ValueError(f"rows of {[len(row) for row in rows]} images do not fit {len(labels)} labels")
     sheet = grid([image for row in rows for image in row], len(labels), scale)
     font = ImageFont.load_default(_FONT_SIZE)
+    bar = _BAR if colours else 0
     column = (sheet.width - GAP) // len(labels)
     titles = [_wrap(label, font, column - GAP) for label in labels]
-    header = max(len(lines) for lines in titles) * _LINE_HEIGHT + GAP
+    header = max(len(lines) for lines in titles) * _LINE_HEIGHT + GAP + bar
     labelled = Image.new("RGB", (sheet.width, header + sheet.height), _BACKGROUND)
     labelled.paste(sheet, (0, header))
     draw = ImageDraw.Draw(labelled)
     for k, lines in enumerate(titles):
         for number, line in enumerate(reversed(lines)):
             # Names stand on their images: short ones leave the space above them empty.
-            top = header - (number + 1) * _LINE_HEIGHT
+            top = header - bar - (number + 1) * _LINE_HEIGHT
             draw.text((GAP + k * column, top), line, fill=_INK, font=font)
+    for k, colour in enumerate(colours):
+        left = GAP + k * column
+        draw.rectangle((left, header - _BAR, left + column - GAP - 1, header - 1), fill=colour)
     return labelled
 
 

@@ -43,7 +43,7 @@ def open_image(content: bytes | None, formats: tuple[str, ...] = ("PNG",)) -> Im
     except UnidentifiedImageError:
         kinds = " or ".join(", ".join(_NAMES.get(kind, kind) for kind in formats).rsplit(", ", 1))
         what = "a pointer of Git LFS, not the image itself; run `git lfs pull`" if content.startswith(_LFS) else ""
-        raise OSError(f"it is {what or f'no {kinds} image, or its header is damaged'}") from None
+        raise OSError(f"it is {what or f'not a {kinds} image, or its header is damaged'}") from None
     # A damaged header; and Pillow's own bound, which is a warning up to 179 million pixels.
     except (*DAMAGED, Image.DecompressionBombError) as error:
         raise _unreadable(error) from None
@@ -51,7 +51,7 @@ def open_image(content: bytes | None, formats: tuple[str, ...] = ("PNG",)) -> Im
         raise OSError("its mode is P, and it has no palette")
     width, height = image.size
     if width * height > MOST_PIXELS:
-        raise OSError(f"it has {width}x{height} pixels; {MOST_PIXELS} are the most that are read")
+        raise OSError(f"it has {width}x{height} pixels; at most {MOST_PIXELS} are read")
     return image
 
 
@@ -154,7 +154,7 @@ def _check_transparent_colour(image: ImageFile.ImageFile) -> None:
     stored = image.tile[0].args if image.tile else None
     if stored == "RGB;16B":
         raise OSError(
-            "it has 16 bits a channel and declares one colour transparent, which are no longer exact in 8 bits; save "
+            "it has 16 bits per channel and declares one colour transparent, which are no longer exact in 8 bits; save "
             "it with an alpha channel"
         )
     if isinstance(stored, str) and stored in _GREY_STEP:

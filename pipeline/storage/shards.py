@@ -118,7 +118,7 @@ def _read_groups(content: bytes, columns: list[str] | None) -> pa.Table:
     with pq.ParquetFile(pa.BufferReader(content)) as file:
         rows = file.metadata.num_rows
         if rows > _MOST_ROWS:
-            raise pa.ArrowInvalid(f"it declares {rows} rows; {_MOST_ROWS} are the most that are read")
+            raise pa.ArrowInvalid(f"it declares {rows} rows; at most {_MOST_ROWS} are read")
         groups = [_read_group(file, k, columns) for k in range(file.num_row_groups)] or [file.read(columns)]
     table = pa.concat_tables(groups)
     # The checksum is of the file and not of what is read from it.

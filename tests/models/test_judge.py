@@ -231,12 +231,12 @@ def test_the_card_shows_what_was_measured_and_leaves_out_what_was_not(tmp_path):
     (tmp_path / "training.json").write_text(json.dumps({**trainings, "clip": of_old}))
     card = write_cards(tmp_path).read_text()
     assert f"- **main** (world version {WORLD_VERSION}; cpu, " in card
-    assert "- **clip** (world version 1, the one before today's; a GPU): steps 8. Quick" in card
+    assert "- **clip** (world version 1, the one before the current one; a GPU): steps 8. Quick" in card
     assert card.startswith("---\nlicense:")
     assert "| main/a.safetensors | 2.50 |" in card
     assert "| judge, right about: kind | 99.5 % | 99.0 to 100.0 |" in card
     assert "Which guide" not in card
-    assert "What the networks draw" not in card
+    assert "What the networks generate" not in card
 
     figure_ = {"name": "style as prompted", "value": 0.8, "low": 0.7, "high": 0.9, "n": 9, "bar": ">= 0.9"}
     held = [{**figure_, "holds": False}, {**figure_, "name": "kind", "holds": None}]

@@ -48,7 +48,7 @@ def test_other_formats_than_png_are_refused(kind: str) -> None:
     """Pillow reads EPS by running Ghostscript; and sets hold PNG alone."""
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, kind)
-    with pytest.raises(OSError, match="it is no PNG image, or its header is damaged"):
+    with pytest.raises(OSError, match="it is not a PNG image, or its header is damaged"):
         open_image(buffer.getvalue())
 
 

@@ -72,7 +72,7 @@ def test_the_networks_page_says_what_the_world_check_found(checked: dict[str, di
         f"ROC AUC | {checked['malformed classifier against the judge on generated people, ROC AUC']['value']:.3f} |",
         f"among 100 | {percent(checked['CLIP: own caption first of 100'])} |",
         f"| shipped weights | {checked['shipped weights, MB']['value']:.1f} MB |",
-        f"draws {kinds[0][0]} % people, {kinds[0][1]} % objects, {kinds[0][2]} % scenery, {kinds[0][3]} % patterns",
+        f"generates {kinds[0][0]} % people, {kinds[0][1]} % objects, {kinds[0][2]} % scenery, {kinds[0][3]} % patterns",
         f"at 2 it is {kinds[1][0]}, {kinds[1][1]}, {kinds[1][2]} and {kinds[1][3]} %",
     ):
         assert said in page

@@ -77,7 +77,7 @@ def test_a_concept_that_explains_no_more_than_any_other_shift_is_not_named(
     for row in content["named"]["removed"]:
         row["variance"] = 0.99
     block = findings(Comparison.model_validate(content), study)
-    assert block.count("no concept explains more than of any other shift") == 2
+    assert block.count("No concept explains more of the shift of") == 2
     assert "low quality" not in block
 
 

@@ -19,17 +19,27 @@ const heightAt = (figure, width) => {
 const figureOf = (place) => figures[place.id.slice("plot-".length)];
 const isDrawn = (place) => place.classList.contains("js-plotly-plot");
 
+// Unpacking takes a moment and waits for no plot; compiling takes longer and waits for the first one.
+const unpacked = {text: ""};
+const unpack = async () => {
+  const packed = Uint8Array.from(atob(document.getElementById("plotly").textContent), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  unpacked.text = await new Response(stream).text();
+};
+const ready = new Promise((resolve) => addEventListener("load", () => setTimeout(() => unpack().then(resolve))));
+
 const drawPlot = (place) => {
-  if (isDrawn(place)) return;
+  if (isDrawn(place) || !unpacked.text) return;
   if (!window.Plotly) {
     const script = document.createElement("script");
-    script.textContent = document.getElementById("plotly").textContent;
+    script.textContent = unpacked.text;
     document.head.append(script);
   }
   const {data, layout} = figureOf(place);
   Plotly.newPlot(place, data, {...layout, height: place.clientHeight}, {responsive: true, displaylogo: false, displayModeBar: false});
 };
 const fitPlot = (place) => {
+  if (!place.clientWidth) return;
   const height = heightAt(figureOf(place), place.clientWidth);
   place.style.height = `${height}px`;
   if (isDrawn(place)) Plotly.relayout(place, {autosize: true, width: null, height});
@@ -47,10 +57,13 @@ const nearPlots = new IntersectionObserver((entries) => {
   for (const entry of entries) {
     if (!entry.isIntersecting) continue;
     nearPlots.unobserve(entry.target);
-    whenIdle(() => drawPlot(entry.target));
+    ready.then(() => whenIdle(() => drawPlot(entry.target)));
   }
 }, {rootMargin: "400px"});
 const plots = [...document.querySelectorAll(".plot")];
 plots.forEach((place) => { fitPlot(place); nearPlots.observe(place); });
+document.querySelectorAll("details.part").forEach((part) => part.addEventListener("toggle", () => {
+  if (part.open) part.querySelectorAll(".plot").forEach(fitPlot);
+}));
 addEventListener("beforeprint", () => plots.forEach(fitPaper));
 addEventListener("afterprint", () => plots.forEach(fitPlot));

@@ -3,16 +3,26 @@ const recorded = document.getElementById("trajectories") && JSON.parse(document.
 if (recorded) {
   const table = document.getElementById("trajectory-table");
   const choice = document.getElementById("trajectory-choice").elements.image;
+  const frame = (row, column) => {
+    const data = recorded.frames[choice.value][row]?.[column];
+    return data ? `data:image/webp;base64,${data}` : null;
+  };
   const trajectoryGrid = {
     rows: () => recorded.arms.length,
     columns: () => recorded.sigmas.length,
     image: (row, column) => {
-      const data = recorded.frames[choice.value][row]?.[column];
       const {seed, prompt} = recorded.images[choice.value];
-      return data ? {
-        source: `data:image/webp;base64,${data}`,
+      const source = frame(row, column);
+      return source ? {
+        source,
         title: `${recorded.arms[row]}, seed ${seed}, σ ${recorded.sigmas[column]}`,
         caption: `prompt: ${prompt || "(empty)"}`,
+        name: recorded.arms[row],
+        get others() {
+          return recorded.arms.flatMap((name, other) => frame(other, column) ? [{name, source: frame(other, column)}] : []);
+        },
+        baseline: galleryContent.baseline,
+        parameters: null,
       } : null;
     },
     cell: (row, column) => table.querySelector(`button[data-row="${row}"][data-column="${column}"]`),

@@ -197,27 +197,27 @@ def around(value: float, half: float) -> Interval:
 @pytest.mark.parametrize(
     ("to_guide", "difference", "said"),
     [
-        (around(0.95, 0.02), around(0.3, 0.1), "weaker network than that of the empty prompt"),
+        (around(0.95, 0.02), around(0.3, 0.1), "is closer to the weaker network's than to the empty prompt's"),
         (around(0.95, 0.02), around(0.3, 0.1), "It is nearly the same direction: a cosine of +0.95 leaves 10%"),
-        (around(0.5, 0.02), around(-0.3, 0.1), "empty prompt than that of the weaker network"),
+        (around(0.5, 0.02), around(-0.3, 0.1), "is closer to the empty prompt's than to the weaker network's"),
         (around(0.5, 0.02), around(-0.3, 0.1), "It is not the same direction: a cosine of +0.50 leaves 75%"),
         (around(0.5, 0.42), around(0.0, 0.1), "Whether it is the same direction is undecided: a cosine of +0.50"),
         (
             around(0.5, 0.42),
             around(0.0, 0.1),
-            "is undecided between the way of the weaker network and that of",
+            "may be closer to the weaker network's or to the empty prompt's (undecided)",
         ),
     ],
 )
 def test_the_answer_says_what_the_intervals_hold(to_guide: Interval, difference: Interval, said: str) -> None:
     answer = alignment_answer(record(to_guide, around(0.6, 0.1), difference, []))
     assert said in answer
-    assert "at a time that is undecided against the weaker network" in answer
+    assert "It is undecided whether the negative prompt acts earlier or later than the weaker network" in answer
 
 
 def test_the_answer_leaves_out_what_has_no_direction_and_says_so() -> None:
     answer = alignment_answer(record(around(0.5, 0.02), around(0.0, 0.0), None, ["empty"]))
-    assert "points rather" not in answer
+    assert "closer" not in answer
     assert "for empty is its own prediction" in answer
 
 

@@ -274,7 +274,7 @@ def test_a_negative_prompt_that_pushes_as_the_guide_does_is_closer_to_the_guide(
     assert found.guide_over_empty is not None
     assert found.guide_over_empty.value == pytest.approx(float(1 - to_empty.mean()), rel=1e-4)
     assert found.guide_over_empty.low > 0
-    assert "points rather the way of the weaker network than that of the empty prompt" in found.answer
+    assert "is closer to the weaker network's than to the empty prompt's" in found.answer
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ def page_file(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def visit(browser: Browser, page_file: Path) -> Iterator[Visit]:
     """The page; afterwards that it was silent and fetched nothing, whatever was done with it."""
     visit = Visit(browser, page_file)
+    visit.unfold()
     yield visit
     visit.page.close()
     assert visit.messages == [], "the page is silent, whatever was done with it"

@@ -8,9 +8,16 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 class Visit:
     """The page in the browser, and whatever it said, asked for or fetched on the way."""
 
-    def __init__(self, browser: Browser, path: Path, colour_scheme: str = "light"):
+    def __init__(
+        self,
+        browser: Browser,
+        path: Path,
+        colour_scheme: str = "light",
+        size: tuple[int, int] = (1360, 900),
+        fragment: str = "",
+    ):
         self.page: Page = browser.new_page(
-            viewport={"width": 1360, "height": 900},
+            viewport={"width": size[0], "height": size[1]},
             color_scheme="dark" if colour_scheme == "dark" else "light",
         )
         self.messages: list[str] = []
@@ -19,7 +26,11 @@ class Visit:
         self.page.on("pageerror", lambda error: self.messages.append(str(error)))
         self.page.on("dialog", lambda dialog: (self.messages.append(f"alert {dialog.message}"), dialog.dismiss()))
         self.page.on("request", self._asked)
-        self.page.goto(path.as_uri())
+        self.page.goto(f"{path.as_uri()}{fragment}")
+
+    def unfold(self) -> None:
+        """Open all that lies folded under "All numbers"."""
+        self.page.evaluate("document.querySelectorAll('details.part').forEach((part) => { part.open = true; })")
 
     def _said(self, message: ConsoleMessage) -> None:
         self.messages.append(f"{message.type}: {message.text}")
@@ -30,6 +41,7 @@ class Visit:
 
 
 def show_plot(page: Page, name: str) -> None:
-    """Bring a plot into view, near which it is drawn."""
+    """Bring a plot into view, near which it is drawn, out of the part in which it may be folded."""
+    page.locator(f"#plot-{name}").evaluate("place => { (place.closest('details') ?? {}).open = true; }")
     page.locator(f"#plot-{name}").scroll_into_view_if_needed()
     page.locator(f"#plot-{name} .main-svg").first.wait_for()

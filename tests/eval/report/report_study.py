@@ -12,7 +12,8 @@ from PIL import Image as PillowImage
 from report_numbers import ARMS, comparison, labelled
 
 from eval.features.extraction import SetFeatures, save_features
-from eval.report.gallery import Gallery, gallery
+from eval.report.gallery.gallery import Gallery, gallery
+from eval.report.gallery.parameters import arm_parameters
 from eval.report.page import report
 from labeling.records import Label, SampledTask, write_labels, write_tasks
 from pipeline.generation.shard_files import SET_FEATURES
@@ -196,7 +197,8 @@ class Inputs:
     def gallery(self, limit: int = 10**7) -> Gallery:
         """The gallery without labels."""
         compared = Comparison(**comparison())
-        return gallery(compared, self.sets, self.scores, self.features, PRIMARY, {}, limit)
+        shared = arm_parameters(study(), compared)
+        return gallery(compared, self.sets, self.scores, self.features, PRIMARY, {}, shared, limit)
 
     def report(self) -> str:
         return report(study(), self.root)

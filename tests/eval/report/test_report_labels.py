@@ -1,23 +1,23 @@
 """The report's section on people's labels."""
 
 from report_browser import Visit, show_plot
-from report_numbers import labelled
+from report_numbers import ARMS, comparison, labelled
 from report_study import Inputs
+
+from eval.report.labels import FEW, arm_rows
+from pipeline.results.comparison import Comparison
 
 
 def test_rates_of_labels_stand_with_their_intervals_and_simulated_ones_say_so(visit: Visit) -> None:
     cells = visit.page.locator("#labels-table tbody tr").first.locator("th, td").all_inner_texts()
     assert [text.split("\n")[0] for text in cells[:4]] == ["unguided", "64x64", "20", "5.0"]
-    assert cells[5].split("\n") == ["35.0", "25.0 to 55.0", "with scores 35.0 (25.0 to 45.0)", "CLIP 10.0"]
-    assert cells[3].split("\n")[-1] == "CLIP 20.0 (15.0 to 25.0)", "the automatic rate beside the people's"
+    assert cells[5].split("\n") == ["35.0", "25.0 to 45.0", "CLIP 10.0"], "one interval, the narrower one"
     assert cells[-2] == "75.0 % (50.0 to 90.0)"
     assert cells[-1].startswith("8.9 %")
     names = visit.page.locator("#labels-table tbody th").all_inner_texts()
     assert names == ["unguided", "cfg_3 simulated", "negative_long"]
     unseen = visit.page.locator("#labels-table tbody tr").last.locator("td").all_inner_texts()
-    assert [text.split("\n")[0] for text in unseen[:3]] == ["\N{EN DASH}", "0", "\N{EN DASH}"], (
-        "nobody saw the third arm"
-    )
+    assert unseen[:3] == ["\N{EN DASH}", "0 of 0 labelled", "CLIP 20.0"], "nobody saw the third arm"
     assert visit.page.locator("#labels p.simulated").inner_text().startswith("20 of the 52 labels are simulated")
     assert "\N{MINUS SIGN}10.0" in visit.page.locator("#label-differences-table tbody").inner_text()
     section = visit.page.locator("#labels").inner_text()
@@ -47,7 +47,18 @@ def test_without_labels_the_section_says_what_to_run(own_inputs: Inputs) -> None
     )
     own_inputs.rates.write_text(empty.model_dump_json())
     page = own_inputs.report()
-    assert "Nobody has labelled images of this study yet" in page
+    assert "<p>0 of 2 images labelled." in page
     assert "make label-studio" in page
-    assert "CLIP 20.0 (15.0 to 25.0)" in page, "the automatic rates are there"
-    assert "with scores" not in page
+    assert 'id="labels-table"' not in page, "no table without a number"
+    assert 'id="plot-calibration"' not in page
+
+
+def test_below_ten_labels_their_number_stands_instead_of_rates() -> None:
+    rates = labelled()
+    few = rates.arms[0].model_copy(update={"images": FEW - 1})
+    first, second, third = arm_rows(
+        Comparison(**comparison()), rates.model_copy(update={"arms": [few, rates.arms[1]]}), dict.fromkeys(ARMS, 60)
+    )
+    assert (first.few, second.few, third.few) == ("9 of 60 labelled", "", "0 of 60 labelled")
+    assert {cell.text for cell in first.cells} == {""}
+    assert second.cells[0].text == "5.0"

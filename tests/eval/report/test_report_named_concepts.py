@@ -21,7 +21,7 @@ def sentences(content: dict[str, Any], names: dict[str, set[str]]) -> dict[str, 
     return {one["arm"]: one for one in concept_sentences(Comparison(**content), names)}
 
 
-def test_a_share_is_bold_only_where_its_interval_lies_above_that_of_any_other_shift() -> None:
+def test_a_share_counts_as_more_only_where_its_interval_lies_above_that_of_any_other_shift() -> None:
     rows = {row["concept"]: row for row in concept_rows(Comparison(**comparison()))}
     assert list(rows) == ["lowres", "<b>bold</b>", "all of them"]
     assert rows["lowres"]["control"] == "16%"

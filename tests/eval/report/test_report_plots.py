@@ -86,7 +86,9 @@ def test_an_arm_lies_at_its_drift_and_contraction_and_at_its_recall_and_precisio
 @pytest.mark.parametrize(("plot", "of"), [("alignment", "pairs"), ("action", "actions")])
 def test_cosines_and_pushes_lie_over_their_noise_levels_but_zero(plot: str, of: str) -> None:
     for trace, one in zip(drawn(plot), comparison()["alignment"][0][of], strict=True):
-        assert trace["name"] == (one["reference"] if of == "actions" else " and ".join(one["references"]))
+        pushes = {"empty": "CFG", "negative": "negative prompt", "guide": "weaker network"}
+        references = [one["reference"]] if of == "actions" else one["references"]
+        assert trace["name"] == " and ".join(pushes[name] for name in references)
         assert trace["x"] == [150, 4]
         check_intervals(trace, "y", [step["value"] for step in one["steps"][:2]])
 

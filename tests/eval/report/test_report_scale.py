@@ -10,7 +10,7 @@ from report_study import Inputs
 
 from benchmarks.report import ARMS, IMAGES, MEGABYTES, write_study
 from eval.report import page as page_module
-from eval.report.gallery import gallery
+from eval.report.gallery.gallery import gallery
 from eval.report.page import report
 from pipeline.study.study import load_study
 

@@ -46,10 +46,12 @@ from labeling.records import (
 from pipeline.errors import InputError
 from pipeline.generation.shard_files import SET_FEATURES
 from pipeline.layout import DATASET
-from pipeline.publishing import dataset
+from pipeline.publishing import viewer_groups
 from pipeline.publishing.dataset import build, check, dataset_features, majority, make_dataset
 from pipeline.publishing.dataset_card import ADULT, size_category
+from pipeline.publishing.digits import in_two_digits
 from pipeline.publishing.markdown import fenced, plain
+from pipeline.results.interval import Interval
 from pipeline.results.rates import VERDICTS
 from pipeline.storage import shards
 from pipeline.storage.shards import read_set, read_table, write_shard
@@ -175,10 +177,10 @@ def test_columns_are_classes_and_scores_that_a_viewer_can_show(study: Study, roo
     assert (found[5]["negative_prompt"], found[5]["seed"]) == (HOSTILE, 5)
 
 
-def test_the_baseline_is_what_loads_without_a_name(study: Study, root: Path) -> None:
+def test_the_pairs_are_what_loads_without_a_name(study: Study, root: Path) -> None:
     make_dataset(study, root)
     found = load_dataset(str(root / DATASET), split="train", streaming=True)
-    assert {row["arm"] for row in found} == {ARMS.index("unguided")}
+    assert [row["pair_id"] for row in found] == list(range(IMAGES))
 
 
 def test_an_arm_named_default_is_what_loads_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +201,7 @@ def test_an_arm_named_default_is_what_loads_without_a_name(tmp_path: Path, monke
 def test_lists_are_described_as_every_version_of_datasets_reads_them(study: Study, root: Path) -> None:
     write_human_labels(root)
     make_dataset(study, root)
-    paths = list((root / DATASET).rglob("*.parquet"))
+    paths = list((root / DATASET / "data").rglob("*.parquet"))
     # Also where a column is empty in one arm, which the Hub's viewer would take for another type.
     assert all(pq.read_schema(path).equals(pq.read_schema(paths[0]), check_metadata=True) for path in paths)
     for path in paths:
@@ -220,7 +222,7 @@ def test_the_same_study_gives_the_same_bytes(study: Study, root: Path) -> None:
     first = files(root / DATASET)
     make_dataset(study, root)
     assert files(root / DATASET) == first
-    assert len(first) == len(ARMS) * 2 + 1
+    assert len(first) == len(ARMS) * 2 + len(("README.md", "grid.png", "pairs/part-00000.parquet"))
 
 
 def groups(path: Path) -> list[tuple[int, int]]:
@@ -243,7 +245,7 @@ def test_row_groups_are_no_larger_than_a_viewer_reads(
     assert [[rows for rows, _ in groups(path)] for path in paths] == [[8], [8]]
     assert all(has_page_index(path) for path in paths)
     bound = max(size for path in paths for _, size in groups(path)) // 2
-    monkeypatch.setattr(dataset, "_GROUP_BYTES", bound)
+    monkeypatch.setattr(viewer_groups, "GROUP_BYTES", bound)
     make_dataset(study, root)
     for path in paths:
         found = groups(path)
@@ -317,12 +319,15 @@ def test_the_card_says_what_is_there_and_what_was_found(root: Path) -> None:
     about = metadata(root)
     assert about["license"] == "cc-by-4.0"
     assert about["size_categories"] == ["n<1K"]
-    assert [config["config_name"] for config in about["configs"]] == list(ARMS)
-    assert [config.get("default", False) for config in about["configs"]] == [True, False, False]
+    assert [config["config_name"] for config in about["configs"]] == ["pairs", *ARMS]
+    assert [config.get("default", False) for config in about["configs"]] == [True, False, False, False]
     text = (root / DATASET / "README.md").read_text()
     found = comparison()["arms"][1]["scores"]["fd"]
-    assert f"| `cfg` | {found['value']:.3g} ({found['low']:.3g} to {found['high']:.3g}) |" in text
+    assert f"| `cfg` | {in_two_digits(Interval(**found))} |" in text
     assert "[adventurer](" in text
+    rules = [line for line in text.splitlines() if "|---|" in line]
+    assert all(line.startswith("|---|") for line in rules), "a head and its rule are two lines"
+    assert MARKDOWN.render(text).count("<table>") == len(rules)
     assert "No person has labelled these images" in text
 
 
@@ -394,11 +399,13 @@ class Page(HTMLParser):
     def __init__(self, html: str) -> None:
         super().__init__()
         self.elements: set[str] = set()
+        self.images: list[str | None] = []
         self.text = ""
         self.feed(html)
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.add(tag)
+        self.images += [dict(attrs).get("src")] if tag == "img" else []
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -411,7 +418,8 @@ def test_a_hostile_prompt_shows_as_text_in_the_card(study: Study, root: Path) ->
     make_dataset(study, root)
     text = (root / DATASET / "README.md").read_text().split("---\n", 2)[2]
     page = Page(MARKDOWN.render(text))
-    assert not page.elements & {"script", "img"}
+    assert "script" not in page.elements
+    assert page.images == ["grid.png"]
     assert page.text.count(HOSTILE) == 2  # in the table of arms, and in the configuration
     assert page.text.count("\nMade with guidedrift") == 1
 

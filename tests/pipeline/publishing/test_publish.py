@@ -36,7 +36,8 @@ from pipeline.study.study import parse_study
 
 TOKEN = "hf_" + "AbCdEfGh" * 4
 REPO = "anna/study"
-SHARDS = 2 * len(ARMS)
+# Two shards per arm, and the pairs; beside them the card and the grid.
+LARGE = 2 * len(ARMS) + 1
 EMBEDDED = {"name": "tinybooru", "main": "models/tinybooru/main", "guide": "models/tinybooru/guide"}
 
 Publish = Callable[..., str]
@@ -130,7 +131,7 @@ def test_a_second_publish_sends_nothing_and_makes_no_commit(project: Path, hub: 
     sent, tags = hub.sent.total(), dict(hub.repository(REPO).tags)
     hub.requests.clear()
     assert "unchanged" in publish()
-    assert hub.sent.total() == sent == SHARDS
+    assert hub.sent.total() == sent == LARGE
     assert len(hub.repository(REPO).commits) == 2
     assert hub.repository(REPO).tags == tags
     assert not any(word in request for request in hub.requests for word in ("/commit/", "/upload/", "/tag/", "create"))
@@ -147,7 +148,7 @@ def test_a_changed_set_is_one_more_commit_and_tag_and_only_its_change_is_sent(
     assert len(repository.commits) == 3
     assert len(repository.tags) == 2
     assert remote(hub) == local(project)
-    assert hub.sent.total() == SHARDS
+    assert hub.sent.total() == LARGE
 
 
 def test_public_has_to_be_said(project: Path, hub: Hub, publish: Publish) -> None:
@@ -187,7 +188,7 @@ def test_a_connection_that_breaks_in_the_middle_is_continued(project: Path, hub:
     assert hub.sent.total() == 3
     hub.breaks_after = None
     publish()
-    assert hub.sent.total() == SHARDS
+    assert hub.sent.total() == LARGE
     assert set(hub.sent.values()) == {1}
     assert len(repository.commits) == 2
     assert remote(hub) == local(project)
@@ -241,7 +242,7 @@ def test_a_dry_run_lists_every_file_with_its_size_and_asks_nobody(
         (line,) = (line for line in output.splitlines() if line.endswith(f"  {name}"))
         number, unit = line.split()[:2]
         assert float(number) * {"B": 1, "MB": 1e6}[unit] == pytest.approx(len(content), abs=5000)
-    assert f"{SHARDS + 1} files" in output
+    assert f"{LARGE + 2} files" in output
     assert f"would go to private {REPO}" in output
     assert output == publish("dry_run=true")
     assert hub.requests == []
@@ -371,6 +372,18 @@ def test_a_leak_is_found_in_every_kind_of_text_column(tmp_path: Path, kind: pa.D
         check_leaks({"data/cfg/part-00000.parquet": shard}, [], {})
 
 
+def test_a_leak_in_the_path_of_an_image_is_found_and_its_bytes_are_not_read(tmp_path: Path) -> None:
+    def shard(path: str | None) -> Path:
+        cells = [{"bytes": b"someone@example.org", "path": path}]
+        table = pa.table({"cfg": pa.array(cells, pa.struct({"bytes": pa.binary(), "path": pa.string()}))})
+        pq.write_table(table, tmp_path / "part-00000.parquet")
+        return tmp_path / "part-00000.parquet"
+
+    check_leaks({"pairs/part-00000.parquet": shard(None)}, [], {})
+    with pytest.raises(InputError, match="a folder of this machine's user"):
+        check_leaks({"pairs/part-00000.parquet": shard("/home/someone/1.png")}, [], {})
+
+
 def test_an_address_behind_markdowns_backslashes_is_found(tmp_path: Path) -> None:
     card = tmp_path / "README.md"
     card.write_text("by anna\\@uni.example.org\n")
@@ -475,8 +488,12 @@ found = {}
 for arm in get_dataset_config_names(sys.argv[1]):
     for streaming in (False, True):
         rows = load_dataset(sys.argv[1], arm, split="train", streaming=streaming, revision=sys.argv[2])
-        rows = rows.cast_column("image", Image(decode=False))
-        found[f"{arm} {streaming}"] = [hashlib.sha256(row["image"]["bytes"]).hexdigest() for row in rows]
+        columns = [name for name, feature in rows.features.items() if isinstance(feature, Image)]
+        for column in columns:
+            rows = rows.cast_column(column, Image(decode=False))
+        for column in columns:
+            name = column if arm == "pairs" else arm
+            found[f"{arm} {name} {streaming}"] = [hashlib.sha256(row[column]["bytes"]).hexdigest() for row in rows]
 print(json.dumps(found))
 """
 
@@ -503,10 +520,11 @@ def test_from_the_shell_and_back_every_image_is_the_same(project: Path, hub: Hub
     back = python("-c", LOAD, REPO, tag)
     assert back.returncode == 0, back.stderr
     expected = {
-        f"{arm} {streaming}": [
+        f"{name} {arm} {streaming}": [
             hashlib.sha256(cell["bytes"].as_py()).hexdigest() for cell in read_set(project / "data/sets" / arm)["image"]
         ]
         for arm in ARMS
+        for name in ("pairs", arm)
         for streaming in (False, True)
     }
     assert json.loads(back.stdout) == expected

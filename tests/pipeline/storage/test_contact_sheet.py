@@ -68,3 +68,11 @@ def test_an_empty_sheet_is_refused(images: int, columns: int, scale: int) -> Non
 def test_rows_that_do_not_fit_the_names_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\[1\] images do not fit 2 labels"):
         same_seed_grid([[plain(RED)]], ["cfg", "negative"])
+
+
+def test_an_arm_is_marked_by_a_bar_of_its_colour_above_its_images() -> None:
+    rows = [[plain(RED), plain(GREEN)]]
+    sheet = same_seed_grid(rows, ["cfg", "negative"], 8, ["#0465AF", "#A84403"])
+    header = sheet.height - (64 + 2 * GAP)
+    marks = [sheet.getpixel((GAP + 32 + column * (64 + GAP), header - 1)) for column in (0, 1)]
+    assert marks == [(4, 101, 175), (168, 68, 3)]

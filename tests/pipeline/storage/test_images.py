@@ -33,7 +33,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png(width: int, depth: int, colours: int, row: bytes, transparent: bytes = b"") -> bytes:
-    """One row of a PNG with that many bits a channel, of colour type 0 (grey), 2 (RGB), 4 (grey and alpha) or 6."""
+    """One row of a PNG with that many bits per channel, of colour type 0 (grey), 2 (RGB), 4 (grey and alpha) or 6."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, colours, 0, 0, 0))
     key = chunk(b"tRNS", transparent) if transparent else b""
     rows = chunk(b"IDAT", zlib.compress(b"\0" + row))
@@ -186,7 +186,7 @@ def test_a_colour_that_is_declared_transparent_is_white() -> None:
 
 
 def test_a_transparent_colour_that_rounding_has_merged_with_others_is_refused() -> None:
-    with pytest.raises(OSError, match="it has 16 bits a channel and declares one colour transparent"):
+    with pytest.raises(OSError, match="it has 16 bits per channel and declares one colour transparent"):
         decode_photograph(png(1, 16, 2, b"\1\0\2\0\3\0", b"\1\0\2\0\3\0"))
 
 
@@ -338,9 +338,9 @@ def test_an_image_whose_exif_is_damaged_is_shown_as_it_lies() -> None:
     ("content", "said"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "it is a pointer of Git LFS, not the"),
-        (b"<!doctype html>", "it is no PNG, JPEG or WebP image, or its header is damaged"),
-        (b"", "it is no PNG, JPEG or WebP image, or its header is damaged"),
-        (b"\0\0\0\x18ftypheic" + bytes(40), "it is no PNG, JPEG or WebP image, or its header is damaged"),
+        (b"<!doctype html>", "it is not a PNG, JPEG or WebP image, or its header is damaged"),
+        (b"", "it is not a PNG, JPEG or WebP image, or its header is damaged"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "it is not a PNG, JPEG or WebP image, or its header is damaged"),
     ],
 )
 def test_what_is_no_image_is_said_in_words(content: bytes, said: str) -> None:

@@ -7,42 +7,20 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from gallery_page import cell, choose, is_focused, seeds
 from PIL import Image as PillowImage
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import expect
 from report_browser import Visit
 from report_numbers import ARMS
 from report_study import PAIRS, PROMPTS, Inputs
 
-from eval.report import gallery
-from eval.report.image_labels import image_labels
-from eval.report.selection import select
-from eval.report.thumbnails import LONGEST_SIDE, thumbnail
+from eval.report.gallery import gallery
+from eval.report.gallery.image_labels import image_labels
+from eval.report.gallery.selection import select
+from eval.report.gallery.thumbnails import LONGEST_SIDE, thumbnail
 from labeling.records import Label, SampledTask
 
 HOSTILE = PROMPTS[0]
-
-
-def seeds(page: Page) -> list[int]:
-    """The seeds of the rows, from top to bottom."""
-    names = page.locator("#gallery-table tbody th b").all_inner_texts()
-    return [int(name.removeprefix("seed ")) - 100 for name in names]
-
-
-def cell(page: Page, row: int, column: int) -> Locator:
-    return page.locator(f'#gallery-table button[data-row="{row}"][data-column="{column}"]')
-
-
-def is_focused(locator: Locator) -> bool:
-    return bool(locator.evaluate("button => button === document.activeElement"))
-
-
-def choose(page: Page, **values: str) -> None:
-    for name, value in values.items():
-        field = page.locator(f"#gallery-filters [name={name}]")
-        if field.evaluate("field => field.tagName") == "SELECT":
-            field.select_option(value)
-        else:
-            field.fill(value)
 
 
 @pytest.mark.parametrize("how", ["click", "Enter"])
@@ -60,8 +38,8 @@ def test_image_opens_large_and_escape_closes(visit: Visit, how: str) -> None:
     told = dialog.locator("p").inner_text()
     assert f"prompt: {HOSTILE}" in told
     assert "CLIP score 20.1, Aesthetic 5.01, P(malformed) 0, Realism 1, moved 0 from unguided" in told
-    assert dialog.locator("img").get_attribute("src") == thumbnail.locator("img").get_attribute("src")
-    assert dialog.locator("img").bounding_box()["width"] > 256  # type: ignore[index]
+    assert dialog.locator("img.shown").get_attribute("src") == thumbnail.locator("img").get_attribute("src")
+    assert dialog.locator("img.shown").bounding_box()["width"] > 256  # type: ignore[index]
     page.keyboard.press("Escape")
     assert not dialog.is_visible()
     assert is_focused(thumbnail), "focus returns to the image"
@@ -85,7 +63,7 @@ def test_arrow_keys_go_through_the_gallery_and_through_the_large_view(visit: Vis
     page.keyboard.press("Escape")
     # The browser gives the focus back when it has closed the dialog, which a busy machine does later.
     expect(cell(page, 1, 2), "focus goes to the image that was seen last").to_be_focused()
-    assert page.locator('#gallery-table button[tabindex="0"]').count() == 1, "the Tab key stops once"
+    assert page.locator('#gallery-table tbody button[tabindex="0"]').count() == 1, "the Tab key stops once"
 
 
 def test_the_large_view_goes_on_by_its_buttons(visit: Visit) -> None:
@@ -141,6 +119,20 @@ def test_the_gallery_is_filtered_by_prompt_kind_score_and_label(visit: Visit) ->
     assert seeds(page) == [0, 3, 4, 5]
     choose(page, arm="0", label="legit_human")
     assert seeds(page) == [], "nobody labelled the baseline's images"
+
+
+def test_images_that_do_not_pass_in_a_row_that_stays_are_pale(visit: Visit) -> None:
+    page = visit.page
+    assert page.locator("#gallery-table td.outside").count() == 0
+    choose(page, score="clip_score", low="21.15")
+    assert seeds(page) == [1, 2, 3, 4, 5]
+    pale = page.locator("#gallery-table td.outside button")
+    assert pale.evaluate_all("buttons => buttons.map(button => button.dataset.row + button.dataset.column)") == [
+        "00",
+        "01",
+    ]
+    choose(page, arm="2")
+    assert page.locator("#gallery-table td.outside").count() == 0, "the other arms are there to compare with"
 
 
 def test_views_put_the_best_the_worst_and_the_most_moved_first(visit: Visit) -> None:

@@ -12,9 +12,10 @@ import torch
 from tqdm import tqdm
 
 from eval.features.extraction import load_features
-from eval.report.image_labels import ImageLabel
-from eval.report.selection import Selection, select
-from eval.report.thumbnails import thumbnail
+from eval.report.gallery.image_labels import ImageLabel
+from eval.report.gallery.methods import methods
+from eval.report.gallery.selection import Selection, select
+from eval.report.gallery.thumbnails import thumbnail
 from pipeline.errors import InputError
 from pipeline.results.comparison import Comparison
 from pipeline.results.metrics import shown_in
@@ -70,9 +71,12 @@ def gallery(
     features: Path,
     primary: str,
     labels: Mapping[str, ImageLabel],
+    parameters: Mapping[str, str],
     limit: int = GALLERY_BYTES,
 ) -> Gallery:
     """The gallery of a study, its images within about `limit` bytes. `primary` is the extractor of `features`.
+
+    `parameters` are those that all images of an arm share, as YAML, by arm.
 
     Raises InputError where a set, its scores or features are missing, unreadable or of different images.
     """
@@ -80,7 +84,7 @@ def gallery(
     known = _arms(names, comparison.baseline, sets, scores, features, primary)
     pairs = sorted(set.intersection(*(set(own.ids) for own in known.values())))
     if not pairs:
-        raise InputError(f"the arms in {sets} share no pair_id; `dvc repro` makes them anew")
+        raise InputError(f"the arms in {sets} share no pair_id; `dvc repro` makes them again")
     rankings = {name: _rankings(own, pairs) for name, own in known.items()}
     size = _thumbnail_size(sets, names)
     selection = select(pairs, names, comparison.baseline, rankings, int(limit / size))
@@ -90,7 +94,7 @@ def gallery(
     images = {name: _images(sets / name, wanted[name]) for name in bar}
     lines = ["\n".join(images[name].get(pair, "") for name in names) for pair, _ in rows]
     return Gallery(
-        content=_content(comparison, known, rows, len(selection.whole), labels),
+        content=_content(comparison, known, rows, len(selection.whole), labels, parameters),
         blocks=["\n".join(lines[k : k + BLOCK]) for k in range(0, len(lines), BLOCK)],
         selection=selection,
         pairs=len(pairs),
@@ -197,6 +201,7 @@ def _content(
     rows: Sequence[tuple[int, Sequence[str]]],
     whole: int,
     labels: Mapping[str, ImageLabel],
+    parameters: Mapping[str, str],
 ) -> dict[str, Any]:
     names = list(known)
     base = known[comparison.baseline]
@@ -208,6 +213,7 @@ def _content(
     columns = [
         {
             "arm": name,
+            "parameters": parameters[name],
             "ids": [own.ids[pair] for pair, _ in rows],
             "prompts": [text(own.prompts[pair]) for pair, _ in rows],
             "negatives": [text(own.negatives[pair]) for pair, _ in rows],
@@ -231,6 +237,7 @@ def _content(
         ],
         "kinds": [verdict.replace("_", " ") for verdict in VERDICTS],
         "verdicts": list(VERDICTS),
+        "methods": methods(comparison),
         "block": BLOCK,
         "pairs": [pair for pair, _ in rows],
         "seeds": [base.seeds[pair] for pair, _ in rows],
