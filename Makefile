@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# As a module, so that the code of this folder runs, whatever the environment was made from.
+GUIDEDRIFT := $(BIN)/python -m pipeline.command
 # What a Python package brings as a pickle, converted once (eval/features/efficientnet.py).
 CONVERTED := models/extractors/efficientnet_lite0.safetensors
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -10,10 +12,19 @@ export DVC_NO_ANALYTICS := 1
 export HF_HUB_OFFLINE := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
-# For instance: make repro OVERRIDES="arms.cfg.scale=4"
+# For instance: make repro OVERRIDES="arms.cfg.scale=4". Values with spaces need quotes: OVERRIDES="negative='bad hands'"
 OVERRIDES ?=
 PORT ?= 5000
 WORKERS ?= 2
+
+# make takes any name=value for a variable of its own and says nothing of those that nobody reads.
+VARIABLES := AUDIT BENCH DRY_RUN ERROR_RATE FUZZ LABELLER LABEL_PORT OVERRIDES PORT PRIVATE PYTHON REPO WHAT WORKERS
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+UNKNOWN := $(firstword $(filter-out $(VARIABLES),$(GIVEN)))
+NEAREST := $(filter $(UNKNOWN)%,$(VARIABLES))
+ifneq ($(UNKNOWN),)
+$(error $(UNKNOWN) is no variable of this Makefile, which has $(VARIABLES); $(if $(NEAREST),did you mean $(NEAREST)="$($(UNKNOWN))"?,a value of the study goes into OVERRIDES="$(UNKNOWN)=$($(UNKNOWN))"))
+endif
 
 .PHONY: help setup params repro test test-slow chaos lint audit bench fuzz mlflow experiments label-studio label-demo publish train worldcheck feature-spaces lock clean
 
@@ -22,10 +33,8 @@ help: ## list the commands
 
 ##@ run
 
-repro: params $(CONVERTED) ## generate, measure, compare, report and track the study; finished work is kept
-	@$(BIN)/python -m pipeline.integrity.recover
-	@$(BIN)/dvc repro
-	@echo "report: reports/index.html   numbers: dvc metrics show   runs: make mlflow"
+repro: $(READY) $(CONVERTED) ## generate, measure, compare, report and track the study; finished work is kept
+	@$(GUIDEDRIFT) run --yes -- $(OVERRIDES)
 
 params: $(READY) ## compose conf/ into params.yaml (OVERRIDES="key=value ...")
 	@$(BIN)/python -m pipeline.compose $(OVERRIDES)
@@ -49,16 +58,15 @@ clean: ## delete what `make repro` made (not the environment, not mlflow.db)
 ##@ look
 
 mlflow: $(READY) ## the runs, on http://127.0.0.1:5000 (PORT=...) or where MLFLOW_TRACKING_URI says
-	@$(BIN)/python -m pipeline.tracking.server --port $(PORT)
+	@$(GUIDEDRIFT) mlflow --port $(PORT)
 
-# `dvc exp show` alone has a column for every param, metric and dependency of every arm: hundreds.
 experiments: $(READY) ## the params and numbers in which DVC's experiments differ (dvc exp run -S ...)
-	@$(BIN)/dvc exp show --no-pager --only-changed --hide-workspace --drop '^(data|eval|labeling|labels|metrics|models|pipeline|prompts|reports)(/[^:]*)?$$|^Created'
+	@$(GUIDEDRIFT) experiments
 
 ##@ label
 
 label-studio: $(READY) ## start Label Studio on loopback, to label images (LABEL_PORT=...)
-	@$(BIN)/python -m labeling.label_studio.server $(if $(LABEL_PORT),--port $(LABEL_PORT))
+	@$(GUIDEDRIFT) label $(if $(LABEL_PORT),--port $(LABEL_PORT))
 
 label-demo: $(READY) ## SIMULATED labels by the embedded judge (ERROR_RATE=0.1 LABELLER=judge)
 	@$(BIN)/python -m labeling.label_studio.demo --error-rate $(or $(ERROR_RATE),0.1) $(if $(LABELLER),--labeller $(LABELLER))

@@ -1,6 +1,6 @@
 """Writes the findings of the README from the committed run: `python -m docs.readme`.
 
-They stand between two comments in README.md and follow from metrics/compare.json by rules.
+They stand between two comments in README.md and follow from docs/results/default.json (docs/kept_results.py) by rules.
 """
 
 from pathlib import Path
@@ -8,13 +8,14 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from docs.kept_results import load_kept
 from docs.written_block import replaced
 from eval.features.plain_text import names_by_arm
 from eval.notation import number, quoted
 from eval.report.named_concepts import concept_sentences
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import PARAMS
-from pipeline.results.comparison import COMPARISON, Comparison, load_comparison
+from pipeline.results.comparison import Comparison
 from pipeline.results.interval import Interval
 from pipeline.study.study import Study, load_study
 
@@ -173,7 +174,7 @@ def written(readme: str, block: str) -> str:
 
 def main() -> None:
     study = load_study(PARAMS)
-    comparison = load_comparison(COMPARISON, study)
+    comparison = load_kept(study)
     README.write_text(written(README.read_text("utf-8"), findings(comparison, study)), "utf-8")
     print(f"{README}: findings of study '{comparison.study}', {number(len(comparison.spaces), 0)} feature spaces")
 

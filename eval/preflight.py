@@ -23,6 +23,7 @@ from pipeline.stage_arguments import stage_parser
 from pipeline.storage.digest_memory import remembered_sha256
 from pipeline.storage.file_names import check_names
 from pipeline.storage.files import write_atomically
+from pipeline.study.negative import check_negative
 from pipeline.study.scorers import PREFERENCES, SINGLE_FILES
 from pipeline.study.study import Study, load_study
 
@@ -72,6 +73,7 @@ def main() -> None:
         print(f"preflight: code that changed since the last run: {', '.join(changed[:_NAMED])}{more}")
     for folder in (IMAGES, Path(PROMPTS_FOLDER)):
         check_names(folder)
+    check_negative(study.negative, study.arms)
     check_measurable(study)
     check_networks(study, study.arms)  # headers and configurations alone; digests read every byte
     digests = study_digests(study)

@@ -6,8 +6,8 @@ with 143 where a termination signal stopped it; what was finished by then is kep
 
 import argparse
 
-from pipeline.catalogue import LISTS, SLOW, shown
-from pipeline.errors import InputError, run_stage
+from pipeline.catalogue import LISTS, SLOW, listed, shown
+from pipeline.errors import run_stage
 
 
 def main() -> None:
@@ -19,10 +19,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("lists", nargs="*", metavar="list", help=f"which of {', '.join(LISTS)} (default: most)")
-    lists = parser.parse_args().lists
-    if unknown := [name for name in lists if name not in LISTS]:
-        raise InputError(f"list '{unknown[0]}' is unknown; known lists: {', '.join(LISTS)}")
-    print(shown(lists or quick))
+    print(listed(parser.parse_args().lists))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import yaml
 
+from pipeline.errors import InputError
 from pipeline.layout import CONF
 from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
 from pipeline.results.metrics import TABLE
+from pipeline.settings import nearest
 from pipeline.study.arm import METHODS
 from pipeline.study.extractors import EXTRACTORS
 from pipeline.study.scorers import SCORERS
@@ -90,12 +92,12 @@ def scorer_kinds() -> dict[str, str]:
 
 # What `python -m pipeline <list>` can show, with how it is chosen.
 LISTS: dict[str, tuple[str, Callable[[], dict[str, str]]]] = {
-    "studies": ("make repro OVERRIDES=study=<name>", lambda: configurations("study")),
+    "studies": ("guidedrift run --study <name>", lambda: configurations("study")),
     "arms": ("/arm: [<name>] in a study's defaults", lambda: configurations("arm")),
     "methods": ("method: <name> of an arm", methods),
-    "negatives": ("negative_preset: <name> of an arm", negative_presets),
+    "negatives": ("negative: {preset: <name>} of a study, or negative_preset: <name> of an arm", negative_presets),
     "qualities": ("quality_preset: <name> of an arm", quality_presets),
-    "models": ("model=<name>", lambda: configurations("model")),
+    "models": ("guidedrift run --model <name>", lambda: configurations("model")),
     "prompts": ("prompts=<name>", lambda: configurations("prompts")),
     "texts": ("text=<name>", lambda: configurations("text")),
     "samplers": ("sampler.scheduler=<name>", samplers),
@@ -111,6 +113,7 @@ LISTS: dict[str, tuple[str, Callable[[], dict[str, str]]]] = {
 SLOW = ("guiders",)
 
 _MODULES = (
+    "pipeline.command",
     "pipeline.compose",
     "pipeline.reference.build",
     "eval.preflight",
@@ -131,6 +134,14 @@ _MODULES = (
     "labeling.label_studio.server",
     "labeling.label_studio.demo",
 )
+
+
+def listed(names: list[str]) -> str:
+    """The named lists as text; without names, those that take no seconds. Raises InputError for an unknown one."""
+    if unknown := next((name for name in names if name not in LISTS), None):
+        meant = f" did you mean {near}?" if (near := nearest(unknown, LISTS)) else ""
+        raise InputError(f"list '{unknown}' is unknown;{meant} known lists: {', '.join(LISTS)}")
+    return shown(names or [name for name in LISTS if name not in SLOW])
 
 
 def shown(lists: list[str]) -> str:

@@ -5,17 +5,17 @@ changed.
 """
 
 import argparse
-import os
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -30,13 +30,15 @@ from pipeline.errors import InputError, run_stage
 from pipeline.experiment import remember_params
 from pipeline.generation.arm_texts import study_prompts
 from pipeline.layout import CONF, IMAGES, PARAMS
+from pipeline.overrides import from_environment, literal, readable
+from pipeline.settings import nearest
 from pipeline.storage.files import write_atomically
 from pipeline.study.controls import with_controls
+from pipeline.study.negative import with_negative
 from pipeline.study.plain_yaml import YAML_ERRORS, check_aliases, check_names, way_to_quote
-from pipeline.study.scales import with_scales
-from pipeline.study.study import parse_study
+from pipeline.study.scales import at_scales, with_scales
+from pipeline.study.study import Study, parse_study
 
-_OVERRIDES = "GUIDEDRIFT_OVERRIDES"
 # Hydra's advice on a key that is not there.
 _ADDED = re.compile(r"(Could not override '.*?')\.\s+To append to your config use \+(.*)", re.DOTALL)
 _UNKNOWN = re.compile(r"[^;:\s]+ is no known key(?:; did you mean [^?;]*\?)?")
@@ -44,17 +46,32 @@ _UNKNOWN = re.compile(r"[^;:\s]+ is no known key(?:; did you mean [^?;]*\?)?")
 _FEWEST_PROMPTS = 5
 
 
-def compose(conf: Path, overrides: list[str]) -> dict[str, object]:
+def compose(
+    conf: Path, overrides: Sequence[str], negative: str | None = None, scales: Sequence[float] = ()
+) -> dict[str, Any]:
     """The composed configuration, of files below `conf` alone.
 
-    Raises InputError for unknown groups, choices and keys, files of other folders, and values of the environment.
+    `negative` is the study's negative prompt in place of the one in conf/, `scales` those at which every guided arm
+    stands in place of its own. Raises InputError for unknown groups, choices and keys, files of other folders, values
+    of the environment, and a negative prompt that no arm would take.
     """
     for path in sorted(conf.rglob("*.yaml")):
         check_aliases(path)
         check_names(path)
-    for override in overrides:
-        _check_override(override)
+    given = readable(list(overrides))
+    if negative is not None:
+        given.append(literal(f"++negative={negative}"))
     OmegaConf.register_new_resolver("oc.env", _no_environment, replace=True)
+    content = with_negative(_composed(conf, given))
+    if negative is not None and "negative" not in content:
+        raise InputError(
+            f"study '{content.get('name')}' has no arm that takes the study's negative prompt: each has its own or "
+            "reads none; take study=default, or set arms.<arm>.negative_prompt"
+        )
+    return with_controls(with_scales(at_scales(content, scales)))
+
+
+def _composed(conf: Path, overrides: list[str]) -> dict[str, Any]:
     try:
         with initialize_config_dir(str(conf.resolve()), version_base=None):
             _check_sources(conf, overrides)
@@ -62,71 +79,63 @@ def compose(conf: Path, overrides: list[str]) -> dict[str, object]:
         content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingConfigException as error:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        known = ", ".join(sorted(path.stem for path in (conf / group).glob("*.yaml")))
-        raise InputError(f"{conf.name}/ has no {group} '{choice}'; known choices: {known or 'none'}") from None
+        known = sorted(path.stem for path in (conf / group).glob("*.yaml"))
+        meant = f" did you mean {near}?" if (near := nearest(choice, known)) else ""
+        raise InputError(
+            f"{conf.name}/ has no {group} '{choice}';{meant} known choices: {', '.join(known) or 'none'}"
+        ) from None
     except (HydraException, OmegaConfBaseException, *YAML_ERRORS) as error:
         if missing := _ADDED.search(str(error)):
-            if refusal := _refusal(conf, overrides, missing[2]):
-                raise InputError(f"{missing[1]}: {refusal}") from None
-            raise InputError(f"{missing[1]}; to add it, write {shlex.quote('+' + missing[2])}") from None
+            return _with_added(conf, overrides, missing[1], missing[2])
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         # ${ in a text is a reference to another key.
         unresolved = isinstance(error, GrammarParseError | InterpolationKeyError | UnsupportedInterpolationType)
         way = "; write \\${ where it is part of a text" if unresolved else way_to_quote(error)
         raise InputError(f"{conf} cannot be composed: {' '.join(lines)[:600]}{way}") from None
     assert isinstance(content, dict)
-    return with_controls(with_scales({str(key): value for key, value in content.items()}))
+    return {str(key): value for key, value in content.items()}
 
 
-def quoted(override: str) -> str:
-    """An override key=value as a shell takes it, with its value as one text for Hydra, whatever stands in it."""
-    key, _, value = override.partition("=")
-    # In Hydra's quotes a backslash counts before a quote and before an interpolation.
-    inner = re.sub(r'(\\*)("|$)', lambda match: match[1] * 2 + ('\\"' if match[2] else ""), value)
-    inner = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", inner)
-    return shlex.quote(f'{key}="{inner}"')
+def _with_added(conf: Path, overrides: list[str], refused: str, added: str) -> dict[str, Any]:
+    """The composed configuration with a key that conf/ leaves out and the study knows. Raises InputError for others.
 
-
-def _refusal(conf: Path, overrides: list[str], refused: str) -> str:
-    # What the study says of a key that Hydra does not find here: it is unknown, or empty where it can be added.
-    key = refused.partition("=")[0]
+    `refused` is what Hydra says of it, `added` the override.
+    """
+    key = added.partition("=")[0]
     if "/" in key:
-        return f"dots separate the parts of a key; write {shlex.quote(refused.replace('/', '.', key.count('/')))}"
-    added = [f"+{one}" if one.partition("=")[0] == key else one for one in overrides]
+        way = shlex.quote(added.replace("/", ".", key.count("/")))
+        raise InputError(f"{refused}: dots separate the parts of a key; write {way}")
+    content = _composed(conf, [f"+{one}" if one.partition("=")[0] == key else one for one in overrides])
     try:
-        with initialize_config_dir(str(conf.resolve()), version_base=None):
-            content = OmegaConf.to_container(hydra_compose("config", added), resolve=True)
-        parse_study(content, "")
-    except (HydraException, OmegaConfBaseException, *YAML_ERRORS):
-        return ""
+        parse_study(with_negative(content), "")
     except InputError as error:
-        said = _UNKNOWN.search(str(error))
-        return said[0] if said else ""
-    return ""
+        if said := _UNKNOWN.search(str(error)):
+            group = "" if "did you mean" in said[0] else nearest(key, _groups(conf))
+            meant = f"; did you mean {group}?" if group else ""
+            raise InputError(f"{refused}: {said[0]}{meant}") from None
+        if new := _only_added(content, key):
+            # A part that has nothing but what this override gave it: a slip in its name, most often.
+            group, name, siblings = new
+            meant = (
+                f"; did you mean {near}?" if (near := nearest(name, siblings)) else f"; known: {', '.join(siblings)}"
+            )
+            raise InputError(f"{refused}: {group} has no {name}{meant}") from None
+        # Whatever else is wrong, the study says when it is validated.
+    return content
 
 
-def _check_override(override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not key.strip() or not (equals or key.startswith("~")):
-        raise InputError(
-            f"{override} is not an override; write key=value, for instance study=sweep or generate.images=192"
-        )
-    if key != key.strip():
-        raise InputError(f"{override} has spaces before =; write {shlex.quote(f'{key.strip()}={value.strip()}')}")
-    try:
-        parsed = OverridesParser.create().parse_override(override)
-        several = parsed.is_sweep_override() or (
-            key.endswith("negative_prompt") and isinstance(parsed.value(), dict | list)
-        )
-    except HydraException:
-        several = True
-    if several and equals:
-        # A quote that the value already has and that does not hold is not part of the text.
-        bare = value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
-        raise InputError(
-            f"{override} is not one value for Hydra, to which , : = quotes and brackets are syntax; if it is one text, "
-            f"quote it: {quoted(f'{key}={bare}')}"
-        )
+def _groups(conf: Path) -> list[str]:
+    return sorted(path.name for path in conf.iterdir() if path.is_dir())
+
+
+def _only_added(content: dict[str, Any], key: str) -> tuple[str, str, list[str]] | None:
+    """The part of the study that an added key made: its group, its name and the names beside it."""
+    group, _, rest = key.partition(".")
+    name = rest.partition(".")[0]
+    parts = content.get(group)
+    if group != "arms" or not isinstance(parts, dict) or "method" in (parts.get(name) or {}):
+        return None
+    return group, name, [part for part in parts if part != name]
 
 
 def _check_sources(conf: Path, overrides: list[str]) -> None:
@@ -153,6 +162,46 @@ def check_number_of_prompts(prompts: list[str]) -> None:
         )
 
 
+def composed_study(
+    overrides: Sequence[str], negative: str | None = None, scales: Sequence[float] = ()
+) -> tuple[dict[str, Any], Study]:
+    """The study in conf/ as plain content and validated, with the overrides of the environment before these.
+
+    Raises InputError, also for a prompt file that is missing or malformed: that is better known now than after the
+    reference set is made.
+    """
+    content = compose(CONF, [*from_environment(), *overrides], negative, scales)
+    study = parse_study(content, "the composed study")
+    check_number_of_prompts(study_prompts(study))
+    return content, study
+
+
+def warnings(study: Study) -> list[str]:
+    """What to know of a study before it runs, with what to do about it."""
+    found = []
+    if study.size_caution:
+        found.append(study.size_caution)
+    if study.reference_caution:
+        found.append(
+            f"{study.reference_caution} Put real images into {IMAGES}/<name> and take "
+            f"reference.source={IMAGES}/<name> (docs/checkpoints.md)"
+        )
+    for extractor in study.features.extractors.values():
+        faults = extractor.kind.faults(extractor.weights, extractor.hub)
+        found += [fault for path, fault in faults.items() if not path.is_file()]
+    return found
+
+
+def write_params(content: dict[str, Any]) -> bool:
+    """Write params.yaml where it holds something else; returns whether it did."""
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    changed = not PARAMS.exists() or PARAMS.read_text("utf-8") != text
+    if changed:
+        write_atomically(PARAMS, text.encode())
+    remember_params()
+    return changed
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.compose",
@@ -161,26 +210,11 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="in Hydra's syntax, or group=choice")
-    overrides = [*os.environ.get(_OVERRIDES, "").split(), *parser.parse_args().overrides]
-    content = compose(CONF, overrides)
-    study = parse_study(content, "the composed study")
-    # A prompt file that is missing or malformed is better known now than after the reference set is drawn.
-    check_number_of_prompts(study_prompts(study))
-    if study.reference_caution:
-        print(
-            f"warning: {study.reference_caution} Put real images into {IMAGES}/<name> and take "
-            f"reference.source={IMAGES}/<name> (docs/checkpoints.md)",
-            file=sys.stderr,
-        )
-    for extractor in study.features.extractors.values():
-        for path, fault in extractor.kind.faults(extractor.weights, extractor.hub).items():
-            if not path.is_file():
-                print(f"warning: {fault}", file=sys.stderr)
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    if not PARAMS.exists() or PARAMS.read_text("utf-8") != text:
-        write_atomically(PARAMS, text.encode())
+    content, study = composed_study(parser.parse_args().overrides)
+    for warning in warnings(study):
+        print(f"warning: {warning}", file=sys.stderr)
+    if write_params(content):
         print(f"{PARAMS}: study '{study.name}' with arms {', '.join(study.arms)}; next: dvc repro")
-    remember_params()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Errors that a user can mend, and how a stage ends."""
 
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -61,9 +62,14 @@ def run_stage(stage: Callable[[], None]) -> None:
 def _run(stage: Callable[[], None]) -> None:
     try:
         stage()
+        sys.stdout.flush()
     except InputError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:
+        # Whoever read the output has enough of it, as `head` does; what is left in the buffer goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         if error.errno not in _DISK:
             raise

@@ -1,5 +1,7 @@
 """What all settings of a study have in common."""
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
 from typing import Annotated
 
@@ -45,3 +47,9 @@ def inside_project(path: str) -> str:
     if not path.isprintable() or any(len(part.encode()) > _LONGEST_NAME for part in Path(path).parts):
         raise ValueError(f"must be a path of printable names, each of at most {_LONGEST_NAME} bytes")
     return path
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known name that somebody who wrote `word` most likely meant; empty where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.66)
+    return near[0] if near else ""

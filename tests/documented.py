@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A file is named by the last words before its block, which are in backticks.
+_FILE = re.compile(r"`((?:conf|prompts)/\S+\.\w+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def commands(document: Path) -> list[str]:
@@ -14,10 +16,10 @@ def commands(document: Path) -> list[str]:
 
 
 def files(document: Path) -> dict[str, str]:
-    """The files that a Markdown file shows in full: blocks that begin with a comment that is a path."""
-    found = {}
-    for _, text in _BLOCK.findall(document.read_text("utf-8")):
-        first, _, rest = text.partition("\n")
-        if match := re.fullmatch(r"# ((?:conf|prompts)/\S+\.\w+)", first):
-            found[match[1]] = rest
-    return found
+    """The files that a Markdown file shows in full, each exactly as it stands in its block."""
+    return dict(_FILE.findall(document.read_text("utf-8")))
+
+
+def blocks(document: Path) -> list[str]:
+    """Everything that stands in blocks, in order."""
+    return [text for _, text in _BLOCK.findall(document.read_text("utf-8"))]

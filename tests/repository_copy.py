@@ -7,6 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # What the default study measures with and git does not hold (eval/features/efficientnet.py).
 CONVERTED = Path("models/extractors/efficientnet_lite0.safetensors")
+# DVC's record of this folder's outputs, which git neither holds nor may ignore.
+LOCK = "dvc.lock"
 
 
 def copy_repository(folder: Path) -> None:
@@ -19,7 +21,7 @@ def copy_repository(folder: Path) -> None:
         check=True,
     ).stdout
     for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
+        if name != LOCK and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     if (ROOT / CONVERTED).is_file():

@@ -171,7 +171,7 @@ def render(
         "comparison": comparison,
         "answer": asked,
         "panels": drawn,
-        "networks": provenance["networks"].format(canvas=rows.canvas),
+        "networks": provenance["networks"],
         "percent": f"{comparison.level * 100:g}",
         "n": comparison.by_name(comparison.baseline).n,
     }
@@ -305,10 +305,10 @@ def report(study: Study, root: Path = Path()) -> str:
         "scorers": scorer_digests(compared, root),
         "seeds": seeds(study),
         "reference": study.reference.title,
-        "caution": study.reference_caution,
+        "caution": study.caution,
         "parameters": parameters(study),
         "commit": commit(root),
-        "networks": networks(study),
+        "networks": networks(study, rows.canvas),
         "alone": measured_alone(study),
     }
     readers = {name for name, extractor in study.features.extractors.items() if extractor.kind.reads_prompts}

@@ -44,15 +44,9 @@ def parameters(study: Study) -> str:
     return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
 
 
-def networks(study: Study) -> str:
-    """What networks the page is about, with {canvas} where the size of its images belongs."""
-    if study.is_embedded:
-        return "Toy networks, {canvas}"
-    return f"Networks of {study.model.name}, {{canvas}}".replace(study.model.name, _braced(study.model.name), 1)
-
-
-def _braced(text: str) -> str:
-    return text.replace("{", "{{").replace("}", "}}")
+def networks(study: Study, canvas: str) -> str:
+    """What networks the page is about, with the size of their images."""
+    return f"Toy networks, {canvas}" if study.is_embedded else f"Networks of {study.model.name}, {canvas}"
 
 
 def measured_alone(study: Study) -> bool:

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 SERVER_FOLDER = Path(".label-studio")
 CREDENTIALS = SERVER_FOLDER / "credentials.json"
 URL_VARIABLE, KEY_VARIABLE = "LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"
+# Not `make repro`, which would compose the default study's params.
+GO_ON = "`.venv/bin/dvc repro`"
 HOW_TO_START = (
-    f"`make label-studio` starts a server, or {URL_VARIABLE} and {KEY_VARIABLE} name one; then `dvc repro push pull`"
+    f"`make label-studio` starts a server (in another terminal), or {URL_VARIABLE} and {KEY_VARIABLE} name one; then "
+    f"{GO_ON} sends the images"
 )
 
 _TIMEOUT = 60.0

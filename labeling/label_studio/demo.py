@@ -1,12 +1,14 @@
 """`make label-demo`: the judge labels the pushed tasks through the real API, to try the loop without people.
 
 Its labels are simulated and say so everywhere: the user's name and address on the server, the labeller's name and
-`simulated` in every record, and whoever shows rates of them.
+`simulated` in every record, and whoever shows rates of them. Where people have labelled this study it asks first, since
+an image that the judge has labelled is not shown to a person any more; `--remove` takes its labels off the server.
 """
 
 import argparse
 import random
 import secrets
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -15,11 +17,11 @@ from tqdm import tqdm
 
 from labeling.judge import better, judge
 from labeling.label_studio.answers import task_id_of
-from labeling.label_studio.connection import Connection, client_of, required
+from labeling.label_studio.connection import GO_ON, Connection, client_of, required
 from labeling.label_studio.images import Sampled, load_images, wanted_images
 from labeling.label_studio.interface import choice
 from labeling.label_studio.project import find_project, tasks_on_server
-from labeling.label_studio.pull import SIMULATED_DOMAIN
+from labeling.label_studio.pull import SIMULATED_DOMAIN, Pulled, is_simulated, latest, read_project
 from labeling.records import Choice, SampledPair, SampledTask, read_pairs, read_tasks
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import SETS
@@ -80,6 +82,50 @@ def simulate(
     return done
 
 
+def labels_of_people(connection: Connection, study: str) -> int:
+    """How many labels people have given to the study's projects on the server. Raises InputError."""
+    return sum(
+        not is_simulated(pulled.emails.get(given.completed_by or 0, ""))
+        for pulled in _pulled(connection, study)
+        for annotations in pulled.annotations.values()
+        for given in latest(annotations)
+    )
+
+
+def remove(connection: Connection, study: str) -> int:
+    """Delete every simulated label of the study's tasks on the server; returns how many. Raises InputError.
+
+    Those in other projects go too: `pull` keeps a label that stands in any.
+    """
+    simulated = [
+        given.id
+        for pulled in _pulled(connection, study)
+        for place in (pulled.annotations, pulled.elsewhere)
+        for annotations in place.values()
+        for given in annotations
+        if is_simulated(pulled.emails.get(given.completed_by or 0, ""))
+    ]
+    with client_of(connection) as client:
+        for number in tqdm(simulated, "remove SIMULATED labels", unit="label", disable=None if simulated else True):
+            client.annotations.delete(number)
+    return len(simulated)
+
+
+def _pulled(connection: Connection, study: str) -> list[Pulled]:
+    kinds: tuple[Kind, ...] = ("tasks", "pairs")
+    return [found[0] for kind in kinds if (found := read_project(connection, study, kind))]
+
+
+def _agreed(people: int) -> bool:
+    """Whether whoever is at the terminal wants simulated labels beside people's. Raises InputError without one."""
+    said = f"people have given {people} labels of this study; simulated ones would take images from them"
+    if not sys.stdin.isatty():
+        raise InputError(
+            f"{said}; --beside-people does it nevertheless, `labeling.seed` or another study's name begins anew"
+        )
+    return input(f"{said}, and stay out of every rate. Simulate nevertheless? [y/N] ").strip().lower() in ("y", "yes")
+
+
 def _waiting(client: "LabelStudio", project: "Project", queue: Sequence[Sampled], user: int) -> dict[int, Sampled]:
     sampled = {task.task_id: task for task in queue}
     waiting = {}
@@ -121,15 +167,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--error-rate", type=float, default=0.1, help="share of wrong verdicts, in [0, 1]; default 0.1")
     parser.add_argument("--labeller", default="judge", help="name of the simulated labeller; default judge")
+    parser.add_argument("--beside-people", action="store_true", help="do not ask where people have labelled the study")
+    parser.add_argument("--remove", action="store_true", help="delete the study's simulated labels from the server")
     arguments = parser.parse_args()
     if not 0 <= arguments.error_rate <= 1:
         raise InputError(f"--error-rate is {arguments.error_rate}; a share lies between 0 and 1")
     if not arguments.labeller.isalnum():
         raise InputError(f"--labeller is {arguments.labeller!r}; letters and digits only")
-    name = load_study().name
-    done = simulate(required(), name, read_tasks(), read_pairs(), SETS, arguments.error_rate, arguments.labeller)
+    name, connection = load_study().name, required()
+    if arguments.remove:
+        print(f"label-demo: {remove(connection, name)} SIMULATED labels left the server; next: {GO_ON}")
+        return
+    people = labels_of_people(connection, name)
+    if people and not arguments.beside_people and not _agreed(people):
+        print("label-demo: nothing was simulated")
+        return
+    done = simulate(connection, name, read_tasks(), read_pairs(), SETS, arguments.error_rate, arguments.labeller)
     counts = " and ".join(f"{count} SIMULATED labels of {kind}" for kind, count in done.items())
-    print(f"label-demo: {counts} by '{arguments.labeller}' went to the server; `dvc repro` pulls them")
+    print(f"label-demo: {counts} by '{arguments.labeller}' went to the server; next: {GO_ON} pulls them")
 
 
 if __name__ == "__main__":

@@ -27,10 +27,11 @@ _TASKS_GUIDE = """<h4>What is in the image?</h4>
 {rows}
 <p>For people also the body shape: <b>q</b> normal, <b>w</b> other (not the body one expects of a person). In doubt
 between two verdicts take the one you would defend to a colleague, and write a note; skip what you cannot judge.
-Some images come twice: judge them anew. <b>Ctrl+Enter</b> submits; the wheel and the buttons zoom.</p>"""
+Some images come twice: judge them again. <b>Ctrl+Enter</b> submits; the wheel and the buttons zoom.</p>"""
 _PAIRS_GUIDE = """<h4>Which image is better?</h4>
-<p>Both were drawn for the prompt above them. <b>1</b> left, <b>3</b> right, <b>2</b> where you see no difference that
-matters. Count what is drawn right and fits the prompt; take no account of the side. <b>Ctrl+Enter</b> submits.</p>"""
+<p>Both were generated for the prompt above them. <b>1</b> left, <b>3</b> right, <b>2</b> where you see no
+difference that matters. Count what is drawn right and fits the prompt; take no account of the side.
+<b>Ctrl+Enter</b> submits.</p>"""
 
 
 def examples() -> dict[Verdict, Image.Image]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, Field
 
 from labeling.label_studio.answers import Annotation, addresses, annotations_of, listed, read_export, task_id_of
-from labeling.label_studio.connection import Connection, ServerUnavailable, client_of, required
+from labeling.label_studio.connection import GO_ON, Connection, ServerUnavailable, client_of, required
 from labeling.records import (
     PAIR_LABELS,
     TASK_LABELS,
@@ -201,7 +201,7 @@ def pull(connection: Connection, study: str, root: Path = Path(), only_server: b
     """
     found = {kind: read_project(connection, study, kind) for kind in _KINDS}
     if not any(found.values()):
-        return f"pull: {connection.shown} has no project of study '{study}'; `dvc repro push` makes it"
+        return f"pull: {connection.shown} has no project of study '{study}'; next: `.venv/bin/dvc repro push` makes it"
     files: dict[Path, Any] = {}
     said = []
     for kind, state in found.items():
@@ -230,7 +230,11 @@ def pull(connection: Connection, study: str, root: Path = Path(), only_server: b
         )
     for path, labels in files.items():
         write_labels(path, labels)
-    return "pull: " + "; ".join(said)
+    if any(files.values()):
+        following = f"{GO_ON} brings them into the report and MLflow"
+    else:
+        following = f"label at {connection.shown}/projects, then {GO_ON} fetches the labels"
+    return f"pull: {'; '.join(said)}; next: {following}"
 
 
 def _only(chosen: Mapping[str, tuple[str, ...]], question: str) -> str:
@@ -255,7 +259,9 @@ def main() -> None:
         if not path.exists():
             write_labels(path, list[Label]())
     try:
-        print(pull(required(), load_study().name, only_server=arguments.only_server))
+        said = pull(required(), load_study().name, only_server=arguments.only_server)
+        # As a stage it is followed by those that bring labels into the report.
+        print(said.partition("; next: " + GO_ON)[0] if arguments.stage else said)
     except ServerUnavailable as error:
         if not arguments.stage:
             raise

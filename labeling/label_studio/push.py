@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from labeling.label_studio.answers import task_id_of
-from labeling.label_studio.connection import SERVER_FOLDER, Connection, ServerUnavailable, client_of, required
+from labeling.label_studio.connection import GO_ON, SERVER_FOLDER, Connection, ServerUnavailable, client_of, required
 from labeling.label_studio.images import Sampled, wanted_images, write_images
 from labeling.records import SampledPair, SampledTask, read_pairs, read_tasks
 from pipeline.errors import InputError, run_stage
@@ -41,7 +41,7 @@ def push(
     from labeling.label_studio.project import ensure_project
 
     queues: dict[Kind, Sequence[Sampled]] = {"tasks": tasks, "pairs": pairs}
-    said = []
+    said, places = [], []
     with client_of(connection) as client:
         for kind, queue in queues.items():
             if not queue:
@@ -49,13 +49,14 @@ def push(
             project = ensure_project(client, study.name, kind)
             store = project if kind == "tasks" else ensure_project(client, study.name, "tasks")
             sent = _push_queue(client, project, store, queue, sets, study.labeling.transport == "local_files")
-            said.append(
-                f"{sent} of {len(queue)} {kind} sent, the others were there; "
-                f"label them at {connection.shown}/projects/{project.number}"
-            )
+            rest = ", the others were there" if sent < len(queue) else ""
+            said.append(f"{sent} of {len(queue)} {kind} sent{rest}")
+            places.append(f"{connection.shown}/projects/{project.number}")
             if kind == "tasks" and study.labeling.preannotate:
                 said.append(f"{preannotate(client, project, tasks, sets)} pre-annotations sent")
-    return "push: " + ("; ".join(said) or "the sample is empty")
+    if not said:
+        return "push: the sample is empty"
+    return f"push: {'; '.join(said)}; next: label at {' and '.join(places)}, then {GO_ON} fetches the labels"
 
 
 def _push_queue(

@@ -22,6 +22,7 @@ from pydantic import SecretStr
 
 from labeling.label_studio.connection import (
     CREDENTIALS,
+    GO_ON,
     SERVER_FOLDER,
     Credentials,
     answers,
@@ -226,15 +227,24 @@ def _run(command: list[str], environment: Mapping[str, str] | None = None) -> No
         raise InputError(f"`{Path(command[0]).name} {' '.join(command[1:4])} ...` failed: {tail}")
 
 
+def _login(credentials: Credentials, new: bool) -> str:
+    """The login in words: with the password where it is new and a person looks on, else with the place that has it."""
+    # A log or a pipe may be anybody's to read.
+    if new and sys.stdout.isatty():
+        return f"{credentials.username}, password {credentials.password.get_secret_value()} (kept in {CREDENTIALS})"
+    return f"{credentials.username}, password in {CREDENTIALS}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, help=f"default: the last one, else a free one from {FIRST_PORT}")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    new = not CREDENTIALS.exists()
     with running_server(SERVER_FOLDER, ENVIRONMENT, arguments.port, os.environ.get("DATABASE_URL")) as started:
         credentials, process = started
-        login = f"{credentials.username}, password in {CREDENTIALS}"
-        print(f"Label Studio: {credentials.url}   login: {login}   (Ctrl-C ends the server)", flush=True)
+        print(f"Label Studio: {credentials.url}   login: {_login(credentials, new)}   (Ctrl-C ends the server)")
+        print(f"next: {GO_ON} in another terminal sends the images and says where to label them", flush=True)
         try:
             # Negative where a signal ended it, such as the kernel's for want of memory.
             code = process.wait()

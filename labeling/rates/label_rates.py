@@ -289,14 +289,19 @@ def estimate(
 ) -> Rates:
     """The content of metrics/labels.json; labels of tasks and pairs that are not given are counted and left out.
 
-    They are of images that were drawn anew since, or of another study. Raises InputError where the sample names
-    images that have no scores.
+    They are of images that were drawn anew since, or of another study. Simulated labels are left out as well as soon
+    as a person has labelled, so that no number rests on both. Raises InputError where the sample names images that have
+    no scores.
     """
     settings = study.metrics
     shown = {task.task_id for task in tasks} | {pair.task_id for pair in pairs}
     given = len(labels) + len(pair_labels)
     labels = [label for label in labels if label.task_id in shown]
     pair_labels = [label for label in pair_labels if label.task_id in shown]
+    of_people = [label for label in labels if not label.simulated]
+    pairs_of_people = [label for label in pair_labels if not label.simulated]
+    if of_people or pairs_of_people:
+        labels, pair_labels = of_people, pairs_of_people
     for task in tasks:
         if task.arm not in scores or task.pair_id not in scores[task.arm].row_of_pair:
             raise InputError(f"the sample holds '{task.image_id}', which has no scores; run `dvc repro`")
@@ -369,8 +374,8 @@ def main() -> None:
     )
     if rates.left_out:
         said += (
-            f"; {rates.left_out} labels in {TASK_LABELS.parent}/ are left out: they are of images that were drawn "
-            "anew since, or of another study"
+            f"; {rates.left_out} labels in {TASK_LABELS.parent}/ are left out: of images that were regenerated since, "
+            "of another study, or simulated where people have labelled"
         )
     print(f"rates: {said}")
 

@@ -11,20 +11,23 @@ import hashlib
 import hmac
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
 from labeling.records import SAMPLED_PAIRS, SAMPLED_TASKS, SampledPair, SampledTask, write_pairs, write_tasks
-from labeling.sampling.sample_size import labels_needed, labels_needed_with_scores
+from labeling.sampling.sample_size import POWER, told_difference, told_preference, worth_with_scores
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import SCORES, SETS
 from pipeline.stage_arguments import stage_parser
 from pipeline.storage.images import open_image
 from pipeline.storage.shards import read_table, shard_paths
 from pipeline.study.study import Labeling, Study, load_study
+
+# Minutes of one person that the stage says the worth of.
+OFFERED = (20, 120)
 
 
 @dataclass(frozen=True)
@@ -148,13 +151,22 @@ def draw_tasks(arms: Mapping[str, Sequence[Candidate]], labels: int, settings: L
     return tasks
 
 
-def draw_pairs(arms: Mapping[str, Sequence[Candidate]], settings: Labeling) -> list[SampledPair]:
-    """For every two arms `settings.pairs` images of the same prompt and seed, sides and order drawn at random."""
-    lot = Lot(settings.seed)
+def matches(arms: Iterable[str], baseline: str, pairs_with: str) -> list[tuple[str, str]]:
+    """The two arms of every comparison, in the order of their names."""
+    if pairs_with == "baseline":
+        return [(min(arm, baseline), max(arm, baseline)) for arm in arms if arm != baseline]
+    return list(combinations(sorted(arms), 2))
+
+
+def draw_pairs(
+    arms: Mapping[str, Sequence[Candidate]], played: Sequence[tuple[str, str]], count: int, seed: int
+) -> list[SampledPair]:
+    """For each of the matches `played`, `count` images of the same prompt and seed, sides and order drawn at random."""
+    lot = Lot(seed)
     pairs: dict[str, tuple[Candidate, Candidate]] = {}
-    for one, other in combinations(sorted(arms), 2):
+    for one, other in played:
         partners = {candidate.pair_id: candidate for candidate in arms[other]}
-        for left in sorted(arms[one], key=lambda c: lot.number("pair", one, other, c.pair_id))[: settings.pairs]:
+        for left in sorted(arms[one], key=lambda c: lot.number("pair", one, other, c.pair_id))[:count]:
             right = partners[left.pair_id]
             task = lot.task_id("pair", left.image_id, left.digest, right.image_id, right.digest)
             pairs[task] = (right, left) if lot.number("side", task) < 0.5 else (left, right)
@@ -203,30 +215,79 @@ def candidates_of(arm: str, sets: Path, scores: Path) -> list[Candidate]:
     return candidates
 
 
-def size_line(study: Study, arms: Mapping[str, Sequence[Candidate]], labels: int) -> str:
-    """How many labels the wanted interval takes, without and with the automatic score."""
-    settings = study.labeling
-    images = min(len(candidates) for candidates in arms.values())
-    scores = [candidate.p_malformed for candidates in arms.values() for candidate in candidates]
-    mean = fmean(scores)
-    # Of a calibrated score Cov(Y, f) = Var(f), so r² = Var(f) / Var(Y).
-    spread = fmean((score - mean) ** 2 for score in scores)
-    correlation = math.sqrt(spread / (mean * (1 - mean))) if 0 < mean < 1 else 0.0
-    powered = labels_needed_with_scores(labels, images, correlation)
-    short = f"; an arm has only {images} images" if images < labels else ""
-    return (
-        f"a {study.metrics.level:.0%} interval {settings.interval_width:g} wide at the rate {settings.expected_rate:g} "
-        f"takes {labels} labels an arm, {powered} if P(malformed) is calibrated (then it correlates with the labels by "
-        f"{correlation:.2f}){short}"
+@dataclass(frozen=True)
+class Size:
+    """How many `pairs` people see of each match and `images` of each arm; 0 where they are not asked."""
+
+    pairs: int
+    images: int
+
+
+def size_of(settings: Labeling, minutes: float, matched: int, arms: int, most: int) -> Size:
+    """What one person answers in `minutes`, of `most` images per arm at most and one at least."""
+    seconds = 60 * minutes / (2 if settings.ask == "both" else 1)
+    pairs = seconds / settings.seconds_per_pair / max(matched, 1)
+    images = seconds / settings.seconds_per_image / (arms * (1 + settings.repeats))
+    return Size(
+        pairs=min(most, max(1, int(pairs))) if settings.ask != "images" and matched else 0,
+        images=min(most, max(1, int(images))) if settings.ask != "pairs" else 0,
     )
 
 
-def sample(study: Study, sets: Path, scores: Path) -> tuple[list[SampledTask], list[SampledPair], str]:
-    """The tasks and pairs of a study, and a line on their number. Raises InputError."""
+def told_by(size: Size, study: Study, scores: Sequence[float], most: int) -> str:
+    """What a size can tell, in words. `scores` are P(malformed) of all images."""
+    told = []
+    if size.pairs:
+        told.append(f"a preference of {told_preference(size.pairs, study.metrics.level):.0%} from an even one")
+    if size.images:
+        rate = study.labeling.expected_rate
+        more = 100 * told_difference(size.images, rate, study.metrics.level)
+        worth = worth_with_scores(size.images, most, _correlation(scores))
+        calibrated = f" (like {worth} labels if P(malformed) is calibrated)" if worth > size.images else ""
+        told.append(f"{more:.0f} points more malformed people from {rate:.0%}{calibrated}")
+    return " and ".join(told)
+
+
+def size_lines(study: Study, candidates: Mapping[str, Sequence[Candidate]]) -> list[str]:
+    """What the study's size and those on offer take and tell, a line each."""
+    settings = study.labeling
+    played = matches(candidates, study.baseline, settings.pairs_with)
+    most = min(len(own) for own in candidates.values())
+    scores = [candidate.p_malformed for own in candidates.values() for candidate in own]
+    lines = []
+    for minutes in sorted({*OFFERED, settings.minutes}):
+        size = size_of(settings, minutes, len(played), len(candidates), most)
+        shown = [f"{size.pairs} pairs for each of {len(played)} comparisons"] if size.pairs else []
+        shown += [f"{size.images} images of each of {len(candidates)} arms"] if size.images else []
+        chosen = ", this sample" if minutes == settings.minutes else ""
+        tells = told_by(size, study, scores, most) or "nothing"
+        lines.append(f"{_duration(minutes)}{chosen}: {' and '.join(shown)}, tells {tells}")
+    return lines
+
+
+def _duration(minutes: float) -> str:
+    said = f"{minutes:g} minutes" if minutes < 120 else f"{minutes / 60:g} hours"
+    return f"{said} (labeling.minutes={minutes:g})"
+
+
+def _correlation(scores: Sequence[float]) -> float:
+    # Of a calibrated score Cov(Y, f) = Var(f), so r² = Var(f) / Var(Y).
+    mean = fmean(scores)
+    spread = fmean((score - mean) ** 2 for score in scores)
+    return math.sqrt(spread / (mean * (1 - mean))) if 0 < mean < 1 else 0.0
+
+
+def sample(study: Study, sets: Path, scores: Path) -> tuple[list[SampledTask], list[SampledPair], list[str]]:
+    """The tasks and pairs of a study, and lines on what their number tells. Raises InputError."""
     arms = {arm: candidates_of(arm, sets, scores) for arm in study.arms}
     settings = study.labeling
-    labels = labels_needed(settings.interval_width, settings.expected_rate, study.metrics.level)
-    return draw_tasks(arms, labels, settings), draw_pairs(arms, settings), size_line(study, arms, labels)
+    played = matches(arms, study.baseline, settings.pairs_with)
+    most = min(len(candidates) for candidates in arms.values())
+    size = size_of(settings, settings.minutes, len(played), len(arms), most)
+    prompts_of_pairs(arms)  # whoever is shown beside another shares its pairs
+    tasks = draw_tasks(arms, size.images, settings) if size.images else []
+    pairs = draw_pairs(arms, played, size.pairs, settings.seed)
+    return tasks, pairs, size_lines(study, arms)
 
 
 def _task(
@@ -257,7 +318,7 @@ def _task(
 def main() -> None:
     stage_parser("labeling.sampling.sample", __doc__).parse_args()
     study = load_study()
-    tasks, pairs, size = sample(study, SETS, SCORES)
+    tasks, pairs, sizes = sample(study, SETS, SCORES)
     write_tasks(SAMPLED_TASKS, tasks)
     if pairs:
         write_pairs(SAMPLED_PAIRS, pairs)
@@ -265,10 +326,12 @@ def main() -> None:
         SAMPLED_PAIRS.unlink(missing_ok=True)
     triage = sum(task.batch == "triage" for task in tasks)
     repeats = sum(task.repeat_of is not None for task in tasks)
-    print(
-        f"sample: {len(tasks)} tasks of {len(study.arms)} arms ({repeats} repeats, {triage} for triage) and "
-        f"{len(pairs)} pairs in {SAMPLED_TASKS.parent}/; {size}"
-    )
+    of_tasks = f" ({repeats} repeats, {triage} for triage)" if tasks else ""
+    print(f"sample: {len(pairs)} pairs and {len(tasks)} single images{of_tasks} in {SAMPLED_TASKS.parent}/")
+    for line in sizes:
+        print(f"  {line}")
+    power = f"Told in {POWER:.0%} of studies, at {study.metrics.level:.0%} confidence, each comparison by itself."
+    print(f"  {power} `labeling.ask=images` asks for verdicts, `labeling.ask=both` for both.")
 
 
 if __name__ == "__main__":

@@ -72,12 +72,12 @@ def study_of(
     content = compose(CONF, ["+model.loading.compile=true"] if compiled else [])
     content["arms"] = dict(arms)
     if guide is not None:
-        content["model"] = {**content["model"], "guide": os.path.relpath(guide)}  # type: ignore[dict-item]
+        content["model"] = {**content["model"], "guide": os.path.relpath(guide)}
     content["baseline"] = "unguided"
     if steps is not None:
-        content["sampler"] = {**content["sampler"], "steps": steps}  # type: ignore[dict-item]
-    content["generate"] = {**content["generate"], "images": images}  # type: ignore[dict-item]
-    content["reference"] = {**content["reference"], "images": 2 * images}  # type: ignore[dict-item]
+        content["sampler"] = {**content["sampler"], "steps": steps}
+    content["generate"] = {**content["generate"], "images": images}
+    content["reference"] = {**content["reference"], "images": 2 * images}
     return parse_study(content, "a study of held-out prompts")
 
 

@@ -38,8 +38,8 @@ from labeling.records import (
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import DATASET, SCORES, SETS
 from pipeline.publishing.dataset_card import Contents, write_card
-from pipeline.publishing.first_look import GRID, seed_grid
 from pipeline.publishing.pairs import MOST_BYTES, check_pairs, write_pairs
+from pipeline.publishing.same_seeds import GRID, seed_grid
 from pipeline.publishing.viewer_groups import viewer_groups
 from pipeline.results.comparison import COMPARISON, load_comparison
 from pipeline.results.rates import RATES, VERDICTS, load_rates

@@ -8,9 +8,10 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.publishing.digits import in_two_digits
-from pipeline.publishing.first_look import GRID, SEEDS, finding
 from pipeline.publishing.markdown import fenced, plain
 from pipeline.publishing.pairs import FILE, configuration_name, image_columns
+from pipeline.publishing.same_seeds import GRID, SEEDS
+from pipeline.results.answer import answer
 from pipeline.results.comparison import Comparison
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import Metric, shown_in
@@ -111,7 +112,7 @@ def write_card(study: Study, comparison: Comparison, rates: Rates, contents: Con
         settings=fenced(_yaml(settings), "yaml"),
         comparison=comparison,
         contents=contents,
-        finding=finding(comparison),
+        answer=answer(comparison),
         grid=GRID,
         grid_seeds=SEEDS,
         pairs=configuration_name(study.arms),

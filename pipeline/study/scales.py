@@ -3,6 +3,7 @@
 They are written out when the study is composed, so that params.yaml shows every arm there is.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -11,6 +12,9 @@ from pipeline.settings import Name
 
 # Scales by the arm whose other settings they share.
 Scales = dict[Name, tuple[Annotated[float, Field(gt=0, le=100)], ...]]
+
+# What arms of one method may differ in: their scale, and what changes no image.
+_OF_ONE_SCALE = {"scale", "description", "probes"}
 
 
 def with_scales(content: dict[str, Any]) -> dict[str, Any]:
@@ -31,3 +35,26 @@ def with_scales(content: dict[str, Any]) -> dict[str, Any]:
             if isinstance(scale, int | float) and scale != arm.get("scale"):
                 found[f"{name}_{scale:g}".replace(".", "_")] = {**arm, "scale": float(scale)}
     return {**content, "arms": found}
+
+
+def at_scales(content: dict[str, Any], scales: Sequence[float]) -> dict[str, Any]:
+    """A composed study in which every guided arm stands at each of `scales` and at no other.
+
+    Arms that differ in their scale alone become one, called as the first of them. The baseline stays as it is.
+    """
+    arms = content.get("arms")
+    if not scales or not isinstance(arms, dict):
+        return content
+    found: dict[str, Any] = {}
+    seen: list[dict[str, Any]] = []
+    wanted = {}
+    for name, arm in arms.items():
+        if name == content.get("baseline") or not isinstance(arm, dict) or arm.get("method") == "unguided":
+            found[name] = arm
+            continue
+        rest = {key: value for key, value in arm.items() if key not in _OF_ONE_SCALE}
+        if rest not in seen:
+            seen.append(rest)
+            found[name] = arm if arm.get("scale") in scales else {**arm, "scale": float(scales[0])}
+            wanted[name] = list(scales)
+    return {**content, "arms": found, "scales": wanted}

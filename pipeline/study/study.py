@@ -1,6 +1,5 @@
 """The study: what `params.yaml` holds, typed and validated before anything heavy is loaded."""
 
-import difflib
 import re
 import reprlib
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from pipeline.layout import EMBEDDED, IMAGES, PARAMS
 from pipeline.prompting.prompt_sets import PromptSet
 from pipeline.prompting.strict_check import check_prompt
 from pipeline.prompting.text_settings import TextSettings
-from pipeline.settings import CONTROL, ArmName, Count, Name, Seed, Settings, inside_project, watched_path
+from pipeline.settings import CONTROL, ArmName, Count, Name, Seed, Settings, inside_project, nearest, watched_path
 from pipeline.study.anlas import Anlas
 from pipeline.study.arm import Arm
 from pipeline.study.controls import Controls
@@ -25,6 +24,7 @@ from pipeline.study.extractors import EXTRACTORS, ExtractorKind, FeatureSpace
 from pipeline.study.licences import EMBEDDED_LICENCE
 from pipeline.study.loadable import one_of
 from pipeline.study.model import Model
+from pipeline.study.negative import Negative
 from pipeline.study.plain_yaml import misread_key, read_yaml
 from pipeline.study.sampler import Sampler
 from pipeline.study.scales import Scales
@@ -34,6 +34,8 @@ from pipeline.study.weaken import LoraFile
 
 # A hundred times the largest study that is planned for; lists of seeds and prompts must fit the memory.
 MOST_IMAGES = 100_000_000
+# Below that many images per arm, intervals are wider than the differences that anybody asks about.
+FEWEST_IMAGES = 50
 # The reference set of the embedded networks: real images of their own world.
 TINYBOORU = "tinybooru"
 
@@ -167,20 +169,24 @@ class Metrics(Settings):
 
 
 class Labeling(Settings):
-    """What people are shown: how many images an arm, how many of them twice, and what beside the random batch.
+    """What people are asked: which of two images is better, what one image shows, or both, and for how long.
 
-    `interval_width` is high minus low of the rate that is wanted at `expected_rate`; `repeats` and `overlap` are
-    shares of the random batch; `triage` is images an arm, `pairs` pairs of images for every two arms. `transport`
-    is how images get to Label Studio; with `preannotate` people see what the judge thinks.
+    `minutes` are one person's for all arms, half for pairs and half for images where both are asked; an answer takes
+    the `seconds_per_...`. `expected_rate` is assumed where the sample says what it can tell. `repeats` and `overlap`
+    are shares of the random batch of images; `triage` is images per arm. `transport` is how images get to Label Studio;
+    with `preannotate` people see what the judge thinks.
     """
 
-    interval_width: Annotated[float, Field(gt=0, lt=1)]
+    ask: Literal["pairs", "images", "both"]
+    pairs_with: Literal["baseline", "every"]
+    minutes: Annotated[float, Field(gt=0, le=6000)]
+    seconds_per_pair: Annotated[float, Field(gt=0, le=600)]
+    seconds_per_image: Annotated[float, Field(gt=0, le=600)]
     expected_rate: Annotated[float, Field(gt=0, lt=1)]
     repeats: Annotated[float, Field(ge=0, le=0.5)]
     overlap: Annotated[float, Field(ge=0, le=1)]
     labellers: Annotated[int, Field(ge=2)]
     triage: Annotated[int, Field(ge=0)]
-    pairs: Annotated[int, Field(ge=0)]
     seed: Seed
     transport: Literal["upload", "local_files"]
     preannotate: bool
@@ -227,6 +233,7 @@ _TAKEN = {"compare", "concepts", "labels", "reference"}
 class Study(Settings):
     """One composed configuration.
 
+    `negative` is the negative prompt that arms share (pipeline/study/negative.py), None where each has its own.
     `scales` asks for more arms of other scales, which `arms` then has (pipeline/study/scales.py).
     `controls` asks for plain CFG at the effective scale of every guided arm beside it; `arms` then has these controls.
     """
@@ -239,6 +246,7 @@ class Study(Settings):
     reference: Reference
     sampler: Sampler
     generate: Generate
+    negative: Negative | None = None
     scales: Scales = Field(default_factory=dict)
     controls: Controls = "none"
     arms: dict[ArmName, Arm]
@@ -367,6 +375,22 @@ class Study(Settings):
         )
 
     @property
+    def size_caution(self) -> str:
+        """What to know where an arm has few images; empty where it has enough for a first look."""
+        images = self.generate.images
+        if images >= FEWEST_IMAGES:
+            return ""
+        return (
+            f"{images} images per arm are too few to conclude anything: this shows what a study looks like, and its "
+            "numbers are mostly chance."
+        )
+
+    @property
+    def caution(self) -> str:
+        """What to know before a number of this study is believed; empty where there is nothing."""
+        return " ".join(part for part in (self.size_caution, self.reference_caution) if part)
+
+    @property
     def licence(self) -> str:
         """The licence of the images; empty where the configuration does not say it."""
         return self.model.licence or (EMBEDDED_LICENCE if self.is_embedded else "")
@@ -436,8 +460,8 @@ def _explain(error: Any) -> str:
     key = ".".join(_shown_key(part) for part in error["loc"] if part != "[key]") or "study"
     if error["type"] == "extra_forbidden":
         # Of the start: the work grows with the length, and a key can be anybody's text.
-        near = difflib.get_close_matches(str(error["loc"][-1])[:_SHOWN_KEY].lower(), _known_keys(), n=1, cutoff=0.75)
-        return f"{key} is no known key" + (f"; did you mean {near[0]}?" if near else "")
+        near = nearest(str(error["loc"][-1])[:_SHOWN_KEY].lower(), _known_keys())
+        return f"{key} is no known key" + (f"; did you mean {near}?" if near else "")
     if error["type"] == "missing":
         return f"{key} is missing"
     message = error["msg"].removeprefix("Value error, ")
@@ -446,7 +470,16 @@ def _explain(error: Any) -> str:
     value = _VALUES.repr(error["input"])
     if error["type"] == "string_type" and not isinstance(error["input"], dict | list | tuple):
         message += f"; YAML reads {_without_quotes(error['input'])} without quotes as this, so put it into quotes"
-    return f"{key} is {masked(value) if '://' in value else value}: {message[:_LONGEST_REASON]}"
+    near = nearest(str(error["input"])[:_SHOWN_KEY], _named_in(message))
+    meant = f"; did you mean {near}?" if near else ""
+    return f"{key} is {masked(value) if '://' in value else value}: {message[:_LONGEST_REASON]}{meant}"
+
+
+def _named_in(message: str) -> list[str]:
+    # The values that an error allows: pydantic quotes them, ours end with a list.
+    if message.startswith("Input should be '"):
+        return re.findall(r"'([^']+)'", message)
+    return message.rpartition("; known ")[2].partition(": ")[2].split(", ")
 
 
 @cache

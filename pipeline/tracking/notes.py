@@ -16,13 +16,14 @@ def experiment_note(study: Study) -> str:
     return (
         "Choose **Model training** (top left), then Runs. Compared: what guidance does to a diffusion model's "
         "distribution (classifier-free guidance, negative prompts, autoguidance), on the same prompts and seeds.\n\n"
-        "A parent run is one state of params and data; its child runs (the plus sign before the name) are the arms. "
+        "A parent run is one state of params and data, called by what changed since the last one; its child runs (the "
+        "plus sign before the name) are the arms, called by method and scale. "
         "Select those and press Compare: parallel coordinates go from method and scale to any metric.\n\n"
         f"`fd` is an arm's {metric('fd').in_words} ({metric('fd').better} is better; `fd_floor` of the parent is "
         "what real images get), `precision` is quality, `recall` variety; a parent has them as `fd/<arm>`. "
         f"They are numbers of one feature space, `{study.features.primary}`; `<space>_fd` and so on are those of the "
         f"others. `shift_...` is the distance from the baseline arm, here {study.baseline}. "
-        "`_low` and `_high` bound intervals. "
+        "A run's artifact `numbers.json` has every number with its interval. "
         "The Models page keeps a version of each study for every state, with params, numbers and report."
     )
 

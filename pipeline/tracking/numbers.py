@@ -3,44 +3,67 @@
 The compare page's plot begins with the first metric that its runs share, so the Fréchet distance comes first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pipeline.cost.shard_cost import ShardCost
 from pipeline.results.comparison import Adherence, ComparedArm, Comparison
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import SHIFT, shown_in
-from pipeline.results.rates import SIMULATED, VERDICTS, LabelledImages, Rates, Strength
+from pipeline.results.rates import SIMULATED, VERDICTS, Rates
+
+# By name, in the order in which MLflow gets them.
+Numbers = dict[str, Interval | float]
+# A column of cells per key, as MLflow's tables are logged.
+Table = dict[str, list[str | float | None]]
 
 # Child runs are collapsed in MLflow's list, so the parent carries these of every arm, as `fd/<arm>`.
 HEADLINES = [row.name for row in shown_in("runs")]
 _MEBIBYTE = 2**20
 
 
-def arm_metrics(result: ComparedArm) -> dict[str, float]:
-    """An arm's numbers: `fd`, `fd_low`, `fd_high`; `shift_...` are those against the baseline, and
-    `<space>_shift_...` these in every feature space, `control_...` those against plain CFG at its effective scale."""
+def arm_numbers(result: ComparedArm) -> Numbers:
+    """An arm's numbers: `shift_...` are those against the baseline, and `<space>_shift_...` these in every feature
+    space, `control_...` those against plain CFG at its effective scale."""
     against = result.against_baseline
-    shifts = {f"{SHIFT}{name}": interval for name, interval in against.intervals.items()} if against else {}
-    metrics: dict[str, float] = {}
-    for name, interval in {**result.scores, **shifts}.items():
-        metrics |= _bounded(name, interval)
+    numbers: Numbers = dict(result.scores)
     if against:
-        metrics[f"{SHIFT}mean_share"] = against.mean_share
+        numbers |= {f"{SHIFT}{name}": interval for name, interval in against.intervals.items()}
+        numbers[f"{SHIFT}mean_share"] = against.mean_share
         for space, own in against.spaces.items():
-            for name, interval in own.intervals.items():
-                metrics |= _bounded(f"{space}_{SHIFT}{name}", interval)
+            numbers |= {f"{space}_{SHIFT}{name}": interval for name, interval in own.intervals.items()}
     if result.effective:
-        metrics |= _bounded("effective_scale", result.effective.scale)
-        metrics |= _bounded("push_elsewhere", result.effective.elsewhere)
+        numbers |= {"effective_scale": result.effective.scale, "push_elsewhere": result.effective.elsewhere}
     if found := result.against_control:
         differences = {"fd": found.fd, "precision": found.precision, "recall": found.recall, "vendi": found.vendi}
         shown = {f"wins_{score}": won for score, won in found.wins.items()} | differences
         shown |= {f"adjusted_wins_{score}": won for score, won in found.adjusted.items()}
-        for name, interval in shown.items():
-            metrics |= _bounded(f"control_{name}", interval)
+        numbers |= {f"control_{name}": interval for name, interval in shown.items()}
     if result.cost:
-        metrics |= {f"cost_{name}": value for name, value in result.cost.model_dump(exclude={"device"}).items()}
-    return metrics
+        cost = result.cost.model_dump(exclude={"device"}, exclude_none=True)
+        numbers |= {f"cost_{name}": value for name, value in cost.items()}
+    return numbers
+
+
+def values(numbers: Numbers) -> dict[str, float]:
+    """The numbers without their intervals, as MLflow's metrics are."""
+    return {name: number.value if isinstance(number, Interval) else number for name, number in numbers.items()}
+
+
+def interval_table(numbers: Mapping[str, Numbers]) -> Table:
+    """The numbers with their intervals, by the run that they are of; one row per number.
+
+    Bounds and the number of images are None where a number has no interval.
+    """
+    rows = [(run, name, number) for run, own in numbers.items() for name, number in own.items()]
+    intervals = [number if isinstance(number, Interval) else None for *_, number in rows]
+    return {
+        "run": [run for run, *_ in rows],
+        "number": [name for _, name, _ in rows],
+        "value": [number.value if isinstance(number, Interval) else number for *_, number in rows],
+        "low": [interval.low if interval else None for interval in intervals],
+        "high": [interval.high if interval else None for interval in intervals],
+        "n": [interval.n if interval else None for interval in intervals],
+    }
 
 
 def system_metrics(shards: Mapping[str, ShardCost]) -> list[dict[str, float]]:
@@ -56,29 +79,28 @@ def system_metrics(shards: Mapping[str, ShardCost]) -> list[dict[str, float]]:
     return rows
 
 
-def label_metrics(labelled: LabelledImages) -> dict[str, float]:
-    """An arm's rates by labels: `human_malformed_human` with `_low` and `_high`, prediction-powered where scores exist.
+def label_numbers(rates: Rates, arm: str) -> Numbers:
+    """An arm's rates by labels, prediction-powered where scores exist, and its Bradley-Terry strength; empty where
+    nobody labelled it: `human_images`, `human_malformed_human`, ..., `human_strength`.
 
-    Rates that rest on simulated labels are `simulated_...`: nothing in MLflow shall pass for people's word.
+    Numbers that rest on simulated labels are `simulated_...`: nothing in MLflow shall pass for people's word.
     """
-    source = _source(labelled.simulated)
-    metrics = {f"{source}_images": float(labelled.images)}
-    for verdict, rate in labelled.verdicts.items():
-        metrics |= _bounded(f"{source}_{verdict}", rate.best)
-    if labelled.body_normal:
-        metrics |= _bounded(f"{source}_body_normal", labelled.body_normal)
-    return metrics
+    numbers: Numbers = {}
+    if labelled := rates.of_arm(arm):
+        source = _source(labelled.simulated)
+        numbers[f"{source}_images"] = float(labelled.images)
+        numbers |= {f"{source}_{verdict}": rate.best for verdict, rate in labelled.verdicts.items()}
+        if labelled.body_normal:
+            numbers[f"{source}_body_normal"] = labelled.body_normal
+    if found := rates.strength_of(arm):
+        numbers[f"{_source(found.simulated)}_strength"] = found.strength
+    return numbers
 
 
-def strength_metrics(found: Strength) -> dict[str, float]:
-    """An arm's Bradley-Terry strength: `human_strength` with `_low` and `_high`, or `simulated_strength`."""
-    return _bounded(f"{_source(found.simulated)}_strength", found.strength)
-
-
-def label_table(rates: Rates) -> dict[str, list[str | int]]:
-    """The table of rates, a column of cells a key: a row an arm, then a row a canvas size where there are several."""
+def label_table(rates: Rates) -> Table:
+    """The table of rates, a column of cells per key: one row per arm, then one per canvas size if there are several."""
     rows = [*rates.arms, *(rates.canvases if len(rates.canvases) > 1 else [])]
-    table: dict[str, list[str | int]] = {
+    table: Table = {
         "images of": [row.name for row in rows],
         "labels": [_source(row.simulated) for row in rows],
         "dimension": [row.canvas for row in rows],
@@ -92,25 +114,26 @@ def label_table(rates: Rates) -> dict[str, list[str | int]]:
 
 def label_headlines(rates: Rates) -> dict[str, float]:
     """The parent's part of it: `<rate>/<arm>`, `<strength>/<arm>`, and Krippendorff's alpha."""
+    arms = dict.fromkeys([*(labelled.name for labelled in rates.arms), *(found.arm for found in rates.strengths)])
     metrics = {
-        f"{name}/{in_a_key(labelled.name)}": value
-        for labelled in rates.arms
-        for name, value in label_metrics(labelled).items()
-        if not name.endswith(("_low", "_high", "_images"))
+        f"{name}/{in_a_key(arm)}": value
+        for arm in arms
+        for name, value in values(label_numbers(rates, arm)).items()
+        if not name.endswith("_images")
     }
-    for found in rates.strengths:
-        metrics[f"{_source(found.simulated)}_strength/{in_a_key(found.arm)}"] = found.strength.value
     if rates.agreement:
         metrics[f"{_source(rates.agreement.simulated)}_krippendorff_alpha"] = rates.agreement.alpha.value
     return metrics
 
 
-def adherence_metrics(found: Adherence) -> dict[str, float]:
-    """What an arm's negative prompt does: `negative_obeyed`, `negative_kept`, ... with `_low` and `_high`."""
-    metrics: dict[str, float] = {}
-    for name in ("obeyed", "kept", "quality", "collateral"):
-        metrics |= _bounded(f"negative_{name}", getattr(found, name))
-    return metrics
+def label_keys(metrics: Iterable[str]) -> set[str]:
+    """Those of a run's metrics that rest on labels."""
+    return {key for key in metrics if key.startswith((f"{_source(False)}_", f"{_source(True)}_"))}
+
+
+def adherence_numbers(found: Adherence) -> Numbers:
+    """What an arm's negative prompt does: `negative_obeyed`, `negative_kept`, `negative_quality`, ..."""
+    return {f"negative_{name}": getattr(found, name) for name in ("obeyed", "kept", "quality", "collateral")}
 
 
 def headline_metrics(comparison: Comparison) -> dict[str, float]:
@@ -131,10 +154,6 @@ def in_a_key(name: str) -> str:
 
 def _source(simulated: bool) -> str:
     return SIMULATED if simulated else "human"
-
-
-def _bounded(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def _share(interval: Interval) -> str:

@@ -33,7 +33,7 @@ from mlflow.tracking.context.registry import resolve_tags  # noqa: E402
 NOTE = "mlflow.note.content"
 PARENT = "mlflow.parentRunId"
 # MLflow's limit on the values of tags.
-_TAG_LENGTH = 8000
+TAG_LENGTH = 8000
 
 
 def tracking_uri(configured: str) -> str:
@@ -99,7 +99,7 @@ def open_experiment(client: MlflowClient, name: str, database: Path | None) -> s
 @contextmanager
 def open_run(client: MlflowClient, experiment: str, name: str, tags: dict[str, str]) -> Iterator[str]:
     """A new run's id; the run is FINISHED or, where the body raised, FAILED."""
-    cut = {key: value[:_TAG_LENGTH] for key, value in tags.items()}
+    cut = {key: value[:TAG_LENGTH] for key, value in tags.items()}
     # The context tags are MLflow's own: who ran what, at which commit.
     run_id = str(client.create_run(experiment, tags=resolve_tags(cut), run_name=name).info.run_id)
     try:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,8 +14,8 @@ import requests
 from clone import ENVIRONMENT, Clone, stages_run
 from free_port import free_port
 
-FIRST_REPRO = 'make repro OVERRIDES="study=mine"'
-ANOTHER_SCALE = 'make repro OVERRIDES="study=mine arms.my_negative.scale=2"'
+FIRST_RUN = ".venv/bin/guidedrift run --study mine --yes"
+ANOTHER_SCALE = ".venv/bin/guidedrift run --study mine arms.my_negative.scale=2 --yes"
 
 
 def test_the_guide_word_by_word(followed: Clone) -> None:
@@ -22,11 +23,20 @@ def test_the_guide_word_by_word(followed: Clone) -> None:
     assert {arm["arm"]: arm["scale"] for arm in compare["arms"]} == {
         "unguided": 1,
         "cfg": 3,
-        "my_negative": 2,  # the last `make repro` is that of another scale
+        "my_negative": 2,  # the last run is that of another scale
         "autoguidance": 1.5,
     }
     assert [found["arm"] for found in compare["alignment"]] == ["unguided"]
     assert "my_negative" in followed.said[".venv/bin/dvc metrics show"][0]
+    planned, *_ = followed.said[".venv/bin/guidedrift plan --study mine"]
+    assert "negative prompt: worst quality, bad anatomy, watermark" in planned
+    assert "images: 64, of which 64 are to be generated" in planned
+    assert "shift from unguided" in followed.said[".venv/bin/guidedrift report --numbers"][0]
+    assert followed.said[".venv/bin/guidedrift report"] == [f"{followed.folder / 'reports/index.html'}\n"]
+    aside = followed.said[".venv/bin/guidedrift compare mine@1 mine"][0]
+    assert re.search(r"^ +mine \(mine@1\) +mine \(mine\)$", aside, re.MULTILINE)
+    first, last = re.findall(r"^  my_negative +([\d.]+) \(.*\) +([\d.]+) \(.*\)$", aside, re.MULTILINE)[0]
+    assert first != last, "another scale, another shift"
     assert "my_negative" in (followed.folder / "reports/index.html").read_text()
     listed = followed.said["make publish REPO=anna/mine DRY_RUN=1"][0]
     assert "nothing was sent" in listed
@@ -34,7 +44,7 @@ def test_the_guide_word_by_word(followed: Clone) -> None:
 
 
 def test_the_guide_makes_again_only_what_a_change_touches(followed: Clone) -> None:
-    first, second = followed.said[FIRST_REPRO]
+    first, second = followed.said[FIRST_RUN]
     assert {"generate", "measure", "metrics@my_negative", "compare", "track"} <= stages_run(first)
     assert stages_run(second) == set()
     made = {"generate", "measure", "metrics@my_negative"}
@@ -72,7 +82,7 @@ def test_the_guide_with_a_stable_diffusion_checkpoint(clone: Clone, pipelines_fo
     # The arm of both networks, from the checkpoint to its scores: what comes after reads no checkpoint.
     shutil.copytree(pipelines_folder / "sd", clone.folder / "models/mine")
     shutil.copytree(pipelines_folder / "sd_guide", clone.folder / "models/mine_guide")
-    clone.shell(FIRST_REPRO.replace("make repro", "make params"))
+    clone.shell('make params OVERRIDES="study=mine"')
     clone.shell(".venv/bin/dvc repro metrics@autoguidance")
     drawn = pq.read_table(clone.folder / "data/sets/autoguidance")
     assert set(drawn["arm"].to_pylist()) == {"autoguidance"}

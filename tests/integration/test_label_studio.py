@@ -2,6 +2,7 @@
 
 import io
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -88,6 +89,7 @@ class Server:
         assert self.command.stdout is not None
         said = self.command.stdout.readline()
         assert said.startswith(f"Label Studio: http://127.0.0.1:{self.port} "), said
+        assert "password in .label-studio/credentials.json" in said, "this is no terminal"
         self.credentials = Credentials.model_validate_json((self.folder / "credentials.json").read_bytes())
 
     def kill(self) -> None:
@@ -427,6 +429,62 @@ def test_simulated_labels_say_so_and_pre_annotations_do_not_pile_up(
     assert len(predictions) == 8
     number = numbers(server, "judged")
     assert {number[label.task_id]: label.verdict for label in labels} == verdicts
+
+
+def test_simulated_labels_are_not_mixed_with_peoples_without_asking(
+    server: Server, sets: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    queue = tasks()
+    lay_project(tmp_path, "asked", queue, sets)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(URL_VARIABLE, server.credentials.url)
+    monkeypatch.setenv(KEY_VARIABLE, server.credentials.token.get_secret_value())
+    push(server.connection, study("asked"), queue, pairs(), sets)
+    number = numbers(server, "asked")
+    server.labeller("ann").answers(number[queue[0].task_id], choice("verdict", "pattern"))
+
+    monkeypatch.setattr("sys.argv", ["labeling.label_studio.demo"])
+    # Nobody is at this terminal who could be asked.
+    with pytest.raises(InputError, match=r"people have given 1 labels of this study; .* --beside-people"):
+        demo.main()
+    monkeypatch.setattr("sys.argv", ["labeling.label_studio.demo", "--beside-people"])
+    demo.main()
+    assert "7 SIMULATED labels of tasks and 2 SIMULATED labels of pairs" in capsys.readouterr().out
+    assert "8 labels of tasks in labels/tasks.jsonl, 8 of them new, 7 SIMULATED" in pull(server.connection, "asked")
+
+    monkeypatch.setattr("sys.argv", ["labeling.label_studio.demo", "--remove"])
+    demo.main()
+    # With those of the tests before, which are of the same tasks.
+    assert re.search(r"\d+ SIMULATED labels left the server; next: `.venv/bin/dvc repro`", capsys.readouterr().out)
+    pull(server.connection, "asked")
+    (left,) = read_labels(tmp_path / "labels/tasks.jsonl")
+    assert not left.simulated
+    assert read_pair_labels(tmp_path / "labels/pairs.jsonl") == []
+
+
+def test_the_login_is_shown_once_and_only_to_a_terminal(tmp_path: Path) -> None:
+    (tmp_path / ENVIRONMENT).symlink_to(ROOT / ENVIRONMENT)
+    command = [sys.executable, "-m", "labeling.label_studio.server", "--port", str(free_port())]
+    said = []
+    for _ in range(2):
+        ours, its = pty.openpty()
+        started = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "DATABASE_URL": ""},
+            stdout=its,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(its)
+        with os.fdopen(ours, encoding="utf-8") as terminal:
+            said.append(terminal.readline() + terminal.readline())
+            started.terminate()
+            assert started.wait(60) == 0
+    credentials = Credentials.model_validate_json((tmp_path / SERVER_FOLDER / "credentials.json").read_bytes())
+    password = credentials.password.get_secret_value()
+    assert [password in text for text in said] == [True, False]
+    assert "password in .label-studio/credentials.json" in said[1]
+    assert all("next: `.venv/bin/dvc repro` in another terminal sends the images" in text for text in said)
 
 
 class Sitting:

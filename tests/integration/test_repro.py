@@ -5,6 +5,7 @@ import re
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from clone import ASKING, Clone, stages_run
 
 from pipeline.prompting.presets import NEGATIVE_PRESETS
@@ -85,6 +86,18 @@ def test_another_metric_setting_regenerates_no_image(project: Clone) -> None:
     assert would_run(project) == set()
 
 
+def test_without_experiments_there_is_a_line_that_says_so(project: Clone) -> None:
+    assert project.shell("make experiments") == (
+        "no experiments of this commit yet; `.venv/bin/dvc exp run -S arms.cfg.scale=4` makes one\n"
+    )
+
+
+def test_the_page_of_dvcs_plots_is_nothing_for_git(project: Clone) -> None:
+    project.shell("dvc plots show")
+    assert (project.folder / "dvc_plots/index.html").is_file()
+    assert "dvc_plots" not in project.shell("git status --short")
+
+
 def test_an_experiment_with_another_scale_draws_that_arm_alone(project: Clone) -> None:
     kept = project.folder / "data/sets/unguided"
     before, stamps = project.contents("data/sets/cfg"), {p: p.stat().st_mtime_ns for p in kept.iterdir()}
@@ -129,6 +142,30 @@ def test_dvc_finds_the_environment_where_none_is_activated(project: Clone) -> No
         said = project.shell(command, bare=True)
         assert stages_run(said) == set()
         assert "preflight: 4 arms fit their networks" in said
+    assert "pull: labels stay as they are: no Label Studio" in project.shell(".venv/bin/dvc repro push pull", bare=True)
+
+
+def test_an_unknown_variable_of_make_runs_nothing(project: Clone) -> None:
+    before = (project.folder / "params.yaml").read_bytes()
+    for words, way in (
+        ("OVERRIDE=study=presets", 'did you mean OVERRIDES="study=presets"?'),
+        ("arms.cfg.scale=9", 'a value of the study goes into OVERRIDES="arms.cfg.scale=9"'),
+    ):
+        said = project.shell(f"make repro {words}", ok=False)
+        assert way in said
+        assert "Running stage" not in said
+    assert (project.folder / "params.yaml").read_bytes() == before
+
+
+def test_values_with_spaces_reach_the_study_through_make_and_the_environment(project: Clone) -> None:
+    project.shell("""make params OVERRIDES="negative='bad hands, (blurry:1.2)' arms.my_negative.scale=2\"""")
+    assert yaml.safe_load((project.folder / "params.yaml").read_text())["negative"] == "bad hands, (blurry:1.2)"
+    said = project.shell('make params OVERRIDES="negative=bad hands"', ok=False)
+    assert """inside OVERRIDES="..." write negative='bad hands'""" in said
+    in_environment = """GUIDEDRIFT_OVERRIDES="negative='very bad'" python -m pipeline.compose"""
+    project.shell(in_environment)
+    assert yaml.safe_load((project.folder / "params.yaml").read_text())["negative"] == "very bad"
+    project.shell("make params")
 
 
 def edit(project: Clone, name: str, text: str) -> None:

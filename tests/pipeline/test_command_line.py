@@ -76,7 +76,7 @@ def test_the_help_of_a_stage_says_what_it_reads_and_writes(
 def test_a_list_that_is_not_there_is_one_line_with_those_that_are() -> None:
     done = run("pipeline", "arm")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: list 'arm' is unknown; known lists: {', '.join(LISTS)}\n"
+    assert done.stderr == f"error: list 'arm' is unknown; did you mean arms? known lists: {', '.join(LISTS)}\n"
 
 
 WAITING = """

@@ -250,7 +250,7 @@ def test_every_key_of_free_text_is_known_to_this_test() -> None:
             "Guider.guider",
         ),
         *("GridPrompts.axes", "Perturb.layers", "DropLayers.layers", "ImageToImage.source"),
-        *("Guider.arguments", "NamedText.text", "NamedText.preset"),
+        *("Guider.arguments", "NamedText.text", "NamedText.preset", "Negative.text", "Negative.preset"),
         *("Damage.layers", "NAG.layers", "VSF.layers", "NASA.layers"),
     }
     places = {

@@ -5,8 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
-from documented import commands, files
+from documented import blocks, commands, files
 from repository_copy import ROOT
+
+from docs.kept_results import KEPT
 
 README, GUIDE = ROOT / "README.md", ROOT / "docs/first-study.md"
 INTEGRATION = "tests/integration"
@@ -30,16 +32,20 @@ RUN_BY = {
     "make experiments": f"{REPRO}::test_experiments_show_where_they_differ",
     "make label-studio": f"{LABELS}::test_labels_of_two_people_arrive_once_under_pseudonyms",
     "make label-demo": f"{LABELS}::test_simulated_labels_say_so_and_pre_annotations_do_not_pile_up",
+    ".venv/bin/guidedrift list": f"{FIRST}::test_the_guide_word_by_word",
     ".venv/bin/python -m pipeline": f"{COMMANDS}::test_help_lists_every_choice_of_conf_with_what_it_is",
     "make publish REPO=<owner>/<name>": f"{PUBLISH}::test_from_the_shell_and_back_every_image_is_the_same",
     **dict.fromkeys(
         (
             "cp -r models/tinybooru/main models/mine",
             "cp -r models/tinybooru/guide models/mine_guide",
-            ".venv/bin/python -m pipeline.compose study=mine",
-            'make repro OVERRIDES="study=mine"',
+            ".venv/bin/guidedrift plan --study mine",
+            ".venv/bin/guidedrift run --study mine --yes",
+            ".venv/bin/guidedrift report",
+            ".venv/bin/guidedrift report --numbers",
             ".venv/bin/dvc metrics show",
-            'make repro OVERRIDES="study=mine arms.my_negative.scale=2"',
+            ".venv/bin/guidedrift run --study mine arms.my_negative.scale=2 --yes",
+            ".venv/bin/guidedrift compare mine@1 mine",
             "make mlflow",
             "make publish REPO=<owner>/<name> DRY_RUN=1",
         ),
@@ -97,12 +103,23 @@ def test_make_knows_the_targets_that_the_readme_names(target: str) -> None:
 
 
 def test_the_guide_shows_its_files_in_full() -> None:
-    assert set(files(GUIDE)) == {"conf/model/mine.yaml", "prompts/mine.txt", "conf/study/mine.yaml"}
+    shown = files(GUIDE)
+    assert set(shown) == {"conf/model/mine.yaml", "prompts/mine.txt", "conf/study/mine.yaml"}
+    assert shown["prompts/mine.txt"].splitlines()[0] == "1person, solo, smile, blue hair"
+    for name in ("conf/model/mine.yaml", "conf/study/mine.yaml"):
+        assert shown[name].startswith("# @package "), "Hydra looks for it in the first line"
+
+
+@pytest.mark.parametrize("document", sorted([README, *(ROOT / "docs").glob("*.md")]), ids=lambda path: path.name)
+def test_a_block_is_what_its_file_holds_and_no_more(document: Path) -> None:
+    """Copied whole, a path in the first line would be the first prompt, and would hide a package from Hydra."""
+    first = [block.partition("\n")[0] for block in blocks(document)]
+    assert [line for line in first if re.match(r"# (conf|prompts|images)/", line)] == []
 
 
 def test_the_metrics_document_names_every_number_of_the_comparison() -> None:
     text = (ROOT / "docs/metrics.md").read_text("utf-8")
-    comparison = json.loads((ROOT / "metrics/compare.json").read_text("utf-8"))
+    comparison = json.loads((ROOT / KEPT).read_text("utf-8"))
     arm = comparison["arms"][1]
     # The longest name first: one may begin another.
     names = sorted((space["name"] for space in comparison["spaces"]), key=len, reverse=True)

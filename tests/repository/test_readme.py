@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 from repository_copy import ROOT
 
+from docs.kept_results import KEPT, kept, load_kept, rounded
 from docs.prompt_figures import COMMAND as FIGURES
 from docs.prompt_figures import PAGE, study_of
 from docs.readme import ARMS, COMMAND, findings, written
 from docs.written_block import marks
 from pipeline.errors import InputError
 from pipeline.preflight import study_digests
-from pipeline.results.comparison import Comparison, load_comparison
+from pipeline.results.comparison import Comparison
 from pipeline.study.study import Study, load_study
 
 
@@ -23,14 +24,22 @@ def study() -> Study:
 
 @pytest.fixture
 def content() -> dict[str, Any]:
-    committed: dict[str, Any] = json.loads((ROOT / "metrics/compare.json").read_text("utf-8"))
+    committed: dict[str, Any] = json.loads((ROOT / KEPT).read_text("utf-8"))
     return committed
 
 
 def test_the_readme_says_what_the_committed_run_found(study: Study) -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
-    comparison = load_comparison(ROOT / "metrics/compare.json", study)
+    comparison = load_kept(study, ROOT)
     assert written(readme, findings(comparison, study)) == readme
+
+
+def test_what_is_kept_has_fewer_digits_and_is_read_as_before(study: Study) -> None:
+    assert rounded({"a": [123.456789, 0.000123456, 192, True]}) == {"a": [123.46, 0.00012346, 192, True]}
+    comparison = load_kept(study, ROOT)
+    assert kept(comparison) == (ROOT / KEPT).read_bytes(), "what has been rounded is rounded"
+    with pytest.raises(InputError, match=r"params\.yaml holds study 'mine'"):
+        kept(comparison.model_copy(update={"study": "mine"}))
 
 
 def test_other_numbers_are_other_findings(study: Study, content: dict[str, Any]) -> None:

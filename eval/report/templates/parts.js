@@ -1,7 +1,8 @@
 // Folded parts open where a link leads into them, and all of them for paper.
 const parts = [...document.querySelectorAll("details.part")];
 const openPart = () => {
-  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  // The gallery writes more than a name there, and anybody can write a link.
+  const target = document.getElementById(location.hash.slice(1).split("?")[0]);
   const part = target && target.closest("details.part");
   if (part && !part.open) {
     part.open = true;

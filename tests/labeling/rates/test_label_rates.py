@@ -187,13 +187,24 @@ def test_body_shapes_are_of_people(study):
     assert (arm.body_normal.value, arm.body_normal.n) == (pytest.approx(0.75), 8)
 
 
+def simulated(labels):
+    return [one.model_copy(update={"simulated": True, "labeller": "simulated-1"}) for one in labels]
+
+
 def test_what_rests_on_simulated_labels_says_so(study):
     ours, theirs = twenty("cfg", 8), twenty("unguided", 4)
-    labels = ours[1] + [one.model_copy(update={"simulated": True, "labeller": "demo"}) for one in theirs[1]]
-    rates = estimate(study, ours[0] + theirs[0], labels, [], [], scores())
-    assert {arm.name: arm.simulated for arm in rates.arms} == {"unguided": True, "cfg": False}
-    assert rates.simulated_labels == 20
+    rates = estimate(study, ours[0] + theirs[0], simulated(ours[1] + theirs[1]), [], [], scores())
+    assert {arm.name: arm.simulated for arm in rates.arms} == {"unguided": True, "cfg": True}
+    assert rates.simulated_labels == 40
     assert all(part.simulated for part in (*rates.differences, *rates.canvases, rates.calibration))
+
+
+def test_simulated_labels_are_left_out_as_soon_as_a_person_has_labelled(study):
+    ours, theirs = twenty("cfg", 8), twenty("unguided", 4)
+    tasks = ours[0] + theirs[0]
+    mixed = estimate(study, tasks, ours[1] + simulated(ours[1] + theirs[1]), [], [], scores())
+    assert (mixed.labels, mixed.simulated_labels, mixed.left_out) == (20, 0, 40)
+    assert mixed.model_copy(update={"left_out": 0}) == estimate(study, tasks, ours[1], [], [], scores())
 
 
 def test_choices_between_pairs_become_strengths(study):

@@ -10,21 +10,34 @@ from PIL import Image
 
 from eval.scorers.arm_scores import SCORE_FEATURES
 from labeling.records import read_pairs, read_tasks, write_pairs, write_tasks
-from labeling.sampling.sample import Candidate, Lot, draw_pairs, draw_random, draw_tasks, sample
-from labeling.sampling.sample_size import labels_needed, labels_needed_with_scores
+from labeling.sampling.sample import (
+    Candidate,
+    Lot,
+    Size,
+    draw_pairs,
+    draw_random,
+    draw_tasks,
+    matches,
+    sample,
+    size_of,
+)
+from labeling.sampling.sample_size import told_difference, told_preference, worth_with_scores
 from pipeline.errors import InputError
 from pipeline.generation.shard_files import SET_FEATURES
 from pipeline.storage.shards import encode_png, write_shard
 from pipeline.study.study import Labeling, parse_study
 
 SETTINGS = Labeling(
-    interval_width=0.2,
+    ask="both",
+    pairs_with="baseline",
+    minutes=20,
+    seconds_per_pair=6,
+    seconds_per_image=8,
     expected_rate=0.2,
     repeats=0.1,
     overlap=0.2,
     labellers=2,
     triage=5,
-    pairs=6,
     seed=0,
     transport="upload",
     preannotate=False,
@@ -141,8 +154,7 @@ def test_triage_takes_the_least_certain_images_and_none_of_the_random_batch():
 
 
 def test_pairs_share_prompt_and_seed_and_their_sides_are_shuffled():
-    settings = SETTINGS.model_copy(update={"pairs": 50})
-    pairs = draw_pairs(population(), settings)
+    pairs = draw_pairs(population(), matches(ARMS, "unguided", "every"), 50, seed=0)
     assert len(pairs) == 150
     assert len({pair.task_id for pair in pairs}) == 150
     for pair in pairs:
@@ -154,22 +166,50 @@ def test_pairs_share_prompt_and_seed_and_their_sides_are_shuffled():
     assert 10 < left["cfg"] < 40
 
 
-def test_the_number_of_labels_is_the_fewest_that_reach_the_width():
-    from eval.statistics.wilson import wilson_bounds
+def test_every_arm_is_shown_beside_the_baseline_unless_asked_otherwise():
+    assert matches(ARMS, "unguided", "baseline") == [("cfg", "unguided"), ("negative", "unguided")]
+    pairs = draw_pairs(population(), matches(ARMS, "unguided", "baseline"), 30, seed=0)
+    shown = Counter(frozenset({pair.left_arm, pair.right_arm}) for pair in pairs)
+    assert shown == {frozenset({"cfg", "unguided"}): 30, frozenset({"negative", "unguided"}): 30}
+    more = draw_pairs(population(), matches(ARMS, "unguided", "every"), 40, seed=0)
+    assert {pair.task_id for pair in pairs} < {pair.task_id for pair in more}
 
-    for width, rate in ((0.2, 0.2), (0.1, 0.5), (0.05, 0.02)):
-        n = labels_needed(width, rate, 0.95)
-        low, high = wilson_bounds(rate, n, 0.95)
-        fewer_low, fewer_high = wilson_bounds(rate, n - 1, 0.95)
-        assert high - low <= width < fewer_high - fewer_low
+
+@pytest.mark.parametrize(("ask", "pairs", "images"), [("pairs", 100, 0), ("images", 0, 45), ("both", 50, 22)])
+def test_the_size_is_what_one_person_answers_in_the_time(ask, pairs, images):
+    size = size_of(SETTINGS.model_copy(update={"ask": ask}), 20, matched=2, arms=3, most=192)
+    assert (size.pairs, size.images) == (pairs, images)
+    assert size.pairs * 2 * 6 + size.images * 3 * 1.1 * 8 <= 20 * 60
 
 
-def test_good_scores_save_labels_and_useless_ones_none():
-    assert labels_needed_with_scores(100, 2000, 0.0) == 100
-    assert labels_needed_with_scores(100, 2000, 0.9) < 30
-    # With 100 labels and r = 0.8 among 2,000: Var = 0.36 (1/n - 1/2000) + 1/2000 of Var(Y), equal to 1/100.
-    n = labels_needed_with_scores(100, 2000, 0.8)
-    assert 0.36 * (1 / n - 1 / 2000) + 1 / 2000 <= 1 / 100 < 0.36 * (1 / (n - 1) - 1 / 2000) + 1 / 2000
+def test_nobody_is_asked_about_more_images_than_an_arm_has_or_about_none():
+    assert size_of(SETTINGS, 6000, 2, 3, most=192) == Size(192, 192)
+    assert size_of(SETTINGS, 0.01, 2, 3, most=192) == Size(1, 1)
+    assert size_of(SETTINGS, 20, 0, 1, most=192).pairs == 0, "a study of one arm has nothing to compare"
+
+
+@pytest.mark.parametrize("pairs", [30, 180])
+def test_a_preference_that_can_be_told_is_told_four_times_in_five(pairs):
+    share = told_preference(pairs, 0.95)
+    won = np.random.default_rng(0).binomial(pairs, share, 20_000)
+    assert np.mean(np.abs(won / pairs - 0.5) > 1.96 * 0.5 / np.sqrt(pairs)) == pytest.approx(0.8, abs=0.06)
+
+
+@pytest.mark.parametrize("labels", [40, 200])
+def test_a_difference_that_can_be_told_is_told_four_times_in_five(labels):
+    random, rate = np.random.default_rng(0), 0.2
+    one = random.binomial(labels, rate, 20_000) / labels
+    other = random.binomial(labels, rate + told_difference(labels, rate, 0.95), 20_000) / labels
+    mean = (one + other) / 2
+    told = np.abs(other - one) > 1.96 * np.sqrt(2 * mean * (1 - mean) / labels)
+    assert np.mean(told) == pytest.approx(0.8, abs=0.03)
+
+
+def test_good_scores_are_worth_labels_and_useless_ones_none():
+    assert worth_with_scores(100, 2000, 0.0) == 100
+    # With 100 labels and r = 0.8 among 2,000 images: Var = 0.36 (1/100 - 1/2000) + 1/2000 of Var(Y).
+    assert worth_with_scores(100, 2000, 0.8) == round(1 / (0.36 * (1 / 100 - 1 / 2000) + 1 / 2000))
+    assert worth_with_scores(16, 16, 0.9) == 16
 
 
 def _write(root: Path, arm: str, count: int) -> None:
@@ -190,20 +230,26 @@ def _write(root: Path, arm: str, count: int) -> None:
     write_shard(root / "scores" / f"{arm}.parquet", scores, SCORE_FEATURES, "mark")
 
 
-def test_the_sample_of_a_study_comes_back_from_its_files(tmp_path, params):
-    params["labeling"]["pairs"] = 3
+@pytest.mark.parametrize("ask", ["pairs", "images", "both"])
+def test_the_sample_of_a_study_comes_back_from_its_files(tmp_path, params, ask):
+    params["labeling"]["ask"] = ask
     study = parse_study(params, "test")
     for arm in study.arms:
         _write(tmp_path, arm, 16)
-    tasks, pairs, size = sample(study, tmp_path / "sets", tmp_path / "scores")
+    tasks, pairs, sizes = sample(study, tmp_path / "sets", tmp_path / "scores")
+    assert (bool(tasks), bool(pairs)) == (ask != "pairs", ask != "images")
     write_tasks(tmp_path / "tasks.parquet", tasks)
     write_pairs(tmp_path / "pairs.parquet", pairs)
     assert read_tasks(tmp_path / "tasks.parquet") == tasks
     assert read_pairs(tmp_path / "pairs.parquet") == pairs
     assert read_pairs(tmp_path / "none.parquet") == []
-    assert (tasks, pairs, size) == sample(study, tmp_path / "sets", tmp_path / "scores")
-    assert size.startswith("a 95% interval 0.2 wide at the rate 0.2 takes 60 labels an arm")
-    assert size.endswith("; an arm has only 16 images")
+    assert (tasks, pairs, sizes) == sample(study, tmp_path / "sets", tmp_path / "scores")
+    assert [line.partition(":")[0] for line in sizes] == [
+        "20 minutes (labeling.minutes=20), this sample",
+        "2 hours (labeling.minutes=120)",
+    ]
+    assert ("% from an even one" in sizes[0]) == (ask != "images")
+    assert ("points more malformed people from 20%" in sizes[0]) == (ask != "pairs")
 
 
 def test_scores_of_other_images_are_refused(tmp_path, params):

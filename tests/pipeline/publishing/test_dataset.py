@@ -51,6 +51,8 @@ from pipeline.publishing.dataset import build, check, dataset_features, majority
 from pipeline.publishing.dataset_card import ADULT, size_category
 from pipeline.publishing.digits import in_two_digits
 from pipeline.publishing.markdown import fenced, plain
+from pipeline.results.answer import answer
+from pipeline.results.comparison import Comparison
 from pipeline.results.interval import Interval
 from pipeline.results.rates import VERDICTS
 from pipeline.storage import shards
@@ -325,6 +327,8 @@ def test_the_card_says_what_is_there_and_what_was_found(root: Path) -> None:
     found = comparison()["arms"][1]["scores"]["fd"]
     assert f"| `cfg` | {in_two_digits(Interval(**found))} |" in text
     assert "[adventurer](" in text
+    asked = answer(Comparison(**comparison()))
+    assert f"{asked.question} {asked.text}" in Page(MARKDOWN.render(text)).line
     rules = [line for line in text.splitlines() if "|---|" in line]
     assert all(line.startswith("|---|") for line in rules), "a head and its rule are two lines"
     assert MARKDOWN.render(text).count("<table>") == len(rules)
@@ -402,6 +406,7 @@ class Page(HTMLParser):
         self.images: list[str | None] = []
         self.text = ""
         self.feed(html)
+        self.line = " ".join(self.text.split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.add(tag)

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import yaml
 from compositions import composed
+from dvc.config import Config
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,11 +15,13 @@ from omegaconf import OmegaConf
 from repository_copy import ROOT
 
 from eval.distances.two_sample_classifier import FOLDS
-from pipeline.compose import check_number_of_prompts, compose, quoted
+from pipeline.compose import check_number_of_prompts, compose
 from pipeline.errors import InputError
 from pipeline.generation.arm_guidance import guidance_of
 from pipeline.guidance.algebra import MAIN
+from pipeline.overrides import from_environment, quoted, readable
 from pipeline.study.arm import Arm
+from pipeline.study.negative import with_negative
 from pipeline.study.plain_yaml import check_names
 from pipeline.study.study import load_study, parse_study
 
@@ -54,10 +57,13 @@ def test_the_committed_params_are_what_conf_composes():
     assert list(committed["arms"]) == list(composed()["arms"])
 
 
-def test_dvc_composes_the_same_params(tmp_path):
-    from dvc.utils.hydra import compose_and_dump
+def test_an_experiment_changes_the_params_as_composing_does(tmp_path):
+    """`dvc exp run -S` changes params.yaml itself, in which arms are written out."""
+    from dvc.utils.hydra import apply_overrides
 
-    compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", ["arms.cfg.scale=4"])
+    assert not Config(str(ROOT / ".dvc"))["hydra"]["enabled"]
+    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
+    apply_overrides(str(tmp_path / "params.yaml"), ["arms.cfg.scale=4"])
     assert yaml.safe_load((tmp_path / "params.yaml").read_text()) == compose(ROOT / "conf", ["arms.cfg.scale=4"])
 
 
@@ -218,10 +224,9 @@ NEGATIVE = "arms.negative.negative_prompt"
 @pytest.mark.parametrize(
     ("override", "instead"),
     [
-        (f"{NEGATIVE}=bad, worse", f"""'{NEGATIVE}="bad, worse"'"""),
-        (f"+{NEGATIVE}=(bad:1.3), [x]", f"""'+{NEGATIVE}="(bad:1.3), [x]"'"""),
-        (f"{NEGATIVE}={{bad", f"""'{NEGATIVE}="{{bad"'"""),
-        (f"{NEGATIVE}=[lowres]", f"""'{NEGATIVE}="[lowres]"'"""),
+        ("name=a, b", """'name="a, b"'"""),
+        ("+model.config=(a:1)", """'+model.config="(a:1)"'"""),
+        ("name={bad", """'name="{bad"'"""),
         (f'{NEGATIVE}="say "cheese""', rf"""'{NEGATIVE}="say \"cheese\""'"""),
         ("prompts.path=prompts/a=b.txt", """'prompts.path="prompts/a=b.txt"'"""),
     ],
@@ -244,11 +249,58 @@ def test_a_quoted_override_is_the_text_itself(text):
     assert OmegaConf.to_container(OmegaConf.create({"a": value}), resolve=True) == {"a": text}
 
 
-def test_a_key_that_is_not_there_is_told_how_to_be_added():
-    added = f"""'+{NEGATIVE}="(bad:1.3)"'"""
-    with pytest.raises(InputError, match=re.escape(f"Could not override '{NEGATIVE}'; to add it, write {added}")):
-        compose(ROOT / "conf", [f'{NEGATIVE}="(bad:1.3)"'])
-    assert compose(ROOT / "conf", shlex.split(added))["arms"]["negative"]["negative_prompt"] == "(bad:1.3)"
+@pytest.mark.parametrize("key", [NEGATIVE, "negative", "arms.cfg.description", "+arms.mix.texts.flaws"])
+@pytest.mark.parametrize("value", ["bad, worse", "(bad:1.3), [x]", "{bad", "[lowres]", "a=b", "${x} \\${y}", "\\(c\\)"])
+def test_a_text_of_a_study_is_taken_as_it_stands(key, value):
+    assert OverridesParser.create().parse_override(readable([f"{key}={value}"])[0]).value() == value.replace(
+        "${", "\\${"
+    ).replace("\\\\${", "\\\\\\${")
+    if "texts" not in key:
+        content = compose(ROOT / "conf", [f"{key}={value}"])
+        for part in key.split("."):
+            content = content[part]
+        assert content == value
+
+
+@pytest.mark.parametrize("value", ['"bad, worse"', "'bad, worse'"])
+def test_a_text_in_hydras_quotes_is_what_stands_inside(value):
+    assert compose(ROOT / "conf", [f"{NEGATIVE}={value}"])["arms"]["negative"]["negative_prompt"] == "bad, worse"
+
+
+def test_a_key_that_the_study_knows_and_conf_leaves_out_is_added():
+    content = compose(ROOT / "conf", [f"{NEGATIVE}=(bad:1.3)", "arms.cfg.schedule.name=interval",
+                                      "arms.cfg.schedule.lo=0.3", "arms.cfg.schedule.hi=5"])  # fmt: skip
+    assert content["arms"]["negative"]["negative_prompt"] == "(bad:1.3)"
+    assert content["arms"]["cfg"]["schedule"] == {"name": "interval", "lo": 0.3, "hi": 5}
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("study=swep", "conf/ has no study 'swep'; did you mean sweep? known choices: alignment, "),
+        ("studdy=sweep", "studdy is no known key; did you mean study?"),
+        ("arms.cgf.scale=3", "arms has no cgf; did you mean cfg?"),
+        ("arms.cfg.sclae=3", "arms.cfg.sclae is no known key; did you mean scale?"),
+        ("arms/cfg/scale=3", "dots separate the parts of a key; write arms.cfg.scale=3"),
+        ("sampler.scheduler=ddmi", "lms; did you mean ddim?"),
+        ("arms.cfg.method=cgf", "or 'mix'; did you mean cfg?"),
+        ("negative={preset: tinybooru-lihgt}", "did you mean tinybooru-light? known presets: tinybooru, "),
+    ],
+)
+def test_a_slip_of_the_pen_is_answered_with_the_nearest_name(override, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        parse_study(compose(ROOT / "conf", [override]), "the composed study")
+
+
+def test_words_that_spaces_cut_off_say_how_to_be_written(monkeypatch):
+    way = "put that into quotes: 'negative=bad hands', and inside OVERRIDES=\"...\" write negative='bad hands'"
+    with pytest.raises(InputError, match=re.escape(way)):
+        compose(ROOT / "conf", ["negative=bad", "hands"])
+    monkeypatch.setenv("GUIDEDRIFT_OVERRIDES", "study=sweep negative='bad hands, blurry'")
+    assert from_environment() == ["study=sweep", "negative=bad hands, blurry"]
+    monkeypatch.setenv("GUIDEDRIFT_OVERRIDES", "negative=it's bad")
+    with pytest.raises(InputError, match=r"GUIDEDRIFT_OVERRIDES is not what a shell reads .*: negative=it's bad; put"):
+        from_environment()
 
 
 @pytest.mark.parametrize(
@@ -338,7 +390,9 @@ def test_half_a_surrogate_pair_is_refused(tmp_path, text):
 @pytest.mark.parametrize("path", sorted((ROOT / "conf/arm").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_arm_of_conf_is_a_valid_arm_of_its_own_name(path):
     assert f"@package arms.{path.stem}\n" in path.read_text()
-    guidance = guidance_of(Arm.model_validate(yaml.safe_load(path.read_text())))
+    arm = yaml.safe_load(path.read_text())
+    own = with_negative({"negative": "bad", "arms": {"own": arm}})["arms"]["own"]
+    guidance = guidance_of(Arm.model_validate(own))
     main = guidance.predictions()[0]
     assert main == (MAIN if main.name == "main" else guidance.main)
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from small_study import ARMS, URI, comparison, write_comparison
-from tracked_runs import all_runs
+from small_study import ARMS, URI, comparison, rates_of, write_comparison, write_rates
+from tracked_runs import all_runs, table_of
 
 from pipeline.errors import InputError
 from pipeline.study.study import Study
+from pipeline.tracking.snapshot import FINGERPRINT_TAG
 from pipeline.tracking.track import track
 
 
@@ -21,7 +22,7 @@ def test_tracking_twice_leaves_one_parent_one_child_an_arm_and_single_metric_his
     assert track(study, root, URI) == first
     (parent,), children = all_runs(client)
     assert parent.info.run_id == first
-    assert sorted(child.info.run_name for child in children) == sorted(ARMS)
+    assert sorted(child.data.tags["arm"] for child in children) == sorted(ARMS)
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
     assert {child.data.tags["mlflow.parentRunId"] for child in children} == {first}
     assert len(client.get_metric_history(first, "fd/cfg")) == 1
@@ -38,6 +39,90 @@ def test_changed_metrics_and_changed_images_are_new_states(study: Study, root: P
     parents, children = all_runs(client)
     assert {parent.info.run_id for parent in parents} == runs
     assert (len(runs), len(children)) == (3, 3 * len(ARMS))
+
+
+def test_labels_update_the_runs_of_their_state(study: Study, root: Path, client: MlflowClient) -> None:
+    first = track(study, root, URI)
+    for labels in (20, 30):
+        write_rates(root, rates_of(simulated=False).model_copy(update={"labels": labels}))
+        (root / "reports/index.html").write_text(f"with {labels} labels")
+        assert track(study, root, URI) == first
+    (parent,), children = all_runs(client)
+    assert len(children) == len(ARMS)
+    cfg = next(run for run in children if run.data.tags["arm"] == "cfg")
+    history = client.get_metric_history(cfg.info.run_id, "human_malformed_human")
+    assert [entry.step for entry in history] == [1, 2]
+    assert len(client.get_metric_history(cfg.info.run_id, "fd")) == 1
+    assert len(table_of(client, first, "labels/rates.json")) == 1, "the second pull's rows replace the first's"
+    numbers = [row["number"] for row in table_of(client, cfg.info.run_id, "numbers.json")]
+    assert len(numbers) == len(set(numbers))
+    assert "human_malformed_human" in numbers
+    assert Path(client.download_artifacts(first, "study/index.html")).read_text() == "with 30 labels"
+    assert "by 30 labels" in parent.data.tags["mlflow.note.content"]
+    (version,) = client.search_model_versions("name='guidedrift-small'")
+    assert "by 30 labels" in version.description
+
+
+def test_an_update_that_broke_off_is_repeated(study: Study, root: Path, client: MlflowClient) -> None:
+    first = track(study, root, URI)
+    write_rates(root, rates_of(simulated=False))
+    (root / "mlartifacts").rename(root / "away")
+    (root / "mlartifacts").write_text("a file where the folder should be")
+    with pytest.raises(InputError, match="refuses"):
+        track(study, root, URI)
+    (root / "mlartifacts").unlink()
+    (root / "away").rename(root / "mlartifacts")
+    assert track(study, root, URI) == first
+    cfg = next(run for run in all_runs(client)[1] if run.data.tags["arm"] == "cfg")
+    assert "human_malformed_human" in {row["number"] for row in table_of(client, cfg.info.run_id, "numbers.json")}
+
+
+def test_rates_that_are_no_more_are_not_shown_any_longer(study: Study, root: Path, client: MlflowClient) -> None:
+    write_rates(root, rates_of(simulated=True))
+    track(study, root, URI)
+    write_rates(root, rates_of(simulated=False))
+    track(study, root, URI)
+    (parent,), children = all_runs(client)
+    assert len(children) == len(ARMS)
+    shown = {key for run in (parent, *children) for key in run.data.metrics}
+    assert any(key.startswith("human_") for key in shown)
+    assert not any(key.startswith("simulated_") for key in shown)
+
+
+def test_runs_of_an_earlier_layout_stay(study: Study, root: Path, client: MlflowClient) -> None:
+    earlier = track(study, root, URI)
+    for run in (client.get_run(earlier), *all_runs(client)[1]):
+        client.update_run(run.info.run_id, name=f"earlier {run.info.run_name}")
+    client.set_tag(earlier, FINGERPRINT_TAG, "of layout 2")
+    client.delete_tag(earlier, "guidedrift.labels")
+    later = track(study, root, URI)
+    parents, children = all_runs(client)
+    assert {run.info.run_id for run in parents} == {earlier, later}
+    assert len(children) == 2 * len(ARMS)
+    assert client.get_run(later).info.run_name == "as before, in a newer layout (small)"
+
+
+def test_a_state_is_called_by_what_changed(study: Study, root: Path, client: MlflowClient) -> None:
+    def name(study: Study) -> str:
+        return str(client.get_run(track(study, root, URI)).info.run_name)
+
+    assert name(study) == "first state (small)"
+    content = comparison()
+    content["arms"][1]["scale"] = 4.0
+    write_comparison(root, content)
+    cfg = study.arms["cfg"].model_copy(update={"scale": 4.0})
+    assert name(study.model_copy(update={"arms": {**study.arms, "cfg": cfg}})) == "cfg.scale 3.0 -> 4.0 (small)"
+    write_comparison(root, comparison())
+    shutil.copy(root / "data/sets/unguided/part-00001.parquet", root / "data/sets/cfg/part-00001.parquet")
+    assert name(study) == "cfg.scale 4.0 -> 3.0 (small)"
+    write_comparison(root, comparison(seed=1))
+    assert name(study) == "other numbers (small)"
+    shutil.copy(root / "data/sets/unguided/part-00000.parquet", root / "data/sets/cfg/part-00000.parquet")
+    assert name(study) == "other images of cfg (small)"
+    content = comparison(seed=1)
+    content["provenance"]["code"] = "def"
+    write_comparison(root, content)
+    assert name(study) == "other code (small)"
 
 
 def test_a_state_is_one_version_in_the_registry(

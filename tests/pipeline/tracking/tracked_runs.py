@@ -1,5 +1,9 @@
 """What MLflow holds of a study."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -23,3 +27,9 @@ def artifacts(client: MlflowClient, run_id: str) -> set[str]:
             else:
                 paths.add(item.path)
     return paths
+
+
+def table_of(client: MlflowClient, run_id: str, path: str) -> list[dict[str, Any]]:
+    """The rows of a table among a run's artifacts."""
+    table = json.loads(Path(client.download_artifacts(run_id, path)).read_text())
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]

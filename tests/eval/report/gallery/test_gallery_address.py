@@ -95,8 +95,8 @@ def test_typing_and_links_to_sections_leave_the_gallery_as_it_is(visit: Visit) -
     page = visit.page
     choose(page, text="scenery")
     wait_for_fragment(page, "#gallery?text=scenery")
-    page.locator('nav a[href="#trajectory"]').click()
-    assert fragment(page) == "#trajectory"
+    page.locator('nav a[href="#provenance"]').click()
+    assert fragment(page) == "#provenance"
     assert seeds(page) == [3]
     page.locator('nav a[href="#gallery"]').click()
     assert seeds(page) == [3]
