@@ -53,7 +53,7 @@ $(CONVERTED): | $(READY)
 	@$(BIN)/python -m eval.features.efficientnet $@
 
 clean: ## delete what `make repro` made (not the environment, not mlflow.db)
-	rm -rf data plots reports .dvc/cache .dvc/tmp
+	rm -rf data metrics plots reports dvc.lock .dvc/cache .dvc/tmp
 
 ##@ look
 

@@ -15,6 +15,7 @@ from eval.notation import number, quoted
 from eval.report.named_concepts import concept_sentences
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import PARAMS
+from pipeline.results.answer import answer, floors
 from pipeline.results.comparison import Comparison
 from pipeline.results.interval import Interval
 from pipeline.study.study import Study, load_study
@@ -37,6 +38,7 @@ def findings(comparison: Comparison, study: Study) -> str:
         lstrip_blocks=True,
         autoescape=False,  # noqa: S701 (Markdown)
     )
+    environment.filters["sentence"] = lambda text: f"{text[0].upper()}{text[1:]}"
     environment.filters["thousands"] = lambda value: f"{value:,}"
     names = [space.name for space in comparison.spaces]
     ratios = {
@@ -44,7 +46,10 @@ def findings(comparison: Comparison, study: Study) -> str:
         for name in names
     }
     least, most = min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__)
+    said = answer(comparison)
     content: dict[str, Any] = {
+        "lead": said.lead,
+        "details": " ".join(said.details),
         "n": study.generate.images,
         "reference_n": comparison.reference_n,
         "level": f"{100 * comparison.level:g}",
@@ -82,7 +87,9 @@ def _rows(comparison: Comparison) -> list[tuple[str, list[str]]]:
         cells = [_floors(scores[f"{space.name}_fd"], space.floor.fd.value) for space in comparison.spaces]
         rows.append((f"distance to real images: `{arm}`", cells))
     for arm in ARMS:
-        cells = [_floors(_shift(comparison, arm, space.name), space.floor.fd.value) for space in comparison.spaces]
+        against = comparison.by_name(arm).against_baseline
+        assert against is not None
+        cells = [quoted(shift) for shift in floors(comparison, against).values()]
         rows.append((f"shift from `{comparison.baseline}`: `{arm}`", cells))
     return rows
 

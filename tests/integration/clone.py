@@ -81,6 +81,7 @@ class Clone:
         environment = {**ENVIRONMENT, **({"PATH": BARE_PATH} if bare else {})}
         real = re.sub(r"^make ", "make -o .venv/.ready ", command)
         # The script of this environment belongs to whoever made it; what it calls is tested in test_guidedrift.py.
+        real = re.sub(r"^\./guidedrift ", "MAKE='make -o .venv/.ready' ./guidedrift ", real)
         real = re.sub(r"^\.venv/bin/guidedrift ", ".venv/bin/python -m pipeline.command ", real)
         done = subprocess.run(
             real, shell=True, cwd=self.folder, env=environment, capture_output=True, text=True, check=False

@@ -14,6 +14,7 @@ README, GUIDE = ROOT / "README.md", ROOT / "docs/first-study.md"
 INTEGRATION = "tests/integration"
 REPRO = f"{INTEGRATION}/test_repro.py"
 FIRST = f"{INTEGRATION}/test_first_study.py"
+MINE = f"{INTEGRATION}/test_my_negative.py"
 LABELS = f"{INTEGRATION}/test_label_studio.py"
 COMMANDS = "tests/pipeline/test_command_line.py"
 PUBLISH = "tests/pipeline/publishing/test_publish.py"
@@ -33,7 +34,12 @@ RUN_BY = {
     "make label-studio": f"{LABELS}::test_labels_of_two_people_arrive_once_under_pseudonyms",
     "make label-demo": f"{LABELS}::test_simulated_labels_say_so_and_pre_annotations_do_not_pile_up",
     ".venv/bin/guidedrift list": f"{FIRST}::test_the_guide_word_by_word",
-    ".venv/bin/python -m pipeline": f"{COMMANDS}::test_help_lists_every_choice_of_conf_with_what_it_is",
+    "./guidedrift run": f"{REPRO}::test_everything_is_made",
+    "./guidedrift run --study quick": f"{MINE}::test_one_command_answers_for_a_negative_prompt_with_everything_in_it",
+    './guidedrift run --negative "bad hands, blurry"': (
+        f"{MINE}::test_one_command_answers_for_a_negative_prompt_with_everything_in_it"
+    ),
+    "./guidedrift report": f"{FIRST}::test_the_guide_word_by_word",
     "make publish REPO=<owner>/<name>": f"{PUBLISH}::test_from_the_shell_and_back_every_image_is_the_same",
     **dict.fromkeys(
         (

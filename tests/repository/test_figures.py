@@ -41,8 +41,8 @@ def test_the_readme_says_what_the_world_check_found(checked: dict[str, dict[str,
     assert f"glasses in {percent(checked['glasses as prompted, cfg_2'])};" in page
     malformed = checked["people prompted with bad anatomy judged malformed"]
     assert f"people prompted with `bad anatomy` are malformed in {percent(malformed)}" in page
-    assert f"autoguidance has {plain(checked['FD of autoguidance_15 against unguided'])} of the unguided" in page
-    assert "Of 2,048 images a set" in page
+    assert f"Autoguidance has {plain(checked['FD of autoguidance_15 against unguided'])} of the unguided" in page
+    assert "Of 2,048 images per set" in page
     assert {checked[f"{what} as prompted, cfg_2"]["n"] for what in ("kind", "glasses")} == {2048}
 
 

@@ -44,7 +44,7 @@ def test_what_is_kept_has_fewer_digits_and_is_read_as_before(study: Study) -> No
 
 def test_other_numbers_are_other_findings(study: Study, content: dict[str, Any]) -> None:
     primary = content["spaces"][0]
-    primary["floor"]["fd"] |= {"value": 2.0, "low": 1.0, "high": 3.0}
+    primary["floor"]["between_sets"] |= {"value": 2.0, "low": 1.0, "high": 3.0}
     for arm in content["arms"]:
         if arm["arm"] in ("negative", "autoguidance"):
             shift = {"value": 6.0 if arm["arm"] == "negative" else 0.06, "low": 0.05, "high": 7.0, "n": 192}

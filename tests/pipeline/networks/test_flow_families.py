@@ -209,6 +209,13 @@ def test_a_network_that_stays_on_the_cpu_until_it_is_needed_generates_the_same(f
     assert offloaded.cost.flops == plain.cost.flops
 
 
+@pytest.mark.parametrize("name", FLOWS)
+def test_an_arm_is_steered_in_attention(flows: Flows, name: str) -> None:
+    steered = flows.draw(name, attention={"name": "nag"}, negative_prompt="lowres, blurry")
+    assert far(flows.draw(name), steered) > 1
+    assert steered.cost.nfe == 2 * 3
+
+
 def test_embedded_guidance_is_part_of_what_determines_an_image(flows: Flows) -> None:
     plain, told = (common_inputs(flows.study("flux", embedded_guidance=g), "arm", "cpu") for g in (None, 2.0))
     assert plain["arm"] != told["arm"]
@@ -286,7 +293,11 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused(
         (("sd3",), {"canvas": {"width": 80, "height": 32}}, "positions for sides of up to 64 pixels"),
         (("flux",), {"canvas": {"width": 30, "height": 32}}, "must be multiples of 4"),
         (("sd3",), {"method": "pag", "scale": 2.0}, "the network has no transformer block under 'mid_block'"),
-        (("flux",), {"attention": {"name": "nag"}, "negative_prompt": "lowres"}, "attention is for UNets"),
+        (
+            ("flux",),
+            {"attention": {"name": "nag", "layers": ["mid_block"]}, "negative_prompt": "lowres"},
+            "arms.arm.attention.layers: the network has no transformer block under 'mid_block'",
+        ),
         (("sd3",), {"embedded_guidance": 2.0}, "arms.arm.embedded_guidance is 2, and sd3 (sd3) reads no guidance"),
         (("flux_schnell",), {"embedded_guidance": 2.0}, "reads no guidance scale"),
         (("sd3",), {"text": {"t5_length": 8}}, "tokens of T5, end mark included, and text.t5_length is 8"),
