@@ -176,7 +176,7 @@ def overhead() -> list[Result]:
         for executor, (value, low, high) in overheads(threads).items():
             peer = f"the bare loop over the same shards, {said}; quartiles {low:.3f} to {high:.3f}"
             name = f"executor_overhead_{executor}{suffix}"
-            # A shard more or less is no verdict where they differ by more than the bar.
+            # A shard more or less is not a verdict where they differ by more than the bar.
             holds = None if low <= OVERHEAD < high else value <= OVERHEAD
             results.append(entry(name, value, OVERHEAD, holds, peer, MACHINE))
     return results

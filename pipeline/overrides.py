@@ -42,8 +42,8 @@ def readable(overrides: list[str]) -> list[str]:
     """The overrides as Hydra reads them, each as one value.
 
     A text of a study (its negative prompt, an arm's, a description) is taken as it stands: Hydra's own syntax, to which
-    commas, colons, `=`, quotes and brackets belong, counts there only inside quotes. Raises InputError for what is no
-    override, with the way to write it.
+    commas, colons, `=`, quotes and brackets belong, counts there only inside quotes. Raises InputError for what is not
+    an override, with the way to write it.
     """
     return [_readable(override, before) for before, override in zip(["", *overrides], overrides, strict=False)]
 

@@ -1,7 +1,7 @@
 """What can be known of a study before its first image: every arm fits its networks, and digests of what is used.
 
-The digests are of networks, of which those in the Hugging Face cache are no files of the project, of a guide's LoRA, of
-folders that image-to-image starts from, and of the program's own code. DVC cannot watch what its dvc.yaml does not
+The digests are of networks, of which those in the Hugging Face cache are not files of the project, of a guide's LoRA,
+of folders that image-to-image starts from, and of the program's own code. DVC cannot watch what its dvc.yaml does not
 name, so the stage `preflight` (eval/preflight.py, which also looks at what measures) runs every time.
 """
 

@@ -50,7 +50,7 @@ def check_one_instrument(arm: str, features: SetFeatures, reference: SetFeatures
 def read_arms(study: Study, features: Mapping[str, SetFeatures], space: Space) -> Arms:
     """Features in a space and per-image scores of every arm, row k being pair k.
 
-    `features` are those of the space's extractor. Raises InputError where arms are no pairs.
+    `features` are those of the space's extractor. Raises InputError where arms do not form pairs.
     """
     learned = [*study.metrics.scorers, *(["lpips"] if study.metrics.lpips else [])]
     columns = list(

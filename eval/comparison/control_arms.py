@@ -129,7 +129,7 @@ def _higher(score: str) -> bool:
 
 
 def win_rate(ours: Tensor, theirs: Tensor, higher: bool, clusters: Tensor | None, settings: Metrics) -> Interval:
-    """How often an image [N] scores better than its pair; ties count half. 0.5 is no difference.
+    """How often an image [N] scores better than its pair; ties count half. 0.5 means no difference.
 
     Images without a score, NaN, are left out. The interval is over images, or over `clusters` [N] of them.
     """

@@ -68,8 +68,8 @@ def matching_levels(
 ) -> list[float]:
     """The levels of `axis` at which methods are compared: at most one below the baseline's and one above it.
 
-    The baseline's own value is no strength: every path begins there. Guidance may raise the CLIP score, or lower it, or
-    first the one and then the other, so either side is asked by itself: a path goes as far as its farthest arm whose
+    The baseline's own value is not a strength: every path begins there. Guidance may raise the CLIP score, or lower it,
+    or first the one and then the other, so either side is asked by itself: a path goes as far as its farthest arm whose
     paired difference from the baseline has an interval beyond 0 on that side, and the level is half way to the path
     that goes least far. Half way, since a path ends where its last arm is, and in some replicates short of that. A side
     that fewer than two paths take compares nothing and has no level.

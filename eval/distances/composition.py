@@ -27,7 +27,7 @@ def paired_composition_p_value(
 
     The statistic is the total variation of the means; a permutation swaps the images of a random half of the pairs,
     or of the `clusters` [N] int64 of them: pairs of one prompt change alike.
-    Raises ValueError for shapes that differ and for rows that are no shares.
+    Raises ValueError for shapes that differ and for rows that are not shares.
     """
     if x.shape != y.shape or x.ndim != 2:
         raise ValueError(

@@ -176,7 +176,7 @@ class _Tiles:
 class _Nearest:
     """The distances of each image's nearest others, from pairs that come in any order.
 
-    `limit` [N] float32: what is surely farther is no neighbour. Places are those of `points`, x[order].
+    `limit` [N] float32: what is surely farther is not a neighbour. Places are those of `points`, x[order].
     """
 
     def __init__(self, x: Tensor, order: Tensor, points: _Points, k: int):

@@ -1,4 +1,4 @@
-"""The rows of the tables that are no plain numbers: equal strength, shift in detail, composition."""
+"""The rows of the tables that are not plain numbers: equal strength, shift in detail, composition."""
 
 from typing import Any
 

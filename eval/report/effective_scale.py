@@ -9,7 +9,7 @@ from pipeline.results.metrics import metric
 
 
 def with_scale(comparison: Comparison) -> dict[str, EffectiveScale]:
-    """The effective scales of the guided arms that are no controls, whose scale is another arm's."""
+    """The effective scales of the guided arms that are not controls, whose scale is another arm's."""
     return {arm.arm: arm.effective for arm, _ in comparison.guided if arm.effective and arm.control_of is None}
 
 

@@ -61,7 +61,7 @@ _Number = Callable[[AgainstBaseline], Interval]
 
 
 def matrix(comparison: Comparison) -> Matrix:
-    """The verdicts of every guided arm that is no control."""
+    """The verdicts of every guided arm that is not a control."""
     primary = comparison.spaces[0]
     between, to_real = primary.floor.between_sets.value, primary.floor.fd.value
     asked: list[tuple[str, str, _Number]] = [

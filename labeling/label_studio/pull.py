@@ -66,14 +66,14 @@ def pseudonym(email: str, key: str) -> str:
 
 
 def is_simulated(email: str) -> bool:
-    """Whether a user of the server is no person."""
+    """Whether a user of the server is not a person."""
     return email.strip().lower().endswith(SIMULATED_DOMAIN)
 
 
 def latest(annotations: Iterable[Annotation]) -> list[Annotation]:
     """Each labeller's last word on one task, skips and what deleted users said left out.
 
-    A draft is no annotation until it is submitted.
+    A draft is not an annotation until it is submitted.
     """
     last: dict[int, Annotation] = {}
     for annotation in sorted(annotations, key=lambda a: (a.updated_at, a.id)):

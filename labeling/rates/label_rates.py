@@ -123,7 +123,7 @@ def arm_rates(name: str, judged: Sequence[Judged], scores: ArmScores, level: flo
     body = None
     if shaped:
         normal = [image.body_normal or 0.0 for image in shaped]
-        # How many of the arm's images show a person is not known, so theirs are no finite population.
+        # How many of the arm's images show a person is not known, so theirs are not a finite population.
         body = _interval(ppi.rate(normal, [p.inclusion_probability for p in shaped], level, len(shaped)))
     return LabelledImages(
         name=name,

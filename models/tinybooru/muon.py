@@ -1,7 +1,7 @@
 """Muon for convolutions as well as matrices.
 
 `torch.optim.Muon` takes matrices only; here a kernel [out, in, h, w] is orthogonalised as the matrix
-[out, in*h*w], and everything that is no matrix goes to AdamW. Update rule and coefficients: Keller Jordan's
+[out, in*h*w], and everything that is not a matrix goes to AdamW. Update rule and coefficients: Keller Jordan's
 Muon; scaling to AdamW's update size, so that both share a learning rate: arXiv 2502.16982, eq. 4.
 """
 

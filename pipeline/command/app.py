@@ -57,7 +57,7 @@ Negative = Annotated[
 ]
 Scales = Annotated[
     str | None,
-    typer.Option(metavar="1.5,3", help="Guidance scales: every guided arm stands at each. 1 is no guidance."),
+    typer.Option(metavar="1.5,3", help="Guidance scales: every guided arm stands at each. 1 means no guidance."),
 ]
 Model = Annotated[
     str | None, typer.Option(help="A model of conf/model (`guidedrift list models`).", autocompletion=_models)

@@ -54,5 +54,5 @@ def parse_scales(text: str | None) -> tuple[float, ...]:
     except ValueError:
         raise InputError(f"--scales is '{text}'; write numbers with commas between them, for instance 1.5,3") from None
     if wrong := [scale for scale in found if not 0 < scale <= 100]:
-        raise InputError(f"--scales has {wrong[0]:g}; a scale is above 0 and at most 100, and 1 is no guidance")
+        raise InputError(f"--scales has {wrong[0]:g}; a scale is above 0 and at most 100, and 1 means no guidance")
     return tuple(dict.fromkeys(found))

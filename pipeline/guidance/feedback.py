@@ -36,7 +36,7 @@ class Feedback(Followed):
     `start` is the share of the steps, counted from the end, at which s reaches 3 if the steps say nothing: it sets the
     offset, log((1 - trust) 3 / 2) / ((1 - start) steps) a step. `temperature` is tau, in units of squared x0, so it is
     each network's own; the authors take |offset| 2 v / 10, with v of a step a little later than `start`. A scale of 1
-    is no guidance. trust and start are the defaults of the authors' sampler.
+    means no guidance. trust and start are the defaults of the authors' sampler.
     """
 
     name: Literal["feedback"]

@@ -1,6 +1,6 @@
 """Scale schedules: how much of a term's scale acts at a step.
 
-A schedule is a factor on s - 1, so that 0 is no guidance and 1 the whole scale: s_t = 1 + factor (s - 1).
+A schedule is a factor on s - 1, so that 0 means no guidance and 1 the whole scale: s_t = 1 + factor (s - 1).
 """
 
 import math

@@ -139,7 +139,7 @@ class Checkpoint:
 
 
 def pixel_patch(channels: int, where: Path) -> int:
-    """The side of the patches of a network in pixel space. Raises InputError where channels are no RGB patches."""
+    """The side of the patches of a network in pixel space. Raises InputError where channels are not RGB patches."""
     patch = patch_side(channels)
     if patch is None:
         raise InputError(

@@ -19,7 +19,7 @@ UNDECIDED = "undecided"
 
 
 class _Record(BaseModel):
-    # Unknown keys are let through: a reader that shows less than was written is no error.
+    # Unknown keys are let through: a reader that shows less than was written is not an error.
     model_config = ConfigDict(frozen=True, from_attributes=True)
 
 

@@ -37,7 +37,7 @@ YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeErro
 def way_to_quote(error: Exception) -> str:
     """What to write instead where YAML's error is about the characters of a text; empty for others.
 
-    Tags such as @_@, >_< and |_| begin with characters that are syntax, and \\( is no escape.
+    Tags such as @_@, >_< and |_| begin with characters that are syntax, and \\( is not an escape.
     """
     said = str(error)
     if "unknown escape character" in said:

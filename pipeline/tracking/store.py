@@ -63,7 +63,7 @@ def artifact_folder(database: Path) -> Path:
 
 
 def open_store(uri: str, root: Path) -> MlflowClient:
-    """A client of the MLflow at `uri`. Raises InputError for a file that is no database."""
+    """A client of the MLflow at `uri`. Raises InputError for a file that is not a database."""
     database = local_database(uri, root)
     return MlflowClient(f"sqlite:///{database}" if database else uri)
 

@@ -41,7 +41,7 @@ class T5Tower:
 def t5_tokens(text: str, tokenizer: Any, length: int, settings: TextSettings) -> Chunk:
     """The tokens of a text, which with its end mark must be no more than `length`. Raises InputError."""
     words = plain_text(text, settings)
-    # verbose=False: that a text is longer than T5's training is no news here.
+    # verbose=False: that a text is longer than T5's training is not news here.
     tokens = tokenizer(words, add_special_tokens=False, verbose=False).input_ids
     if len(tokens) >= length:
         shown = words if len(words) <= _SHOWN else f"{words[:_SHOWN]}..."

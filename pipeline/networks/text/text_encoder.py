@@ -69,7 +69,7 @@ class ClipTower:
         prompt = parse(text, settings.syntax)
         spans = [span for section in prompt for span in section]
         words = [spaced(span.text) if settings.underscores == "spaces" else span.text for span in spans]
-        # verbose=False: that a text is longer than the context is no news here.
+        # verbose=False: that a text is longer than the context is not news here.
         tokens = iter(self.tokenizer(words, add_special_tokens=False, verbose=False).input_ids if words else [])
         sections = [
             [WeightedToken(token, span.weight) for span in section for token in next(tokens)] for section in prompt
