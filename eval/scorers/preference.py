@@ -117,7 +117,7 @@ def load_preference(name: str, folder: Path, device: torch.device) -> Preference
 
 
 def preference_scores(model: Preference, images: Iterable[Image.Image], prompts: Sequence[str]) -> Tensor:
-    """Scores [N] float64 of images and their prompts, on the CPU. Raises ValueError for unequally many."""
+    """Scores [N] float64 of images and their prompts, on the CPU. Raises ValueError where their numbers differ."""
     remaining, parts = iter(images), []
     for start in range(0, len(prompts), BATCH):
         texts = prompts[start : start + BATCH]

@@ -1,5 +1,4 @@
-"""What a study will take: arms, images, network evaluations, disk and time, and which part of it is finished
-already."""
+"""What a study will take: arms, images, network evaluations, disk and time, and which part is finished."""
 
 import shutil
 from dataclasses import dataclass

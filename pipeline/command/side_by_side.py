@@ -34,7 +34,7 @@ def load_results(what: str) -> Comparison:
         raise InputError(f"{what} has no {COMPARISON}; a study that has run has one")
     if path.suffix or not _TRACKED.fullmatch(what):
         raise InputError(
-            f"'{what}' is neither a folder of a study, a compare.json nor the name of a study; for instance, "
+            f"'{what}' is not a folder of a study, a compare.json or the name of a study; for instance, "
             "guidedrift compare default . compares the default study as it ran last with what is here"
         )
     from pipeline.command.tracked import download_results  # with MLflow, which takes seconds

@@ -141,7 +141,7 @@ def test_a_turn_is_named_with_its_file_and_line(tmp_path: Path, name: str, text:
     [
         "There is no file; the arm is no longer there and no larger than the others.",
         "The table has one row per arm and shows 16 images per arm, which tags an image shows and nothing else.",
-        "The folder pictures/ is now images/.",
+        "The folder pictures/ is now images/, and k = 3 needs at least 4 images.",
     ],
 )
 def test_plain_sentences_pass(tmp_path: Path, sentence: str) -> None:

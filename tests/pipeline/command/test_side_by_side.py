@@ -62,7 +62,7 @@ def test_results_are_a_study_that_was_tracked(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        ("no/where", "'no/where' is neither a folder of a study, a compare.json nor the name of a study"),
+        ("no/where", "'no/where' is not a folder of a study, a compare.json or the name of a study"),
         ("empty", r"empty has no metrics/compare\.json"),
         ("wrong.json", r"wrong\.json: study: Field required"),
     ],

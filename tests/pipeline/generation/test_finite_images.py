@@ -94,5 +94,5 @@ def test_the_way_to_an_image_is_finite_as_well(study, monkeypatch):
         return samples, [replace(step, estimates=step.estimates * float("nan")) for step in trace]
 
     spoiling(monkeypatch, way)
-    with pytest.raises(InputError, match="from seed 5: what the sampler drew"):
+    with pytest.raises(InputError, match="from seed 5: what the sampler generated"):
         ArmGenerator(study, "unguided", CPU).draw({"prompt": ["cat", "dog"]}, [5, 6], None, 1)

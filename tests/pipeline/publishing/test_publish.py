@@ -280,7 +280,7 @@ def test_a_token_from_the_login_file_is_used_where_nobody_else_can_read_it(
     [
         ("create", 403, "no rights here", "may not write to anna/study .*another owner"),
         ("preupload", 403, "read only", "may not write to anna/study"),
-        ("/commit/", 412, "moved", "somebody else changed anna/study meanwhile"),
+        ("/commit/", 412, "moved", "someone else changed anna/study meanwhile"),
         ("/commit/", 400, f"echo {TOKEN}", r"refuses anna/study \(400: echo \*\*\*\)"),
     ],
 )

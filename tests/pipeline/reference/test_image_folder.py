@@ -347,7 +347,7 @@ def test_the_card_says_what_the_images_are_compared_with(
     contents = Contents(dict.fromkeys(study.arms, 16), 1.0, [], 0, 0, 0, 0)
     card = write_card(study, found, NO_LABELS, contents)
     assert f"32 real images to compare with ({title})." in card.replace("\\", "")
-    assert ("say nothing of how good these images are" in card) == (model is not None and source is None)
+    assert ("say nothing about how good these images are" in card) == (model is not None and source is None)
 
 
 def test_what_a_killed_write_left_is_no_part_of_an_output(tmp_path: Path) -> None:
