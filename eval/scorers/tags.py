@@ -78,5 +78,5 @@ def fit_tag_reader(features: Tensor, captions: Sequence[str], seed: int) -> TagR
 
 
 def tag_shares(chances: Tensor) -> Tensor:
-    """The composition [N, T] of each image, rows sum to 1: the chance of each tag if one of its is drawn."""
+    """The composition [N, T] of each image, rows sum to 1: the chance of each tag if one of its tags is drawn."""
     return chances / chances.sum(1, keepdim=True).clamp(min=torch.finfo(chances.dtype).tiny)
