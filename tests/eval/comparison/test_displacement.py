@@ -62,7 +62,7 @@ def test_the_common_part_and_the_dispersion_make_up_the_displacement(n: int, d: 
 
 
 def test_sets_that_are_no_pairs_are_refused() -> None:
-    with pytest.raises(ValueError, match="as many images in both sets, found 5 and 7"):
+    with pytest.raises(ValueError, match="equally many images in both sets, found 5 and 7"):
         paired_displacement(gaussian(5, 3, 0), gaussian(7, 3, 1))
     with pytest.raises(ValueError, match="paired displacements need at least 2 images per set, found 1"):
         paired_displacement(gaussian(1, 3, 0), gaussian(1, 3, 1))

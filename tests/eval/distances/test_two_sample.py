@@ -178,7 +178,7 @@ def test_holms_correction_has_its_textbook_values() -> None:
 
 def test_sets_that_cannot_be_tested_are_refused_with_their_counts() -> None:
     x = gaussian(20, 3, seed=0)
-    with pytest.raises(ValueError, match="as many images in both sets, found 20 and 19"):
+    with pytest.raises(ValueError, match="equally many images in both sets, found 20 and 19"):
         paired_mmd_test(x, x[:19], 99, 0)
     with pytest.raises(ValueError, match="one dimension, found 3 and 2"):
         mmd_test(x, x[:, :2], 99, 0)

@@ -151,7 +151,7 @@ def test_intervals_over_few_prompts_cover_as_often_as_those_over_many(kind: str)
 def test_too_few_images_are_counted() -> None:
     with pytest.raises(ValueError, match="means need at least 2 values, found 1"):
         mean_interval(torch.ones(1), 100, 0.95, 0)
-    with pytest.raises(ValueError, match="as many values of both arms, found 3 and 4"):
+    with pytest.raises(ValueError, match="the same number of values of both arms, found 3 and 4"):
         paired_difference_interval(torch.ones(3), torch.ones(4), 100, 0.95, 0)
     with pytest.raises(ValueError, match="need at least 3 images, found 2"):
         statistic_interval(lambda index: 0.0, 2, 100, 0.95, 0)

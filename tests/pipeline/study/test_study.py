@@ -387,7 +387,7 @@ def test_params_that_are_no_mapping_are_refused(tmp_path):
 @pytest.mark.parametrize("text", ['arms: {cfg: {negative_prompt: "\\ud800"}}', '"\\ud800": 1'])
 def test_half_a_surrogate_pair_is_refused(tmp_path, text):
     (tmp_path / "params.yaml").write_text(text)
-    with pytest.raises(InputError, match="no Unicode"):
+    with pytest.raises(InputError, match="not valid Unicode"):
         load_study(tmp_path / "params.yaml")
 
 

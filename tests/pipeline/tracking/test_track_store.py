@@ -140,7 +140,7 @@ def test_a_moved_project_is_told_where_its_artifacts_were(study: Study, root: Pa
     moved.mkdir()
     for item in [item for item in root.iterdir() if item != moved]:
         item.rename(moved / item.name)
-    with pytest.raises(InputError, match="no folder any more"):
+    with pytest.raises(InputError, match="not a folder any more"):
         track(study, moved, URI)
 
 
