@@ -43,7 +43,7 @@ from eval.report.figures import (
 from eval.report.first_screen.downloads import downloads
 from eval.report.first_screen.image_rows import ImageRows, image_rows
 from eval.report.first_screen.panels import panels, shown_arms
-from eval.report.gallery.gallery import Gallery, gallery
+from eval.report.gallery.gallery import GALLERY_BYTES, Gallery, gallery
 from eval.report.gallery.image_labels import image_labels
 from eval.report.gallery.parameters import arm_parameters
 from eval.report.labels import (
@@ -291,8 +291,11 @@ def _equal_strength(comparison: Comparison) -> str:
     return number(levels[0], 2) if len(levels) > 1 else ""
 
 
-def report(study: Study, root: Path = Path()) -> str:
-    """The report of the study in `root` as one self-contained HTML page. Raises InputError."""
+def report(study: Study, root: Path = Path(), gallery_bytes: int = GALLERY_BYTES) -> str:
+    """The report of the study in `root` as one self-contained HTML page.
+
+    The gallery has at most `gallery_bytes` base64 characters of images. Raises InputError.
+    """
     compared = load_comparison(root / COMPARISON, study)
     names = [arm.arm for arm in compared.arms]
     directions = direction_by_noise(root / TRACES, [arm.arm for arm, _ in compared.guided])
@@ -301,7 +304,9 @@ def report(study: Study, root: Path = Path()) -> str:
     extractor = study.features.spaces[0].extractor
     rows = image_rows(compared, root / SETS, root / FEATURES, extractor)
     parameters_of_arms = arm_parameters(study, compared)
-    shown = gallery(compared, root / SETS, root / SCORES, root / FEATURES, extractor, said, parameters_of_arms)
+    shown = gallery(
+        compared, root / SETS, root / SCORES, root / FEATURES, extractor, said, parameters_of_arms, gallery_bytes
+    )
     recorded = trajectories(root / TRAJECTORIES, root / SETS, names)
     provenance = {
         "scorers": scorer_digests(compared, root),

@@ -1,6 +1,7 @@
 """Figures that commands write into pages: those of the committed run, and of the networks in the repository."""
 
 import json
+from html import escape
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from docs.kept_results import KEPT, kept, load_kept, rounded
 from docs.prompt_figures import COMMAND as FIGURES
 from docs.prompt_figures import PAGE, study_of
 from docs.readme import ARMS, COMMAND, findings, written
+from docs.sample_report import SAMPLE
 from docs.written_block import marks
 from pipeline.errors import InputError
 from pipeline.preflight import study_digests
+from pipeline.results.answer import answer
 from pipeline.results.comparison import Comparison
 from pipeline.study.study import Study, load_study
 
@@ -40,6 +43,12 @@ def test_what_is_kept_has_fewer_digits_and_is_read_as_before(study: Study) -> No
     assert kept(comparison) == (ROOT / KEPT).read_bytes(), "what has been rounded is rounded"
     with pytest.raises(InputError, match=r"params\.yaml holds study 'mine'"):
         kept(comparison.model_copy(update={"study": "mine"}))
+
+
+def test_the_sample_report_answers_as_the_readme_does(study: Study) -> None:
+    page = (ROOT / SAMPLE).read_text("utf-8")
+    assert escape(answer(load_kept(study, ROOT)).lead) in page
+    assert len(page) < 4e6, "small enough for git and for a look"
 
 
 def test_other_numbers_are_other_findings(study: Study, content: dict[str, Any]) -> None:
