@@ -1,6 +1,6 @@
 """Keeps the report of the default study in git, with fewer images: `python -m docs.sample_report`.
 
-Whoever reads the README sees with it what a run makes, before they run anything. Run it where the default study has run.
+Readers of the README see with it what a run makes before they run anything. Run it where the default study has run.
 """
 
 import argparse

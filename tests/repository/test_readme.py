@@ -60,9 +60,9 @@ def test_other_numbers_are_other_findings(study: Study, content: dict[str, Any])
             for own in arm["against_baseline"]["spaces"].values():
                 own["shift"] = shift
     for one in content["verdicts"]:
-        for answer in one["verdicts"]:
-            if answer["topic"] == "Shift" and one["arm"] == "cfg":
-                answer["spaces"][primary["name"]] = "undecided"
+        for verdict in one["verdicts"]:
+            if verdict["topic"] == "Shift" and one["arm"] == "cfg":
+                verdict["spaces"][primary["name"]] = "undecided"
     block = findings(Comparison.model_validate(content), study)
     guided = len(content["arms"]) - 1
     assert f"{guided - 1} of {guided} guided arms do, in every space." in block
