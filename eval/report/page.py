@@ -43,7 +43,7 @@ from eval.report.figures import (
 from eval.report.first_screen.downloads import downloads
 from eval.report.first_screen.image_rows import ImageRows, image_rows
 from eval.report.first_screen.panels import panels, shown_arms
-from eval.report.gallery.gallery import Gallery, gallery
+from eval.report.gallery.gallery import GALLERY_BYTES, Gallery, gallery
 from eval.report.gallery.image_labels import image_labels
 from eval.report.gallery.parameters import arm_parameters
 from eval.report.labels import (
@@ -60,7 +60,7 @@ from eval.report.named_concepts import adherence_rows, concept_rows, concept_sen
 from eval.report.provenance import commit, measured_alone, networks, parameters, scorer_digests, seeds
 from eval.report.tables import LEARNED_COLUMNS, further_columns, score_columns, shift_columns, table
 from eval.report.trajectory import trajectories
-from labeling.records import SAMPLED_TASKS, TASK_LABELS, read_labels, read_tasks
+from labeling.records import SAMPLED_PAIRS, SAMPLED_TASKS, TASK_LABELS, read_labels, read_pairs, read_tasks
 from pipeline.layout import FEATURES, SCORES, SETS, TRACES, TRAJECTORIES
 from pipeline.results.answer import answer, told_arms
 from pipeline.results.comparison import COMPARISON, Comparison, load_comparison
@@ -107,10 +107,11 @@ FOLDED = (
 
 @dataclass(frozen=True)
 class People:
-    """What people have been asked and said: the rates of their labels, and how many images of each arm were sampled."""
+    """What people were asked and said: the rates of their labels, the images sampled from each arm, and the pairs."""
 
     rates: Rates
     sampled: Mapping[str, int]
+    pairs: int
 
 
 def figures(
@@ -212,6 +213,7 @@ def render(
         rates=rates,
         verdict_labels=[VERDICT_LABELS[verdict] for verdict in VERDICTS],
         sampled=people.sampled,
+        sampled_pairs=people.pairs,
         few_labels=FEW,
         label_rows=arm_rows(comparison, rates, people.sampled),
         canvas_rows=rate_rows(rates.canvases),
@@ -289,8 +291,11 @@ def _equal_strength(comparison: Comparison) -> str:
     return number(levels[0], 2) if len(levels) > 1 else ""
 
 
-def report(study: Study, root: Path = Path()) -> str:
-    """The report of the study in `root` as one self-contained HTML page. Raises InputError."""
+def report(study: Study, root: Path = Path(), gallery_bytes: int = GALLERY_BYTES) -> str:
+    """The report of the study in `root` as one self-contained HTML page.
+
+    The gallery has at most `gallery_bytes` base64 characters of images. Raises InputError.
+    """
     compared = load_comparison(root / COMPARISON, study)
     names = [arm.arm for arm in compared.arms]
     directions = direction_by_noise(root / TRACES, [arm.arm for arm, _ in compared.guided])
@@ -299,7 +304,9 @@ def report(study: Study, root: Path = Path()) -> str:
     extractor = study.features.spaces[0].extractor
     rows = image_rows(compared, root / SETS, root / FEATURES, extractor)
     parameters_of_arms = arm_parameters(study, compared)
-    shown = gallery(compared, root / SETS, root / SCORES, root / FEATURES, extractor, said, parameters_of_arms)
+    shown = gallery(
+        compared, root / SETS, root / SCORES, root / FEATURES, extractor, said, parameters_of_arms, gallery_bytes
+    )
     recorded = trajectories(root / TRAJECTORIES, root / SETS, names)
     provenance = {
         "scorers": scorer_digests(compared, root),
@@ -313,5 +320,5 @@ def report(study: Study, root: Path = Path()) -> str:
     }
     readers = {name for name, extractor in study.features.extractors.items() if extractor.kind.reads_prompts}
     sampled = Counter(task.arm for task in tasks if task.batch == "random" and task.repeat_of is None)
-    people = People(load_rates(root / RATES), sampled)
+    people = People(load_rates(root / RATES), sampled, len(read_pairs(root / SAMPLED_PAIRS)))
     return render(compared, rows, shown, recorded, directions, people, readers, names_by_arm(study), provenance)

@@ -1,6 +1,7 @@
 """Figures that commands write into pages: those of the committed run, and of the networks in the repository."""
 
 import json
+from html import escape
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from docs.kept_results import KEPT, kept, load_kept, rounded
 from docs.prompt_figures import COMMAND as FIGURES
 from docs.prompt_figures import PAGE, study_of
 from docs.readme import ARMS, COMMAND, findings, written
+from docs.sample_report import SAMPLE
 from docs.written_block import marks
 from pipeline.errors import InputError
 from pipeline.preflight import study_digests
+from pipeline.results.answer import answer
 from pipeline.results.comparison import Comparison
 from pipeline.study.study import Study, load_study
 
@@ -42,6 +45,12 @@ def test_what_is_kept_has_fewer_digits_and_is_read_as_before(study: Study) -> No
         kept(comparison.model_copy(update={"study": "mine"}))
 
 
+def test_the_sample_report_answers_as_the_readme_does(study: Study) -> None:
+    page = (ROOT / SAMPLE).read_text("utf-8")
+    assert escape(answer(load_kept(study, ROOT)).lead) in page
+    assert len(page) < 4e6, "small enough for git and for a look"
+
+
 def test_other_numbers_are_other_findings(study: Study, content: dict[str, Any]) -> None:
     primary = content["spaces"][0]
     primary["floor"]["between_sets"] |= {"value": 2.0, "low": 1.0, "high": 3.0}
@@ -51,9 +60,9 @@ def test_other_numbers_are_other_findings(study: Study, content: dict[str, Any])
             for own in arm["against_baseline"]["spaces"].values():
                 own["shift"] = shift
     for one in content["verdicts"]:
-        for answer in one["verdicts"]:
-            if answer["topic"] == "Shift" and one["arm"] == "cfg":
-                answer["spaces"][primary["name"]] = "undecided"
+        for verdict in one["verdicts"]:
+            if verdict["topic"] == "Shift" and one["arm"] == "cfg":
+                verdict["spaces"][primary["name"]] = "undecided"
     block = findings(Comparison.model_validate(content), study)
     guided = len(content["arms"]) - 1
     assert f"{guided - 1} of {guided} guided arms do, in every space." in block

@@ -15,7 +15,7 @@ from eval.features.extraction import SetFeatures, save_features
 from eval.report.gallery.gallery import Gallery, gallery
 from eval.report.gallery.parameters import arm_parameters
 from eval.report.page import report
-from labeling.records import Label, SampledTask, write_labels, write_tasks
+from labeling.records import Label, SampledTask, write_labels, write_pairs, write_tasks
 from pipeline.generation.shard_files import SET_FEATURES
 from pipeline.generation.shard_files import TRACE_FEATURES as SHARD_TRACE
 from pipeline.generation.trajectory import TRAJECTORY_FEATURES
@@ -184,6 +184,7 @@ class Inputs:
             for k in (1, 2)
         ]
         write_tasks(self.root / "data/sample/tasks.parquet", tasks)
+        write_pairs(self.root / "data/sample/pairs.parquet", [])
         when = "2026-11-21T12:00:00Z"
         given = [("t1", "p1", "legit_human"), ("t2", "p1", "malformed_human"), ("t2", "p2", "pattern")]
         labels = [

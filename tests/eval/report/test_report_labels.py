@@ -5,6 +5,7 @@ from report_numbers import ARMS, comparison, labelled
 from report_study import Inputs
 
 from eval.report.labels import FEW, arm_rows
+from labeling.records import SampledPair, write_pairs, write_tasks
 from pipeline.results.comparison import Comparison
 
 
@@ -50,6 +51,22 @@ def test_without_labels_the_section_says_what_to_run(own_inputs: Inputs) -> None
     assert "<p>0 of 2 images labelled." in page
     assert "make label-studio" in page
     assert 'id="labels-table"' not in page, "no table without a number"
+    pair = SampledPair(
+        task_id="0" * 16,
+        pair_id=0,
+        prompt="",
+        left_arm="cfg",
+        right_arm="unguided",
+        left_image_id="cfg-000000",
+        right_image_id="unguided-000000",
+        position=0,
+    )
+    write_pairs(own_inputs.root / "data/sample/pairs.parquet", [pair])
+    assert "<p>0 of 1 pairs compared, 0 of 2 images labelled." in own_inputs.report()
+    write_tasks(own_inputs.root / "data/sample/tasks.parquet", [])
+    assert "<p>0 of 1 pairs compared. <code>make label-studio" in own_inputs.report()
+    own_inputs.rates.write_text(empty.model_copy(update={"pair_labels": 1, "labellers": 1}).model_dump_json())
+    assert "<p>1 of 1 pairs compared.</p>" in own_inputs.report()
     assert 'id="plot-calibration"' not in page
 
 
