@@ -90,7 +90,7 @@ def test_features_keep_ids_and_provenance(tmp_path):
     assert (back.ids, back.provenance) == (features.ids, features.provenance)
     assert torch.equal(back.images, features.images)
     (tmp_path / "f.safetensors").write_bytes((tmp_path / "f.safetensors").read_bytes()[:50])
-    with pytest.raises(InputError, match="no readable feature file"):
+    with pytest.raises(InputError, match="not a readable feature file"):
         load_features(tmp_path / "f.safetensors")
 
 

@@ -556,7 +556,9 @@ def test_padding_is_known_and_marks_are_none(parts):
 
 def test_layers_that_are_not_there_are_refused_before_anything_is_generated(networks_folder, study):
     own = study.model_copy(update={"arms": {"nag": arm(attention={"layers": ["attic"]})}})
-    with pytest.raises(InputError, match=r"arms.nag.attention.layers: the network has no transformer block under 'attic'"):
+    with pytest.raises(
+        InputError, match=r"arms.nag.attention.layers: the network has no transformer block under 'attic'"
+    ):
         check_arms(own)
 
 
