@@ -72,7 +72,7 @@ def test_a_shard_of_more_rows_than_any_is_refused(tmp_path: Path, monkeypatch: p
     assert path.stat().st_size < 5_000
     assert len(read_table(path)) == 100_000
     monkeypatch.setattr(shards, "_MOST_ROWS", 99_999)
-    with pytest.raises(InputError, match="declares 100000 rows; 99999 are the most"):
+    with pytest.raises(InputError, match="declares 100000 rows; at most 99999 are read"):
         read_table(path)
 
 

@@ -344,7 +344,7 @@ def test_the_card_says_what_the_images_are_compared_with(
 
     study = composed(model, source, params)
     found = Comparison.model_validate(comparison())
-    contents = Contents(dict.fromkeys(study.arms, 16), 1.0, [], 0, 0, 0, 0)
+    contents = Contents(dict.fromkeys(study.arms, 16), 0, 1.0, [], 0, 0, 0, 0)
     card = write_card(study, found, NO_LABELS, contents)
     assert f"32 real images to compare with ({title})." in card.replace("\\", "")
     assert ("say nothing about how good these images are" in card) == (model is not None and source is None)
