@@ -19,6 +19,7 @@ from tqdm import tqdm
 from pipeline.credentials import masked
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import PARAMS, REFERENCE_SET, REPORT, SCORES, SETS, TRACKED
+from pipeline.results.colours import arm_colours
 from pipeline.results.comparison import COMPARISON, Comparison, load_comparison
 from pipeline.results.rates import RATES, Rates, load_rates
 from pipeline.stage_arguments import stage_parser
@@ -46,6 +47,8 @@ from pipeline.tracking.view import share_view
 
 # Of what runs hold: a state that was logged in an older layout is logged again, and its older runs stay.
 _LAYOUT = 3
+# What MLflow's pages colour a run with, in lists and charts.
+_COLOUR_TAG = "mlflow.runColor"
 # The state of the labels that a parent run and its arms show, and how often they were updated.
 _LABELS_TAG, _PULLS_TAG = "guidedrift.labels", "guidedrift.label_updates"
 SAMPLES = 64
@@ -121,9 +124,10 @@ def _log_arms(
     images: Mapping[str, Mapping[int, Image.Image]],
     inputs: Mapping[str, DatasetInput],
 ) -> None:
-    names = arm_names(comparison)
+    names, colours = arm_names(comparison), arm_colours(comparison.arms, comparison.baseline)
     for result in tqdm(comparison.arms, "track", unit="arm", disable=None):
         tags = {PARENT: parent, "arm": result.arm, "method": result.method, "family": result.family, **_common(study)}
+        tags[_COLOUR_TAG] = colours[result.arm]
         tags[NOTE] = arm_note(study.arms[result.arm], comparison, result.arm)
         numbers = arm_result(comparison, result.arm)
         with open_run(client, experiment, names[result.arm], tags) as child:

@@ -14,6 +14,8 @@ from small_study import ARMS, HOSTILE, PARAMS, URI, comparison, image, write_com
 from tracked_runs import all_runs, artifacts
 
 from docs.mlflow_image import arms, compared, opened, served
+from pipeline.results.colours import arm_colours
+from pipeline.results.comparison import COMPARISON, load_comparison
 from pipeline.storage.contact_sheet import GAP
 from pipeline.storage.shards import set_fingerprint
 from pipeline.study.study import Study, parse_study
@@ -39,6 +41,14 @@ def test_params_and_tags_say_what_an_arm_is(study: Study, root: Path, client: Ml
     assert parent.data.params["arms.cfg.scale"] == "3.0"
     assert parent.data.params["provenance.libraries.torch"] == "2.14.1"
     assert len(parent.data.tags[FINGERPRINT_TAG]) == 16
+
+
+def test_the_pages_colour_a_run_as_the_report_does(study: Study, root: Path, client: MlflowClient) -> None:
+    track(study, root, URI)
+    found = load_comparison(root / COMPARISON, study)
+    shown = {run.data.tags["arm"]: run.data.tags["mlflow.runColor"] for run in all_runs(client)[1]}
+    assert shown == arm_colours(found.arms, found.baseline)
+    assert len(set(shown.values())) == len(shown)
 
 
 def test_the_compare_page_begins_with_method_scale_and_distance(study: Study, root: Path, client: MlflowClient) -> None:
