@@ -17,6 +17,8 @@ WITHOUT_WEIGHTS = (
     "CLIPTokenizer",
     "DDPMScheduler",
     "FlowMatchEulerDiscreteScheduler",
+    "T5TokenizerFast",
+    "kind.config_class",
 )
 
 

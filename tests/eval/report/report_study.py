@@ -12,7 +12,7 @@ from PIL import Image as PillowImage
 from report_numbers import ARMS, comparison, labelled
 
 from eval.features.extraction import SetFeatures, save_features
-from eval.report.gallery.gallery import Gallery, gallery
+from eval.report.gallery.gallery import GALLERY_BYTES, Gallery, gallery
 from eval.report.gallery.parameters import arm_parameters
 from eval.report.page import report
 from labeling.records import Label, SampledTask, write_labels, write_pairs, write_tasks
@@ -201,8 +201,8 @@ class Inputs:
         shared = arm_parameters(study(), compared)
         return gallery(compared, self.sets, self.scores, self.features, PRIMARY, {}, shared, limit)
 
-    def report(self) -> str:
-        return report(study(), self.root)
+    def report(self, gallery_bytes: int = GALLERY_BYTES) -> str:
+        return report(study(), self.root, gallery_bytes)
 
 
 def image(random: np.random.Generator) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """A study with more images than a page can hold: the page stays small and says what it holds."""
 
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,19 +8,16 @@ from report_browser import Visit
 from report_study import Inputs
 
 from benchmarks.report import ARMS, IMAGES, MEGABYTES, write_study
-from eval.report import page as page_module
-from eval.report.gallery.gallery import gallery
 from eval.report.page import report
 from pipeline.study.study import load_study
 
 
 def test_a_page_without_all_images_says_which_it_holds_and_where_the_rest_lies(
-    own_inputs: Inputs, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_inputs: Inputs, browser: Browser, tmp_path: Path
 ) -> None:
     whole = sum(map(len, own_inputs.gallery().blocks))
-    monkeypatch.setattr(page_module, "gallery", partial(gallery, limit=int(whole * 10 / 18)))
     path = tmp_path / "index.html"
-    path.write_text(own_inputs.report(), "utf-8")
+    path.write_text(own_inputs.report(int(whole * 10 / 18)), "utf-8")
     visit = Visit(browser, path)
     page = visit.page
     told = page.locator("#gallery").inner_text()

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ from repository_copy import ROOT
 
 PROGRAM = """
 import sys
+import time
 from compositions import composed
 from pipeline.command.plan import Plan
 from pipeline.command.study_run import last_words, run
@@ -70,13 +72,22 @@ def test_a_stage_that_fails_ends_the_run_with_dvcs_code(tmp_path: Path) -> None:
     assert not (tmp_path / ".dvc/tmp/guidedrift/seconds.json").exists()
 
 
+def asleep(pid: int) -> list[psutil.Process]:
+    """The processes below a run, once its stage sleeps: the shell says that it has begun before it becomes `sleep`."""
+    for _ in range(300):
+        below = psutil.Process(pid).children(recursive=True)
+        if any(process.name() == "sleep" for process in below):
+            return below
+        time.sleep(0.1)
+    raise AssertionError("the stage does not sleep")
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_that_is_stopped_leaves_no_stage_running(sent: signal.Signals, code: int, tmp_path: Path) -> None:
     run = started(tmp_path, report="echo begun; exec sleep 600")
     assert run.stdout is not None
     assert any(line == "begun\n" for line in run.stdout)
-    below = psutil.Process(run.pid).children(recursive=True)
-    assert any(process.name() == "sleep" for process in below)
+    below = asleep(run.pid)
     if sent == signal.SIGINT:
         os.killpg(run.pid, sent)  # as a terminal does
     else:

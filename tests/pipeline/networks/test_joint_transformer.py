@@ -169,10 +169,10 @@ def test_only_canvases_of_whole_patches_on_the_grid_are_taken(flow: Path) -> Non
             {"method": "pag", "scale": 2.0},
             "no transformer block under 'mid_block'; its blocks are transformer_blocks.0, tran",
         ),
-        ({"method": "skip_layers", "scale": 2.0}, "arms.arm.perturb.layers: no transformer block of the network"),
+        ({"method": "skip_layers", "scale": 2.0}, "arms.arm.perturb.layers: the network has no transformer block"),
         (
             {"attention": {"name": "nag", "layers": ["mid_block"]}, "negative_prompt": "lowres"},
-            "arms.arm.attention.layers: no transformer block of the network",
+            "arms.arm.attention.layers: the network has no transformer block",
         ),
     ],
 )
