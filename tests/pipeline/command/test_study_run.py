@@ -14,6 +14,7 @@ import yaml
 from repository_copy import ROOT
 
 PROGRAM = """
+import signal
 import sys
 import time
 from compositions import composed
@@ -21,6 +22,8 @@ from pipeline.command.plan import Plan
 from pipeline.command.study_run import last_words, run
 from pipeline.errors import run_stage
 from pipeline.study.study import parse_study
+# A shell that starts this in the background has it ignore the interrupt, and DVC after it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def main():
     # EfficientNet's weights would be converted first.
