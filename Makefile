@@ -17,13 +17,13 @@ OVERRIDES ?=
 PORT ?= 5000
 WORKERS ?= 2
 
-# make takes any name=value for a variable of its own and says nothing of those that nobody reads.
+# make accepts any name=value as a variable, and is silent about those that nothing reads.
 VARIABLES := AUDIT BENCH DRY_RUN ERROR_RATE FUZZ LABELLER LABEL_PORT OVERRIDES PORT PRIVATE PYTHON REPO WHAT WORKERS
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
 UNKNOWN := $(firstword $(filter-out $(VARIABLES),$(GIVEN)))
 NEAREST := $(filter $(UNKNOWN)%,$(VARIABLES))
 ifneq ($(UNKNOWN),)
-$(error $(UNKNOWN) is no variable of this Makefile, which has $(VARIABLES); $(if $(NEAREST),did you mean $(NEAREST)="$($(UNKNOWN))"?,a value of the study goes into OVERRIDES="$(UNKNOWN)=$($(UNKNOWN))"))
+$(error $(UNKNOWN) is not a variable of this Makefile, which has $(VARIABLES); $(if $(NEAREST),did you mean $(NEAREST)="$($(UNKNOWN))"?,a value of the study goes into OVERRIDES="$(UNKNOWN)=$($(UNKNOWN))"))
 endif
 
 .PHONY: help setup params repro test test-slow chaos lint audit bench fuzz mlflow experiments label-studio label-demo publish train worldcheck feature-spaces lock clean

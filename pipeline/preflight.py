@@ -103,7 +103,7 @@ def check_arms(study: Study) -> None:
 
 
 def _check_what_unets_have(study: Study, main: Checkpoint) -> None:
-    """Raise InputError where a study asks a network that is not a UNet for what only UNets have."""
+    """Raise InputError if a study asks for something that only UNets have of another kind of network."""
     if main.family.network == "unet":
         return
     model = study.model

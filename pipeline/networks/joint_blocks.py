@@ -64,10 +64,9 @@ class DamagedAttention:
         text = 0
         if encoder_hidden_states is not None:
             text = encoder_hidden_states.shape[1]
-            own = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
-            added = split(attn, *(projection(encoder_hidden_states) for projection in own))
-            added = normed(attn.norm_added_q, attn.norm_added_k, *added)
-            heads = tuple(torch.cat(pair, 2) for pair in zip(added, heads, strict=True))
+            heads = tuple(
+                torch.cat(pair, 2) for pair in zip(text_heads(attn, encoder_hidden_states), heads, strict=True)
+            )
         query, key, value = heads
         if image_rotary_emb is not None:
             query, key = (apply_rotary_emb(x, image_rotary_emb, sequence_dim=2) for x in (query, key))
@@ -95,6 +94,12 @@ def normed(
 ) -> tuple[torch.Tensor, ...]:
     """Queries, keys and values with the norms of an attention, which may have none."""
     return (query if norm_q is None else norm_q(query)), (key if norm_k is None else norm_k(key)), value
+
+
+def text_heads(attn: Any, texts: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Queries, keys and values [B, heads, positions, depth] of a joint block's stream of texts."""
+    projections = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+    return normed(attn.norm_added_q, attn.norm_added_k, *split(attn, *(project(texts) for project in projections)))
 
 
 def projected(attn: Any, attended: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from diffusers.models.transformers.transformer_flux import FluxSingleTransformer
 
 from pipeline.guidance.attention_space import NAG, NASA, VSF
 from pipeline.networks.attention_space import normalized, subtracted
-from pipeline.networks.joint_blocks import normed, projected, split
+from pipeline.networks.joint_blocks import normed, projected, split, text_heads
 from pipeline.networks.perturbation import processed_by, replaced_by, transformer_blocks
 from pipeline.networks.text.conditioning import Conditioning
 
@@ -74,7 +74,7 @@ def _modulated_as_the_prompt(own: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _of_one_image(own: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> Callable[..., Any]:
-    """A single-stream block, in whose one stream the image stands beside each of its texts."""
+    """A single-stream block whose one stream holds the image once for each of its texts."""
 
     def forward(hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, **more: Any) -> Any:
         rows = len(hidden_states)
@@ -108,9 +108,7 @@ class _SteeredAttention:
             text, image = [x[:, :, :length] for x in own], [x[:rows, :, length:] for x in own]
         else:
             length, image = encoder_hidden_states.shape[1], list(own)
-            layers = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
-            added = split(attn, *(layer(encoder_hidden_states) for layer in layers))
-            text = list(normed(attn.norm_added_q, attn.norm_added_k, *added))
+            text = list(text_heads(attn, encoder_hidden_states))
         if image_rotary_emb is not None:
             for streams, part in ((text, slice(None, length)), (image, slice(length, None))):
                 turns = tuple(x[part] for x in image_rotary_emb)

@@ -75,7 +75,7 @@ class HumanLabels:
 
     @property
     def pairs(self) -> int:
-        """Choices between two images, each of which stands beside both."""
+        """Choices between two images; the row of each image holds the choice."""
         return sum(map(len, self.choices.values())) // 2
 
 

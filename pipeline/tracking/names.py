@@ -22,7 +22,7 @@ def arm_names(comparison: Comparison) -> dict[str, str]:
     for arm in comparison.arms:
         if arm.method == "unguided":
             names[arm.arm] = arm.arm
-        elif several[called[arm.arm]] > 1 or "@" in arm.arm:  # a control is known by the arm that it stands beside
+        elif several[called[arm.arm]] > 1 or "@" in arm.arm:  # a control is named after its arm
             names[arm.arm] = f"{arm.arm} x{arm.scale:.3g}"
         else:
             names[arm.arm] = called[arm.arm]

@@ -27,7 +27,8 @@ from pipeline.networks.checkpoints import Checkpoint
 from pipeline.networks.families import TextPart
 from pipeline.networks.text.conditioning import Conditioning
 from pipeline.networks.text.t5_tower import T5Tower
-from pipeline.networks.weights.weight_files import check_complete, check_files, weights_variant
+from pipeline.networks.weights.loaded_part import load_part
+from pipeline.networks.weights.weight_files import check_complete, check_files
 from pipeline.networks.weights.weight_places import fetching
 from pipeline.prompting.chunks import Chunk, WeightedToken, cut
 from pipeline.prompting.emphasis import parse
@@ -292,15 +293,7 @@ def _load_tower(
             model.set_input_embeddings(model.shared)
         check_complete(model, (), checkpoint.path)
     else:
-        model, found = kind.from_pretrained(
-            checkpoint.path / part,
-            use_safetensors=True,
-            variant=weights_variant(checkpoint.path, part),
-            torch_dtype=dtype,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-        check_complete(model, found["missing_keys"], checkpoint.path / part)
+        model = load_part(kind, checkpoint, part, dtype)
     if weights:
         model = model.to(device).eval().requires_grad_(False)
     tokenizer = checkpoint.config / part.replace("text_encoder", "tokenizer")

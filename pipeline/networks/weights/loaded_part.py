@@ -1,4 +1,4 @@
-"""A part of a checkpoint (its network, its autoencoder), loaded from a folder or from a single file."""
+"""A part of a checkpoint (its network, its autoencoder, a text encoder), loaded from a folder or from a single file."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def load_part(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> Any:
-    """The model of class `kind` (diffusers') that a checkpoint has as `part`.
+    """The model of class `kind` (of diffusers or transformers) that a checkpoint has as `part`.
 
     Raises InputError where its files lack some of its weights, and what the libraries raise for damaged ones.
     """
@@ -34,7 +34,7 @@ def load_part(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype) 
                 torch_dtype=dtype,
                 local_files_only=True,
             )
-        except NotImplementedError:  # torch, of parameters that the file did not fill ("cannot copy out of meta")
+        except NotImplementedError:  # torch cannot move parameters that the file did not fill
             raise InputError(
                 f"{checkpoint.path} lacks some of the weights of the {part} that {checkpoint.config} describes; "
                 "name its configuration in model.config, or download the file again"

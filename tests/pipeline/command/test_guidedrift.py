@@ -231,7 +231,10 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
-        ("OVERRIDE=study=sweep", 'OVERRIDE is no variable of this Makefile, .*; did you mean OVERRIDES="study=sweep"?'),
+        (
+            "OVERRIDE=study=sweep",
+            'OVERRIDE is not a variable of this Makefile, .*; did you mean OVERRIDES="study=sweep"?',
+        ),
         ("arms.cfg.scale=9", 'a value of the study goes into OVERRIDES="arms.cfg.scale=9"'),
         ("study=sweep", 'a value of the study goes into OVERRIDES="study=sweep"'),
     ],
