@@ -33,8 +33,8 @@ _TINYBOORU_HEAVY = (
 # tinybooru: every flaw and the two lowest qualities of the embedded world. Its light, heavy and human-focus presets
 # differ as NovelAI's do: few flaws; all but the malformed people; those as well.
 # novelai-v1-*: "Low Quality" and "Low Quality + Bad Anatomy" of the first model. novelai-*, novelai-furry-light: the
-# "undesired content" of V3. animagine: the card of Animagine XL 3.1. field-note-*: the pure negative prompts of two
-# field notes, on a NovelAI-type model and on anything-v3, where a weight may be tiny but not zero.
+# "undesired content" of V3. animagine, animagine-4, illustrious, noobai: the cards of Animagine XL 3.1 and 4.0,
+# Illustrious XL 0.1 and NoobAI XL 1.0. field-note-*: the pure negative prompts of two field notes, on a NovelAI-type model and on anything-v3, where a weight may be tiny but not zero.
 NEGATIVE_PRESETS = {
     "tinybooru": NegativePreset(
         "worst quality, low quality, bad anatomy, lowres, blurry, jpeg artifacts, cropped, watermark, text", "plain"
@@ -70,6 +70,22 @@ NEGATIVE_PRESETS = {
         "artistic error, username, scan",
         "a1111",
     ),
+    "animagine-4": NegativePreset(
+        "lowres, bad anatomy, bad hands, text, error, missing finger, extra digits, fewer digits, cropped, "
+        "worst quality, low quality, low score, bad score, average score, signature, watermark, username, blurry",
+        "plain",
+    ),
+    "illustrious": NegativePreset(
+        "worst quality, comic, multiple views, bad quality, low quality, lowres, displeasing, very displeasing, "
+        "bad anatomy, bad hands, scan artifacts, monochrome, greyscale, twitter username, jpeg artifacts, 2koma, "
+        "4koma, guro, extra digits, fewer digits, jaggy lines, unclear",
+        "plain",
+    ),
+    "noobai": NegativePreset(
+        "nsfw, worst quality, old, early, low quality, lowres, signature, username, logo, bad hands, mutated hands, "
+        "mammal, anthro, furry, ambiguous form, feral, semi-anthro",
+        "plain",
+    ),
     "field-note-novelai": NegativePreset(
         "lowres, bad anatomy, bad hands, text, error, missing fingers, extra digit, fewer digits, cropped, "
         "worst quality, low quality, normal quality, jpeg artifacts, signature, watermark, username, blurry, "
@@ -83,13 +99,19 @@ NEGATIVE_PRESETS = {
     ),
 }
 
-# What "add quality tags" adds in NovelAI, and what the card of Animagine XL 3.1 recommends.
+# What "add quality tags" adds in NovelAI, and what the cards of the models recommend: Animagine XL 3.1 and 4.0, NoobAI
+# XL, Pony Diffusion V6 XL. Illustrious XL's names its best two qualities and puts them last in its example.
 QUALITY_TAGS = {
     "tinybooru": QualityTags("masterpiece", "suffix"),
     "novelai-v1": QualityTags("masterpiece, best quality", "prefix"),
     "novelai-v2": QualityTags("very aesthetic, best quality, absurdres", "prefix"),
     "novelai-v3": QualityTags("best quality, amazing quality, very aesthetic, absurdres", "suffix"),
     "animagine": QualityTags("masterpiece, best quality, very aesthetic, absurdres", "suffix"),
+    "animagine-4": QualityTags("masterpiece, high score, great score, absurdres", "suffix"),
+    "illustrious": QualityTags("masterpiece, best quality", "suffix"),
+    "noobai": QualityTags("masterpiece, best quality, newest, absurdres, highres, safe", "prefix"),
+    # The names have underscores: text.underscores must keep them.
+    "pony-6": QualityTags("score_9, score_8_up, score_7_up, score_6_up, score_5_up, score_4_up", "prefix"),
 }
 
 # Quality in words, best to worst, as the models were trained with them: axes of tag grids.

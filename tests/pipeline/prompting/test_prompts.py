@@ -1,6 +1,7 @@
 """Prompt sets, presets, and what an arm makes of them."""
 
 import os
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from pipeline.generation.arm_texts import arm_negatives, arm_prompts, study_prom
 from pipeline.generation.shard_plan import arm_texts, plan_shards
 from pipeline.layout import SETS
 from pipeline.prompting.emphasis import parse
-from pipeline.prompting.presets import LADDERS, NEGATIVE_PRESETS
+from pipeline.prompting.presets import LADDERS, NEGATIVE_PRESETS, QUALITY_TAGS
 from pipeline.prompting.prompt_sets import (
     DatasetPrompts,
     EmptyPrompts,
@@ -253,6 +254,18 @@ def test_quality_tags_stand_where_their_tool_puts_them():
     assert drawn(quality_preset="novelai-v1") == ["masterpiece, best quality, 1girl"]
     assert drawn(quality_preset="novelai-v3") == ["1girl, best quality, amazing quality, very aesthetic, absurdres"]
     assert drawn(quality_preset="tinybooru", prompt="empty") == ["masterpiece"]
+
+
+def test_presets_that_entries_of_models_recommend_are_there():
+    recommended = {"negative": set(), "quality": set()}
+    for path in sorted((ROOT / "conf/model").glob("*.yaml")):
+        text = " ".join(line.lstrip("# ") for line in path.read_text("utf-8").splitlines() if line.startswith("#"))
+        for kinds, name in re.findall(r"((?:(?:quality|negative)_preset(?: and )?)+) ([\w-]+)", text):
+            for kind in recommended:
+                if f"{kind}_preset" in kinds:
+                    recommended[kind].add(name)
+    assert {"animagine-4", "illustrious", "noobai"} <= recommended["negative"] <= set(NEGATIVE_PRESETS)
+    assert {"animagine-4", "illustrious", "noobai", "pony-6"} <= recommended["quality"] <= set(QUALITY_TAGS)
 
 
 def test_the_prompt_can_be_its_own_negative():
