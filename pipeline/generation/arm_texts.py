@@ -13,20 +13,21 @@ def study_prompts(study: Study) -> list[str]:
     return read_prompts(study.prompts, study.generate.images, study.text.syntax)
 
 
-def arm_prompts(arm: Arm, prompts: list[str]) -> list[str]:
-    """The prompts of an arm, given those of the study: as they are, or empty; with its quality tags."""
-    return _tagged(arm, _untagged(arm, prompts))
+def arm_prompts(arm: Arm, prompts: list[str], syntax: Syntax) -> list[str]:
+    """The prompts of an arm, given those of the study: as they are, or empty; with its quality tags in `syntax`."""
+    return _tagged(arm, _untagged(arm, prompts), syntax)
 
 
 def _untagged(arm: Arm, prompts: list[str]) -> list[str]:
     return [""] * len(prompts) if arm.prompt == "empty" else prompts
 
 
-def _tagged(arm: Arm, texts: list[str]) -> list[str]:
+def _tagged(arm: Arm, texts: list[str], syntax: Syntax) -> list[str]:
     if arm.quality_preset is None:
         return texts
-    tags, place = QUALITY_TAGS[arm.quality_preset]
-    pairs = [(tags, text) if place == "prefix" else (text, tags) for text in texts]
+    preset = QUALITY_TAGS[arm.quality_preset]
+    tags = preset.text if preset.syntax == "plain" else write(parse(preset.text, preset.syntax), syntax)
+    pairs = [(tags, text) if preset.place == "prefix" else (text, tags) for text in texts]
     return [", ".join(part for part in pair if part) for pair in pairs]
 
 
@@ -63,7 +64,7 @@ def _translated(preset: str, syntax: Syntax) -> str:
     return write(parse(own.text, own.syntax), syntax)
 
 
-def unrelated_prompts(arm: Arm, prompts: list[str]) -> list[str]:
+def unrelated_prompts(arm: Arm, prompts: list[str], syntax: Syntax) -> list[str]:
     """For each image of an arm the next of the study's `prompts`, in a circle, with another text; with its tags.
 
     The condition of independent-condition guidance (arXiv 2407.02687), which says nothing about the image's own prompt.
@@ -78,4 +79,4 @@ def unrelated_prompts(arm: Arm, prompts: list[str]) -> list[str]:
                 return other
         raise InputError(f"an unrelated prompt needs a study of at least two prompts; all {n} are {own[k]!r}")
 
-    return _tagged(arm, [next_other(k) for k in range(n)])
+    return _tagged(arm, [next_other(k) for k in range(n)], syntax)

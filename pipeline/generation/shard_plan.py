@@ -81,7 +81,7 @@ class ShardTask:
 def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
     """The texts that an arm's networks read, one per image of the study each. Raises InputError."""
     arm, prompts = study.arm(arm_name), study_prompts(study)
-    own = arm_prompts(arm, prompts)
+    own = arm_prompts(arm, prompts, study.text.syntax)
     needed = {text for prediction in guidance_of(arm).predictions() for text in prediction.texts}
     texts: dict[Text, list[str]] = {"prompt": own}
     degraded = any(arm.texts[text].degraded is not None for text in arm.read_texts & set(arm.texts))
@@ -90,7 +90,7 @@ def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
     if "negative" in needed:
         texts["negative"] = arm_negatives(arm, own, study.text.syntax)
     if "unrelated" in needed:
-        texts["unrelated"] = unrelated_prompts(arm, prompts)
+        texts["unrelated"] = unrelated_prompts(arm, prompts, study.text.syntax)
     return texts | named_texts(arm, own, study.text.syntax)
 
 

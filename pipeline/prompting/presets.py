@@ -16,25 +16,30 @@ class NegativePreset(NamedTuple):
 
 
 class QualityTags(NamedTuple):
-    """Tags that ask for quality, and where their tool puts them."""
+    """Tags that ask for quality, where their tool puts them, and the syntax they are written in."""
 
     text: str
     place: Literal["prefix", "suffix"]
+    syntax: Syntax = "plain"
 
 
 _HEAVY = (
     "lowres, {bad}, error, fewer, extra, missing, worst quality, jpeg artifacts, bad quality, watermark, unfinished, "
     "displeasing, chromatic aberration, signature, extra digits, artistic error, username, scan, [abstract]"
 )
+_LIGHT = "nsfw, lowres, jpeg artifacts, worst quality, watermark, blurry, very displeasing"
 _TINYBOORU_HEAVY = (
     "worst quality, low quality, normal quality, lowres, blurry, jpeg artifacts, cropped, watermark, text"
 )
 
 # tinybooru: every flaw and the two lowest qualities of the embedded world. Its light, heavy and human-focus presets
 # differ as NovelAI's do: few flaws; all but the malformed people; those as well.
-# novelai-v1-*: "Low Quality" and "Low Quality + Bad Anatomy" of the first model. novelai-*, novelai-furry-light: the
-# "undesired content" of V3. animagine, animagine-4, illustrious, noobai: the cards of Animagine XL 3.1 and 4.0,
-# Illustrious XL 0.1 and NoobAI XL 1.0. field-note-*: the pure negative prompts of two field notes, on a NovelAI-type model and on anything-v3, where a weight may be tiny but not zero.
+# novelai-v1-*: "Low Quality" and "Low Quality + Bad Anatomy" of the first model. novelai-v2-*: Light and Heavy of V2;
+# -as-generated has the words that NovelAI inserts before its lists by itself, as a user's guide says (V2's heavy list
+# has them already). novelai-*, novelai-furry-*: the "undesired content" of V3 and of Furry V3.
+# animagine, animagine-4, illustrious, noobai: the cards of Animagine XL 3.1 and 4.0, Illustrious XL 0.1 and NoobAI XL.
+# field-note-*: the pure negative prompts of two field notes, on a NovelAI-type model and on anything-v3, where a weight
+# may be tiny but not zero.
 NEGATIVE_PRESETS = {
     "tinybooru": NegativePreset(
         "worst quality, low quality, bad anatomy, lowres, blurry, jpeg artifacts, cropped, watermark, text", "plain"
@@ -52,9 +57,14 @@ NEGATIVE_PRESETS = {
         "worst quality, low quality, normal quality, jpeg artifacts, signature, watermark, username, blurry",
         "novelai",
     ),
-    "novelai-light": NegativePreset(
-        "nsfw, lowres, jpeg artifacts, worst quality, watermark, blurry, very displeasing", "novelai"
+    "novelai-v2-light": NegativePreset(_LIGHT, "novelai"),
+    "novelai-v2-heavy": NegativePreset(
+        "nsfw, lowres, bad, text, error, missing, extra, fewer, cropped, jpeg artifacts, worst quality, bad quality, "
+        "watermark, displeasing, unfinished, chromatic aberration, scan, scan artifacts",
+        "novelai",
     ),
+    "novelai-v2-light-as-generated": NegativePreset(f"worst quality, bad quality, {_LIGHT}", "novelai"),
+    "novelai-light": NegativePreset(_LIGHT, "novelai"),
     "novelai-heavy": NegativePreset(f"nsfw, {_HEAVY}", "novelai"),
     "novelai-human-focus": NegativePreset(
         f"{_HEAVY}, bad anatomy, bad hands, @_@, mismatched pupils, heart-shaped pupils, glowing eyes", "novelai"
@@ -62,6 +72,14 @@ NEGATIVE_PRESETS = {
     "novelai-furry-light": NegativePreset(
         "nsfw, {worst quality}, guide lines, unfinished, bad, url, tall image, widescreen, compression artifacts, "
         "unknown text",
+        "novelai",
+    ),
+    "novelai-furry-heavy": NegativePreset(
+        "nsfw, {{worst quality}}, [displeasing], {unusual pupils}, guide lines, {{unfinished}}, {bad}, url, "
+        "artist name, {{tall image}}, mosaic, {sketch page}, comic panel, impact (font), [dated], {logo}, ych, {what}, "
+        "{where is your god now}, {distorted text}, repeated text, {floating head}, {1994}, {widescreen}, "
+        "absolutely everyone, sequence, {compression artifacts}, hard translated, {cropped}, {commissioner name}, "
+        "unknown text, high contrast",
         "novelai",
     ),
     "animagine": NegativePreset(
@@ -106,6 +124,7 @@ QUALITY_TAGS = {
     "novelai-v1": QualityTags("masterpiece, best quality", "prefix"),
     "novelai-v2": QualityTags("very aesthetic, best quality, absurdres", "prefix"),
     "novelai-v3": QualityTags("best quality, amazing quality, very aesthetic, absurdres", "suffix"),
+    "novelai-furry": QualityTags("{best quality, amazing quality}", "suffix", "novelai"),
     "animagine": QualityTags("masterpiece, best quality, very aesthetic, absurdres", "suffix"),
     "animagine-4": QualityTags("masterpiece, high score, great score, absurdres", "suffix"),
     "illustrious": QualityTags("masterpiece, best quality", "suffix"),

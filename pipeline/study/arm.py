@@ -82,7 +82,9 @@ class Arm(Settings):
     terms and probes to name. `schedule` is for the terms that have none. `post` is one post-process or a
     list of them, which act in the order written; `step` is how the solver's steps differ from its own.
     `probes` are references that the trace records without using them. `quality_preset` adds quality tags to the
-    prompt. The negative prompt is a text, a preset, or (`negative_from_prompt`) each image's own prompt. `noise` is
+    prompt. The negative prompt is a text, a preset, or (`negative_from_prompt`) each image's own prompt; its strength
+    u makes the reference of method negative (1 - u) empty + u negative, which takes a third evaluation unless u is 0 or
+    1 (NovelAI's undesired content strength). `noise` is
     on the embedding of the prompt, `retouch` on the finished image. `attention` steers the main prediction away from a
     second text. Where noise or attention makes the main prediction another one, the plain prediction of the prompt is
     the reference `main`. `embedded_guidance` is the scale that a guidance-distilled network is told beside every text
@@ -110,6 +112,7 @@ class Arm(Settings):
     negative_prompt: Annotated[str, StringConstraints(max_length=20_000)] | None = None
     negative_preset: str | None = None
     negative_from_prompt: bool = False
+    negative_strength: Annotated[float, Field(ge=-10, le=10)] = 1.0
     embedded_guidance: Annotated[float, Field(ge=0, le=100)] | None = None
     canvas: Canvas | None = None
     sampler: Sampler | None = None
@@ -156,6 +159,11 @@ class Arm(Settings):
             raise ValueError(f"{who} needs exactly one of {keys}")
         if not named and any(given):
             raise ValueError(f"method {self.method} takes none of {keys}")
+        if self.negative_strength != 1 and self.method != "negative":
+            raise ValueError(
+                f"negative_strength is for method negative; method {self.method} says how strong a text is by the "
+                "share of its term"
+            )
         return self
 
     @model_validator(mode="after")
@@ -249,11 +257,19 @@ class Arm(Settings):
     @property
     def all_terms(self) -> tuple[ArmTerm, ...]:
         """The terms, whether the method's name says them or they are listed."""
-        return (ArmTerm(reference=METHODS[self.method], share=1.0),) if self.method in METHODS else self.terms
+        if self.method not in METHODS:
+            return self.terms
+        own = ArmTerm(reference=METHODS[self.method], share=self.negative_strength)
+        if self.negative_strength == 1:
+            return (own,)
+        # Shares that add up to 1 push away from the mixed text's prediction.
+        return (own, ArmTerm(reference="empty", share=1 - self.negative_strength))
 
     @property
     def shown_method(self) -> str:
-        """The method for people to read, with what steers its main prediction: `cfg`, `nag 3`, `cfg + nag 3`."""
+        """The method for people to read, with its strength or what steers its main prediction: `cfg`, `cfg + nag 3`."""
+        if self.negative_strength != 1:
+            return f"{self.method} of strength {self.negative_strength:g}"
         if self.attention is None:
             return self.method
         steered = f"{self.attention.name} {self.attention.scale:g}"

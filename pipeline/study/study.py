@@ -413,7 +413,11 @@ class Study(Settings):
 _VALUES = reprlib.Repr()
 _VALUES.maxstring = _VALUES.maxother = _VALUES.maxlong = 200
 _SHOWN_KEY = 100
-_RENAMED = {"generate.pictures": "generate.images", "reference.pictures": "reference.images"}
+_RENAMED = {
+    "generate.pictures": "generate.images",
+    "reference.pictures": "reference.images",
+    "generate.anlas.uncond_scale": "negative_strength of an arm",
+}
 _SHOWN_FAULTS = 20
 _LONGEST_REASON = 1000
 
