@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.code_units import unit_digests
 from pipeline.errors import InputError
-from pipeline.generation.arm_texts import arm_negatives, arm_prompts
+from pipeline.generation.arm_texts import arm_negatives, arm_prompts, prompt_set_of
 from pipeline.layout import COSTS, PARAMS, SETS, WEIGHTS
 from pipeline.prompting.prompt_sets import read_prompts
 from pipeline.storage.files import fingerprint
@@ -87,10 +87,13 @@ def expected_inputs(study: Study, arm_name: str) -> dict[str, str]:
 
 def _same_texts(study: Study, arm_name: str, recorded: Mapping[str, str]) -> bool:
     # The record is of all texts of the study at that time, which may have had another number of images.
-    arm = study.arm(arm_name)
+    arm, syntax = study.arm(arm_name), study.text.syntax
+    asked = prompt_set_of(study, arm.prompt_column)
     count = int(recorded_cost(arm_name).get("images") or 0)
     for images in {study.generate.images, count} - {0}:
-        prompts = arm_prompts(arm, read_prompts(study.prompts, images, study.text.syntax), study.text.syntax)
+        prompts = arm_prompts(
+            arm, read_prompts(prompt_set_of(study, arm.prompt_column), images, study.text.syntax), study.text.syntax
+        )
         if recorded.get("texts.prompt") == fingerprint(prompts):
             return _same_negative(study, arm_name, prompts, recorded)
     return False

@@ -80,7 +80,8 @@ class ShardTask:
 
 def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
     """The texts that an arm's networks read, one per image of the study each. Raises InputError."""
-    arm, prompts = study.arm(arm_name), study_prompts(study)
+    arm = study.arm(arm_name)
+    prompts = study_prompts(study, arm.prompt_column)
     own = arm_prompts(arm, prompts, study.text.syntax)
     needed = {text for prediction in guidance_of(arm).predictions() for text in prediction.texts}
     texts: dict[Text, list[str]] = {"prompt": own}
@@ -97,7 +98,10 @@ def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
 # The networks and what is made of them, as `common_inputs` calls them.
 _NETWORKS = ("main", "main_lora", "replaced", "guide", "guide_lora")
 # Of an arm: what changes no pixel, and what enters a fingerprint as what it stands for.
-_SAID_ELSEWHERE = {"description", "family", "negative_preset", "negative_prompt", "image_to_image", "sampler"}
+_SAID_ELSEWHERE = {
+    "description", "family", "negative_preset", "negative_prompt", "image_to_image", "sampler", "prompt_edits",
+    "prompt_column",
+}  # fmt: skip
 
 
 def library_versions() -> dict[str, str]:

@@ -17,6 +17,7 @@ from pipeline.guidance.postprocess.results import Renorm, Rescale
 from pipeline.guidance.references import SHORT_NAMES, STANDING_TEXTS, ConditionNoise, GuidanceReference, Perturb
 from pipeline.guidance.renoise import CFGPlusPlus
 from pipeline.guidance.scale_schedules import Constant, NoiseInterval, Ramp, Steps, Window
+from pipeline.prompting.edits import PromptEdit
 from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
 from pipeline.settings import Name, Settings
 from pipeline.study.controls import Control
@@ -81,10 +82,12 @@ class Arm(Settings):
     the scale; the other methods are one term by name. `references` and `texts` are those that the arm defines, for
     terms and probes to name. `schedule` is for the terms that have none. `post` is one post-process or a
     list of them, which act in the order written; `step` is how the solver's steps differ from its own.
-    `probes` are references that the trace records without using them. `quality_preset` adds quality tags to the
-    prompt. The negative prompt is a text, a preset, or (`negative_from_prompt`) each image's own prompt; its strength
-    u makes the reference of method negative (1 - u) empty + u negative, which takes a third evaluation unless u is 0 or
-    1 (NovelAI's undesired content strength). `noise` is
+    `probes` are references that the trace records without using them. `prompt_edits` say the study's prompt in other
+    words, image by image (pipeline/prompting/edits.py), and `prompt_column` reads it from another column of the study's
+    dataset, so arms stay paired; `quality_preset` then adds quality tags. The negative prompt is a text, a preset, or
+    (`negative_from_prompt`) each image's own prompt; its strength u makes the reference of method negative
+    (1 - u) empty + u negative, which takes a third evaluation unless u is 0 or 1 (NovelAI's undesired content
+    strength). `noise` is
     on the embedding of the prompt, `retouch` on the finished image. `attention` steers the main prediction away from a
     second text. Where noise or attention makes the main prediction another one, the plain prediction of the prompt is
     the reference `main`. `embedded_guidance` is the scale that a guidance-distilled network is told beside every text
@@ -108,6 +111,8 @@ class Arm(Settings):
     control: Control | None = None
     attention: AttentionSpace | None = None
     prompt: Literal["positive", "empty"] = "positive"
+    prompt_edits: tuple[PromptEdit, ...] = ()
+    prompt_column: str | None = None
     quality_preset: str | None = None
     negative_prompt: Annotated[str, StringConstraints(max_length=20_000)] | None = None
     negative_preset: str | None = None
@@ -146,6 +151,12 @@ class Arm(Settings):
         if preset is not None and preset not in QUALITY_TAGS:
             raise ValueError(f"is unknown; known presets: {', '.join(QUALITY_TAGS)}")
         return preset
+
+    @model_validator(mode="after")
+    def _edits_have_a_prompt(self) -> "Arm":
+        if self.prompt == "empty" and (self.prompt_edits or self.prompt_column):
+            raise ValueError("prompt empty leaves nothing to edit; remove prompt_edits and prompt_column")
+        return self
 
     @model_validator(mode="after")
     def _one_negative(self) -> "Arm":
@@ -264,6 +275,12 @@ class Arm(Settings):
             return (own,)
         # Shares that add up to 1 push away from the mixed text's prediction.
         return (own, ArmTerm(reference="empty", share=1 - self.negative_strength))
+
+    @property
+    def shown_prompt(self) -> str:
+        """What the prompt is, for people to read: `positive`, `empty`, or what was done to it."""
+        column = [f"column {self.prompt_column}"] if self.prompt_column else []
+        return ", ".join([*column, *(edit.shown for edit in self.prompt_edits)]) or self.prompt
 
     @property
     def shown_method(self) -> str:

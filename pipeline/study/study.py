@@ -281,6 +281,7 @@ class Study(Settings):
     def _well_formed_emphasis(self) -> "Study":
         for name, arm in self.arms.items():
             own = {f"texts.{text}": named.text for text, named in arm.texts.items()}
+            own |= {f"prompt_edits.{k}.text": getattr(edit, "text", None) for k, edit in enumerate(arm.prompt_edits)}
             for key, text in {"negative_prompt": arm.negative_prompt, **own}.items():
                 try:
                     check_prompt(text or "", self.text.syntax)
@@ -289,6 +290,22 @@ class Study(Settings):
         for name, arm in self.arms.items():
             if fault := self._solver_fault(arm):
                 raise ValueError(f"arms.{name}.{fault}")
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_can_be_edited(self) -> "Study":
+        for name, arm in self.arms.items():
+            if arm.prompt_column is not None and self.prompts.source != "dataset":
+                raise ValueError(
+                    f"arms.{name}.prompt_column is '{arm.prompt_column}', and prompts.source {self.prompts.source} has "
+                    "no columns; take prompts=dataset"
+                )
+            for k, edit in enumerate(arm.prompt_edits):
+                if edit.name == "weigh" and self.text.syntax == "plain":
+                    raise ValueError(
+                        f"arms.{name}.prompt_edits.{k} weighs words, and text.syntax plain has no weights; take "
+                        "text=a1111 or text=novelai"
+                    )
         return self
 
     def _solver_fault(self, arm: Arm) -> str | None:
