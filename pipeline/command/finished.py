@@ -91,9 +91,7 @@ def _same_texts(study: Study, arm_name: str, recorded: Mapping[str, str]) -> boo
     asked = prompt_set_of(study, arm.prompt_column)
     count = int(recorded_cost(arm_name).get("images") or 0)
     for images in {study.generate.images, count} - {0}:
-        prompts = arm_prompts(
-            arm, read_prompts(prompt_set_of(study, arm.prompt_column), images, study.text.syntax), study.text.syntax
-        )
+        prompts = arm_prompts(arm, read_prompts(asked, images, syntax), syntax)
         if recorded.get("texts.prompt") == fingerprint(prompts):
             return _same_negative(study, arm_name, prompts, recorded)
     return False
