@@ -32,7 +32,7 @@ from eval.comparison.control_arms import against_control, payments
 from eval.comparison.effective_scale import effective_scale
 from eval.comparison.feature_spaces import floors, in_space
 from eval.comparison.matched_strength import family_paths, frontiers, sweeps
-from eval.comparison.named_concepts import TaggedImages, shown_concepts, without_named
+from eval.comparison.named_concepts import ShiftsWithout, TaggedImages, shown_concepts, without_named
 from eval.comparison.paired_arms import ArmValues, arm_replicates
 from eval.comparison.plot_tables import COLUMNS, csv_bytes, direction_sizes, plot_tables
 from eval.comparison.shift import against_baseline, against_reference, kind_chances, permutations, tag_composition
@@ -233,6 +233,7 @@ def compare_arms(
     clusters = prompts if len(torch.unique(prompts)) < len(prompts) else None
     readers = concept_readers(named, measured.tagged, settings.seed)
     shown, shows = shown_concepts_by_arm(readers, vectors[in_units.name], study.baseline, clusters, settings)
+    without = ShiftsWithout(measured.tagged, vectors[in_units.name], study.baseline, kept)
     spaces = [
         ComparedSpace(
             name=one.name,
@@ -255,16 +256,7 @@ def compare_arms(
             "arms": compared,
             "spaces": spaces,
             "floor": spaces[0].floor,
-            "named": without_named(
-                in_units.name,
-                measured.named,
-                measured.tagged,
-                vectors[in_units.name],
-                study.baseline,
-                in_units.reference,
-                kept,
-                settings.level,
-            ),
+            "named": without_named(in_units.name, measured.named, without, in_units.reference, settings.level),
             "chosen": chosen_scales(
                 family_paths(study.arms, study.baseline),
                 study.arms,
@@ -280,10 +272,7 @@ def compare_arms(
                 names_by_arm(study),
                 shows,
                 of_primary,
-                measured.tagged,
-                vectors[in_units.name],
-                study.baseline,
-                kept,
+                without,
                 clusters,
                 settings,
             ),
