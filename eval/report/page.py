@@ -64,6 +64,7 @@ from labeling.records import SAMPLED_PAIRS, SAMPLED_TASKS, TASK_LABELS, read_lab
 from pipeline.layout import FEATURES, SCORES, SETS, TRACES, TRAJECTORIES
 from pipeline.results.answer import answer, told_arms
 from pipeline.results.comparison import COMPARISON, Comparison, load_comparison
+from pipeline.results.floor import floor_between, has_other_seeds
 from pipeline.results.rates import RATES, VERDICTS, Rates, load_rates
 from pipeline.study.study import Study
 
@@ -233,7 +234,9 @@ def render(
         tag_rows=tag_rows(comparison),
         cost_rows=cost_rows(comparison, provenance["alone"]),
         floor=quoted(comparison.floor.fd),
-        floor_between=quoted(comparison.floor.between_sets),
+        floor_shift=quoted(comparison.floor.shift),
+        floor_between=floor_between(comparison),
+        other_seeds=has_other_seeds(comparison),
         gallery=shown,
         trajectories=recorded,
         provenance=provenance,
@@ -277,7 +280,7 @@ def _detectable(comparison: Comparison) -> list[str]:
     middle = {key: values[len(values) // 2] for key, values in sizes.items()}
     if not middle:
         return []
-    unit = primary.floor.between_sets.value
+    unit = primary.floor.shift.value
     return [
         f"With this many images, four of five studies would settle a shift of {number(middle['shift'] / unit, 2)} "
         f"floors and a change of recall of {number(middle['variety'], 2)} in {primary.name}, for "

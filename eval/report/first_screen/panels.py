@@ -8,9 +8,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pipeline.results.answer import cosine, direction, family_arms, floors, size, told_arms
+from eval.notation import percent
+from pipeline.results.answer import cosine, direction, family_arms, size, told_arms
 from pipeline.results.colours import arm_colours, push_colour
 from pipeline.results.comparison import ComparedArm, Comparison
+from pipeline.results.floor import floor_between, floors, has_other_seeds
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import metric
 
@@ -146,7 +148,7 @@ def _elsewhere_panel(comparison: Comparison) -> Panel | None:
         return None
     colours = arm_colours(comparison.arms, comparison.baseline)
     rows = [
-        (arm_label(arm), colours[arm.arm], f"{one.value:.0%}", [(one, False, _spoken(one))])
+        (arm_label(arm), colours[arm.arm], percent(one.value), [(one, False, _spoken(one))])
         for arm in arms
         if arm.effective and (one := arm.effective.elsewhere)
     ]
@@ -172,12 +174,12 @@ def _shift_panel(comparison: Comparison) -> Panel | None:
         return None
     axis = _Log(min(0.5, *everywhere) / 1.3, max(2.0, *everywhere) * 1.3)
     ticks = [(10.0**k, f"{10.0**k:g}") for k in range(math.ceil(axis.low), math.floor(axis.high) + 1)]
-    n = comparison.by_name(comparison.baseline).n
     note = (
-        f"Fréchet distance to {comparison.baseline}, same seeds; 1: of two sets of {n} real images. "
+        f"Fréchet distance to {comparison.baseline}, same seeds; 1: of {floor_between(comparison)}. "
         f"Filled: {primary}; hollow: other spaces."
     )
-    head = "1: two sets of real images"
+    seeds = has_other_seeds(comparison)
+    head = f"1: {comparison.baseline}, other seeds" if seeds else "1: two sets of real images"
     return _one_strip("shift", "Does it shift the distribution?", note, rows, axis, ticks, 1.0, head)
 
 
