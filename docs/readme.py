@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from docs.kept_results import load_kept
 from docs.written_block import replaced
 from eval.features.plain_text import names_by_arm
-from eval.notation import in_percent, number, quoted
+from eval.notation import count, in_percent, number, quoted
 from eval.report.named_concepts import concept_sentences
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import PARAMS
@@ -40,7 +40,7 @@ def findings(comparison: Comparison, study: Study) -> str:
         autoescape=False,  # noqa: S701 (Markdown)
     )
     environment.filters["sentence"] = lambda text: f"{text[0].upper()}{text[1:]}"
-    environment.filters["thousands"] = lambda value: f"{value:,}"
+    environment.filters["count"] = count
     names = [space.name for space in comparison.spaces]
     ratios = {
         name: _shift(comparison, "negative", name).value / _shift(comparison, "autoguidance", name).value

@@ -33,6 +33,11 @@ def quoted(interval: Interval, signed: bool = False) -> str:
     return f"{number(interval.value, places, signed)} ({span(interval, places, signed)})"
 
 
+def count(many: int) -> str:
+    """A number of things, `1,728`."""
+    return f"{many:,}"
+
+
 def percent(share: float, places: int = 0) -> str:
     """A share in per cent, `48 %`."""
     return f"{number(100 * share, places)} %"

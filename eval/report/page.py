@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from eval.features.plain_text import names_by_arm
-from eval.notation import number, quoted
+from eval.notation import count, number, quoted
 from eval.report.composition import composition_figure, composition_rows, tag_rows
 from eval.report.details import cost_rows, matched_columns, matched_rows, shift_details
 from eval.report.effective_scale import (
@@ -160,6 +160,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["count"] = count
     primary = comparison.spaces[0].name
     unasked = set() if comparison.prompted else {"clip_score"}
     scores = [name for name in comparison.by_name(comparison.baseline).scores if name not in unasked]

@@ -145,7 +145,7 @@ def test_a_check_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.Monkey
     assert str(found[-1]).startswith("NO  params.yaml does not exist")
     shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
     there = [str(one) for one in checks()]
-    assert "ok  params.yaml: study 'default', 9 arms" in there
+    assert "ok  params.yaml: study 'default', 10 arms" in there
     assert [one for one in there if one.startswith("NO  ")], "networks and weights lie elsewhere"
 
 
