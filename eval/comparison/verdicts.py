@@ -6,7 +6,7 @@ asked about distributions is asked in every feature space, and answered with wha
 
 from collections.abc import Callable, Mapping
 
-from eval.notation import number, p_value, percent, quoted
+from eval.notation import count, number, p_value, percent, quoted
 from pipeline.results.answer import SAME
 from pipeline.results.comparison import (
     UNDECIDED,
@@ -172,7 +172,7 @@ def _repeated_reference(reference: tuple[int, int] | None) -> list[Verdict]:
     """What to know first about a reference set some of whose images are equal."""
     if reference is None or reference[0] == reference[1]:
         return []
-    what = f"only {reference[0]} of {reference[1]} real images differ"
+    what = f"only {count(reference[0])} of {count(reference[1])} real images differ"
     why = "an image's neighbours are its copies, so that precision, recall and coverage fall; take the copies out"
     return [Verdict(topic="Reference", verdict=what, numbers=f"equal features; {why}", decided=True)]
 

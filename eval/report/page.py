@@ -265,8 +265,8 @@ def _repeated_reference(comparison: Comparison) -> str:
     if distinct is None or distinct == n:
         return ""
     return (
-        f"Only {distinct} of {n} real images differ: an image’s neighbours are its copies, so that precision, recall "
-        "and coverage fall."
+        f"Only {count(distinct)} of {count(n)} real images differ: an image’s neighbours are its copies, so that "
+        "precision, recall and coverage fall."
     )
 
 
