@@ -76,7 +76,7 @@ def test_a_shift_that_is_sure_may_be_less_than_that_of_other_seeds(settings: Met
     own = {name: InSpace.model_validate(one) for name, one in found.items()}
     assert own["nudged"].adjusted_p["shift"] < 0.05
     assert own["nudged"].beyond_floor is not None
-    assert own["nudged"].beyond_floor.high < 0
+    assert own["nudged"].beyond_floor.value < 0
     assert own["nudged"].detectable["shift"] > frechet_distance(reseeded, base)
     assert {name: is_shift(one, 0.05) for name, one in own.items()} == {"nudged": False, "far": True}
 
@@ -256,7 +256,7 @@ def test_recall_that_another_number_of_variety_contradicts_says_so(
 def test_copies_in_the_reference_set_and_of_it_are_said_first() -> None:
     found = verdicts_of(lambda arm: arm.update(copied=3), (128, 1024))
     assert [*found][:2] == ["Reference", "Images"]
-    assert found["Reference"].verdict == "only 128 of 1024 real images differ"
+    assert found["Reference"].verdict == "only 128 of 1,024 real images differ"
     assert found["Images"].verdict.startswith("3 of 16 images are copies of real ones")
     assert "Reference" not in verdicts_of(lambda arm: None, (1024, 1024))
     assert "Images" not in verdicts_of(lambda arm: arm.update(copied=0, distinct=16))

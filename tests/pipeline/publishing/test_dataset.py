@@ -186,7 +186,7 @@ def test_a_study_too_small_to_conclude_says_so_at_the_top_of_its_card(study: Stu
     make_dataset(study, root)
     first, second = (root / DATASET / "README.md").read_text().split("---\n", 2)[2].split("\n\n")[:2]
     assert first == "# guidedrift: study small"
-    assert second == f"**{study.caution}**"
+    assert second == f"**{plain(study.caution)}**"
     assert "16 images per arm are too few to conclude anything" in second
 
 
