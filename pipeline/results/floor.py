@@ -22,8 +22,8 @@ def is_shift(own: InSpace, alpha: float) -> bool:
     """Whether an arm has left the baseline in a space: by more than its pairs give by chance, at the level `alpha`, and
     by more than other seeds do, where the study has a set of them.
 
-    A test over pairs decides shifts that are much smaller than the difference between two sets of one arm, which
-    nobody would see without the pairs.
+    A test over pairs decides shifts that are much smaller than the difference between two sets of one arm, which no
+    one would see without the pairs.
     """
     return own.adjusted_p["shift"] < alpha and (own.beyond_floor is None or own.beyond_floor.low > 0)
 

@@ -88,7 +88,7 @@ class Arm(Settings):
     the reference `main`. `embedded_guidance` is the scale that a guidance-distilled network is told beside every text
     (FLUX.1-dev; 3.5 unless given). `canvas` is the model's and `sampler` the study's unless given; `image_to_image`
     starts from another set's images. A `control` (pipeline/study/controls.py) has its scale from the arm that it
-    follows, once that is generated; until then it is 1. A `first_seed` of its own makes an arm the baseline from other
+    follows, once that is generated; until then it is 1. A `first_seed` makes an arm the baseline from other
     seeds (pipeline/study/reseeded.py).
     """
 
@@ -293,7 +293,7 @@ class Arm(Settings):
 
     @property
     def generates_with(self) -> dict[str, Any]:
-        """What its images come from but for their seeds: the settings without words about the arm and without probes,
+        """What its images come from except their seeds: the settings without words about the arm and without probes,
         and without what only probes read."""
         references = {term.reference for term in self.all_terms}
         texts = {self.text_of(name) for name in references} | self._steering_texts

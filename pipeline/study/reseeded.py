@@ -1,7 +1,7 @@
 """The baseline once more, from other seeds: how far apart two sets lie that differ in nothing but their noise.
 
 An arm with a `first_seed` and no method is one. It gets the baseline's settings when the study is composed, so it
-follows whatever is overridden there. It is the floor of shifts and no method: nothing compares it image by image,
+follows whatever is overridden there. It is the floor of shifts and not a method: nothing compares it image by image,
 because image k of it and image k of any other arm share their prompt and not their noise.
 """
 
