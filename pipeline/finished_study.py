@@ -69,7 +69,8 @@ class FinishedStudy:
         """
         tables = [self._scores(arm) for arm in arms or self.arms]
         table = pd.concat(tables, ignore_index=True)
-        return table.assign(arm=pd.Categorical(table["arm"], list(self.settings.arms)))
+        # An arm that is not compared may be asked for by name.
+        return table.assign(arm=pd.Categorical(table["arm"], list(dict.fromkeys([*self.arms, *arms]))))
 
     def _scores(self, arm: str) -> pd.DataFrame:
         self.settings.arm(arm)
