@@ -205,7 +205,7 @@ def without_named(
                 "energy": removal.energy,
                 "variance": 1 - float(left.var(0).sum() / real.var(0).sum()),
                 "arms": {
-                    name: _without(*(found[name] for found in (*whole, *rest)), level)  # shift and distance, twice
+                    name: _without((whole[0][name], whole[1][name]), (rest[0][name], rest[1][name]), level)
                     for name in guided
                 },
             }
@@ -220,11 +220,10 @@ def without_named(
 
 
 def _without(
-    shift: Replicates, distance: Replicates, shift_without: Replicates, distance_without: Replicates, level: float
+    whole: tuple[Replicates, Replicates], rest: tuple[Replicates, Replicates], level: float
 ) -> dict[str, Interval]:
-    """The record ArmWithoutNamed."""
-    share = combined(lambda a, b: 1 - b / a if a else 0.0, shift, shift_without)
-    distances = {"shift": shift, "shift_without": shift_without}
-    distances |= {"distance": distance, "distance_without": distance_without}
+    """The record ArmWithoutNamed of the shift and the distance of an arm, with a concept and without it."""
+    share = combined(lambda a, b: 1 - b / a if a else 0.0, whole[0], rest[0])
+    distances = {"shift": whole[0], "shift_without": rest[0], "distance": whole[1], "distance_without": rest[1]}
     found = {name: bounded(one.interval(level), 0) for name, one in distances.items()}
     return {**found, "named_share": bounded(share.interval(level), -math.inf, 1)}
