@@ -137,12 +137,13 @@ def plan_arm(
     arm = study.arm(arm_name)
     common = common_inputs(study, arm_name, device, machine)
     shards = []
+    seeds, pairs = study.seeds_of(arm_name), study.pairs_of(arm_name)
     starts = None if arm.image_to_image is None else start_fingerprints(study, arm.image_to_image, device, machine)
     for part, start in enumerate(range(0, study.generate.images, study.generate.shard)):
         stop = min(start + study.generate.shard, study.generate.images)
         own: dict[str, object] = {
             "texts": {text: values[start:stop] for text, values in texts.items()},
-            "seeds": [study.seeds_of(arm_name)[start], stop - start],
+            "seeds": [seeds[start], pairs[start], stop - start],
         }
         if arm.image_to_image is not None and starts is not None:
             own["start"] = [starts[part], arm.image_to_image.strength, arm.image_to_image.noise]
@@ -157,7 +158,7 @@ def plan_arm(
         },
         "machine": dict(enumerate(common["machine"])),
         "texts": {text: values[: study.generate.images] for text, values in texts.items()},
-        "generate.first_seed": study.seeds_of(arm_name)[0],
+        "generate.first_seed": [seeds[0], pairs[0]],
         "image_to_image": starts,
     }
     return ArmPlan(shards, {key: fingerprint(value) for key, value in _flat(named)})

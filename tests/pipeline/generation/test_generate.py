@@ -80,6 +80,12 @@ def test_the_baseline_from_other_seeds_has_its_prompts_and_the_images_of_these_s
     assert own["image"] == there["image"]
     assert own["image"] != base["image"]
     assert there["pair_id"].to_pylist() == list(range(images)), "pairs are counted from the study's first seed"
+    moved = parse_study(
+        {**both.model_dump(by_alias=True, exclude_unset=True), "generate": {**content["generate"], "first_seed": 100}},
+        "moved",
+    )
+    generate(moved, "reseeded", Places.under(tmp_path / "both"))
+    assert read_set(tmp_path / "both" / SETS / "reseeded")["pair_id"].to_pylist() == list(moved.pairs_of("reseeded"))
 
 
 def test_sets_load_with_datasets(study, tmp_path):
