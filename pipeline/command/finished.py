@@ -29,7 +29,10 @@ _PIXEL_UNITS = (
     "pipeline/prompting",
     "pipeline/sampling",
 )
-_SAID_ELSEWHERE = {"description", "family", "negative_preset", "negative_prompt", "image_to_image", "sampler"}
+_SAID_ELSEWHERE = {
+    *("description", "family", "first_seed", "negative_preset", "negative_prompt"),
+    *("image_to_image", "sampler"),
+}
 _LIBRARIES = ("accelerate", "diffusers", "numpy", "peft", "pillow", "torch", "torchsde", "transformers")
 
 
@@ -77,7 +80,7 @@ def expected_inputs(study: Study, arm_name: str) -> dict[str, str]:
         "model.loading": study.model.loading.model_dump(),
         "generate": {"batch": study.generate.batch, "threads": study.generate.threads},
         "machine": {0: platform.machine()},
-        "generate.first_seed": study.generate.first_seed,
+        "generate.first_seed": [study.seeds_of(arm_name)[0], study.pairs_of(arm_name)[0]],
     }
     if arm.control is not None:
         # Scale and steps of a control are measured on the arm that it follows.

@@ -99,9 +99,9 @@ def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
 _NETWORKS = ("main", "main_lora", "replaced", "guide", "guide_lora")
 # Of an arm: what changes no pixel, and what enters a fingerprint as what it stands for.
 _SAID_ELSEWHERE = {
-    "description", "family", "negative_preset", "negative_prompt", "image_to_image", "sampler", "prompt_edits",
-    "prompt_column",
-}  # fmt: skip
+    *("description", "family", "first_seed", "negative_preset", "negative_prompt", "prompt_edits", "prompt_column"),
+    *("image_to_image", "sampler"),
+}
 
 
 def library_versions() -> dict[str, str]:
@@ -138,12 +138,13 @@ def plan_arm(
     arm = study.arm(arm_name)
     common = common_inputs(study, arm_name, device, machine)
     shards = []
+    seeds, pairs = study.seeds_of(arm_name), study.pairs_of(arm_name)
     starts = None if arm.image_to_image is None else start_fingerprints(study, arm.image_to_image, device, machine)
     for part, start in enumerate(range(0, study.generate.images, study.generate.shard)):
         stop = min(start + study.generate.shard, study.generate.images)
         own: dict[str, object] = {
             "texts": {text: values[start:stop] for text, values in texts.items()},
-            "seeds": [study.generate.first_seed + start, stop - start],
+            "seeds": [seeds[start], pairs[start], stop - start],
         }
         if arm.image_to_image is not None and starts is not None:
             own["start"] = [starts[part], arm.image_to_image.strength, arm.image_to_image.noise]
@@ -158,7 +159,7 @@ def plan_arm(
         },
         "machine": dict(enumerate(common["machine"])),
         "texts": {text: values[: study.generate.images] for text, values in texts.items()},
-        "generate.first_seed": study.generate.first_seed,
+        "generate.first_seed": [seeds[0], pairs[0]],
         "image_to_image": starts,
     }
     return ArmPlan(shards, {key: fingerprint(value) for key, value in _flat(named)})
@@ -235,9 +236,10 @@ def batch_texts(texts: Mapping[Text, list[str]], batch: range) -> dict[Text, lis
     return {text: [values[k] for k in batch] for text, values in texts.items()}
 
 
-def batch_seeds(study: Study, batch: range) -> list[int]:
-    """The seeds of a batch, one per image."""
-    return [study.generate.first_seed + k for k in batch]
+def batch_seeds(study: Study, arm_name: str, batch: range) -> list[int]:
+    """The seeds of a batch of an arm, one per image."""
+    seeds = study.seeds_of(arm_name)
+    return [seeds[k] for k in batch]
 
 
 def start_fingerprints(study: Study, start: ImageToImage, device: str, machine: str | None = None) -> list[str]:

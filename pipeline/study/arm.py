@@ -19,9 +19,9 @@ from pipeline.guidance.renoise import CFGPlusPlus
 from pipeline.guidance.scale_schedules import Constant, NoiseInterval, Ramp, Steps, Window
 from pipeline.prompting.edits import PromptEdit
 from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
-from pipeline.settings import Name, Settings
+from pipeline.settings import Name, Seed, Settings
 from pipeline.study.controls import Control
-from pipeline.study.named_texts import NamedText, known_negative_preset
+from pipeline.study.named_texts import NEGATIVE_KEYS, NamedText, known_negative_preset
 from pipeline.study.sampler import Canvas, ImageToImage, Sampler
 
 Schedule = Annotated[Constant | NoiseInterval | Window | Ramp | Steps | Dynamic | Feedback, Field(discriminator="name")]
@@ -93,7 +93,8 @@ class Arm(Settings):
     the reference `main`. `embedded_guidance` is the scale that a guidance-distilled network is told beside every text
     (FLUX.1-dev; 3.5 unless given). `canvas` is the model's and `sampler` the study's unless given; `image_to_image`
     starts from another set's images. A `control` (pipeline/study/controls.py) has its scale from the arm that it
-    follows, once that is generated; until then it is 1.
+    follows, once that is generated; until then it is 1. A `first_seed` makes an arm the baseline from other
+    seeds (pipeline/study/reseeded.py).
     """
 
     method: Literal["unguided", "cfg", "negative", "autoguidance", "independent", "pag", "seg", "skip_layers", "mix"]
@@ -121,6 +122,7 @@ class Arm(Settings):
     embedded_guidance: Annotated[float, Field(ge=0, le=100)] | None = None
     canvas: Canvas | None = None
     sampler: Sampler | None = None
+    first_seed: Seed | None = None
     image_to_image: ImageToImage | None = None
     description: str = ""
     family: Name
@@ -321,6 +323,20 @@ class Arm(Settings):
     def scale_of(self, term: ArmTerm) -> float:
         """A term's own scale and its share of the arm's."""
         return term.scale + term.share * (self.scale - 1)
+
+    @property
+    def generates_with(self) -> dict[str, Any]:
+        """What its images come from except their seeds: the settings without words about the arm and without probes,
+        and without what only probes read."""
+        references = {term.reference for term in self.all_terms}
+        texts = {self.text_of(name) for name in references} | self._steering_texts
+        beside = {"description", "family", "first_seed", "probes", "references", "texts", *NEGATIVE_KEYS}
+        return {
+            **self.model_dump(exclude=beside),
+            "references": {name: one for name, one in self.references.items() if name in references},
+            "texts": {name: one for name, one in self.texts.items() if name in texts},
+            "negative": self.negative if "negative" in texts else "",
+        }
 
     @property
     def followed(self) -> tuple[Followed, ...]:

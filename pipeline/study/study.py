@@ -26,6 +26,7 @@ from pipeline.study.loadable import one_of
 from pipeline.study.model import Model
 from pipeline.study.negative import Negative
 from pipeline.study.plain_yaml import misread_key, read_yaml
+from pipeline.study.reseeded import reseeded_fault
 from pipeline.study.sampler import Sampler
 from pipeline.study.scales import Scales
 from pipeline.study.scorers import PREFERENCES
@@ -370,6 +371,33 @@ class Study(Settings):
                     f"{key}.source must repeat the arm it starts from; write source: ${{arms.{start.start}}} in conf/"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _other_seeds_are_of_the_baseline(self) -> "Study":
+        if fault := reseeded_fault(self.arms, self.baseline, self.generate.first_seed, self.generate.images):
+            raise ValueError(fault)
+        return self
+
+    @property
+    def reseeded(self) -> str | None:
+        """The arm that is the baseline from other seeds; None where the study has none."""
+        return next((name for name, arm in self.arms.items() if arm.first_seed is not None), None)
+
+    @property
+    def compared(self) -> dict[str, Arm]:
+        """The arms that are compared with one another: those of the study's seeds, so that their images form pairs."""
+        return {name: arm for name, arm in self.arms.items() if arm.first_seed is None}
+
+    def seeds_of(self, name: str) -> range:
+        """The seeds of an arm, one per image."""
+        own = self.arm(name).first_seed
+        first = self.generate.first_seed if own is None else own
+        return range(first, first + self.generate.images)
+
+    def pairs_of(self, name: str) -> range:
+        """The pair numbers of an arm, one per image: equal in two arms where prompt and seed are."""
+        seeds, first = self.seeds_of(name), self.generate.first_seed
+        return range(seeds.start - first, seeds.stop - first)
 
     @property
     def is_embedded(self) -> bool:
