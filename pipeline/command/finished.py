@@ -19,6 +19,7 @@ from pipeline.layout import COSTS, PARAMS, SETS, WEIGHTS
 from pipeline.prompting.prompt_sets import read_prompts
 from pipeline.storage.files import fingerprint
 from pipeline.storage.json_file import read_json_text
+from pipeline.study.arm import SAID_ELSEWHERE
 from pipeline.study.study import Study, load_study
 
 # As pipeline/generation/shard_plan.py has them; importing it would import torch. A test holds the two together.
@@ -29,10 +30,6 @@ _PIXEL_UNITS = (
     "pipeline/prompting",
     "pipeline/sampling",
 )
-_SAID_ELSEWHERE = {
-    *("description", "family", "first_seed", "negative_preset", "negative_prompt"),
-    *("image_to_image", "sampler"),
-}
 _LIBRARIES = ("accelerate", "diffusers", "numpy", "peft", "pillow", "torch", "torchsde", "transformers")
 
 
@@ -72,7 +69,7 @@ def expected_inputs(study: Study, arm_name: str) -> dict[str, str]:
     """What determines an arm's images, by the names and digests that its record has, without networks and texts."""
     arm = study.arm(arm_name)
     named: dict[str, Any] = {
-        f"arms.{arm_name}": arm.model_dump(exclude=_SAID_ELSEWHERE),
+        f"arms.{arm_name}": arm.model_dump(exclude=SAID_ELSEWHERE),
         "sampler": study.sampler_of(arm).model_dump(),
         "text": study.text.model_dump(),
         "code": {path: digest for unit in _PIXEL_UNITS for path, digest in unit_digests(unit).items()},

@@ -21,6 +21,7 @@ from pipeline.networks.weights.identification import check_main
 from pipeline.networks.weights.weight_files import digest_of, lora_digest, network_digest
 from pipeline.storage.files import fingerprint
 from pipeline.storage.shards import read_table, set_fingerprint, shard_paths
+from pipeline.study.arm import SAID_ELSEWHERE
 from pipeline.study.model import Model
 from pipeline.study.sampler import Canvas, ImageToImage
 from pipeline.study.study import Study
@@ -97,11 +98,6 @@ def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
 
 # The networks and what is made of them, as `common_inputs` calls them.
 _NETWORKS = ("main", "main_lora", "replaced", "guide", "guide_lora")
-# Of an arm: what changes no pixel, and what enters a fingerprint as what it stands for.
-_SAID_ELSEWHERE = {
-    *("description", "family", "first_seed", "negative_preset", "negative_prompt", "prompt_edits", "prompt_column"),
-    *("image_to_image", "sampler"),
-}
 
 
 def library_versions() -> dict[str, str]:
@@ -190,7 +186,7 @@ def common_inputs(study: Study, arm_name: str, device: str, machine: str | None 
     guide = locate(model.guide, model.config_of_guide) if with_guide else None
     check_schedules(study.sampler_of(arm), main, guide)
     common: dict[str, Any] = {
-        "arm": arm.model_dump(exclude=_SAID_ELSEWHERE),
+        "arm": arm.model_dump(exclude=SAID_ELSEWHERE),
         "sampler": study.sampler_of(arm).model_dump(),
         "text": study.text.model_dump(),
         "batch": study.generate.batch,

@@ -41,6 +41,12 @@ METHODS: dict[str, str] = {
     "skip_layers": "skip_layers",
 }
 
+# What of an arm enters no fingerprint of its images under its own key: it changes no pixel, or stands there as what it
+# is made into (texts, the sampler, the images that it starts from).
+SAID_ELSEWHERE = {
+    *("description", "family", "first_seed", "negative_preset", "negative_prompt", "prompt_edits", "prompt_column"),
+    *("image_to_image", "sampler"),
+}
 # What main predictions are called in the trace.
 _MAINS = ("main", "noised", *ATTENTION_SPACE)
 
