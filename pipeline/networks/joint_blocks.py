@@ -122,7 +122,7 @@ def readable(
     """True [B, 1, 1, text and image] where a position is read and no masked padding; None where every one is.
 
     Of the masks that blocks have, Chroma's `attention_mask` [B, 1, text and image, text and image] has padding read
-    nothing either, which changes nothing: nobody reads it.
+    nothing either, which changes nothing, because nothing reads padding.
     """
     if attention_mask is not None:
         return attention_mask[:, :, -1:]  # as a position of the image reads

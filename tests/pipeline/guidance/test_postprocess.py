@@ -230,7 +230,8 @@ def by_positions(x):
 
 
 def by_patches(x):
-    return QwenImagePipeline._pack_latents(x, *x.shape)
+    whole = x[..., : x.shape[2] // 2 * 2, : x.shape[3] // 2 * 2].contiguous()
+    return QwenImagePipeline._pack_latents(whole, *whole.shape)
 
 
 @pytest.mark.parametrize(("per", "sequence"), [("token", by_positions), ("patch", by_patches)])

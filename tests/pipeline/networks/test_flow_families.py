@@ -24,7 +24,7 @@ from pipeline.generation.study_estimate import study_estimate
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.families import FAMILIES
 from pipeline.networks.weights.weight_files import weight_paths
-from pipeline.preflight import check_arms
+from pipeline.preflight import check_arms, lora_changes
 from pipeline.study.study import Study, parse_study
 
 CPU = torch.device("cpu")
@@ -229,6 +229,22 @@ def test_embedded_guidance_is_part_of_what_determines_an_image(flows: Flows) -> 
     assert far(flows.draw("flux"), flows.draw("flux", embedded_guidance=9.0)) > 1
 
 
+@pytest.mark.parametrize("name", ["flux", "qwen_image"])
+def test_a_lora_changes_the_main_network_or_makes_a_guide_of_it(flows: Flows, name: str) -> None:
+    layer = "transformer_blocks.0.attn.to_v"
+    width = load_file(flows.copy(name) / "transformer/diffusion_pytorch_model.safetensors")[f"{layer}.weight"].shape[0]
+    matrices = {"A": torch.randn(2, width), "B": torch.randn(width, 2)}
+    save_file(
+        {f"transformer.{layer}.lora_{role}.weight": value for role, value in matrices.items()}, "lora.safetensors"
+    )
+    plain = flows.draw(name)
+    assert far(plain, flows.draw(name, model={"lora": {"file": "lora.safetensors"}})) > 1
+    weaken = {"name": "lora", "file": "lora.safetensors"}
+    study = flows.study(name, method="autoguidance", scale=2.0, model={"weaken": weaken})
+    assert lora_changes(study) == ["model.weaken.file lora.safetensors changes layers of the guide's transformer: 1"]
+    assert far(plain, flows.draw(name, method="autoguidance", scale=2.0, model={"weaken": weaken})) > 1
+
+
 @pytest.mark.parametrize("name", FLOWS)
 def test_texts_are_encoded_once_and_their_encoders_dropped(flows: Flows, name: str, monkeypatch: Any) -> None:
     study = flows.study(name, method="cfg", scale=3.0)
@@ -361,7 +377,6 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused(
             {"text": {"syntax": "a1111"}, "method": "negative", "scale": 2.0, "negative_prompt": "a (hat:1.3)"},
             "text negative gives 'hat' the weight 1.3",
         ),
-        (("sd3",), {"model": {"lora": {"file": "x.safetensors"}}}, "model.lora is for UNets"),
         (("sd3",), {"model": {"loading": {"attention_slicing": True}}}, "attention_slicing is for UNets"),
     ],
 )  # fmt: skip
