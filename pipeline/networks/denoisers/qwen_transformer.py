@@ -16,9 +16,10 @@ class QwenTransformer(PackedTransformer):
     def _predicted_patches(
         self, patches: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning, extent: tuple[int, int]
     ) -> torch.Tensor:
-        # As long as the longest text of the call; shorter ones are masked.
         read = conditioning["read"]
-        longest = int(read.sum(1).max())
+        # As long as the longest text of the call, of which shorter ones are masked; what is compiled is for one length.
+        compiled = self.transformer._compiled_call_impl is not None
+        longest = read.shape[1] if compiled else int(read.sum(1).max())
         output: torch.Tensor = self.transformer(
             patches,
             conditioning["tokens"][:, :longest].to(patches),
