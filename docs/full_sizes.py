@@ -10,12 +10,28 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLQwenImage,
+    ChromaTransformer2DModel,
+    FluxTransformer2DModel,
+    QwenImageTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
 from diffusers.utils import logging as diffusers_logging
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    T5Config,
+    T5EncoderModel,
+)
 
 from docs.written_block import replaced
-from pipeline.cost.size import H100, Size, evaluation_of, size_of
+from pipeline.cost.size import H100, Size, decoding_of, evaluation_of, size_of
 
 # Weights that are cast have no values here.
 diffusers_logging.set_verbosity_error()
@@ -46,6 +62,19 @@ T5_XXL: Mapping[str, Any] = {
     "vocab_size": 32128,
     "feed_forward_proj": "gated-gelu",
 }
+# Qwen2.5-VL-7B-Instruct's.
+QWEN_VL: Mapping[str, Any] = {
+    "text_config": {
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "vocab_size": 152064,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [16, 24, 24]},
+    },
+    "vision_config": {"hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": 3584, "depth": 32},
+}
 
 
 def clip(sizes: Mapping[str, Any], projected: bool) -> torch.nn.Module:
@@ -55,6 +84,10 @@ def clip(sizes: Mapping[str, Any], projected: bool) -> torch.nn.Module:
 
 def t5() -> torch.nn.Module:
     return T5EncoderModel(T5Config(**T5_XXL))
+
+
+def qwen_vl() -> torch.nn.Module:
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**QWEN_VL))
 
 
 def autoencoder(channels: int) -> AutoencoderKL:
@@ -82,13 +115,17 @@ def sd3(layers: int, heads: int, positions: int, dual: int) -> SD3Transformer2DM
 
 @dataclass(frozen=True)
 class Published:
-    """A model by its published configuration: how its parts are built, its latents, and the tokens of a text."""
+    """A model by its published configuration: how its parts are built, its latents, and the most tokens of a text.
+
+    `autoencoder` is built where it is not the usual one of `channels`.
+    """
 
     network: Callable[[], torch.nn.Module]
     texts: tuple[Callable[[], torch.nn.Module], ...]
     channels: int
     side: int
     tokens: int
+    autoencoder: Callable[[], torch.nn.Module] | None = None
 
 
 PUBLISHED = {
@@ -139,6 +176,10 @@ PUBLISHED = {
         side=128,
         tokens=512,
     ),
+    "Chroma1-HD": Published(ChromaTransformer2DModel, (t5,), channels=16, side=128, tokens=512),
+    "Qwen-Image": Published(
+        QwenImageTransformer2DModel, (qwen_vl,), channels=16, side=128, tokens=512, autoencoder=AutoencoderKLQwenImage
+    ),
 }
 
 
@@ -154,10 +195,9 @@ def parameters(network: torch.nn.Module) -> int:
 
 def sizes(model: Published) -> tuple[Size, Size]:
     """The sizes of a model's network, and of its autoencoder decoding one image."""
-    network, vae = built(model.network), built(lambda: autoencoder(model.channels))
-    latents = torch.empty(1, model.channels, model.side, model.side, device="meta", dtype=torch.bfloat16)
+    network, vae = built(model.network), built(model.autoencoder or (lambda: autoencoder(model.channels)))
     evaluate = evaluation_of(network, model.side, model.side, model.tokens)
-    return size_of(network, evaluate), size_of(vae, lambda: vae.decode(latents))
+    return size_of(network, evaluate), size_of(vae, decoding_of(vae, model.side, model.side))
 
 
 def table() -> str:

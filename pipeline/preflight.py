@@ -109,8 +109,6 @@ def _check_what_unets_have(study: Study, main: Checkpoint) -> None:
     model = study.model
     asked = {
         "model.vae": model.vae is not None and main.settings("vae") is None,
-        "model.weaken.file": isinstance(model.weaken, LoraFile),
-        "model.lora": model.lora,
         "model.loading.attention_slicing": model.loading.attention_slicing,
     }
     if key := next((key for key, value in asked.items() if value), None):
@@ -201,7 +199,8 @@ def _lora_change(lora: LoraFile, key: str, network: str, checkpoint: Checkpoint,
 
     content = read_lora(Path(lora.file), _described(checkpoint), key)
     whose = "the guide's" if network == "guide" else "the main network's"
-    said = f"{key} {lora.file} changes layers of {whose} UNet: {len(content.layers)}"
+    what = "UNet" if checkpoint.family.network == "unet" else checkpoint.family.network
+    said = f"{key} {lora.file} changes layers of {whose} {what}: {len(content.layers)}"
     if content.texts:
         said += f"; left out are layers of text encoders: {content.texts} ({texts})"
     return said

@@ -20,6 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.networks.checkpoints import of_videos
+
 # FLOPs a second that an H100 is taken to reach, of 990 TFLOP/s in 16 bits (dense): 40 %.
 H100 = 0.4 * 990e12
 
@@ -46,7 +48,8 @@ def described(kind: Any, config: Mapping[str, Any], dtype: torch.dtype) -> Any:
 def evaluation_of(network: Any, height: int, width: int, tokens: int) -> Callable[[], object]:
     """One evaluation of a network on device "meta", for one image of `height` x `width` latents and a text of `tokens`.
 
-    Networks are UNets, SD3's transformer and FLUX's; they are told what their pipelines tell them.
+    Networks are UNets and the transformers of SD3, FLUX, Chroma and Qwen-Image; they are told what their pipelines tell
+    them.
     """
     config, dtype = network.config, network.dtype
 
@@ -58,6 +61,16 @@ def evaluation_of(network: Any, height: int, width: int, tokens: int) -> Callabl
         guidance = of(1) if config.guidance_embeds else None
         told = (of(1, tokens, config.joint_attention_dim), of(1, config.pooled_projection_dim), of(1))
         return lambda: network(of(1, patches, config.in_channels), *told, of(patches, 3), of(tokens, 3), guidance)
+    if type(network).__name__ == "ChromaTransformer2DModel":
+        patches = (height // 2) * (width // 2)
+        places, text = (of(patches, 3), of(tokens, 3)), of(1, tokens, config.joint_attention_dim)
+        mask = torch.empty(1, tokens + patches, device="meta", dtype=torch.bool)
+        return lambda: network(of(1, patches, config.in_channels), text, of(1), *places, mask)
+    if type(network).__name__ == "QwenImageTransformer2DModel":
+        rows, columns = height // 2, width // 2
+        x, text = of(1, rows * columns, config.in_channels), of(1, tokens, config.joint_attention_dim)
+        read = torch.empty(1, tokens, device="meta", dtype=torch.bool)
+        return lambda: network(x, text, read, of(1), [[(1, rows, columns)]])
     x = of(1, config.in_channels, height, width)
     if type(network).__name__ == "SD3Transformer2DModel":
         told = (of(1, tokens, config.joint_attention_dim), of(1, config.pooled_projection_dim), of(1))
@@ -69,6 +82,14 @@ def evaluation_of(network: Any, height: int, width: int, tokens: int) -> Callabl
         pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
         added = {"text_embeds": of(1, pooled), "time_ids": of(1, 6)}
     return lambda: network(x, of(), text, added_cond_kwargs=added)
+
+
+def decoding_of(vae: Any, height: int, width: int) -> Callable[[], object]:
+    """One decoding by an autoencoder on device "meta", of one image's `height` x `width` latents."""
+    config = vae.config
+    shape = (config.z_dim, 1) if of_videos(config) else (config.latent_channels,)  # channels, for videos also frames
+    latents = torch.empty(1, *shape, height, width, device="meta", dtype=vae.dtype)
+    return lambda: vae.decode(latents)
 
 
 def size_of(network: torch.nn.Module, evaluate: Callable[[], object]) -> Size:

@@ -12,6 +12,7 @@ from pipeline.guidance.algebra import Text
 from pipeline.guidance.chance import Chance
 from pipeline.networks.checkpoints import Checkpoint, check_fit, locate
 from pipeline.networks.denoiser import SampledNetwork
+from pipeline.networks.families import Family
 from pipeline.networks.text.conditioning import Conditioning, degraded
 from pipeline.networks.text.embedding_cache import EmbeddingCache
 from pipeline.networks.text.encoded_texts import MOST_BYTES, EncodedTexts
@@ -30,6 +31,11 @@ class LoadedModel:
 
     def __init__(self, study: Study, device: torch.device):
         self.study, self.device = study, device
+
+    @property
+    def family(self) -> Family:
+        """The family of its main network."""
+        return self._checkpoint.family
 
     @cached_property
     def text_encoder(self) -> TextEncoder:

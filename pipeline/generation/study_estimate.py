@@ -4,24 +4,27 @@ from collections import Counter
 from functools import cache
 
 import torch
-from diffusers import AutoencoderKL
 
-from pipeline.cost.size import H100, Size, described, evaluation_of, size_of
+from pipeline.cost.size import H100, Size, decoding_of, described, evaluation_of, size_of
 from pipeline.generation.arm_guidance import guidance_of
-from pipeline.generation.shard_plan import main_checkpoint
+from pipeline.generation.shard_plan import arm_texts, main_checkpoint
 from pipeline.guidance.algebra import Network
 from pipeline.networks.checkpoints import Checkpoint, locate
+from pipeline.networks.text.qwen_tower import QwenTower, load_qwen_tokenizer
 from pipeline.networks.weights.loaded_part import DTYPES
 from pipeline.study.study import Study
 
 _CLIP_TOKENS = 77
+# Images whose texts are looked at for the longest one.
+_MOST_TEXTS = 256
 
 
 def study_estimate(study: Study) -> str:
     """What generating a study takes, in words: hours on an H100 at 40 % of its peak, and the most memory.
 
-    Every prediction of an arm counts at every step, whatever its schedule leaves out, and texts as CLIP's first chunk
-    and T5's whole length. Text encoders that are dropped before the network is loaded are not counted.
+    Every prediction of an arm counts at every step, whatever its schedule leaves out, and texts as CLIP's first chunk,
+    T5's whole length or, for a language model, the longest text of its first images. Text encoders that are dropped
+    before the network is loaded are not counted.
     """
     model, batch = study.model, study.generate.batch
     dtype = DTYPES[model.loading.dtype]
@@ -38,9 +41,8 @@ def study_estimate(study: Study) -> str:
     @cache
     def decoder_size(height: int, width: int) -> Size:
         settings = main.settings("vae") or {}
-        vae = described(AutoencoderKL, settings, dtype)
-        latents = torch.empty(1, vae.config.latent_channels, height, width, device="meta", dtype=dtype)
-        return size_of(vae, lambda: vae.decode(latents))
+        vae = described(main.family.autoencoder_class, settings, dtype)
+        return size_of(vae, decoding_of(vae, height, width))
 
     flops, weights, most = 0, {}, 0
     for arm in study.arms.values():
@@ -67,6 +69,13 @@ def study_estimate(study: Study) -> str:
 
 
 def _tokens(study: Study, main: Checkpoint) -> int:
+    whole = main.family.whole_text
+    if whole is not None and whole.is_language_model:
+        tower = QwenTower(None, load_qwen_tokenizer(main.config, whole), whole.length)
+        few = study.generate.model_copy(update={"images": min(study.generate.images, _MOST_TEXTS)})
+        study = study.model_copy(update={"generate": few})
+        texts = {text for name in study.arms for own in arm_texts(study, name).values() for text in own}
+        return max(tower.words(tower.chunks(text, study.text)[0], marks=True) for text in texts)
     tokenizer = main.mapping("tokenizer/tokenizer_config.json") or {}
     context = min(int(tokenizer.get("model_max_length", _CLIP_TOKENS)), _CLIP_TOKENS)
     clip = any(text.kind == "clip" and text.tokens for text in main.family.texts)

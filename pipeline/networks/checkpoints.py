@@ -213,16 +213,29 @@ def interface_of(family: Family, network: Mapping[str, Any], space: str | None) 
 _FIRST_SCALE = 0.18215
 
 
+def of_videos(vae: Mapping[str, Any]) -> bool:
+    """Whether the configuration of an autoencoder is that of one of videos, for which an image is one frame."""
+    return "temperal_downsample" in vae
+
+
 def latent_factor(vae: Mapping[str, Any]) -> int:
     """Pixels for each position of a latent, in each direction, by the configuration of its autoencoder."""
+    if of_videos(vae):
+        return int(2 ** len(vae["temperal_downsample"]))
     return int(2 ** (len(vae.get("block_out_channels") or (64,)) - 1))
+
+
+def latent_channels(vae: Mapping[str, Any]) -> int:
+    """Channels of a latent, by the configuration of its autoencoder."""
+    return int(vae.get("z_dim", 16) if of_videos(vae) else vae.get("latent_channels", 4))
 
 
 def latent_space(vae: Mapping[str, Any]) -> str:
     """Latents, in words, by the configuration of their autoencoder: their size, and what makes their variance one."""
     scale, shift = vae.get("scaling_factor", _FIRST_SCALE), vae.get("shift_factor")
     factor = latent_factor(vae)
-    words = f"{vae.get('latent_channels', 4)} channels for {factor}x{factor} pixels, scaled by {scale}"
+    words = f"{latent_channels(vae)} channels for {factor}x{factor} pixels"
+    words += "" if of_videos(vae) else f", scaled by {scale}"
     words += f", shifted by {shift}" if shift else ""
     for name in ("latents_mean", "latents_std"):
         if vae.get(name) is not None:

@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import Any, Literal
 
 from pipeline.errors import InputError
+from pipeline.guidance.postprocess.post_process import PostProcess
+from pipeline.guidance.postprocess.results import Renorm
 from pipeline.networks.noise_path import RECTIFIED_FLOW, VARIANCE_PRESERVING, NoisePath
 from pipeline.study.solvers import solvers_along
 
@@ -37,15 +39,28 @@ class TextPart:
     """A text encoder of a checkpoint.
 
     CLIP reads chunks of its context with weighted words; T5 reads a whole text of up to `length` tokens, filled up to
-    them, without weights. A text's `pooled` embedding is the projection of its end mark, or (`end`) its last layer
-    there as it is. `tokens`: whether the network reads its embeddings of single tokens.
+    them, without weights; a language model (qwen2_5_vl) reads a whole text of up to `length` tokens as it is.
+    A text's `pooled` embedding is the projection of its end mark, or (`end`) its last layer there as it is. `tokens`:
+    whether the network reads its embeddings of single tokens. `masked`: T5 reads no padding, and the network the first
+    token of it alone.
     """
 
     part: str
     pooled: Literal["projection", "end"] | None = None
-    kind: Literal["clip", "t5"] = "clip"
+    kind: Literal["clip", "t5", "qwen2_5_vl"] = "clip"
     tokens: bool = True
     length: int = 0
+    masked: bool = False
+
+    @property
+    def is_language_model(self) -> bool:
+        """Whether it is a language model, made to continue texts."""
+        return self.kind == "qwen2_5_vl"
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return {"clip": "CLIP", "t5": "T5", "qwen2_5_vl": "Qwen2.5-VL"}[self.kind]
 
 
 @dataclass(frozen=True)
@@ -66,8 +81,9 @@ class Family:
     `patch` gives the side of the patches that the network cuts latents into, by its configuration; a canvas is whole
     patches, and a `packed` network is given them as its channels. `side` is the trained canvas in positions of latents,
     where configurations do not say it. `embedded_guidance` is the key of its configuration that says whether it reads a
-    guidance scale. `needs_latents`: it works on latents alone. `encodes_first`: its text encoders are so large that
-    they are dropped before the network is loaded.
+    guidance scale. `post` are the post-processes that its pipeline has built in. `autoencoder` is the class of its
+    autoencoder ("module:class"). `needs_latents`: it works on latents alone. `encodes_first`: its text encoders are so
+    large that they are dropped before the network is loaded.
     `loader` and `text_loader` are "module:function", imported by `load` and `load_texts`.
     """
 
@@ -89,6 +105,8 @@ class Family:
     packed: bool = False
     side: int | None = None
     embedded_guidance: str | None = None
+    post: tuple[PostProcess, ...] = ()
+    autoencoder: str = "diffusers:AutoencoderKL"
     needs_latents: bool = False
     encodes_first: bool = False
     loader: str = "pipeline.networks.denoisers.unet:load_network"
@@ -105,6 +123,16 @@ class Family:
         return _imported(self.model)
 
     @property
+    def autoencoder_name(self) -> str:
+        """The name of its autoencoder's class, as configurations have it."""
+        return self.autoencoder.partition(":")[2]
+
+    @property
+    def autoencoder_class(self) -> Any:
+        """The class of its autoencoder."""
+        return _imported(self.autoencoder)
+
+    @property
     def text_parts(self) -> tuple[str, ...]:
         """The parts of a checkpoint that hold its text encoders."""
         return tuple(text.part for text in self.texts)
@@ -118,6 +146,11 @@ class Family:
     def weighs_words(self) -> bool:
         """Whether weights of words and chunks mean something to it: they do where it reads tokens of a CLIP."""
         return any(text.kind == "clip" and text.tokens for text in self.texts)
+
+    @property
+    def whole_text(self) -> TextPart | None:
+        """The text encoder that reads a whole text of limited length, and neither weights nor chunks; None for CLIP."""
+        return next((text for text in self.texts if text.kind != "clip"), None)
 
     @property
     def layers_left_out(self) -> int:
@@ -247,6 +280,46 @@ FLUX = Family(
     loader="pipeline.networks.denoisers.flux_transformer:load_network",
 )
 
+# Chroma: FLUX.1's latents and positions, T5 alone, and padding that is masked.
+CHROMA = Family(
+    name="chroma",
+    pipelines=("ChromaPipeline", "ChromaImg2ImgPipeline"),
+    unlabelled=lambda network, _: network.get("_class_name") == "ChromaTransformer2DModel",
+    texts=(TextPart("text_encoder", kind="t5", length=512, masked=True),),
+    architectures=("chroma",),
+    network="transformer",
+    model="diffusers:ChromaTransformer2DModel",
+    shared=_TRANSFORMERS_SHARE,
+    path=RECTIFIED_FLOW,
+    patch=lambda _: 2,
+    packed=True,
+    side=128,
+    needs_latents=True,
+    encodes_first=True,
+    loader="pipeline.networks.denoisers.chroma_transformer:load_network",
+)
+
+# Qwen-Image: tokens of Qwen2.5-VL, latents of one frame, and a norm that guidance does not change.
+QWEN_IMAGE = Family(
+    name="qwen_image",
+    pipelines=("QwenImagePipeline", "QwenImageImg2ImgPipeline"),
+    unlabelled=lambda network, _: network.get("_class_name") == "QwenImageTransformer2DModel",
+    texts=(TextPart("text_encoder", kind="qwen2_5_vl", length=512),),
+    architectures=("qwen-image",),
+    network="transformer",
+    model="diffusers:QwenImageTransformer2DModel",
+    shared=_TRANSFORMERS_SHARE,
+    path=RECTIFIED_FLOW,
+    patch=lambda _: 2,
+    packed=True,
+    side=128,
+    post=(Renorm(name="renorm", per="patch"),),
+    autoencoder="diffusers:AutoencoderKLQwenImage",
+    needs_latents=True,
+    encodes_first=True,
+    loader="pipeline.networks.denoisers.qwen_transformer:load_network",
+)
+
 # Families that are not supported, by the beginnings of their classes' names.
 _OTHERS = {
     "Flux2": "FLUX.2",
@@ -255,9 +328,9 @@ _OTHERS = {
     "Lumina": "Lumina",
     "Sana": "SANA",
     "AuraFlow": "AuraFlow",
-    "QwenImage": "Qwen-Image",
+    "QwenImage": "another kind of Qwen-Image",
     "ZImage": "Z-Image",
-    "Chroma": "Chroma",
+    "Chroma": "another kind of Chroma",
     "HiDream": "HiDream",
     "Kandinsky": "Kandinsky",
     "Kolors": "Kolors",
@@ -270,7 +343,9 @@ _OTHERS = {
     "StableVideoDiffusion": "Stable Video Diffusion",
 }
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (SD3, FLUX, PIXEL_FLOW, SD, SDXL, PIXEL)}
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (SD3, FLUX, CHROMA, QWEN_IMAGE, PIXEL_FLOW, SD, SDXL, PIXEL)
+}
 
 
 def labelled_family(pipeline: str, place: object) -> Family:

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
@@ -23,7 +22,13 @@ from pipeline.errors import InputError
 from pipeline.guidance.algebra import Perturbation
 from pipeline.guidance.chance import Chance
 from pipeline.guidance.references import RANDOM_KINDS
-from pipeline.networks.joint_blocks import JOINT_BLOCKS, DamagedAttention, attentions, pass_through
+from pipeline.networks.joint_blocks import (
+    JOINT_BLOCKS,
+    SEQUENCE_BLOCKS,
+    DamagedAttention,
+    attentions,
+    pass_through,
+)
 from pipeline.networks.queries import blurred
 
 # A share of 1 leaves nothing over, which nothing multiplies.
@@ -46,8 +51,8 @@ def perturbed(
             # The compiler would take a step's random numbers for constants, and compile at every step.
             undo.enter_context(torch.compiler.set_stance("force_eager"))
         for name, block in transformer_blocks(network, perturbation.layers).items():
-            joint = isinstance(block, JOINT_BLOCKS)
-            if joint and perturbation.kind in ("pag", "seg"):
+            joint, sequence = isinstance(block, JOINT_BLOCKS), isinstance(block, SEQUENCE_BLOCKS)
+            if (joint or sequence) and perturbation.kind in ("pag", "seg"):
                 damaged = DamagedAttention(perturbation.kind, (extent[0], extent[1]), perturbation.blur)
                 for attention in attentions(block):
                     processed_by(damaged, attention, undo)
@@ -59,8 +64,11 @@ def perturbed(
                 replaced_by(pass_through if joint else _pass_through, block, undo)
             else:
                 assert chance is not None, f"{perturbation.kind} needs random numbers"
-                drawn = _joint_by_chance if joint else _by_chance
-                replaced_by(drawn(perturbation, block, name, chance), block, undo)
+                if joint:
+                    replaced_by(_joint_by_chance(perturbation, block, name, chance), block, undo)
+                else:
+                    image = extent[0] * extent[1] if sequence else None
+                    replaced_by(_by_chance(perturbation, block, name, chance, image), block, undo)
         yield
 
 
@@ -74,7 +82,11 @@ def transformer_blocks(network: torch.nn.Module, layers: tuple[str, ...] | None)
         for name, module in network.named_modules()
         if isinstance(module, Transformer2DModel)
         for i, block in enumerate(module.transformer_blocks)
-    } | {name: module for name, module in network.named_modules() if isinstance(module, JOINT_BLOCKS)}
+    } | {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, (*JOINT_BLOCKS, *SEQUENCE_BLOCKS))
+    }
     if layers is None:
         if not blocks:
             raise InputError("the network has no transformer blocks, and so no cross-attention of theirs")
@@ -137,15 +149,20 @@ def replaced_by(forward: Callable[..., Any], block: torch.nn.Module, undo: ExitS
 
 
 def _by_chance(
-    perturbation: Perturbation, block: BasicTransformerBlock, name: str, chance: Chance
+    perturbation: Perturbation, block: torch.nn.Module, name: str, chance: Chance, image: int | None
 ) -> Callable[..., torch.Tensor]:
+    """A block of one sequence, whose last `image` positions are the image's; all of them where that is None."""
     own: Callable[..., torch.Tensor] = block.forward  # offloading's, where it has put one there
 
     def forward(hidden_states: torch.Tensor, *arguments: object, **more: object) -> torch.Tensor:
         if perturbation.kind == "random_layers":
             out = _left_out(perturbation, name, chance, hidden_states)
             return torch.where(out, hidden_states, own(hidden_states, *arguments, **more))
-        return own(_disturbed(perturbation, name, chance, hidden_states), *arguments, **more)
+        before = 0 if image is None else hidden_states.shape[1] - image  # the text
+        disturbed = _disturbed(perturbation, name, chance, hidden_states[:, before:])
+        if before:
+            disturbed = torch.cat([hidden_states[:, :before], disturbed], 1)
+        return own(disturbed, *arguments, **more)
 
     return forward
 

@@ -32,7 +32,7 @@ from pipeline.networks.weights.loaded_part import DTYPES, check_compiler, load_p
 from pipeline.networks.weights.weight_files import check_files
 from pipeline.study.loading import Loading
 from pipeline.study.sampler import Canvas
-from pipeline.study.weaken import DropLayers, Dropout, Lora, LoraFile, LowBits, WeightNoise
+from pipeline.study.weaken import DropLayers, Dropout, LoraFile, LowBits, WeightNoise
 
 _TIMESTEPS = 1000
 
@@ -193,8 +193,8 @@ class FlowTransformer(ABC):
         """Load a transformer with its schedule, and its autoencoder where it has one (or that of `vae` instead).
 
         A guide shares the main network's `latents`; `how` it is weakened.
-        Raises InputError for missing, pickled or damaged weights, for an autoencoder beside pixels, and for LoRAs and
-        ways to save memory that support only UNets.
+        Raises InputError for missing, pickled or damaged weights, for an autoencoder beside pixels, for a LoRA that
+        does not fit, and for ways to save memory that support only UNets.
         """
         checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(source, source)
         loading = loading or Loading()
@@ -203,9 +203,6 @@ class FlowTransformer(ABC):
             raise InputError(
                 f"{checkpoint.path} works on pixels and has no use for an autoencoder; leave model.vae out"
             )
-        if isinstance(how, LoraFile):
-            key = "model.weaken" if isinstance(how, Lora) else "model.lora"
-            raise InputError(f"{key} names a LoRA, which only UNets can use; {checkpoint.path} is a transformer")
         if loading.attention_slicing:
             raise InputError(f"model.loading.attention_slicing is for UNets; {checkpoint.path} is a transformer")
         check_files(checkpoint, ("transformer",))

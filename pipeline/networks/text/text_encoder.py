@@ -1,8 +1,9 @@
-"""The text side: CLIP and T5 turn prompts into what the denoising networks read.
+"""The text side: CLIP, T5 and language models turn prompts into what the denoising networks read.
 
 Emphasis is applied as A1111 does: the embedding of each token is multiplied by its weight, and then the whole chunk
 by one number that restores its mean. Texts of several chunks join the embeddings of their chunks; texts that are
-used together are filled up with empty chunks to one length. T5 (t5_tower.py) knows neither weights nor chunks.
+used together are filled up with empty chunks to one length. T5 (t5_tower.py) and Qwen2.5-VL (qwen_tower.py) know
+neither weights nor chunks.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,13 +20,21 @@ from diffusers.loaders.single_file_utils import (
     create_diffusers_t5_model_from_checkpoint,
 )
 from safetensors.torch import load_file
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+from transformers import (
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    Qwen2_5_VLForConditionalGeneration,
+    T5EncoderModel,
+    T5TokenizerFast,
+)
 from transformers.utils import logging as transformers_logging
 
 from pipeline.errors import InputError, is_out_of_memory
 from pipeline.networks.checkpoints import Checkpoint
 from pipeline.networks.families import TextPart
 from pipeline.networks.text.conditioning import Conditioning
+from pipeline.networks.text.qwen_tower import QwenTower, load_qwen_tokenizer
 from pipeline.networks.text.t5_tower import T5Tower
 from pipeline.networks.weights.loaded_part import load_part
 from pipeline.networks.weights.weight_files import check_complete, check_files
@@ -85,17 +94,21 @@ class ClipTower:
         return tokens, [1.0, *(item.weight for item in chunk), 1.0, *[1.0] * padding]
 
 
+Tower = ClipTower | T5Tower | QwenTower
+
+
 @dataclass(frozen=True)
 class TextEncoder:
     """The text transformers of a checkpoint, and how they are read, which its family says.
 
     Each CLIP gives its last layer that is not skipped, through the final layer norm; with `penultimate` the layer
     before that, without the norm. Several lie side by side, T5's tokens after theirs, all as wide as the widest. The
-    first chunk gives the pooled embeddings, where there are some, joined (diffusers' conventions). `zero_empty`: an
-    empty reference text reads as zeros, as SDXL was trained.
+    first chunk gives the pooled embeddings, where there are some, joined (diffusers' conventions). A language model is
+    alone, and gives with its tokens which of them are the text's. `zero_empty`: an empty reference text reads as zeros,
+    as SDXL was trained.
     """
 
-    towers: tuple[ClipTower | T5Tower, ...]
+    towers: tuple[Tower, ...]
     settings: TextSettings = field(default_factory=TextSettings)
     zero_empty: bool = False
     penultimate: bool = False
@@ -146,10 +159,16 @@ class TextEncoder:
 
     def embed(self, texts: list[list[list[Chunk]]], number: int) -> Conditioning:
         """Cut texts, each filled up with empty chunks to `number` of them."""
-        side_by_side, after, pooled = [], [], []
+        side_by_side, after, pooled, told = [], [], [], {}
         for k, tower in enumerate(self.towers):
             if isinstance(tower, T5Tower):
                 after.append(tower.embed([text[k][0] for text in texts]))
+                if tower.masked:
+                    told["read"] = tower.read([text[k][0] for text in texts])
+                continue
+            if isinstance(tower, QwenTower):
+                tokens, told["read"] = tower.embed([text[k][0] for text in texts])
+                after.append(tokens)
                 continue
             chunks = number if tower.read else 1
             filled = [
@@ -170,7 +189,9 @@ class TextEncoder:
         parts = [_alone_or_joined(side_by_side, -1), *after] if side_by_side else after
         width = max(part.shape[-1] for part in parts)
         tokens = _alone_or_joined([F.pad(part, (0, width - part.shape[-1])) for part in parts], 1)
-        return Conditioning({"tokens": tokens} | ({"pooled": _alone_or_joined(pooled, -1)} if pooled else {}))
+        if pooled:
+            told["pooled"] = _alone_or_joined(pooled, -1)
+        return Conditioning({"tokens": tokens, **told})
 
     def content(self, cut: list[list[Chunk]], length: int, marks: bool) -> torch.Tensor:
         """True [`length`] where an embedding is of a word of a cut text, or maybe of its marks, and not of padding."""
@@ -179,6 +200,8 @@ class TextEncoder:
         for own, tower in zip(cut, self.towers, strict=True):
             if isinstance(tower, T5Tower):  # whose tokens are the last
                 row[length - tower.length :][: len(own[0]) + marks] = True
+            elif isinstance(tower, QwenTower):
+                row[: tower.words(own[0], marks)] = True
         for k in read[:1]:
             tower = self.towers[k]
             assert isinstance(tower, ClipTower)
@@ -270,11 +293,13 @@ def _load_tower(
     device: torch.device,
     settings: TextSettings,
     weights: bool,
-) -> ClipTower | T5Tower:
+) -> Tower:
     kind: Any = CLIPTextModelWithProjection if text.pooled == "projection" else CLIPTextModel
     create: Any = create_diffusers_clip_model_from_ldm
     if text.kind == "t5":
         kind, create = T5EncoderModel, create_diffusers_t5_model_from_checkpoint
+    elif text.kind == "qwen2_5_vl":
+        kind = Qwen2_5_VLForConditionalGeneration
     part = text.part
     if not weights:
         with init_empty_weights():
@@ -294,12 +319,16 @@ def _load_tower(
         check_complete(model, (), checkpoint.path)
     else:
         model = load_part(kind, checkpoint, part, dtype)
+    if text.kind == "qwen2_5_vl":  # which sees no images here and writes no words
+        model = model.model.language_model
     if weights:
         model = model.to(device).eval().requires_grad_(False)
+    if text.kind == "qwen2_5_vl":
+        return QwenTower(model, load_qwen_tokenizer(checkpoint.config, text), text.length)
     tokenizer = checkpoint.config / part.replace("text_encoder", "tokenizer")
     if text.kind == "t5":
         length = settings.t5_length or text.length
-        return T5Tower(model, T5TokenizerFast.from_pretrained(tokenizer, local_files_only=True), length)
+        return T5Tower(model, T5TokenizerFast.from_pretrained(tokenizer, local_files_only=True), length, text.masked)
     return ClipTower(
         model, CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True), text.pooled == "end", text.tokens
     )

@@ -27,8 +27,8 @@ _OTHERS = {
     "cap_embedder.": "Lumina",
     "transformer_blocks.": "a diffusion transformer",
 }
-# Of two families that are known: by a block's weights in diffusers' layout, and the original layout of FLUX.1.
-_JOINT, _FLUX = "transformer_blocks.0.attn.add_k_proj.", "double_blocks."
+# Of families that are known: by a block's weights in diffusers' layout, and the original layouts of FLUX.1 and Chroma.
+_JOINT, _FLUX, _CHROMA = "transformer_blocks.0.attn.add_k_proj.", "double_blocks.", "distilled_guidance_layer."
 _ORIGINAL = "model.diffusion_model."
 # The parts of a checkpoint in one file by the beginnings of their tensors' names; alone they have none in common.
 _PARTS = {
@@ -71,9 +71,11 @@ def check_file(path: Path) -> None:
         )
     names = {key.removeprefix(_ORIGINAL) for key in keys}
     if any(name.startswith(_FLUX) for name in names):
+        chroma = any(name.startswith(_CHROMA) for name in names)
+        what, such = ("Chroma", "lodestones/Chroma1-HD") if chroma else ("FLUX", "black-forest-labs/FLUX.1-dev")
         raise InputError(
-            f"{path} is FLUX in one file, which holds a transformer alone; name a folder or repository in diffusers' "
-            "layout, such as hub:black-forest-labs/FLUX.1-dev"
+            f"{path} is {what} in one file, which holds a transformer alone; name a folder or repository in diffusers' "
+            f"layout, such as hub:{such}"
         )
     if any(name.startswith(_JOINT) for name in names):
         return

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers import (
+    ChromaPipeline,
     FlowMatchEulerDiscreteScheduler,
     FluxImg2ImgPipeline,
     FluxPipeline,
+    QwenImageImg2ImgPipeline,
+    QwenImagePipeline,
     StableDiffusion3Img2ImgPipeline,
     StableDiffusion3PAGPipeline,
     StableDiffusion3Pipeline,
@@ -32,18 +35,45 @@ from pipeline.study.sampler import Canvas, Sampler
 CPU = torch.device("cpu")
 STEPS, SEEDS = 4, [3, 4]
 PROMPTS, WORSE = ["1person, blue hair, smile", "pattern"], "worst quality, lowres"
-KINDS: dict[str, Any] = {"sd3": StableDiffusion3Pipeline, "flux": FluxPipeline}
+KINDS: dict[str, Any] = {
+    "sd3": StableDiffusion3Pipeline,
+    "flux": FluxPipeline,
+    "chroma": ChromaPipeline,
+    "qwen_image": QwenImagePipeline,
+}
 WIDE = Canvas(width=48, height=24)
+
+PACKED = (FluxPipeline, ChromaPipeline, QwenImagePipeline)
+
+
+def masking(pipeline: Any, told: dict[str, Any]) -> dict[str, Any]:
+    """What Chroma's pipeline is told of its texts to have their padding masked.
+
+    Its own mask is made of numbers, which attention adds to its scores instead: padding is read.
+    """
+    guided = told.get("guidance_scale", 5.0) > 1
+    tokens, _, mask, negative_tokens, _, negative_mask = pipeline.encode_prompt(
+        told["prompt"],
+        told.get("negative_prompt"),
+        do_classifier_free_guidance=guided,
+        max_sequence_length=T5_LENGTH,
+    )
+    given = {"prompt": None, "prompt_embeds": tokens, "prompt_attention_mask": mask.bool()}
+    if not guided:
+        return given
+    more = {"negative_prompt_embeds": negative_tokens, "negative_prompt_attention_mask": negative_mask.bool()}
+    return given | more | {"negative_prompt": None}
 
 
 class Pair:
     """diffusers' pipeline and this project's parts, of the same folder."""
 
     def __init__(self, folder: Path, dtype: str = "float32"):
-        name = folder.name.partition("_")[0]
         checkpoint, loading = locate(str(folder)), Loading(dtype=dtype)
         self.dtype = getattr(torch, dtype)
-        self.pipeline = KINDS[name].from_pretrained(folder, use_safetensors=True, torch_dtype=self.dtype)
+        self.pipeline = KINDS[checkpoint.family.name].from_pretrained(
+            folder, use_safetensors=True, torch_dtype=self.dtype
+        )
         self.pipeline.set_progress_bar_config(disable=True)
         self.network = checkpoint.family.load(checkpoint, CPU, loading)
         self.encoder = checkpoint.family.load_texts(checkpoint, CPU, TextSettings(t5_length=T5_LENGTH), self.dtype)
@@ -53,7 +83,7 @@ class Pair:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Finished samples and pixels in [0, 1], [B, C, H, W] each."""
         arm = Arm(**{"method": "unguided", "scale": 1.0, **settings})
-        guidance = guidance_of(arm)
+        guidance = guidance_of(arm, self.network.family.post)
         known = {"prompt": PROMPTS, "empty": ["", ""], "negative": [arm.negative] * 2}
         needed = dict.fromkeys(text for prediction in guidance.predictions() for text in prediction.texts)
         conditioning = self.encoder.encode_together({text: known[text] for text in needed})
@@ -77,6 +107,8 @@ class Pair:
             **extent,
             **settings,
         }
+        if isinstance(self.pipeline, ChromaPipeline):
+            common |= masking(self.pipeline, common)
         if self.dtype == torch.float32:
             common["generator"] = [torch.Generator().manual_seed(seed) for seed in SEEDS]
         else:  # torch draws other numbers in half precision
@@ -91,14 +123,15 @@ class Pair:
         return self.unpacked(latents[-1], noise.shape).float(), images.float()
 
     def packed(self, samples: torch.Tensor) -> torch.Tensor:
-        if not isinstance(self.pipeline, FluxPipeline):
+        if not isinstance(self.pipeline, PACKED):
             return samples
         return self.pipeline._pack_latents(samples, *samples.shape)
 
     def unpacked(self, latents: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        if not isinstance(self.pipeline, FluxPipeline):
+        if not isinstance(self.pipeline, PACKED):
             return latents
-        return self.pipeline._unpack_latents(latents, 2 * shape[2], 2 * shape[3], 2)
+        unpacked = self.pipeline._unpack_latents(latents, 2 * shape[2], 2 * shape[3], 2)
+        return unpacked.reshape(shape)  # without the frames of a video
 
 
 @pytest.fixture(scope="module")
@@ -192,12 +225,54 @@ def test_images_of_flux_are_those_of_the_pipeline(
     assert_equal(pair.ours(canvas, method="cfg", scale=3.0, embedded_guidance=1.0), theirs)
 
 
+@pytest.mark.parametrize("canvas", [None, WIDE])
+def test_images_of_chroma_are_those_of_the_pipeline(pair_of: Callable[..., Pair], canvas: Canvas | None) -> None:
+    pair = pair_of("chroma")
+    canvas = canvas or Canvas(width=32, height=32)  # its own is 1024x1024
+    assert_equal(pair.ours(canvas), pair.theirs(canvas, guidance_scale=1.0))
+    theirs = pair.theirs(canvas, guidance_scale=5.0, negative_prompt=[WORSE] * 2)
+    assert_equal(pair.ours(canvas, **NEGATIVE), theirs)
+    theirs = pair.theirs(canvas, guidance_scale=3.0, negative_prompt=["", ""])
+    assert_equal(pair.ours(canvas, method="cfg", scale=3.0), theirs)
+
+
+@pytest.mark.parametrize("canvas", [None, WIDE])
+def test_images_of_qwen_image_are_those_of_the_pipeline(pair_of: Callable[..., Pair], canvas: Canvas | None) -> None:
+    pair = pair_of("qwen_image")
+    canvas = canvas or Canvas(width=32, height=32)  # its own is 1024x1024
+    assert_equal(pair.ours(canvas), pair.theirs(canvas))
+    theirs = pair.theirs(canvas, true_cfg_scale=5.0, negative_prompt=[WORSE] * 2)
+    assert_equal(pair.ours(canvas, **NEGATIVE), theirs)
+    with pytest.raises(AssertionError):  # without the norm that the pipeline has built in
+        assert_equal(pair.ours(canvas, **NEGATIVE, built_in_post=False), theirs)
+    theirs = pair.theirs(canvas, true_cfg_scale=3.0, negative_prompt=["", ""])
+    assert_equal(pair.ours(canvas, method="cfg", scale=3.0), theirs)
+
+
+def test_a_prompt_of_qwen_image_is_read_with_its_marks_and_line_breaks(pair_of: Callable[..., Pair]) -> None:
+    pair = pair_of("qwen_image")
+    for text in ("", " ", "\nhat", "hat\n", "<|im_end|> hat", "a {hat} of 3 %"):
+        theirs, _ = pair.pipeline.encode_prompt([text])
+        ours = pair.encoder.encode([text])
+        torch.testing.assert_close(ours["tokens"][ours["read"]][None], theirs)
+
+
+def test_padding_of_chroma_is_masked_where_the_pipeline_has_numbers_for_a_mask(pair_of: Callable[..., Pair]) -> None:
+    pair = pair_of("chroma")
+    tokens, _, mask, *_ = pair.pipeline.encode_prompt(PROMPTS, max_sequence_length=T5_LENGTH)
+    told = pair.encoder.encode(PROMPTS)
+    torch.testing.assert_close(told["tokens"], tokens)
+    assert torch.equal(told["read"], mask.bool())
+    assert mask.is_floating_point(), "the pipeline masks by itself now: compare with it as it is, without `masking`"
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "guided"),
     [
         ("sd3", StableDiffusion3Img2ImgPipeline, {"guidance_scale": 5.0}),
         ("sd3_shifting", StableDiffusion3Img2ImgPipeline, {"guidance_scale": 5.0}),
         ("flux", FluxImg2ImgPipeline, {"true_cfg_scale": 5.0, "guidance_scale": 3.5}),
+        ("qwen_image", QwenImageImg2ImgPipeline, {"true_cfg_scale": 5.0}),
     ],
 )
 def test_image_to_image_is_that_of_the_pipeline(
@@ -231,6 +306,8 @@ def test_image_to_image_is_that_of_the_pipeline(
     [
         ("sd3", {"guidance_scale": 5.0}),
         ("flux", {"true_cfg_scale": 5.0}),
+        ("chroma", {"guidance_scale": 5.0}),
+        ("qwen_image", {"true_cfg_scale": 5.0}),
     ],
 )
 def test_images_in_bfloat16_are_those_of_the_pipeline_within_rounding(
