@@ -35,26 +35,27 @@ class Rescale(PostProcess):
 class Renorm(PostProcess):
     """Give the guided prediction back the norm of the main one, after the terms are summed.
 
-    `per` image, the norm is over C, H, W; per token, over the channels at each position. Without a `cap` both norms
-    become equal; with one, a prediction is scaled down where its norm is above `cap` times the main one's.
+    `per` image, the norm is over C, H, W; per token, over the channels at each position; per row, over the positions of
+    each row of each channel. Without a `cap` both norms become equal; with one, a prediction is scaled down where its
+    norm is above `cap` times the main one's.
 
     Checked against diffusers: per token without a cap is Qwen-Image's (there a token is 2 x 2 positions of the latent,
-    here it is one), per image with a cap is Z-Image's `cfg_normalization`. Lumina 2's takes the norm along each row of
-    the latent, which is not offered. All three networks predict the flow, so `space` is v unless given. A scale of 1 is
-    the main prediction bit for bit, and so is any scale where guided and main agree.
+    here it is one), per image with a cap is Z-Image's `cfg_normalization`, per row Lumina 2's. All three networks
+    predict the flow, so `space` is v unless given. A scale of 1 is the main prediction bit for bit, and so is any scale
+    where guided and main agree.
     """
 
     acts_on: ClassVar[Literal["directions", "result"]] = "result"
 
     name: Literal["renorm"]
-    per: Literal["image", "token"]
+    per: Literal["image", "token", "row"]
     cap: Annotated[float, Field(gt=0, le=100)] | None = None
     space: Space = "v"
 
     def finished(self, guided: "torch.Tensor", seen: Evaluation, memory: Memory) -> "torch.Tensor":
         if not seen.guides:
             return guided
-        axes = per_image(guided) if self.per == "image" else (1,)
+        axes = {"image": per_image(guided), "token": (1,), "row": (3,)}[self.per]
         norm, wanted = (x.square().sum(axes, keepdim=True).sqrt() for x in (guided, seen.main))
         # Where the guided prediction is zero there is no direction to give a norm to.
         ratio = (wanted if self.cap is None else self.cap * wanted) / norm.where(norm > 0, 1.0)

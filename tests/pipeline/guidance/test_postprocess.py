@@ -39,6 +39,7 @@ CONTRASTING = {"perp_neg": PERP_NEG, "ccfg": CCFG, "sld": SLD, "sega": SEMANTIC}
 RENORMS = {
     "norm per token": Renorm(name="renorm", per="token"),
     "norm per image": Renorm(name="renorm", per="image"),
+    "norm per row": Renorm(name="renorm", per="row"),
     "capped per token": Renorm(name="renorm", per="token", cap=1.1),
     "capped per image": Renorm(name="renorm", per="image", cap=1.1),
 }
@@ -231,6 +232,13 @@ def test_the_norm_per_token_is_that_of_qwen_image():
         sizes = (torch.norm(x, dim=-1, keepdim=True) for x in (packed[MAIN], combined))
         theirs = combined * (next(sizes) / next(sizes))
         torch.testing.assert_close(guided.flatten(2).mT, theirs)
+
+
+def test_the_norm_per_row_is_that_of_lumina_2():
+    for _, d, guided in walked(Guidance((Term(EMPTY, 4.0),), RENORMS["norm per row"])):
+        combined = d[EMPTY] + 4.0 * (d[MAIN] - d[EMPTY])
+        sizes = (torch.norm(x, dim=-1, keepdim=True) for x in (d[MAIN], combined))
+        torch.testing.assert_close(guided, combined * (next(sizes) / next(sizes)))
 
 
 def test_the_capped_norm_is_that_of_z_image():
@@ -437,7 +445,7 @@ MIX = {"method": "mix", "terms": [{"reference": "empty"}, {"reference": "negativ
             {"post": [{"name": "guider", "guider": "ClassifierFreeGuidance"}, {"name": "rescale", "phi": 0.5}]},
             "post guider combines the predictions by itself; take the others out",
         ),
-        ({"post": {"name": "renorm", "per": "row"}}, "'image' or 'token'"),
+        ({"post": {"name": "renorm", "per": "column"}}, "'image', 'token' or 'row'"),
         ({"post": {"name": "renorm", "per": "image", "cap": 0}}, "greater than 0"),
         ({**MIX, "post": {"name": "perp_neg", "space": "x0"}}, "'output'"),
         ({"post": {"name": "smc", "space": "latent"}}, "'output', 'x0', 'noise' or 'v'"),
