@@ -50,7 +50,7 @@ _OTHER_ARCHITECTURES = (
 )
 _BASE_MODELS = (
     *(("sdxl", "sdxl"), ("sd_v1", "sd"), ("sd_v2", "sd"), ("sd_1", "sd"), ("sd_2", "sd")),
-    *(("sd3", "sd3"), ("flux1", "flux")),
+    *(("sd3", "sd3"), ("flux1", "flux"), ("lumina2", "lumina2")),
 )
 # sd-scripts' names of other architectures begin so.
 _OTHER_BASE_MODELS = ("flux", "lumina", "hunyuan", "anima", "chroma")
@@ -170,7 +170,7 @@ def _in_metadata(metadata: Mapping[str, str]) -> Iterator[Declaration]:
     for beginning, family in _BASE_MODELS:
         if base.startswith(beginning):
             yield Declaration("family", family, where)
-    if base.startswith(_OTHER_BASE_MODELS) and not base.startswith("flux1"):
+    if base.startswith(_OTHER_BASE_MODELS) and not base.startswith(("flux1", "lumina2")):
         yield Declaration("family", _SHOWN.repr(base), where)
     if re.fullmatch(r"sd_v\d_v", base) and predicts_v is None:
         yield Declaration("prediction_type", "v_prediction", where)

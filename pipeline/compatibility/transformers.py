@@ -6,9 +6,22 @@ from pipeline.compatibility.parts import Part, check_class, check_stored, check_
 from pipeline.errors import InputError
 
 # diffusers' and transformers' own values where a configuration leaves a key out.
-_CHANNELS = {"sd3": 16, "pixel_flow": 16, "flux": 64}
+_CHANNELS = {"sd3": 16, "pixel_flow": 16, "flux": 64, "lumina2": 16, "z_image": 16}
 _JOINT_WIDTH, _POOLED_WIDTH, _CLIP_WIDTH, _T5_WIDTH, _LATENT_CHANNELS = 4096, 2048, 512, 512, 4
-_T5_TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend", None)
+_CAPTION_WIDTHS = {"lumina2": 1024, "z_image": 2560}
+_LANGUAGE_WIDTHS = {"gemma2": 2304, "qwen3": 4096}
+_MODEL_TYPES: Mapping[str, tuple[str | None, ...]] = {
+    "clip": ("clip_text_model", "clip", None),
+    "t5": ("t5",),
+    "gemma2": ("gemma2",),
+    "qwen3": ("qwen3",),
+}
+_ANY_TOKENIZER = ("PreTrainedTokenizerFast", "TokenizersBackend", None)
+_TOKENIZERS = {
+    "t5": ("T5Tokenizer", "T5TokenizerFast", *_ANY_TOKENIZER),
+    "gemma2": ("GemmaTokenizer", "GemmaTokenizerFast", *_ANY_TOKENIZER),
+    "qwen3": ("Qwen2Tokenizer", "Qwen2TokenizerFast", *_ANY_TOKENIZER),
+}
 
 
 def check_transformer(network: Part, vae: Part) -> None:
@@ -50,23 +63,25 @@ def check_texts_of_transformer(network: Part, encoders: Mapping[str, Part]) -> N
     for text in family.texts:
         encoder = encoders[text.part]
         model = (encoder.settings or {}).get("model_type")
-        known = ("t5",) if text.kind == "t5" else ("clip_text_model", "clip", None)
-        if model not in known:
+        if model not in _MODEL_TYPES[text.kind]:
             raise InputError(f"{encoder} describes a {model} model, but family {family.name} reads a {text.kind} there")
         check_stored(encoder)
-        if text.kind == "t5":
-            _check_t5_tokenizer(encoder)
-            tokens = encoder.number("d_model", _T5_WIDTH)
+        if text.kind != "clip":
+            _check_tokenizer(encoder, text.kind)
+            key, width = (
+                ("hidden_size", _LANGUAGE_WIDTHS[text.kind]) if text.is_language_model else ("d_model", _T5_WIDTH)
+            )
+            tokens = encoder.number(key, width)
             continue
         check_vocabulary(encoder, text.pooled is not None)
         width = encoder.number("hidden_size", _CLIP_WIDTH)
         pooled += encoder.number("projection_dim", _CLIP_WIDTH) if text.pooled == "projection" else width
         if text.tokens and not any(other.kind == "t5" for other in family.texts):
             tokens += width
-    for name, default, own in (
-        ("joint_attention_dim", _JOINT_WIDTH, tokens),
-        ("pooled_projection_dim", _POOLED_WIDTH, pooled),
-    ):
+    widths = {"joint_attention_dim": (_JOINT_WIDTH, tokens), "pooled_projection_dim": (_POOLED_WIDTH, pooled)}
+    if family.name in _CAPTION_WIDTHS:
+        widths = {"cap_feat_dim": (_CAPTION_WIDTHS[family.name], tokens)}
+    for name, (default, own) in widths.items():
         read = network.number(name, default)
         if read != own:
             raise InputError(
@@ -75,11 +90,12 @@ def check_texts_of_transformer(network: Part, encoders: Mapping[str, Part]) -> N
             )
 
 
-def _check_t5_tokenizer(encoder: Part) -> None:
+def _check_tokenizer(encoder: Part, kind: str) -> None:
     folder = encoder.part.replace("text_encoder", "tokenizer")
     name = (encoder.checkpoint.mapping(f"{folder}/tokenizer_config.json") or {}).get("tokenizer_class")
-    if name not in _T5_TOKENIZERS:
+    known = _TOKENIZERS[kind]
+    if name not in known:
         raise InputError(
             f"{encoder.key}: {encoder.checkpoint.config / folder / 'tokenizer_config.json'} describes {name}, but only "
-            "T5Tokenizer is supported; take a checkpoint with one"
+            f"{known[0]} is supported; take a checkpoint with one"
         )

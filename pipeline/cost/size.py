@@ -20,6 +20,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.networks.denoisers import lumina2_transformer, z_image_transformer
+
+_STREAMS = {
+    "Lumina2Transformer2DModel": lumina2_transformer.evaluated,
+    "ZImageTransformer2DModel": z_image_transformer.evaluated,
+}
 # FLOPs a second that an H100 is taken to reach, of 990 TFLOP/s in 16 bits (dense): 40 %.
 H100 = 0.4 * 990e12
 
@@ -46,7 +52,8 @@ def described(kind: Any, config: Mapping[str, Any], dtype: torch.dtype) -> Any:
 def evaluation_of(network: Any, height: int, width: int, tokens: int) -> Callable[[], object]:
     """One evaluation of a network on device "meta", for one image of `height` x `width` latents and a text of `tokens`.
 
-    Networks are UNets, SD3's transformer and FLUX's; they are told what their pipelines tell them.
+    Networks are UNets and the transformers of SD3, FLUX, Lumina 2 and Z-Image; they are told what their pipelines tell
+    them.
     """
     config, dtype = network.config, network.dtype
 
@@ -59,6 +66,9 @@ def evaluation_of(network: Any, height: int, width: int, tokens: int) -> Callabl
         told = (of(1, tokens, config.joint_attention_dim), of(1, config.pooled_projection_dim), of(1))
         return lambda: network(of(1, patches, config.in_channels), *told, of(patches, 3), of(tokens, 3), guidance)
     x = of(1, config.in_channels, height, width)
+    if type(network).__name__ in _STREAMS:
+        evaluated, read = _STREAMS[type(network).__name__], torch.ones(1, tokens, dtype=torch.bool)
+        return lambda: evaluated(network, x, of(1), of(1, tokens, config.cap_feat_dim), read)
     if type(network).__name__ == "SD3Transformer2DModel":
         told = (of(1, tokens, config.joint_attention_dim), of(1, config.pooled_projection_dim), of(1))
         return lambda: network(x, *told)

@@ -80,7 +80,9 @@ class Arm(Settings):
     convention; the papers' w is s - 1 in some and s in others). Method `mix` lists its `terms`, each with a share of
     the scale; the other methods are one term by name. `references` and `texts` are those that the arm defines, for
     terms and probes to name. `schedule` is for the terms that have none. `post` is one post-process or a
-    list of them, which act in the order written; `step` is how the solver's steps differ from its own.
+    list of them, which act in the order written; those that the family's own pipeline has built in act after them,
+    unless `built_in_post` is false or `post` has one of the same name; `step` is how the solver's steps differ from its
+    own.
     `probes` are references that the trace records without using them. `quality_preset` adds quality tags to the
     prompt. The negative prompt is a text, a preset, or (`negative_from_prompt`) each image's own prompt. `noise` is
     on the embedding of the prompt, `retouch` on the finished image. `attention` steers the main prediction away from a
@@ -96,6 +98,7 @@ class Arm(Settings):
     terms: tuple[ArmTerm, ...] = ()
     schedule: Schedule | None = None
     post: tuple[Post, ...] = ()
+    built_in_post: bool = True
     step: CFGPlusPlus | None = None
     perturb: Perturb = Perturb()
     references: dict[Name, GuidanceReference] = Field(default_factory=dict)

@@ -68,12 +68,13 @@ def test_a_pipeline_of_no_family_is_named_with_those_known(params, tmp_path, mon
     for part in ("transformer", "scheduler", "text_encoder"):
         (tmp_path / "lumina" / part).mkdir(parents=True)
         (tmp_path / "lumina" / part / "config.json").write_text("{}")
-    (tmp_path / "lumina" / index).write_text(json.dumps({"_class_name": "Lumina2Pipeline"}))
+    (tmp_path / "lumina" / index).write_text(json.dumps({"_class_name": "LuminaPipeline"}))
     with pytest.raises(InputError) as raised:
         study_digests(study_of(params, "lumina"))
     assert str(raised.value) == (
-        "lumina is Lumina (Lumina2Pipeline), which is not supported; supported families: sd3 "
+        "lumina is Lumina-Next (LuminaPipeline), which is not supported; supported families: sd3 "
         "(StableDiffusion3Pipeline, StableDiffusion3Img2ImgPipeline), flux (FluxPipeline, FluxImg2ImgPipeline), "
+        "lumina2 (Lumina2Pipeline, Lumina2Text2ImgPipeline), z_image (ZImagePipeline, ZImageImg2ImgPipeline), "
         "pixel_flow (no model_index.json), sd (StableDiffusionPipeline, StableDiffusionImg2ImgPipeline), sdxl "
         "(StableDiffusionXLPipeline), pixel (no model_index.json)"
     )

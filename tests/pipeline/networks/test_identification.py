@@ -19,7 +19,8 @@ from pipeline.study.study import parse_study
 CPU = torch.device("cpu")
 FAMILIES = (
     "supported families: sd3 (StableDiffusion3Pipeline, StableDiffusion3Img2ImgPipeline), "
-    "flux (FluxPipeline, FluxImg2ImgPipeline), pixel_flow (no model_index.json), "
+    "flux (FluxPipeline, FluxImg2ImgPipeline), lumina2 (Lumina2Pipeline, Lumina2Text2ImgPipeline), "
+    "z_image (ZImagePipeline, ZImageImg2ImgPipeline), pixel_flow (no model_index.json), "
     "sd (StableDiffusionPipeline, StableDiffusionImg2ImgPipeline), sdxl (StableDiffusionXLPipeline), "
     "pixel (no model_index.json)"
 )
@@ -102,6 +103,8 @@ def test_a_lora_as_guide_or_in_a_folder_is_named(folder, params):
         ("x.safetensors", ["model.diffusion_model.joint_blocks.0.x"], "holds a transformer alone; name a whole"),
         ("x.safetensors", ["model.diffusion_model.double_blocks.0.x", "vae.x"], "is FLUX in one file, which"),
         ("x.safetensors", ["double_blocks.0.x"], "is FLUX in one file, which holds a transformer alone; name a folder"),
+        ("x.safetensors", ["cap_embedder.0.weight", "x_pad_token"], "is Z-Image in one file, which"),
+        ("x.safetensors", ["model.diffusion_model.cap_embedder.0.weight"], "is Lumina 2 in one file, which"),
         ("x.safetensors", ["double_layers.0.x"], "is AuraFlow, which is not {}"),
         ("x.safetensors", ["transformer_blocks.0.attn.add_k_proj.weight"], "holds a transformer alone"),
         ("x.safetensors", ["transformer_blocks.0.other"], "is a diffusion transformer, which is not {}"),
