@@ -10,9 +10,26 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    FluxTransformer2DModel,
+    Lumina2Transformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+    ZImageTransformer2DModel,
+)
 from diffusers.utils import logging as diffusers_logging
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    Gemma2Config,
+    Gemma2Model,
+    Qwen3Config,
+    Qwen3Model,
+    T5Config,
+    T5EncoderModel,
+)
 
 from docs.written_block import replaced
 from pipeline.cost.size import H100, Size, evaluation_of, size_of
@@ -45,6 +62,27 @@ T5_XXL: Mapping[str, Any] = {
     "num_heads": 64,
     "vocab_size": 32128,
     "feed_forward_proj": "gated-gelu",
+}
+
+
+# Gemma 2 2B and Qwen3 4B.
+GEMMA_2B: Mapping[str, Any] = {
+    "vocab_size": 256000,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+}
+QWEN3_4B: Mapping[str, Any] = {
+    "vocab_size": 151936,
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
 }
 
 
@@ -135,6 +173,26 @@ PUBLISHED = {
     "FLUX.1 dev": Published(
         lambda: FluxTransformer2DModel(guidance_embeds=True),
         (lambda: clip(CLIP_L, False), t5),
+        channels=16,
+        side=128,
+        tokens=512,
+    ),
+    "Lumina Image 2.0": Published(
+        lambda: Lumina2Transformer2DModel(
+            hidden_size=2304,
+            num_layers=26,
+            num_attention_heads=24,
+            num_kv_heads=8,
+            cap_feat_dim=2304,
+        ),
+        (lambda: Gemma2Model(Gemma2Config(**GEMMA_2B)),),
+        channels=16,
+        side=128,
+        tokens=256,
+    ),
+    "Z-Image": Published(
+        lambda: ZImageTransformer2DModel(axes_lens=(1536, 512, 512)),
+        (lambda: Qwen3Model(Qwen3Config(**QWEN3_4B)),),
         channels=16,
         side=128,
         tokens=512,
