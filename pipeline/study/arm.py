@@ -80,10 +80,9 @@ class Arm(Settings):
     convention; the papers' w is s - 1 in some and s in others). Method `mix` lists its `terms`, each with a share of
     the scale; the other methods are one term by name. `references` and `texts` are those that the arm defines, for
     terms and probes to name. `schedule` is for the terms that have none. `post` is one post-process or a
-    list of them, which act in the order written; those that the family's own pipeline has built in act after them,
-    unless `built_in_post` is false or `post` has one of the same name; `step` is how the solver's steps differ from its
-    own.
-    `probes` are references that the trace records without using them. `quality_preset` adds quality tags to the
+    list of them, which act in the order written. Those that the family's own pipeline has built in act after them,
+    unless `built_in_post` is false or `post` has one of the same name. `step` is how the solver's steps differ from its
+    own. `probes` are references that the trace records without using them. `quality_preset` adds quality tags to the
     prompt. The negative prompt is a text, a preset, or (`negative_from_prompt`) each image's own prompt. `noise` is
     on the embedding of the prompt, `retouch` on the finished image. `attention` steers the main prediction away from a
     second text. Where noise or attention makes the main prediction another one, the plain prediction of the prompt is

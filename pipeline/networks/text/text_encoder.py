@@ -205,7 +205,8 @@ class TextEncoder:
         row = torch.zeros(length, dtype=torch.bool)
         read = [k for k, tower in enumerate(self.towers) if isinstance(tower, ClipTower) and tower.read]
         for own, tower in zip(cut, self.towers, strict=True):
-            if not isinstance(tower, ClipTower):  # whose tokens are the last
+            assert not isinstance(tower, LanguageModelTower), "refused in pipeline/compatibility/texts.py"
+            if isinstance(tower, T5Tower):  # whose tokens are the last
                 row[length - tower.length :][: len(own[0]) + marks] = True
         for k in read[:1]:
             tower = self.towers[k]

@@ -1,5 +1,6 @@
 """Lumina 2 and Z-Image: how their language models read texts, and what damage does to blocks of one stream."""
 
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from pipeline.errors import InputError
 from pipeline.guidance.algebra import Perturbation
 from pipeline.guidance.chance import Chance
+from pipeline.guidance.references import ConditionNoise
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.denoisers.flow_transformer import FlowTransformer
 from pipeline.networks.families import LUMINA2
@@ -18,6 +20,7 @@ from pipeline.networks.perturbation import perturbed
 from pipeline.networks.stream_blocks import DamagedStream, ImageOfStream
 from pipeline.networks.text.conditioning import Conditioning, noised
 from pipeline.networks.text.text_encoder import TextEncoder
+from pipeline.networks.weights.weight_files import network_digest
 from pipeline.prompting.text_settings import TextSettings
 
 CPU = torch.device("cpu")
@@ -83,6 +86,14 @@ def test_texts_of_z_image_are_messages_of_a_chat(encoder_of: Callable[..., TextE
     assert encoder.addressed({"prompt": TEXTS}) == {"prompt": TEXTS}
 
 
+def test_a_chat_template_is_part_of_what_determines_an_image(flows_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(flows_folder / "z_image", tmp_path / "z_image"))
+    before = network_digest(folder, with_text_encoder=True)
+    template = folder / "tokenizer/chat_template.jinja"
+    template.write_text(template.read_text().replace("assistant", "model"))
+    assert network_digest(folder, with_text_encoder=True) != before
+
+
 @FAMILIES
 def test_brackets_of_emphasis_are_no_part_of_what_a_language_model_reads(
     encoder_of: Callable[..., TextEncoder], name: str
@@ -105,8 +116,6 @@ def test_an_embedding_does_not_depend_on_the_texts_beside_it(encoder_of: Callabl
 def test_noise_on_an_embedding_is_scaled_by_the_tokens_that_are_read(
     encoder_of: Callable[..., TextEncoder], name: str
 ) -> None:
-    from pipeline.guidance.references import ConditionNoise
-
     told = encoder_of(name).encode(TEXTS)
     noise = ConditionNoise(scale=0.5, low=0.0, high=0.5, rescale=1.0)
     after = noised(told, noise, 1.0, Chance((1, 2), 0))
