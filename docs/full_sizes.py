@@ -15,17 +15,23 @@ from diffusers import (
     AutoencoderKLQwenImage,
     ChromaTransformer2DModel,
     FluxTransformer2DModel,
+    Lumina2Transformer2DModel,
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     UNet2DConditionModel,
+    ZImageTransformer2DModel,
 )
 from diffusers.utils import logging as diffusers_logging
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    Gemma2Config,
+    Gemma2Model,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
 )
@@ -74,6 +80,27 @@ QWEN_VL: Mapping[str, Any] = {
         "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [16, 24, 24]},
     },
     "vision_config": {"hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": 3584, "depth": 32},
+}
+
+
+# Gemma 2 2B and Qwen3 4B.
+GEMMA_2B: Mapping[str, Any] = {
+    "vocab_size": 256000,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+}
+QWEN3_4B: Mapping[str, Any] = {
+    "vocab_size": 151936,
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
 }
 
 
@@ -179,6 +206,26 @@ PUBLISHED = {
     "Chroma1-HD": Published(ChromaTransformer2DModel, (t5,), channels=16, side=128, tokens=512),
     "Qwen-Image": Published(
         QwenImageTransformer2DModel, (qwen_vl,), channels=16, side=128, tokens=512, autoencoder=AutoencoderKLQwenImage
+    ),
+    "Lumina Image 2.0": Published(
+        lambda: Lumina2Transformer2DModel(
+            hidden_size=2304,
+            num_layers=26,
+            num_attention_heads=24,
+            num_kv_heads=8,
+            cap_feat_dim=2304,
+        ),
+        (lambda: Gemma2Model(Gemma2Config(**GEMMA_2B)),),
+        channels=16,
+        side=128,
+        tokens=256,
+    ),
+    "Z-Image": Published(
+        lambda: ZImageTransformer2DModel(axes_lens=(1536, 512, 512)),
+        (lambda: Qwen3Model(Qwen3Config(**QWEN3_4B)),),
+        channels=16,
+        side=128,
+        tokens=512,
     ),
 }
 

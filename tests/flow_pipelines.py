@@ -14,32 +14,43 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    Lumina2Pipeline,
+    Lumina2Transformer2DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from diffusers.modular_pipelines.qwenimage.prompt_templates import QWENIMAGE_PROMPT_TEMPLATE
-from tokenizers import ByteLevelBPETokenizer, SentencePieceUnigramTokenizer
+from tokenizers import ByteLevelBPETokenizer, SentencePieceBPETokenizer, SentencePieceUnigramTokenizer
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
     T5TokenizerFast,
 )
 
 from models.tinybooru.tokenizer import train_tokenizer
+from pipeline.networks.families import LUMINA2
 from pipeline.tinybooru.build import plans
 
 UNKNOWN = "<unk>"
 # The width of T5 and of language models, wider than the two CLIPs together as in the real ones.
 T5_WIDTH = 64
+LANGUAGE_WIDTH = 32
 # T5's tokens a text; the real ones are 256 and 512.
 T5_LENGTH = 32
 # A canvas of 32x32 is 16x16 latents, and 8x8 patches.
@@ -188,7 +199,7 @@ def save_chroma(folder: Path, seed: int, heads: int = 2, blocks: tuple[int, int]
     ).save_pretrained(folder, safe_serialization=True)
 
 
-def qwen_tokenizer(size: int = 700) -> Qwen2Tokenizer:
+def qwen_vl_tokenizer(size: int = 700) -> Qwen2Tokenizer:
     """A tokenizer of Qwen's kind (byte pairs of bytes), large enough to cut the template into words as the real one."""
     trained = ByteLevelBPETokenizer()
     trained.train_from_iterator([*captions(), *[QWENIMAGE_PROMPT_TEMPLATE] * 200], vocab_size=size, show_progress=False)
@@ -234,7 +245,7 @@ def frame_latents() -> AutoencoderKLQwenImage:
 
 def save_qwen_image(folder: Path, seed: int, heads: int = 2, layers: int = 2) -> None:
     """Qwen-Image's kind of pipeline."""
-    tokenizer = qwen_tokenizer()
+    tokenizer = qwen_vl_tokenizer()
     torch.manual_seed(seed)
     transformer = QwenImageTransformer2DModel(
         num_layers=layers,
@@ -254,11 +265,112 @@ def save_qwen_image(folder: Path, seed: int, heads: int = 2, layers: int = 2) ->
     ).save_pretrained(folder, safe_serialization=True)
 
 
+def vocabulary(trained: Any) -> dict[str, Any]:
+    """Tokens and merges of a trained tokenizer, as those of transformers take them."""
+    model = json.loads(trained.to_str())["model"]
+    return {"vocab": model["vocab"], "merges": [tuple(pair) for pair in model["merges"]]}
+
+
+def gemma_tokenizer() -> GemmaTokenizer:
+    """A tokenizer of Gemma's kind (byte pairs of words that begin with a space), which writes a mark before texts."""
+    trained = SentencePieceBPETokenizer()
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    texts = [*captions(), *[LUMINA2.texts[0].system] * 50]
+    trained.train_from_iterator(texts, vocab_size=700, special_tokens=special, show_progress=False)
+    return GemmaTokenizer(**vocabulary(trained), add_bos_token=True)
+
+
+# Qwen3's, of one message and the beginning of an answer.
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+
+
+def qwen_tokenizer() -> Qwen2Tokenizer:
+    """A tokenizer of Qwen's kind (byte pairs of bytes) with a template for chats."""
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(captions(), vocab_size=400, special_tokens=["<|endoftext|>"], show_progress=False)
+    tokenizer = Qwen2Tokenizer(**vocabulary(trained), additional_special_tokens=["<|im_start|>", "<|im_end|>"])
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
+def language_model(kind: Any, config: Any, tokenizer: Any) -> Any:
+    """A small Gemma2Model or Qwen3Model."""
+    return kind(
+        config(
+            vocab_size=len(tokenizer),
+            hidden_size=LANGUAGE_WIDTH,
+            intermediate_size=48,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    ).eval()
+
+
+def save_lumina2(folder: Path, seed: int, heads: int = 4, layers: int = 2, **schedule: Any) -> None:
+    """Lumina Image 2.0's kind of pipeline."""
+    tokenizer = gemma_tokenizer()
+    torch.manual_seed(seed)
+    transformer = Lumina2Transformer2DModel(
+        sample_size=SIDE,
+        hidden_size=16 * heads,
+        num_layers=layers,
+        num_refiner_layers=1,
+        num_attention_heads=heads,
+        num_kv_heads=heads // 2,
+        multiple_of=16,
+        axes_dim_rope=(4, 6, 6),
+        axes_lens=(300, 16, 16),
+        cap_feat_dim=LANGUAGE_WIDTH,
+    ).eval()
+    Lumina2Pipeline(
+        transformer=lively(transformer),
+        scheduler=FlowMatchEulerDiscreteScheduler(**{"shift": 6.0, **schedule}),
+        vae=latents_of(16),
+        text_encoder=language_model(Gemma2Model, Gemma2Config, tokenizer),
+        tokenizer=tokenizer,
+    ).save_pretrained(folder, safe_serialization=True)
+
+
+def save_z_image(folder: Path, seed: int, heads: int = 4, layers: int = 2, **schedule: Any) -> None:
+    """Z-Image's kind of pipeline."""
+    tokenizer = qwen_tokenizer()
+    torch.manual_seed(seed)
+    transformer = ZImageTransformer2DModel(
+        dim=16 * heads,
+        n_layers=layers,
+        n_refiner_layers=1,
+        n_heads=heads,
+        n_kv_heads=heads,
+        cap_feat_dim=LANGUAGE_WIDTH,
+        axes_dims=(4, 6, 6),
+        axes_lens=(1024, 16, 16),
+    ).eval()
+    torch.nn.init.normal_(transformer.x_pad_token)  # zeros until they are trained
+    torch.nn.init.normal_(transformer.cap_pad_token)
+    ZImagePipeline(
+        transformer=lively(transformer),
+        scheduler=FlowMatchEulerDiscreteScheduler(**{"shift": 6.0, **schedule}),
+        vae=latents_of(16),
+        text_encoder=language_model(Qwen3Model, Qwen3Config, tokenizer),
+        tokenizer=tokenizer,
+    ).save_pretrained(folder, safe_serialization=True)
+
+
 def lively(transformer: Any) -> Any:
     """A transformer whose modulation is not the zeros of an untrained one, so that texts and blocks count."""
     with torch.no_grad():
         for name, weight in transformer.named_parameters():
-            if ("norm" in name and name.endswith("linear.weight")) or name.endswith("_mod.1.weight"):
+            linear = name.endswith((".linear.weight", ".0.weight", "linear_1.weight"))
+            if (("norm" in name or "adaLN" in name) and linear) or name.endswith("_mod.1.weight"):
                 weight.normal_(std=0.2)
     return transformer
 
@@ -275,3 +387,9 @@ def save_flow_pipelines(folder: Path) -> None:
     save_chroma(folder / "chroma_guide", 7, heads=1, blocks=(1, 1))
     save_qwen_image(folder / "qwen_image", 12)
     save_qwen_image(folder / "qwen_image_guide", 13, heads=1, layers=1)
+    save_lumina2(folder / "lumina2", 6)
+    save_lumina2(folder / "lumina2_guide", 7, heads=2, layers=1)
+    save_lumina2(folder / "lumina2_shifting", 8, **SHIFTING)
+    save_z_image(folder / "z_image", 9)
+    save_z_image(folder / "z_image_guide", 10, heads=2, layers=1)
+    save_z_image(folder / "z_image_shifting", 11, **SHIFTING)

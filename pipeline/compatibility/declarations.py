@@ -50,7 +50,7 @@ _OTHER_ARCHITECTURES = (
 )
 _BASE_MODELS = (
     *(("sdxl", "sdxl"), ("sd_v1", "sd"), ("sd_v2", "sd"), ("sd_1", "sd"), ("sd_2", "sd")),
-    *(("sd3", "sd3"), ("flux1", "flux"), ("chroma", "chroma")),
+    *(("sd3", "sd3"), ("flux1", "flux"), ("chroma", "chroma"), ("lumina2", "lumina2")),
 )
 # sd-scripts' names of other architectures begin so.
 _OTHER_BASE_MODELS = ("flux", "lumina", "hunyuan", "anima")

@@ -33,7 +33,7 @@ def check_texts_are_read(study: Study, arm_names: Iterable[str], main: Checkpoin
     known: set[str] = set()
     for name in arm_names:
         for kind, texts in arm_texts(study, name).items():
-            for text in dict.fromkeys(texts):
+            for text in dict.fromkeys(whole.system + text if kind == "prompt" else text for text in texts):
                 if text in known:
                     continue
                 known.add(text)
@@ -49,10 +49,15 @@ def _length_check(main: Checkpoint, whole: TextPart, settings: TextSettings) -> 
     """What raises InputError for a text that is longer than the text encoder takes; it reads the tokenizer alone."""
     # With torch, which studies of other families do not wait for.
     if whole.is_language_model:
-        from pipeline.networks.text.qwen_tower import load_qwen_tokenizer, qwen_tokens
+        if whole.kind == "qwen2_5_vl":
+            from pipeline.networks.text.qwen_tower import load_qwen_tokenizer, qwen_tokens
 
-        own = load_qwen_tokenizer(main.config, whole)
-        return lambda text: qwen_tokens(text, own, whole.length, settings)
+            template = load_qwen_tokenizer(main.config, whole)
+            return lambda text: qwen_tokens(text, template, whole.length, settings)
+        from pipeline.networks.text.language_model_tower import language_model_tokens, load_language_tokenizer
+
+        own = load_language_tokenizer(main.config, whole)
+        return lambda text: language_model_tokens(text, own, whole, settings)
     from transformers import T5TokenizerFast
 
     from pipeline.networks.text.t5_tower import t5_tokens
@@ -110,4 +115,17 @@ def check_degraded_texts(study: Study, arm_names: Iterable[str], main: Checkpoin
             raise InputError(
                 f"arms.{name}.texts.{degraded[0]} degrades tokens to the empty text's at their places, and "
                 f"{main.config} ({main.family.name}) reads an empty text without padding; name a text instead"
+            )
+
+
+def check_steering(study: Study, arm_names: Iterable[str], main: Checkpoint) -> None:
+    """Raise InputError where an arm steers attention and the blocks of the main network have one stream of all."""
+    if main.family.steers:
+        return
+    for name in arm_names:
+        attention = study.arm(name).attention
+        if attention is not None:
+            raise InputError(
+                f"arms.{name}.attention {attention.name} steers networks that read texts apart from the image, and "
+                f"{main.config} ({main.family.name}) has both in one stream; leave it out, or take method negative"
             )

@@ -6,8 +6,11 @@ from pipeline.compatibility.parts import Part, channels_of_latents, check_class,
 from pipeline.errors import InputError
 
 # diffusers' and transformers' own values where a configuration leaves a key out.
-_CHANNELS = {"sd3": 16, "pixel_flow": 16, "flux": 64, "chroma": 64, "qwen_image": 64}
+_CHANNELS = dict.fromkeys(("sd3", "pixel_flow", "lumina2", "z_image"), 16)
+_CHANNELS |= dict.fromkeys(("flux", "chroma", "qwen_image"), 64)
 _JOINT_WIDTH, _POOLED_WIDTH, _CLIP_WIDTH, _T5_WIDTH = 4096, 2048, 512, 512
+_CAPTION_WIDTHS = {"lumina2": 1024, "z_image": 2560}
+_LANGUAGE_WIDTHS = {"gemma2": 2304, "qwen3": 4096, "qwen2_5_vl": 8192}
 # Keys of a transformer that make it read more than sampling gives it, or in another way.
 _OTHER_INPUTS = {
     "guidance_embeds": "a guidance scale",
@@ -15,15 +18,18 @@ _OTHER_INPUTS = {
     "use_additional_t_cond": "whether the image is a layer",
     "use_layer3d_rope": "the layers of an image",
 }
-_LANGUAGE_WIDTHS = {"qwen2_5_vl": 8192}
 _MODEL_TYPES: Mapping[str, tuple[str | None, ...]] = {
     "clip": ("clip_text_model", "clip", None),
     "t5": ("t5",),
+    "gemma2": ("gemma2",),
+    "qwen3": ("qwen3",),
     "qwen2_5_vl": ("qwen2_5_vl", "qwen2_5_vl_text"),
 }
 _ANY_TOKENIZER = ("PreTrainedTokenizerFast", "TokenizersBackend", None)
 _TOKENIZERS = {
     "t5": ("T5Tokenizer", "T5TokenizerFast", *_ANY_TOKENIZER),
+    "gemma2": ("GemmaTokenizer", "GemmaTokenizerFast", *_ANY_TOKENIZER),
+    "qwen3": ("Qwen2Tokenizer", "Qwen2TokenizerFast", *_ANY_TOKENIZER),
     "qwen2_5_vl": ("Qwen2Tokenizer", "Qwen2TokenizerFast", *_ANY_TOKENIZER),
 }
 
@@ -90,10 +96,12 @@ def check_texts_of_transformer(network: Part, encoders: Mapping[str, Part]) -> N
         pooled += encoder.number("projection_dim", _CLIP_WIDTH) if text.pooled == "projection" else width
         if text.tokens and not any(other.kind == "t5" for other in family.texts):
             tokens += width
-    widths = [("joint_attention_dim", 3584 if family.name == "qwen_image" else _JOINT_WIDTH, tokens)]
+    widths = {"joint_attention_dim": (3584 if family.name == "qwen_image" else _JOINT_WIDTH, tokens)}
     if any(text.pooled for text in family.texts):
-        widths.append(("pooled_projection_dim", _POOLED_WIDTH, pooled))
-    for name, default, own in widths:
+        widths["pooled_projection_dim"] = (_POOLED_WIDTH, pooled)
+    if family.name in _CAPTION_WIDTHS:
+        widths = {"cap_feat_dim": (_CAPTION_WIDTHS[family.name], tokens)}
+    for name, (default, own) in widths.items():
         read = network.number(name, default)
         if read != own:
             raise InputError(

@@ -21,7 +21,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.networks.checkpoints import of_videos
+from pipeline.networks.denoisers import lumina2_transformer, z_image_transformer
 
+_STREAMS = {
+    "Lumina2Transformer2DModel": lumina2_transformer.evaluated,
+    "ZImageTransformer2DModel": z_image_transformer.evaluated,
+}
 # FLOPs a second that an H100 is taken to reach, of 990 TFLOP/s in 16 bits (dense): 40 %.
 H100 = 0.4 * 990e12
 
@@ -48,7 +53,7 @@ def described(kind: Any, config: Mapping[str, Any], dtype: torch.dtype) -> Any:
 def evaluation_of(network: Any, height: int, width: int, tokens: int) -> Callable[[], object]:
     """One evaluation of a network on device "meta", for one image of `height` x `width` latents and a text of `tokens`.
 
-    Networks are UNets and the transformers of SD3, FLUX, Chroma and Qwen-Image; they are told what their pipelines tell
+    Networks are UNets and the transformers of the known families; they are told what their pipelines tell
     them.
     """
     config, dtype = network.config, network.dtype
@@ -72,6 +77,9 @@ def evaluation_of(network: Any, height: int, width: int, tokens: int) -> Callabl
         read = torch.empty(1, tokens, device="meta", dtype=torch.bool)
         return lambda: network(x, text, read, of(1), [[(1, rows, columns)]])
     x = of(1, config.in_channels, height, width)
+    if type(network).__name__ in _STREAMS:
+        evaluated, read = _STREAMS[type(network).__name__], torch.ones(1, tokens, dtype=torch.bool)
+        return lambda: evaluated(network, x, of(1), of(1, tokens, config.cap_feat_dim), read)
     if type(network).__name__ == "SD3Transformer2DModel":
         told = (of(1, tokens, config.joint_attention_dim), of(1, config.pooled_projection_dim), of(1))
         return lambda: network(x, *told)

@@ -69,7 +69,7 @@ class LoadedModel:
 
     def encode(self, texts: Mapping[Text, Sequence[str]]) -> dict[Text, Conditioning]:
         """The texts of a batch, [B] each, for one call of a network."""
-        return self._texts.encode_together(texts, references=set(texts) - {"prompt"})
+        return self._texts.encode_together(texts, _references(texts))
 
     def degrade(
         self,
@@ -99,7 +99,8 @@ class LoadedModel:
             texts = arm_texts(self.study, name)
             for start in range(0, self.study.generate.images, size):
                 stop = min(start + size, self.study.generate.images)
-                self._texts.encode_first(batch_texts(texts, range(start, stop)))
+                batch = batch_texts(texts, range(start, stop))
+                self._texts.encode_first(batch, _references(batch))
         self._texts.drop()
 
     @cached_property
@@ -129,3 +130,8 @@ class LoadedModel:
     def _replaced(self) -> dict[str, Checkpoint]:
         model = self.study.model
         return {part: locate(source, model.config) for part, source in replaced_parts(model).items()}
+
+
+def _references(texts: Mapping[Text, Sequence[str]]) -> set[Text]:
+    """The texts to move away from."""
+    return set(texts) - {"prompt"}

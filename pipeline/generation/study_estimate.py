@@ -10,20 +10,21 @@ from pipeline.generation.arm_guidance import guidance_of
 from pipeline.generation.shard_plan import arm_texts, main_checkpoint
 from pipeline.guidance.algebra import Network
 from pipeline.networks.checkpoints import Checkpoint, locate
+from pipeline.networks.text.language_model_tower import language_model_tokens, load_language_tokenizer
 from pipeline.networks.text.qwen_tower import QwenTower, load_qwen_tokenizer
 from pipeline.networks.weights.loaded_part import DTYPES
 from pipeline.study.study import Study
 
 _CLIP_TOKENS = 77
-# Images whose texts are looked at for the longest one.
-_MOST_TEXTS = 256
+# Images of each arm whose texts say how long texts are.
+SAMPLED = 500
 
 
 def study_estimate(study: Study) -> str:
     """What generating a study takes, in words: hours on an H100 at 40 % of its peak, and the most memory.
 
     Every prediction of an arm counts at every step, whatever its schedule leaves out, and texts as CLIP's first chunk,
-    T5's whole length or, for a language model, the longest text of its first images. Text encoders that are dropped
+    T5's whole length or, for a language model, the longest of the first images' texts. Text encoders that are dropped
     before the network is loaded are not counted.
     """
     model, batch = study.model, study.generate.batch
@@ -71,11 +72,19 @@ def study_estimate(study: Study) -> str:
 def _tokens(study: Study, main: Checkpoint) -> int:
     whole = main.family.whole_text
     if whole is not None and whole.is_language_model:
-        tower = QwenTower(None, load_qwen_tokenizer(main.config, whole), whole.length)
-        few = study.generate.model_copy(update={"images": min(study.generate.images, _MOST_TEXTS)})
-        study = study.model_copy(update={"generate": few})
-        texts = {text for name in study.arms for own in arm_texts(study, name).values() for text in own}
-        return max(tower.words(tower.chunks(text, study.text)[0], marks=True) for text in texts)
+        images = min(study.generate.images, SAMPLED)
+        study = study.model_copy(update={"generate": study.generate.model_copy(update={"images": images})})
+        texts = {
+            whole.system + text if kind == "prompt" else text
+            for name in study.arms
+            for kind, own in arm_texts(study, name).items()
+            for text in own
+        }
+        if whole.kind == "qwen2_5_vl":
+            tower = QwenTower(None, load_qwen_tokenizer(main.config, whole), whole.length)
+            return max(tower.words(tower.chunks(text, study.text)[0], marks=True) for text in texts)
+        tokenizer = load_language_tokenizer(main.config, whole)
+        return max(len(language_model_tokens(text, tokenizer, whole, study.text)) for text in texts)
     tokenizer = main.mapping("tokenizer/tokenizer_config.json") or {}
     context = min(int(tokenizer.get("model_max_length", _CLIP_TOKENS)), _CLIP_TOKENS)
     clip = any(text.kind == "clip" and text.tokens for text in main.family.texts)

@@ -96,7 +96,7 @@ class Checkpoint:
     @property
     def longest_side(self) -> int | None:
         """The most pixels in one direction that the network has positions for; None for any number."""
-        grid = (self.settings(self.family.network) or {}).get("pos_embed_max_size")
+        grid = self.family.grid(self.settings(self.family.network) or {})
         return None if grid is None else self.unit * int(grid)
 
     @property
@@ -206,7 +206,8 @@ def interface_of(family: Family, network: Mapping[str, Any], space: str | None) 
 
     `network` is its configuration; `space` says in words what samples stand for, None where that is not known yet.
     """
-    return {**{what: network.get(key) for key, what in family.shared.items()}, _SPACE: space}
+    texts = {"text encoders": ", ".join(text.title for text in family.texts)}
+    return {**{what: network.get(key) for key, what in family.shared.items()}, **texts, _SPACE: space}
 
 
 # What autoencoders were trained to before their configurations said it: Stable Diffusion 1.x.

@@ -32,6 +32,16 @@ _TRANSFORMERS_SHARE = {
     "joint_attention_dim": "width of the text embeddings",
     "pooled_projection_dim": "width of the pooled text embedding",
 }
+_STREAMS_SHARE = {
+    "in_channels": "channels of a sample",
+    "cap_feat_dim": "width of the text embeddings",
+}
+
+# What Lumina2Pipeline writes before every prompt, and not before a negative prompt.
+_LUMINA2_SYSTEM = (
+    "You are an assistant designed to generate superior images with the superior degree of image-text alignment based "
+    "on textual prompts or user prompts. <Prompt Start> "
+)
 
 
 @dataclass(frozen=True)
@@ -39,28 +49,32 @@ class TextPart:
     """A text encoder of a checkpoint.
 
     CLIP reads chunks of its context with weighted words; T5 reads a whole text of up to `length` tokens, filled up to
-    them, without weights; a language model (qwen2_5_vl) reads a whole text of up to `length` tokens as it is.
-    A text's `pooled` embedding is the projection of its end mark, or (`end`) its last layer there as it is. `tokens`:
-    whether the network reads its embeddings of single tokens. `masked`: T5 reads no padding, and the network the first
-    token of it alone.
+    them, without weights; a language model (gemma2, qwen3, qwen2_5_vl) reads a whole text of up to `length` tokens as
+    it is. A text's `pooled` embedding is the projection of its end mark, or (`end`) its last layer there as it is.
+    `tokens`: whether the network reads its embeddings of single tokens. `masked`: T5 reads no padding, and the network
+    the first token of it alone. `system` is what a language model is told before each prompt; with `chat` it reads
+    every text as a user's message, in the template of its tokenizer.
     """
 
     part: str
     pooled: Literal["projection", "end"] | None = None
-    kind: Literal["clip", "t5", "qwen2_5_vl"] = "clip"
+    kind: Literal["clip", "t5", "gemma2", "qwen3", "qwen2_5_vl"] = "clip"
     tokens: bool = True
     length: int = 0
     masked: bool = False
+    system: str = ""
+    chat: bool = False
 
     @property
     def is_language_model(self) -> bool:
         """Whether it is a language model, made to continue texts."""
-        return self.kind == "qwen2_5_vl"
+        return self.kind in ("gemma2", "qwen3", "qwen2_5_vl")
 
     @property
     def title(self) -> str:
         """What people call it."""
-        return {"clip": "CLIP", "t5": "T5", "qwen2_5_vl": "Qwen2.5-VL"}[self.kind]
+        names = {"gemma2": "Gemma 2", "qwen3": "Qwen3", "qwen2_5_vl": "Qwen2.5-VL"}
+        return names.get(self.kind, self.kind.upper())
 
 
 @dataclass(frozen=True)
@@ -79,11 +93,12 @@ class Family:
     their beginnings. `network` is the part that denoises, `model` its class ("module:class"), `shared` the keys of
     its configuration in which guide and main must agree, in words, `path` the noise path of its training.
     `patch` gives the side of the patches that the network cuts latents into, by its configuration; a canvas is whole
-    patches, and a `packed` network is given them as its channels. `side` is the trained canvas in positions of latents,
-    where configurations do not say it. `embedded_guidance` is the key of its configuration that says whether it reads a
-    guidance scale. `post` are the post-processes that its pipeline has built in. `autoencoder` is the class of its
-    autoencoder ("module:class"). `needs_latents`: it works on latents alone. `encodes_first`: its text encoders are so
-    large that they are dropped before the network is loaded.
+    patches, and a `packed` network is given them as its channels. `grid` gives the most patches in one direction that
+    it has positions for, None for any number. `side` is the trained canvas in positions of latents, where
+    configurations do not say it. `steers`: a second text can steer the attention of its blocks. `embedded_guidance` is
+    the key of its configuration that says whether it reads a guidance scale. `post` are the post-processes that its
+    pipeline has built in. `autoencoder` is the class of its autoencoder ("module:class"). `needs_latents`: it works on
+    latents alone. `encodes_first`: its text encoders are so large that they are dropped before the network is loaded.
     `loader` and `text_loader` are "module:function", imported by `load` and `load_texts`.
     """
 
@@ -103,7 +118,9 @@ class Family:
     path: NoisePath = VARIANCE_PRESERVING
     patch: Callable[[Mapping[str, Any]], int] = lambda _: 1
     packed: bool = False
+    grid: Callable[[Mapping[str, Any]], int | None] = lambda network: network.get("pos_embed_max_size")
     side: int | None = None
+    steers: bool = True
     embedded_guidance: str | None = None
     post: tuple[PostProcess, ...] = ()
     autoencoder: str = "diffusers:AutoencoderKL"
@@ -196,6 +213,12 @@ def _sd3_of_pixels(network: Mapping[str, Any]) -> bool:
 
 def _patch_size(network: Mapping[str, Any]) -> int:
     return int(network.get("patch_size", 2))
+
+
+def _rotary_grid(network: Mapping[str, Any]) -> int:
+    # Lengths of the tables of positions: text, rows, columns; diffusers' own where the configuration has none.
+    _, *sides = network.get("axes_lens") or (1, 512, 512)
+    return int(min(sides))
 
 
 SD = Family(
@@ -320,16 +343,57 @@ QWEN_IMAGE = Family(
     loader="pipeline.networks.denoisers.qwen_transformer:load_network",
 )
 
+# Lumina Image 2.0: image and text in one stream, of Gemma 2's tokens.
+LUMINA2 = Family(
+    name="lumina2",
+    pipelines=("Lumina2Pipeline", "Lumina2Text2ImgPipeline"),
+    unlabelled=lambda network, _: network.get("_class_name") == "Lumina2Transformer2DModel",
+    texts=(TextPart("text_encoder", kind="gemma2", length=256, system=_LUMINA2_SYSTEM),),
+    penultimate=True,
+    architectures=("lumina-2",),
+    network="transformer",
+    model="diffusers:Lumina2Transformer2DModel",
+    shared=_STREAMS_SHARE,
+    path=RECTIFIED_FLOW,
+    patch=_patch_size,
+    grid=_rotary_grid,
+    steers=False,
+    post=(Renorm(name="renorm", per="row"),),
+    needs_latents=True,
+    encodes_first=True,
+    loader="pipeline.networks.denoisers.lumina2_transformer:load_network",
+)
+
+# Z-Image: image and text in one stream, of Qwen3's tokens. Its configurations do not say the canvas of training.
+Z_IMAGE = Family(
+    name="z_image",
+    pipelines=("ZImagePipeline", "ZImageImg2ImgPipeline"),
+    unlabelled=lambda network, _: network.get("_class_name") == "ZImageTransformer2DModel",
+    texts=(TextPart("text_encoder", kind="qwen3", length=512, chat=True),),
+    penultimate=True,
+    network="transformer",
+    model="diffusers:ZImageTransformer2DModel",
+    shared=_STREAMS_SHARE,
+    path=RECTIFIED_FLOW,
+    patch=lambda _: 2,
+    grid=_rotary_grid,
+    side=128,
+    steers=False,
+    needs_latents=True,
+    encodes_first=True,
+    loader="pipeline.networks.denoisers.z_image_transformer:load_network",
+)
+
 # Families that are not supported, by the beginnings of their classes' names.
 _OTHERS = {
     "Flux2": "FLUX.2",
     "PixArt": "PixArt",
     "Hunyuan": "Hunyuan",
-    "Lumina": "Lumina",
+    "Lumina": "Lumina-Next",
     "Sana": "SANA",
     "AuraFlow": "AuraFlow",
     "QwenImage": "another kind of Qwen-Image",
-    "ZImage": "Z-Image",
+    "ZImage": "a Z-Image that reads more than a text",
     "Chroma": "another kind of Chroma",
     "HiDream": "HiDream",
     "Kandinsky": "Kandinsky",
@@ -344,7 +408,7 @@ _OTHERS = {
 }
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (SD3, FLUX, CHROMA, QWEN_IMAGE, PIXEL_FLOW, SD, SDXL, PIXEL)
+    family.name: family for family in (SD3, FLUX, CHROMA, QWEN_IMAGE, LUMINA2, Z_IMAGE, PIXEL_FLOW, SD, SDXL, PIXEL)
 }
 
 

@@ -30,6 +30,7 @@ from pipeline.networks.joint_blocks import (
     pass_through,
 )
 from pipeline.networks.queries import blurred
+from pipeline.networks.stream_blocks import DamagedStream, ImageOfStream, is_stream_block, stream_attention
 
 # A share of 1 leaves nothing over, which nothing multiplies.
 _TINY = 1e-6
@@ -37,12 +38,17 @@ _TINY = 1e-6
 
 @contextmanager
 def perturbed(
-    network: torch.nn.Module, perturbation: Perturbation, extent: Sequence[int], chance: Chance | None = None
+    network: torch.nn.Module,
+    perturbation: Perturbation,
+    extent: Sequence[int],
+    chance: Chance | None = None,
+    starts: Sequence[int] | None = None,
 ) -> Iterator[None]:
     """The network is damaged inside the `with` and as it was after it, whatever happened inside.
 
     `extent` is (height, width) of the samples that a UNet is given there, or of a transformer's in patches; `chance`
-    has the random numbers of the kinds that are drawn. Attention is changed by its processor, which torch.compile looks
+    has the random numbers of the kinds that are drawn; `starts` is where the image begins in each row's stream of text
+    and image, where that depends on the text. Attention is changed by its processor, which torch.compile looks
     at before every call, unlike hooks.
     Raises InputError where no transformer block lies under `layers`.
     """
@@ -52,10 +58,15 @@ def perturbed(
             undo.enter_context(torch.compiler.set_stance("force_eager"))
         for name, block in transformer_blocks(network, perturbation.layers).items():
             joint, sequence = isinstance(block, JOINT_BLOCKS), isinstance(block, SEQUENCE_BLOCKS)
+            holds_both = sequence or is_stream_block(block)
+            image = ImageOfStream((extent[0], extent[1]), starts) if holds_both else None
             if (joint or sequence) and perturbation.kind in ("pag", "seg"):
                 damaged = DamagedAttention(perturbation.kind, (extent[0], extent[1]), perturbation.blur)
                 for attention in attentions(block):
                     processed_by(damaged, attention, undo)
+            elif image is not None and perturbation.kind in ("pag", "seg"):
+                damaged_stream = DamagedStream(perturbation.kind, image, perturbation.blur)
+                processed_by(damaged_stream, stream_attention(block), undo)
             elif perturbation.kind == "pag":
                 processed_by(_IdentityAttention(), block.attn1, undo)
             elif perturbation.kind == "seg":
@@ -64,11 +75,12 @@ def perturbed(
                 replaced_by(pass_through if joint else _pass_through, block, undo)
             else:
                 assert chance is not None, f"{perturbation.kind} needs random numbers"
-                if joint:
-                    replaced_by(_joint_by_chance(perturbation, block, name, chance), block, undo)
-                else:
-                    image = extent[0] * extent[1] if sequence else None
-                    replaced_by(_by_chance(perturbation, block, name, chance, image), block, undo)
+                by_chance = (
+                    _joint_by_chance(perturbation, block, name, chance)
+                    if joint
+                    else _by_chance(perturbation, block, name, chance, image)
+                )
+                replaced_by(by_chance, block, undo)
         yield
 
 
@@ -85,7 +97,7 @@ def transformer_blocks(network: torch.nn.Module, layers: tuple[str, ...] | None)
     } | {
         name: module
         for name, module in network.named_modules()
-        if isinstance(module, (*JOINT_BLOCKS, *SEQUENCE_BLOCKS))
+        if isinstance(module, (*JOINT_BLOCKS, *SEQUENCE_BLOCKS)) or is_stream_block(module)
     }
     if layers is None:
         if not blocks:
@@ -149,20 +161,23 @@ def replaced_by(forward: Callable[..., Any], block: torch.nn.Module, undo: ExitS
 
 
 def _by_chance(
-    perturbation: Perturbation, block: torch.nn.Module, name: str, chance: Chance, image: int | None
+    perturbation: Perturbation,
+    block: torch.nn.Module,
+    name: str,
+    chance: Chance,
+    image: ImageOfStream | None = None,
 ) -> Callable[..., torch.Tensor]:
-    """A block of one sequence, whose last `image` positions are the image's; all of them where that is None."""
+    """A block of one sequence, in which `image` lies; all of it where that is None."""
     own: Callable[..., torch.Tensor] = block.forward  # offloading's, where it has put one there
 
     def forward(hidden_states: torch.Tensor, *arguments: object, **more: object) -> torch.Tensor:
         if perturbation.kind == "random_layers":
             out = _left_out(perturbation, name, chance, hidden_states)
             return torch.where(out, hidden_states, own(hidden_states, *arguments, **more))
-        before = 0 if image is None else hidden_states.shape[1] - image  # the text
-        disturbed = _disturbed(perturbation, name, chance, hidden_states[:, before:])
-        if before:
-            disturbed = torch.cat([hidden_states[:, :before], disturbed], 1)
-        return own(disturbed, *arguments, **more)
+        if image is None:
+            return own(_disturbed(perturbation, name, chance, hidden_states), *arguments, **more)
+        disturbed = _disturbed(perturbation, name, chance, image.of(hidden_states))
+        return own(image.replaced(hidden_states, disturbed), *arguments, **more)
 
     return forward
 

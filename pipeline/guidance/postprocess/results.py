@@ -36,19 +36,19 @@ class Renorm(PostProcess):
     """Give the guided prediction back the norm of the main one, after the terms are summed.
 
     `per` image, the norm is over C, H, W; per token, over the channels at each position; per patch, over those of 2 x 2
-    positions, which are what FLUX.1, Chroma and Qwen-Image call a token. Without a `cap` both norms become equal; with
-    one, a prediction is scaled down where its norm is above `cap` times the main one's.
+    positions, which are what FLUX.1, Chroma and Qwen-Image call a token; per row, over the positions of each row of
+    each channel. Without a `cap` both norms become equal; with one, a prediction is scaled down where its norm is above
+    `cap` times the main one's.
 
     Checked against diffusers: per patch without a cap is Qwen-Image's, per image with a cap is Z-Image's
-    `cfg_normalization`. Lumina 2's takes the norm along each row of the latent, which is not offered. All three
-    networks predict the flow, so `space` is v unless given. A scale of 1 is the main prediction bit for bit, and so is
-    any scale where guided and main agree.
+    `cfg_normalization`, per row Lumina 2's. All three networks predict the flow, so `space` is v unless given. A scale
+    of 1 is the main prediction bit for bit, and so is any scale where guided and main agree.
     """
 
     acts_on: ClassVar[Literal["directions", "result"]] = "result"
 
     name: Literal["renorm"]
-    per: Literal["image", "token", "patch"]
+    per: Literal["image", "token", "patch", "row"]
     cap: Annotated[float, Field(gt=0, le=100)] | None = None
     space: Space = "v"
 
@@ -61,8 +61,9 @@ class Renorm(PostProcess):
         return guided * (ratio if self.cap is None else ratio.clamp(max=1)).where(norm > 0, 1.0)
 
     def _norm(self, x: "torch.Tensor") -> "torch.Tensor":
-        """[B, 1, 1, 1] per image, else [B, 1, H, W]."""
-        squares = x.square().sum(per_image(x) if self.per == "image" else (1,), keepdim=True)
+        """[B, 1, 1, 1] per image, [B, C, H, 1] per row, else [B, 1, H, W]."""
+        axes = {"image": per_image(x), "row": (3,)}.get(self.per, (1,))
+        squares = x.square().sum(axes, keepdim=True)
         if self.per == "patch":
             import torch.nn.functional as F
 

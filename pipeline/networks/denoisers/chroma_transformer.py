@@ -21,6 +21,10 @@ class ChromaTransformer(PackedTransformer):
     def __post_init__(self) -> None:
         self.transformer.set_attn_processor(_PaddingUnread())
 
+    def _image_starts(self, conditioning: Conditioning) -> list[int]:
+        rows, length = conditioning["read"].shape
+        return [length] * rows
+
     def _predicted_patches(
         self, patches: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning, extent: tuple[int, int]
     ) -> torch.Tensor:

@@ -66,6 +66,10 @@ class FlowTransformer(ABC):
         Of a steered network `conditioning` has twice the rows.
         """
 
+    def _image_starts(self, conditioning: Conditioning) -> list[int] | None:
+        """Where the image begins in each row's stream of text and image; None where streams have one length."""
+        return None
+
     def steps_of(self, shape: tuple[int, int, int], steps: int) -> Mapping[str, Any]:
         """What the scheduler is told of the levels besides their number, for samples of `shape`.
 
@@ -123,7 +127,7 @@ class FlowTransformer(ABC):
         channels, *own = self.sample_shape
         if canvas is None:
             return (channels, own[0], own[1])
-        unit, grid = self.factor * self.patch, self.transformer.config.get("pos_embed_max_size")
+        unit, grid = self.factor * self.patch, self.family.grid(self.transformer.config)
         _check_extent(f"canvas {canvas.width}x{canvas.height} does not fit {self.place}", canvas, unit, grid)
         return (channels, canvas.height // self.factor, canvas.width // self.factor)
 
@@ -152,7 +156,8 @@ class FlowTransformer(ABC):
         extent = (x.shape[-2] // self.patch, x.shape[-1] // self.patch)
         with ExitStack() as changes:
             if damage is not None:
-                changes.enter_context(perturbed(self.transformer, damage, extent, chance))
+                starts = self._image_starts(conditioning)
+                changes.enter_context(perturbed(self.transformer, damage, extent, chance, starts))
             if attention is not None:
                 changes.enter_context(jointly_steered(self.transformer, attention, conditioning, extent))
                 conditioning = with_second_text(conditioning, attention)

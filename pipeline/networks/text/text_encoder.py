@@ -2,8 +2,8 @@
 
 Emphasis is applied as A1111 does: the embedding of each token is multiplied by its weight, and then the whole chunk
 by one number that restores its mean. Texts of several chunks join the embeddings of their chunks; texts that are
-used together are filled up with empty chunks to one length. T5 (t5_tower.py) and Qwen2.5-VL (qwen_tower.py) know
-neither weights nor chunks.
+used together are filled up with empty chunks to one length. T5 (t5_tower.py) and language models
+(language_model_tower.py, qwen_tower.py) know neither weights nor chunks.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -34,6 +34,7 @@ from pipeline.errors import InputError, is_out_of_memory
 from pipeline.networks.checkpoints import Checkpoint
 from pipeline.networks.families import TextPart
 from pipeline.networks.text.conditioning import Conditioning
+from pipeline.networks.text.language_model_tower import MODELS, LanguageModelTower, load_language_tokenizer
 from pipeline.networks.text.qwen_tower import QwenTower, load_qwen_tokenizer
 from pipeline.networks.text.t5_tower import T5Tower
 from pipeline.networks.weights.loaded_part import load_part
@@ -94,7 +95,7 @@ class ClipTower:
         return tokens, [1.0, *(item.weight for item in chunk), 1.0, *[1.0] * padding]
 
 
-Tower = ClipTower | T5Tower | QwenTower
+Tower = ClipTower | T5Tower | LanguageModelTower | QwenTower
 
 
 @dataclass(frozen=True)
@@ -105,13 +106,14 @@ class TextEncoder:
     before that, without the norm. Several lie side by side, T5's tokens after theirs, all as wide as the widest. The
     first chunk gives the pooled embeddings, where there are some, joined (diffusers' conventions). A language model is
     alone, and gives with its tokens which of them are the text's. `zero_empty`: an empty reference text reads as zeros,
-    as SDXL was trained.
+    as SDXL was trained. `system` is written before prompts, and not before references, as Lumina2Pipeline does.
     """
 
     towers: tuple[Tower, ...]
     settings: TextSettings = field(default_factory=TextSettings)
     zero_empty: bool = False
     penultimate: bool = False
+    system: str = ""
 
     def __post_init__(self) -> None:
         for tower in self.towers:
@@ -131,12 +133,27 @@ class TextEncoder:
 
         `references` names the groups to move away from; only their empty texts can read as zeros.
         """
-        chunked = {key: [self.cut(text) for text in texts] for key, texts in groups.items()}
+        told = self.addressed(groups, references)
+        chunked = {key: [self.cut(text) for text in texts] for key, texts in told.items()}
         number = self.number(text for texts in chunked.values() for text in texts)
         return {
             key: self.zeroed(self.embed(chunked[key], number), texts, key in references)
             for key, texts in groups.items()
         }
+
+    def addressed(
+        self, groups: Mapping[Key, Sequence[str]], references: Collection[object] = ()
+    ) -> dict[Key, list[str]]:
+        """The texts as the encoders read them: `system` before prompts.
+
+        A reference that is its image's own prompt has it as well: a prompt as its own negative changes nothing.
+        """
+        prompts = next((texts for key, texts in groups.items() if key not in references), ())
+        found = {}
+        for key, texts in groups.items():
+            own = [key not in references or (k < len(prompts) and text == prompts[k]) for k, text in enumerate(texts)]
+            found[key] = [self.system + text if is_own else text for text, is_own in zip(texts, own, strict=True)]
+        return found
 
     def cut(self, text: str) -> list[list[Chunk]]:
         """The chunks of a text for each tower, without begin and end marks."""
@@ -166,7 +183,7 @@ class TextEncoder:
                 if tower.masked:
                     told["read"] = tower.read([text[k][0] for text in texts])
                 continue
-            if isinstance(tower, QwenTower):
+            if isinstance(tower, LanguageModelTower | QwenTower):
                 tokens, told["read"] = tower.embed([text[k][0] for text in texts])
                 after.append(tokens)
                 continue
@@ -198,6 +215,7 @@ class TextEncoder:
         row = torch.zeros(length, dtype=torch.bool)
         read = [k for k, tower in enumerate(self.towers) if isinstance(tower, ClipTower) and tower.read]
         for own, tower in zip(cut, self.towers, strict=True):
+            assert not isinstance(tower, LanguageModelTower), "refused in pipeline/compatibility/texts.py"
             if isinstance(tower, T5Tower):  # whose tokens are the last
                 row[length - tower.length :][: len(own[0]) + marks] = True
             elif isinstance(tower, QwenTower):
@@ -283,7 +301,8 @@ def load_text_encoder(
         raise InputError(f"{checkpoint.path} cannot be loaded ({reason}); {fetching(checkpoint.path)}") from None
     # SDXL's pipelines read this from model_index.json; where there is none (single files), SDXL's own value counts.
     zero_empty = family.zero_empty and bool(checkpoint.index.get("force_zeros_for_empty_prompt", True))
-    return TextEncoder(towers, settings, zero_empty, family.penultimate)
+    system = "".join(text.system for text in family.texts)
+    return TextEncoder(towers, settings, zero_empty, family.penultimate, system)
 
 
 def _load_tower(
@@ -300,6 +319,8 @@ def _load_tower(
         kind, create = T5EncoderModel, create_diffusers_t5_model_from_checkpoint
     elif text.kind == "qwen2_5_vl":
         kind = Qwen2_5_VLForConditionalGeneration
+    elif text.is_language_model:
+        kind = MODELS[text.kind]
     part = text.part
     if not weights:
         with init_empty_weights():
@@ -325,6 +346,8 @@ def _load_tower(
         model = model.to(device).eval().requires_grad_(False)
     if text.kind == "qwen2_5_vl":
         return QwenTower(model, load_qwen_tokenizer(checkpoint.config, text), text.length)
+    if text.is_language_model:
+        return LanguageModelTower(model, load_language_tokenizer(checkpoint.config, text), text)
     tokenizer = checkpoint.config / part.replace("text_encoder", "tokenizer")
     if text.kind == "t5":
         length = settings.t5_length or text.length

@@ -41,6 +41,7 @@ RENORMS = {
     "norm per token": Renorm(name="renorm", per="token"),
     "norm per patch": Renorm(name="renorm", per="patch"),
     "norm per image": Renorm(name="renorm", per="image"),
+    "norm per row": Renorm(name="renorm", per="row"),
     "capped per token": Renorm(name="renorm", per="token", cap=1.1),
     "capped per image": Renorm(name="renorm", per="image", cap=1.1),
 }
@@ -254,6 +255,13 @@ def test_patches_at_an_odd_edge_are_made_of_the_positions_that_are_there():
             torch.testing.assert_close(norm(guided[..., rows, columns]), norm(main[..., rows, columns]))
 
 
+def test_the_norm_per_row_is_that_of_lumina_2():
+    for _, d, guided in walked(Guidance((Term(EMPTY, 4.0),), RENORMS["norm per row"])):
+        combined = d[EMPTY] + 4.0 * (d[MAIN] - d[EMPTY])
+        sizes = (torch.norm(x, dim=-1, keepdim=True) for x in (d[MAIN], combined))
+        torch.testing.assert_close(guided, combined * (next(sizes) / next(sizes)))
+
+
 def test_the_capped_norm_is_that_of_z_image():
     scale, cap = 1.4, 1.25
     capped = 0
@@ -458,7 +466,7 @@ MIX = {"method": "mix", "terms": [{"reference": "empty"}, {"reference": "negativ
             {"post": [{"name": "guider", "guider": "ClassifierFreeGuidance"}, {"name": "rescale", "phi": 0.5}]},
             "post guider combines the predictions by itself; take the others out",
         ),
-        ({"post": {"name": "renorm", "per": "row"}}, "'token' or 'patch'"),
+        ({"post": {"name": "renorm", "per": "column"}}, "'patch' or 'row'"),
         ({"post": {"name": "renorm", "per": "image", "cap": 0}}, "greater than 0"),
         ({**MIX, "post": {"name": "perp_neg", "space": "x0"}}, "'output'"),
         ({"post": {"name": "smc", "space": "latent"}}, "'output', 'x0', 'noise' or 'v'"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from checked_networks import edit
-from flow_pipelines import qwen_tokenizer
+from flow_pipelines import qwen_vl_tokenizer
 from safetensors.torch import load_file, save_file
 from single_file import save_sd3_single_file
 
@@ -28,7 +28,7 @@ from pipeline.preflight import check_arms, lora_changes
 from pipeline.study.study import Study, parse_study
 
 CPU = torch.device("cpu")
-FLOWS = ("sd3", "flux", "chroma", "qwen_image")
+FLOWS = ("sd3", "flux", "chroma", "qwen_image", "lumina2", "z_image")
 # Tokens of T5 that the study's longest prompt has room in.
 LENGTH = 96
 TEXTS = {"prompt": ["1person, blue hair", "pattern"], "empty": ["", ""], "negative": ["lowres, blurry"] * 2}
@@ -64,8 +64,9 @@ class Flows:
         content["canvas"] = content["canvas"] or CANVAS
         self.params["arms"] = {"arm": content}
         self.params["model"] = {"name": "small", "main": name, "guide": guide or name, **(model or {})}
-        length = {} if locate(name).family.whole_text.kind != "t5" else {"t5_length": LENGTH}
-        self.params["text"] = {"syntax": "plain", **length, **(text or {})}
+        family = next(family for family in FLOWS if name.startswith(family))
+        own = {"syntax": "plain"} | ({"t5_length": LENGTH} if FAMILIES[family].whole_text.kind == "t5" else {})
+        self.params["text"] = own | (text or {})
         return parse_study(self.params, "test")
 
     def draw(self, *names: Any, texts: Any = None, seeds: list[int] | None = None, **arm: Any) -> GeneratedBatch:
@@ -159,6 +160,8 @@ BLOCKS = {
     "flux": ["transformer_blocks.0", "single_transformer_blocks.1"],
     "chroma": ["transformer_blocks.0", "single_transformer_blocks.1"],
     "qwen_image": ["transformer_blocks.0"],
+    "lumina2": ["noise_refiner.0", "layers.1"],
+    "z_image": ["noise_refiner.0", "layers.1"],
 }
 DAMAGES: list[dict[str, Any]] = [
     {"kind": "pag"},
@@ -199,10 +202,11 @@ def test_a_drawn_share_of_nothing_is_the_undamaged_network(flows: Flows, name: s
     {"name": "weight_noise", "strength": 0.2},
     {"name": "dropout", "rate": 0.2},
     {"name": "low_bits", "bits": 2},
-    {"name": "drop_layers", "layers": ["transformer_blocks.0"]},
+    {"name": "drop_layers"},
 ], ids=lambda how: str(how["name"]))  # fmt: skip
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_weakened_copy_guides(flows: Flows, name: str, how: dict[str, Any]) -> None:
+    how = how | ({"layers": BLOCKS[name][:1]} if how["name"] == "drop_layers" else {})
     guided = flows.draw(name, method="autoguidance", scale=2.0, model={"weaken": how})
     assert far(flows.draw(name), guided) > 1
 
@@ -215,7 +219,7 @@ def test_a_network_that_stays_on_the_cpu_until_it_is_needed_generates_the_same(f
     assert offloaded.cost.flops == plain.cost.flops
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("name", [name for name in FLOWS if FAMILIES[name].steers])
 def test_an_arm_is_steered_in_attention(flows: Flows, name: str) -> None:
     steered = flows.draw(name, attention={"name": "nag"}, negative_prompt="lowres, blurry")
     assert far(flows.draw(name), steered) > 1
@@ -312,6 +316,18 @@ def edited(file: str, **values: Any) -> Callable[[Path], object]:
         ("flux", edited("transformer/config.json", num_single_layers=1), "that the configuration has no place for"),
         ("flux", edited("scheduler/scheduler_config.json", _class_name="DDIMScheduler"), "FlowMatchEulerDiscreteSche"),
         ("sd3", edited("scheduler/scheduler_config.json", stochastic_sampling=True), "stochastic_sampling to true"),
+        ("lumina2", lacking("text_encoder"), "text_encoder/config.json is missing"),
+        ("lumina2", lacking("vae"), "vae/config.json is missing"),
+        ("lumina2", edited("transformer/config.json", cap_feat_dim=96), "sets cap_feat_dim to 96"),
+        ("lumina2", edited("text_encoder/config.json", model_type="qwen3"), "describes a qwen3 model"),
+        ("lumina2", edited("tokenizer/tokenizer_config.json", tokenizer_class="T5Tokenizer"), "only GemmaTokenizer is"),
+        ("lumina2", edited("transformer/config.json", num_layers=1), "that the configuration has no place for"),
+        ("z_image", lacking("tokenizer"), "tokenizer"),
+        ("z_image", lambda folder: (folder / "tokenizer/chat_template.jinja").unlink(), "tokenizer has no chat templ"),
+        ("z_image", edited("vae/config.json", latent_channels=4), "sets latent_channels to 4"),
+        ("z_image", edited("transformer/config.json", cap_feat_dim=96), "sets cap_feat_dim to 96"),
+        ("z_image", edited("text_encoder/config.json", model_type="t5"), "describes a t5 model"),
+        ("z_image", edited("scheduler/scheduler_config.json", invert_sigmas=True), "invert_sigmas to true"),
     ],
 )  # fmt: skip
 def test_a_checkpoint_whose_parts_do_not_fit_is_refused(
@@ -378,6 +394,42 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused(
             "text negative gives 'hat' the weight 1.3",
         ),
         (("sd3",), {"model": {"loading": {"attention_slicing": True}}}, "attention_slicing is for UNets"),
+        (("lumina2", "z_image"), {"method": "autoguidance", "scale": 2.0}, "the guide z_image does not fit: "),
+        (("lumina2", "sd3"), {"method": "autoguidance", "scale": 2.0}, "the guide sd3 does not fit: "),
+        (("lumina2",), {"canvas": {"width": 34, "height": 32}}, "must be multiples of 4"),
+        (("z_image",), {"canvas": {"width": 80, "height": 32}}, "positions for sides of up to 64 pixels"),
+        (("lumina2",), {"method": "seg", "scale": 2.0}, "the network has no transformer block under 'mid_block'"),
+        (
+            ("z_image",),
+            {"method": "skip_layers", "scale": 2.0, "perturb": {"layers": ["context_refiner.0"]}},
+            "no transformer block under 'context_refiner.0'; its blocks are noise_refiner.0, layers.0, layers.1",
+        ),
+        (
+            ("lumina2",),
+            {"attention": {"name": "nag"}, "negative_prompt": "lowres"},
+            "arms.arm.attention nag steers networks that read texts apart from the image, and lumina2 (lumina2) has",
+        ),
+        (
+            ("z_image",),
+            {"method": "mix", "scale": 2.0, "terms": [{"reference": "less"}], "texts": {"less": {"degraded": 0.5}}},
+            "arms.arm.texts.less degrades tokens to the empty text's at their places",
+        ),
+        (("z_image",), {"embedded_guidance": 2.0}, "z_image (z_image) reads no guidance"),
+        (("z_image",), {"built_in_post": False}, "has no post-process built in; leave it out"),
+        (("lumina2",), {"text": {"t5_length": 64}}, "text.t5_length is for families that read T5"),
+        (("lumina2",), {"text": {"chunks": 2}}, "text.chunks is 2; lumina2 (lumina2) reads the tokens of Gemma 2"),
+        (("z_image",), {"text": {"clip_skip": 1}}, "text.clip_skip is 1; z_image (z_image) reads the tokens of Qwen3"),
+        (
+            ("z_image",),
+            {"text": {"syntax": "a1111"}, "method": "negative", "scale": 2.0, "negative_prompt": "a (hat:1.3)"},
+            "text negative gives 'hat' the weight 1.3; z_image (z_image) reads the tokens of Qwen3, which kn",
+        ),
+        (
+            ("lumina2",),
+            {"method": "negative", "scale": 2.0, "negative_prompt": "worst quality, " * 200},
+            "text negative 'worst quality, worst quality, worst quality, worst quality, ...' has ",
+        ),
+        (("z_image",), {"model": {"lora": {"file": "x.safetensors"}}}, "model.lora is for UNets"),
     ],
 )  # fmt: skip
 def test_what_a_family_does_not_take_is_refused_by_name(
@@ -414,7 +466,7 @@ def test_an_offloaded_network_predicts_the_same(flows: Flows, name: str) -> None
 
 
 def test_a_tokenizer_that_cuts_the_template_in_another_way_is_refused(flows: Flows) -> None:
-    qwen_tokenizer(300).save_pretrained(flows.copy("qwen_image") / "tokenizer")
+    qwen_vl_tokenizer(300).save_pretrained(flows.copy("qwen_image") / "tokenizer")
     said = flows.refused("qwen_image")
     assert re.fullmatch(r"qwen_image/tokenizer makes \d+ tokens of what Qwen2.5-VL is told before .*first 34; .*", said)
 
@@ -482,3 +534,13 @@ def test_preflight_estimates_what_a_study_takes(flows: Flows, name: str) -> None
     hours, unit = re.search(r"about ([\d.]+) (h|min)", said).groups()
     foreseen = float(hours) * (3600 if unit == "h" else 60) * H100
     assert foreseen == pytest.approx(cost.flops * 10**11, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["lumina2", "z_image"])
+def test_the_post_process_of_a_pipeline_is_built_in_and_can_be_left_out(flows: Flows, name: str) -> None:
+    guided = flows.draw(name, method="cfg", scale=4.0)
+    explicit = flows.draw(name, method="cfg", scale=4.0, post={"name": "renorm", "per": "row"})
+    assert (far(guided, explicit) == 0) == bool(FAMILIES[name].post)
+    if FAMILIES[name].post:
+        assert far(guided, flows.draw(name, method="cfg", scale=4.0, built_in_post=False)) > 1
+        assert far(flows.draw(name), flows.draw(name, built_in_post=False)) == 0

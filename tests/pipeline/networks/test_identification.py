@@ -104,6 +104,8 @@ def test_a_lora_as_guide_or_in_a_folder_is_named(folder, params):
             "is Chroma in one file, which holds a transformer alone; name a folder or repository in diffusers' layout, "
             "such as hub:lodestones/Chroma1-HD",
         ),
+        ("x.safetensors", ["cap_embedder.0.weight", "x_pad_token"], "is Z-Image in one file, which"),
+        ("x.safetensors", ["model.diffusion_model.cap_embedder.0.weight"], "is Lumina 2 in one file, which"),
         ("x.safetensors", ["double_layers.0.x"], "is AuraFlow, which is not {}"),
         ("x.safetensors", ["transformer_blocks.0.attn.add_k_proj.weight"], "holds a transformer alone"),
         ("x.safetensors", ["transformer_blocks.0.other"], "is a diffusion transformer, which is not {}"),
