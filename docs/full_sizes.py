@@ -38,6 +38,7 @@ from transformers import (
 
 from docs.written_block import replaced
 from pipeline.cost.size import H100, Size, decoding_of, evaluation_of, size_of
+from pipeline.networks.families import CHROMA, FLUX, LUMINA2, QWEN_IMAGE, SD, SD3, SDXL, Z_IMAGE, Family
 
 # Weights that are cast have no values here.
 diffusers_logging.set_verbosity_error()
@@ -147,6 +148,7 @@ class Published:
     `autoencoder` is built where it is not the usual one of `channels`.
     """
 
+    family: Family
     network: Callable[[], torch.nn.Module]
     texts: tuple[Callable[[], torch.nn.Module], ...]
     channels: int
@@ -157,6 +159,7 @@ class Published:
 
 PUBLISHED = {
     "SD 1.5": Published(
+        SD,
         lambda: UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8),
         (lambda: clip(CLIP_L, False),),
         channels=4,
@@ -164,6 +167,7 @@ PUBLISHED = {
         tokens=77,
     ),
     "SDXL": Published(
+        SDXL,
         lambda: UNet2DConditionModel(
             sample_size=128,
             block_out_channels=(320, 640, 1280),
@@ -183,6 +187,7 @@ PUBLISHED = {
         tokens=77,
     ),
     "SD3.5 medium": Published(
+        SD3,
         lambda: sd3(24, 24, 384, 13),
         (lambda: clip(CLIP_L, True), lambda: clip(CLIP_G, True), t5),
         channels=16,
@@ -190,6 +195,7 @@ PUBLISHED = {
         tokens=77 + 256,
     ),
     "SD3.5 large": Published(
+        SD3,
         lambda: sd3(38, 38, 192, 0),
         (lambda: clip(CLIP_L, True), lambda: clip(CLIP_G, True), t5),
         channels=16,
@@ -197,17 +203,25 @@ PUBLISHED = {
         tokens=77 + 256,
     ),
     "FLUX.1 dev": Published(
+        FLUX,
         lambda: FluxTransformer2DModel(guidance_embeds=True),
         (lambda: clip(CLIP_L, False), t5),
         channels=16,
         side=128,
         tokens=512,
     ),
-    "Chroma1-HD": Published(ChromaTransformer2DModel, (t5,), channels=16, side=128, tokens=512),
+    "Chroma1-HD": Published(CHROMA, ChromaTransformer2DModel, (t5,), channels=16, side=128, tokens=512),
     "Qwen-Image": Published(
-        QwenImageTransformer2DModel, (qwen_vl,), channels=16, side=128, tokens=512, autoencoder=AutoencoderKLQwenImage
+        QWEN_IMAGE,
+        QwenImageTransformer2DModel,
+        (qwen_vl,),
+        channels=16,
+        side=128,
+        tokens=512,
+        autoencoder=AutoencoderKLQwenImage,
     ),
     "Lumina Image 2.0": Published(
+        LUMINA2,
         lambda: Lumina2Transformer2DModel(
             hidden_size=2304,
             num_layers=26,
@@ -221,6 +235,7 @@ PUBLISHED = {
         tokens=256,
     ),
     "Z-Image": Published(
+        Z_IMAGE,
         lambda: ZImageTransformer2DModel(axes_lens=(1536, 512, 512)),
         (lambda: Qwen3Model(Qwen3Config(**QWEN3_4B)),),
         channels=16,
@@ -243,7 +258,7 @@ def parameters(network: torch.nn.Module) -> int:
 def sizes(model: Published) -> tuple[Size, Size]:
     """The sizes of a model's network, and of its autoencoder decoding one image."""
     network, vae = built(model.network), built(model.autoencoder or (lambda: autoencoder(model.channels)))
-    evaluate = evaluation_of(network, model.side, model.side, model.tokens)
+    evaluate = evaluation_of(model.family, network, model.side, model.side, model.tokens)
     return size_of(network, evaluate), size_of(vae, decoding_of(vae, model.side, model.side))
 
 

@@ -49,11 +49,6 @@ def _length_check(main: Checkpoint, whole: TextPart, settings: TextSettings) -> 
     """What raises InputError for a text that is longer than the text encoder takes; it reads the tokenizer alone."""
     # With torch, which studies of other families do not wait for.
     if whole.is_language_model:
-        if whole.kind == "qwen2_5_vl":
-            from pipeline.networks.text.qwen_tower import load_qwen_tokenizer, qwen_tokens
-
-            template = load_qwen_tokenizer(main.config, whole)
-            return lambda text: qwen_tokens(text, template, whole.length, settings)
         from pipeline.networks.text.language_model_tower import language_model_tokens, load_language_tokenizer
 
         own = load_language_tokenizer(main.config, whole)

@@ -8,9 +8,20 @@ from pipeline.errors import InputError
 # diffusers' and transformers' own values where a configuration leaves a key out.
 _CHANNELS = dict.fromkeys(("sd3", "pixel_flow", "lumina2", "z_image"), 16)
 _CHANNELS |= dict.fromkeys(("flux", "chroma", "qwen_image"), 64)
-_JOINT_WIDTH, _POOLED_WIDTH, _CLIP_WIDTH, _T5_WIDTH = 4096, 2048, 512, 512
-_CAPTION_WIDTHS = {"lumina2": 1024, "z_image": 2560}
-_LANGUAGE_WIDTHS = {"gemma2": 2304, "qwen3": 4096, "qwen2_5_vl": 8192}
+_POOLED_WIDTH, _CLIP_WIDTH = 2048, 512
+# The key with the width of the text embeddings that a network reads, and that of a text encoder's own.
+_WIDTHS_READ: Mapping[str, tuple[str, int]] = {
+    **dict.fromkeys(("sd3", "pixel_flow", "flux", "chroma"), ("joint_attention_dim", 4096)),
+    "qwen_image": ("joint_attention_dim", 3584),
+    "lumina2": ("cap_feat_dim", 1024),
+    "z_image": ("cap_feat_dim", 2560),
+}
+_WIDTHS_MADE: Mapping[str, tuple[str, int]] = {
+    "t5": ("d_model", 512),
+    "gemma2": ("hidden_size", 2304),
+    "qwen3": ("hidden_size", 4096),
+    "qwen2_5_vl": ("hidden_size", 8192),
+}
 # Keys of a transformer that make it read more than sampling gives it, or in another way.
 _OTHER_INPUTS = {
     "guidance_embeds": "a guidance scale",
@@ -86,21 +97,17 @@ def check_texts_of_transformer(network: Part, encoders: Mapping[str, Part]) -> N
         check_stored(encoder)
         if text.kind != "clip":
             _check_tokenizer(encoder, text.kind)
-            key, width = (
-                ("hidden_size", _LANGUAGE_WIDTHS[text.kind]) if text.is_language_model else ("d_model", _T5_WIDTH)
-            )
-            tokens = encoder.number(key, width)
+            tokens = encoder.number(*_WIDTHS_MADE[text.kind])
             continue
         check_vocabulary(encoder, text.pooled is not None)
         width = encoder.number("hidden_size", _CLIP_WIDTH)
         pooled += encoder.number("projection_dim", _CLIP_WIDTH) if text.pooled == "projection" else width
         if text.tokens and not any(other.kind == "t5" for other in family.texts):
             tokens += width
-    widths = {"joint_attention_dim": (3584 if family.name == "qwen_image" else _JOINT_WIDTH, tokens)}
+    key, width = _WIDTHS_READ[family.name]
+    widths = {key: (width, tokens)}
     if any(text.pooled for text in family.texts):
         widths["pooled_projection_dim"] = (_POOLED_WIDTH, pooled)
-    if family.name in _CAPTION_WIDTHS:
-        widths = {"cap_feat_dim": (_CAPTION_WIDTHS[family.name], tokens)}
     for name, (default, own) in widths.items():
         read = network.number(name, default)
         if read != own:

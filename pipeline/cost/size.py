@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import init_empty_weights
+from diffusers import FlowMatchEulerDiscreteScheduler
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,12 +22,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.networks.checkpoints import of_videos
-from pipeline.networks.denoisers import lumina2_transformer, z_image_transformer
+from pipeline.networks.families import Family
+from pipeline.networks.text.conditioning import Conditioning
 
-_STREAMS = {
-    "Lumina2Transformer2DModel": lumina2_transformer.evaluated,
-    "ZImageTransformer2DModel": z_image_transformer.evaluated,
-}
 # FLOPs a second that an H100 is taken to reach, of 990 TFLOP/s in 16 bits (dense): 40 %.
 H100 = 0.4 * 990e12
 
@@ -50,46 +48,30 @@ def described(kind: Any, config: Mapping[str, Any], dtype: torch.dtype) -> Any:
         return kind.from_config(config).to(dtype)
 
 
-def evaluation_of(network: Any, height: int, width: int, tokens: int) -> Callable[[], object]:
+def evaluation_of(family: Family, network: Any, height: int, width: int, tokens: int) -> Callable[[], object]:
     """One evaluation of a network on device "meta", for one image of `height` x `width` latents and a text of `tokens`.
 
-    Networks are UNets and the transformers of the known families; they are told what their pipelines tell
-    them.
+    A transformer is evaluated by its family's denoiser, as in sampling; a UNet is told what its pipeline tells it.
     """
     config, dtype = network.config, network.dtype
 
     def of(*shape: int) -> torch.Tensor:
         return torch.empty(shape, device="meta", dtype=dtype)
 
-    if type(network).__name__ == "FluxTransformer2DModel":
-        patches = (height // 2) * (width // 2)
-        guidance = of(1) if config.guidance_embeds else None
-        told = (of(1, tokens, config.joint_attention_dim), of(1, config.pooled_projection_dim), of(1))
-        return lambda: network(of(1, patches, config.in_channels), *told, of(patches, 3), of(tokens, 3), guidance)
-    if type(network).__name__ == "ChromaTransformer2DModel":
-        patches = (height // 2) * (width // 2)
-        places, text = (of(patches, 3), of(tokens, 3)), of(1, tokens, config.joint_attention_dim)
-        mask = torch.empty(1, tokens + patches, device="meta", dtype=torch.bool)
-        return lambda: network(of(1, patches, config.in_channels), text, of(1), *places, mask)
-    if type(network).__name__ == "QwenImageTransformer2DModel":
-        rows, columns = height // 2, width // 2
-        x, text = of(1, rows * columns, config.in_channels), of(1, tokens, config.joint_attention_dim)
-        read = torch.empty(1, tokens, device="meta", dtype=torch.bool)
-        return lambda: network(x, text, read, of(1), [[(1, rows, columns)]])
-    x = of(1, config.in_channels, height, width)
-    if type(network).__name__ in _STREAMS:
-        evaluated, read = _STREAMS[type(network).__name__], torch.ones(1, tokens, dtype=torch.bool)
-        return lambda: evaluated(network, x, of(1), of(1, tokens, config.cap_feat_dim), read)
-    if type(network).__name__ == "SD3Transformer2DModel":
-        told = (of(1, tokens, config.joint_attention_dim), of(1, config.pooled_projection_dim), of(1))
-        return lambda: network(x, *told)
+    if family.network == "transformer":
+        denoise = family.denoiser(network, FlowMatchEulerDiscreteScheduler(), family, dtype=dtype)
+        told = {"tokens": of(1, tokens, config.get("joint_attention_dim") or config.cap_feat_dim)}
+        told["read"] = torch.ones(1, tokens, dtype=torch.bool)  # which networks count
+        if pooled := config.get("pooled_projection_dim"):
+            told["pooled"] = of(1, pooled)
+        return lambda: denoise(of(1, denoise.channels, height, width), 1.0, Conditioning(told))
     widths = config.encoder_hid_dim or config.cross_attention_dim
     text = of(1, tokens, widths if isinstance(widths, int) else widths[0])
     added = None
     if config.addition_embed_type == "text_time":
         pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
         added = {"text_embeds": of(1, pooled), "time_ids": of(1, 6)}
-    return lambda: network(x, of(), text, added_cond_kwargs=added)
+    return lambda: network(of(1, config.in_channels, height, width), of(), text, added_cond_kwargs=added)
 
 
 def decoding_of(vae: Any, height: int, width: int) -> Callable[[], object]:

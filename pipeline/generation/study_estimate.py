@@ -10,14 +10,14 @@ from pipeline.generation.arm_guidance import guidance_of
 from pipeline.generation.shard_plan import arm_texts, main_checkpoint
 from pipeline.guidance.algebra import Network
 from pipeline.networks.checkpoints import Checkpoint, locate
-from pipeline.networks.text.language_model_tower import language_model_tokens, load_language_tokenizer
-from pipeline.networks.text.qwen_tower import QwenTower, load_qwen_tokenizer
+from pipeline.networks.families import TextPart
+from pipeline.networks.text.language_model_tower import language_model_tokens, load_language_tokenizer, tokens_read
 from pipeline.networks.weights.loaded_part import DTYPES
 from pipeline.study.study import Study
 
 _CLIP_TOKENS = 77
 # Images of each arm whose texts say how long texts are.
-SAMPLED = 500
+_SAMPLED = 500
 
 
 def study_estimate(study: Study) -> str:
@@ -35,9 +35,9 @@ def study_estimate(study: Study) -> str:
 
     @cache
     def network_size(name: Network, height: int, width: int) -> Size:
-        source = sources[name]
-        own = described(source.family.model_class, source.settings(source.family.network) or {}, dtype)
-        return size_of(own, evaluation_of(own, height, width, _tokens(study, main)))
+        source, family = sources[name], sources[name].family
+        own = described(family.model_class, source.settings(family.network) or {}, dtype)
+        return size_of(own, evaluation_of(family, own, height, width, _tokens(study, main)))
 
     @cache
     def decoder_size(height: int, width: int) -> Size:
@@ -72,24 +72,26 @@ def study_estimate(study: Study) -> str:
 def _tokens(study: Study, main: Checkpoint) -> int:
     whole = main.family.whole_text
     if whole is not None and whole.is_language_model:
-        images = min(study.generate.images, SAMPLED)
-        study = study.model_copy(update={"generate": study.generate.model_copy(update={"images": images})})
-        texts = {
-            whole.system + text if kind == "prompt" else text
-            for name in study.arms
-            for kind, own in arm_texts(study, name).items()
-            for text in own
-        }
-        if whole.kind == "qwen2_5_vl":
-            tower = QwenTower(None, load_qwen_tokenizer(main.config, whole), whole.length)
-            return max(tower.words(tower.chunks(text, study.text)[0], marks=True) for text in texts)
-        tokenizer = load_language_tokenizer(main.config, whole)
-        return max(len(language_model_tokens(text, tokenizer, whole, study.text)) for text in texts)
+        return _longest(study, main, whole)
     tokenizer = main.mapping("tokenizer/tokenizer_config.json") or {}
     context = min(int(tokenizer.get("model_max_length", _CLIP_TOKENS)), _CLIP_TOKENS)
     clip = any(text.kind == "clip" and text.tokens for text in main.family.texts)
     longer = [study.text.t5_length or text.length for text in main.family.texts if text.kind == "t5"]
     return clip * context * study.text.chunks + sum(longer)
+
+
+def _longest(study: Study, main: Checkpoint, whole: TextPart) -> int:
+    """The most tokens that the network reads of a text of the first images."""
+    images = min(study.generate.images, _SAMPLED)
+    study = study.model_copy(update={"generate": study.generate.model_copy(update={"images": images})})
+    texts = {
+        whole.system + text if kind == "prompt" else text
+        for name in study.arms
+        for kind, own in arm_texts(study, name).items()
+        for text in own
+    }
+    tokenizer = load_language_tokenizer(main.config, whole)
+    return max(tokens_read(language_model_tokens(text, tokenizer, whole, study.text), whole) for text in texts)
 
 
 def _hours(hours: float) -> str:

@@ -42,6 +42,12 @@ _LUMINA2_SYSTEM = (
     "You are an assistant designed to generate superior images with the superior degree of image-text alignment based "
     "on textual prompts or user prompts. <Prompt Start> "
 )
+# The message as which QwenImagePipeline has every text read. Its embeddings before the text are dropped.
+_QWEN_IMAGE_TEMPLATE = (
+    "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial "
+    "relationships of the objects and background:<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+)
+_QWEN_IMAGE_DROPPED = 34
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,9 @@ class TextPart:
     them, without weights; a language model (gemma2, qwen3, qwen2_5_vl) reads a whole text of up to `length` tokens as
     it is. A text's `pooled` embedding is the projection of its end mark, or (`end`) its last layer there as it is.
     `tokens`: whether the network reads its embeddings of single tokens. `masked`: T5 reads no padding, and the network
-    the first token of it alone. `system` is what a language model is told before each prompt; with `chat` it reads
-    every text as a user's message, in the template of its tokenizer.
+    the first token of it alone. A language model is told `system` before each prompt, and not before a negative one;
+    with `chat` it reads every text as a user's message, in the template of its tokenizer, with a `template` of the
+    family's own in the place of its `{}`. The network is given no embedding of its first `dropped` tokens.
     """
 
     part: str
@@ -64,11 +71,19 @@ class TextPart:
     masked: bool = False
     system: str = ""
     chat: bool = False
+    template: str = "{}"
+    dropped: int = 0
 
     @property
     def is_language_model(self) -> bool:
         """Whether it is a language model, made to continue texts."""
-        return self.kind in ("gemma2", "qwen3", "qwen2_5_vl")
+        return self.kind not in ("clip", "t5")
+
+    @property
+    def around(self) -> tuple[str, str]:
+        """What is written before and after every text."""
+        before, _, after = self.template.partition("{}")
+        return before, after
 
     @property
     def title(self) -> str:
@@ -178,6 +193,12 @@ class Family:
     def load(self) -> Callable[..., Any]:
         """The function that loads its networks (`pipeline.networks.denoisers.unet.load_network` for UNets)."""
         return _imported(self.loader)
+
+    @property
+    def denoiser(self) -> Any:
+        """The class of a transformer's denoiser, of which `load` is a method."""
+        load: Any = self.load
+        return load.__self__
 
     @property
     def load_texts(self) -> Callable[..., Any]:
@@ -327,7 +348,15 @@ QWEN_IMAGE = Family(
     name="qwen_image",
     pipelines=("QwenImagePipeline", "QwenImageImg2ImgPipeline"),
     unlabelled=lambda network, _: network.get("_class_name") == "QwenImageTransformer2DModel",
-    texts=(TextPart("text_encoder", kind="qwen2_5_vl", length=512),),
+    texts=(
+        TextPart(
+            "text_encoder",
+            kind="qwen2_5_vl",
+            length=512,
+            template=_QWEN_IMAGE_TEMPLATE,
+            dropped=_QWEN_IMAGE_DROPPED,
+        ),
+    ),
     architectures=("qwen-image",),
     network="transformer",
     model="diffusers:QwenImageTransformer2DModel",
@@ -393,7 +422,7 @@ _OTHERS = {
     "Sana": "SANA",
     "AuraFlow": "AuraFlow",
     "QwenImage": "another kind of Qwen-Image",
-    "ZImage": "a Z-Image that reads more than a text",
+    "ZImage": "another kind of Z-Image",
     "Chroma": "another kind of Chroma",
     "HiDream": "HiDream",
     "Kandinsky": "Kandinsky",

@@ -1,10 +1,10 @@
 """Blocks of transformers in which image and text meet in one attention, and how one is damaged.
 
 SD3's joint blocks, Qwen-Image's, and the double-stream blocks of FLUX and Chroma have a stream each for image and text;
-single-stream blocks have both in one, the text first. Damage is done to the image: `pag` leaves each of its positions
-itself and the text to attend to (diffusers' StableDiffusion3PAGPipeline), `seg` blurs its queries, and what is drawn
-for a block is drawn for its positions. The text stream is what it is in the undamaged block, as far as it does not read
-the image.
+single-stream blocks have both in one, the text first (Chroma's are given it as one: stream_blocks.py). Damage is done
+to the image: `pag` leaves each of its positions itself and the text to attend to (diffusers'
+StableDiffusion3PAGPipeline), `seg` blurs its queries, and what is drawn for a block is drawn for its positions. The
+text stream is what it is in the undamaged block, as far as it does not read the image.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.attention import JointTransformerBlock
 from diffusers.models.embeddings import apply_rotary_emb
-from diffusers.models.transformers.transformer_chroma import ChromaSingleTransformerBlock, ChromaTransformerBlock
+from diffusers.models.transformers.transformer_chroma import ChromaTransformerBlock
 from diffusers.models.transformers.transformer_flux import (
     FluxAttention,
     FluxSingleTransformerBlock,
@@ -31,8 +31,6 @@ JOINT_BLOCKS = (
     ChromaTransformerBlock,
     QwenImageTransformerBlock,
 )
-# Blocks that are given text and image as one sequence and return it.
-SEQUENCE_BLOCKS = (ChromaSingleTransformerBlock,)
 
 
 def attentions(block: Any) -> list[Any]:

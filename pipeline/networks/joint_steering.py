@@ -19,7 +19,6 @@ from diffusers.models.transformers.transformer_flux import FluxSingleTransformer
 from pipeline.guidance.attention_space import NAG, NASA, VSF
 from pipeline.networks.attention_space import normalized, subtracted
 from pipeline.networks.joint_blocks import (
-    SEQUENCE_BLOCKS,
     image_modulation,
     normed,
     projected,
@@ -30,6 +29,7 @@ from pipeline.networks.joint_blocks import (
     turns_of,
 )
 from pipeline.networks.perturbation import processed_by, replaced_by, transformer_blocks
+from pipeline.networks.stream_blocks import is_stream_block
 from pipeline.networks.text.conditioning import Conditioning
 
 Combine = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -66,12 +66,12 @@ def jointly_steered(
             processed_by(_SteeredAttention(how if name in chosen else None, positions, unpadded), block.attn, undo)
             if isinstance(block, FluxSingleTransformerBlock):
                 replaced_by(_of_one_image(block.forward), block, undo)
-            elif not isinstance(block, SEQUENCE_BLOCKS):
+            elif not is_stream_block(block):
                 modulation = image_modulation(block)
                 replaced_by(_of_the_prompts(modulation.forward, rows), modulation, undo)
-        if any(isinstance(block, SEQUENCE_BLOCKS) for block in blocks.values()):
+        if any(is_stream_block(block) for block in blocks.values()):
             # They are given one sequence of text and image, so what comes before them gives as many of both.
-            joint = [block for block in blocks.values() if not isinstance(block, SEQUENCE_BLOCKS)][-1]
+            joint = [block for block in blocks.values() if not is_stream_block(block)][-1]
             replaced_by(_of_two_images(joint.forward), joint, undo)
         last: Any = network.get_submodule("norm_out")
         replaced_by(_of_the_prompts(last.forward, rows), last, undo)

@@ -6,7 +6,7 @@ image, `skip_layers` leaves whole transformer blocks out. Three kinds use new ra
 block reads (in-situ autoguidance, arXiv 2510.17136), `shuffle_tokens` exchanges the positions of what it reads (token
 perturbation guidance, arXiv 2506.10036). diffusers' own hooks are not used: in 0.42 its guiders
 install none when there is no empty prompt, and its query blur has its two branches (blur, mean) exchanged. Blocks of
-UNets are damaged here, those of transformers with the help of joint_blocks.py.
+UNets are damaged here, those of transformers with the help of joint_blocks.py and stream_blocks.py.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,15 +22,9 @@ from pipeline.errors import InputError
 from pipeline.guidance.algebra import Perturbation
 from pipeline.guidance.chance import Chance
 from pipeline.guidance.references import RANDOM_KINDS
-from pipeline.networks.joint_blocks import (
-    JOINT_BLOCKS,
-    SEQUENCE_BLOCKS,
-    DamagedAttention,
-    attentions,
-    pass_through,
-)
+from pipeline.networks.joint_blocks import JOINT_BLOCKS, DamagedAttention, attentions, pass_through
 from pipeline.networks.queries import blurred
-from pipeline.networks.stream_blocks import DamagedStream, ImageOfStream, is_stream_block, stream_attention
+from pipeline.networks.stream_blocks import ImageOfStream, damaged_attention_of, is_stream_block
 
 # A share of 1 leaves nothing over, which nothing multiplies.
 _TINY = 1e-6
@@ -57,16 +51,15 @@ def perturbed(
             # The compiler would take a step's random numbers for constants, and compile at every step.
             undo.enter_context(torch.compiler.set_stance("force_eager"))
         for name, block in transformer_blocks(network, perturbation.layers).items():
-            joint, sequence = isinstance(block, JOINT_BLOCKS), isinstance(block, SEQUENCE_BLOCKS)
-            holds_both = sequence or is_stream_block(block)
-            image = ImageOfStream((extent[0], extent[1]), starts) if holds_both else None
-            if (joint or sequence) and perturbation.kind in ("pag", "seg"):
+            joint = isinstance(block, JOINT_BLOCKS)
+            image = ImageOfStream((extent[0], extent[1]), starts) if is_stream_block(block) else None
+            if image is not None and perturbation.kind in ("pag", "seg"):
+                attention, damaged = damaged_attention_of(block, perturbation.kind, image, perturbation.blur)
+                processed_by(damaged, attention, undo)
+            elif joint and perturbation.kind in ("pag", "seg"):
                 damaged = DamagedAttention(perturbation.kind, (extent[0], extent[1]), perturbation.blur)
                 for attention in attentions(block):
                     processed_by(damaged, attention, undo)
-            elif image is not None and perturbation.kind in ("pag", "seg"):
-                damaged_stream = DamagedStream(perturbation.kind, image, perturbation.blur)
-                processed_by(damaged_stream, stream_attention(block), undo)
             elif perturbation.kind == "pag":
                 processed_by(_IdentityAttention(), block.attn1, undo)
             elif perturbation.kind == "seg":
@@ -97,7 +90,7 @@ def transformer_blocks(network: torch.nn.Module, layers: tuple[str, ...] | None)
     } | {
         name: module
         for name, module in network.named_modules()
-        if isinstance(module, (*JOINT_BLOCKS, *SEQUENCE_BLOCKS)) or is_stream_block(module)
+        if isinstance(module, JOINT_BLOCKS) or is_stream_block(module)
     }
     if layers is None:
         if not blocks:
@@ -165,7 +158,7 @@ def _by_chance(
     block: torch.nn.Module,
     name: str,
     chance: Chance,
-    image: ImageOfStream | None = None,
+    image: ImageOfStream | None,
 ) -> Callable[..., torch.Tensor]:
     """A block of one sequence, in which `image` lies; all of it where that is None."""
     own: Callable[..., torch.Tensor] = block.forward  # offloading's, where it has put one there

@@ -1,8 +1,9 @@
-"""Blocks of transformers whose one stream holds text and image, and how one is damaged: Lumina 2's and Z-Image's.
+"""Blocks that are given text and image as one stream, and how one is damaged: Chroma's, Lumina 2's and Z-Image's.
 
-In Lumina 2 the image follows the text, so where it begins depends on the text; in Z-Image it comes first, and texts and
-images are filled up. Both also have blocks for the image alone (`noise_refiner`), which can be damaged as well, and for
-the text alone (`context_refiner`), which cannot. As in joint blocks, damage is done to the image.
+In Chroma's single-stream blocks and in Lumina 2 the image follows the text, in Lumina 2 at a place that depends on the
+text; in Z-Image it comes first, and texts and images are filled up. Lumina 2 and Z-Image also have blocks for the image
+alone (`noise_refiner`), which can be damaged as well, and for the text alone (`context_refiner`), which cannot. As in
+joint blocks, damage is done to the image.
 """
 
 from collections.abc import Sequence
@@ -10,21 +11,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from diffusers.models.transformers.transformer_chroma import ChromaSingleTransformerBlock
 from diffusers.models.transformers.transformer_lumina2 import Lumina2TransformerBlock
 from diffusers.models.transformers.transformer_z_image import ZImageTransformerBlock
 
-from pipeline.networks.joint_blocks import normed, projected
+from pipeline.networks.joint_blocks import DamagedAttention, normed, projected
 from pipeline.networks.queries import blurred
 
 
 def is_stream_block(module: torch.nn.Module) -> bool:
     """Whether it is a block of these kinds with an image in its stream: the time modulates only those."""
+    if isinstance(module, ChromaSingleTransformerBlock):
+        return True
     return isinstance(module, Lumina2TransformerBlock | ZImageTransformerBlock) and bool(module.modulation)
-
-
-def stream_attention(block: Any) -> Any:
-    """The attention of such a block."""
-    return block.attn if isinstance(block, Lumina2TransformerBlock) else block.attention
 
 
 class ImageOfStream:
@@ -54,8 +53,16 @@ class ImageOfStream:
         return changed
 
 
+def damaged_attention_of(block: Any, kind: str, image: ImageOfStream, blur: float | None) -> tuple[Any, Any]:
+    """The attention of such a block, and what computes it damaged by `pag` or `seg`; `blur` is that of `seg`."""
+    if isinstance(block, ChromaSingleTransformerBlock):  # whose attention is that of joint blocks
+        return block.attn, DamagedAttention(kind, image.extent, blur)
+    attention = block.attn if isinstance(block, Lumina2TransformerBlock) else block.attention
+    return attention, DamagedStream(kind, image, blur)
+
+
 class DamagedStream:
-    """Attention of such a block, damaged by `pag` or `seg`; `blur` is that of `seg`."""
+    """Attention of Lumina 2 or Z-Image, damaged by `pag` or `seg`; `blur` is that of `seg`."""
 
     def __init__(self, kind: str, image: ImageOfStream, blur: float | None):
         self.kind, self.image, self.blur = kind, image, blur

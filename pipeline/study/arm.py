@@ -89,19 +89,18 @@ class Arm(Settings):
     terms and probes to name. `schedule` is for the terms that have none. `post` is one post-process or a
     list of them, which act in the order written. Those that the family's own pipeline has built in act after them,
     unless `built_in_post` is false or `post` has one of the same name. `step` is how the solver's steps differ from its
-    own. `probes` are references that the trace records without using them. `prompt_edits` say the study's prompt in other
-    words, image by image (pipeline/prompting/edits.py), and `prompt_column` reads it from another column of the study's
-    dataset, so arms stay paired; `quality_preset` then adds quality tags. The negative prompt is a text, a preset, or
-    (`negative_from_prompt`) each image's own prompt; its strength u makes the reference of method negative
+    own. `probes` are references that the trace records without using them. `prompt_edits` say the study's prompt in
+    other words, image by image (pipeline/prompting/edits.py), and `prompt_column` reads it from another column of the
+    study's dataset, so arms stay paired; `quality_preset` then adds quality tags. The negative prompt is a text, a
+    preset, or (`negative_from_prompt`) each image's own prompt; its strength u makes the reference of method negative
     (1 - u) empty + u negative, which takes a third evaluation unless u is 0 or 1 (NovelAI's undesired content
-    strength). `noise` is
-    on the embedding of the prompt, `retouch` on the finished image. `attention` steers the main prediction away from a
-    second text. Where noise or attention makes the main prediction another one, the plain prediction of the prompt is
-    the reference `main`. `embedded_guidance` is the scale that a guidance-distilled network is told beside every text
-    (FLUX.1-dev; 3.5 unless given). `canvas` is the model's and `sampler` the study's unless given; `image_to_image`
-    starts from another set's images. A `control` (pipeline/study/controls.py) has its scale from the arm that it
-    follows, once that is generated; until then it is 1. A `first_seed` makes an arm the baseline from other
-    seeds (pipeline/study/reseeded.py).
+    strength). `noise` is on the embedding of the prompt, `retouch` on the finished image. `attention` steers the main
+    prediction away from a second text. Where noise or attention makes the main prediction another one, the plain
+    prediction of the prompt is the reference `main`. `embedded_guidance` is the scale that a guidance-distilled network
+    is told beside every text (FLUX.1-dev; 3.5 unless given). `canvas` is the model's and `sampler` the study's unless
+    given; `image_to_image` starts from another set's images. A `control` (pipeline/study/controls.py) has its scale
+    from the arm that it follows, once that is generated; until then it is 1. A `first_seed` makes an arm the baseline
+    from other seeds (pipeline/study/reseeded.py).
     """
 
     method: Literal["unguided", "cfg", "negative", "autoguidance", "independent", "pag", "seg", "skip_layers", "mix"]

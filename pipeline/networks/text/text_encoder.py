@@ -3,7 +3,7 @@
 Emphasis is applied as A1111 does: the embedding of each token is multiplied by its weight, and then the whole chunk
 by one number that restores its mean. Texts of several chunks join the embeddings of their chunks; texts that are
 used together are filled up with empty chunks to one length. T5 (t5_tower.py) and language models
-(language_model_tower.py, qwen_tower.py) know neither weights nor chunks.
+(language_model_tower.py) know neither weights nor chunks.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -24,7 +24,6 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
-    Qwen2_5_VLForConditionalGeneration,
     T5EncoderModel,
     T5TokenizerFast,
 )
@@ -34,8 +33,12 @@ from pipeline.errors import InputError, is_out_of_memory
 from pipeline.networks.checkpoints import Checkpoint
 from pipeline.networks.families import TextPart
 from pipeline.networks.text.conditioning import Conditioning
-from pipeline.networks.text.language_model_tower import MODELS, LanguageModelTower, load_language_tokenizer
-from pipeline.networks.text.qwen_tower import QwenTower, load_qwen_tokenizer
+from pipeline.networks.text.language_model_tower import (
+    MODELS,
+    LanguageModelTower,
+    load_language_tokenizer,
+    tokens_read,
+)
 from pipeline.networks.text.t5_tower import T5Tower
 from pipeline.networks.weights.loaded_part import load_part
 from pipeline.networks.weights.weight_files import check_complete, check_files
@@ -95,7 +98,7 @@ class ClipTower:
         return tokens, [1.0, *(item.weight for item in chunk), 1.0, *[1.0] * padding]
 
 
-Tower = ClipTower | T5Tower | LanguageModelTower | QwenTower
+Tower = ClipTower | T5Tower | LanguageModelTower
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,9 @@ class TextEncoder:
     Each CLIP gives its last layer that is not skipped, through the final layer norm; with `penultimate` the layer
     before that, without the norm. Several lie side by side, T5's tokens after theirs, all as wide as the widest. The
     first chunk gives the pooled embeddings, where there are some, joined (diffusers' conventions). A language model is
-    alone, and gives with its tokens which of them are the text's. `zero_empty`: an empty reference text reads as zeros,
-    as SDXL was trained. `system` is written before prompts, and not before references, as Lumina2Pipeline does.
+    alone, is read at the same layer, and gives with its tokens which of them are the text's. `zero_empty`: an empty
+    reference text reads as zeros, as SDXL was trained. `system` is written before prompts, and not before references,
+    as Lumina2Pipeline does.
     """
 
     towers: tuple[Tower, ...]
@@ -183,8 +187,8 @@ class TextEncoder:
                 if tower.masked:
                     told["read"] = tower.read([text[k][0] for text in texts])
                 continue
-            if isinstance(tower, LanguageModelTower | QwenTower):
-                tokens, told["read"] = tower.embed([text[k][0] for text in texts])
+            if isinstance(tower, LanguageModelTower):
+                tokens, told["read"] = tower.embed([text[k][0] for text in texts], self.penultimate)
                 after.append(tokens)
                 continue
             chunks = number if tower.read else 1
@@ -215,11 +219,11 @@ class TextEncoder:
         row = torch.zeros(length, dtype=torch.bool)
         read = [k for k, tower in enumerate(self.towers) if isinstance(tower, ClipTower) and tower.read]
         for own, tower in zip(cut, self.towers, strict=True):
-            assert not isinstance(tower, LanguageModelTower), "refused in pipeline/compatibility/texts.py"
             if isinstance(tower, T5Tower):  # whose tokens are the last
                 row[length - tower.length :][: len(own[0]) + marks] = True
-            elif isinstance(tower, QwenTower):
-                row[: tower.words(own[0], marks)] = True
+            elif isinstance(tower, LanguageModelTower):
+                assert marks, "pipeline/compatibility/texts.py refuses to degrade its words, which alone asks for them"
+                row[: tokens_read(own[0], tower.part)] = True
         for k in read[:1]:
             tower = self.towers[k]
             assert isinstance(tower, ClipTower)
@@ -317,8 +321,6 @@ def _load_tower(
     create: Any = create_diffusers_clip_model_from_ldm
     if text.kind == "t5":
         kind, create = T5EncoderModel, create_diffusers_t5_model_from_checkpoint
-    elif text.kind == "qwen2_5_vl":
-        kind = Qwen2_5_VLForConditionalGeneration
     elif text.is_language_model:
         kind = MODELS[text.kind]
     part = text.part
@@ -344,14 +346,13 @@ def _load_tower(
         model = model.model.language_model
     if weights:
         model = model.to(device).eval().requires_grad_(False)
-    if text.kind == "qwen2_5_vl":
-        return QwenTower(model, load_qwen_tokenizer(checkpoint.config, text), text.length)
     if text.is_language_model:
-        return LanguageModelTower(model, load_language_tokenizer(checkpoint.config, text), text)
-    tokenizer = checkpoint.config / part.replace("text_encoder", "tokenizer")
+        tokenizer = load_language_tokenizer(checkpoint.config, text)
+        return LanguageModelTower(model, tokenizer, text)
+    folder = checkpoint.config / part.replace("text_encoder", "tokenizer")
     if text.kind == "t5":
         length = settings.t5_length or text.length
-        return T5Tower(model, T5TokenizerFast.from_pretrained(tokenizer, local_files_only=True), length, text.masked)
+        return T5Tower(model, T5TokenizerFast.from_pretrained(folder, local_files_only=True), length, text.masked)
     return ClipTower(
-        model, CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True), text.pooled == "end", text.tokens
+        model, CLIPTokenizer.from_pretrained(folder, local_files_only=True), text.pooled == "end", text.tokens
     )

@@ -429,7 +429,6 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused(
             {"method": "negative", "scale": 2.0, "negative_prompt": "worst quality, " * 200},
             "text negative 'worst quality, worst quality, worst quality, worst quality, ...' has ",
         ),
-        (("z_image",), {"model": {"lora": {"file": "x.safetensors"}}}, "model.lora is for UNets"),
     ],
 )  # fmt: skip
 def test_what_a_family_does_not_take_is_refused_by_name(

@@ -107,7 +107,7 @@ def test_an_embedding_does_not_depend_on_the_texts_beside_it(encoder_of: Callabl
     both, alone = encoder.encode(TEXTS), encoder.encode(TEXTS[1:])
     torch.testing.assert_close(both["tokens"][1:], alone["tokens"])
     assert torch.equal(both["read"][1:], alone["read"])
-    assert both["tokens"].shape[1] == encoder.towers[0].length
+    assert both["tokens"].shape[1] == encoder.towers[0].part.length
     assert not both["tokens"][~both["read"]].any()
     assert both["tokens"][both["read"]].any(1).all()
 

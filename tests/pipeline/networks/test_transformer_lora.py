@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import ChromaPipeline, FluxPipeline, QwenImagePipeline, StableDiffusion3Pipeline
+from diffusers import (
+    ChromaPipeline,
+    FluxPipeline,
+    Lumina2Pipeline,
+    QwenImagePipeline,
+    StableDiffusion3Pipeline,
+    ZImagePipeline,
+)
 from safetensors.torch import save_file
 
 from pipeline.errors import InputError
@@ -19,10 +26,17 @@ PIPELINES: dict[str, Any] = {
     "flux": FluxPipeline,
     "chroma": ChromaPipeline,
     "qwen_image": QwenImagePipeline,
+    "lumina2": Lumina2Pipeline,
+    "z_image": ZImagePipeline,
 }
 FILE = Path("lora.safetensors")
 BLOCK = "transformer_blocks.0.attn"
-LAYERS = (f"{BLOCK}.to_q", f"{BLOCK}.to_out.0", f"{BLOCK}.add_k_proj", f"{BLOCK}.to_add_out")
+# Four of each network: those of joint blocks, of Lumina 2's and of Z-Image's.
+LAYERS = (
+    *(f"{BLOCK}.{layer}" for layer in ("to_q", "to_out.0", "add_k_proj", "to_add_out")),
+    *(f"{block}.attn.{layer}" for block in ("layers.0", "noise_refiner.0") for layer in ("to_q", "to_out.0")),
+    *(f"{block}.attention.{layer}" for block in ("layers.0", "noise_refiner.0") for layer in ("to_q", "to_out.0")),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +61,8 @@ def pair(out: int, width: int, seed: int, rank: int = 3) -> tuple[torch.Tensor, 
 
 
 def as_diffusers_names_them(network: Any) -> Tensors:
-    file = {}
-    for seed, name in enumerate(LAYERS):
+    file, layers = {}, dict(network.named_modules())
+    for seed, name in enumerate(name for name in LAYERS if name in layers):
         out, width = network.get_submodule(name).weight.shape
         down, up = pair(out, width, seed)
         file |= {f"transformer.{name}.lora_A.weight": down, f"transformer.{name}.lora_B.weight": up}
