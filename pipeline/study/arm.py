@@ -89,10 +89,10 @@ class Arm(Settings):
     terms and probes to name. `schedule` is for the terms that have none. `post` is one post-process or a
     list of them, which act in the order written. Those that the family's own pipeline has built in act after them,
     unless `built_in_post` is false or `post` has one of the same name. `step` is how the solver's steps differ from its
-    own. `probes` are references that the trace records without using them. `prompt_edits` say the study's prompt in other
-    words, image by image (pipeline/prompting/edits.py), and `prompt_column` reads it from another column of the study's
-    dataset, so arms stay paired; `quality_preset` then adds quality tags. The negative prompt is a text, a preset, or
-    (`negative_from_prompt`) each image's own prompt; its strength u makes the reference of method negative
+    own. `probes` are references that the trace records without using them. `prompt_edits` say the study's prompt in
+    other words, image by image (pipeline/prompting/edits.py), and `prompt_column` reads it from another column of the
+    study's dataset, so arms stay paired; `quality_preset` then adds quality tags. The negative prompt is a text, a
+    preset, or (`negative_from_prompt`) each image's own prompt; its strength u makes the reference of method negative
     (1 - u) empty + u negative, which takes a third evaluation unless u is 0 or 1 (NovelAI's undesired content
     strength). `noise` is
     on the embedding of the prompt, `retouch` on the finished image. `attention` steers the main prediction away from a
