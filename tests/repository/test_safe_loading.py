@@ -17,6 +17,7 @@ WITHOUT_WEIGHTS = (
     "CLIPTokenizer",
     "DDPMScheduler",
     "FlowMatchEulerDiscreteScheduler",
+    "Qwen2Tokenizer",
     "T5TokenizerFast",
     "kind.config_class",
 )
