@@ -32,7 +32,7 @@ from eval.comparison.control_arms import against_control, payments
 from eval.comparison.effective_scale import effective_scale
 from eval.comparison.feature_spaces import floors, in_space
 from eval.comparison.matched_strength import family_paths, frontiers, sweeps
-from eval.comparison.named_concepts import TaggedImages, shown_concepts, without_named
+from eval.comparison.named_concepts import ShiftsWithout, TaggedImages, shown_concepts, without_named
 from eval.comparison.paired_arms import ArmValues, arm_replicates
 from eval.comparison.plot_tables import COLUMNS, csv_bytes, direction_sizes, plot_tables
 from eval.comparison.shift import against_baseline, against_reference, kind_chances, permutations, tag_composition
@@ -43,8 +43,9 @@ from eval.features.plain_text import names_by_arm
 from eval.features.spaces import Space, study_spaces
 from eval.scorers.kinds import KINDS
 from eval.scorers.tags import fit_tag_reader, tag_shares
+from eval.statistics.bootstrap import bounded
 from eval.statistics.holm import holm_by_question
-from eval.statistics.jackknife import deletions
+from eval.statistics.jackknife import Replicates, deletions
 from pipeline.errors import InputError, run_stage
 from pipeline.guidance.effect import does_nothing, largest_push
 from pipeline.layout import COSTS, FEATURES, METRICS, PLOTS, SETS, TRACES
@@ -138,6 +139,8 @@ def compare_arms(
 ) -> Comparison:
     """Every number of the comparison, of pairs with the numbers of their `prompts` [N].
 
+    The baseline from other seeds, which forms no pairs, is in `arms` and gives the floor of shifts alone.
+
     Where they are not `prompted`, nothing is asked about following the prompt. Raises ValueError where there are too
     few images, with their counts.
     """
@@ -149,18 +152,20 @@ def compare_arms(
     kept = deletions(prompts, settings.seed)
     k = settings.precision_recall_k
     found = {primary.name: arm_replicates(arms, study.baseline, primary.reference, k, kept, primary.name)}
-    guided = [name for name in study.arms if name != study.baseline]
+    paired = study.compared
+    guided = [name for name in paired if name != study.baseline]
     permuted = permutations(len(guided), settings.level)
     in_spaces: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in guided}
     vectors: dict[str, dict[str, Tensor]] = {}
     for space in measured.spaces:
-        own = vectors[space.name] = {
-            name: space(one.images).double() for name, one in measured.features[space.settings.extractor].items()
-        }
+        own = {name: space(one.images).double() for name, one in measured.features[space.settings.extractor].items()}
         if space.name not in found:
             values = {name: ArmValues(one, {}) for name, one in own.items()}
             found[space.name] = arm_replicates(values, study.baseline, space.reference, k, kept, space.name)
-        answers = in_space(own, study.baseline, found[space.name], prompts, settings, permuted)
+        vectors[space.name] = {name: own[name] for name in paired}
+        answers = in_space(
+            vectors[space.name], study.baseline, found[space.name], prompts, settings, permuted, study.reseeded
+        )
         for name, answer in answers.items():
             in_spaces[name][space.name] = answer
     of_primary = found[primary.name]
@@ -170,15 +175,15 @@ def compare_arms(
         )
         for name in tqdm(guided, "compare with the baseline", unit="arm", disable=None)
     }
-    paid = payments(study.arms, arms, prompts, settings)
+    paid = payments(paired, arms, prompts, settings)
     controls = {
         own.control.of: against_control(name, own, arms, of_primary, prompts, kept, settings, paid)
-        for name, own in study.arms.items()
+        for name, own in paired.items()
         if own.control
     }
     steps = traces()
-    pushed = {name: largest_push(steps[name]) for name in study.arms}
-    effective = {name: effective_scale(steps[name], prompts, settings) for name in study.arms}
+    pushed = {name: largest_push(steps[name]) for name in paired}
+    effective = {name: effective_scale(steps[name], prompts, settings) for name in paired}
     reader = fit_tag_reader(clip.images, measured.captions, settings.seed)
     if reader is not None:
         shares = {name: tag_shares(reader(one.images)) for name, one in measured.features[study.features.clip].items()}
@@ -197,7 +202,7 @@ def compare_arms(
         against[name]["spaces"] = in_spaces[name]
         against[name]["adjusted_p"] = {**in_spaces[name][primary.name]["adjusted_p"], **adjusted[name]}
     in_units = next(one for one in measured.spaces if one.settings == FeatureSpace(study.features.clip, unit=True))
-    sweep_of = sweeps(study.arms)
+    sweep_of = sweeps(paired)
     compared = [
         ComparedArm.model_validate(
             {
@@ -225,14 +230,15 @@ def compare_arms(
                 "against_control": controls.get(name),
             }
         )
-        for name, arm in tqdm(study.arms.items(), "compare with the reference", unit="arm", disable=None)
+        for name, arm in tqdm(paired.items(), "compare with the reference", unit="arm", disable=None)
     ]
-    aligned = [alignment_of(name, steps[name], prompts, settings) for name in study.arms]
+    aligned = [alignment_of(name, steps[name], prompts, settings) for name in paired]
     n = study.generate.images
     named = shown_concepts(measured.named, measured.tagged)
     clusters = prompts if len(torch.unique(prompts)) < len(prompts) else None
     readers = concept_readers(named, measured.tagged, settings.seed)
     shown, shows = shown_concepts_by_arm(readers, vectors[in_units.name], study.baseline, clusters, settings)
+    without = ShiftsWithout(measured.tagged, vectors[in_units.name], study.baseline, kept)
     spaces = [
         ComparedSpace(
             name=one.name,
@@ -242,7 +248,7 @@ def compare_arms(
             explained=one.explained,
             digest=measured.reference[one.settings.extractor].provenance["extractor_digest"],
             resize=measured.reference[one.settings.extractor].provenance["resize"],
-            floor=Floor.model_validate(floors(one.reference, n, settings)),
+            floor=_floor(floors(one.reference, n, settings), found[one.name], study),
         )
         for one in measured.spaces
     ]
@@ -255,19 +261,10 @@ def compare_arms(
             "arms": compared,
             "spaces": spaces,
             "floor": spaces[0].floor,
-            "named": without_named(
-                in_units.name,
-                measured.named,
-                measured.tagged,
-                vectors[in_units.name],
-                study.baseline,
-                in_units.reference,
-                kept,
-                settings.level,
-            ),
+            "named": without_named(in_units.name, measured.named, without, in_units.reference, settings.level),
             "chosen": chosen_scales(
-                family_paths(study.arms, study.baseline),
-                study.arms,
+                family_paths(paired, study.baseline),
+                paired,
                 arms,
                 study.baseline,
                 primary.reference,
@@ -280,16 +277,13 @@ def compare_arms(
                 names_by_arm(study),
                 shows,
                 of_primary,
-                measured.tagged,
-                vectors[in_units.name],
-                study.baseline,
-                kept,
+                without,
                 clusters,
                 settings,
             ),
             "reference_n": len(clip.ids),
             "reference_distinct": reference_distinct,
-            "frontiers": frontiers(study.arms, study.baseline, of_primary, settings.level, prompted),
+            "frontiers": frontiers(paired, study.baseline, of_primary, settings.level, prompted),
             "alignment": [one for one in aligned if one is not None],
             "verdicts": arm_verdicts(
                 compared,
@@ -302,6 +296,13 @@ def compare_arms(
             "provenance": provenance(study, clip, details[study.baseline]["provenance"]),
         }
     )
+
+
+def _floor(real: dict[str, Interval], found: Mapping[str, Mapping[str, Replicates]], study: Study) -> Floor:
+    other_seeds = None
+    if study.reseeded is not None:
+        other_seeds = bounded(found[study.reseeded]["shift_fd"].interval(study.metrics.level), 0)
+    return Floor(**real, other_seeds=other_seeds)
 
 
 def _scale(arm: Arm, effective: EffectiveScale | None) -> float:
@@ -397,7 +398,7 @@ def main() -> None:
     sizes = direction_sizes(study, traces(), arm_colours(content.arms, content.baseline))
     for name, rows in {**plot_tables(content), "direction": sizes}.items():
         write_atomically(PLOTS / f"{name}.csv", csv_bytes(rows, COLUMNS[name]))
-    print(f"compare: {len(study.arms)} arms against '{study.baseline}' in {COMPARISON}; plots in {PLOTS}/")
+    print(f"compare: {len(study.compared)} arms against '{study.baseline}' in {COMPARISON}; plots in {PLOTS}/")
     for one in content.verdicts:
         said = "; ".join(f"{answer.topic.lower()}: {answer.verdict}" for answer in one.verdicts)
         print(f"  {one.arm}: {said}")
