@@ -2,7 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from pipeline.guidance.attention_space import ATTENTION_SPACE, AttentionSpace
 from pipeline.guidance.dynamic_negative import Dynamic
@@ -20,6 +27,7 @@ from pipeline.guidance.scale_schedules import Constant, NoiseInterval, Ramp, Ste
 from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
 from pipeline.settings import Name, Settings
 from pipeline.study.controls import Control
+from pipeline.study.from_folder import EXTERNAL, FromFolder
 from pipeline.study.named_texts import NamedText, known_negative_preset
 from pipeline.study.sampler import Canvas, ImageToImage, Sampler
 
@@ -40,6 +48,8 @@ METHODS: dict[str, str] = {
     "skip_layers": "skip_layers",
 }
 
+# What an external arm may say.
+_OF_EXTERNAL = {"from_folder", "method", "scale", "description", "family"}
 # What main predictions are called in the trace.
 _MAINS = ("main", "noised", *ATTENTION_SPACE)
 
@@ -89,9 +99,14 @@ class Arm(Settings):
     (FLUX.1-dev; 3.5 unless given). `canvas` is the model's and `sampler` the study's unless given; `image_to_image`
     starts from another set's images. A `control` (pipeline/study/controls.py) has its scale from the arm that it
     follows, once that is generated; until then it is 1.
+
+    An arm with `from_folder` is external: its images are there already, whatever they were generated with, and it has
+    no other settings.
     """
 
-    method: Literal["unguided", "cfg", "negative", "autoguidance", "independent", "pag", "seg", "skip_layers", "mix"]
+    method: Literal[
+        "unguided", "cfg", "negative", "autoguidance", "independent", "pag", "seg", "skip_layers", "mix", "external"
+    ]
     scale: Annotated[float, Field(gt=0, le=100)]
     terms: tuple[ArmTerm, ...] = ()
     schedule: Schedule | None = None
@@ -114,8 +129,33 @@ class Arm(Settings):
     canvas: Canvas | None = None
     sampler: Sampler | None = None
     image_to_image: ImageToImage | None = None
+    from_folder: FromFolder | None = None
     description: str = ""
     family: Name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _external_without_more(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or not content.get("from_folder"):
+            return content
+        if extra := sorted(set(content) & set(cls.model_fields) - _OF_EXTERNAL):
+            raise ValueError(f"from_folder takes images that are there already; {extra[0]} would do nothing: remove it")
+        return {"method": EXTERNAL, "family": EXTERNAL, "scale": 1.0, **content}
+
+    @model_validator(mode="after")
+    def _external_has_a_folder(self) -> "Arm":
+        if (self.method == EXTERNAL) != (self.from_folder is not None):
+            raise ValueError(f"method {EXTERNAL} goes with from_folder, the folder of its images, and with no other")
+        if self.scale != 1 and self.from_folder is not None:
+            raise ValueError("from_folder takes images that are there already; scale would do nothing: remove it")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_a_folder(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What an arm is made of enters the fingerprints of its images, and those generated before there were external
+        # arms stay.
+        content: dict[str, Any] = handler(self)
+        return {key: value for key, value in content.items() if key != "from_folder" or value is not None}
 
     @model_validator(mode="before")
     @classmethod

@@ -54,7 +54,7 @@ def with_controls(content: dict[str, Any]) -> dict[str, Any]:
 def is_followed(arm: dict[str, Any]) -> bool:
     """Whether an arm, as composed, is guided by anything but plain CFG, and towards a prompt."""
     method = arm.get("method")
-    if arm.get("prompt") == "empty" or arm.get("control"):
+    if arm.get("prompt") == "empty" or arm.get("control") or arm.get("from_folder"):
         return False
     if method in ("unguided", "cfg"):
         return any(arm.get(key) for key in _MORE)

@@ -49,7 +49,7 @@ def at_scales(content: dict[str, Any], scales: Sequence[float]) -> dict[str, Any
     seen: list[dict[str, Any]] = []
     wanted = {}
     for name, arm in arms.items():
-        if name == content.get("baseline") or not isinstance(arm, dict) or arm.get("method") == "unguided":
+        if name == content.get("baseline") or not isinstance(arm, dict) or _has_no_scale(arm):
             found[name] = arm
             continue
         rest = {key: value for key, value in arm.items() if key not in _OF_ONE_SCALE}
@@ -58,3 +58,7 @@ def at_scales(content: dict[str, Any], scales: Sequence[float]) -> dict[str, Any
             found[name] = arm if arm.get("scale") in scales else {**arm, "scale": float(scales[0])}
             wanted[name] = list(scales)
     return {**content, "arms": found, "scales": wanted}
+
+
+def _has_no_scale(arm: dict[str, Any]) -> bool:
+    return arm.get("method") == "unguided" or bool(arm.get("from_folder"))
