@@ -105,7 +105,7 @@ class Arm(Settings):
     """
 
     method: Literal[
-        "unguided", "cfg", "negative", "autoguidance", "independent", "pag", "seg", "skip_layers", "mix", "external"
+        "unguided", "cfg", "negative", "autoguidance", "independent", "pag", "seg", "skip_layers", "external", "mix"
     ]
     scale: Annotated[float, Field(gt=0, le=100)]
     terms: tuple[ArmTerm, ...] = ()
