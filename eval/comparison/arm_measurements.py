@@ -112,7 +112,7 @@ def prompt_numbers(study: Study) -> Tensor:
     """The number [N] of what each pair is resampled with: of its prompt, or its own (eval/statistics/clusters.py)."""
     prompts = asked_prompts(study)
     if study.external:
-        # Of an image that does not say its prompt nobody knows which others share it.
+        # Of an image that does not say its prompt no one knows which others share it.
         prompts = [prompt or f"\0{k}" for k, prompt in enumerate(prompts)]
     numbers = prompt_clusters(prompts)
     return torch.arange(len(prompts)) if numbers is None else numbers

@@ -10,7 +10,7 @@ from pipeline.results.external_arms import ExternalArm, Unread
 _PAIRS = {
     "name": "Images of the same name are pairs.",
     "seed": "Images of the same seed are pairs.",
-    "prompt": "Images stand beside another of the same prompt; they share no seed, and are no pairs otherwise.",
+    "prompt": "Images stand beside another of the same prompt; they share no seed, and are not pairs otherwise.",
     "none": "Neither names nor seeds make pairs: images stand beside each other by chance.",
 }
 _TITLES = {"scale": "CFG scale", "negative": "Negative prompt"}

@@ -184,7 +184,7 @@ def compare(
 
 @app.command("compare-folders")
 def compare_folders(
-    a: Annotated[str, typer.Argument(metavar="A", help="A folder of images that somebody generated: the baseline.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="A folder of images that someone generated: the baseline.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one, which is compared with it.")],
     reference: Annotated[str, typer.Option(metavar="R", help="A folder of real images, twice as many as each.")],
     images: Annotated[int | None, typer.Option(min=10, metavar="N", help="At most so many of each folder.")] = None,

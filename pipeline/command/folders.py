@@ -1,4 +1,4 @@
-"""Two folders of somebody's images and a folder of real ones, made ready to be compared: checked, linked, counted."""
+"""Two folders of someone's images and a folder of real ones, made ready to be compared: checked, linked, counted."""
 
 import os
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class Folders:
 def prepared(a: str, b: str, reference: str, images: int | None = None) -> Folders:
     """The folders, each a path as the caller wrote it, checked before anything is computed. At most `images` of each.
 
-    Raises InputError for a folder that is missing, empty, given twice or too small, and for a file that is no image.
+    Raises InputError for a folder that is missing, empty, given twice or too small, and for files that are not images.
     """
     given = {"A": _folder("A", a), "B": _folder("B", b), "REFERENCE": _folder("REFERENCE", reference)}
     _check_apart(given)
@@ -133,7 +133,7 @@ def _watched(given: dict[str, Path]) -> list[str]:
 def _linked(folder: Path, place: Path) -> str:
     """Link the images and captions of a folder below `place`, and unlink what no longer belongs there.
 
-    Raises InputError where somebody's own files lie there, which are left alone.
+    Raises InputError where someone's own files are there, which are left alone.
     """
     files = image_files(folder, printable_name(folder))
     files += [beside for path in files if (beside := path.with_suffix(".txt")).is_file()]

@@ -1,7 +1,7 @@
 """External arms become image sets, as `generate` leaves them, so that whatever follows need not know the difference.
 
 A row has what a generated one has, and beside it the file, its metadata, what reading it did, and others' scores. The
-trace is there and empty: what guidance did to these images nobody has recorded.
+trace is there and empty: what guidance did to these images no one has recorded.
 """
 
 import json

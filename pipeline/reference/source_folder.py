@@ -1,4 +1,4 @@
-"""A folder of somebody's own images as it is found: which files count, their captions, and their pixels."""
+"""A folder of someone's own images as it is found: which files count, their captions, and their pixels."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -462,7 +462,7 @@ class Comparison(_Record):
     """One study's arms against each other and against the reference set.
 
     Where no pair was `prompted`, or nothing reads prompts, a CLIP score means nothing or there is none. `external` has
-    the arms that somebody else generated. `reference_distinct` of
+    the arms that someone else generated. `reference_distinct` of
     the `reference_n` real images differ.
     """
 

@@ -27,10 +27,10 @@ class JoinedScore(BaseModel):
 
 
 class ExternalArm(BaseModel):
-    """An arm whose images somebody else generated.
+    """An arm whose images someone else generated.
 
-    `paired_by` says what makes two images a pair; by `prompt` they share that alone, by `none` nothing. Counts are of
-    the arm's images: by `sizes` as they were found, by what was `done` to bring them to the canvas, by `tools` that
+    `paired_by` says what two images of a pair share; by `prompt` they share that alone, by `none` nothing. Counts are
+    of the arm's images: by `sizes` as they were found, by what was `done` to bring them to the canvas, by `tools` that
     left metadata, and by the values of each of the `settings` in them, the most frequent first. `unread` are the first
     of `faults` files whose metadata could not be read.
     """

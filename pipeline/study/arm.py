@@ -100,7 +100,7 @@ class Arm(Settings):
     starts from another set's images. A `control` (pipeline/study/controls.py) has its scale from the arm that it
     follows, once that is generated; until then it is 1.
 
-    An arm with `from_folder` is external: its images are there already, whatever they were generated with, and it has
+    An arm with `from_folder` is external: its images exist already, whatever they were generated with, and it has
     no other settings.
     """
 
@@ -139,7 +139,7 @@ class Arm(Settings):
         if not isinstance(content, dict) or not content.get("from_folder"):
             return content
         if extra := sorted(set(content) & set(cls.model_fields) - _OF_EXTERNAL):
-            raise ValueError(f"from_folder takes images that are there already; {extra[0]} would do nothing: remove it")
+            raise ValueError(f"from_folder takes existing images; {extra[0]} would do nothing: remove it")
         return {"method": EXTERNAL, "family": EXTERNAL, "scale": 1.0, **content}
 
     @model_validator(mode="after")
@@ -147,7 +147,7 @@ class Arm(Settings):
         if (self.method == EXTERNAL) != (self.from_folder is not None):
             raise ValueError(f"method {EXTERNAL} goes with from_folder, the folder of its images, and with no other")
         if self.scale != 1 and self.from_folder is not None:
-            raise ValueError("from_folder takes images that are there already; scale would do nothing: remove it")
+            raise ValueError("from_folder takes existing images; scale would do nothing: remove it")
         return self
 
     @model_serializer(mode="wrap")

@@ -1,4 +1,4 @@
-"""An external arm: a folder of images that somebody generated elsewhere, in place of a way to generate."""
+"""An external arm: a folder of images that someone generated elsewhere, in place of a way to generate."""
 
 from typing import Annotated, Any
 
@@ -7,7 +7,7 @@ from pydantic import AfterValidator, model_validator
 from pipeline.layout import IMAGES
 from pipeline.settings import Settings, watched_path
 
-# What an external arm's method is called: nobody here knows how its images were made.
+# What an external arm's method is called: no one here knows how its images were made.
 EXTERNAL = "external"
 
 

@@ -431,7 +431,7 @@ class Study(Settings):
 
     @property
     def external(self) -> list[str]:
-        """The arms whose images somebody else generated."""
+        """The arms whose images someone else generated."""
         return [name for name, arm in self.arms.items() if arm.from_folder is not None]
 
     @property

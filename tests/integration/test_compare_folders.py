@@ -1,4 +1,4 @@
-"""Two folders of somebody's images and a folder of real ones: one command, the whole report, and no network."""
+"""Two folders of someone's images and a folder of real ones: one command, the whole report, and no network."""
 
 import json
 

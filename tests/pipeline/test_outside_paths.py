@@ -268,5 +268,6 @@ def test_every_key_of_free_text_is_known_to_this_test() -> None:
         *("DatasetPrompts.path", "Extractor.weights", "Metrics.aesthetic_head", "Metrics.malformed_classifier"),
         *("Metrics.kind_prompts", "Metrics.scorers", "Metrics.lpips", "Reference.source"),
         *("ImageToImage.from", "Tracking.uri", "RayExecutor.address", "RayExecutor.storage"),
+        *("FromFolder.folder", "FromFolder.scores"),
     }
     assert strings_of(Study.model_json_schema(by_alias=True)) == texts | places

@@ -114,7 +114,7 @@ def shown_arms(comparison: Comparison) -> list[ComparedArm]:
 
 
 def arm_label(arm: ComparedArm) -> str:
-    """An arm's family and scale; the name of an external one, whose scale nobody here knows."""
+    """An arm's family and scale; the name of an external one, whose scale no one here knows."""
     return arm.arm if arm.method == EXTERNAL else f"{arm.family} {arm.scale:g}"
 
 

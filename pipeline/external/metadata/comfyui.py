@@ -33,7 +33,7 @@ _MODELS = ("ckpt_name", "unet_name", "model_name")
 # What leads from an image back to the sampler that has made it.
 _BACK = ("images", "image", "pixels", "samples", "latent_image", "latent")
 _MOST_NODES = 10_000
-# More links than this are not followed from one place: a graph can have cycles, or be somebody's joke.
+# More links than this are not followed from one place: a graph can have cycles, or be someone's joke.
 _MOST_STEPS = 2_000
 
 
@@ -85,13 +85,13 @@ class _Nodes:
         return str(self._nodes[key].get("class_type", ""))
 
     def link(self, value: Any) -> str | None:
-        """The node that a value links to; None where it is no link."""
+        """The node that a value links to; None where it is not a link."""
         if isinstance(value, list) and len(value) == 2 and str(value[0]) in self._nodes:
             return str(value[0])
         return None
 
     def behind(self, value: Any) -> Inputs:
-        """The inputs of the node that a value links to; empty where it is no link."""
+        """The inputs of the node that a value links to; empty where it is not a link."""
         key = self.link(value)
         return {} if key is None else self.inputs(key)
 

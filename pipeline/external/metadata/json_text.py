@@ -1,4 +1,4 @@
-"""JSON that somebody else's program has left in an image."""
+"""JSON that someone else's program has left in an image."""
 
 import json
 from typing import Any

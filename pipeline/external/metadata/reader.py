@@ -50,7 +50,7 @@ def texts_of(image: Image.Image) -> dict[str, str]:
         exif = image.getexif()
         comment = exif.get_ifd(_EXIF).get(_USER_COMMENT)
         others = [exif.get(tag) for tag in _COMFY_TAGS]
-    except (OSError, *DAMAGED):  # an EXIF that nobody can read says nothing
+    except (OSError, *DAMAGED):  # an EXIF that no one can read says nothing
         return found
     for other in others:
         name, colon, content = str(other or "").partition(":")

@@ -42,7 +42,7 @@ class Unreadable(ValueError):
 
 def text(value: object) -> str:
     """A text as it may be stored and shown: valid Unicode without control characters but line breaks, of bounded
-    length. Empty for what is no text."""
+    length. Empty for what is not text."""
     if not isinstance(value, str):
         return ""
     # JSON can write half of a surrogate pair, which no file of UTF-8 can hold.

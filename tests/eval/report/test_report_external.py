@@ -1,4 +1,4 @@
-"""Arms that somebody else generated: where their images come from, and nothing that only pairs can say."""
+"""Arms that someone else generated: where their images come from, and nothing that only pairs can say."""
 
 import json
 from pathlib import Path

@@ -112,7 +112,7 @@ def test_a_file_that_is_no_image_is_named(outside: Path) -> None:
     assert "scan.tiff is in a format that is not read" in refusal("a", "b", "real")
 
 
-def test_somebodys_own_files_in_the_way_of_links_stay(outside: Path) -> None:
+def test_someones_own_files_in_the_way_of_links_stay(outside: Path) -> None:
     own = Path("images/compared/a/mine.png")
     own.parent.mkdir(parents=True)
     picture().save(own)

@@ -43,7 +43,7 @@ def test_a_folder_and_networks_make_sets_of_the_same_pairs(study: Study) -> None
     assert set(mine["paired_by"].to_pylist()) == {"seed"}
     assert {image.size for image in decode_images(mine)} == {(64, 64)}, "the canvas of the real images"
     assert (COSTS / "unguided.json").is_file()
-    assert not (COSTS / "mine.json").exists(), "nobody knows what these images cost"
+    assert not (COSTS / "mine.json").exists(), "no one knows what these images cost"
 
 
 def test_what_was_written_is_what_verify_asks_for(study: Study) -> None:

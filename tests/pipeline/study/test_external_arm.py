@@ -1,4 +1,4 @@
-"""What a study says of arms that somebody else generated, and what it refuses."""
+"""What a study says of arms that someone else generated, and what it refuses."""
 
 from typing import Any
 
@@ -79,7 +79,7 @@ def test_whoever_generates_needs_networks_and_their_scorers(params: dict[str, An
     assert f"{key} is missing, which arms that are generated need (unguided is one)" in refusal(params)
 
 
-def test_an_image_to_image_arm_starts_from_no_folder_of_somebody_else(params: dict[str, Any]) -> None:
+def test_an_image_to_image_arm_starts_from_no_folder_of_someone_else(params: dict[str, Any]) -> None:
     content = with_arm(params, from_folder="images/x")
     start = {"from": "mine", "source": {"from_folder": "images/x"}, "strength": 0.5}
     content["arms"]["started"] = {"method": "unguided", "scale": 1.0, "image_to_image": start}
