@@ -64,7 +64,7 @@ def arm_anlas(study: Study, arm_name: str) -> int | None:
             priced.generation_of(main.family.name),
             smea,
             strength=1.0 if arm.image_to_image is None else arm.image_to_image.strength,
-            uncond_scale=priced.uncond_scale if arm.used_negative else 1.0,
+            uncond_scale=arm.negative_strength,
             tier=priced.tier,
             sampler=sampler.scheduler,
         )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from eval.comparison.named_concepts import TaggedImages
 from eval.comparison.paired_arms import ArmValues
+from eval.comparison.pairing import check_pairing
 from eval.features.extraction import CONCEPT_SET, SetFeatures, load_features
 from eval.features.spaces import Space, check_comparable
 from eval.scorers.kinds import KINDS
@@ -51,7 +52,8 @@ def check_one_instrument(arm: str, features: SetFeatures, reference: SetFeatures
 def read_arms(study: Study, features: Mapping[str, SetFeatures], space: Space) -> Arms:
     """Features in a space and per-image scores of every arm, row k being pair k.
 
-    `features` are those of the space's extractor. Raises InputError where arms do not form pairs.
+    Row k of the baseline from other seeds shares the prompt of pair k alone. `features` are those of the space's
+    extractor. Raises InputError where arms do not form the pairs that the study says.
     """
     wanted = {*PAIRED_SCORES.values(), *NAMING, *COLOUR_COLUMNS, *KIND_COLUMNS}
     scored = [row.column for row in image_scores(study) if row.column in wanted or row.optional]
@@ -65,13 +67,7 @@ def read_arms(study: Study, features: Mapping[str, SetFeatures], space: Space) -
         pairs[name] = scores["pair_id"].to_pylist()
         own = {column: torch.tensor(scores[column].to_pylist(), dtype=torch.float64) for column in columns[2:]}
         arms[name] = ArmValues(space(features[name].images).double(), own)
-    for name, own_pairs in pairs.items():
-        if own_pairs != pairs[study.baseline]:
-            shared = len(set(own_pairs) & set(pairs[study.baseline]))
-            raise InputError(
-                f"arms '{name}' ({len(own_pairs)} images) and '{study.baseline}' ({len(pairs[study.baseline])}) "
-                f"do not share their pairs, only {shared}; run `dvc repro`"
-            )
+    check_pairing(study, pairs)
     return arms
 
 

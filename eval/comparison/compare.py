@@ -34,7 +34,7 @@ from eval.comparison.effective_scale import effective_scale
 from eval.comparison.external_arms import external_records
 from eval.comparison.feature_spaces import floors, in_space
 from eval.comparison.matched_strength import family_paths, frontiers, sweeps
-from eval.comparison.named_concepts import TaggedImages, shown_concepts, without_named
+from eval.comparison.named_concepts import ShiftsWithout, TaggedImages, shown_concepts, without_named
 from eval.comparison.paired_arms import ArmValues, arm_replicates
 from eval.comparison.plot_tables import COLUMNS, csv_bytes, direction_sizes, plot_tables
 from eval.comparison.shift import (
@@ -52,6 +52,7 @@ from eval.features.plain_text import names_by_arm
 from eval.features.spaces import Space, study_spaces
 from eval.scorers.kinds import KINDS
 from eval.scorers.tags import fit_tag_reader, tag_shares
+from eval.statistics.bootstrap import bounded
 from eval.statistics.holm import holm_by_question
 from eval.statistics.jackknife import Replicates, deletions
 from pipeline.errors import InputError, run_stage
@@ -154,6 +155,8 @@ def compare_arms(
 ) -> Comparison:
     """Every number of the comparison, of pairs with the numbers of their `prompts` [N].
 
+    The baseline from other seeds, which forms no pairs, is in `arms` and gives the floor of shifts alone.
+
     Where they are not `prompted`, nothing is asked about following the prompt. Raises ValueError where there are too
     few images, with their counts.
     """
@@ -170,18 +173,20 @@ def compare_arms(
     kept = deletions(prompts, settings.seed)
     k = settings.precision_recall_k
     found = {primary.name: arm_replicates(arms, study.baseline, primary.reference, k, kept, primary.name)}
-    guided = [name for name in study.arms if name != study.baseline]
+    paired = study.compared
+    guided = [name for name in paired if name != study.baseline]
     permuted = permutations(len(guided), settings.level)
     in_spaces: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in guided}
     vectors: dict[str, dict[str, Tensor]] = {}
     for space in measured.spaces:
-        own = vectors[space.name] = {
-            name: space(one.images).double() for name, one in measured.features[space.settings.extractor].items()
-        }
+        own = {name: space(one.images).double() for name, one in measured.features[space.settings.extractor].items()}
         if space.name not in found:
             values = {name: ArmValues(one, {}) for name, one in own.items()}
             found[space.name] = arm_replicates(values, study.baseline, space.reference, k, kept, space.name)
-        answers = in_space(own, study.baseline, found[space.name], prompts, settings, permuted)
+        vectors[space.name] = {name: own[name] for name in paired}
+        answers = in_space(
+            vectors[space.name], study.baseline, found[space.name], prompts, settings, permuted, study.reseeded
+        )
         for name, answer in answers.items():
             in_spaces[name][space.name] = answer
     of_primary = found[primary.name]
@@ -198,17 +203,15 @@ def compare_arms(
         )
         for name in tqdm(guided, "compare with the baseline", unit="arm", disable=None)
     }
-    paid = payments(study.arms, arms, prompts, settings)
+    paid = payments(paired, arms, prompts, settings)
     controls = {
         own.control.of: against_control(name, own, arms, of_primary, prompts, kept, settings, paid)
-        for name, own in study.arms.items()
+        for name, own in paired.items()
         if own.control
     }
     steps = traces()
-    pushed = {name: largest_push(steps[name]) for name in study.arms}
-    effective = {
-        name: None if name in external else effective_scale(steps[name], prompts, settings) for name in study.arms
-    }
+    pushed = {name: largest_push(steps[name]) for name in paired}
+    effective = {name: None if name in external else effective_scale(steps[name], prompts, settings) for name in paired}
     reader = None if study.features.clip is None else fit_tag_reader(real.images, measured.captions, settings.seed)
     if reader is not None:
         shares = {name: tag_shares(reader(one.images)) for name, one in seen.items()}
@@ -226,7 +229,7 @@ def compare_arms(
     for name in guided:
         against[name]["spaces"] = in_spaces[name]
         against[name]["adjusted_p"] = {**in_spaces[name][primary.name]["adjusted_p"], **adjusted[name]}
-    sweep_of = sweeps(study.arms)
+    sweep_of = sweeps(paired)
     compared = [
         ComparedArm.model_validate(
             {
@@ -256,9 +259,9 @@ def compare_arms(
                 "against_control": controls.get(name),
             }
         )
-        for name, arm in tqdm(study.arms.items(), "compare with the reference", unit="arm", disable=None)
+        for name, arm in tqdm(paired.items(), "compare with the reference", unit="arm", disable=None)
     ]
-    aligned = [alignment_of(name, steps[name], prompts, settings) for name in study.generated]
+    aligned = [alignment_of(name, steps[name], prompts, settings) for name in paired if name not in external]
     n = study.generate.images
     spaces = [
         ComparedSpace(
@@ -269,7 +272,7 @@ def compare_arms(
             explained=one.explained,
             digest=measured.reference[one.settings.extractor].provenance["extractor_digest"],
             resize=measured.reference[one.settings.extractor].provenance["resize"],
-            floor=Floor.model_validate(floors(one.reference, n, settings)),
+            floor=_floor(floors(one.reference, n, settings), found[one.name], study),
         )
         for one in measured.spaces
     ]
@@ -285,8 +288,8 @@ def compare_arms(
             "floor": spaces[0].floor,
             **_of_concepts(study, measured, vectors, of_primary, prompts, kept),
             "chosen": chosen_scales(
-                family_paths(study.arms, study.baseline),
-                study.arms,
+                family_paths(paired, study.baseline),
+                paired,
                 arms,
                 study.baseline,
                 primary.reference,
@@ -296,7 +299,7 @@ def compare_arms(
             ),
             "reference_n": len(real.ids),
             "reference_distinct": reference_distinct,
-            "frontiers": frontiers(study.arms, study.baseline, of_primary, settings.level, prompted),
+            "frontiers": frontiers(paired, study.baseline, of_primary, settings.level, prompted),
             "alignment": [one for one in aligned if one is not None],
             "verdicts": arm_verdicts(
                 compared,
@@ -330,15 +333,19 @@ def _of_concepts(
     clusters = prompts if len(torch.unique(prompts)) < len(prompts) else None
     readers = concept_readers(shown_concepts(measured.named, tagged), tagged, settings.seed)
     shown, shows = shown_concepts_by_arm(readers, own, study.baseline, clusters, settings)
+    without = ShiftsWithout(tagged, own, study.baseline, kept)
     return {
-        "named": without_named(
-            in_units.name, measured.named, tagged, own, study.baseline, in_units.reference, kept, settings.level
-        ),
+        "named": without_named(in_units.name, measured.named, without, in_units.reference, settings.level),
         "shown": shown,
-        "adherence": adherence(
-            names_by_arm(study), shows, found, tagged, own, study.baseline, kept, clusters, settings
-        ),
+        "adherence": adherence(names_by_arm(study), shows, found, without, clusters, settings),
     }
+
+
+def _floor(real: dict[str, Interval], found: Mapping[str, Mapping[str, Replicates]], study: Study) -> Floor:
+    other_seeds = None
+    if study.reseeded is not None:
+        other_seeds = bounded(found[study.reseeded]["shift_fd"].interval(study.metrics.level), 0)
+    return Floor(**real, other_seeds=other_seeds)
 
 
 def _scale(arm: Arm, effective: EffectiveScale | None) -> float:
@@ -434,7 +441,7 @@ def main() -> None:
     sizes = direction_sizes(study, traces(), arm_colours(content.arms, content.baseline))
     for name, rows in {**plot_tables(content), "direction": sizes}.items():
         write_atomically(PLOTS / f"{name}.csv", csv_bytes(rows, COLUMNS[name]))
-    print(f"compare: {len(study.arms)} arms against '{study.baseline}' in {COMPARISON}; plots in {PLOTS}/")
+    print(f"compare: {len(study.compared)} arms against '{study.baseline}' in {COMPARISON}; plots in {PLOTS}/")
     for one in content.verdicts:
         said = "; ".join(f"{answer.topic.lower()}: {answer.verdict}" for answer in one.verdicts)
         print(f"  {one.arm}: {said}")

@@ -65,7 +65,7 @@ _SCORES = {"aesthetic": "score", "malformed": "share", "clip_score": "score"}
 def matrix(comparison: Comparison) -> Matrix:
     """The verdicts of every guided arm that is not a control."""
     primary = comparison.spaces[0]
-    between, to_real = primary.floor.between_sets.value, primary.floor.fd.value
+    between, to_real = primary.floor.shift.value, primary.floor.fd.value
     asked: list[tuple[str, str, _Number]] = [
         ("shift_fd", "floors", lambda own: _over(own.fd, between)),
         ("shift_spread_ratio", "times", lambda own: own.spread_ratio),

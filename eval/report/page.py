@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from eval.features.plain_text import names_by_arm
-from eval.notation import number, quoted
+from eval.notation import count, number, quoted
 from eval.report.composition import composition_figure, composition_rows, tag_rows
 from eval.report.details import cost_rows, matched_columns, matched_rows, shift_details
 from eval.report.effective_scale import (
@@ -65,6 +65,7 @@ from labeling.records import SAMPLED_PAIRS, SAMPLED_TASKS, TASK_LABELS, read_lab
 from pipeline.layout import FEATURES, SCORES, SETS, TRACES, TRAJECTORIES
 from pipeline.results.answer import answer, told_arms
 from pipeline.results.comparison import COMPARISON, Comparison, load_comparison
+from pipeline.results.floor import floor_between, has_other_seeds
 from pipeline.results.rates import RATES, VERDICTS, Rates, load_rates
 from pipeline.study.study import Study
 
@@ -161,6 +162,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["count"] = count
     primary = comparison.spaces[0].name
     unasked = set() if comparison.prompted else {"clip_score"}
     scores = [name for name in comparison.by_name(comparison.baseline).scores if name not in unasked]
@@ -236,7 +238,9 @@ def render(
         tag_rows=tag_rows(comparison),
         cost_rows=cost_rows(comparison, provenance["alone"]),
         floor=quoted(comparison.floor.fd),
-        floor_between=quoted(comparison.floor.between_sets),
+        floor_shift=quoted(comparison.floor.shift),
+        floor_between=floor_between(comparison),
+        other_seeds=has_other_seeds(comparison),
         gallery=shown,
         trajectories=recorded,
         provenance=provenance,
@@ -269,8 +273,8 @@ def _repeated_reference(comparison: Comparison) -> str:
     if distinct is None or distinct == n:
         return ""
     return (
-        f"Only {distinct} of {n} real images differ: an image’s neighbours are its copies, so that precision, recall "
-        "and coverage fall."
+        f"Only {count(distinct)} of {count(n)} real images differ: an image’s neighbours are its copies, so that "
+        "precision, recall and coverage fall."
     )
 
 
@@ -285,7 +289,7 @@ def _detectable(comparison: Comparison) -> list[str]:
     middle = {key: values[len(values) // 2] for key, values in sizes.items()}
     if not middle:
         return []
-    unit = primary.floor.between_sets.value
+    unit = primary.floor.shift.value
     return [
         f"With this many images, four of five studies would settle a shift of {number(middle['shift'] / unit, 2)} "
         f"floors and a change of recall of {number(middle['variety'], 2)} in {primary.name}, for "

@@ -167,7 +167,10 @@ def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScor
     scorers = scorers or Scorers(study, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     table = read_set(SETS / arm, ["image_id", "pair_id", "image", "prompt"])
     pairs = read_set(SETS / study.baseline, ["pair_id", "prompt"])
-    if pairs.column("pair_id") != table.column("pair_id"):
+    # Image k of the baseline from other seeds was asked for what pair k was, and is not one of that pair.
+    apart = study.pairs_of(arm).start - study.pairs_of(study.baseline).start
+    numbers = [pair + apart for pair in pairs.column("pair_id").to_pylist()]
+    if table.column("pair_id").to_pylist() != numbers:
         raise InputError(f"arms '{arm}' and '{study.baseline}' do not share their pairs; run `dvc repro`")
     if any(one.ids != table.column("image_id").to_pylist() for one in features.values()):
         raise InputError(f"features of '{arm}' belong to other images than {SETS / arm} holds; run `dvc repro`")

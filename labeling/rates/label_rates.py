@@ -306,10 +306,10 @@ def estimate(
         if task.arm not in scores or task.pair_id not in scores[task.arm].row_of_pair:
             raise InputError(f"the sample holds '{task.image_id}', which has no scores; run `dvc repro`")
     judged = judged_images(tasks, labels)
-    arms = [arm_rates(arm, judged[arm], scores[arm], settings.level) for arm in study.arms if arm in judged]
+    arms = [arm_rates(arm, judged[arm], scores[arm], settings.level) for arm in study.compared if arm in judged]
     differences = [
         arm_difference(arm, judged[arm], judged[study.baseline], (scores[arm], scores[study.baseline]), settings.level)
-        for arm in study.arms
+        for arm in study.compared
         if arm != study.baseline and arm in judged and study.baseline in judged
     ]
     canvases = []
@@ -332,7 +332,7 @@ def estimate(
         agreement=agreement(tasks, labels, settings),
         self_agreement=self_agreement(tasks, labels, settings.level),
         calibration=calibration(judged, scores, settings),
-        strengths=strengths(list(study.arms), pairs, pair_labels, settings),
+        strengths=strengths(list(study.compared), pairs, pair_labels, settings),
     )
 
 
@@ -362,7 +362,7 @@ def main() -> None:
     study = load_study()
     tasks, pairs = read_tasks(), read_pairs()
     labels, pair_labels = read_labels(TASK_LABELS), read_pair_labels(PAIR_LABELS)
-    scores = {arm: load_scores(SCORES, arm) for arm in study.arms}
+    scores = {arm: load_scores(SCORES, arm) for arm in study.compared}
     rates = estimate(study, tasks, labels, pairs, pair_labels, scores)
     write_atomically(RATES, seal_json(rates.model_dump_json(indent=2)))
     total = rates.labels + rates.pair_labels

@@ -287,7 +287,7 @@ def _correlation(scores: Sequence[float]) -> float:
 
 def sample(study: Study, sets: Path, scores: Path) -> tuple[list[SampledTask], list[SampledPair], list[str]]:
     """The tasks and pairs of a study, and lines on what their number tells. Raises InputError."""
-    arms = {arm: candidates_of(arm, sets, scores) for arm in study.arms}
+    arms = {arm: candidates_of(arm, sets, scores) for arm in study.compared}
     settings = study.labeling
     played = matches(arms, study.baseline, settings.pairs_with)
     most = min(len(candidates) for candidates in arms.values())

@@ -277,7 +277,7 @@ def build(study: Study, root: Path, folder: Path) -> Contents:
         read_pairs(root / SAMPLED_PAIRS),
         read_pair_labels(root / PAIR_LABELS),
     )
-    arms = list(study.arms)
+    arms = list(study.compared)
     counts, columns = {}, []
     for arm in tqdm(arms, "dataset: written", unit="arm", disable=None):
         counts[arm] = write_arm(folder / "data" / arm, arm, root / SETS, root / SCORES, arms, people)
@@ -339,8 +339,8 @@ def make_dataset(study: Study, root: Path) -> Contents:
     building, old = (place.with_name(f"{place.name}.{os.getpid()}.{what}.tmp") for what in ("new", "old"))
     try:
         contents = build(study, root, building)
-        check(building, list(study.arms), root / SETS)
-        check_pairs(building, list(study.arms), root / SETS)
+        check(building, list(study.compared), root / SETS)
+        check_pairs(building, list(study.compared), root / SETS)
         if place.exists():
             place.rename(old)
         building.rename(place)

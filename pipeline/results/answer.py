@@ -1,15 +1,15 @@
 """A study's question and its answer in a few sentences, by rule from the numbers.
 
 Every sentence gives a size. Where the numbers leave something open, it says that things cannot be told apart; nothing
-is called large because it is certain. Shifts are counted in floors: one floor is how far apart two disjoint sets of
-real images lie, each of as many images as an arm has.
+is called large because it is certain. Shifts are counted in floors (pipeline/results/floor.py).
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.results.comparison import AgainstBaseline, Alignment, ComparedArm, Comparison
+from pipeline.results.comparison import Alignment, ComparedArm, Comparison
+from pipeline.results.floor import floors, has_other_seeds, is_shift
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import metric
 from pipeline.study.from_folder import EXTERNAL
@@ -105,16 +105,6 @@ def direction(comparison: Comparison) -> Alignment | None:
 def cosine(found: Alignment, one: str, other: str) -> Interval | None:
     """The cosine between the directions away from two references; None where it was not measured."""
     return next((pair.cosine for pair in found.pairs if set(pair.references) == {one, other}), None)
-
-
-def floors(comparison: Comparison, against: AgainstBaseline) -> dict[str, Interval]:
-    """The shift in every feature space, in floors. A space whose floor is 0 is left out."""
-    units = {space.name: space.floor.between_sets.value for space in comparison.spaces}
-    return {
-        name: Interval(own.shift.value / unit, own.shift.low / unit, own.shift.high / unit, own.shift.n)
-        for name, own in against.spaces.items()
-        if (unit := units.get(name, 0)) > 0
-    }
 
 
 def size(value: float) -> str:
@@ -219,7 +209,8 @@ def _effects(comparison: Comparison, arm: ComparedArm, subject: str) -> list[str
         by = f", neither by its distribution nor by {_listed(scores, 'or')}" if scores else ""
         same = f"{subject} cannot be told apart from {unguided}{by}{cost and f', and costs {cost}'}."
         return [same, *_nearness(comparison, arm)]
-    moved = f"{subject} {shift or f'has a distribution that cannot be told apart from that of {unguided}'}."
+    reroll = f"{unguided} with other seeds" if has_other_seeds(comparison) else unguided
+    moved = f"{subject} {shift or f'has a distribution that cannot be told apart from that of {reroll}'}."
     if changes:
         return [moved, *_nearness(comparison, arm), f"It {_listed(changes, 'and')}{cost and f', for {cost}'}."]
     if not scores:
@@ -255,7 +246,7 @@ def _shift(comparison: Comparison, arm: ComparedArm) -> str:
         return f"collapses: {arm.distinct} of its {arm.n} images differ"
     alpha = 1 - comparison.level
     shifts = floors(comparison, against)
-    decided = [one.value for name, one in shifts.items() if against.spaces[name].adjusted_p["shift"] < alpha]
+    decided = [one.value for name, one in shifts.items() if is_shift(against.spaces[name], alpha)]
     if not decided:
         return ""
     least, most = min(decided), max(decided)
@@ -264,10 +255,11 @@ def _shift(comparison: Comparison, arm: ComparedArm) -> str:
     # The primary space is the first.
     far = f"{size(least)} to {size(most)}" if apart else size(decided[0])
     where = spaces or (", depending on the feature space" if apart else "")
+    floor = "other seeds do" if has_other_seeds(comparison) else "two sets of real images lie apart"
     if arm.method == EXTERNAL:
         base = in_method(comparison.by_name(comparison.baseline))
-        return f"lies {far} times as far from {base} as two sets of real images lie apart{where}"
-    return f"shifts the images {far} times as far as two sets of real images lie apart{where}"
+        return f"lies {far} times as far from {base} as {floor}{where}"
+    return f"shifts the images {far} times as far as {floor}{where}"
 
 
 def _changes(comparison: Comparison, arm: ComparedArm, asked: Sequence[str]) -> list[str]:

@@ -76,7 +76,8 @@ class InSpace(_Record):
     the arm's variance over the baseline's. `distance` and `variety` are differences, arm minus baseline: of the Fréchet
     distances to the reference set, and of the recalls. `adjusted_p` are the p-values by question after Holm's
     correction over the arms. `detectable` is, by question, the smallest effect that this many images show: one that is
-    decided in four of five repetitions.
+    decided in four of five repetitions. `beyond_floor` is the shift minus that of other seeds (Floor), None where the
+    study has no set of these.
     """
 
     shift: Interval
@@ -86,12 +87,13 @@ class InSpace(_Record):
     variety: Interval
     adjusted_p: dict[str, Finite]
     detectable: dict[str, Finite]
+    beyond_floor: Interval | None = None
 
     @property
     def intervals(self) -> dict[str, Interval]:
         """The numbers, by the names that they have in AgainstBaseline, `recall` being the difference of the recalls."""
         names = {"shift": "fd", "distance": "reference_fd", "variety": "recall"}
-        values = {name: getattr(self, name) for name in type(self).model_fields}
+        values = {name: getattr(self, name) for name in type(self).model_fields if name != "beyond_floor"}
         return {names.get(name, name): value for name, value in values.items() if isinstance(value, Interval)}
 
 
@@ -335,14 +337,21 @@ class ArmVerdicts(_Record):
 
 
 class Floor(_Record):
-    """What real images in place of an arm, as many as it has, would get as Fréchet distance.
+    """The Fréchet distances of sets that differ in nothing anybody asked about, each of as many images as an arm has.
 
-    `fd` to the other images of the reference set, `between_sets` to as many others. Arms share prompts and seeds,
-    which two sets of real images do not: two arms can lie nearer to each other than that.
+    Real images in place of an arm have `fd` to the other images of the reference set, and `between_sets` to as many
+    others. The baseline has `other_seeds` to a second set of the same prompts from other seeds, None where the study
+    has no such set. Arms share prompts and seeds, so two of them can lie nearer to each other than either of these.
     """
 
     fd: Interval
     between_sets: Interval
+    other_seeds: Interval | None = None
+
+    @property
+    def shift(self) -> Interval:
+        """What shifts are counted in."""
+        return self.between_sets if self.other_seeds is None else self.other_seeds
 
 
 class ComparedSpace(_Record):
@@ -541,7 +550,7 @@ def load_comparison(path: Path, study: Study) -> Comparison:
     for what, seen, wanted in (
         ("study", [comparison.study], [study.name]),
         ("baseline", [comparison.baseline], [study.baseline]),
-        ("arms", sorted(arm.arm for arm in comparison.arms), sorted(study.arms)),
+        ("arms", sorted(arm.arm for arm in comparison.arms), sorted(study.compared)),
     ):
         if seen != wanted:
             raise InputError(

@@ -26,6 +26,7 @@ from pipeline.study.loadable import one_of
 from pipeline.study.model import Model
 from pipeline.study.negative import Negative
 from pipeline.study.plain_yaml import misread_key, read_yaml
+from pipeline.study.reseeded import reseeded_fault
 from pipeline.study.sampler import Canvas, Sampler
 from pipeline.study.scales import Scales
 from pipeline.study.scorers import PREFERENCES
@@ -349,6 +350,7 @@ class Study(Settings):
     def _well_formed_emphasis(self) -> "Study":
         for name, arm in self.arms.items():
             own = {f"texts.{text}": named.text for text, named in arm.texts.items()}
+            own |= {f"prompt_edits.{k}.text": getattr(edit, "text", None) for k, edit in enumerate(arm.prompt_edits)}
             for key, text in {"negative_prompt": arm.negative_prompt, **own}.items():
                 try:
                     check_prompt(text or "", self.text.syntax)
@@ -357,6 +359,22 @@ class Study(Settings):
         for name, arm in self.arms.items():
             if fault := self._solver_fault(arm):
                 raise ValueError(f"arms.{name}.{fault}")
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_can_be_edited(self) -> "Study":
+        for name, arm in self.arms.items():
+            if arm.prompt_column is not None and self.prompts.source != "dataset":
+                raise ValueError(
+                    f"arms.{name}.prompt_column is '{arm.prompt_column}', and prompts.source {self.prompts.source} has "
+                    "no columns; take prompts=dataset"
+                )
+            for k, edit in enumerate(arm.prompt_edits):
+                if edit.name == "weigh" and self.text.syntax == "plain":
+                    raise ValueError(
+                        f"arms.{name}.prompt_edits.{k} weighs words, and text.syntax plain has no weights; take "
+                        "text=a1111 or text=novelai"
+                    )
         return self
 
     def _solver_fault(self, arm: Arm) -> str | None:
@@ -423,6 +441,33 @@ class Study(Settings):
                     f"{key}.source must repeat the arm it starts from; write source: ${{arms.{start.start}}} in conf/"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _other_seeds_are_of_the_baseline(self) -> "Study":
+        if fault := reseeded_fault(self.arms, self.baseline, self.generate.first_seed, self.generate.images):
+            raise ValueError(fault)
+        return self
+
+    @property
+    def reseeded(self) -> str | None:
+        """The arm that is the baseline from other seeds; None where the study has none."""
+        return next((name for name, arm in self.arms.items() if arm.first_seed is not None), None)
+
+    @property
+    def compared(self) -> dict[str, Arm]:
+        """The arms that are compared with one another: those of the study's seeds, so that their images form pairs."""
+        return {name: arm for name, arm in self.arms.items() if arm.first_seed is None}
+
+    def seeds_of(self, name: str) -> range:
+        """The seeds of an arm, one per image."""
+        own = self.arm(name).first_seed
+        first = self.generate.first_seed if own is None else own
+        return range(first, first + self.generate.images)
+
+    def pairs_of(self, name: str) -> range:
+        """The pair numbers of an arm, one per image: equal in two arms where prompt and seed are."""
+        seeds, first = self.seeds_of(name), self.generate.first_seed
+        return range(seeds.start - first, seeds.stop - first)
 
     @property
     def generated(self) -> list[str]:
@@ -502,7 +547,11 @@ class Study(Settings):
 _VALUES = reprlib.Repr()
 _VALUES.maxstring = _VALUES.maxother = _VALUES.maxlong = 200
 _SHOWN_KEY = 100
-_RENAMED = {"generate.pictures": "generate.images", "reference.pictures": "reference.images"}
+_RENAMED = {
+    "generate.pictures": "generate.images",
+    "reference.pictures": "reference.images",
+    "generate.anlas.uncond_scale": "negative_strength of an arm",
+}
 _SHOWN_FAULTS = 20
 _LONGEST_REASON = 1000
 

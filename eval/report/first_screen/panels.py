@@ -8,9 +8,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pipeline.results.answer import cosine, direction, family_arms, floors, size, told_arms
+from eval.notation import percent
+from pipeline.results.answer import cosine, direction, family_arms, size, told_arms
 from pipeline.results.colours import arm_colours, push_colour
 from pipeline.results.comparison import ComparedArm, Comparison
+from pipeline.results.floor import floors, has_other_seeds
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import metric
 from pipeline.study.from_folder import EXTERNAL
@@ -54,13 +56,15 @@ class Tick:
 
 @dataclass(frozen=True)
 class Strip:
-    """An axis from `left` to `right`, and where the number lies that others are compared with."""
+    """An axis from `left` to `right`, and where the number lies that others are compared with, with the ends of its
+    interval if it has one."""
 
     left: float
     right: float
     title: str
     ticks: list[Tick]
     neutral: float
+    band: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ def _elsewhere_panel(comparison: Comparison) -> Panel | None:
         return None
     colours = arm_colours(comparison.arms, comparison.baseline)
     rows = [
-        (arm_label(arm), colours[arm.arm], f"{one.value:.0%}", [(one, False, _spoken(one))])
+        (arm_label(arm), colours[arm.arm], percent(one.value), [(one, False, _spoken(one))])
         for arm in arms
         if arm.effective and (one := arm.effective.elsewhere)
     ]
@@ -173,17 +177,21 @@ def _shift_panel(comparison: Comparison) -> Panel | None:
         return None
     axis = _Log(min(0.5, *everywhere) / 1.3, max(2.0, *everywhere) * 1.3)
     ticks = [(10.0**k, f"{10.0**k:g}") for k in range(math.ceil(axis.low), math.floor(axis.high) + 1)]
-    n = comparison.by_name(comparison.baseline).n
+    base = comparison.by_name(comparison.baseline)
+    if has_other_seeds(comparison):
+        head, one = f"1: {base.arm}, other seeds", f"{base.arm} from other seeds"
+    else:
+        head, one = "1: two sets of real images", f"two sets of {base.n} real images"
     shared = ", same seeds" if comparison.row_word == "seed" else ""
     note = (
-        f"Fréchet distance to {comparison.baseline}{shared}; 1: of two sets of {n} real images. "
-        f"Filled: {primary}; hollow: other spaces."
+        f"Fréchet distance to {base.arm}{shared}; 1: {one}, its interval grey. Filled: {primary}; hollow: other spaces."
     )
-    head = "1: two sets of real images"
+    floor = comparison.spaces[0].floor.shift
+    band = (floor.low / floor.value, floor.high / floor.value) if floor.value > 0 else None
     title = (
         "How far apart are they?" if comparison.baseline in comparison.external else "Does it shift the distribution?"
     )
-    return _one_strip("shift", title, note, rows, axis, ticks, 1.0, head)
+    return _one_strip("shift", title, note, rows, axis, ticks, 1.0, head, band)
 
 
 def _price_panel(comparison: Comparison) -> Panel | None:
@@ -271,15 +279,17 @@ def _one_strip(
     ticks: Sequence[tuple[float, str]],
     neutral: float,
     head: str = "",
+    band: tuple[float, float] | None = None,
 ) -> Panel:
     left, right = _label_width([label for label, *_ in rows]), WIDTH - NUMBERS
     top = TOP if head else UNTITLED
+    ends = None if band is None else (axis.place(band[0], left, right), axis.place(band[1], left, right))
     return Panel(
         key,
         title,
         note,
         [Row(label, colour, _y(row, top), numbers) for row, (label, colour, numbers, _) in enumerate(rows)],
-        [Strip(left, right, head, _ticks(ticks, axis, left, right), axis.place(neutral, left, right))],
+        [Strip(left, right, head, _ticks(ticks, axis, left, right), axis.place(neutral, left, right), ends)],
         [
             _mark(one, _y(row, top), axis, left, right, colour, hollow, said)
             for row, (_, colour, _, marks) in enumerate(rows)

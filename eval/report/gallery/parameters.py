@@ -15,7 +15,7 @@ def arm_parameters(study: Study, comparison: Comparison) -> dict[str, str]:
 
     The scale is the compared one, which for a control was measured and not configured.
     """
-    return {name: _parameters(study, name, comparison.by_name(name).scale) for name in study.arms}
+    return {name: _parameters(study, name, comparison.by_name(name).scale) for name in study.compared}
 
 
 def _parameters(study: Study, name: str, scale: float) -> str:

@@ -123,9 +123,10 @@ def test_a_plan_changes_nothing_and_says_what_a_run_takes() -> None:
     after = (ROOT / "params.yaml").stat()
     assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
     assert "negative prompt: bad hands: a, b = [c]\n" in done.stdout
-    assert "images: 168, of which 168 are to be generated" in done.stdout
-    # Four evaluations a step without guidance, two for CFG, three for the others, which probe the empty text.
-    assert f"network evaluations: about {24 * 10 * (4 + 2 * (2 + 3 + 3)):,}\n" in done.stdout
+    assert "images: 192, of which 192 are to be generated" in done.stdout
+    # Four evaluations a step without guidance and one from other seeds, two for CFG, three for the others, which probe
+    # the empty text.
+    assert f"network evaluations: about {24 * 10 * (4 + 1 + 2 * (2 + 3 + 3)):,}\n" in done.stdout
     assert "24 images per arm are too few to conclude anything" in done.output
 
 
@@ -158,7 +159,7 @@ def test_a_check_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.Monkey
     assert str(found[-1]).startswith("NO  params.yaml does not exist")
     shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
     there = [str(one) for one in checks()]
-    assert "ok  params.yaml: study 'default', 9 arms" in there
+    assert "ok  params.yaml: study 'default', 10 arms" in there
     assert [one for one in there if one.startswith("NO  ")], "networks and weights lie elsewhere"
 
 
