@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,20 @@ from eval.comparison.arm_measurements import (
 from eval.comparison.chosen_scale import chosen_scales
 from eval.comparison.control_arms import against_control, payments
 from eval.comparison.effective_scale import effective_scale
+from eval.comparison.external_arms import external_records
 from eval.comparison.feature_spaces import floors, in_space
 from eval.comparison.matched_strength import family_paths, frontiers, sweeps
 from eval.comparison.named_concepts import ShiftsWithout, TaggedImages, shown_concepts, without_named
 from eval.comparison.paired_arms import ArmValues, arm_replicates
 from eval.comparison.plot_tables import COLUMNS, csv_bytes, direction_sizes, plot_tables
-from eval.comparison.shift import against_baseline, against_reference, kind_chances, permutations, tag_composition
+from eval.comparison.shift import (
+    against_baseline,
+    against_reference,
+    has_kinds,
+    kind_chances,
+    permutations,
+    tag_composition,
+)
 from eval.comparison.verdicts import alignment_answer, arm_verdicts
 from eval.distances.euclidean import near_pairs, settled
 from eval.features.extraction import REFERENCE, SetFeatures, load_features
@@ -95,14 +104,14 @@ def compare(study: Study, traces: Callable[[], Traces] | None = None) -> Compari
     for arm in study.arms:
         for name in extractors:
             check_one_instrument(arm, features[name][arm], reference[name], details[arm]["provenance"])
-            if features[name][arm].ids != features[study.features.clip][arm].ids:
-                raise InputError(
-                    f"features of '{arm}' by {name} and {study.features.clip} differ in their images; run `dvc repro`"
-                )
     spaces = study_spaces(study)
-    arms = read_arms(study, features[spaces[0].settings.extractor], spaces[0])
-    captions = reference_captions(reference[study.features.clip])
-    in_units = next(one for one in spaces if one.settings == FeatureSpace(study.features.clip, unit=True))
+    first = spaces[0].settings.extractor
+    for arm, name in product(study.arms, extractors):
+        if features[name][arm].ids != features[first][arm].ids:
+            raise InputError(f"features of '{arm}' by {name} and {first} differ in their images; run `dvc repro`")
+    arms = read_arms(study, features[first], spaces[0])
+    captions = reference_captions(reference[first])
+    in_units = clip_space(study, spaces)
     measured = Measured(
         features,
         reference,
@@ -110,10 +119,10 @@ def compare(study: Study, traces: Callable[[], Traces] | None = None) -> Compari
         details,
         captions,
         named_by_negatives(study),
-        tagged_images(study, reference[study.features.clip], captions, in_units),
+        None if in_units is None else tagged_images(study, reference[in_units.settings.extractor], captions, in_units),
     )
     try:
-        prompted = any(asked_prompts(study))
+        prompted = study.features.clip is not None and any(asked_prompts(study))
         steps = traces or partial(read_traces, study)
         return compare_arms(study, arms, prompt_numbers(study), prompted, measured, steps)
     except (ValueError, ValidationError) as error:
@@ -123,7 +132,8 @@ def compare(study: Study, traces: Callable[[], Traces] | None = None) -> Compari
 @dataclass(frozen=True)
 class Measured:
     """What is compared beside the arms' values: features by extractor, of arms and of the reference set, the spaces
-    (the primary one first), metrics/detail, the reference's captions, and what negative prompts name."""
+    (the primary one first), metrics/detail, the reference's captions, what negative prompts name, and the images that
+    show it, None where no CLIP reads what images show."""
 
     features: Mapping[str, Mapping[str, SetFeatures]]
     reference: Mapping[str, SetFeatures]
@@ -131,7 +141,13 @@ class Measured:
     details: Mapping[str, dict[str, Any]]
     captions: Sequence[str]
     named: Sequence[str]
-    tagged: TaggedImages
+    tagged: TaggedImages | None
+
+
+def clip_space(study: Study, spaces: Sequence[Space]) -> Space | None:
+    """The space of the unit vectors of the study's CLIP; None where it has none."""
+    clip = study.features.clip
+    return next((one for one in spaces if clip and one.settings == FeatureSpace(clip, unit=True)), None)
 
 
 def compare_arms(
@@ -145,10 +161,15 @@ def compare_arms(
     few images, with their counts.
     """
     settings = study.metrics
-    clip, primary = measured.reference[study.features.clip], measured.spaces[0]
+    primary = measured.spaces[0]
+    # Of the study's CLIP where it has one: what images show, and which of them are equal, is read from its vectors.
+    looking = study.features.clip or primary.settings.extractor
+    seen, real = measured.features[looking], measured.reference[looking]
     details = measured.details
-    check_baseline(study.baseline, measured.features[study.features.clip][study.baseline].images)
-    reference_distinct = distinct_images(clip.images)
+    external = external_records(study, prompts)
+    unpaired = {name for name, own in external.items() if not own.is_paired}
+    check_baseline(study.baseline, seen[study.baseline].images)
+    reference_distinct = distinct_images(real.images)
     kept = deletions(prompts, settings.seed)
     k = settings.precision_recall_k
     found = {primary.name: arm_replicates(arms, study.baseline, primary.reference, k, kept, primary.name)}
@@ -171,7 +192,14 @@ def compare_arms(
     of_primary = found[primary.name]
     against = {
         name: against_baseline(
-            arms[name], arms[study.baseline], of_primary[name], of_primary[study.baseline], prompts, settings, permuted
+            arms[name],
+            arms[study.baseline],
+            of_primary[name],
+            of_primary[study.baseline],
+            prompts,
+            settings,
+            permuted,
+            paired=not unpaired & {name, study.baseline},
         )
         for name in tqdm(guided, "compare with the baseline", unit="arm", disable=None)
     }
@@ -183,10 +211,10 @@ def compare_arms(
     }
     steps = traces()
     pushed = {name: largest_push(steps[name]) for name in paired}
-    effective = {name: effective_scale(steps[name], prompts, settings) for name in paired}
-    reader = fit_tag_reader(clip.images, measured.captions, settings.seed)
+    effective = {name: None if name in external else effective_scale(steps[name], prompts, settings) for name in paired}
+    reader = None if study.features.clip is None else fit_tag_reader(real.images, measured.captions, settings.seed)
     if reader is not None:
-        shares = {name: tag_shares(reader(one.images)) for name, one in measured.features[study.features.clip].items()}
+        shares = {name: tag_shares(reader(one.images)) for name, one in seen.items()}
         for name in guided:
             against[name]["tags"] = tag_composition(
                 reader, shares[name], shares[study.baseline], kept, prompts, settings
@@ -201,7 +229,6 @@ def compare_arms(
     for name in guided:
         against[name]["spaces"] = in_spaces[name]
         against[name]["adjusted_p"] = {**in_spaces[name][primary.name]["adjusted_p"], **adjusted[name]}
-    in_units = next(one for one in measured.spaces if one.settings == FeatureSpace(study.features.clip, unit=True))
     sweep_of = sweeps(paired)
     compared = [
         ComparedArm.model_validate(
@@ -214,10 +241,12 @@ def compare_arms(
                 "negative_prompt": arm.negative,
                 "description": arm.description,
                 "n": len(prompts),
-                "distinct": distinct_images(measured.features[study.features.clip][name].images),
-                "copied": copied_images(measured.features[study.features.clip][name].images, clip.images),
+                "distinct": distinct_images(seen[name].images),
+                "copied": copied_images(seen[name].images, real.images),
                 "cost": read_cost(COSTS / f"{name}.json"),
-                "kinds": dict(zip(KINDS, kind_chances(arms[name]).mean(0).tolist(), strict=True)),
+                "kinds": dict(zip(KINDS, kind_chances(arms[name]).mean(0).tolist(), strict=True))
+                if has_kinds(arms[name])
+                else {},
                 "scores": details[name]["scores"],
                 "against_reference": against_reference(
                     arms[name], of_primary[name], primary.reference, prompts, settings
@@ -232,13 +261,8 @@ def compare_arms(
         )
         for name, arm in tqdm(paired.items(), "compare with the reference", unit="arm", disable=None)
     ]
-    aligned = [alignment_of(name, steps[name], prompts, settings) for name in paired]
+    aligned = [alignment_of(name, steps[name], prompts, settings) for name in paired if name not in external]
     n = study.generate.images
-    named = shown_concepts(measured.named, measured.tagged)
-    clusters = prompts if len(torch.unique(prompts)) < len(prompts) else None
-    readers = concept_readers(named, measured.tagged, settings.seed)
-    shown, shows = shown_concepts_by_arm(readers, vectors[in_units.name], study.baseline, clusters, settings)
-    without = ShiftsWithout(measured.tagged, vectors[in_units.name], study.baseline, kept)
     spaces = [
         ComparedSpace(
             name=one.name,
@@ -259,9 +283,10 @@ def compare_arms(
             "level": settings.level,
             "prompted": prompted,
             "arms": compared,
+            "external": external,
             "spaces": spaces,
             "floor": spaces[0].floor,
-            "named": without_named(in_units.name, measured.named, without, in_units.reference, settings.level),
+            **_of_concepts(study, measured, vectors, of_primary, prompts, kept),
             "chosen": chosen_scales(
                 family_paths(paired, study.baseline),
                 paired,
@@ -272,16 +297,7 @@ def compare_arms(
                 settings,
                 max(10, k + 1),
             ),
-            "shown": shown,
-            "adherence": adherence(
-                names_by_arm(study),
-                shows,
-                of_primary,
-                without,
-                clusters,
-                settings,
-            ),
-            "reference_n": len(clip.ids),
+            "reference_n": len(real.ids),
             "reference_distinct": reference_distinct,
             "frontiers": frontiers(paired, study.baseline, of_primary, settings.level, prompted),
             "alignment": [one for one in aligned if one is not None],
@@ -291,11 +307,38 @@ def compare_arms(
                 spaces,
                 settings.level,
                 card_reasons(spaces),
-                (reference_distinct, len(clip.ids)),
+                (reference_distinct, len(real.ids)),
             ),
-            "provenance": provenance(study, clip, details[study.baseline]["provenance"]),
+            "provenance": provenance(study, real, details[study.baseline]["provenance"]),
         }
     )
+
+
+def _of_concepts(
+    study: Study,
+    measured: Measured,
+    vectors: Mapping[str, Mapping[str, Tensor]],
+    found: Mapping[str, Mapping[str, Replicates]],
+    prompts: Tensor,
+    kept: list[Tensor],
+) -> dict[str, Any]:
+    """What negative prompts name, and what images show of it; nothing where no CLIP reads images.
+
+    `vectors` [N, D] are those of the arms by space, `found` their scores without each group of pairs.
+    """
+    settings, in_units = study.metrics, clip_space(study, measured.spaces)
+    if in_units is None or measured.tagged is None:
+        return {}
+    own, tagged = vectors[in_units.name], measured.tagged
+    clusters = prompts if len(torch.unique(prompts)) < len(prompts) else None
+    readers = concept_readers(shown_concepts(measured.named, tagged), tagged, settings.seed)
+    shown, shows = shown_concepts_by_arm(readers, own, study.baseline, clusters, settings)
+    without = ShiftsWithout(tagged, own, study.baseline, kept)
+    return {
+        "named": without_named(in_units.name, measured.named, without, in_units.reference, settings.level),
+        "shown": shown,
+        "adherence": adherence(names_by_arm(study), shows, found, without, clusters, settings),
+    }
 
 
 def _floor(real: dict[str, Interval], found: Mapping[str, Mapping[str, Replicates]], study: Study) -> Floor:

@@ -123,6 +123,8 @@ def family_paths(arms: Mapping[str, Arm], baseline: str) -> dict[str, list[str]]
     for name in sorted(arms, key=lambda name: arms[name].scale):
         if arms[name].control is not None:
             continue  # a point of CFG's curve that another arm chose
+        if arms[name].from_folder is not None:
+            continue  # whatever scales its images have, they are no sweep
         if name != baseline or not unguided:
             paths.setdefault(sweep_of[name], []).append(name)
     for path in paths.values():

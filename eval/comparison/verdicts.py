@@ -147,10 +147,11 @@ def _answers(
         *(
             changed(name, change)
             for name, change in (("aesthetic", against.aesthetic), ("malformed", against.malformed))
+            if change is not None
         ),
     ]
     # Pairs that were asked for nothing have nothing to follow.
-    if metric("clip_score").asked.key in against.adjusted_p:
+    if against.clip_score is not None and metric("clip_score").asked.key in against.adjusted_p:
         answers.append(changed("clip_score", against.clip_score))
     return [*answers, _cost(arm, base)]
 

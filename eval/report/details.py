@@ -61,7 +61,7 @@ def shift_details(comparison: Comparison) -> list[dict[str, Any]]:
                 "reference_auc": quoted(reference.two_sample.auc),
                 "reference_p": p_value(reference.two_sample.mmd_p),
                 "reference_spread": quoted(reference.spread_ratio),
-                "mean_share": percent(own.mean_share) if own else "",
+                "mean_share": percent(own.mean_share) if own and own.mean_share is not None else "",
                 "within_prompt": quoted(own.within_prompt) if own and own.within_prompt else "too few prompts repeat",
                 "directions": "; ".join(
                     f"{number(one.ratio, 2)} {one.score.replace('_', ' ')} ({number(one.correlation, 2)})"

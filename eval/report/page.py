@@ -26,6 +26,7 @@ from eval.report.effective_scale import (
     effective_figure,
     effective_rows,
 )
+from eval.report.external_arms import external_rows
 from eval.report.feature_spaces import shift_by_space_figure, space_rows, space_tables
 from eval.report.figures import (
     action_figure,
@@ -83,6 +84,7 @@ class Section:
 # and its own argument in `render`.
 SECTIONS = (
     Section("gallery", "Gallery"),
+    Section("external-arms", "Where the images come from"),
     Section("trade-off", "Trade-off"),
     Section("direction", "Direction over noise"),
     Section("labels", "What people see"),
@@ -196,6 +198,7 @@ def render(
         matrix=found,
         repeated_reference=_repeated_reference(comparison),
         detectable=_detectable(comparison),
+        external_arms=external_rows(comparison),
         equal_strength=_equal_strength(comparison),
         score_columns=columns,
         score_rows=table([(arm, arm.scores) for arm in comparison.arms], columns),
@@ -248,6 +251,7 @@ def render(
 def _hidden(comparison: Comparison) -> set[str]:
     """The sections that have nothing to show."""
     # A baseline alone has nothing to be compared with.
+    base = comparison.by_name(comparison.baseline)
     alone = {"verdicts", "against-baseline", "feature-spaces", "frontiers", "trade-off"}
     return {
         *(alone if not comparison.guided else ()),
@@ -255,6 +259,10 @@ def _hidden(comparison: Comparison) -> set[str]:
         # Without probes or several terms no two references were evaluated side by side.
         *(("direction", "alignment") if not comparison.alignment else ()),
         *(("effective-scale",) if not effective_rows(comparison) else ()),
+        *(("composition",) if not base.kinds and not tag_rows(comparison) else ()),
+        *(("frontiers", "trade-off") if not comparison.frontiers else ()),
+        *(("trajectory",) if len(comparison.external) == len(comparison.arms) else ()),
+        *(("external-arms",) if not comparison.external else ()),
         *(("cost",) if not any(arm.cost for arm in comparison.arms) else ()),
     }
 
@@ -302,7 +310,9 @@ def report(study: Study, root: Path = Path(), gallery_bytes: int = GALLERY_BYTES
     """
     compared = load_comparison(root / COMPARISON, study)
     names = [arm.arm for arm in compared.arms]
-    directions = direction_by_noise(root / TRACES, [arm.arm for arm, _ in compared.guided])
+    directions = direction_by_noise(
+        root / TRACES, [arm.arm for arm, _ in compared.guided if arm.arm not in compared.external]
+    )
     tasks = read_tasks(root / SAMPLED_TASKS)
     said = image_labels(tasks, read_labels(root / TASK_LABELS))
     extractor = study.features.spaces[0].extractor

@@ -230,9 +230,9 @@ def self_agreement(tasks: Sequence[SampledTask], labels: Sequence[Label], level:
 def calibration(
     judged: Mapping[str, Sequence[Judged]], scores: Mapping[str, ArmScores], settings: Metrics
 ) -> Calibration | None:
-    """P(malformed) against the labels of all arms; None where there are none."""
+    """P(malformed) against the labels of all arms; None where there are none, or no such score."""
     images = [(arm, image) for arm in sorted(judged) for image in judged[arm]]
-    if not images:
+    if not images or any("p_malformed" not in scores[arm].columns for arm, _ in images):
         return None
     found = calibrate(
         labels=[image.shares["malformed_human"] for _, image in images],

@@ -34,9 +34,9 @@ _LIBRARIES = ("accelerate", "diffusers", "numpy", "peft", "pillow", "torch", "to
 
 
 def finished_images(study: Study) -> dict[str, int]:
-    """By arm, how many of its images are there as the study asks for them."""
+    """By arm that is generated, how many of its images are there as the study asks for them."""
     networks = _networks(study)
-    return {name: _finished(study, name, networks) for name in study.arms}
+    return {name: _finished(study, name, networks) for name in study.generated}
 
 
 def recorded_cost(arm_name: str) -> dict[str, Any]:

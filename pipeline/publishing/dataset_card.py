@@ -64,9 +64,7 @@ def front_matter(study: Study, contents: Contents) -> dict[str, Any]:
             "guidedrift",
             "synthetic",
             "diffusion",
-            "guidance",
-            "negative-prompt",
-            "autoguidance",
+            *(["guidance", "negative-prompt", "autoguidance"] if study.generated else []),
             *(["tinybooru"] if study.is_embedded else [ADULT]),
         ],
         "configs": [
@@ -116,6 +114,7 @@ def write_card(study: Study, comparison: Comparison, rates: Rates, contents: Con
         grid=GRID,
         grid_seeds=SEEDS,
         pairs=configuration_name(study.compared),
+        word=comparison.row_word,
         baseline_column=image_columns(list(study.compared))[study.baseline],
         scores={
             row.name: _title(row)
@@ -127,7 +126,7 @@ def write_card(study: Study, comparison: Comparison, rates: Rates, contents: Con
         verdicts=VERDICTS,
         credits=credits() if study.is_embedded else [],
         licence=study.licence,
-        sources=[source for source in (study.model.main, study.model.guide) if source],
+        sources=[source for source in (study.model.main, study.model.guide) if source] if study.generated else [],
     )
 
 

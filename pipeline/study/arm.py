@@ -2,7 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from pipeline.guidance.attention_space import ATTENTION_SPACE, AttentionSpace
 from pipeline.guidance.dynamic_negative import Dynamic
@@ -21,6 +28,7 @@ from pipeline.prompting.edits import PromptEdit
 from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
 from pipeline.settings import Name, Seed, Settings
 from pipeline.study.controls import Control
+from pipeline.study.from_folder import EXTERNAL, FromFolder
 from pipeline.study.named_texts import NEGATIVE_KEYS, NamedText, known_negative_preset
 from pipeline.study.sampler import Canvas, ImageToImage, Sampler
 
@@ -41,6 +49,8 @@ METHODS: dict[str, str] = {
     "skip_layers": "skip_layers",
 }
 
+# What an external arm may say.
+_OF_EXTERNAL = {"from_folder", "method", "scale", "description", "family"}
 # What of an arm enters no fingerprint of its images under its own key: it changes no pixel, or stands there as what it
 # is made into (texts, the sampler, the images that it starts from).
 SAID_ELSEWHERE = {
@@ -101,9 +111,14 @@ class Arm(Settings):
     given; `image_to_image` starts from another set's images. A `control` (pipeline/study/controls.py) has its scale
     from the arm that it follows, once that is generated; until then it is 1. A `first_seed` makes an arm the baseline
     from other seeds (pipeline/study/reseeded.py).
+
+    An arm with `from_folder` is external: its images exist already, whatever they were generated with, and it has
+    no other settings.
     """
 
-    method: Literal["unguided", "cfg", "negative", "autoguidance", "independent", "pag", "seg", "skip_layers", "mix"]
+    method: Literal[
+        "unguided", "cfg", "negative", "autoguidance", "independent", "pag", "seg", "skip_layers", "external", "mix"
+    ]
     scale: Annotated[float, Field(gt=0, le=100)]
     terms: tuple[ArmTerm, ...] = ()
     schedule: Schedule | None = None
@@ -131,8 +146,33 @@ class Arm(Settings):
     sampler: Sampler | None = None
     first_seed: Seed | None = None
     image_to_image: ImageToImage | None = None
+    from_folder: FromFolder | None = None
     description: str = ""
     family: Name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _external_without_more(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or not content.get("from_folder"):
+            return content
+        if extra := sorted(set(content) & set(cls.model_fields) - _OF_EXTERNAL):
+            raise ValueError(f"from_folder takes existing images; {extra[0]} would do nothing: remove it")
+        return {"method": EXTERNAL, "family": EXTERNAL, "scale": 1.0, **content}
+
+    @model_validator(mode="after")
+    def _external_has_a_folder(self) -> "Arm":
+        if (self.method == EXTERNAL) != (self.from_folder is not None):
+            raise ValueError(f"method {EXTERNAL} goes with from_folder, the folder of its images, and with no other")
+        if self.scale != 1 and self.from_folder is not None:
+            raise ValueError("from_folder takes existing images; scale would do nothing: remove it")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_a_folder(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What an arm is made of enters the fingerprints of its images, and those generated before there were external
+        # arms stay.
+        content: dict[str, Any] = handler(self)
+        return {key: value for key, value in content.items() if key != "from_folder" or value is not None}
 
     @model_validator(mode="before")
     @classmethod

@@ -54,7 +54,9 @@ def with_controls(content: dict[str, Any]) -> dict[str, Any]:
 def is_followed(arm: dict[str, Any]) -> bool:
     """Whether an arm, as composed, is guided by anything but plain CFG, towards a prompt and from the study's seeds."""
     method = arm.get("method")
-    if arm.get("prompt") == "empty" or arm.get("control") or arm.get("first_seed") is not None:
+    if arm.get("prompt") == "empty" or arm.get("control") or arm.get("from_folder"):
+        return False
+    if arm.get("first_seed") is not None:
         return False
     if method in ("unguided", "cfg"):
         return any(arm.get(key) for key in _MORE)

@@ -50,8 +50,7 @@ def at_scales(content: dict[str, Any], scales: Sequence[float]) -> dict[str, Any
     seen: list[dict[str, Any]] = []
     wanted = {}
     for name, arm in arms.items():
-        as_it_is = not isinstance(arm, dict) or arm.get("method") == "unguided" or arm.get("first_seed") is not None
-        if as_it_is or name == content.get("baseline"):
+        if name == content.get("baseline") or not isinstance(arm, dict) or _stays_as_it_is(arm):
             found[name] = arm
             continue
         rest = {key: value for key, value in arm.items() if key not in _OF_ONE_SCALE}
@@ -60,3 +59,8 @@ def at_scales(content: dict[str, Any], scales: Sequence[float]) -> dict[str, Any
             found[name] = arm if arm.get("scale") in scales else {**arm, "scale": float(scales[0])}
             wanted[name] = list(scales)
     return {**content, "arms": found, "scales": wanted}
+
+
+def _stays_as_it_is(arm: dict[str, Any]) -> bool:
+    """Whether an arm is not at a scale: an unguided one, an external one, the baseline from other seeds."""
+    return arm.get("method") == "unguided" or bool(arm.get("from_folder")) or arm.get("first_seed") is not None

@@ -28,7 +28,8 @@ def arm_numbers(result: ComparedArm) -> Numbers:
     numbers: Numbers = dict(result.scores)
     if against:
         numbers |= {f"{SHIFT}{name}": interval for name, interval in against.intervals.items()}
-        numbers[f"{SHIFT}mean_share"] = against.mean_share
+        if against.mean_share is not None:
+            numbers[f"{SHIFT}mean_share"] = against.mean_share
         for space, own in against.spaces.items():
             numbers |= {f"{space}_{SHIFT}{name}": interval for name, interval in own.intervals.items()}
     if result.effective:

@@ -21,7 +21,20 @@ from pipeline.command.project import as_called, project_folder
 from pipeline.command.request import Request, parse_scales
 from pipeline.errors import InputError
 
-COMMANDS = ("run", "plan", "report", "compare", "list", "stages", "experiments", "check", "mlflow", "label", "publish")
+COMMANDS = (
+    "run",
+    "plan",
+    "report",
+    "compare",
+    "compare-folders",
+    "list",
+    "stages",
+    "experiments",
+    "check",
+    "mlflow",
+    "label",
+    "publish",
+)
 # As pip writes the script of an entry point.
 SCRIPT = "import sys; from pipeline.command.app import main; sys.exit(main())"
 
@@ -122,7 +135,7 @@ def test_a_plan_changes_nothing_and_says_what_a_run_takes() -> None:
     [
         ("guidedrift run --study sw", "sweep"),
         ("guidedrift plan --model tin", "tinybooru"),
-        ("guidedrift compa", "compare"),
+        ("guidedrift exp", "experiments"),
     ],
 )
 def test_a_shell_completes_commands_and_values(words: str, found: str) -> None:
