@@ -59,8 +59,9 @@ class TextPart:
     it is. A text's `pooled` embedding is the projection of its end mark, or (`end`) its last layer there as it is.
     `tokens`: whether the network reads its embeddings of single tokens. `masked`: T5 reads no padding, and the network
     the first token of it alone. A language model is told `system` before each prompt, and not before a negative one;
-    with `chat` it reads every text as a user's message, in the template of its tokenizer, with a `template` of the
-    family's own in the place of its `{}`. The network is given no embedding of its first `dropped` tokens.
+    with `chat` it reads every text as a user's message, in the template of its tokenizer. `template` is what the family
+    writes around every text, which replaces its `{}`. The network is not given the embeddings of the first `dropped`
+    tokens.
     """
 
     part: str

@@ -17,7 +17,7 @@ WITHOUT_WEIGHTS = (
     "CLIPTokenizer",
     "DDPMScheduler",
     "FlowMatchEulerDiscreteScheduler",
-    "Qwen2Tokenizer",
+    "_TOKENIZERS[part.kind]",
     "T5TokenizerFast",
     "kind.config_class",
 )
