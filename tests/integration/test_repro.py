@@ -105,8 +105,9 @@ def test_an_experiment_with_another_scale_draws_that_arm_alone(project: Clone) -
     made = {"generate", "measure", "metrics@cfg"}
     assert stages_run(said) == {*made, "sample", "rates", "compare", "dataset", "report", "track"}
     assert "cfg: 2 of 2 shards, because of arms.cfg.scale" in said
-    assert "(2 of 8 shards generated, 6 kept)" in said
-    assert "(1 measured, 3 kept)" in said
+    # Four arms and the baseline from other seeds.
+    assert "(2 of 10 shards generated, 8 kept)" in said
+    assert "(1 measured, 4 kept)" in said
     assert {p: p.stat().st_mtime_ns for p in kept.iterdir()} == stamps
     after = project.contents("data/sets/cfg")
     assert after.keys() == before.keys()
@@ -187,7 +188,7 @@ def test_a_changed_line_of_the_evaluation_measures_again_and_generates_nothing(p
     said = project.shell("dvc repro metrics@cfg")
     assert stages_run(said) == {"measure"}
     assert "code that changed since the last run: eval/distances/vendi.py" in said
-    assert "(4 measured, 0 kept)" in said
+    assert "(5 measured, 0 kept)" in said
 
 
 def test_a_changed_line_of_the_sampler_generates_every_image_again_and_says_why(project: Clone) -> None:

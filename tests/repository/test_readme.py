@@ -1,6 +1,7 @@
 """Figures that commands write into pages: those of the committed run, and of the networks in the repository."""
 
 import json
+import re
 from html import escape
 from typing import Any
 
@@ -53,7 +54,10 @@ def test_the_sample_report_answers_as_the_readme_does(study: Study) -> None:
 
 def test_other_numbers_are_other_findings(study: Study, content: dict[str, Any]) -> None:
     primary = content["spaces"][0]
-    primary["floor"]["between_sets"] |= {"value": 2.0, "low": 1.0, "high": 3.0}
+    primary["floor"]["other_seeds"] |= {"value": 2.0, "low": 1.0, "high": 3.0}
+    everywhere = re.compile(r"(\d+) of (\d+) guided arms do, in every space\.")
+    before = everywhere.search(findings(Comparison.model_validate(content), study))
+    assert before is not None
     for arm in content["arms"]:
         if arm["arm"] in ("negative", "autoguidance"):
             shift = {"value": 6.0 if arm["arm"] == "negative" else 0.06, "low": 0.05, "high": 7.0, "n": 192}
@@ -65,7 +69,8 @@ def test_other_numbers_are_other_findings(study: Study, content: dict[str, Any])
                 verdict["spaces"][primary["name"]] = "undecided"
     block = findings(Comparison.model_validate(content), study)
     guided = len(content["arms"]) - 1
-    assert f"{guided - 1} of {guided} guided arms do, in every space." in block
+    assert before[2] == str(guided)
+    assert f"{int(before[1]) - 1} of {guided} guided arms do, in every space." in block
     assert f"100 times as far as autoguidance at 1.5 in `{primary['name']}`" in block
     assert "shift from `unguided`: `negative` | 3.00 (0.03" in block
 
