@@ -26,7 +26,7 @@ ifneq ($(UNKNOWN),)
 $(error $(UNKNOWN) is not a variable of this Makefile, which has $(VARIABLES); $(if $(NEAREST),did you mean $(NEAREST)="$($(UNKNOWN))"?,a value of the study goes into OVERRIDES="$(UNKNOWN)=$($(UNKNOWN))"))
 endif
 
-.PHONY: help setup params repro test test-slow chaos lint audit bench fuzz mlflow experiments label-studio label-demo publish train worldcheck feature-spaces lock clean
+.PHONY: help setup params repro test test-slow chaos lint audit bench fuzz mlflow experiments label-studio label-demo publish train gpu worldcheck feature-spaces lock clean
 
 help: ## list the commands
 	@awk '/^##@ / { print substr($$0, 5) } /^[a-z-]+:.*## / { name = $$0; sub(/:.*/, "", name); sub(/.*## /, ""); printf "  make %-14s %s\n", name, $$0 }' $(MAKEFILE_LIST)
@@ -104,6 +104,9 @@ bench: $(READY) $(CONVERTED) ## all benchmarks, on an idle machine; over an hour
 
 train: $(READY) ## train the embedded networks; resumes (models/tinybooru/README.md)
 	$(BIN)/python -m models.tinybooru.train
+
+gpu: $(READY) ## train world 3's networks, time-boxed and resumable, on a GPU if there is one (SECONDS_OF_TRAINING=420)
+	$(BIN)/python -m models.tinybooru.gpu --out models/tinybooru/checkpoints/v3/out --state models/tinybooru/checkpoints/v3 --seconds $(or $(SECONDS_OF_TRAINING),420)
 
 worldcheck: $(READY) ## let the judge measure the embedded networks; resumes; 74 minutes on two cores
 	$(BIN)/python -m models.tinybooru.worldcheck

@@ -9,7 +9,7 @@ import torch
 from pipeline.errors import InputError
 from pipeline.storage.files import fingerprint
 from pipeline.storage.shards import decode_images, read_set, shard_fingerprint, shard_paths
-from pipeline.tinybooru.flaws import FLAWS, QUALITIES
+from pipeline.tinybooru.flaws import FLAWS, IMAGE_FLAWS, QUALITIES, STRUCTURE_FLAWS
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Corpus:
 
 def load_corpus(folder: Path) -> Corpus:
     """Load all shards of one split. Raises InputError where there are none."""
+
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist; `python -m models.tinybooru.train` draws it and trains with it")
     table = read_set(folder)
@@ -60,7 +61,8 @@ def load_corpus(folder: Path) -> Corpus:
 
 # Chances per image and step. Without these, a negative prompt of quality and flaw tags alone would be a kind of
 # text that the network has never seen.
-JUDGEMENT_DROPOUT = 0.25  # of the quality and flaw tags, together
+JUDGEMENT_DROPOUT = 0.25  # of the quality tag and the flaws of the finish, together
+STRUCTURE_DROPOUT = 0.25  # of each flaw of structure, as long as another one is left
 ONLY_JUDGEMENT = 0.04  # keep nothing but the quality and flaw tags
 SHUFFLED = 0.25
 
@@ -74,6 +76,9 @@ def caption(
 ) -> str:
     """A training caption: tags dropped at random, sometimes shuffled, sometimes empty.
 
+    A flaw of structure (bad hands, extra limbs, ...) is never left out altogether, unless all tags are: a caption that
+    names none is of a sound person, and what a network then draws wrong is its own error.
+
     `whole_prompt_dropout` and `tag_dropout` are chances in [0, 1], of an image and of each tag; `kept_tag` is never
     dropped.
     """
@@ -85,9 +90,17 @@ def caption(
         kept = [tag for tag in tags if tag in judgements or tag == kept_tag]
     else:
         judged = draw[2] >= JUDGEMENT_DROPOUT
-        keep = rng.random(len(tags)) >= tag_dropout
+        chance = rng.random(len(tags))
+        structure = [k for k, tag in enumerate(tags) if tag in STRUCTURE_FLAWS]
+        # The luckiest flaw of structure stays.
+        named = {k for k in structure if chance[k] >= STRUCTURE_DROPOUT or chance[k] == max(chance[structure])}
         kept = [
-            tag for tag, k in zip(tags, keep, strict=True) if tag == kept_tag or (judged if tag in judgements else k)
+            tag
+            for k, tag in enumerate(tags)
+            if tag == kept_tag
+            or k in named
+            or (judged and (tag in QUALITIES or tag in IMAGE_FLAWS))
+            or (tag not in judgements and chance[k] >= tag_dropout)
         ]
     if draw[3] < SHUFFLED:
         rng.shuffle(kept)

@@ -18,8 +18,9 @@ from timm.models.resnet import BasicBlock, ResNet
 from eval.scorers.image_classifier import image_logits, load_weights
 from models.tinybooru.corpus import Corpus
 from models.tinybooru.scorers import ScorerRecipe, ScorerTraining, shifted
+from pipeline.tinybooru.colours import BACKGROUNDS, HAIR_COLOURS
 from pipeline.tinybooru.flaws import QUALITIES
-from pipeline.tinybooru.styles import BACKGROUNDS, HAIR_COLOURS, STYLES
+from pipeline.tinybooru.styles import STYLES
 
 CANVAS = 64
 # What the judge decides, and the answers to choose from.

@@ -59,7 +59,14 @@ JUDGE = ScorerRecipe("judge", steps=4000, batch=128, learning_rate=2e-3, seed=2)
 
 PARTS = ("clip", "malformed", "judge", "main", "guide")
 # The shipped tokenizer was trained with these; more of them would make another vocabulary.
-PRESETS_IN_VOCABULARY = ("tinybooru", "novelai-light", "novelai-heavy", "novelai-human-focus", "animagine")
+PRESETS_IN_VOCABULARY = (
+    "tinybooru",
+    "novelai-light",
+    "novelai-heavy",
+    "novelai-human-focus",
+    "animagine",
+    "field-note-novelai",
+)
 
 
 def preset_texts() -> list[str]:

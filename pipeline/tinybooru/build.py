@@ -15,11 +15,11 @@ from tqdm import tqdm
 from pipeline.errors import InputError, run_stage
 from pipeline.storage.files import fingerprint
 from pipeline.storage.shards import encode_png, shard_fingerprint, write_shard
+from pipeline.tinybooru.colours import HAIR_COLOURS
 from pipeline.tinybooru.image import SPLITS, Plan, draw, plan
-from pipeline.tinybooru.styles import HAIR_COLOURS
 
 # Raise it when an image of some (seed, index) comes out differently than before.
-WORLD_VERSION = 2
+WORLD_VERSION = 3
 CANVAS = 64
 SHARD_IMAGES = 2048
 
@@ -37,6 +37,10 @@ FEATURES = Features(
         "hair": Value("string"),
         "background": Value("string"),
         "glasses": Value("bool"),
+        "digits": Value("int8"),
+        "arms": Value("int8"),
+        "legs": Value("int8"),
+        "countable": Value("bool"),
     }
 )
 
@@ -92,6 +96,10 @@ def row(planned: Plan, image: PillowImage.Image) -> dict[str, object]:
         "hair": hair,
         "background": background,
         "glasses": "glasses" in planned.tags or "sunglasses" in planned.tags,
+        "digits": planned.structure.digits,
+        "arms": planned.structure.arms,
+        "legs": planned.structure.legs,
+        "countable": planned.countable,
     }
 
 

@@ -1,0 +1,493 @@
+"""Train world 3's networks in one time-boxed, resumable run: `python -m models.tinybooru.gpu --help`.
+
+For each training seed: a text encoder (learnt with a small UNet, then frozen), the main UNet, a smaller, less trained
+one, the main flow transformer and a smaller one. Every step's batch comes from (seed, step), its noise from (seed,
+step, network) alone. What is finished is written at once; a run that was stopped goes on from --state.
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from models.tinybooru.captions import CaptionTable
+from models.tinybooru.denoiser import build_text_encoder, text_encoder_digest
+from models.tinybooru.families import (
+    TEXT_WIDTH,
+    FamilyRecipe,
+    alphas_on,
+    build_network,
+    encode_text,
+    network_loss,
+    noise_levels,
+)
+from models.tinybooru.graphed import WARMUP_STEPS, GraphedTraining, Tensors
+from models.tinybooru.tokenizer import CONTEXT_LENGTH, train_tokenizer
+from pipeline.errors import run_stage
+from pipeline.prompting.presets import NEGATIVE_PRESETS
+from pipeline.storage.files import fingerprint, write_atomically
+from pipeline.tinybooru.image import Plan, draw, plan
+
+WORLD_SEED = 0
+CANVAS = 64
+# Their words become tokens; often enough to be whole ones.
+PRESETS_IN_VOCABULARY = (
+    "tinybooru", "novelai-light", "novelai-heavy", "novelai-human-focus", "animagine", "field-note-novelai",
+)  # fmt: skip
+# Shares of each batch that are images with these tags, never without them in the caption: what the world shows seldom.
+FOCUS = {"bad anatomy": 0.1, "glasses": 0.05, "sunglasses": 0.05, "extra digit": 0.06, "waving": 0.1}
+# Hands are learnt last: where a run is short, its later batches show more of them.
+LATE_FOCUS = {"bad anatomy": 0.08, "glasses": 0.05, "sunglasses": 0.05, "extra digit": 0.07, "waving": 0.35}
+
+UNET = FamilyRecipe("unet", "main", (32, 48, 64), 2, 1.5e-3)
+UNET_SMALL = FamilyRecipe("unet", "small", (16, 32, 48), 2, 1.5e-3)
+FLOW = FamilyRecipe("flow", "main", (96, 4, 3), 4, 1.5e-3)
+FLOW_SMALL = FamilyRecipe("flow", "small", (64, 3, 2), 4, 1.5e-3)
+
+
+@dataclass(frozen=True)
+class Plan3:
+    """What a run trains: steps, snapshots and sizes."""
+
+    images: int
+    held_out: int
+    batch: int
+    text_steps: int
+    steps: int
+    small_steps: int
+    stages: tuple[int, ...]
+    small_stages: tuple[int, ...]
+    seeds: int
+    decay: float = 0.2  # share of the steps over which the rate falls to zero at the end (main networks)
+    late_focus_from: int | None = None  # the step from which batches follow LATE_FOCUS
+
+
+FULL = Plan3(60000, 4096, 256, 600, 6000, 1500, (300, 600, 1200, 2400, 4500), (500,), 3)
+# What two cores train in some three hours a seed.
+CPU = Plan3(40000, 4096, 64, 1500, 5000, 1500, (500, 1000, 2000, 3500), (500,), 3, late_focus_from=3100)
+TINY = Plan3(96, 32, 4, 2, 4, 2, (2,), (1,), 2)
+
+
+@dataclass(frozen=True)
+class World:
+    """Images of both splits, uint8 [N, 3, H, W], and what was planned of each."""
+
+    train: torch.Tensor
+    train_plans: list[Plan]
+    held_out: torch.Tensor
+    held_out_plans: list[Plan]
+
+
+def _draw_chunk(wanted: list[Plan]) -> npt.NDArray[np.uint8]:
+    return np.stack([np.asarray(draw(planned, CANVAS)) for planned in wanted])
+
+
+def draw_world(images: int, held_out: int, workers: int) -> World:
+    """The first images of the train and validation splits, drawn on `workers` processes."""
+    wanted: dict[str, list[Plan]] = {"train": [], "validation": []}
+    need, index = {"train": images, "validation": held_out}, 0
+    while any(len(wanted[split]) < n for split, n in need.items()):
+        planned = plan(WORLD_SEED, index)
+        index += 1
+        if planned.split in need and len(wanted[planned.split]) < need[planned.split]:
+            wanted[planned.split].append(planned)
+    plans = [*wanted["train"], *wanted["validation"]]
+    chunks = [plans[k : k + 128] for k in range(0, len(plans), 128)]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        pixels = np.concatenate(list(pool.map(_draw_chunk, chunks)))
+    tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+    return World(tensor[:images], plans[:images], tensor[images:], plans[images:])
+
+
+def world_tokenizer(world: World) -> CLIPTokenizer:
+    """The tokenizer of the captions and of the presets of the field."""
+    texts = [NEGATIVE_PRESETS[name].text for name in PRESETS_IN_VOCABULARY] * 50
+    return train_tokenizer([*(", ".join(p.tags) for p in world.train_plans), *texts])
+
+
+class SeedInputs:
+    """The static inputs of one training seed, shared by its networks: rows, token ids, text embeddings."""
+
+    def __init__(self, seed: int, run: "Run"):
+        self.seed, self.run = seed, run
+        batch, device = run.plan.batch, run.device
+        self.rows = torch.zeros(batch, dtype=torch.long, device=device)
+        self.ids = torch.full((batch, CONTEXT_LENGTH), run.table.end, dtype=torch.long, device=device)
+        self.uniform = torch.full((batch,), 0.5, device=device)
+        self.noise = torch.zeros(batch, 3, CANVAS, CANVAS, device=device)
+        self.context = torch.zeros(batch, CONTEXT_LENGTH, TEXT_WIDTH, device=device)
+        self.pooled = torch.zeros(batch, TEXT_WIDTH, device=device)
+        self.generator = torch.Generator(device)
+        self.stream: Any = (
+            torch.cuda.Stream() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        )
+
+    def fill(self, step: int, salt: int = 0) -> None:
+        """The batch of a step; `salt` tells the phases of a run apart."""
+        batch = self.run.plan.batch
+        rng = np.random.default_rng([self.seed, step, salt])
+        rows = rng.integers(len(self.run.world.train), size=batch)
+        at = 0
+        late = self.run.plan.late_focus_from
+        focus = LATE_FOCUS if salt == 0 and late is not None and step >= late else FOCUS
+        for tag, share in focus.items():
+            for _ in range(round(share * batch)):
+                rows[at] = rng.choice(self.run.table.rows_of[tag])
+                at += 1
+        ids = self.run.table.captions(rows, rng, never_empty=at)
+        for target, source in ((self.rows, rows), (self.ids, ids), (self.uniform, rng.random(batch, np.float32))):
+            tensor = torch.from_numpy(source)
+            if self.run.device.type == "cuda":
+                tensor = tensor.pin_memory()
+            target.copy_(tensor, non_blocking=True)
+
+    def make_noise(self, step: int, network: int) -> None:
+        """The noise of a step of one network."""
+        self.generator.manual_seed((self.seed * 1_000_003 + step) * 16 + network)
+        self.noise.normal_(generator=self.generator)
+
+    def read(self, text_encoder: CLIPTextModel) -> None:
+        """Text embeddings of the batch's captions."""
+        with torch.no_grad():
+            context, pooled = encode_text(text_encoder, self.ids)
+            self.context.copy_(context)
+            self.pooled.copy_(pooled)
+
+
+class Run:
+    """The whole run on one device."""
+
+    def __init__(self, plan3: Plan3, world: World, device: torch.device, state: Path, out: Path, deadline: float,
+                 compiled: bool = False):  # fmt: skip
+        self.plan, self.world, self.device, self.state, self.out = plan3, world, device, state, out
+        self.deadline, self.compiled = deadline, compiled
+        # bfloat16 products: on a CPU only where it has units for them, emulated they are slower.
+        self.half = device.type == "cuda" or plan3 is not TINY
+        self.began = time.monotonic()
+        # Ties between merges are broken by chance, so a run goes on with the tokenizer that it began with.
+        kept = state / "tokenizer"
+        if not (kept / "tokenizer.json").exists():
+            world_tokenizer(world).save_pretrained(kept)
+        self.tokenizer = CLIPTokenizer.from_pretrained(kept)
+        self.table = CaptionTable([p.tags for p in world.train_plans], self.tokenizer)
+        held_out_tags = [p.tags for p in world.held_out_plans]
+        self.held_out_ids = torch.from_numpy(CaptionTable(held_out_tags, self.tokenizer).spell(
+            CaptionTable(held_out_tags, self.tokenizer).table)).to(device)  # fmt: skip
+        self.pixels = world.train.to(device)
+        self.held_out = world.held_out.to(device)
+        self.alphas = alphas_on(device)
+        self.log: list[dict[str, Any]] = []
+        self.hosts: dict[str, nn.Module] = {}
+        self.forwards: dict[str, Any] = {}
+        self.mark = fingerprint(["world", len(world.train), self.tokenizer.get_vocab(), world.train_plans[-1].index])
+
+    def say(self, **what: Any) -> None:
+        entry = {"seconds": round(time.monotonic() - self.began, 1), **what}
+        self.log.append(entry)
+        print(json.dumps(entry), flush=True)
+
+    def left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def host(self, recipe: FamilyRecipe) -> nn.Module:
+        """The module that networks of a recipe share; their weights are put into it."""
+        key = f"{recipe.family}-{recipe.name}"
+        if key not in self.hosts:
+            self.hosts[key] = build_network(recipe).to(self.device)
+            forward = torch.compile(self.hosts[key]) if self.compiled else self.hosts[key]
+            self.forwards[key] = forward
+        return self.hosts[key]
+
+    def autocast(self) -> Any:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+
+    def loss_of(self, recipe: FamilyRecipe, inputs: SeedInputs, text_encoder: CLIPTextModel | None = None) -> Any:
+        self.host(recipe)
+        forward = self.forwards[f"{recipe.family}-{recipe.name}"]
+
+        def loss() -> torch.Tensor:
+            x0 = self.pixels[inputs.rows].float() / 127.5 - 1
+            level = noise_levels(recipe.family, inputs.uniform)
+            with self.autocast():
+                context, pooled = inputs.context, inputs.pooled
+                if text_encoder is not None:
+                    context, pooled = encode_text(text_encoder, inputs.ids)
+                return network_loss(recipe, forward, x0, inputs.noise, level, context, pooled, self.alphas)
+
+        return loss
+
+    def training(
+        self, recipe: FamilyRecipe, inputs: SeedInputs, name: str, text: Tensors | None = None, reads: str = ""
+    ) -> GraphedTraining:
+        """A training of a recipe; `text`: initial weights of a text encoder to be learnt with it; `reads`: digest of
+        the frozen one otherwise."""
+        host = self.host(recipe)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(inputs.seed * 7919 + 17)
+            fresh = build_network(recipe)
+        initial = {f"net.{n}": p.detach().to(self.device) for n, p in fresh.named_parameters()}
+        hosts: dict[str, nn.Module] = {"net": host}
+        encoder = None
+        if text is not None:
+            encoder = self.hosts["text"]
+            hosts["text"] = encoder
+            initial |= text
+        identity = {"recipe": json.loads(json.dumps(asdict(recipe))), "seed": inputs.seed, "world": self.mark,
+                    "text_encoder": reads}  # fmt: skip
+        loss = self.loss_of(recipe, inputs, encoder)
+        made = GraphedTraining(name, hosts, initial, loss, recipe.learning_rate, self.device, identity)
+        made.record()
+        made.resume(self.state / f"{name}.safetensors")
+        return made
+
+    @torch.no_grad()
+    def held_out_loss(self, recipe: FamilyRecipe, weights: Tensors, text_encoder: CLIPTextModel) -> float:
+        """Loss of weights on held-out images with full captions, fixed noise and levels."""
+        host = self.host(recipe)
+        load_weights(host, weights)
+        generator = torch.Generator().manual_seed(0)
+        losses = []
+        count = min(1024, len(self.held_out))
+        for start in range(0, count, 256):
+            x0 = self.held_out[start : start + 256].float() / 127.5 - 1
+            level = noise_levels(recipe.family, torch.rand(len(x0), generator=generator).to(self.device))
+            noise = torch.randn(x0.shape, generator=generator).to(self.device)
+            with self.autocast():
+                context, pooled = encode_text(text_encoder, self.held_out_ids[start : start + 256])
+                losses.append(network_loss(recipe, host, x0, noise, level, context, pooled, self.alphas).item())
+        return sum(losses) / len(losses)
+
+    def rate(self, step: int, steps: int, decay: float) -> float:
+        """Share of the learning rate: warm-up, plateau, fall."""
+        falling = (steps - step) / max(1.0, decay * steps) if decay else 1.0
+        return min(1.0, (step + 1) / WARMUP_STEPS, falling)
+
+    def on(self, inputs: SeedInputs) -> Any:
+        return torch.cuda.stream(inputs.stream) if inputs.stream is not None else _Here()
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def learn_text(self, seeds: Sequence[SeedInputs]) -> list[CLIPTextModel]:
+        """The frozen text encoders of the seeds."""
+        encoders, trainings = [], []
+        torch.manual_seed(0)
+        self.hosts["text"] = build_text_encoder(self.tokenizer, TEXT_WIDTH).to(self.device)
+        for inputs in seeds:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(inputs.seed * 104729 + 5)
+                fresh = build_text_encoder(self.tokenizer, TEXT_WIDTH)
+            text = {f"text.{n}": p.detach().to(self.device) for n, p in fresh.named_parameters()}
+            recipe = replace(UNET_SMALL, name="text")
+            trainings.append(self.training(recipe, inputs, f"text-{inputs.seed}", text))
+            encoders.append(fresh.to(self.device).eval().requires_grad_(False))
+        self.wait()
+        # Two runs may share the text encoders of a seed: a finished one is read and not written again.
+        already = [training.step >= self.plan.text_steps for training in trainings]
+        for step in range(min(t.step for t in trainings), self.plan.text_steps):
+            for inputs, training in zip(seeds, trainings, strict=True):
+                if training.step > step:
+                    continue
+                with self.on(inputs):
+                    inputs.fill(step, salt=1)
+                    inputs.make_noise(step, 15)
+                    training.advance(self.rate(step, self.plan.text_steps, 0.0))
+            if (step + 1) % 100 == 0:
+                self.wait()
+                self.say(text=step + 1, loss=[round(t.take_loss(100), 4) for t in trainings])
+        self.wait()
+        for inputs, training, encoder, done in zip(seeds, trainings, encoders, already, strict=True):
+            if not done:
+                training.save(self.state / f"text-{inputs.seed}.safetensors")
+            weights = {n.removeprefix("text."): t for n, t in training.average.items() if n.startswith("text.")}
+            encoder.load_state_dict({n: t.half().float() for n, t in weights.items()}, strict=False)
+            if not done:
+                state = {n: t for n, t in encoder.state_dict().items() if t.is_floating_point()}
+                self.keep(f"text-{inputs.seed}", state)
+        return encoders
+
+    def keep(self, name: str, tensors: Tensors) -> None:
+        """Write half-precision weights as a snapshot."""
+        folder = self.state / "snapshots"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{name}.safetensors"
+        temporary = path.with_name(f".{path.name}.tmp")
+        save_file({n: t.detach().half().cpu().contiguous() for n, t in tensors.items()}, temporary)
+        os.replace(temporary, path)
+
+    def train(self, until: int | None = None, chosen: Sequence[int] | None = None, only: str = "") -> None:
+        """Everything (to step `until`): text encoders, then all networks side by side; or `chosen` seeds and, `only`,
+        the networks whose names begin so ("text": none)."""
+        seeds = [SeedInputs(seed, self) for seed in (range(self.plan.seeds) if chosen is None else chosen)]
+        encoders = self.learn_text(seeds)
+        self.tokenizer.save_pretrained(self.out / "tokenizer")
+        trainings: list[tuple[SeedInputs, int, FamilyRecipe, GraphedTraining]] = []
+        every = (UNET, FLOW, UNET_SMALL, FLOW_SMALL)
+        recipes = [r for r in every if f"{r.family}-{r.name}".startswith(only)]
+        encoder_of = {inputs.seed: encoder for inputs, encoder in zip(seeds, encoders, strict=True)}
+        if not recipes:
+            return
+        for inputs, encoder in zip(seeds, encoders, strict=True):
+            for recipe in recipes:
+                k = every.index(recipe)
+                name = f"{recipe.family}-{recipe.name}-{inputs.seed}"
+                made = self.training(recipe, inputs, name, reads=text_encoder_digest(encoder))
+                trainings.append((inputs, k, recipe, made))
+        self.wait()
+        self.say(recorded=len(trainings), parameters={r.family + "-" + r.name: count(self.host(r)) for r in recipes})
+        first = min(t.step for *_, t in trainings)
+        since = first
+        saved = time.monotonic()
+        for step in range(first, self.plan.steps):
+            for inputs, encoder in zip(seeds, encoders, strict=True):
+                mine = [entry for entry in trainings if entry[0] is inputs]
+                active = [entry for entry in mine if entry[3].step == step and step < self.end_of(entry[2])]
+                if not active:
+                    continue
+                with self.on(inputs):
+                    inputs.fill(step)
+                    inputs.read(encoder)
+                    for _, k, recipe, made in active:
+                        inputs.make_noise(step, k)
+                        decay = self.plan.decay if recipe.name == "main" else 0.0
+                        made.advance(self.rate(step, self.end_of(recipe), decay))
+            done = step + 1
+            if done % 20 == 0 and self.device.type == "cuda":
+                self.wait()  # bounds how far the host runs ahead, and keeps the clock honest
+            if done % 200 == 0:
+                self.wait()
+                since_last, since = done - since, done
+                self.say(step=done, loss={t.name: round(t.take_loss(since_last), 4) for *_, t in trainings
+                                          if t.step == done})  # fmt: skip
+            stop = self.left() < 0 or done == until
+            self.snapshots(done, stop, trainings, encoder_of)
+            if stop:
+                self.say(stopped=done)
+                break
+            if time.monotonic() - saved > 150:
+                self.save(trainings)
+                saved = time.monotonic()
+        self.wait()
+        self.save(trainings)
+
+    def end_of(self, recipe: FamilyRecipe) -> int:
+        return self.plan.steps if recipe.name == "main" else self.plan.small_steps
+
+    def save(self, trainings: Sequence[tuple[SeedInputs, int, FamilyRecipe, GraphedTraining]]) -> None:
+        for *_, made in trainings:
+            made.save(self.state / f"{made.name}.safetensors")
+        self.write_log()
+
+    def write_log(self) -> None:
+        write_atomically(self.out / "log.json", (json.dumps(self.log, indent=0) + "\n").encode())
+
+    def snapshots(
+        self,
+        done: int,
+        stop: bool,
+        trainings: Sequence[tuple[SeedInputs, int, FamilyRecipe, GraphedTraining]],
+        encoders: Mapping[int, CLIPTextModel],
+    ) -> None:
+        """Keep the averages of the networks that have reached a stage, and their held-out losses."""
+        losses = {}
+        for inputs, _, recipe, made in trainings:
+            stages = self.plan.stages if recipe.name == "main" else self.plan.small_stages
+            if made.step == done and (done in stages or done == self.end_of(recipe) or stop):
+                self.wait()
+                name = f"{made.name}-{done}"
+                self.keep(name, {n.removeprefix("net."): t for n, t in made.average.items()})
+                losses[name] = round(self.held_out_loss(recipe, unprefixed(made.average), encoders[inputs.seed]), 4)
+        if losses:
+            self.say(held_out=losses)
+            self.write_log()
+
+
+class _Here:
+    """No stream: a CPU does one thing after another."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def unprefixed(tensors: Tensors) -> Tensors:
+    """Weights of the network without their prefix."""
+    return {n.removeprefix("net."): t for n, t in tensors.items() if n.startswith("net.")}
+
+
+def load_weights(host: nn.Module, weights: Tensors) -> None:
+    """Give a module its own copy of weights."""
+    for n, p in host.named_parameters():
+        p.data = weights[n].detach().to(p.device, torch.float32).clone()
+
+
+def count(network: nn.Module) -> int:
+    """Number of weights."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def snapshot_weights(state: Path, name: str) -> Tensors:
+    """Weights of a snapshot, by name."""
+    weights: Tensors = load_file(state / "snapshots" / f"{name}.safetensors")
+    return weights
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m models.tinybooru.gpu", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="where results go")
+    parser.add_argument("--state", type=Path, required=True, help="where a stopped run is kept")
+    parser.add_argument("--seconds", type=float, default=480.0, help="stop training after so many seconds")
+    parser.add_argument("--tiny", action="store_true", help="a few steps of a few images, to try it out")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the networks")
+    parser.add_argument("--steps", type=int, help="steps of the main networks")
+    parser.add_argument("--images", type=int, help="training images")
+    parser.add_argument("--cpu", action="store_true", help="the sizes that two cores train")
+    parser.add_argument("--seeds", type=int, nargs="*", help="training seeds (all)")
+    parser.add_argument("--only", default="", help="networks whose names begin so")
+    arguments = parser.parse_args()
+    deadline = time.monotonic() + arguments.seconds
+    plan3 = TINY if arguments.tiny else CPU if arguments.cpu else FULL
+    plan3 = replace(plan3, steps=arguments.steps or plan3.steps, images=arguments.images or plan3.images)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    arguments.state.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    world = load_world(arguments.state, plan3)
+    run = Run(plan3, world, device, arguments.state, arguments.out, deadline, arguments.compile)
+    run.say(images=len(world.train), device=str(device))
+    run.train(chosen=arguments.seeds, only=arguments.only)
+    run.write_log()
+
+
+def load_world(state: Path, plan3: Plan3) -> World:
+    """The world, drawn once and kept beside the state."""
+    path = state / f"world-{plan3.images}-{plan3.held_out}.npz"
+    if path.exists():
+        kept = np.load(path)
+        pixels = torch.from_numpy(kept["pixels"])
+        plans = [plan(WORLD_SEED, int(index)) for index in kept["index"]]
+        n = plan3.images
+        return World(pixels[:n], plans[:n], pixels[n:], plans[n:])
+    world = draw_world(plan3.images, plan3.held_out, os.cpu_count() or 1)
+    plans = [*world.train_plans, *world.held_out_plans]
+    temporary = state / ".world.npz"
+    np.savez(temporary, pixels=torch.cat([world.train, world.held_out]).numpy(), index=[p.index for p in plans])
+    os.replace(temporary, path)
+    return world
+
+
+if __name__ == "__main__":
+    run_stage(main)
