@@ -16,7 +16,8 @@ from pipeline.tinybooru.flaws import FLAWS, IMAGE_FLAWS, QUALITIES, STRUCTURE_FL
 class Corpus:
     """`pixels`: uint8 [N, 3, H, W]; `tags`: one tag list an image; the rest: exact truth, one value an image.
 
-    `hair` and `background` are colours, empty where the image has none to name. `mark` stands for all of it.
+    `hair` and `background` are colours, empty where the image has none to name; `digits`, `arms` and `legs` None where
+    it has none to count, and `countable` says whether no flaw of the finish hides them. `mark` stands for all of it.
     """
 
     pixels: torch.Tensor
@@ -28,6 +29,10 @@ class Corpus:
     background: list[str]
     glasses: torch.Tensor
     malformed: torch.Tensor
+    digits: list[int | None]
+    arms: list[int | None]
+    legs: list[int | None]
+    countable: list[bool]
     mark: str
 
     def __len__(self) -> int:
@@ -55,6 +60,7 @@ def load_corpus(folder: Path) -> Corpus:
         table.column("background").to_pylist(),
         torch.tensor(table.column("glasses").to_pylist()),
         torch.tensor(table.column("malformed").to_pylist()),
+        *(table.column(name).to_pylist() for name in ("digits", "arms", "legs", "countable")),
         fingerprint([shard_fingerprint(path) for path in shard_paths(folder)]),
     )
 

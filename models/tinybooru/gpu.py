@@ -35,6 +35,7 @@ from models.tinybooru.families import (
     noise_levels,
 )
 from models.tinybooru.graphed import WARMUP_STEPS, GraphedTraining, Tensors
+from models.tinybooru.precision import has_bfloat16
 from models.tinybooru.tokenizer import CONTEXT_LENGTH, train_tokenizer
 from pipeline.errors import run_stage
 from pipeline.prompting.presets import NEGATIVE_PRESETS
@@ -174,8 +175,7 @@ class Run:
                  compiled: bool = False):  # fmt: skip
         self.plan, self.world, self.device, self.state, self.out = plan3, world, device, state, out
         self.deadline, self.compiled = deadline, compiled
-        # bfloat16 products: on a CPU only where it has units for them, emulated they are slower.
-        self.half = device.type == "cuda" or plan3 is not TINY
+        self.half = has_bfloat16(device)
         self.began = time.monotonic()
         # Ties between merges are broken by chance, so a run goes on with the tokenizer that it began with.
         kept = state / "tokenizer"

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from models.tinybooru.counter import UNCOUNTABLE_NAME, load_counter, read_digits
+from eval.scorers.malformed import UNCOUNTABLE, MalformedClassifier, load_classifier
 from models.tinybooru.denoiser import build_text_encoder
 from models.tinybooru.families import (
     TEXT_WIDTH,
@@ -135,6 +135,11 @@ class Bench:
         return torch.cat(images)
 
 
+def digits_of(classifier: MalformedClassifier, images: torch.Tensor) -> list[str]:
+    """How many digits each of the images uint8 [N, 3, H, W] shows, or why that cannot be said."""
+    return classifier.counts(Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images)["digits"]
+
+
 def name_of(recipe: FamilyRecipe, seed: int, step: int) -> str:
     """Name of a snapshot."""
     return f"{recipe.family}-{recipe.name}-{seed}-{step}"
@@ -157,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.tinybooru.hands_study", description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--state", type=Path, required=True)
-    parser.add_argument("--counter", type=Path, required=True)
+    parser.add_argument("--classifier", type=Path, required=True, help="weights of the malformed-image classifier")
     parser.add_argument("--images", type=int, default=512, help="images an arm (default: 512)")
     parser.add_argument("--seconds", type=float, default=120.0)
     arguments = parser.parse_args()
@@ -165,7 +170,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = CLIPTokenizer.from_pretrained(arguments.out / "tokenizer")
     bench = Bench(arguments.state, tokenizer, device)
-    counter = load_counter(arguments.counter, device)
+    classifier = load_classifier(arguments.classifier, device)
     prompts = waving_prompts(arguments.images)
     results: list[dict[str, Any]] = []
     jobs = []
@@ -186,12 +191,12 @@ def main() -> None:
         rows, base = [], None
         for arm in ARMS:
             images = bench.generate(recipe, network, guide, arm, prompts, seed)
-            digits = read_digits(counter, images, device)
+            digits = digits_of(classifier, images)
             right = np.array([d == "5" for d in digits])
             base = right if base is None else base
             results.append({
                 "family": recipe.family, "seed": seed, "stage": stage, "arm": arm.name, "images": len(digits),
-                "five": float(right.mean()), "uncountable": float(np.mean([d == UNCOUNTABLE_NAME for d in digits])),
+                "five": float(right.mean()), "uncountable": float(np.mean([d == UNCOUNTABLE for d in digits])),
                 "mended": int((right & ~base).sum()), "spoilt": int((base & ~right).sum()), "digits": Counter(digits),
             })  # fmt: skip
             rows.append(images[:16])

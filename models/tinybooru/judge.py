@@ -99,8 +99,8 @@ class JudgeTraining(ScorerTraining):
         self.corpus, self.truths = corpus, truths(corpus)
 
     def loss(self, chosen: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        pixels = disturbed(shifted(self.corpus.pixels[chosen], generator), generator).to(self.device)
-        logits = torch.split(self.network(pixels), [len(options) for options in QUESTIONS.values()], dim=1)
+        pixels = disturbed(shifted(self.corpus.pixels[chosen], generator), generator)
+        logits = torch.split(self.read(pixels), [len(options) for options in QUESTIONS.values()], dim=1)
         losses = [
             F.cross_entropy(found, self.truths[question][chosen].to(self.device), ignore_index=NO_ANSWER)
             for question, found in zip(QUESTIONS, logits, strict=True)

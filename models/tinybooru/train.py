@@ -22,11 +22,11 @@ from models.tinybooru.judge import JudgeTraining
 from models.tinybooru.measure import measure_scorers
 from models.tinybooru.scorers import (
     ClipTraining,
-    MalformedTraining,
     ScorerRecipe,
     export_clip,
     train_aesthetic_head,
 )
+from models.tinybooru.structure import MalformedTraining
 from models.tinybooru.tokenizer import train_tokenizer
 from pipeline.errors import InputError, run_stage
 from pipeline.prompting.presets import NEGATIVE_PRESETS
@@ -54,7 +54,7 @@ SNAPSHOTS = (1000, 1500, 2000, 3000)
 GUIDE = replace(MAIN, name="guide-32-64", channels=(32, 64), text_encoder_steps=0, seed=1)
 GUIDE_STEPS = 3000
 CLIP = ScorerRecipe("clip", steps=900, batch=256, learning_rate=1e-3)
-MALFORMED = ScorerRecipe("malformed", steps=1500, batch=128, learning_rate=2e-3)
+MALFORMED = ScorerRecipe("malformed", steps=4000, batch=192, learning_rate=3e-3)
 JUDGE = ScorerRecipe("judge", steps=4000, batch=128, learning_rate=2e-3, seed=2)
 
 PARTS = ("clip", "malformed", "judge", "main", "guide")
