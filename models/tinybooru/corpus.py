@@ -1,15 +1,26 @@
 """Training images and captions of tinybooru, in memory."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from pipeline.errors import InputError
 from pipeline.storage.files import fingerprint
 from pipeline.storage.shards import decode_images, read_set, shard_fingerprint, shard_paths
+from pipeline.tinybooru.build import WORLD_VERSION, truths_of
 from pipeline.tinybooru.flaws import FLAWS, IMAGE_FLAWS, QUALITIES, STRUCTURE_FLAWS
+from pipeline.tinybooru.image import Plan
+
+# What is known of an image and kept here, by its column in a shard.
+TRUTHS = (
+    "tags", "kind", "style", "quality", "hair", "background", "glasses", "malformed", "digits", "arms", "legs",
+    "countable",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,10 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.tags)
 
+    def images(self) -> Iterator[Image.Image]:
+        """The images, one after another."""
+        return (Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in self.pixels)
+
     def captions(self) -> list[str]:
         """The full captions."""
         return [", ".join(tags) for tags in self.tags]
@@ -47,22 +62,24 @@ def load_corpus(folder: Path) -> Corpus:
     """Load all shards of one split. Raises InputError where there are none."""
 
     if not folder.is_dir():
-        raise InputError(f"{folder} does not exist; `python -m models.tinybooru.train` draws it and trains with it")
+        raise InputError(f"{folder} does not exist; `python -m pipeline.tinybooru.build` draws it")
     table = read_set(folder)
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in decode_images(table)]))
-    return Corpus(
-        pixels.permute(0, 3, 1, 2).contiguous(),
-        table.column("tags").to_pylist(),
-        table.column("kind").to_pylist(),
-        table.column("style").to_pylist(),
-        table.column("quality").to_pylist(),
-        table.column("hair").to_pylist(),
-        table.column("background").to_pylist(),
-        torch.tensor(table.column("glasses").to_pylist()),
-        torch.tensor(table.column("malformed").to_pylist()),
-        *(table.column(name).to_pylist() for name in ("digits", "arms", "legs", "countable")),
-        fingerprint([shard_fingerprint(path) for path in shard_paths(folder)]),
-    )
+    truths = {name: table.column(name).to_pylist() for name in TRUTHS}
+    mark = fingerprint([shard_fingerprint(path) for path in shard_paths(folder)])
+    return _corpus(pixels.permute(0, 3, 1, 2).contiguous(), truths, mark)
+
+
+def corpus_of(pixels: torch.Tensor, plans: Sequence[Plan]) -> Corpus:
+    """The corpus of images uint8 [N, 3, H, W] drawn after `plans`."""
+    rows = [truths_of(planned) for planned in plans]
+    mark = fingerprint(["tinybooru", WORLD_VERSION, [(p.seed, p.index) for p in plans]])
+    return _corpus(pixels, {name: [row[name] for row in rows] for name in TRUTHS}, mark)
+
+
+def _corpus(pixels: torch.Tensor, truths: Mapping[str, list[Any]], mark: str) -> Corpus:
+    as_tensors: dict[str, Any] = {name: torch.tensor(truths[name]) for name in ("glasses", "malformed")}
+    return Corpus(pixels, **{**truths, **as_tensors}, mark=mark)
 
 
 # Chances per image and step. Without these, a negative prompt of quality and flaw tags alone would be a kind of

@@ -18,18 +18,16 @@ from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from eval.scorers.malformed import UNCOUNTABLE, MalformedClassifier, load_classifier
-from models.tinybooru.denoiser import build_text_encoder
-from models.tinybooru.families import (
+from models.tinybooru.networks.families import (
     TEXT_WIDTH,
     FamilyRecipe,
     Side,
     alphas_on,
     build_network,
-    encode_text,
-    pad_ids,
     sample,
 )
-from models.tinybooru.gpu import FLOW, FLOW_SMALL, UNET, UNET_SMALL, load_weights, snapshot_weights
+from models.tinybooru.networks.run import FLOW, FLOW_SMALL, UNET, UNET_SMALL, load_weights, snapshot_weights
+from models.tinybooru.networks.text_encoder import build_text_encoder, encode_text, pad_ids
 from pipeline.errors import run_stage
 from pipeline.prompting.presets import NEGATIVE_PRESETS
 from pipeline.storage.files import write_atomically
@@ -147,8 +145,8 @@ def name_of(recipe: FamilyRecipe, seed: int, step: int) -> str:
 
 def sheet(rows: list[torch.Tensor], path: Path) -> None:
     """Write rows of images uint8 [N, 3, H, W] as a PNG, twice as large."""
-    image = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1).permute(1, 2, 0).numpy()
-    image = Image.fromarray(np.ascontiguousarray(image))
+    pixels = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1).permute(1, 2, 0).numpy()
+    image = Image.fromarray(np.ascontiguousarray(pixels))
     image.resize((image.width * 2, image.height * 2), Image.Resampling.NEAREST).save(path)
 
 

@@ -12,11 +12,10 @@ from eval.features.extractor import embed_images
 from eval.scorers.aesthetic import load_aesthetic_head
 from eval.scorers.malformed import load_classifier
 from eval.statistics.bootstrap import statistic_interval, wilson_interval
-from models.tinybooru.corpus import Corpus, load_corpus
+from models.tinybooru.corpus import Corpus
 from models.tinybooru.judge import NO_ANSWER, QUESTIONS, Judgements, load_judge, truths
 from pipeline.results.interval import Interval
 from pipeline.storage.files import write_atomically
-from pipeline.storage.shards import decode_images, read_set
 
 MEASURED = "measured.json"
 CANDIDATES = 100
@@ -69,16 +68,15 @@ def judge_accuracy(judged: Judgements, corpus: Corpus) -> dict[str, list[float]]
     return found
 
 
-def measure_scorers(models: Path, held_out: Path, device: torch.device) -> dict[str, object]:
-    """Measure CLIP, aesthetic head, malformed classifier and judge; writes and returns `measured.json`.
+def measure_scorers(models: Path, corpus: Corpus, device: torch.device) -> dict[str, object]:
+    """Measure CLIP, aesthetic head, malformed classifier and judge on a held-out corpus; writes `measured.json`.
 
     Each figure is a list: value, low and high end of its interval of 95 %, and number of images.
     """
-    corpus = load_corpus(held_out)
     found: dict[str, object] = {"images": len(corpus)}
     if (models / "aesthetic.safetensors").exists():
         clip = load_clip(models / "clip", device)
-        images = embed_images(clip, decode_images(read_set(held_out, ["image"])))
+        images = embed_images(clip, corpus.images())
         right = first_of_candidates(images, clip.embed_texts(corpus.captions()))
         found["clip_first_of_100"] = _listed(wilson_interval(int(right.sum()), len(right), LEVEL))
         scores = load_aesthetic_head(models / "aesthetic.safetensors")(images)
@@ -88,12 +86,12 @@ def measure_scorers(models: Path, held_out: Path, device: torch.device) -> dict[
         found["aesthetic_auc_masterpiece_worst"] = _listed(ranking_quality(best[ends], scores[ends]))
     if (models / "malformed.safetensors").exists():
         classifier = load_classifier(models / "malformed.safetensors", device)
-        chance = classifier(decode_images(read_set(held_out, ["image"])))
+        chance = classifier(corpus.images())
         found["malformed_auc"] = _listed(ranking_quality(corpus.malformed, chance))
         person = torch.tensor([kind == "person" for kind in corpus.kind])
         found["malformed_auc_people"] = _listed(ranking_quality(corpus.malformed[person], chance[person]))
     if (models / "judge.safetensors").exists():
         judge = load_judge(models / "judge.safetensors", device)
-        found["judge"] = judge_accuracy(judge(decode_images(read_set(held_out, ["image"]))), corpus)
+        found["judge"] = judge_accuracy(judge(corpus.images()), corpus)
     write_atomically(models / MEASURED, (json.dumps(found, indent=2) + "\n").encode())
     return found

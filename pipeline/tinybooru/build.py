@@ -81,17 +81,24 @@ def draw_all(wanted: list[Plan], canvas: int, description: str) -> Iterator[Pill
 
 def row(planned: Plan, image: PillowImage.Image) -> dict[str, object]:
     """One row of a shard."""
-    hair = next((t.removesuffix(" hair") for t in planned.tags if t.removesuffix(" hair") in HAIR_COLOURS), "")
-    background = next((t.removesuffix(" background") for t in planned.tags if t.endswith(" background")), "")
     return {
         "image_id": f"tinybooru-{planned.seed}-{planned.index}",
         "image": {"bytes": encode_png(image), "path": None},
         "prompt": ", ".join(planned.tags),
+        "flaws": list(planned.flaws),
+        **truths_of(planned),
+    }
+
+
+def truths_of(planned: Plan) -> dict[str, object]:
+    """What is known of an image beside its caption, by column."""
+    hair = next((t.removesuffix(" hair") for t in planned.tags if t.removesuffix(" hair") in HAIR_COLOURS), "")
+    background = next((t.removesuffix(" background") for t in planned.tags if t.endswith(" background")), "")
+    return {
         "tags": planned.tags,
         "kind": planned.kind,
         "style": planned.style,
         "quality": planned.quality,
-        "flaws": list(planned.flaws),
         "malformed": planned.malformed,
         "hair": hair,
         "background": background,

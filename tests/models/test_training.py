@@ -7,14 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining, build_text_encoder
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.training import flops_of_a_step
 from models.tinybooru.checkpoint import load_checkpoint, save_checkpoint
 from models.tinybooru.corpus import caption, load_corpus
-from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining, build_text_encoder
-from models.tinybooru.muon import orthogonalise
+from models.tinybooru.networks.muon import orthogonalise
 from models.tinybooru.scorers import ClipTraining, MalformedTraining, ScorerRecipe, export_clip
 from models.tinybooru.tokenizer import CONTEXT_LENGTH, train_tokenizer
 from pipeline.errors import InputError

@@ -7,15 +7,15 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-
-from models.tinybooru.captions import CaptionTable
-from models.tinybooru.corpus import caption
 from models.tinybooru.counter import DIGITS, UNCOUNTABLE_NAME, counts
 from models.tinybooru.denoiser import build_text_encoder
-from models.tinybooru.families import TEXT_WIDTH, encode_text
-from models.tinybooru.gpu import FLOW, TINY, UNET, Run, World
-from models.tinybooru.graphed import orthogonalise_all
-from models.tinybooru.muon import orthogonalise
+
+from models.tinybooru.corpus import caption
+from models.tinybooru.networks.captions import CaptionTable
+from models.tinybooru.networks.families import TEXT_WIDTH, encode_text
+from models.tinybooru.networks.graphed import orthogonalise_all
+from models.tinybooru.networks.muon import orthogonalise
+from models.tinybooru.networks.run import FLOW, TINY, UNET, Run, World
 from models.tinybooru.tokenizer import CONTEXT_LENGTH, train_tokenizer
 from pipeline.errors import InputError
 from pipeline.prompting.presets import NEGATIVE_PRESETS

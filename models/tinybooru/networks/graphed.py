@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from models.tinybooru.checkpoint import load_checkpoint, save_checkpoint
+from models.tinybooru.networks.muon import orthogonalise, update_scale
 from pipeline.errors import InputError
 
 BETAS, EPSILON, MOMENTUM = (0.9, 0.99), 1e-8, 0.95
@@ -19,23 +20,8 @@ AVERAGE = 0.998
 WARMUP_STEPS = 100
 # Embedding tables and the ends of a network are looked up or read out, not multiplied through.
 ENDS = ("conv_in", "conv_out", "embed", "position", "proj_out")
-# Newton-Schulz coefficients of Muon (muon.py).
-_A, _B, _C = 3.4445, -4.7750, 2.0315
 
 Tensors = dict[str, torch.Tensor]
-
-
-def orthogonalise_all(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """The orthogonal factors of `matrices` [N, m, n], as muon.orthogonalise gives them; in bfloat16 on a GPU."""
-    x = matrices.bfloat16() if matrices.is_cuda else matrices
-    if x.shape[1] > x.shape[2]:
-        return orthogonalise_all(matrices.mT, steps).mT
-    x = x / (torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = _A * x + (_B * gram + _C * gram @ gram) @ x
-    orthogonal: torch.Tensor = x.to(matrices.dtype)
-    return orthogonal
 
 
 class GraphedTraining:
@@ -176,8 +162,8 @@ class GraphedTraining:
         for k, update in enumerate(flat):
             alike.setdefault(tuple(update.shape), []).append(k)
         for shape, places in alike.items():
-            orthogonal = orthogonalise_all(torch.stack([flat[k] for k in places]))
-            orthogonal = orthogonal * (self.numbers["rate"] * 0.2 * max(shape) ** 0.5)
+            orthogonal = orthogonalise(torch.stack([flat[k] for k in places]))
+            orthogonal = orthogonal * (self.numbers["rate"] * update_scale(shape))
             targets = [self.weights[self.matrices[k]] for k in places]
             torch._foreach_sub_(targets, [u.view(t.shape) for u, t in zip(orthogonal.unbind(), targets, strict=True)])
 

@@ -11,13 +11,11 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, UNet2DConditionModel
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextModel
 
-from models.tinybooru.denoiser import CANVAS, TRAIN_TIMESTEPS, build_scheduler
-from models.tinybooru.tokenizer import CONTEXT_LENGTH
-
+CANVAS = 64
+TRAIN_TIMESTEPS = 1000
 TEXT_WIDTH = 128
 # The loss of v prediction, SNR + 1, cut at 5 (arXiv 2303.09556).
 MAXIMUM_WEIGHT = 5.0
@@ -34,8 +32,20 @@ class FamilyRecipe:
     learning_rate: float
 
 
-def build_network(recipe: FamilyRecipe) -> nn.Module:
-    """The network of a recipe, freshly initialised from torch's global generator."""
+def build_scheduler() -> DDPMScheduler:
+    """The UNets' noise schedule: DDPM's linear betas, whose last step leaves nothing of the image; x0 is predicted."""
+    return DDPMScheduler(
+        num_train_timesteps=TRAIN_TIMESTEPS,
+        beta_schedule="linear",
+        beta_start=1e-4,
+        beta_end=0.02,
+        prediction_type="sample",
+        clip_sample=False,
+    )
+
+
+def build_network(recipe: FamilyRecipe, text_width: int = TEXT_WIDTH) -> nn.Module:
+    """The network of a recipe, freshly initialised from torch's global generator; it reads texts of `text_width`."""
     if recipe.family == "unet":
         fine = len(recipe.widths) - 1
         unet: nn.Module = UNet2DConditionModel(
@@ -48,7 +58,7 @@ def build_network(recipe: FamilyRecipe) -> nn.Module:
             up_block_types=("CrossAttnUpBlock2D", *["UpBlock2D"] * fine),
             attention_head_dim=4,
             norm_num_groups=16,
-            cross_attention_dim=TEXT_WIDTH,
+            cross_attention_dim=text_width,
             resnet_time_scale_shift="scale_shift",
             addition_embed_type="text",
             addition_embed_type_num_heads=4,
@@ -63,9 +73,9 @@ def build_network(recipe: FamilyRecipe) -> nn.Module:
         num_layers=layers,
         attention_head_dim=width // heads,
         num_attention_heads=heads,
-        joint_attention_dim=TEXT_WIDTH,
+        joint_attention_dim=text_width,
         caption_projection_dim=width,
-        pooled_projection_dim=TEXT_WIDTH,
+        pooled_projection_dim=text_width,
         pos_embed_max_size=CANVAS // recipe.patch,
         qk_norm="rms_norm",
     )
@@ -75,22 +85,6 @@ def build_network(recipe: FamilyRecipe) -> nn.Module:
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
     return transformer
-
-
-def encode_text(text_encoder: CLIPTextModel, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Text embeddings [B, CONTEXT_LENGTH, width] and pooled ones [B, width] of token ids [B, CONTEXT_LENGTH].
-
-    What CLIPTextModel's forward gives, without its checks on the host, which a CUDA graph cannot hold.
-    """
-    hidden = text_encoder.embeddings(input_ids=ids)
-    length = ids.shape[1]
-    future = torch.full((length, length), torch.finfo(hidden.dtype).min, device=ids.device, dtype=hidden.dtype).triu(1)
-    for layer in text_encoder.encoder.layers:
-        hidden = layer(hidden, future[None, None])
-    hidden = text_encoder.final_layer_norm(hidden)
-    end = (ids == text_encoder.config.eos_token_id).int().argmax(1)
-    pooled: torch.Tensor = hidden[torch.arange(len(ids), device=ids.device), end]
-    return hidden, pooled
 
 
 def alphas_on(device: torch.device) -> torch.Tensor:
@@ -191,8 +185,3 @@ def sample(
 def scheduler_of(recipe: FamilyRecipe) -> Any:
     """diffusers' scheduler that the network was trained for."""
     return build_scheduler() if recipe.family == "unet" else FlowMatchEulerDiscreteScheduler(shift=1.0)
-
-
-def pad_ids(ids: list[int], end: int) -> list[int]:
-    """Token ids filled up with the end token to CONTEXT_LENGTH."""
-    return [*ids, *[end] * (CONTEXT_LENGTH - len(ids))]

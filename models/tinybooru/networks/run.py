@@ -1,53 +1,41 @@
-"""Train world 3's networks in one time-boxed, resumable run: `python -m models.tinybooru.gpu --help`.
+"""One time-boxed, resumable run that trains the networks of the world (`python -m models.tinybooru.train networks`).
 
 For each training seed: a text encoder (learnt with a small UNet, then frozen), the main UNet, a smaller, less trained
 one, the main flow transformer and a smaller one. Every step's batch comes from (seed, step), its noise from (seed,
 step, network) alone. What is finished is written at once; a run that was stopped goes on from --state.
 """
 
-import argparse
 import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
-from models.tinybooru.captions import CaptionTable
-from models.tinybooru.denoiser import build_text_encoder, text_encoder_digest
-from models.tinybooru.families import (
+from models.tinybooru.networks.captions import CaptionTable
+from models.tinybooru.networks.families import (
+    CANVAS,
     TEXT_WIDTH,
     FamilyRecipe,
     alphas_on,
     build_network,
-    encode_text,
     network_loss,
     noise_levels,
 )
-from models.tinybooru.graphed import WARMUP_STEPS, GraphedTraining, Tensors
+from models.tinybooru.networks.graphed import WARMUP_STEPS, GraphedTraining, Tensors
+from models.tinybooru.networks.text_encoder import build_text_encoder, encode_text, text_encoder_digest
 from models.tinybooru.precision import has_bfloat16
-from models.tinybooru.tokenizer import CONTEXT_LENGTH, train_tokenizer
-from pipeline.errors import run_stage
-from pipeline.prompting.presets import NEGATIVE_PRESETS
+from models.tinybooru.tokenizer import CONTEXT_LENGTH, world_tokenizer
+from models.tinybooru.world import World
 from pipeline.storage.files import fingerprint, write_atomically
-from pipeline.tinybooru.image import Plan, draw, plan
 
-WORLD_SEED = 0
-CANVAS = 64
-# Their words become tokens; often enough to be whole ones.
-PRESETS_IN_VOCABULARY = (
-    "tinybooru", "novelai-light", "novelai-heavy", "novelai-human-focus", "animagine", "field-note-novelai",
-)  # fmt: skip
 # Shares of each batch that are images with these tags, never without them in the caption: what the world shows seldom.
 FOCUS = {"bad anatomy": 0.1, "glasses": 0.05, "sunglasses": 0.05, "extra digit": 0.06, "waving": 0.1}
 # Hands are learnt last: where a run is short, its later batches show more of them.
@@ -60,7 +48,7 @@ FLOW_SMALL = FamilyRecipe("flow", "small", (64, 3, 2), 4, 1.5e-3)
 
 
 @dataclass(frozen=True)
-class Plan3:
+class Sizes:
     """What a run trains: steps, snapshots and sizes."""
 
     images: int
@@ -76,47 +64,11 @@ class Plan3:
     late_focus_from: int | None = None  # the step from which batches follow LATE_FOCUS
 
 
-FULL = Plan3(60000, 4096, 256, 600, 6000, 1500, (300, 600, 1200, 2400, 4500), (500,), 3)
+GPU = Sizes(60000, 4096, 256, 600, 6000, 1500, (300, 600, 1200, 2400, 4500), (500,), 3)
 # What two cores train in some three hours a seed.
-CPU = Plan3(40000, 4096, 64, 1500, 5000, 1500, (500, 1000, 2000, 3500), (500,), 3, late_focus_from=3100)
-TINY = Plan3(96, 32, 4, 2, 4, 2, (2,), (1,), 2)
-
-
-@dataclass(frozen=True)
-class World:
-    """Images of both splits, uint8 [N, 3, H, W], and what was planned of each."""
-
-    train: torch.Tensor
-    train_plans: list[Plan]
-    held_out: torch.Tensor
-    held_out_plans: list[Plan]
-
-
-def _draw_chunk(wanted: list[Plan]) -> npt.NDArray[np.uint8]:
-    return np.stack([np.asarray(draw(planned, CANVAS)) for planned in wanted])
-
-
-def draw_world(images: int, held_out: int, workers: int) -> World:
-    """The first images of the train and validation splits, drawn on `workers` processes."""
-    wanted: dict[str, list[Plan]] = {"train": [], "validation": []}
-    need, index = {"train": images, "validation": held_out}, 0
-    while any(len(wanted[split]) < n for split, n in need.items()):
-        planned = plan(WORLD_SEED, index)
-        index += 1
-        if planned.split in need and len(wanted[planned.split]) < need[planned.split]:
-            wanted[planned.split].append(planned)
-    plans = [*wanted["train"], *wanted["validation"]]
-    chunks = [plans[k : k + 128] for k in range(0, len(plans), 128)]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        pixels = np.concatenate(list(pool.map(_draw_chunk, chunks)))
-    tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    return World(tensor[:images], plans[:images], tensor[images:], plans[images:])
-
-
-def world_tokenizer(world: World) -> CLIPTokenizer:
-    """The tokenizer of the captions and of the presets of the field."""
-    texts = [NEGATIVE_PRESETS[name].text for name in PRESETS_IN_VOCABULARY] * 50
-    return train_tokenizer([*(", ".join(p.tags) for p in world.train_plans), *texts])
+CPU = Sizes(40000, 4096, 64, 1500, 5000, 1500, (500, 1000, 2000, 3500), (500,), 3, late_focus_from=3100)
+TINY = Sizes(96, 32, 4, 2, 4, 2, (2,), (1,), 2)
+SIZES = {"gpu": GPU, "cpu": CPU, "tiny": TINY}
 
 
 class SeedInputs:
@@ -124,7 +76,7 @@ class SeedInputs:
 
     def __init__(self, seed: int, run: "Run"):
         self.seed, self.run = seed, run
-        batch, device = run.plan.batch, run.device
+        batch, device = run.sizes.batch, run.device
         self.rows = torch.zeros(batch, dtype=torch.long, device=device)
         self.ids = torch.full((batch, CONTEXT_LENGTH), run.table.end, dtype=torch.long, device=device)
         self.uniform = torch.full((batch,), 0.5, device=device)
@@ -138,11 +90,11 @@ class SeedInputs:
 
     def fill(self, step: int, salt: int = 0) -> None:
         """The batch of a step; `salt` tells the phases of a run apart."""
-        batch = self.run.plan.batch
+        batch = self.run.sizes.batch
         rng = np.random.default_rng([self.seed, step, salt])
         rows = rng.integers(len(self.run.world.train), size=batch)
         at = 0
-        late = self.run.plan.late_focus_from
+        late = self.run.sizes.late_focus_from
         focus = LATE_FOCUS if salt == 0 and late is not None and step >= late else FOCUS
         for tag, share in focus.items():
             for _ in range(round(share * batch)):
@@ -171,17 +123,14 @@ class SeedInputs:
 class Run:
     """The whole run on one device."""
 
-    def __init__(self, plan3: Plan3, world: World, device: torch.device, state: Path, out: Path, deadline: float,
-                 compiled: bool = False):  # fmt: skip
-        self.plan, self.world, self.device, self.state, self.out = plan3, world, device, state, out
+    def __init__(
+        self, sizes: Sizes, world: World, device: torch.device, state: Path, deadline: float, compiled: bool = False
+    ):
+        self.sizes, self.world, self.device, self.state = sizes, world, device, state
         self.deadline, self.compiled = deadline, compiled
         self.half = has_bfloat16(device)
         self.began = time.monotonic()
-        # Ties between merges are broken by chance, so a run goes on with the tokenizer that it began with.
-        kept = state / "tokenizer"
-        if not (kept / "tokenizer.json").exists():
-            world_tokenizer(world).save_pretrained(kept)
-        self.tokenizer = CLIPTokenizer.from_pretrained(kept)
+        self.tokenizer = world_tokenizer(state, [", ".join(p.tags) for p in world.train_plans])
         self.table = CaptionTable([p.tags for p in world.train_plans], self.tokenizer)
         held_out_tags = [p.tags for p in world.held_out_plans]
         self.held_out_ids = torch.from_numpy(CaptionTable(held_out_tags, self.tokenizer).spell(
@@ -297,15 +246,15 @@ class Run:
             encoders.append(fresh.to(self.device).eval().requires_grad_(False))
         self.wait()
         # Two runs may share the text encoders of a seed: a finished one is read and not written again.
-        already = [training.step >= self.plan.text_steps for training in trainings]
-        for step in range(min(t.step for t in trainings), self.plan.text_steps):
+        already = [training.step >= self.sizes.text_steps for training in trainings]
+        for step in range(min(t.step for t in trainings), self.sizes.text_steps):
             for inputs, training in zip(seeds, trainings, strict=True):
                 if training.step > step:
                     continue
                 with self.on(inputs):
                     inputs.fill(step, salt=1)
                     inputs.make_noise(step, 15)
-                    training.advance(self.rate(step, self.plan.text_steps, 0.0))
+                    training.advance(self.rate(step, self.sizes.text_steps, 0.0))
             if (step + 1) % 100 == 0:
                 self.wait()
                 self.say(text=step + 1, loss=[round(t.take_loss(100), 4) for t in trainings])
@@ -332,9 +281,8 @@ class Run:
     def train(self, until: int | None = None, chosen: Sequence[int] | None = None, only: str = "") -> None:
         """Everything (to step `until`): text encoders, then all networks side by side; or `chosen` seeds and, `only`,
         the networks whose names begin so ("text": none)."""
-        seeds = [SeedInputs(seed, self) for seed in (range(self.plan.seeds) if chosen is None else chosen)]
+        seeds = [SeedInputs(seed, self) for seed in (range(self.sizes.seeds) if chosen is None else chosen)]
         encoders = self.learn_text(seeds)
-        self.tokenizer.save_pretrained(self.out / "tokenizer")
         trainings: list[tuple[SeedInputs, int, FamilyRecipe, GraphedTraining]] = []
         every = (UNET, FLOW, UNET_SMALL, FLOW_SMALL)
         recipes = [r for r in every if f"{r.family}-{r.name}".startswith(only)]
@@ -352,7 +300,7 @@ class Run:
         first = min(t.step for *_, t in trainings)
         since = first
         saved = time.monotonic()
-        for step in range(first, self.plan.steps):
+        for step in range(first, self.sizes.steps):
             for inputs, encoder in zip(seeds, encoders, strict=True):
                 mine = [entry for entry in trainings if entry[0] is inputs]
                 active = [entry for entry in mine if entry[3].step == step and step < self.end_of(entry[2])]
@@ -363,7 +311,7 @@ class Run:
                     inputs.read(encoder)
                     for _, k, recipe, made in active:
                         inputs.make_noise(step, k)
-                        decay = self.plan.decay if recipe.name == "main" else 0.0
+                        decay = self.sizes.decay if recipe.name == "main" else 0.0
                         made.advance(self.rate(step, self.end_of(recipe), decay))
             done = step + 1
             if done % 20 == 0 and self.device.type == "cuda":
@@ -385,7 +333,7 @@ class Run:
         self.save(trainings)
 
     def end_of(self, recipe: FamilyRecipe) -> int:
-        return self.plan.steps if recipe.name == "main" else self.plan.small_steps
+        return self.sizes.steps if recipe.name == "main" else self.sizes.small_steps
 
     def save(self, trainings: Sequence[tuple[SeedInputs, int, FamilyRecipe, GraphedTraining]]) -> None:
         for *_, made in trainings:
@@ -393,7 +341,7 @@ class Run:
         self.write_log()
 
     def write_log(self) -> None:
-        write_atomically(self.out / "log.json", (json.dumps(self.log, indent=0) + "\n").encode())
+        write_atomically(self.state / "log.json", (json.dumps(self.log, indent=0) + "\n").encode())
 
     def snapshots(
         self,
@@ -405,7 +353,7 @@ class Run:
         """Keep the averages of the networks that have reached a stage, and their held-out losses."""
         losses = {}
         for inputs, _, recipe, made in trainings:
-            stages = self.plan.stages if recipe.name == "main" else self.plan.small_stages
+            stages = self.sizes.stages if recipe.name == "main" else self.sizes.small_stages
             if made.step == done and (done in stages or done == self.end_of(recipe) or stop):
                 self.wait()
                 name = f"{made.name}-{done}"
@@ -444,50 +392,3 @@ def snapshot_weights(state: Path, name: str) -> Tensors:
     """Weights of a snapshot, by name."""
     weights: Tensors = load_file(state / "snapshots" / f"{name}.safetensors")
     return weights
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m models.tinybooru.gpu", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="where results go")
-    parser.add_argument("--state", type=Path, required=True, help="where a stopped run is kept")
-    parser.add_argument("--seconds", type=float, default=480.0, help="stop training after so many seconds")
-    parser.add_argument("--tiny", action="store_true", help="a few steps of a few images, to try it out")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the networks")
-    parser.add_argument("--steps", type=int, help="steps of the main networks")
-    parser.add_argument("--images", type=int, help="training images")
-    parser.add_argument("--cpu", action="store_true", help="the sizes that two cores train")
-    parser.add_argument("--seeds", type=int, nargs="*", help="training seeds (all)")
-    parser.add_argument("--only", default="", help="networks whose names begin so")
-    arguments = parser.parse_args()
-    deadline = time.monotonic() + arguments.seconds
-    plan3 = TINY if arguments.tiny else CPU if arguments.cpu else FULL
-    plan3 = replace(plan3, steps=arguments.steps or plan3.steps, images=arguments.images or plan3.images)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    arguments.state.mkdir(parents=True, exist_ok=True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    world = load_world(arguments.state, plan3)
-    run = Run(plan3, world, device, arguments.state, arguments.out, deadline, arguments.compile)
-    run.say(images=len(world.train), device=str(device))
-    run.train(chosen=arguments.seeds, only=arguments.only)
-    run.write_log()
-
-
-def load_world(state: Path, plan3: Plan3) -> World:
-    """The world, drawn once and kept beside the state."""
-    path = state / f"world-{plan3.images}-{plan3.held_out}.npz"
-    if path.exists():
-        kept = np.load(path)
-        pixels = torch.from_numpy(kept["pixels"])
-        plans = [plan(WORLD_SEED, int(index)) for index in kept["index"]]
-        n = plan3.images
-        return World(pixels[:n], plans[:n], pixels[n:], plans[n:])
-    world = draw_world(plan3.images, plan3.held_out, os.cpu_count() or 1)
-    plans = [*world.train_plans, *world.held_out_plans]
-    temporary = state / ".world.npz"
-    np.savez(temporary, pixels=torch.cat([world.train, world.held_out]).numpy(), index=[p.index for p in plans])
-    os.replace(temporary, path)
-    return world
-
-
-if __name__ == "__main__":
-    run_stage(main)

@@ -1,0 +1,66 @@
+"""Write trained networks as the folders that are shipped.
+
+The run's snapshots (run.py) become folders in diffusers' layout: `main` and `guide` of the UNets, `flow/main` and
+`flow/guide` of the transformers. Weights are stored in half precision.
+"""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import CLIPTokenizer
+
+from models.tinybooru.cards import keep_training
+from models.tinybooru.networks.families import TEXT_WIDTH, FamilyRecipe, build_network, scheduler_of
+from models.tinybooru.networks.run import FLOW, FLOW_SMALL, UNET, UNET_SMALL, Sizes, load_weights, snapshot_weights
+from models.tinybooru.networks.text_encoder import build_text_encoder
+from pipeline.errors import InputError
+
+PARTS = {"unet": "unet", "flow": "transformer"}
+FOLDERS = {"unet": Path("."), "flow": Path("flow")}
+
+
+def load_network(state: Path, recipe: FamilyRecipe, seed: int, step: int) -> Any:
+    """A network of the run as it was at a step. Raises InputError where the run has no such snapshot."""
+    name = f"{recipe.family}-{recipe.name}-{seed}-{step}"
+    if not (state / "snapshots" / f"{name}.safetensors").exists():
+        raise InputError(f"{state} has no snapshot {name}; `make train` makes it")
+    network = build_network(recipe)
+    load_weights(network, {n: t.float() for n, t in snapshot_weights(state, name).items()})
+    return network
+
+
+def export_texts(state: Path, seed: int, folder: Path) -> None:
+    """Write the frozen text encoder of a training seed and the tokenizer into `folder`."""
+    tokenizer = CLIPTokenizer.from_pretrained(state / "tokenizer")
+    encoder = build_text_encoder(tokenizer, TEXT_WIDTH)
+    weights = {n: t.float() for n, t in snapshot_weights(state, f"text-{seed}").items()}
+    encoder.load_state_dict(weights, strict=False)
+    encoder.half().save_pretrained(folder / "text_encoder")
+    tokenizer.save_pretrained(folder / "tokenizer")
+
+
+def export_pair(state: Path, main: FamilyRecipe, guide: FamilyRecipe, seed: int, sizes: Sizes, folder: Path) -> None:
+    """Write a main network with its texts, and its guide, into `folder`/main and `folder`/guide."""
+    # Both are loaded before the folders that are there are replaced.
+    networks = [load_network(state, main, seed, sizes.steps), load_network(state, guide, seed, sizes.small_steps)]
+    for recipe, network, part in zip((main, guide), networks, ("main", "guide"), strict=True):
+        shutil.rmtree(folder / part, ignore_errors=True)
+        network.half().save_pretrained(folder / part / PARTS[recipe.family])
+        scheduler_of(recipe).save_pretrained(folder / part / "scheduler")
+    export_texts(state, seed, folder / "main")
+
+
+def export_seed(state: Path, seed: int, sizes: Sizes, models: Path, device: torch.device) -> None:
+    """Write the networks of a training seed, as they are at the end of a run of `sizes`, into `models`.
+
+    Raises InputError where one is not finished.
+    """
+    for main_recipe, guide in ((UNET, UNET_SMALL), (FLOW, FLOW_SMALL)):
+        export_pair(state, main_recipe, guide, seed, sizes, models / FOLDERS[main_recipe.family])
+        for recipe, steps in ((main_recipe, sizes.steps), (guide, sizes.small_steps)):
+            made = {**asdict(recipe), "seed": seed, "steps": steps, "batch": sizes.batch}
+            keep_training(models, f"{recipe.family}-{recipe.name}", json.loads(json.dumps(made)), device)
