@@ -105,8 +105,8 @@ bench: $(READY) $(CONVERTED) ## all benchmarks, on an idle machine; over an hour
 train: $(READY) ## train the embedded networks; resumes (models/tinybooru/README.md)
 	$(BIN)/python -m models.tinybooru.train
 
-gpu: $(READY) ## train world 3's networks, time-boxed and resumable, on a GPU if there is one (SECONDS_OF_TRAINING=420)
-	$(BIN)/python -m models.tinybooru.networks.run --out models/tinybooru/checkpoints/v3/out --state models/tinybooru/checkpoints/v3 --seconds $(or $(SECONDS_OF_TRAINING),420)
+gpu: $(READY) ## train the embedded networks on a GPU, time-boxed and resumable (SECONDS_OF_TRAINING=420)
+	$(BIN)/python -m models.tinybooru.train networks --size gpu --seconds $(or $(SECONDS_OF_TRAINING),420)
 
 worldcheck: $(READY) ## let the judge measure the embedded networks; resumes; 74 minutes on two cores
 	$(BIN)/python -m models.tinybooru.worldcheck

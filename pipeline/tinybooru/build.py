@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import count, islice
 from multiprocessing import get_context
@@ -45,8 +45,10 @@ FEATURES = Features(
 )
 
 
-def plans(split: str, seed: int, good_only: bool = False) -> Iterator[Plan]:
+def plans(split: str, seed: int, good_only: bool = False, showing: Sequence[str] = ()) -> Iterator[Plan]:
     """All plans of a split in index order, without end; `good_only` keeps flawless ones of good quality.
+
+    Only those with all tags of `showing` are among them; some image of the world must have them all.
 
     Raises ValueError for an unknown split.
     """
@@ -59,6 +61,8 @@ def plans(split: str, seed: int, good_only: bool = False) -> Iterator[Plan]:
         if planned.split != split:
             continue
         if good_only and (planned.flaws or planned.quality not in GOOD_QUALITIES):
+            continue
+        if showing and not set(showing) <= set(planned.tags):
             continue
         yield planned
 
@@ -110,7 +114,9 @@ def truths_of(planned: Plan) -> dict[str, object]:
     }
 
 
-def build(folder: Path, split: str, images: int, seed: int, good_only: bool = False) -> list[Path]:
+def build(
+    folder: Path, split: str, images: int, seed: int, good_only: bool = False, showing: Sequence[str] = ()
+) -> list[Path]:
     """Draw the first `images` of a split into `folder`/part-*.parquet; finished shards are kept.
 
     Shards of an earlier build that do not belong to this one are deleted. Raises InputError where
@@ -118,7 +124,7 @@ def build(folder: Path, split: str, images: int, seed: int, good_only: bool = Fa
     """
     if images < 1:
         raise InputError(f"images is {images}; it must be at least 1")
-    wanted = list(islice(plans(split, seed, good_only), images))
+    wanted = list(islice(plans(split, seed, good_only, showing), images))
     paths = []
     missing: list[tuple[Path, list[Plan], str]] = []
     for part, start in enumerate(range(0, images, SHARD_IMAGES)):

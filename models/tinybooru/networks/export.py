@@ -13,9 +13,18 @@ from typing import Any
 import torch
 from transformers import CLIPTokenizer
 
-from models.tinybooru.cards import keep_training
+from models.tinybooru.cards import keep_history, keep_training
 from models.tinybooru.networks.families import TEXT_WIDTH, FamilyRecipe, build_network, scheduler_of
-from models.tinybooru.networks.run import FLOW, FLOW_SMALL, UNET, UNET_SMALL, Sizes, load_weights, snapshot_weights
+from models.tinybooru.networks.run import (
+    FLOW,
+    FLOW_SMALL,
+    UNET,
+    UNET_SMALL,
+    Sizes,
+    held_out_losses,
+    load_weights,
+    snapshot_weights,
+)
 from models.tinybooru.networks.text_encoder import build_text_encoder
 from pipeline.errors import InputError
 
@@ -63,4 +72,6 @@ def export_seed(state: Path, seed: int, sizes: Sizes, models: Path, device: torc
         export_pair(state, main_recipe, guide, seed, sizes, models / FOLDERS[main_recipe.family])
         for recipe, steps in ((main_recipe, sizes.steps), (guide, sizes.small_steps)):
             made = {**asdict(recipe), "seed": seed, "steps": steps, "batch": sizes.batch}
+            losses = held_out_losses(state, f"{recipe.family}-{recipe.name}-{seed}")
+            keep_history(models, f"{recipe.family}-{recipe.name}", losses)
             keep_training(models, f"{recipe.family}-{recipe.name}", json.loads(json.dumps(made)), device)

@@ -359,9 +359,23 @@ class Run:
                 name = f"{made.name}-{done}"
                 self.keep(name, {n.removeprefix("net."): t for n, t in made.average.items()})
                 losses[name] = round(self.held_out_loss(recipe, unprefixed(made.average), encoders[inputs.seed]), 4)
+                kept = {**held_out_losses(self.state, made.name), done: losses[name]}
+                write_atomically(losses_file(self.state, made.name), json.dumps(kept).encode())
         if losses:
             self.say(held_out=losses)
             self.write_log()
+
+
+def losses_file(state: Path, name: str) -> Path:
+    """Where a training keeps its held-out losses."""
+    return state / f"{name}.losses.json"
+
+
+def held_out_losses(state: Path, name: str) -> dict[int, float]:
+    """Held-out losses of a training's averaged weights, by step."""
+    path = losses_file(state, name)
+    kept: dict[str, float] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return {int(step): loss for step, loss in kept.items()}
 
 
 class _Here:
