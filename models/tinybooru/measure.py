@@ -4,21 +4,24 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
 from eval.features.clip import load_clip
 from eval.features.extractor import embed_images
 from eval.scorers.aesthetic import load_aesthetic_head
-from eval.scorers.malformed import load_classifier
+from eval.scorers.malformed import MalformedClassifier, load_classifier
 from eval.statistics.bootstrap import statistic_interval, wilson_interval
 from models.tinybooru.corpus import Corpus
+from models.tinybooru.fan import digits_by_fan
 from models.tinybooru.judge import NO_ANSWER, QUESTIONS, Judgements, load_judge, truths
 from pipeline.results.interval import Interval
 from pipeline.storage.files import write_atomically
 
 MEASURED = "measured.json"
 CANDIDATES = 100
+HANDS = 400
 LEVEL, RESAMPLES = 0.95, 200
 
 
@@ -68,6 +71,31 @@ def judge_accuracy(judged: Judgements, corpus: Corpus) -> dict[str, list[float]]
     return found
 
 
+def counting_accuracy(classifier: MalformedClassifier, corpus: Corpus) -> dict[str, list[float]]:
+    """Shares of right counts on real images whose finish hides nothing: digits, arms, legs; digits also without training.
+
+    `digits_by_fan` and `digits_alike`, the share on which both agree, are of the first HANDS hands.
+    """
+    found = {}
+    for question in ("digits", "arms", "legs"):
+        truth: list[int | None] = getattr(corpus, question)
+        rows = [k for k in range(len(corpus)) if truth[k] is not None and corpus.countable[k]]
+        if not rows:
+            continue
+        images = [image for k, image in enumerate(corpus.images()) if k in set(rows)]
+        said = classifier.counts(images)[question]
+        right = sum(answer == str(truth[k]) for k, answer in zip(rows, said, strict=True))
+        found[f"{question}_counted"] = _listed(wilson_interval(right, len(rows), LEVEL))
+        if question == "digits":
+            rows, images, said = rows[:HANDS], images[:HANDS], said[:HANDS]
+            by_fan = [str(digits_by_fan(np.asarray(image))) for image in images]
+            right = sum(answer == str(truth[k]) for k, answer in zip(rows, by_fan, strict=True))
+            found["digits_by_fan"] = _listed(wilson_interval(right, len(rows), LEVEL))
+            alike = sum(a == b for a, b in zip(said, by_fan, strict=True))
+            found["digits_alike"] = _listed(wilson_interval(alike, len(rows), LEVEL))
+    return found
+
+
 def measure_scorers(models: Path, corpus: Corpus, device: torch.device) -> dict[str, object]:
     """Measure CLIP, aesthetic head, malformed classifier and judge on a held-out corpus; writes `measured.json`.
 
@@ -90,6 +118,7 @@ def measure_scorers(models: Path, corpus: Corpus, device: torch.device) -> dict[
         found["malformed_auc"] = _listed(ranking_quality(corpus.malformed, chance))
         person = torch.tensor([kind == "person" for kind in corpus.kind])
         found["malformed_auc_people"] = _listed(ranking_quality(corpus.malformed[person], chance[person]))
+        found |= counting_accuracy(classifier, corpus)
     if (models / "judge.safetensors").exists():
         judge = load_judge(models / "judge.safetensors", device)
         found["judge"] = judge_accuracy(judge(corpus.images()), corpus)

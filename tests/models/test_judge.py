@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from eval.scorers.image_classifier import save_weights
-from models.tinybooru.cards import keep_training, write_cards
+from models.tinybooru.cards import keep_history, keep_training, write_cards
 from models.tinybooru.corpus import load_corpus
 from models.tinybooru.held_out_sets import UNGUIDED, draw_set, held_out, prompt_of, study_of
 from models.tinybooru.judge import (
@@ -227,21 +227,16 @@ def test_the_card_shows_what_was_measured_and_leaves_out_what_was_not(tmp_path):
     assert card.startswith("---\nlicense:")
     assert "| main/a.safetensors | 2.50 |" in card
     assert "| judge, right about: kind | 99.5 % | 99.0 to 100.0 |" in card
-    assert "Which guide" not in card
     assert "What the networks generate" not in card
 
     figure_ = {"name": "style as prompted", "value": 0.8, "low": 0.7, "high": 0.9, "n": 9, "bar": ">= 0.9"}
     held = [{**figure_, "holds": False}, {**figure_, "name": "kind", "holds": None}]
     (tmp_path / "worldcheck.json").write_text(json.dumps(held))
-    measured = {"fd": 3.5, "low": 3.0, "high": 4.0, "recall": 0.5}
-    candidate = {"guide": "capacity", "channels": [16, 48], "parameters": 5, "steps": 600, "ema": 0.99, "scale": 2.0}
-    rows = [{"guide": "none", "scale": 1.0, **measured}, {**candidate, **measured}]
-    (tmp_path / "guides.json").write_text(json.dumps({"images": 64, "main_steps": 7, "rows": rows}))
+    keep_history(tmp_path, "unet-main", {1000: 0.05, 500: 0.06})
     card = write_cards(tmp_path).read_text()
     assert "| style as prompted | 0.8 | 0.7 to 0.9 | 9 | >= 0.9 | **no** |" in card
     assert "| kind | 0.8 | 0.7 to 0.9 | 9 | >= 0.9 |  |" in card
-    assert "| none |  |  |  |  | 1.0 | 3.5 | 3.0 to 4.0 | 0.5 |" in card
-    assert "| capacity | 16, 48 | 5 | 600 | 0.99 | 2.0 | 3.5 | 3.0 to 4.0 | 0.5 |" in card
+    assert "Loss of `unet-main` on held-out images (fixed noise, averaged weights): 0.0600 at step 500, 0.05" in card
 
 
 def test_the_shipped_networks_draw_the_colours_that_prompts_name(tmp_path):
