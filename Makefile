@@ -18,7 +18,7 @@ PORT ?= 5000
 WORKERS ?= 2
 
 # make accepts any name=value as a variable, and is silent about those that nothing reads.
-VARIABLES := AUDIT BENCH DRY_RUN ERROR_RATE FUZZ LABELLER LABEL_PORT OVERRIDES PORT PRIVATE PYTHON REPO WHAT WORKERS
+VARIABLES := A AUDIT B BENCH DRY_RUN ERROR_RATE FUZZ LABELLER LABEL_PORT OVERRIDES PORT PRIVATE PYTHON REFERENCE REPO WHAT WORKERS
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
 UNKNOWN := $(firstword $(filter-out $(VARIABLES),$(GIVEN)))
 NEAREST := $(filter $(UNKNOWN)%,$(VARIABLES))
@@ -26,7 +26,7 @@ ifneq ($(UNKNOWN),)
 $(error $(UNKNOWN) is not a variable of this Makefile, which has $(VARIABLES); $(if $(NEAREST),did you mean $(NEAREST)="$($(UNKNOWN))"?,a value of the study goes into OVERRIDES="$(UNKNOWN)=$($(UNKNOWN))"))
 endif
 
-.PHONY: help setup params repro test test-slow chaos lint audit bench fuzz mlflow experiments label-studio label-demo publish train gpu worldcheck feature-spaces lock clean
+.PHONY: help setup params repro compare-folders test test-slow chaos lint audit bench fuzz mlflow experiments label-studio label-demo publish train gpu worldcheck feature-spaces lock clean
 
 help: ## list the commands
 	@awk '/^##@ / { print substr($$0, 5) } /^[a-z-]+:.*## / { name = $$0; sub(/:.*/, "", name); sub(/.*## /, ""); printf "  make %-14s %s\n", name, $$0 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ help: ## list the commands
 
 repro: $(READY) $(CONVERTED) ## generate, measure, compare, report and track the study; finished work is kept
 	@$(GUIDEDRIFT) run --yes -- $(OVERRIDES)
+
+compare-folders: $(READY) $(CONVERTED) ## two folders of images against real ones, without a network (A=... B=... REFERENCE=...)
+	@$(GUIDEDRIFT) compare-folders --reference "$(REFERENCE)" "$(A)" "$(B)" -- $(OVERRIDES)
 
 params: $(READY) ## compose conf/ into params.yaml (OVERRIDES="key=value ...")
 	@$(BIN)/python -m pipeline.compose $(OVERRIDES)

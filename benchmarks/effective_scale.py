@@ -24,7 +24,7 @@ def main() -> None:
     study = study.model_copy(update={"arms": study.arms | {ARM: arm}})
     generator = ArmGenerator(study, ARM, torch.device("cpu"))
     batch = range(study.generate.batch)
-    texts, seeds = batch_texts(arm_texts(study, ARM), batch), batch_seeds(study, batch)
+    texts, seeds = batch_texts(arm_texts(study, ARM), batch), batch_seeds(study, ARM, batch)
     measured = trace.effective_push
 
     def with_it() -> None:

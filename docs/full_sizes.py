@@ -10,12 +10,35 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLQwenImage,
+    ChromaTransformer2DModel,
+    FluxTransformer2DModel,
+    Lumina2Transformer2DModel,
+    QwenImageTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+    ZImageTransformer2DModel,
+)
 from diffusers.utils import logging as diffusers_logging
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    Gemma2Config,
+    Gemma2Model,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3Model,
+    T5Config,
+    T5EncoderModel,
+)
 
 from docs.written_block import replaced
-from pipeline.cost.size import H100, Size, evaluation_of, size_of
+from pipeline.cost.size import H100, Size, decoding_of, evaluation_of, size_of
+from pipeline.networks.families import CHROMA, FLUX, LUMINA2, QWEN_IMAGE, SD, SD3, SDXL, Z_IMAGE, Family
 
 # Weights that are cast have no values here.
 diffusers_logging.set_verbosity_error()
@@ -46,6 +69,40 @@ T5_XXL: Mapping[str, Any] = {
     "vocab_size": 32128,
     "feed_forward_proj": "gated-gelu",
 }
+# Qwen2.5-VL-7B-Instruct's.
+QWEN_VL: Mapping[str, Any] = {
+    "text_config": {
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "vocab_size": 152064,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [16, 24, 24]},
+    },
+    "vision_config": {"hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": 3584, "depth": 32},
+}
+
+
+# Gemma 2 2B and Qwen3 4B.
+GEMMA_2B: Mapping[str, Any] = {
+    "vocab_size": 256000,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+}
+QWEN3_4B: Mapping[str, Any] = {
+    "vocab_size": 151936,
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+}
 
 
 def clip(sizes: Mapping[str, Any], projected: bool) -> torch.nn.Module:
@@ -55,6 +112,10 @@ def clip(sizes: Mapping[str, Any], projected: bool) -> torch.nn.Module:
 
 def t5() -> torch.nn.Module:
     return T5EncoderModel(T5Config(**T5_XXL))
+
+
+def qwen_vl() -> torch.nn.Module:
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**QWEN_VL))
 
 
 def autoencoder(channels: int) -> AutoencoderKL:
@@ -82,17 +143,23 @@ def sd3(layers: int, heads: int, positions: int, dual: int) -> SD3Transformer2DM
 
 @dataclass(frozen=True)
 class Published:
-    """A model by its published configuration: how its parts are built, its latents, and the tokens of a text."""
+    """A model by its published configuration: how its parts are built, its latents, and the most tokens of a text.
 
+    `autoencoder` is built where it is not the usual one of `channels`.
+    """
+
+    family: Family
     network: Callable[[], torch.nn.Module]
     texts: tuple[Callable[[], torch.nn.Module], ...]
     channels: int
     side: int
     tokens: int
+    autoencoder: Callable[[], torch.nn.Module] | None = None
 
 
 PUBLISHED = {
     "SD 1.5": Published(
+        SD,
         lambda: UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8),
         (lambda: clip(CLIP_L, False),),
         channels=4,
@@ -100,6 +167,7 @@ PUBLISHED = {
         tokens=77,
     ),
     "SDXL": Published(
+        SDXL,
         lambda: UNet2DConditionModel(
             sample_size=128,
             block_out_channels=(320, 640, 1280),
@@ -119,6 +187,7 @@ PUBLISHED = {
         tokens=77,
     ),
     "SD3.5 medium": Published(
+        SD3,
         lambda: sd3(24, 24, 384, 13),
         (lambda: clip(CLIP_L, True), lambda: clip(CLIP_G, True), t5),
         channels=16,
@@ -126,6 +195,7 @@ PUBLISHED = {
         tokens=77 + 256,
     ),
     "SD3.5 large": Published(
+        SD3,
         lambda: sd3(38, 38, 192, 0),
         (lambda: clip(CLIP_L, True), lambda: clip(CLIP_G, True), t5),
         channels=16,
@@ -133,8 +203,41 @@ PUBLISHED = {
         tokens=77 + 256,
     ),
     "FLUX.1 dev": Published(
+        FLUX,
         lambda: FluxTransformer2DModel(guidance_embeds=True),
         (lambda: clip(CLIP_L, False), t5),
+        channels=16,
+        side=128,
+        tokens=512,
+    ),
+    "Chroma1-HD": Published(CHROMA, ChromaTransformer2DModel, (t5,), channels=16, side=128, tokens=512),
+    "Qwen-Image": Published(
+        QWEN_IMAGE,
+        QwenImageTransformer2DModel,
+        (qwen_vl,),
+        channels=16,
+        side=128,
+        tokens=512,
+        autoencoder=AutoencoderKLQwenImage,
+    ),
+    "Lumina Image 2.0": Published(
+        LUMINA2,
+        lambda: Lumina2Transformer2DModel(
+            hidden_size=2304,
+            num_layers=26,
+            num_attention_heads=24,
+            num_kv_heads=8,
+            cap_feat_dim=2304,
+        ),
+        (lambda: Gemma2Model(Gemma2Config(**GEMMA_2B)),),
+        channels=16,
+        side=128,
+        tokens=256,
+    ),
+    "Z-Image": Published(
+        Z_IMAGE,
+        lambda: ZImageTransformer2DModel(axes_lens=(1536, 512, 512)),
+        (lambda: Qwen3Model(Qwen3Config(**QWEN3_4B)),),
         channels=16,
         side=128,
         tokens=512,
@@ -154,10 +257,9 @@ def parameters(network: torch.nn.Module) -> int:
 
 def sizes(model: Published) -> tuple[Size, Size]:
     """The sizes of a model's network, and of its autoencoder decoding one image."""
-    network, vae = built(model.network), built(lambda: autoencoder(model.channels))
-    latents = torch.empty(1, model.channels, model.side, model.side, device="meta", dtype=torch.bfloat16)
-    evaluate = evaluation_of(network, model.side, model.side, model.tokens)
-    return size_of(network, evaluate), size_of(vae, lambda: vae.decode(latents))
+    network, vae = built(model.network), built(model.autoencoder or (lambda: autoencoder(model.channels)))
+    evaluate = evaluation_of(model.family, network, model.side, model.side, model.tokens)
+    return size_of(network, evaluate), size_of(vae, decoding_of(vae, model.side, model.side))
 
 
 def table() -> str:

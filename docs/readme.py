@@ -11,12 +11,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from docs.kept_results import load_kept
 from docs.written_block import replaced
 from eval.features.plain_text import names_by_arm
-from eval.notation import number, quoted
+from eval.notation import count, in_percent, number, quoted
 from eval.report.named_concepts import concept_sentences
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import PARAMS
-from pipeline.results.answer import answer, floors
+from pipeline.results.answer import answer
 from pipeline.results.comparison import Comparison
+from pipeline.results.floor import floor_between, floors
 from pipeline.results.interval import Interval
 from pipeline.study.study import Study, load_study
 
@@ -39,7 +40,7 @@ def findings(comparison: Comparison, study: Study) -> str:
         autoescape=False,  # noqa: S701 (Markdown)
     )
     environment.filters["sentence"] = lambda text: f"{text[0].upper()}{text[1:]}"
-    environment.filters["thousands"] = lambda value: f"{value:,}"
+    environment.filters["count"] = count
     names = [space.name for space in comparison.spaces]
     ratios = {
         name: _shift(comparison, "negative", name).value / _shift(comparison, "autoguidance", name).value
@@ -58,6 +59,7 @@ def findings(comparison: Comparison, study: Study) -> str:
         "scale": {arm.arm: f"{arm.scale:g}" for arm in comparison.arms},
         **_directions(comparison),
         "shifts": _shifts(comparison),
+        "floor_between": floor_between(comparison),
         "least": {"space": least, "times": _times(ratios[least])},
         "most": {"space": most, "times": _times(ratios[most])},
         "named": _named(comparison, study),
@@ -146,16 +148,12 @@ def _removed(comparison: Comparison) -> str:
     less = found.obeyed
     how = "less often than" if less.low > 0 else "more often than" if less.high < 0 else "about as often as"
     turned = Interval(abs(less.value), *sorted((abs(less.low), abs(less.high))), less.n)
-    size = f"{_points(turned)} points {how}" if how != "about as often as" else how
-    by = "" if how != "about as often as" else f", with a difference of {_points(less)} points"
+    size = f"{quoted(in_percent(turned))} points {how}" if how != "about as often as" else how
+    by = "" if how != "about as often as" else f", with a difference of {quoted(in_percent(less))} points"
     return (
         f"Images show what it names {size} unguided ones do{by}, averaged over {len(found.names)} concepts that a "
-        f"classifier can read. {_points(found.collateral)} % of its shift is something else."
+        f"classifier can read. {quoted(in_percent(found.collateral))} % of its shift is something else."
     )
-
-
-def _points(share: Interval) -> str:
-    return quoted(Interval(100 * share.value, 100 * share.low, 100 * share.high, share.n))
 
 
 def _named(comparison: Comparison, study: Study) -> list[str]:

@@ -14,13 +14,14 @@ from playwright.sync_api import Browser
 
 from docs.browser import opened_chromium
 from eval.features.plain_text import names_by_arm
-from eval.notation import quoted
+from eval.notation import percent, quoted
 from eval.report.details import matched_columns, matched_rows
 from eval.report.feature_spaces import space_tables
 from eval.report.named_concepts import concept_sentences
 from pipeline.errors import InputError, run_stage
 from pipeline.layout import PARAMS, REPORT
 from pipeline.results.comparison import COMPARISON, Alignment, Comparison, load_comparison
+from pipeline.results.floor import floor_between
 from pipeline.study.study import load_study
 
 DOCS = Path("docs")
@@ -88,7 +89,7 @@ def method_rows(comparison: Comparison) -> list[list[str]]:
                 f"{one.scale:g}",
                 f"{arm.cost.nfe_per_image:g}" if arm.cost else "",
                 quoted(arm.effective.scale) if arm.effective else "",
-                f"{arm.effective.elsewhere.value:.0%}" if arm.effective else "",
+                percent(arm.effective.elsewhere.value) if arm.effective else "",
                 quoted(one.fd),
                 *pairs,
                 quoted(removed[one.arm].obeyed, signed=True) if one.arm in removed else "",
@@ -121,6 +122,7 @@ def main() -> None:
         "cosines": cosines,
         "figures": FIGURES,
         "quoted": quoted,
+        "floor_between": floor_between(comparison),
         "tables": space_tables(comparison),
         "sentences": concept_sentences(comparison, names_by_arm(load_study(folder / PARAMS))),
         "matched_columns": matched_columns(comparison),

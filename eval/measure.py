@@ -16,6 +16,7 @@ from pipeline.execution.allocator import keep_freed_memory
 from pipeline.execution.executor import run_tasks, with_workers
 from pipeline.execution.termination import Termination
 from pipeline.layout import ASIDE, CONCEPTS, FEATURES, HEADLINES, METRICS, SCORES
+from pipeline.results.metrics import shown_in
 from pipeline.stage_arguments import stage_parser
 from pipeline.storage.set_aside import set_aside
 from pipeline.study.executor import LocalExecutor
@@ -63,10 +64,8 @@ def score_job(study: Study, inputs: dict[str, str], device: torch.device) -> Cal
             short = write_scores(arm, score_arm(study, arm, scorers), inputs[arm])
         except ValueError as error:  # what metrics raise for sets that they cannot measure
             raise InputError(f"arm '{arm}' cannot be scored: {error}") from None
-        return arm, (
-            f"measure {arm}: FD {short['fd']}, precision {short['precision']}, recall {short['recall']}, "
-            f"CLIP score {short['clip_score']}, malformed {short['malformed']} (N = {short['n']})"
-        )
+        shown = ", ".join(f"{row.label} {short[row.name]}" for row in shown_in("headlines") if row.name in short)
+        return arm, f"measure {arm}: {shown} (N = {short['n']})"
 
     return score
 

@@ -33,6 +33,32 @@ def quoted(interval: Interval, signed: bool = False) -> str:
     return f"{number(interval.value, places, signed)} ({span(interval, places, signed)})"
 
 
+def count(many: int) -> str:
+    """A number of things, `1,728`."""
+    return f"{many:,}"
+
+
+def percent(share: float, places: int = 0) -> str:
+    """A share in per cent, `48 %`."""
+    return f"{number(100 * share, places)} %"
+
+
+def in_percent(share: Interval) -> Interval:
+    """A share, or a difference of shares, times 100."""
+    return Interval(100 * share.value, 100 * share.low, 100 * share.high, share.n)
+
+
+def quoted_percent(share: Interval, places: int = 0) -> str:
+    """A share with its interval in per cent, `48 % (46` dash `50)`."""
+    return f"{percent(share.value, places)} ({span(in_percent(share), places)})"
+
+
+def quoted_points(difference: Interval, places: int = 1) -> str:
+    """A difference of shares with its interval in percentage points, `+1.2 points (+0.3 to +2.1)`."""
+    points = in_percent(difference)
+    return f"{number(points.value, places, signed=True)} points ({span(points, places, signed=True)})"
+
+
 def p_value(value: float) -> str:
     """A p-value with two significant digits, or `below 0.001`."""
     return "below 0.001" if value < 0.001 else number(value, 3 if value < 0.1 else 2)

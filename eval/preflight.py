@@ -75,12 +75,17 @@ def main() -> None:
         check_names(folder)
     check_negative(study.negative, study.arms)
     check_measurable(study)
-    check_networks(study, study.arms)  # headers and configurations alone; digests read every byte
+    if study.generated:
+        check_networks(study, study.generated)  # headers and configurations alone; digests read every byte
     digests = study_digests(study)
     check_arms(study)
     for said in lora_changes(study):
         print(f"preflight: {said}")
-    if not study.is_embedded and locate(study.model.main, study.model.config).settings("vae") is not None:
+    if (
+        study.generated
+        and not study.is_embedded
+        and locate(study.model.main, study.model.config).settings("vae") is not None
+    ):
         from pipeline.generation.study_estimate import study_estimate  # with diffusers, which takes ten seconds
 
         print(f"preflight: {study_estimate(study)}")

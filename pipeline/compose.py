@@ -36,6 +36,7 @@ from pipeline.storage.files import write_atomically
 from pipeline.study.controls import with_controls
 from pipeline.study.negative import with_negative
 from pipeline.study.plain_yaml import YAML_ERRORS, check_aliases, check_names, way_to_quote
+from pipeline.study.reseeded import with_reseeded
 from pipeline.study.scales import at_scales, with_scales
 from pipeline.study.study import Study, parse_study
 
@@ -62,7 +63,7 @@ def compose(
     if negative is not None:
         given.append(literal(f"++negative={negative}"))
     OmegaConf.register_new_resolver("oc.env", _no_environment, replace=True)
-    content = with_negative(_composed(conf, given))
+    content = with_negative(with_reseeded(_composed(conf, given)))
     if negative is not None and "negative" not in content:
         raise InputError(
             f"study '{content.get('name')}' has no arm that takes the study's negative prompt: each has its own or "
@@ -106,14 +107,15 @@ def _with_added(conf: Path, overrides: list[str], refused: str, added: str) -> d
         way = shlex.quote(added.replace("/", ".", key.count("/")))
         raise InputError(f"{refused}: dots separate the parts of a key; write {way}")
     content = _composed(conf, [f"+{one}" if one.partition("=")[0] == key else one for one in overrides])
+    filled = with_negative(with_reseeded(content))
     try:
-        parse_study(with_negative(content), "")
+        parse_study(filled, "")
     except InputError as error:
         if said := _UNKNOWN.search(str(error)):
             group = "" if re.search("did you mean| is now ", said[0]) else nearest(key, _groups(conf))
             meant = f"; did you mean {group}?" if group else ""
             raise InputError(f"{refused}: {said[0]}{meant}") from None
-        if new := _only_added(content, key):
+        if new := _only_added(filled, key):
             # A part that has nothing but what this override gave it: a slip in its name, most often.
             group, name, siblings = new
             meant = (

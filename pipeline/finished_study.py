@@ -52,7 +52,7 @@ class FinishedStudy:
 
     @property
     def arms(self) -> list[str]:
-        """The names of the arms, in the order of the study."""
+        """The names of the arms that are compared, in the order of the study."""
         return [arm.arm for arm in self.comparison.arms]
 
     @property
@@ -61,14 +61,16 @@ class FinishedStudy:
         return self.settings.baseline
 
     def scores(self, *arms: str) -> pd.DataFrame:
-        """One row per image, of the named arms or of all: what it was generated from, and its scores (docs/metrics.md).
+        """One row per image, of the named arms or of all that are compared: what it was generated from, and its scores
+        (docs/metrics.md).
 
         Images with the same `pair_id` share prompt and seed. `arm` is a category in the order of the study. Raises
         InputError for an unknown arm, and for one whose images are not scored.
         """
         tables = [self._scores(arm) for arm in arms or self.arms]
         table = pd.concat(tables, ignore_index=True)
-        return table.assign(arm=pd.Categorical(table["arm"], self.arms))
+        # An arm that is not compared may be asked for by name.
+        return table.assign(arm=pd.Categorical(table["arm"], list(dict.fromkeys([*self.arms, *arms]))))
 
     def _scores(self, arm: str) -> pd.DataFrame:
         self.settings.arm(arm)

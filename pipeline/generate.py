@@ -1,4 +1,4 @@
-"""Stage `generate`: every arm of the study becomes an image set and a trace.
+"""Stage `generate`: every arm of the study becomes an image set and a trace; an external arm from its folder.
 
 The work is cut into shards by the study. A shard is finished when its file is there with the right fingerprint; what is
 finished is kept, whatever happened to the run that made it. One process hands the missing shards of all arms to the
@@ -21,6 +21,7 @@ from pipeline.errors import run_stage
 from pipeline.execution.allocator import keep_freed_memory
 from pipeline.execution.executor import device_kind, local_devices, run_tasks, runs_here, with_workers
 from pipeline.execution.termination import Termination
+from pipeline.external.external_set import bring_all
 from pipeline.generation.control_scales import resolved
 from pipeline.generation.shard_files import GeneratedShard
 from pipeline.generation.shard_plan import ArmPlan, Shard, ShardTask, arm_texts, plan_arm
@@ -63,7 +64,7 @@ def arm_anlas(study: Study, arm_name: str) -> int | None:
             priced.generation_of(main.family.name),
             smea,
             strength=1.0 if arm.image_to_image is None else arm.image_to_image.strength,
-            uncond_scale=priced.uncond_scale if arm.used_negative else 1.0,
+            uncond_scale=arm.negative_strength,
             tier=priced.tier,
             sampler=sampler.scheduler,
         )
@@ -127,13 +128,25 @@ def generate(
     asked for, the shards that are under way are finished and no others begun. Raises InputError.
     """
     termination = termination or Termination()
-    check_networks(study, arm_names)
-    controls = [name for name in arm_names if study.arm(name).control]
-    done = _generate(study, [name for name in arm_names if name not in controls], places, termination)
+    done = _brought(study, arm_names, places)
+    generated = [name for name in arm_names if name not in study.external]
+    if generated:
+        check_networks(study, generated)
+    controls = [name for name in generated if study.arm(name).control]
+    if plain := [name for name in generated if name not in controls]:
+        done |= _generate(study, plain, places, termination)
     if controls and not termination.requested:
         # Their scale is in the traces of the others.
         done |= _generate(resolved(study, controls, places), controls, places, termination)
     return {name: done[name] for name in arm_names if name in done}
+
+
+def _brought(study: Study, arm_names: Sequence[str], places: Places) -> dict[str, Progress]:
+    """The external ones of some arms, read from their folders."""
+    if not set(arm_names) & set(study.external):
+        return {}
+    # All of them, since images are paired over all.
+    return {arm.name: Progress(written, len(arm.shards)) for arm, written in bring_all(study, places)}
 
 
 def _generate(study: Study, arm_names: Sequence[str], places: Places, termination: Termination) -> dict[str, Progress]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
+from pipeline.external.folder_images import check_external, folder_digest
 from pipeline.generation.arm_guidance import guidance_of
 from pipeline.generation.shard_plan import (
     DEVICES,
@@ -32,11 +33,17 @@ from pipeline.study.weaken import DropLayers, Lora, LoraFile
 
 
 def study_digests(study: Study) -> dict[str, str | None]:
-    """Digests of a study's networks, of what replaces their parts, and of the folders images start from.
+    """Digests of a study's networks, of what replaces their parts, and of the folders images start or come from.
 
     None for a guide, a LoRA or a folder that is not there: `check_arms` refuses the arms that need it.
     Raises InputError for everything else that is missing, and for a folder that an arm of this study makes.
     """
+    folders = {f"from {folder}": _start_digest(folder) for folder in _start_folders(study)}
+    folders |= {f"from {own.folder}": folder_digest(own) for arm in study.arms.values() if (own := arm.from_folder)}
+    return (_network_digests(study) if study.generated else {}) | folders
+
+
+def _network_digests(study: Study) -> dict[str, str | None]:
     model = study.model
     digests: dict[str, str | None] = {"main": network_digest(main_checkpoint(model), with_text_encoder=True)}
     for part, source in (("vae", model.vae), ("text_encoder", model.text_encoder)):
@@ -51,7 +58,7 @@ def study_digests(study: Study) -> dict[str, str | None]:
         digests["lora"] = file_digest(file) if file.is_file() else None
     if model.lora is not None:
         digests["main_lora"] = lora_digest(model.lora)
-    return digests | {f"from {folder}": _start_digest(folder) for folder in _start_folders(study)}
+    return digests
 
 
 def _start_folders(study: Study) -> list[Path]:
@@ -79,13 +86,20 @@ def _start_digest(folder: Path) -> str | None:
 
 
 def check_arms(study: Study) -> None:
-    """Raise InputError where an arm does not fit the study's networks, prompts or start images.
+    """Raise InputError where an arm does not fit the study's networks, prompts, start images or number of images.
 
-    Weights are not loaded: what they are is read from configurations.
+    Weights are not loaded: what they are is read from configurations. Of an external arm's images the headers are.
     """
+    for name, arm in study.arms.items():
+        if arm.from_folder is not None:
+            check_external(name, arm.from_folder, study.generate.images)
+    if not study.generated:
+        return
     main = main_checkpoint(study.model)
     _check_what_unets_have(study, main)
     for name, arm in study.arms.items():
+        if arm.from_folder is not None:
+            continue
         if _starts_from_reference(arm):
             _check_reference_start(study, name)
         else:
@@ -109,8 +123,6 @@ def _check_what_unets_have(study: Study, main: Checkpoint) -> None:
     model = study.model
     asked = {
         "model.vae": model.vae is not None and main.settings("vae") is None,
-        "model.weaken.file": isinstance(model.weaken, LoraFile),
-        "model.lora": model.lora,
         "model.loading.attention_slicing": model.loading.attention_slicing,
     }
     if key := next((key for key, value in asked.items() if value), None):
@@ -201,7 +213,8 @@ def _lora_change(lora: LoraFile, key: str, network: str, checkpoint: Checkpoint,
 
     content = read_lora(Path(lora.file), _described(checkpoint), key)
     whose = "the guide's" if network == "guide" else "the main network's"
-    said = f"{key} {lora.file} changes layers of {whose} UNet: {len(content.layers)}"
+    what = "UNet" if checkpoint.family.network == "unet" else checkpoint.family.network
+    said = f"{key} {lora.file} changes layers of {whose} {what}: {len(content.layers)}"
     if content.texts:
         said += f"; left out are layers of text encoders: {content.texts} ({texts})"
     return said

@@ -1,5 +1,6 @@
 """Pipelines of diffusers along rectified flow with small random weights, in the layout of the real ones."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,29 +8,49 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLQwenImage,
+    ChromaPipeline,
+    ChromaTransformer2DModel,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    Lumina2Pipeline,
+    Lumina2Transformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
-from tokenizers import SentencePieceUnigramTokenizer
+from diffusers.modular_pipelines.qwenimage.prompt_templates import QWENIMAGE_PROMPT_TEMPLATE
+from tokenizers import ByteLevelBPETokenizer, SentencePieceBPETokenizer, SentencePieceUnigramTokenizer
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
     T5TokenizerFast,
 )
 
 from models.tinybooru.tokenizer import train_tokenizer
+from pipeline.networks.families import LUMINA2
 from pipeline.tinybooru.build import plans
 
 UNKNOWN = "<unk>"
-# The width of T5, wider than the two CLIPs together as in the real ones.
+# The width of T5 and of language models, wider than the two CLIPs together as in the real ones.
 T5_WIDTH = 64
+LANGUAGE_WIDTH = 32
 # T5's tokens a text; the real ones are 256 and 512.
 T5_LENGTH = 32
 # A canvas of 32x32 is 16x16 latents, and 8x8 patches.
@@ -153,20 +174,222 @@ def save_flux(
     ).save_pretrained(folder, safe_serialization=True)
 
 
+def save_chroma(folder: Path, seed: int, heads: int = 2, blocks: tuple[int, int] = (1, 2)) -> None:
+    """Chroma's kind of pipeline."""
+    longer = t5_tokenizer()
+    torch.manual_seed(seed)
+    transformer = ChromaTransformer2DModel(
+        in_channels=64,
+        num_layers=blocks[0],
+        num_single_layers=blocks[1],
+        attention_head_dim=16,
+        num_attention_heads=heads,
+        joint_attention_dim=T5_WIDTH,
+        axes_dims_rope=(4, 6, 6),
+        approximator_num_channels=16,
+        approximator_hidden_dim=32,
+        approximator_layers=2,
+    ).eval()
+    ChromaPipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, **SHIFTING),
+        vae=latents_of(16),
+        text_encoder=t5(longer),
+        tokenizer=longer,
+    ).save_pretrained(folder, safe_serialization=True)
+
+
+def qwen_vl_tokenizer(size: int = 700) -> Qwen2Tokenizer:
+    """A tokenizer of Qwen's kind (byte pairs of bytes), large enough to cut the template into words as the real one."""
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator([*captions(), *[QWENIMAGE_PROMPT_TEMPLATE] * 200], vocab_size=size, show_progress=False)
+    model = json.loads(trained.to_str())["model"]
+    return Qwen2Tokenizer(
+        vocab=model["vocab"] | {"<|endoftext|>": len(model["vocab"])},
+        merges=[tuple(pair) for pair in model["merges"]],
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+    )
+
+
+def qwen_vl(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": T5_WIDTH,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [2, 3, 3]},
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": T5_WIDTH}
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision)).eval()
+
+
+def frame_latents() -> AutoencoderKLQwenImage:
+    """Qwen-Image's kind of autoencoder, with a mean and a deviation for each channel; factor 2."""
+    latents = AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=16,
+        dim_mult=[1, 2],
+        num_res_blocks=1,
+        temperal_downsample=[False],
+        latents_mean=[0.1 * k - 0.5 for k in range(16)],
+        latents_std=[1 + 0.1 * k for k in range(16)],
+    ).eval()
+    with torch.no_grad():  # images with as much contrast as those of the others
+        latents.decoder.conv_out.weight.mul_(2)
+    return latents
+
+
+def save_qwen_image(folder: Path, seed: int, heads: int = 2, layers: int = 2) -> None:
+    """Qwen-Image's kind of pipeline."""
+    tokenizer = qwen_vl_tokenizer()
+    torch.manual_seed(seed)
+    transformer = QwenImageTransformer2DModel(
+        num_layers=layers,
+        attention_head_dim=16,
+        num_attention_heads=heads,
+        joint_attention_dim=T5_WIDTH,
+        axes_dims_rope=(4, 6, 6),
+    ).eval()
+    for block in transformer.transformer_blocks:  # so that a short text counts beside the image
+        torch.nn.init.normal_(block.attn.add_v_proj.weight)
+    QwenImagePipeline(
+        transformer=lively(transformer),
+        scheduler=FlowMatchEulerDiscreteScheduler(**SHIFTING, shift_terminal=0.02),
+        vae=frame_latents(),
+        text_encoder=qwen_vl(tokenizer),
+        tokenizer=tokenizer,
+    ).save_pretrained(folder, safe_serialization=True)
+
+
+def vocabulary(trained: Any) -> dict[str, Any]:
+    """Tokens and merges of a trained tokenizer, as those of transformers take them."""
+    model = json.loads(trained.to_str())["model"]
+    return {"vocab": model["vocab"], "merges": [tuple(pair) for pair in model["merges"]]}
+
+
+def gemma_tokenizer() -> GemmaTokenizer:
+    """A tokenizer of Gemma's kind (byte pairs of words that begin with a space), which writes a mark before texts."""
+    trained = SentencePieceBPETokenizer()
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    texts = [*captions(), *[LUMINA2.texts[0].system] * 50]
+    trained.train_from_iterator(texts, vocab_size=700, special_tokens=special, show_progress=False)
+    return GemmaTokenizer(**vocabulary(trained), add_bos_token=True)
+
+
+# Qwen3's, of one message and the beginning of an answer.
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+
+
+def qwen_tokenizer() -> Qwen2Tokenizer:
+    """A tokenizer of Qwen's kind (byte pairs of bytes) with a template for chats."""
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(captions(), vocab_size=400, special_tokens=["<|endoftext|>"], show_progress=False)
+    tokenizer = Qwen2Tokenizer(**vocabulary(trained), additional_special_tokens=["<|im_start|>", "<|im_end|>"])
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
+def language_model(kind: Any, config: Any, tokenizer: Any) -> Any:
+    """A small Gemma2Model or Qwen3Model."""
+    return kind(
+        config(
+            vocab_size=len(tokenizer),
+            hidden_size=LANGUAGE_WIDTH,
+            intermediate_size=48,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    ).eval()
+
+
+def save_lumina2(folder: Path, seed: int, heads: int = 4, layers: int = 2, **schedule: Any) -> None:
+    """Lumina Image 2.0's kind of pipeline."""
+    tokenizer = gemma_tokenizer()
+    torch.manual_seed(seed)
+    transformer = Lumina2Transformer2DModel(
+        sample_size=SIDE,
+        hidden_size=16 * heads,
+        num_layers=layers,
+        num_refiner_layers=1,
+        num_attention_heads=heads,
+        num_kv_heads=heads // 2,
+        multiple_of=16,
+        axes_dim_rope=(4, 6, 6),
+        axes_lens=(300, 16, 16),
+        cap_feat_dim=LANGUAGE_WIDTH,
+    ).eval()
+    Lumina2Pipeline(
+        transformer=lively(transformer),
+        scheduler=FlowMatchEulerDiscreteScheduler(**{"shift": 6.0, **schedule}),
+        vae=latents_of(16),
+        text_encoder=language_model(Gemma2Model, Gemma2Config, tokenizer),
+        tokenizer=tokenizer,
+    ).save_pretrained(folder, safe_serialization=True)
+
+
+def save_z_image(folder: Path, seed: int, heads: int = 4, layers: int = 2, **schedule: Any) -> None:
+    """Z-Image's kind of pipeline."""
+    tokenizer = qwen_tokenizer()
+    torch.manual_seed(seed)
+    transformer = ZImageTransformer2DModel(
+        dim=16 * heads,
+        n_layers=layers,
+        n_refiner_layers=1,
+        n_heads=heads,
+        n_kv_heads=heads,
+        cap_feat_dim=LANGUAGE_WIDTH,
+        axes_dims=(4, 6, 6),
+        axes_lens=(1024, 16, 16),
+    ).eval()
+    torch.nn.init.normal_(transformer.x_pad_token)  # zeros until they are trained
+    torch.nn.init.normal_(transformer.cap_pad_token)
+    ZImagePipeline(
+        transformer=lively(transformer),
+        scheduler=FlowMatchEulerDiscreteScheduler(**{"shift": 6.0, **schedule}),
+        vae=latents_of(16),
+        text_encoder=language_model(Qwen3Model, Qwen3Config, tokenizer),
+        tokenizer=tokenizer,
+    ).save_pretrained(folder, safe_serialization=True)
+
+
 def lively(transformer: Any) -> Any:
     """A transformer whose modulation is not the zeros of an untrained one, so that texts and blocks count."""
     with torch.no_grad():
         for name, weight in transformer.named_parameters():
-            if "norm" in name and name.endswith("linear.weight"):
+            linear = name.endswith((".linear.weight", ".0.weight", "linear_1.weight"))
+            if (("norm" in name or "adaLN" in name) and linear) or name.endswith("_mod.1.weight"):
                 weight.normal_(std=0.2)
     return transformer
 
 
 def save_flow_pipelines(folder: Path) -> None:
-    """Folders `sd3`, `flux`, a smaller guide of each, `flux_schnell`, and `sd3_shifting`: levels follow the canvas."""
+    """Folders of each family, a smaller guide of each, `flux_schnell`, and `..._shifting`: levels follow the canvas."""
     save_sd3(folder / "sd3", 0)
     save_sd3(folder / "sd3_guide", 1, heads=1, layers=2, dual=())
     save_sd3(folder / "sd3_shifting", 2, dual=(), **SHIFTING)
     save_flux(folder / "flux", 3)
     save_flux(folder / "flux_guide", 4, heads=1, blocks=(1, 1))
     save_flux(folder / "flux_schnell", 5, distilled=False)
+    save_chroma(folder / "chroma", 6)
+    save_chroma(folder / "chroma_guide", 7, heads=1, blocks=(1, 1))
+    save_qwen_image(folder / "qwen_image", 12)
+    save_qwen_image(folder / "qwen_image_guide", 13, heads=1, layers=1)
+    save_lumina2(folder / "lumina2", 6)
+    save_lumina2(folder / "lumina2_guide", 7, heads=2, layers=1)
+    save_lumina2(folder / "lumina2_shifting", 8, **SHIFTING)
+    save_z_image(folder / "z_image", 9)
+    save_z_image(folder / "z_image_guide", 10, heads=2, layers=1)
+    save_z_image(folder / "z_image_shifting", 11, **SHIFTING)

@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from eval.comparison.named_concepts import TaggedImages, collateral, displacements
+from eval.comparison.named_concepts import ShiftsWithout, TaggedImages, collateral
 from eval.statistics.bootstrap import bounded, mean_interval, paired_difference_interval
 from eval.statistics.jackknife import Replicates
 from pipeline.results.comparison import Adherence, ShownConcept
@@ -94,40 +94,39 @@ def adherence(
     names: Mapping[str, Collection[str]],
     shows: Mapping[str, Mapping[str, Tensor]],
     found: Mapping[str, Mapping[str, Replicates]],
-    tagged: TaggedImages,
-    arms: Mapping[str, Tensor],
-    baseline: str,
-    kept: list[Tensor],
+    without: ShiftsWithout,
     clusters: Tensor | None,
     settings: Metrics,
 ) -> list[Adherence]:
     """The records of the arms whose negative prompts name something that can be read.
 
-    `names` is what each arm's negative prompt names, `found` the arms' scores without each group of pairs, `arms` their
-    vectors [N, D] in the space of `tagged`.
+    `names` is what each arm's negative prompt names, `found` the arms' scores without each group of pairs, `without`
+    their shifts with concepts taken out.
     """
+    baseline = without.baseline
     readable = list(shows[baseline])
+    named = {
+        arm: own
+        for arm in without.arms
+        if arm != baseline and (own := tuple(concept for concept in readable if concept in names.get(arm, ())))
+    }
+    # Arms that name the same share what is taken out.
+    stays = {
+        arm: share
+        for own in dict.fromkeys(named.values())
+        for arm, share in collateral(own, [arm for arm in named if named[arm] == own], without, settings.level).items()
+    }
     rows = []
-    for arm in (name for name in arms if name != baseline):
-        own = [concept for concept in readable if concept in names.get(arm, ())]
-        if not own:
-            continue
+    for arm, own in named.items():
         ours, theirs = (torch.stack([shows[name][concept] for concept in own]).mean(0) for name in (arm, baseline))
         rows.append(
             Adherence(
                 arm=arm,
-                names=own,
+                names=list(own),
                 obeyed=_difference(theirs, ours, clusters, settings),
                 kept=(found[arm]["clip_score"] - found[baseline]["clip_score"]).interval(settings.level),
                 quality=(found[arm]["aesthetic"] - found[baseline]["aesthetic"]).interval(settings.level),
-                collateral=collateral(
-                    [displacements([concept], tagged) for concept in own],
-                    tagged,
-                    arms[arm],
-                    arms[baseline],
-                    kept,
-                    settings.level,
-                ),
+                collateral=stays[arm],
             )
         )
     return rows

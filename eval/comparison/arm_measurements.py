@@ -11,6 +11,7 @@ from torch import Tensor
 
 from eval.comparison.named_concepts import TaggedImages
 from eval.comparison.paired_arms import ArmValues
+from eval.comparison.pairing import check_pairing
 from eval.features.extraction import CONCEPT_SET, SetFeatures, load_features
 from eval.features.spaces import Space, check_comparable
 from eval.scorers.kinds import KINDS
@@ -20,6 +21,7 @@ from pipeline.errors import InputError
 from pipeline.layout import CONCEPTS, FEATURES, REFERENCE_SET, SCORES, SETS
 from pipeline.prompting.plain_text import plain_text
 from pipeline.results.comparison import Cost
+from pipeline.results.image_scores import image_scores
 from pipeline.results.metrics import of_level
 from pipeline.storage.json_file import read_json_text
 from pipeline.storage.shards import read_set, read_table
@@ -50,14 +52,12 @@ def check_one_instrument(arm: str, features: SetFeatures, reference: SetFeatures
 def read_arms(study: Study, features: Mapping[str, SetFeatures], space: Space) -> Arms:
     """Features in a space and per-image scores of every arm, row k being pair k.
 
-    `features` are those of the space's extractor. Raises InputError where arms do not form pairs.
+    Row k of the baseline from other seeds shares the prompt of pair k alone. `features` are those of the space's
+    extractor. Raises InputError where arms do not form the pairs that the study says.
     """
-    learned = [*study.metrics.scorers, *(["lpips"] if study.metrics.lpips else [])]
-    columns = list(
-        dict.fromkeys(
-            ["image_id", "pair_id", *PAIRED_SCORES.values(), *NAMING, *COLOUR_COLUMNS, *KIND_COLUMNS, *learned]
-        )
-    )
+    wanted = {*PAIRED_SCORES.values(), *NAMING, *COLOUR_COLUMNS, *KIND_COLUMNS}
+    scored = [row.column for row in image_scores(study) if row.column in wanted or row.optional]
+    columns = ["image_id", "pair_id", *scored]
     arms: Arms = {}
     pairs: dict[str, list[int]] = {}
     for name in study.arms:
@@ -67,13 +67,7 @@ def read_arms(study: Study, features: Mapping[str, SetFeatures], space: Space) -
         pairs[name] = scores["pair_id"].to_pylist()
         own = {column: torch.tensor(scores[column].to_pylist(), dtype=torch.float64) for column in columns[2:]}
         arms[name] = ArmValues(space(features[name].images).double(), own)
-    for name, own_pairs in pairs.items():
-        if own_pairs != pairs[study.baseline]:
-            shared = len(set(own_pairs) & set(pairs[study.baseline]))
-            raise InputError(
-                f"arms '{name}' ({len(own_pairs)} images) and '{study.baseline}' ({len(pairs[study.baseline])}) "
-                f"do not share their pairs, only {shared}; run `dvc repro`"
-            )
+    check_pairing(study, pairs)
     return arms
 
 
@@ -113,6 +107,9 @@ def reference_captions(reference: SetFeatures) -> list[str]:
 def prompt_numbers(study: Study) -> Tensor:
     """The number [N] of what each pair is resampled with: of its prompt, or its own (eval/statistics/clusters.py)."""
     prompts = asked_prompts(study)
+    if study.external:
+        # Of an image that does not say its prompt no one knows which others share it.
+        prompts = [prompt or f"\0{k}" for k, prompt in enumerate(prompts)]
     numbers = prompt_clusters(prompts)
     return torch.arange(len(prompts)) if numbers is None else numbers
 

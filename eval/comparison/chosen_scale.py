@@ -46,6 +46,8 @@ def chosen_scales(
         family: {name: to_reference.shift(values[name].features[first]).fd for name in path if name != baseline}
         for family, path in paths.items()
     }
+    if not any(candidates.values()):
+        return []
     best = {family: min(found, key=lambda name: found[name]) for family, found in candidates.items() if found}
     needed = dict.fromkeys([baseline, *best.values(), *(controls[name] for name in best.values() if name in controls)])
     kept = deletions(prompts[second], settings.seed)

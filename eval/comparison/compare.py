@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,20 @@ from eval.comparison.arm_measurements import (
 from eval.comparison.chosen_scale import chosen_scales
 from eval.comparison.control_arms import against_control, payments
 from eval.comparison.effective_scale import effective_scale
+from eval.comparison.external_arms import external_records
 from eval.comparison.feature_spaces import floors, in_space
 from eval.comparison.matched_strength import family_paths, frontiers, sweeps
-from eval.comparison.named_concepts import TaggedImages, shown_concepts, without_named
+from eval.comparison.named_concepts import ShiftsWithout, TaggedImages, shown_concepts, without_named
 from eval.comparison.paired_arms import ArmValues, arm_replicates
 from eval.comparison.plot_tables import COLUMNS, csv_bytes, direction_sizes, plot_tables
-from eval.comparison.shift import against_baseline, against_reference, kind_chances, permutations, tag_composition
+from eval.comparison.shift import (
+    against_baseline,
+    against_reference,
+    has_kinds,
+    kind_chances,
+    permutations,
+    tag_composition,
+)
 from eval.comparison.verdicts import alignment_answer, arm_verdicts
 from eval.distances.euclidean import near_pairs, settled
 from eval.features.extraction import REFERENCE, SetFeatures, load_features
@@ -43,8 +52,9 @@ from eval.features.plain_text import names_by_arm
 from eval.features.spaces import Space, study_spaces
 from eval.scorers.kinds import KINDS
 from eval.scorers.tags import fit_tag_reader, tag_shares
+from eval.statistics.bootstrap import bounded
 from eval.statistics.holm import holm_by_question
-from eval.statistics.jackknife import deletions
+from eval.statistics.jackknife import Replicates, deletions
 from pipeline.errors import InputError, run_stage
 from pipeline.guidance.effect import does_nothing, largest_push
 from pipeline.layout import COSTS, FEATURES, METRICS, PLOTS, SETS, TRACES
@@ -94,14 +104,14 @@ def compare(study: Study, traces: Callable[[], Traces] | None = None) -> Compari
     for arm in study.arms:
         for name in extractors:
             check_one_instrument(arm, features[name][arm], reference[name], details[arm]["provenance"])
-            if features[name][arm].ids != features[study.features.clip][arm].ids:
-                raise InputError(
-                    f"features of '{arm}' by {name} and {study.features.clip} differ in their images; run `dvc repro`"
-                )
     spaces = study_spaces(study)
-    arms = read_arms(study, features[spaces[0].settings.extractor], spaces[0])
-    captions = reference_captions(reference[study.features.clip])
-    in_units = next(one for one in spaces if one.settings == FeatureSpace(study.features.clip, unit=True))
+    first = spaces[0].settings.extractor
+    for arm, name in product(study.arms, extractors):
+        if features[name][arm].ids != features[first][arm].ids:
+            raise InputError(f"features of '{arm}' by {name} and {first} differ in their images; run `dvc repro`")
+    arms = read_arms(study, features[first], spaces[0])
+    captions = reference_captions(reference[first])
+    in_units = clip_space(study, spaces)
     measured = Measured(
         features,
         reference,
@@ -109,10 +119,10 @@ def compare(study: Study, traces: Callable[[], Traces] | None = None) -> Compari
         details,
         captions,
         named_by_negatives(study),
-        tagged_images(study, reference[study.features.clip], captions, in_units),
+        None if in_units is None else tagged_images(study, reference[in_units.settings.extractor], captions, in_units),
     )
     try:
-        prompted = any(asked_prompts(study))
+        prompted = study.features.clip is not None and any(asked_prompts(study))
         steps = traces or partial(read_traces, study)
         return compare_arms(study, arms, prompt_numbers(study), prompted, measured, steps)
     except (ValueError, ValidationError) as error:
@@ -122,7 +132,8 @@ def compare(study: Study, traces: Callable[[], Traces] | None = None) -> Compari
 @dataclass(frozen=True)
 class Measured:
     """What is compared beside the arms' values: features by extractor, of arms and of the reference set, the spaces
-    (the primary one first), metrics/detail, the reference's captions, and what negative prompts name."""
+    (the primary one first), metrics/detail, the reference's captions, what negative prompts name, and the images that
+    show it, None where no CLIP reads what images show."""
 
     features: Mapping[str, Mapping[str, SetFeatures]]
     reference: Mapping[str, SetFeatures]
@@ -130,7 +141,13 @@ class Measured:
     details: Mapping[str, dict[str, Any]]
     captions: Sequence[str]
     named: Sequence[str]
-    tagged: TaggedImages
+    tagged: TaggedImages | None
+
+
+def clip_space(study: Study, spaces: Sequence[Space]) -> Space | None:
+    """The space of the unit vectors of the study's CLIP; None where it has none."""
+    clip = study.features.clip
+    return next((one for one in spaces if clip and one.settings == FeatureSpace(clip, unit=True)), None)
 
 
 def compare_arms(
@@ -138,50 +155,66 @@ def compare_arms(
 ) -> Comparison:
     """Every number of the comparison, of pairs with the numbers of their `prompts` [N].
 
+    The baseline from other seeds, which forms no pairs, is in `arms` and gives the floor of shifts alone.
+
     Where they are not `prompted`, nothing is asked about following the prompt. Raises ValueError where there are too
     few images, with their counts.
     """
     settings = study.metrics
-    clip, primary = measured.reference[study.features.clip], measured.spaces[0]
+    primary = measured.spaces[0]
+    # Of the study's CLIP where it has one: what images show, and which of them are equal, is read from its vectors.
+    looking = study.features.clip or primary.settings.extractor
+    seen, real = measured.features[looking], measured.reference[looking]
     details = measured.details
-    check_baseline(study.baseline, measured.features[study.features.clip][study.baseline].images)
-    reference_distinct = distinct_images(clip.images)
+    external = external_records(study, prompts)
+    unpaired = {name for name, own in external.items() if not own.is_paired}
+    check_baseline(study.baseline, seen[study.baseline].images)
+    reference_distinct = distinct_images(real.images)
     kept = deletions(prompts, settings.seed)
     k = settings.precision_recall_k
     found = {primary.name: arm_replicates(arms, study.baseline, primary.reference, k, kept, primary.name)}
-    guided = [name for name in study.arms if name != study.baseline]
+    paired = study.compared
+    guided = [name for name in paired if name != study.baseline]
     permuted = permutations(len(guided), settings.level)
     in_spaces: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in guided}
     vectors: dict[str, dict[str, Tensor]] = {}
     for space in measured.spaces:
-        own = vectors[space.name] = {
-            name: space(one.images).double() for name, one in measured.features[space.settings.extractor].items()
-        }
+        own = {name: space(one.images).double() for name, one in measured.features[space.settings.extractor].items()}
         if space.name not in found:
             values = {name: ArmValues(one, {}) for name, one in own.items()}
             found[space.name] = arm_replicates(values, study.baseline, space.reference, k, kept, space.name)
-        answers = in_space(own, study.baseline, found[space.name], prompts, settings, permuted)
+        vectors[space.name] = {name: own[name] for name in paired}
+        answers = in_space(
+            vectors[space.name], study.baseline, found[space.name], prompts, settings, permuted, study.reseeded
+        )
         for name, answer in answers.items():
             in_spaces[name][space.name] = answer
     of_primary = found[primary.name]
     against = {
         name: against_baseline(
-            arms[name], arms[study.baseline], of_primary[name], of_primary[study.baseline], prompts, settings, permuted
+            arms[name],
+            arms[study.baseline],
+            of_primary[name],
+            of_primary[study.baseline],
+            prompts,
+            settings,
+            permuted,
+            paired=not unpaired & {name, study.baseline},
         )
         for name in tqdm(guided, "compare with the baseline", unit="arm", disable=None)
     }
-    paid = payments(study.arms, arms, prompts, settings)
+    paid = payments(paired, arms, prompts, settings)
     controls = {
         own.control.of: against_control(name, own, arms, of_primary, prompts, kept, settings, paid)
-        for name, own in study.arms.items()
+        for name, own in paired.items()
         if own.control
     }
     steps = traces()
-    pushed = {name: largest_push(steps[name]) for name in study.arms}
-    effective = {name: effective_scale(steps[name], prompts, settings) for name in study.arms}
-    reader = fit_tag_reader(clip.images, measured.captions, settings.seed)
+    pushed = {name: largest_push(steps[name]) for name in paired}
+    effective = {name: None if name in external else effective_scale(steps[name], prompts, settings) for name in paired}
+    reader = None if study.features.clip is None else fit_tag_reader(real.images, measured.captions, settings.seed)
     if reader is not None:
-        shares = {name: tag_shares(reader(one.images)) for name, one in measured.features[study.features.clip].items()}
+        shares = {name: tag_shares(reader(one.images)) for name, one in seen.items()}
         for name in guided:
             against[name]["tags"] = tag_composition(
                 reader, shares[name], shares[study.baseline], kept, prompts, settings
@@ -196,8 +229,7 @@ def compare_arms(
     for name in guided:
         against[name]["spaces"] = in_spaces[name]
         against[name]["adjusted_p"] = {**in_spaces[name][primary.name]["adjusted_p"], **adjusted[name]}
-    in_units = next(one for one in measured.spaces if one.settings == FeatureSpace(study.features.clip, unit=True))
-    sweep_of = sweeps(study.arms)
+    sweep_of = sweeps(paired)
     compared = [
         ComparedArm.model_validate(
             {
@@ -209,10 +241,12 @@ def compare_arms(
                 "negative_prompt": arm.negative,
                 "description": arm.description,
                 "n": len(prompts),
-                "distinct": distinct_images(measured.features[study.features.clip][name].images),
-                "copied": copied_images(measured.features[study.features.clip][name].images, clip.images),
+                "distinct": distinct_images(seen[name].images),
+                "copied": copied_images(seen[name].images, real.images),
                 "cost": read_cost(COSTS / f"{name}.json"),
-                "kinds": dict(zip(KINDS, kind_chances(arms[name]).mean(0).tolist(), strict=True)),
+                "kinds": dict(zip(KINDS, kind_chances(arms[name]).mean(0).tolist(), strict=True))
+                if has_kinds(arms[name])
+                else {},
                 "scores": details[name]["scores"],
                 "against_reference": against_reference(
                     arms[name], of_primary[name], primary.reference, prompts, settings
@@ -225,14 +259,10 @@ def compare_arms(
                 "against_control": controls.get(name),
             }
         )
-        for name, arm in tqdm(study.arms.items(), "compare with the reference", unit="arm", disable=None)
+        for name, arm in tqdm(paired.items(), "compare with the reference", unit="arm", disable=None)
     ]
-    aligned = [alignment_of(name, steps[name], prompts, settings) for name in study.arms]
+    aligned = [alignment_of(name, steps[name], prompts, settings) for name in paired if name not in external]
     n = study.generate.images
-    named = shown_concepts(measured.named, measured.tagged)
-    clusters = prompts if len(torch.unique(prompts)) < len(prompts) else None
-    readers = concept_readers(named, measured.tagged, settings.seed)
-    shown, shows = shown_concepts_by_arm(readers, vectors[in_units.name], study.baseline, clusters, settings)
     spaces = [
         ComparedSpace(
             name=one.name,
@@ -242,7 +272,7 @@ def compare_arms(
             explained=one.explained,
             digest=measured.reference[one.settings.extractor].provenance["extractor_digest"],
             resize=measured.reference[one.settings.extractor].provenance["resize"],
-            floor=Floor.model_validate(floors(one.reference, n, settings)),
+            floor=_floor(floors(one.reference, n, settings), found[one.name], study),
         )
         for one in measured.spaces
     ]
@@ -253,21 +283,13 @@ def compare_arms(
             "level": settings.level,
             "prompted": prompted,
             "arms": compared,
+            "external": external,
             "spaces": spaces,
             "floor": spaces[0].floor,
-            "named": without_named(
-                in_units.name,
-                measured.named,
-                measured.tagged,
-                vectors[in_units.name],
-                study.baseline,
-                in_units.reference,
-                kept,
-                settings.level,
-            ),
+            **_of_concepts(study, measured, vectors, of_primary, prompts, kept),
             "chosen": chosen_scales(
-                family_paths(study.arms, study.baseline),
-                study.arms,
+                family_paths(paired, study.baseline),
+                paired,
                 arms,
                 study.baseline,
                 primary.reference,
@@ -275,21 +297,9 @@ def compare_arms(
                 settings,
                 max(10, k + 1),
             ),
-            "shown": shown,
-            "adherence": adherence(
-                names_by_arm(study),
-                shows,
-                of_primary,
-                measured.tagged,
-                vectors[in_units.name],
-                study.baseline,
-                kept,
-                clusters,
-                settings,
-            ),
-            "reference_n": len(clip.ids),
+            "reference_n": len(real.ids),
             "reference_distinct": reference_distinct,
-            "frontiers": frontiers(study.arms, study.baseline, of_primary, settings.level, prompted),
+            "frontiers": frontiers(paired, study.baseline, of_primary, settings.level, prompted),
             "alignment": [one for one in aligned if one is not None],
             "verdicts": arm_verdicts(
                 compared,
@@ -297,11 +307,45 @@ def compare_arms(
                 spaces,
                 settings.level,
                 card_reasons(spaces),
-                (reference_distinct, len(clip.ids)),
+                (reference_distinct, len(real.ids)),
             ),
-            "provenance": provenance(study, clip, details[study.baseline]["provenance"]),
+            "provenance": provenance(study, real, details[study.baseline]["provenance"]),
         }
     )
+
+
+def _of_concepts(
+    study: Study,
+    measured: Measured,
+    vectors: Mapping[str, Mapping[str, Tensor]],
+    found: Mapping[str, Mapping[str, Replicates]],
+    prompts: Tensor,
+    kept: list[Tensor],
+) -> dict[str, Any]:
+    """What negative prompts name, and what images show of it; nothing where no CLIP reads images.
+
+    `vectors` [N, D] are those of the arms by space, `found` their scores without each group of pairs.
+    """
+    settings, in_units = study.metrics, clip_space(study, measured.spaces)
+    if in_units is None or measured.tagged is None:
+        return {}
+    own, tagged = vectors[in_units.name], measured.tagged
+    clusters = prompts if len(torch.unique(prompts)) < len(prompts) else None
+    readers = concept_readers(shown_concepts(measured.named, tagged), tagged, settings.seed)
+    shown, shows = shown_concepts_by_arm(readers, own, study.baseline, clusters, settings)
+    without = ShiftsWithout(tagged, own, study.baseline, kept)
+    return {
+        "named": without_named(in_units.name, measured.named, without, in_units.reference, settings.level),
+        "shown": shown,
+        "adherence": adherence(names_by_arm(study), shows, found, without, clusters, settings),
+    }
+
+
+def _floor(real: dict[str, Interval], found: Mapping[str, Mapping[str, Replicates]], study: Study) -> Floor:
+    other_seeds = None
+    if study.reseeded is not None:
+        other_seeds = bounded(found[study.reseeded]["shift_fd"].interval(study.metrics.level), 0)
+    return Floor(**real, other_seeds=other_seeds)
 
 
 def _scale(arm: Arm, effective: EffectiveScale | None) -> float:
@@ -397,7 +441,7 @@ def main() -> None:
     sizes = direction_sizes(study, traces(), arm_colours(content.arms, content.baseline))
     for name, rows in {**plot_tables(content), "direction": sizes}.items():
         write_atomically(PLOTS / f"{name}.csv", csv_bytes(rows, COLUMNS[name]))
-    print(f"compare: {len(study.arms)} arms against '{study.baseline}' in {COMPARISON}; plots in {PLOTS}/")
+    print(f"compare: {len(study.compared)} arms against '{study.baseline}' in {COMPARISON}; plots in {PLOTS}/")
     for one in content.verdicts:
         said = "; ".join(f"{answer.topic.lower()}: {answer.verdict}" for answer in one.verdicts)
         print(f"  {one.arm}: {said}")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eval.comparison.alignment import Means
-from eval.notation import number
+from eval.notation import number, percent
 from pipeline.results.comparison import EffectiveScale, TraceStep
 from pipeline.results.interval import Interval
 from pipeline.study.study import Metrics
@@ -86,4 +86,4 @@ def in_words(scale: Interval, elsewhere: Interval, by_step: NDArray[np.float64])
     said = f"this is CFG at {number(scale.value, 2)}"
     if float(np.ptp(by_step)) >= _CHANGES:
         said += f" ({number(by_step[0], 2)} at the first step, {number(by_step[-1], 2)} at the last)"
-    return said if elsewhere.value < _ALL_OF_IT else f"{said} with {elsewhere.value:.0%} of its push elsewhere"
+    return said if elsewhere.value < _ALL_OF_IT else f"{said} with {percent(elsewhere.value)} of its push elsewhere"

@@ -29,7 +29,7 @@ _EXCHANGES = 200
 
 
 def floors(reference: Tensor, n: int, settings: Metrics) -> dict[str, Interval]:
-    """The record Floor: what the first `n` of the real images [M, D] have as distance from the others, and from as
+    """The record Floor of real images: what the first `n` of them [M, D] have as distance from the others, and from as
     many of them."""
 
     def floor(others: Tensor) -> Interval:
@@ -46,11 +46,12 @@ def in_space(
     prompts: Tensor,
     settings: Metrics,
     permuted: int,
+    reseeded: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """The record InSpace of every arm but the baseline.
 
-    `vectors` [N, D] are those of the arms in this space, `found` what `arm_replicates` makes of them, `prompts` [N] the
-    numbers of the pairs' prompts.
+    `vectors` [N, D] are those of the paired arms in this space, `found` what `arm_replicates` makes of them and of the
+    arm `reseeded`, the baseline from other seeds; `prompts` [N] are the numbers of the pairs' prompts.
     """
     base, start = vectors[baseline], found[baseline]
     guided = [name for name in vectors if name != baseline]
@@ -63,7 +64,13 @@ def in_space(
         distance = own["fd_for_differences"] - start["fd_for_differences"]
         variety = own["recall"] - start["recall"]
         spread = combined(_log, own["shift_spread_ratio"])
-        by_chance = exchanged_shift(vectors[name], base, prompts, settings.seed, alpha)
+        seen = exchanged_shift(vectors[name], base, prompts, settings.seed, alpha)
+        seen += float(stats.norm.ppf(POWER)) * own["shift_fd"].standard_error
+        beyond = None
+        if reseeded is not None:
+            # The prompts of both distances are the same, so they are left out of both together.
+            beyond = own["shift_fd"] - found[reseeded]["shift_fd"]
+            seen = max(seen, found[reseeded]["shift_fd"].value + detectable(beyond, 1 - settings.level))
         content[name] = {
             "shift": bounded(own["shift_fd"].interval(settings.level), 0),
             "drift": bounded(own["shift_drift"].interval(settings.level), 0),
@@ -71,11 +78,12 @@ def in_space(
             "distance": distance.interval(settings.level),
             "variety": variety.interval(settings.level),
             "detectable": {
-                asked["shift"]: by_chance + float(stats.norm.ppf(POWER)) * own["shift_fd"].standard_error,
+                asked["shift"]: seen,
                 asked["spread_ratio"]: math.exp(detectable(spread, alpha)),
                 asked["distance"]: detectable(distance, alpha),
                 asked["variety"]: detectable(variety, alpha),
             },
+            "beyond_floor": None if beyond is None else beyond.interval(settings.level),
         }
     adjusted = holm_by_question(
         {name: p_values(vectors[name], base, found[name], start, prompts, settings.seed, permuted) for name in guided}

@@ -117,12 +117,14 @@ def family_paths(arms: Mapping[str, Arm], baseline: str) -> dict[str, list[str]]
     An unguided baseline begins those that draw the same prompts the same way; another one has its place in its own.
     """
     base, sweep_of = arms[baseline], sweeps(arms)
-    drawn = {"prompt", "quality_preset", "canvas", "sampler", "image_to_image"}
+    drawn = {"prompt", "prompt_edits", "prompt_column", "quality_preset", "canvas", "sampler", "image_to_image"}
     unguided = base.method == "unguided" and base.attention is None
     paths: dict[str, list[str]] = {}
     for name in sorted(arms, key=lambda name: arms[name].scale):
         if arms[name].control is not None:
             continue  # a point of CFG's curve that another arm chose
+        if arms[name].from_folder is not None:
+            continue  # whatever scales its images have, they are no sweep
         if name != baseline or not unguided:
             paths.setdefault(sweep_of[name], []).append(name)
     for path in paths.values():

@@ -6,7 +6,7 @@ then, its user did not ask for.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,55 +118,96 @@ def weighed_alike(moved: Sequence[Tensor]) -> Tensor:
     return torch.cat([one / torch.linalg.matrix_norm(one) for one in moved])
 
 
-def collateral(
-    moved: Sequence[Tensor], tagged: TaggedImages, arm: Tensor, baseline: Tensor, kept: list[Tensor], level: float
-) -> Interval:
-    """The share of an arm's shift that stays without the directions of several concepts, from their displacements.
+class ShiftsWithout:
+    """How far arms lie from the baseline with some concepts taken out of the space, each computed once.
 
-    `arm` and `baseline` are vectors [N, D] in the space of `tagged`.
+    `arms` are vectors [N, D] in the space of `tagged`; `kept` are the images that stay without each group of pairs.
     """
-    removal = concept_removal(weighed_alike(moved), tagged.vectors)
-    both = {"arm": arm, "baseline": baseline}
-    real = tagged.vectors.double()
-    whole = _distances(both, "baseline", real, kept)["arm"]
-    rest = _distances({name: removal(own) for name, own in both.items()}, "baseline", removal(real), kept)["arm"]
-    share = combined(lambda a, b: b / a if a else 1.0, whole["shift"], rest["shift"])
-    return bounded(share.interval(level), 0)
+
+    def __init__(self, tagged: TaggedImages, arms: Mapping[str, Tensor], baseline: str, kept: list[Tensor]):
+        self.tagged, self.arms, self.baseline = tagged, arms, baseline
+        self._kept = [torch.arange(len(arms[baseline])), *kept]
+        self._moved: dict[str, Tensor] = {}
+        self._removals: dict[tuple[str, ...], Removal] = {}
+        self._found: dict[tuple[tuple[str, ...], str], Replicates] = {}
+
+    def removal(self, concepts: tuple[str, ...]) -> Removal:
+        """What takes one concept out, or several that weigh the same."""
+        if concepts not in self._removals:
+            for concept in concepts:
+                if concept not in self._moved:
+                    self._moved[concept] = displacements([concept], self.tagged)
+            moved = [self._moved[concept] for concept in concepts]
+            together = moved[0] if len(moved) == 1 else weighed_alike(moved)
+            self._removals[concepts] = concept_removal(together, self.tagged.vectors)
+        return self._removals[concepts]
+
+    def vectors(self, concepts: tuple[str, ...], arm: str) -> Tensor:
+        """An arm's vectors without the concepts, [N, D - K]."""
+        own = self.arms[arm].double()
+        return self.removal(concepts)(own) if concepts else own
+
+    def distances(self, concepts: tuple[str, ...], arms: Iterable[str], reference: Tensor) -> dict[str, Replicates]:
+        """The Fréchet distances of some arms, without the concepts, to a `reference` [M, D - K] without them."""
+        to_reference = FrechetTo(reference)
+        return {arm: self._replicates(concepts, arm, [to_reference] * len(self._kept)) for arm in arms}
+
+    def __call__(self, concepts: tuple[str, ...], arms: Iterable[str]) -> dict[str, Replicates]:
+        """The Fréchet distances of some arms to the baseline, all of them without the concepts."""
+        wanted = list(arms)
+        missing = [arm for arm in wanted if (concepts, arm) not in self._found]
+        if missing:
+            base = self.vectors(concepts, self.baseline)
+            to_baseline = [FrechetTo(base[index]) for index in self._kept]
+            for arm in missing:
+                self._found[concepts, arm] = self._replicates(concepts, arm, to_baseline)
+        return {arm: self._found[concepts, arm] for arm in wanted}
+
+    def _replicates(self, concepts: tuple[str, ...], arm: str, distances: Sequence[FrechetTo]) -> Replicates:
+        own = self.vectors(concepts, arm)
+        values = [to.shift(own[index]).fd for to, index in zip(distances, self._kept, strict=True)]
+        return Replicates(values[0], torch.tensor(values[1:], dtype=torch.float64), len(own))
+
+
+def collateral(
+    concepts: tuple[str, ...], arms: Sequence[str], shifts: ShiftsWithout, level: float
+) -> dict[str, Interval]:
+    """The share of the shift of some arms that stays without the directions of several concepts."""
+    whole, rest = shifts((), arms), shifts(concepts, arms)
+    shares = {arm: combined(lambda a, b: b / a if a else 1.0, whole[arm], rest[arm]) for arm in arms}
+    return {arm: bounded(share.interval(level), 0) for arm, share in shares.items()}
 
 
 def without_named(
-    space: str,
-    names: Sequence[str],
-    tagged: TaggedImages,
-    arms: Mapping[str, Tensor],
-    baseline: str,
-    reference: Tensor,
-    kept: list[Tensor],
-    level: float,
+    space: str, names: Sequence[str], shifts: ShiftsWithout, reference: Tensor, level: float
 ) -> dict[str, Any] | None:
-    """The record NamedConcepts of arms [N, D] in a space; None where no image shows what the names say.
+    """The record NamedConcepts of arms in a space, in which the reference set is [M, D]; None where no image shows what
+    the names say.
 
     Each concept is taken out alone, and all of them together: the more is taken out, the more goes of what has nothing
     to do with it.
     """
-    named = shown_concepts(names, tagged)
+    named = shown_concepts(names, shifts.tagged)
     if not named:
         return None
-    moved = {name: displacements([name], tagged) for name in named}
-    together = weighed_alike(list(moved.values()))
-    each = {**moved, **({ALL: together} if len(named) > 1 else {})}
-    whole = _distances(arms, baseline, reference.double(), kept)
+    each = {name: (name,) for name in named} | ({ALL: tuple(named)} if len(named) > 1 else {})
+    real, guided = reference.double(), [name for name in shifts.arms if name != shifts.baseline]
+    whole = shifts((), guided), shifts.distances((), guided, real)
     removed = []
     for concept, own in tqdm(each.items(), "take out what negatives name", unit="concept", disable=None):
-        removal = concept_removal(own, tagged.vectors)
-        rest = _distances({name: removal(one) for name, one in arms.items()}, baseline, removal(reference), kept)
+        removal = shifts.removal(own)
+        left = removal(real)
+        rest = shifts(own, guided), shifts.distances(own, guided, left)
         removed.append(
             {
                 "concept": concept,
                 "directions": removal.directions,
                 "energy": removal.energy,
-                "variance": 1 - float(removal(reference).var(0).sum() / reference.double().var(0).sum()),
-                "arms": {name: _without(whole[name], rest[name], level) for name in arms if name != baseline},
+                "variance": 1 - float(left.var(0).sum() / real.var(0).sum()),
+                "arms": {
+                    name: _without((whole[0][name], whole[1][name]), (rest[0][name], rest[1][name]), level)
+                    for name in guided
+                },
             }
         )
     return {
@@ -178,29 +219,11 @@ def without_named(
     }
 
 
-def _distances(
-    arms: Mapping[str, Tensor], baseline: str, reference: Tensor, kept: list[Tensor]
-) -> dict[str, dict[str, Replicates]]:
-    """The Fréchet distances of every arm to the baseline and to the reference set, with their replicates."""
-    to_reference, base = FrechetTo(reference), arms[baseline].double()
-    everything = torch.arange(len(base))
-    from_baseline = [FrechetTo(base[index]) for index in (everything, *kept)]
-    found = {}
-    for name, vectors in arms.items():
-        own = [vectors.double()[index] for index in (everything, *kept)]
-        shifts = [to_base.shift(one).fd for to_base, one in zip(from_baseline, own, strict=True)]
-        distances = [to_reference.shift(one).fd for one in own]
-        found[name] = {
-            what: Replicates(values[0], torch.tensor(values[1:], dtype=torch.float64), len(base))
-            for what, values in (("shift", shifts), ("distance", distances))
-        }
-    return found
-
-
-def _without(whole: Mapping[str, Replicates], rest: Mapping[str, Replicates], level: float) -> dict[str, Interval]:
-    """The record ArmWithoutNamed."""
-    share = combined(lambda a, b: 1 - b / a if a else 0.0, whole["shift"], rest["shift"])
-    distances = {"shift": whole["shift"], "shift_without": rest["shift"]}
-    distances |= {"distance": whole["distance"], "distance_without": rest["distance"]}
+def _without(
+    whole: tuple[Replicates, Replicates], rest: tuple[Replicates, Replicates], level: float
+) -> dict[str, Interval]:
+    """The record ArmWithoutNamed of the shift and the distance of an arm, with a concept and without it."""
+    share = combined(lambda a, b: 1 - b / a if a else 0.0, whole[0], rest[0])
+    distances = {"shift": whole[0], "shift_without": rest[0], "distance": whole[1], "distance_without": rest[1]}
     found = {name: bounded(one.interval(level), 0) for name, one in distances.items()}
     return {**found, "named_share": bounded(share.interval(level), -math.inf, 1)}

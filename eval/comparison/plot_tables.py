@@ -31,7 +31,7 @@ def direction_sizes(
     `colours` are those of the arms.
     """
     rows: list[dict[str, object]] = []
-    for name in (name for name, arm in study.arms.items() if arm.scale != 1 or arm.terms or arm.control):
+    for name in (name for name, arm in study.compared.items() if arm.scale != 1 or arm.terms or arm.control):
         steps = traces[name].group_by("step").aggregate([("sigma", "mean"), ("direction", "mean")]).sort_by("step")
         for row in steps.to_pylist():
             sizes = {"sigma": round(row["sigma_mean"], 5), "direction": round(row["direction_mean"], 5)}

@@ -41,17 +41,20 @@ def against_baseline(
     prompts: Tensor,
     settings: Metrics,
     permuted: int = PERMUTATIONS,
+    paired: bool = True,
 ) -> dict[str, Any]:
     """The record AgainstBaseline of one arm, with unadjusted `p_values` in place of the adjusted ones.
 
-    `permuted` is how many permutations the permutation tests have.
+    `permuted` is how many permutations the permutation tests have. Where the two were put beside each other by chance,
+    and are not `paired`, nothing is said of how far an image moved.
     """
     level, seed = settings.level, settings.seed
-    differences = {name: found[column] - base[column] for name, column in PAIRED_SCORES.items()}
+    scores = [name for name, column in PAIRED_SCORES.items() if column in found]
+    differences = {name: found[PAIRED_SCORES[name]] - base[PAIRED_SCORES[name]] for name in scores}
     differences["reference_fd"] = found["fd_for_differences"] - base["fd_for_differences"]
     preferences = {name: (found[name] - base[name]).interval(level) for name in settings.scorers}
     mmd = paired_mmd_test(arm.features, baseline.features, permuted, seed, prompts)
-    moved = paired_displacement(arm.features, baseline.features)
+    moved = paired_displacement(arm.features, baseline.features) if paired else None
     # Images of one seed differ less than those of two; held out together, a pair cannot tell on itself.
     auc = classifier_auc(arm.features, baseline.features, prompts, prompts, level)
     return {
@@ -59,15 +62,15 @@ def against_baseline(
             name: bounded(found[row.name].interval(level), *row.bounds(len(prompts))) for name, row in DISTANCES.items()
         },
         **{name: difference.interval(level) for name, difference in differences.items()},
-        "mean_share": moved.mean_share,
-        "dispersion": moved.dispersion,
+        "mean_share": moved and moved.mean_share,
+        "dispersion": moved and moved.dispersion,
         "two_sample": {"mmd2": mmd.mmd2, "mmd_p": mmd.p, "auc": auc},
-        "composition": composition(arm, baseline, found, base, prompts, settings, permuted),
+        "composition": composition(arm, baseline, found, base, prompts, settings, permuted) if has_kinds(arm) else None,
         "directions": named_directions(arm, baseline),
         "within_prompt": within_prompt(arm, baseline, prompts, settings),
         "lpips": lpips_difference(found, base, prompts, settings),
         "preferences": preferences,
-        "p_values": {metric(name).asked.key: differences[name].p_value() for name in PAIRED_SCORES},
+        "p_values": {metric(name).asked.key: differences[name].p_value() for name in scores},
     }
 
 
@@ -167,7 +170,7 @@ def tag_composition(
 def named_directions(arm: ArmValues, baseline: ArmValues) -> list[dict[str, Any]]:
     """The leading directions of the covariance change, each with the per-image score that goes with it most."""
     pooled = torch.cat([arm.features, baseline.features])
-    scores = {name: torch.cat([arm.scores[name], baseline.scores[name]]) for name in NAMING}
+    scores = {name: torch.cat([arm.scores[name], baseline.scores[name]]) for name in NAMING if name in arm.scores}
     result = []
     for direction in leading_directions(arm.features, baseline.features, min(DIRECTIONS, pooled.shape[1])):
         along = pooled @ direction.axis
@@ -202,6 +205,11 @@ def lpips_difference(
     if not settings.lpips or repeated < REPEATED_PROMPTS:
         return None
     return (found["lpips"] - base["lpips"]).interval(settings.level)
+
+
+def has_kinds(arm: ArmValues) -> bool:
+    """Whether the study asks what its images are of."""
+    return set(KIND_COLUMNS) <= set(arm.scores)
 
 
 def kind_chances(arm: ArmValues) -> Tensor:

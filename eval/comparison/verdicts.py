@@ -6,7 +6,7 @@ asked about distributions is asked in every feature space, and answered with wha
 
 from collections.abc import Callable, Mapping
 
-from eval.notation import number, p_value, quoted
+from eval.notation import count, number, p_value, percent, quoted
 from pipeline.results.answer import SAME
 from pipeline.results.comparison import (
     UNDECIDED,
@@ -15,8 +15,10 @@ from pipeline.results.comparison import (
     ArmVerdicts,
     ComparedArm,
     ComparedSpace,
+    Floor,
     Verdict,
 )
+from pipeline.results.floor import is_shift
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import metric
 
@@ -82,9 +84,10 @@ def _answers(
         words = {}
         for space, own in against.spaces.items():
             interval: Interval = getattr(own, field)
-            words[space] = verdict(
-                interval, own.adjusted_p[question.key], alpha, question.neutral, question.above, question.below
-            )
+            p = own.adjusted_p[question.key]
+            words[space] = verdict(interval, p, alpha, question.neutral, question.above, question.below)
+            if field == "shift" and not is_shift(own, alpha):
+                words[space] = UNDECIDED
         together, why = agreed(words, reason)
         least = against.spaces[primary].detectable[question.key]
         numbers = (
@@ -118,8 +121,8 @@ def _answers(
         in_spaces(
             "shift_fd",
             "shift",
-            f"FD to {base.arm} {quoted(against.fd)}, of two sets of real images {quoted(floor.between_sets)}; "
-            f"the drift of the mean is {share:.0%} of it; "
+            f"FD to {base.arm} {quoted(against.fd)}, {_floor(floor)}; "
+            f"the drift of the mean is {percent(share)} of it; "
             f"a classifier tells the two apart with AUC {quoted(against.two_sample.auc)}; MMD",
         ),
         spread,
@@ -144,12 +147,18 @@ def _answers(
         *(
             changed(name, change)
             for name, change in (("aesthetic", against.aesthetic), ("malformed", against.malformed))
+            if change is not None
         ),
     ]
     # Pairs that were asked for nothing have nothing to follow.
-    if metric("clip_score").asked.key in against.adjusted_p:
+    if against.clip_score is not None and metric("clip_score").asked.key in against.adjusted_p:
         answers.append(changed("clip_score", against.clip_score))
     return [*answers, _cost(arm, base)]
+
+
+def _floor(floor: Floor) -> str:
+    of = "two sets of real images" if floor.other_seeds is None else "other seeds"
+    return f"of {of} {quoted(floor.shift)}"
 
 
 def _no_effect(arm: ComparedArm) -> list[Verdict]:
@@ -164,7 +173,7 @@ def _repeated_reference(reference: tuple[int, int] | None) -> list[Verdict]:
     """What to know first about a reference set some of whose images are equal."""
     if reference is None or reference[0] == reference[1]:
         return []
-    what = f"only {reference[0]} of {reference[1]} real images differ"
+    what = f"only {count(reference[0])} of {count(reference[1])} real images differ"
     why = "an image's neighbours are its copies, so that precision, recall and coverage fall; take the copies out"
     return [Verdict(topic="Reference", verdict=what, numbers=f"equal features; {why}", decided=True)]
 
@@ -274,7 +283,7 @@ def alignment_answer(found: Alignment) -> str:
         )
         sentences.append(
             f"{_sameness(to_guide)}: a cosine of {number(to_guide.value, 2, signed=True)} leaves "
-            f"{1 - to_guide.value**2:.0%} of its square outside."
+            f"{percent(1 - to_guide.value**2)} of its square outside."
         )
     if {"negative", "guide"} <= half.keys():
         a, b = half["negative"], half["guide"]

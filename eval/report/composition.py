@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from eval.notation import p_value, quoted
+from eval.notation import in_percent, p_value, percent, quoted, quoted_points, span
 from eval.report.figures import layout
 from pipeline.results.comparison import Comparison, Composition
 from pipeline.results.interval import Interval
@@ -60,9 +60,9 @@ def tag_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "changed": [
                 {
                     "tag": change.tag,
-                    "share": f"{change.share:.1%}",
-                    "baseline_share": f"{change.baseline_share:.1%}",
-                    "difference": _points(change.difference),
+                    "share": percent(change.share, 1),
+                    "baseline_share": percent(change.baseline_share, 1),
+                    "difference": quoted_points(change.difference),
                 }
                 for change in against.tags.changed
             ],
@@ -74,15 +74,7 @@ def tag_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _share(share: float, interval: Interval | None) -> dict[str, str]:
-    span = f"{100 * interval.low:.1f}\N{EN DASH}{100 * interval.high:.1f}" if interval else ""
-    return {"value": f"{share:.1%}", "span": span}
-
-
-def _points(difference: Interval) -> str:
-    value, low, high = (
-        f"{100 * x:+.1f}".replace("-", "\N{MINUS SIGN}") for x in (difference.value, difference.low, difference.high)
-    )
-    return f"{value} ({low} to {high})"
+    return {"value": percent(share, 1), "span": span(in_percent(interval), 1) if interval else ""}
 
 
 def _distance(shift: Composition | None) -> dict[str, str]:

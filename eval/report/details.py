@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from eval.notation import decimals, number, p_value, quoted
+from eval.notation import decimals, number, p_value, percent, quoted
 from eval.report.tables import Column
 from pipeline.results.comparison import AXES, MATCHED, Comparison
 from pipeline.results.metrics import Metric, metric
@@ -61,7 +61,7 @@ def shift_details(comparison: Comparison) -> list[dict[str, Any]]:
                 "reference_auc": quoted(reference.two_sample.auc),
                 "reference_p": p_value(reference.two_sample.mmd_p),
                 "reference_spread": quoted(reference.spread_ratio),
-                "mean_share": f"{own.mean_share:.0%}" if own else "",
+                "mean_share": percent(own.mean_share) if own and own.mean_share is not None else "",
                 "within_prompt": quoted(own.within_prompt) if own and own.within_prompt else "too few prompts repeat",
                 "directions": "; ".join(
                     f"{number(one.ratio, 2)} {one.score.replace('_', ' ')} ({number(one.correlation, 2)})"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from eval.notation import number, quoted
+from eval.notation import number, quoted, quoted_percent
 from eval.report.figures import looks, over_noise
 from pipeline.results.comparison import AgainstControl, Comparison, EffectiveScale
 from pipeline.results.metrics import metric
@@ -21,7 +21,7 @@ def effective_rows(comparison: Comparison) -> list[dict[str, str]]:
             "scale": quoted(found.scale),
             "over_steps": number(found.over_steps, 2),
             "over_images": number(found.over_images, 2),
-            "elsewhere": f"{found.elsewhere.value:.0%} ({found.elsewhere.low:.0%} to {found.elsewhere.high:.0%})",
+            "elsewhere": quoted_percent(found.elsewhere),
             "answer": found.answer,
         }
         for name, found in with_scale(comparison).items()
@@ -57,8 +57,8 @@ def control_rows(comparison: Comparison) -> list[dict[str, Any]]:
         {
             "arm": name,
             "control": found.control,
-            "wins": [f"{won.value:.0%} ({won.low:.0%} to {won.high:.0%})" for won in found.wins.values()],
-            "adjusted": [f"{won.value:.0%} ({won.low:.0%} to {won.high:.0%})" for won in found.adjusted.values()],
+            "wins": [quoted_percent(won) for won in found.wins.values()],
+            "adjusted": [quoted_percent(won) for won in found.adjusted.values()],
             "fd": quoted(found.fd, signed=True),
             "precision": quoted(found.precision, signed=True),
             "recall": quoted(found.recall, signed=True),

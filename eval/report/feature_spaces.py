@@ -5,10 +5,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from eval.notation import number, p_value, quoted, span
+from eval.notation import number, p_value, percent, quoted, span
 from eval.report.figures import Look, error_bars, layout, looks, marker, numbered_symbol
 from pipeline.results.colours import BASELINE
 from pipeline.results.comparison import UNDECIDED, ComparedArm, ComparedSpace, Comparison, InSpace
+from pipeline.results.floor import floor_between
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import metric
 
@@ -17,14 +18,15 @@ from pipeline.results.metrics import metric
 class Finding:
     """What is asked in every space: a field of InSpace, and the metric that has the question.
 
-    Distances are shown in floors, since each space has its own units: `floor` is the field of Floor that is one.
+    Distances are shown in floors, since each space has its own units: `floor` is the field of Floor that is one, and
+    `{floor}` in the note stands for the two sets that shifts are counted in.
     """
 
     field: str
     metric: str
     title: str
     note: str
-    floor: Literal["between_sets", "fd"] | None = None
+    floor: Literal["shift", "fd"] | None = None
     signed: bool = False
 
 
@@ -33,8 +35,8 @@ FINDINGS = (
         "shift",
         "shift_fd",
         "Shift",
-        "FD to the baseline; one floor is that of two sets of real images.",
-        floor="between_sets",
+        "FD to the baseline; one floor is that of {floor}.",
+        floor="shift",
     ),
     Finding(
         "spread_ratio", "shift_spread_ratio", "Spread", "Variance divided by that of the baseline; below 1 is narrower."
@@ -86,8 +88,10 @@ def space_rows(comparison: Comparison, readers: Collection[str]) -> list[dict[st
             "extractor": space.extractor,
             "compared": ("unit vectors, " if space.unit else "")
             + (f"{space.components} principal components" if space.components else "all dimensions"),
-            "explained": f"{space.explained:.0%}",
+            "explained": percent(space.explained),
             "floor": quoted(space.floor.fd),
+            "between_sets": quoted(space.floor.between_sets),
+            "other_seeds": quoted(space.floor.other_seeds) if space.floor.other_seeds is not None else "",
             "reads": "yes" if space.extractor in readers else "no",
         }
         for space in comparison.spaces
@@ -117,7 +121,8 @@ def space_tables(comparison: Comparison) -> list[SpaceTable]:
             )
             for arm, against in comparison.guided
         ]
-        tables.append(SpaceTable(finding.field, finding.title, finding.note, rows))
+        note = finding.note.format(floor=floor_between(comparison))
+        tables.append(SpaceTable(finding.field, finding.title, note, rows))
     return tables
 
 
@@ -166,7 +171,7 @@ def shift_by_space_figure(comparison: Comparison) -> dict[str, Any]:
     colours = {name: look.colour for name, look in looks(comparison).items()}
     for k, space in enumerate(comparison.spaces):
         found = {
-            arm.arm: _times(against.spaces[space.name].shift, 1 / space.floor.between_sets.value)
+            arm.arm: _times(against.spaces[space.name].shift, 1 / space.floor.shift.value)
             for arm, against in comparison.guided
         }
         shown = {arm: interval for arm, interval in found.items() if interval.value > 0}

@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from eval.notation import quoted
+from eval.notation import in_percent, number, quoted, quoted_percent, span
 from pipeline.results.comparison import ComparedArm, Comparison
-from pipeline.results.interval import Interval
 from pipeline.results.rates import SIMULATED, VERDICTS, LabelledImages, Rate, Rates, Verdict
 
 VERDICT_LABELS: dict[Verdict, str] = {
@@ -48,15 +47,6 @@ FEW = 10
 _UNSEEN = RateCell("", "", "")
 
 
-def percent(interval: Interval, signed: bool = False) -> tuple[str, str]:
-    """A rate and its interval in per cent, or in percentage points where it is a difference (`signed`)."""
-    value, low, high = (
-        f"{100 * x:{'+' if signed else ''}.1f}".replace("-", "\N{MINUS SIGN}")
-        for x in (interval.value, interval.low, interval.high)
-    )
-    return value, f"{low} to {high}"
-
-
 def arm_rows(comparison: Comparison, rates: Rates, sampled: Mapping[str, int]) -> list[RateRow]:
     """One row per arm: people's rates beside the automatic ones. `sampled` is how many images people are to see."""
     rows = []
@@ -70,7 +60,7 @@ def arm_rows(comparison: Comparison, rates: Rates, sampled: Mapping[str, int]) -
             for cell, verdict in zip(seen.cells, VERDICTS, strict=True)
         ]
         p_malformed = arm.scores.get("malformed")
-        text = "{} % ({})".format(*percent(p_malformed)) if p_malformed else ""
+        text = quoted_percent(p_malformed, 1) if p_malformed else ""
         rows.append(replace(seen, cells=cells, p_malformed=text, few=few, simulated=own.simulated if own else False))
     return rows
 
@@ -84,7 +74,7 @@ def rate_rows(images: Sequence[LabelledImages]) -> list[RateRow]:
             n=own.images,
             simulated=own.simulated,
             cells=[_cell(own.verdicts[verdict]) for verdict in VERDICTS],
-            body="{} % ({})".format(*percent(own.body_normal)) if own.body_normal else "",
+            body=quoted_percent(own.body_normal, 1) if own.body_normal else "",
         )
         for own in images
     ]
@@ -115,9 +105,10 @@ def agreement_lines(rates: Rates) -> list[tuple[str, str]]:
             (f"Krippendorff\N{RIGHT SINGLE QUOTATION MARK}s alpha{mark}", f"{quoted(alpha)} over {alpha.n} images")
         )
     for own in rates.self_agreement:
-        value, span = percent(own.same)
         mark = f" ({SIMULATED})" if own.simulated else ""
-        lines.append((f"{own.labeller} with themselves{mark}", f"{value} % ({span}) of {own.same.n} repeats"))
+        lines.append(
+            (f"{own.labeller} with themselves{mark}", f"{quoted_percent(own.same, 1)} of {own.same.n} repeats")
+        )
     if rates.calibration:
         found = rates.calibration
         mark = f" ({SIMULATED})" if found.simulated else ""
@@ -140,8 +131,9 @@ def strength_lines(rates: Rates) -> list[tuple[str, str]]:
 
 
 def _cell(rate: Rate, signed: bool = False) -> RateCell:
-    return RateCell(rate.best.value, *percent(rate.best, signed))
+    shown = in_percent(rate.best)
+    return RateCell(rate.best.value, number(shown.value, 1, signed), span(shown, 1, signed))
 
 
 def _automatic(arm: ComparedArm, verdict: Verdict) -> str:
-    return f"{100 * arm.kinds[verdict]:.1f}" if verdict in arm.kinds else ""
+    return number(100 * arm.kinds[verdict], 1) if verdict in arm.kinds else ""

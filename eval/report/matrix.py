@@ -58,20 +58,20 @@ class Matrix:
 
 
 _Number = Callable[[AgainstBaseline], Interval]
+# The scores of single images that have a question, with what their numbers count.
+_SCORES = {"aesthetic": "score", "malformed": "share", "clip_score": "score"}
 
 
 def matrix(comparison: Comparison) -> Matrix:
     """The verdicts of every guided arm that is not a control."""
     primary = comparison.spaces[0]
-    between, to_real = primary.floor.between_sets.value, primary.floor.fd.value
+    between, to_real = primary.floor.shift.value, primary.floor.fd.value
     asked: list[tuple[str, str, _Number]] = [
         ("shift_fd", "floors", lambda own: _over(own.fd, between)),
         ("shift_spread_ratio", "times", lambda own: own.spread_ratio),
         ("fd", "floors", lambda own: _over(own.reference_fd, to_real)),
         ("recall", "share", lambda own: own.spaces[primary.name].variety),
-        ("aesthetic", "score", lambda own: own.aesthetic),
-        ("malformed", "share", lambda own: own.malformed),
-        *([("clip_score", "score", _clip_score)] if comparison.prompted else []),
+        *((name, unit, _score(name)) for name, unit in _SCORES.items() if _is_asked(comparison, name)),
     ]
     columns = [MatrixColumn(metric(name).asked.topic, unit, metric(name).asked.neutral) for name, unit, _ in asked]
     verdicts = {one.arm: one.verdicts for one in comparison.verdicts}
@@ -104,8 +104,17 @@ def matrix(comparison: Comparison) -> Matrix:
     return Matrix(columns, rows(told_arms(comparison), True), rows(untold_arms(comparison), False))
 
 
-def _clip_score(own: AgainstBaseline) -> Interval:
-    return own.clip_score
+def _score(name: str) -> _Number:
+    def read(own: AgainstBaseline) -> Interval:
+        change: Interval = getattr(own, name)
+        return change
+
+    return read
+
+
+def _is_asked(comparison: Comparison, name: str) -> bool:
+    asked = comparison.prompted or name != "clip_score"
+    return asked and all(getattr(own, name) is not None for _, own in comparison.guided)
 
 
 def _cell(column: MatrixColumn, one: Interval, places: int, verdict: Verdict | None, primary: str) -> MatrixCell | None:

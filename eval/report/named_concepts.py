@@ -4,9 +4,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eval.notation import number, quoted, span
+from eval.notation import in_percent, number, percent, quoted, quoted_percent, quoted_points, span
 from pipeline.results.comparison import Comparison, RemovedConcept
-from pipeline.results.interval import Interval
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ def concept_rows(comparison: Comparison) -> list[dict[str, Any]]:
         {
             "concept": row.concept,
             "directions": row.directions,
-            "control": f"{row.variance:.0%}",
+            "control": percent(row.variance),
             "variance": row.variance,
             "cells": [_cell(row, arm.arm) for arm, _ in comparison.guided],
         }
@@ -55,7 +54,7 @@ def concept_sentences(comparison: Comparison, names: Mapping[str, Collection[str
                 "concept": most.concept if cell.more else None,
                 "share": cell.text,
                 "span": cell.span,
-                "control": f"{most.variance:.0%}",
+                "control": percent(most.variance),
                 "though": "" if own else "does not name it" if names[arm] else "names nothing",
             }
         )
@@ -64,10 +63,8 @@ def concept_sentences(comparison: Comparison, names: Mapping[str, Collection[str
 
 def _cell(row: RemovedConcept, arm: str) -> ShareCell:
     share = row.arms[arm].named_share
-    percent = Interval(100 * share.value, 100 * share.low, 100 * share.high, share.n)
-    return ShareCell(
-        share.value, f"{number(percent.value, 0)}%", span(percent, 0), more=share.low > row.variance, n=share.n
-    )
+    more = share.low > row.variance
+    return ShareCell(share.value, percent(share.value), span(in_percent(share), 0), more, share.n)
 
 
 def adherence_rows(comparison: Comparison) -> list[dict[str, str]]:
@@ -76,10 +73,10 @@ def adherence_rows(comparison: Comparison) -> list[dict[str, str]]:
         {
             "arm": row.arm,
             "names": ", ".join(row.names),
-            "obeyed": _points(row.obeyed),
+            "obeyed": quoted_points(row.obeyed),
             "kept": quoted(row.kept, signed=True),
             "quality": quoted(row.quality, signed=True),
-            "collateral": f"{row.collateral.value:.0%} ({row.collateral.low:.0%} to {row.collateral.high:.0%})",
+            "collateral": quoted_percent(row.collateral),
         }
         for row in comparison.adherence
     ]
@@ -91,12 +88,7 @@ def shown_rows(comparison: Comparison) -> list[dict[str, Any]]:
         {
             "concept": row.concept,
             "auc": number(row.auc, 2),
-            "cells": [f"{row.shares[arm.arm].value:.0%}" for arm in comparison.arms],
+            "cells": [percent(row.shares[arm.arm].value) for arm in comparison.arms],
         }
         for row in comparison.shown
     ]
-
-
-def _points(difference: Interval) -> str:
-    percent = Interval(100 * difference.value, 100 * difference.low, 100 * difference.high, difference.n)
-    return f"{number(percent.value, 1, signed=True)} points ({span(percent, 1, signed=True)})"

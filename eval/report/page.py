@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from eval.features.plain_text import names_by_arm
-from eval.notation import number, quoted
+from eval.notation import count, number, quoted
 from eval.report.composition import composition_figure, composition_rows, tag_rows
 from eval.report.details import cost_rows, matched_columns, matched_rows, shift_details
 from eval.report.effective_scale import (
@@ -26,6 +26,7 @@ from eval.report.effective_scale import (
     effective_figure,
     effective_rows,
 )
+from eval.report.external_arms import external_rows
 from eval.report.feature_spaces import shift_by_space_figure, space_rows, space_tables
 from eval.report.figures import (
     action_figure,
@@ -64,6 +65,7 @@ from labeling.records import SAMPLED_PAIRS, SAMPLED_TASKS, TASK_LABELS, read_lab
 from pipeline.layout import FEATURES, SCORES, SETS, TRACES, TRAJECTORIES
 from pipeline.results.answer import answer, told_arms
 from pipeline.results.comparison import COMPARISON, Comparison, load_comparison
+from pipeline.results.floor import floor_between, has_other_seeds
 from pipeline.results.rates import RATES, VERDICTS, Rates, load_rates
 from pipeline.study.study import Study
 
@@ -82,6 +84,7 @@ class Section:
 # and its own argument in `render`.
 SECTIONS = (
     Section("gallery", "Gallery"),
+    Section("external-arms", "Where the images come from"),
     Section("trade-off", "Trade-off"),
     Section("direction", "Direction over noise"),
     Section("labels", "What people see"),
@@ -159,6 +162,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["count"] = count
     primary = comparison.spaces[0].name
     unasked = set() if comparison.prompted else {"clip_score"}
     scores = [name for name in comparison.by_name(comparison.baseline).scores if name not in unasked]
@@ -194,6 +198,7 @@ def render(
         matrix=found,
         repeated_reference=_repeated_reference(comparison),
         detectable=_detectable(comparison),
+        external_arms=external_rows(comparison),
         equal_strength=_equal_strength(comparison),
         score_columns=columns,
         score_rows=table([(arm, arm.scores) for arm in comparison.arms], columns),
@@ -233,7 +238,9 @@ def render(
         tag_rows=tag_rows(comparison),
         cost_rows=cost_rows(comparison, provenance["alone"]),
         floor=quoted(comparison.floor.fd),
-        floor_between=quoted(comparison.floor.between_sets),
+        floor_shift=quoted(comparison.floor.shift),
+        floor_between=floor_between(comparison),
+        other_seeds=has_other_seeds(comparison),
         gallery=shown,
         trajectories=recorded,
         provenance=provenance,
@@ -244,6 +251,7 @@ def render(
 def _hidden(comparison: Comparison) -> set[str]:
     """The sections that have nothing to show."""
     # A baseline alone has nothing to be compared with.
+    base = comparison.by_name(comparison.baseline)
     alone = {"verdicts", "against-baseline", "feature-spaces", "frontiers", "trade-off"}
     return {
         *(alone if not comparison.guided else ()),
@@ -251,6 +259,10 @@ def _hidden(comparison: Comparison) -> set[str]:
         # Without probes or several terms no two references were evaluated side by side.
         *(("direction", "alignment") if not comparison.alignment else ()),
         *(("effective-scale",) if not effective_rows(comparison) else ()),
+        *(("composition",) if not base.kinds and not tag_rows(comparison) else ()),
+        *(("frontiers", "trade-off") if not comparison.frontiers else ()),
+        *(("trajectory",) if len(comparison.external) == len(comparison.arms) else ()),
+        *(("external-arms",) if not comparison.external else ()),
         *(("cost",) if not any(arm.cost for arm in comparison.arms) else ()),
     }
 
@@ -261,8 +273,8 @@ def _repeated_reference(comparison: Comparison) -> str:
     if distinct is None or distinct == n:
         return ""
     return (
-        f"Only {distinct} of {n} real images differ: an image’s neighbours are its copies, so that precision, recall "
-        "and coverage fall."
+        f"Only {count(distinct)} of {count(n)} real images differ: an image’s neighbours are its copies, so that "
+        "precision, recall and coverage fall."
     )
 
 
@@ -277,7 +289,7 @@ def _detectable(comparison: Comparison) -> list[str]:
     middle = {key: values[len(values) // 2] for key, values in sizes.items()}
     if not middle:
         return []
-    unit = primary.floor.between_sets.value
+    unit = primary.floor.shift.value
     return [
         f"With this many images, four of five studies would settle a shift of {number(middle['shift'] / unit, 2)} "
         f"floors and a change of recall of {number(middle['variety'], 2)} in {primary.name}, for "
@@ -298,7 +310,9 @@ def report(study: Study, root: Path = Path(), gallery_bytes: int = GALLERY_BYTES
     """
     compared = load_comparison(root / COMPARISON, study)
     names = [arm.arm for arm in compared.arms]
-    directions = direction_by_noise(root / TRACES, [arm.arm for arm, _ in compared.guided])
+    directions = direction_by_noise(
+        root / TRACES, [arm.arm for arm, _ in compared.guided if arm.arm not in compared.external]
+    )
     tasks = read_tasks(root / SAMPLED_TASKS)
     said = image_labels(tasks, read_labels(root / TASK_LABELS))
     extractor = study.features.spaces[0].extractor

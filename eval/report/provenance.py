@@ -46,6 +46,8 @@ def parameters(study: Study) -> str:
 
 def networks(study: Study, canvas: str) -> str:
     """What networks the page is about, with the size of their images."""
+    if not study.generated:
+        return f"Images made elsewhere, {canvas}"
     return f"Toy networks, {canvas}" if study.is_embedded else f"Networks of {study.model.name}, {canvas}"
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from eval.distances.neighbours import neighbour_metrics
 from eval.features.clip import clip_score, load_clip
-from eval.features.extraction import REFERENCE, load_features
+from eval.features.extraction import REFERENCE, SetFeatures, load_features
 from eval.features.spaces import check_comparable, study_spaces
 from eval.scorers.aesthetic import load_aesthetic_head
 from eval.scorers.finish import finish
@@ -41,7 +41,7 @@ from pipeline.storage.json_file import read_json_text, seal_json
 from pipeline.storage.shards import decode_images, read_set, read_table, table_fingerprint, write_shard
 from pipeline.study.study import Metrics, Study
 
-# The scores that every study has.
+# The scores of a study that generates, in their order; external arms alone may have fewer.
 SCORE_FEATURES = Features(
     {
         "image_id": Value("string"),
@@ -75,13 +75,16 @@ class Scorers:
     """
 
     def __init__(self, study: Study, device: torch.device):
-        settings = study.metrics
-        self.classifier = load_classifier(Path(settings.malformed_classifier), device)
-        self.head = load_aesthetic_head(Path(settings.aesthetic_head))
-        self.clip = load_clip(Path(study.features.extractors[study.features.clip].weights), device)
+        settings, name = study.metrics, study.features.clip
+        asked = settings.malformed_classifier
+        self.classifier = load_classifier(Path(asked), device) if asked else None
+        self.head = load_aesthetic_head(Path(settings.aesthetic_head)) if settings.aesthetic_head else None
+        self.clip = None if name is None else load_clip(Path(study.features.extractors[name].weights), device)
         self.spaces = study_spaces(study)
-        prompts = load_kind_prompts(Path(settings.kind_prompts))
-        self.kinds = {kind: self.clip.embed_texts(texts) for kind, texts in prompts.items()}
+        self.kinds: dict[str, torch.Tensor] = {}
+        if self.clip is not None and settings.kind_prompts:
+            prompts = load_kind_prompts(Path(settings.kind_prompts))
+            self.kinds = {kind: self.clip.embed_texts(texts) for kind, texts in prompts.items()}
         self.learned = LearnedScorers(settings, device)
 
 
@@ -163,14 +166,14 @@ def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScor
         check_comparable(arm, features[name], reference[name])
     scorers = scorers or Scorers(study, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     table = read_set(SETS / arm, ["image_id", "pair_id", "image", "prompt"])
-    asked = load_features(FEATURES / study.baseline / f"{study.features.clip}.safetensors")
     pairs = read_set(SETS / study.baseline, ["pair_id", "prompt"])
-    if pairs.column("pair_id") != table.column("pair_id") or len(asked.texts) != len(pairs):
+    # Image k of the baseline from other seeds was asked for what pair k was, and is not one of that pair.
+    apart = study.pairs_of(arm).start - study.pairs_of(study.baseline).start
+    numbers = [pair + apart for pair in pairs.column("pair_id").to_pylist()]
+    if table.column("pair_id").to_pylist() != numbers:
         raise InputError(f"arms '{arm}' and '{study.baseline}' do not share their pairs; run `dvc repro`")
-    clip = features[study.features.clip]
     if any(one.ids != table.column("image_id").to_pylist() for one in features.values()):
         raise InputError(f"features of '{arm}' belong to other images than {SETS / arm} holds; run `dvc repro`")
-    kinds = kind_probabilities(clip.images, scorers.kinds, scorers.clip.logit_scale)
     k = settings.precision_recall_k
     vectors = {
         space.name: (space(features[space.settings.extractor].images), space.reference) for space in scorers.spaces
@@ -185,13 +188,10 @@ def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScor
     def shown(what: str) -> Iterable[Image.Image]:
         return tqdm(decode_images(table), f"score {arm}: {what}", len(table), unit="image", disable=None)
 
+    clip = None if study.features.clip is None else features[study.features.clip]
     images = {
-        # What the pair was asked for, the same text for every arm: an arm that drew another prompt, or none, would
-        # otherwise be compared with the baseline on two texts.
-        "clip_score": clip_score(clip.images, asked.texts),
-        "aesthetic": scorers.head(clip.images),
-        "p_malformed": scorers.classifier(shown("malformed")),
-        **{f"kind_{kind}": kinds[:, column] for column, kind in enumerate(KINDS)},
+        **({} if clip is None else _of_clip(study, arm, clip, scorers)),
+        **({} if scorers.classifier is None else {"p_malformed": scorers.classifier(shown("malformed"))}),
         "realism": realism(*primary, k),
         **vars(finish(shown("finish"))),
         "inside_reference": neighbour_metrics(*primary, k, settings.density_coverage_k).inside,
@@ -201,7 +201,11 @@ def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScor
     steps: dict[str, Callable[[], dict[str, Interval]]] = {
         "kernels": lambda: (
             set_metrics(PRIMARY_ALONE, *primary, settings, clusters)
-            | set_metrics(OF_CLIP, clip.images, reference[study.features.clip].images, settings, clusters)
+            | (
+                {}
+                if clip is None or study.features.clip is None
+                else set_metrics(OF_CLIP, clip.images, reference[study.features.clip].images, settings, clusters)
+            )
         ),
         "scores of images": lambda: {
             row.name: of_images(row, images[row.column], settings, of_pairs.get(row.column, clusters)) for row in scored
@@ -223,6 +227,8 @@ def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScor
         for name in features
         if study.features.extractors[name].model == "inception"
     }
+    files = {key: getattr(settings, key) for key in ("aesthetic_head", "malformed_classifier", "kind_prompts")}
+    real = reference[scorers.spaces[0].settings.extractor]
     provenance: dict[str, object] = {
         **features[scorers.spaces[0].settings.extractor].provenance,
         "space": scorers.spaces[0].name,
@@ -230,17 +236,31 @@ def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScor
             space.name: {"extractor": space.settings.extractor, "explained": space.explained}
             for space in scorers.spaces
         },
-        "reference": reference[study.features.clip].provenance["set"],
-        "reference_n": len(reference[study.features.clip].ids),
+        "reference": real.provenance["set"],
+        "reference_n": len(real.ids),
         "precision_recall_k": settings.precision_recall_k,
         "density_coverage_k": settings.density_coverage_k,
         "intervals": {"resamples": settings.resamples, "level": settings.level, "seed": settings.seed},
-        "aesthetic_head": file_digest(Path(settings.aesthetic_head)),
-        "malformed_classifier": file_digest(Path(settings.malformed_classifier)),
-        "kind_prompts": file_digest(Path(settings.kind_prompts)),
+        **{key: file_digest(Path(path)) for key, path in files.items() if path},
         **scorers.learned.digests(),
     }
     return ArmScores(images, sets, points, provenance)
+
+
+def _of_clip(study: Study, arm: str, clip: SetFeatures, scorers: Scorers) -> dict[str, torch.Tensor]:
+    """The scores [N] that are read from the vectors of the study's CLIP, by column. Raises InputError."""
+    asked = load_features(FEATURES / study.baseline / f"{study.features.clip}.safetensors")
+    if len(asked.texts) != len(clip.images):
+        raise InputError(f"arms '{arm}' and '{study.baseline}' do not share their pairs; run `dvc repro`")
+    # What the pair was asked for, the same text for every arm: an arm that drew another prompt, or none, would
+    # otherwise be compared with the baseline on two texts.
+    found = {"clip_score": clip_score(clip.images, asked.texts)}
+    if scorers.head is not None:
+        found["aesthetic"] = scorers.head(clip.images)
+    if scorers.kinds and scorers.clip is not None:
+        kinds = kind_probabilities(clip.images, scorers.kinds, scorers.clip.logit_scale)
+        found |= {f"kind_{kind}": kinds[:, column] for column, kind in enumerate(KINDS)}
+    return found
 
 
 def _of_space(
@@ -285,7 +305,7 @@ def write_scores(arm: str, found: ArmScores, inputs: str) -> dict[str, float]:
         **{name: values.tolist() for name, values in found.images.items()},
     }
     learned = {name: Value("float64") for name in found.images if name not in SCORE_FEATURES}
-    kept = Features({**SCORE_FEATURES, **learned})
+    kept = Features({name: kind for name, kind in {**SCORE_FEATURES, **learned}.items() if name in columns})
     write_shard(SCORES / f"{arm}.parquet", columns, kept, str(found.provenance["set"]))
     scores = {name: asdict(interval) for name, interval in found.sets.items()}
     short = _headline(scores)
@@ -311,7 +331,9 @@ def holds_scores(arm: str, inputs: str) -> bool:
 
 def _headline(scores: Mapping[str, Any]) -> dict[str, float]:
     # Short and flat; every other number, the intervals and the provenance are in the file beside it.
-    short = {row.name: round(scores[row.name]["value"], row.digits) for row in shown_in("headlines")}
+    short = {
+        row.name: round(scores[row.name]["value"], row.digits) for row in shown_in("headlines") if row.name in scores
+    }
     return {**short, "n": scores["fd"]["n"]}
 
 

@@ -230,9 +230,9 @@ def self_agreement(tasks: Sequence[SampledTask], labels: Sequence[Label], level:
 def calibration(
     judged: Mapping[str, Sequence[Judged]], scores: Mapping[str, ArmScores], settings: Metrics
 ) -> Calibration | None:
-    """P(malformed) against the labels of all arms; None where there are none."""
+    """P(malformed) against the labels of all arms; None where there are none, or no such score."""
     images = [(arm, image) for arm in sorted(judged) for image in judged[arm]]
-    if not images:
+    if not images or any("p_malformed" not in scores[arm].columns for arm, _ in images):
         return None
     found = calibrate(
         labels=[image.shares["malformed_human"] for _, image in images],
@@ -306,10 +306,10 @@ def estimate(
         if task.arm not in scores or task.pair_id not in scores[task.arm].row_of_pair:
             raise InputError(f"the sample holds '{task.image_id}', which has no scores; run `dvc repro`")
     judged = judged_images(tasks, labels)
-    arms = [arm_rates(arm, judged[arm], scores[arm], settings.level) for arm in study.arms if arm in judged]
+    arms = [arm_rates(arm, judged[arm], scores[arm], settings.level) for arm in study.compared if arm in judged]
     differences = [
         arm_difference(arm, judged[arm], judged[study.baseline], (scores[arm], scores[study.baseline]), settings.level)
-        for arm in study.arms
+        for arm in study.compared
         if arm != study.baseline and arm in judged and study.baseline in judged
     ]
     canvases = []
@@ -332,7 +332,7 @@ def estimate(
         agreement=agreement(tasks, labels, settings),
         self_agreement=self_agreement(tasks, labels, settings.level),
         calibration=calibration(judged, scores, settings),
-        strengths=strengths(list(study.arms), pairs, pair_labels, settings),
+        strengths=strengths(list(study.compared), pairs, pair_labels, settings),
     )
 
 
@@ -362,7 +362,7 @@ def main() -> None:
     study = load_study()
     tasks, pairs = read_tasks(), read_pairs()
     labels, pair_labels = read_labels(TASK_LABELS), read_pair_labels(PAIR_LABELS)
-    scores = {arm: load_scores(SCORES, arm) for arm in study.arms}
+    scores = {arm: load_scores(SCORES, arm) for arm in study.compared}
     rates = estimate(study, tasks, labels, pairs, pair_labels, scores)
     write_atomically(RATES, seal_json(rates.model_dump_json(indent=2)))
     total = rates.labels + rates.pair_labels

@@ -32,7 +32,8 @@ OFFERED = (20, 120)
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image that may be sampled; `digest` is of its bytes, `p_malformed` in [0, 1] the automatic score."""
+    """An image that may be sampled; `digest` is of its bytes, `p_malformed` in [0, 1] the automatic score, None in a
+    study that does not ask for it."""
 
     image_id: str
     arm: str
@@ -40,7 +41,7 @@ class Candidate:
     prompt: str
     canvas: str
     digest: str
-    p_malformed: float
+    p_malformed: float | None
 
 
 class Lot:
@@ -140,9 +141,13 @@ def draw_tasks(arms: Mapping[str, Sequence[Candidate]], labels: int, settings: L
     doubtful = [
         candidate
         for candidates in arms.values()
-        for candidate in sorted(
-            (candidate for candidate in candidates if candidate.image_id not in seen),
-            key=lambda candidate: (abs(candidate.p_malformed - 0.5), candidate.pair_id),
+        for _, _, candidate in sorted(
+            (
+                (abs(candidate.p_malformed - 0.5), candidate.pair_id, candidate)
+                for candidate in candidates
+                if candidate.image_id not in seen and candidate.p_malformed is not None
+            ),
+            key=lambda found: found[:2],
         )[: settings.triage]
     ]
     chosen = {lot.task_id("triage", c.arm, c.image_id, c.digest): c for c in doubtful}
@@ -189,7 +194,7 @@ def draw_pairs(
 def candidates_of(arm: str, sets: Path, scores: Path) -> list[Candidate]:
     """The images of an arm. Raises InputError where the set or its scores are missing or of other images."""
     path = scores / f"{arm}.parquet"
-    score = {row["image_id"]: row["p_malformed"] for row in read_table(path, ["image_id", "p_malformed"]).to_pylist()}
+    score = {row["image_id"]: row.get("p_malformed") for row in read_table(path).to_pylist()}
     candidates = []
     for shard in shard_paths(sets / arm):
         for row in read_table(shard, ["image_id", "pair_id", "prompt", "image"]).to_pylist():
@@ -253,7 +258,8 @@ def size_lines(study: Study, candidates: Mapping[str, Sequence[Candidate]]) -> l
     settings = study.labeling
     played = matches(candidates, study.baseline, settings.pairs_with)
     most = min(len(own) for own in candidates.values())
-    scores = [candidate.p_malformed for own in candidates.values() for candidate in own]
+    known = [candidate.p_malformed for own in candidates.values() for candidate in own]
+    scores = [score for score in known if score is not None]
     lines = []
     for minutes in sorted({*OFFERED, settings.minutes}):
         size = size_of(settings, minutes, len(played), len(candidates), most)
@@ -271,6 +277,8 @@ def _duration(minutes: float) -> str:
 
 
 def _correlation(scores: Sequence[float]) -> float:
+    if not scores:
+        return 0.0
     # Of a calibrated score Cov(Y, f) = Var(f), so r² = Var(f) / Var(Y).
     mean = fmean(scores)
     spread = fmean((score - mean) ** 2 for score in scores)
@@ -279,7 +287,7 @@ def _correlation(scores: Sequence[float]) -> float:
 
 def sample(study: Study, sets: Path, scores: Path) -> tuple[list[SampledTask], list[SampledPair], list[str]]:
     """The tasks and pairs of a study, and lines on what their number tells. Raises InputError."""
-    arms = {arm: candidates_of(arm, sets, scores) for arm in study.arms}
+    arms = {arm: candidates_of(arm, sets, scores) for arm in study.compared}
     settings = study.labeling
     played = matches(arms, study.baseline, settings.pairs_with)
     most = min(len(candidates) for candidates in arms.values())

@@ -5,6 +5,7 @@ guidedrift run --study quick                     everything once, in minutes
 guidedrift run --negative "bad hands, blurry"    what does my negative prompt do?
 guidedrift run --negative "bad hands" --scales 1.5,3 --model sd_v1_5
 guidedrift plan --study sweep                    what would it take?
+guidedrift compare-folders A B --reference R     images made elsewhere, without a network
 guidedrift report                                the answer
 """
 
@@ -179,6 +180,35 @@ def compare(
         print(f"warning: the numbers may not be comparable; they differ in {difference}", file=sys.stderr)
     titles = [f"{found.study} ({what})" for what, found in both]
     print(table([(title, found) for title, (_, found) in zip(titles, both, strict=True)]))
+
+
+@app.command("compare-folders")
+def compare_folders(
+    a: Annotated[str, typer.Argument(metavar="A", help="A folder of images that someone generated: the baseline.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one, which is compared with it.")],
+    reference: Annotated[str, typer.Option(metavar="R", help="A folder of real images, twice as many as each.")],
+    images: Annotated[int | None, typer.Option(min=10, metavar="N", help="At most so many of each folder.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Compare two folders of images with each other and with real ones: the whole report, and nothing is generated."""
+    from pipeline.command.folders import prepared
+    from pipeline.command.plan import plan_of, shown
+    from pipeline.command.study_run import last_words
+    from pipeline.command.study_run import run as run_study
+    from pipeline.compose import warnings, write_params
+
+    folders = prepared(a, b, reference, images)
+    content, asked = folders.request(tuple(overrides or ())).composed()
+    for said in (*folders.said, *(f"warning: {warning}" for warning in warnings(asked))):
+        print(said, file=sys.stderr)
+    plan = plan_of(asked)
+    print(shown(plan), flush=True)
+    write_params(content)
+    outcome = run_study(plan)
+    if outcome.code:
+        print("what was finished is kept; the same command continues", file=sys.stderr)
+        raise typer.Exit(outcome.code)
+    print(last_words(plan, outcome))
 
 
 @app.command("list")

@@ -14,11 +14,12 @@ from typing import Any
 
 from pipeline.code_units import unit_digests
 from pipeline.errors import InputError
-from pipeline.generation.arm_texts import arm_negatives, arm_prompts
+from pipeline.generation.arm_texts import arm_negatives, arm_prompts, prompt_set_of
 from pipeline.layout import COSTS, PARAMS, SETS, WEIGHTS
 from pipeline.prompting.prompt_sets import read_prompts
 from pipeline.storage.files import fingerprint
 from pipeline.storage.json_file import read_json_text
+from pipeline.study.arm import SAID_ELSEWHERE
 from pipeline.study.study import Study, load_study
 
 # As pipeline/generation/shard_plan.py has them; importing it would import torch. A test holds the two together.
@@ -29,14 +30,13 @@ _PIXEL_UNITS = (
     "pipeline/prompting",
     "pipeline/sampling",
 )
-_SAID_ELSEWHERE = {"description", "family", "negative_preset", "negative_prompt", "image_to_image", "sampler"}
 _LIBRARIES = ("accelerate", "diffusers", "numpy", "peft", "pillow", "torch", "torchsde", "transformers")
 
 
 def finished_images(study: Study) -> dict[str, int]:
-    """By arm, how many of its images are there as the study asks for them."""
+    """By arm that is generated, how many of its images are there as the study asks for them."""
     networks = _networks(study)
-    return {name: _finished(study, name, networks) for name in study.arms}
+    return {name: _finished(study, name, networks) for name in study.generated}
 
 
 def recorded_cost(arm_name: str) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def expected_inputs(study: Study, arm_name: str) -> dict[str, str]:
     """What determines an arm's images, by the names and digests that its record has, without networks and texts."""
     arm = study.arm(arm_name)
     named: dict[str, Any] = {
-        f"arms.{arm_name}": arm.model_dump(exclude=_SAID_ELSEWHERE),
+        f"arms.{arm_name}": arm.model_dump(exclude=SAID_ELSEWHERE),
         "sampler": study.sampler_of(arm).model_dump(),
         "text": study.text.model_dump(),
         "code": {path: digest for unit in _PIXEL_UNITS for path, digest in unit_digests(unit).items()},
@@ -77,7 +77,7 @@ def expected_inputs(study: Study, arm_name: str) -> dict[str, str]:
         "model.loading": study.model.loading.model_dump(),
         "generate": {"batch": study.generate.batch, "threads": study.generate.threads},
         "machine": {0: platform.machine()},
-        "generate.first_seed": study.generate.first_seed,
+        "generate.first_seed": [study.seeds_of(arm_name)[0], study.pairs_of(arm_name)[0]],
     }
     if arm.control is not None:
         # Scale and steps of a control are measured on the arm that it follows.
@@ -87,10 +87,11 @@ def expected_inputs(study: Study, arm_name: str) -> dict[str, str]:
 
 def _same_texts(study: Study, arm_name: str, recorded: Mapping[str, str]) -> bool:
     # The record is of all texts of the study at that time, which may have had another number of images.
-    arm = study.arm(arm_name)
+    arm, syntax = study.arm(arm_name), study.text.syntax
+    asked = prompt_set_of(study, arm.prompt_column)
     count = int(recorded_cost(arm_name).get("images") or 0)
     for images in {study.generate.images, count} - {0}:
-        prompts = arm_prompts(arm, read_prompts(study.prompts, images, study.text.syntax))
+        prompts = arm_prompts(arm, read_prompts(asked, images, syntax), syntax)
         if recorded.get("texts.prompt") == fingerprint(prompts):
             return _same_negative(study, arm_name, prompts, recorded)
     return False

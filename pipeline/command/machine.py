@@ -50,7 +50,8 @@ def checks() -> Iterator[Check]:
         return
     yield Check(True, f"{PARAMS}: study '{study.name}', {len(study.arms)} arms")
     try:
-        yield Check(True, f"model {study.model.name}: {locate(study.model.main, study.model.config).path}")
+        if study.generated:
+            yield Check(True, f"model {study.model.name}: {locate(study.model.main, study.model.config).path}")
     except InputError as error:
         yield Check(False, str(error))
     for extractor in study.features.extractors.values():

@@ -1,6 +1,7 @@
 """What a study will take: arms, images, network evaluations, disk and time, and which part is finished."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,15 +75,12 @@ def plan_of(study: Study) -> Plan:
     """The plan of a study in the working folder. Raises InputError where its model is missing."""
     done = finished_images(study)
     images = study.generate.images
-    arms = tuple(
-        PlannedArm(name, arm.method, arm.scale, images, done[name], evaluations(study, arm))
-        for name, arm in study.arms.items()
-    )
+    arms = tuple(_planned(study, name, done) for name in study.arms)
     each, measured = _seconds_per_evaluation(study)
     total = images * len(arms)
     left = sum(arm.missing * arm.evaluations for arm in arms)
     parallel = workers(sum(arm.missing for arm in arms), study.generate.threads)
-    generating = None if each is None else (left * each / parallel + 10 if left else 6.0)
+    generating = 6.0 if not left else None if each is None else left * each / parallel + 10
     seconds: dict[str, float | None] = {"generate": generating, **stage_seconds(total, len(arms))}
     if not left and REPORT.is_file() and _last_run() == study:
         # DVC skips every stage but those that look at what it cannot see.
@@ -100,6 +98,14 @@ def evaluations(study: Study, arm: Arm) -> float:
     if sampler.scheduler in _TWICE:
         steps = 2 * steps - 1
     return steps * (1 + len(read))
+
+
+def _planned(study: Study, name: str, done: Mapping[str, int]) -> PlannedArm:
+    arm, images = study.arm(name), study.generate.images
+    if arm.from_folder is not None:
+        # Nothing is generated; reading a folder takes seconds.
+        return PlannedArm(name, arm.method, arm.scale, images, images, 0)
+    return PlannedArm(name, arm.method, arm.scale, images, done[name], evaluations(study, arm))
 
 
 def _seconds_per_evaluation(study: Study) -> tuple[float | None, str]:
@@ -141,6 +147,8 @@ def _disk(study: Study) -> int:
 
 
 def _canvas(study: Study) -> tuple[int, int]:
+    if not study.generated:
+        return (512, 512) if study.reference.canvas is None else study.reference.canvas.size
     try:
         return locate(study.model.main, study.model.config).canvas
     except InputError:
@@ -150,7 +158,8 @@ def _canvas(study: Study) -> tuple[int, int]:
 def shown(plan: Plan) -> str:
     """The plan as text, one line per arm and the totals below."""
     study, width = plan.study, max(len(arm.name) for arm in plan.arms)
-    lines = [f"study '{study.name}' with model {study.model.name}; baseline {study.baseline}"]
+    networks = f"with model {study.model.name}" if study.generated else "of images made elsewhere"
+    lines = [f"study '{study.name}' {networks}; baseline {study.baseline}"]
     if study.negative is not None:
         text = study.negative.shown
         lines.append(f"negative prompt: {text if len(text) <= _NAMED_TEXT else text[:_NAMED_TEXT] + '…'}")

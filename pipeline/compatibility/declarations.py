@@ -50,10 +50,10 @@ _OTHER_ARCHITECTURES = (
 )
 _BASE_MODELS = (
     *(("sdxl", "sdxl"), ("sd_v1", "sd"), ("sd_v2", "sd"), ("sd_1", "sd"), ("sd_2", "sd")),
-    *(("sd3", "sd3"), ("flux1", "flux")),
+    *(("sd3", "sd3"), ("flux1", "flux"), ("chroma", "chroma"), ("lumina2", "lumina2")),
 )
 # sd-scripts' names of other architectures begin so.
-_OTHER_BASE_MODELS = ("flux", "lumina", "hunyuan", "anima", "chroma")
+_OTHER_BASE_MODELS = ("flux", "lumina", "hunyuan", "anima")
 # Scales of weights that are stored in 8 or 4 bits, as ComfyUI, bitsandbytes and others name them. A loader that does
 # not know them reads the stored numbers as weights.
 _QUANTIZED = re.compile(
@@ -167,11 +167,9 @@ def _in_metadata(metadata: Mapping[str, str]) -> Iterator[Declaration]:
             yield Declaration("prediction_type", kind, where)
     base = metadata.get("ss_base_model_version", "").strip().lower()
     where = "metadata ss_base_model_version"
-    for beginning, family in _BASE_MODELS:
-        if base.startswith(beginning):
-            yield Declaration("family", family, where)
-    if base.startswith(_OTHER_BASE_MODELS) and not base.startswith("flux1"):
-        yield Declaration("family", _SHOWN.repr(base), where)
+    known = [family for beginning, family in _BASE_MODELS if base.startswith(beginning)]
+    for family in known or ([_SHOWN.repr(base)] if base.startswith(_OTHER_BASE_MODELS) else []):
+        yield Declaration("family", family, where)
     if re.fullmatch(r"sd_v\d_v", base) and predicts_v is None:
         yield Declaration("prediction_type", "v_prediction", where)
 

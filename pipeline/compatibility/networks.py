@@ -5,7 +5,13 @@ from collections.abc import Iterable
 from pipeline.compatibility.declarations import check_declarations
 from pipeline.compatibility.layers import check_layers
 from pipeline.compatibility.parts import Part, check_autoencoder, check_inputs, check_samples, check_texts
-from pipeline.compatibility.texts import check_embedded_guidance, check_texts_are_read
+from pipeline.compatibility.texts import (
+    check_built_in_post,
+    check_degraded_texts,
+    check_embedded_guidance,
+    check_steering,
+    check_texts_are_read,
+)
 from pipeline.compatibility.training_schedule import check_training_schedule
 from pipeline.compatibility.transformers import check_texts_of_transformer, check_transformer
 from pipeline.errors import InputError
@@ -51,6 +57,9 @@ def check_networks(study: Study, arm_names: Iterable[str]) -> None:
         _check_samples("model.guide", guide, vae)
         check_layers("model.guide", guide, "model.guide_config")
     check_embedded_guidance(study, names, main)
+    check_built_in_post(study, names, main)
+    check_degraded_texts(study, names, main)
+    check_steering(study, names, main)
     check_texts_are_read(study, names, main)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.compatibility.declarations import UNET_DEFAULTS
 from pipeline.errors import InputError
-from pipeline.networks.checkpoints import Checkpoint, latent_space
+from pipeline.networks.checkpoints import Checkpoint, latent_space, of_videos
 from pipeline.networks.families import SD, patch_side
 
 # What a UNet reads besides a noisy sample, its noise level and texts, by the key of its configuration: the values that
@@ -25,7 +25,7 @@ _INPUTS: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 _NOT_GIVEN = "sampling does not provide; take a plain text-to-image checkpoint"
 # diffusers' and transformers' own values where a configuration leaves a key out.
-_VAE_CHANNELS, _TEXT_WIDTH, _TEXT_POSITIONS, _POOLED_WIDTH = 4, 512, 77, 512
+_TEXT_WIDTH, _TEXT_POSITIONS, _POOLED_WIDTH = 512, 77, 512
 _VOCABULARY, _END = 49408, "<|endoftext|>"
 _TEXT_MODELS = ("clip_text_model", "clip", None)
 _TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", None)
@@ -118,7 +118,7 @@ def check_samples(key: str, checkpoint: Checkpoint, vae: Part) -> None:
     if unet.settings is None:
         return
     reads, predicts = (unet.number(name, UNET_DEFAULTS[name]) for name in ("in_channels", "out_channels"))
-    latent = None if vae.settings is None else vae.number("latent_channels", _VAE_CHANNELS)
+    latent = None if vae.settings is None else channels_of_latents(vae)[1]
     if latent is None and patch_side(predicts) is None:
         return  # neither latents nor patches, which is said where the autoencoder is missed
     samples = "patches" if latent is None else "latents"
@@ -156,15 +156,15 @@ def check_autoencoder(own: Part, used: Part) -> None:
     settings = used.settings
     if settings is None:
         return
-    check_class(used, "AutoencoderKL")
+    check_class(used, own.checkpoint.family.autoencoder_name)
     check_stored(used)
-    for name in ("in_channels", "out_channels"):
+    for name in ("in_channels", "out_channels", "input_channels"):
         if used.number(name, 3) != 3:
             raise InputError(
                 f"{used} sets {name} to {settings[name]}: images have 3 channels; take an autoencoder for RGB images"
             )
     scale: Any = settings.get("scaling_factor")
-    if "scaling_factor" not in settings and own.checkpoint.family is not SD:
+    if "scaling_factor" not in settings and own.checkpoint.family is not SD and not of_videos(settings):
         raise InputError(
             f"{used} states no scaling_factor, which only Stable Diffusion 1.x and 2.x may leave out; "
             "fetch the autoencoder's own configuration"
@@ -174,10 +174,10 @@ def check_autoencoder(own: Part, used: Part) -> None:
             f"{used} sets scaling_factor to {_word(scale)}, which must be a positive number; fetch it again"
         )
     for name in ("latents_mean", "latents_std"):
-        values, channels = settings.get(name), used.number("latent_channels", _VAE_CHANNELS)
+        values, (key, channels) = settings.get(name), channels_of_latents(used)
         if values is not None and (not isinstance(values, list) or len(values) != channels):
             raise InputError(
-                f"{used} has {name} that are not {channels} numbers, one for each of its latent_channels; "
+                f"{used} has {name} that are not {channels} numbers, one for each of its {key}; "
                 "fetch the autoencoder's own configuration"
             )
     if own.settings is not None and latent_space(settings) != latent_space(own.settings):
@@ -185,6 +185,12 @@ def check_autoencoder(own: Part, used: Part) -> None:
             f"{used} describes other latents ({latent_space(settings)}) than the autoencoder of "
             f"{own.key} {own.checkpoint.path} ({latent_space(own.settings)}); take an autoencoder with the same latents"
         )
+
+
+def channels_of_latents(vae: Part) -> tuple[str, int]:
+    """The channels of an autoencoder's latents, after the key that gives them. Raises InputError."""
+    key, default = ("z_dim", 16) if of_videos(vae.settings or {}) else ("latent_channels", 4)
+    return key, vae.number(key, default)
 
 
 def check_texts(unet: Part, encoders: Mapping[str, Part]) -> None:

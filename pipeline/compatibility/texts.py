@@ -1,11 +1,13 @@
-"""The texts of a study say nothing that its text encoders cannot read: weights where none are, more than T5 takes."""
+"""The texts of a study say nothing that its text encoders cannot read: weights where none are, more than they take."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pipeline.errors import InputError
 from pipeline.generation.shard_plan import arm_texts
 from pipeline.networks.checkpoints import Checkpoint
+from pipeline.networks.families import TextPart
 from pipeline.prompting.emphasis import parse
+from pipeline.prompting.text_settings import TextSettings
 from pipeline.study.study import Study
 
 
@@ -15,49 +17,60 @@ def check_texts_are_read(study: Study, arm_names: Iterable[str], main: Checkpoin
     Tokenizers are read, and no weights.
     """
     family, settings = main.family, study.text
-    longer = next((text for text in family.texts if text.kind == "t5"), None)
-    if longer is None:
-        if settings.t5_length is not None:
-            raise InputError(f"text.t5_length is for families that read T5, and {main.config} is {family.name}")
+    whole = family.whole_text
+    if settings.t5_length is not None and (whole is None or whole.kind != "t5"):
+        raise InputError(f"text.t5_length is for families that read T5, and {main.config} is {family.name}")
+    if whole is None:
         return
     if not family.weighs_words:
         for key, value, none in (("chunks", settings.chunks, 1), ("clip_skip", settings.clip_skip, 0)):
             if value != none:
                 raise InputError(
-                    f"text.{key} is {value}; {main.config} ({family.name}) reads the tokens of T5 alone, which has no "
-                    f"{'chunks' if key == 'chunks' else 'layers of CLIP to skip'}; set it to {none}"
+                    f"text.{key} is {value}; {main.config} ({family.name}) reads the tokens of {whole.title} alone, "
+                    f"which has no {'chunks' if key == 'chunks' else 'layers of CLIP to skip'}; set it to {none}"
                 )
-    from transformers import T5TokenizerFast  # with torch, which studies of other families do not wait for
-
-    from pipeline.networks.text.t5_tower import t5_tokens
-
-    tokenizer = T5TokenizerFast.from_pretrained(
-        main.config / longer.part.replace("text_encoder", "tokenizer"), local_files_only=True
-    )
+    check_length = _length_check(main, whole, settings)
     known: set[str] = set()
     for name in arm_names:
         for kind, texts in arm_texts(study, name).items():
-            for text in dict.fromkeys(texts):
+            for text in dict.fromkeys(whole.system + text if kind == "prompt" else text for text in texts):
                 if text in known:
                     continue
                 known.add(text)
                 if not family.weighs_words:
-                    _check_no_weights(f"arms.{name}", kind, text, study, main)
+                    _check_no_weights(f"arms.{name}", kind, text, study, whole, main)
                 try:
-                    t5_tokens(text, tokenizer, settings.t5_length or longer.length, settings)
+                    check_length(text)
                 except InputError as error:
                     raise InputError(f"arms.{name}: text {kind} {error}") from None
 
 
-def _check_no_weights(where: str, kind: str, text: str, study: Study, main: Checkpoint) -> None:
+def _length_check(main: Checkpoint, whole: TextPart, settings: TextSettings) -> Callable[[str], object]:
+    """What raises InputError for a text that is longer than the text encoder takes; it reads the tokenizer alone."""
+    # With torch, which studies of other families do not wait for.
+    if whole.is_language_model:
+        from pipeline.networks.text.language_model_tower import language_model_tokens, load_language_tokenizer
+
+        own = load_language_tokenizer(main.config, whole)
+        return lambda text: language_model_tokens(text, own, whole, settings)
+    from transformers import T5TokenizerFast
+
+    from pipeline.networks.text.t5_tower import t5_tokens
+
+    folder = main.config / whole.part.replace("text_encoder", "tokenizer")
+    tokenizer = T5TokenizerFast.from_pretrained(folder, local_files_only=True)
+    return lambda text: t5_tokens(text, tokenizer, settings.t5_length or whole.length, settings)
+
+
+def _check_no_weights(where: str, kind: str, text: str, study: Study, whole: TextPart, main: Checkpoint) -> None:
     weighted = [
         span for section in parse(text, study.text.syntax) for span in section if span.weight != 1 and span.text.strip()
     ]
     if weighted:
         raise InputError(
             f"{where}: text {kind} gives '{weighted[0].text.strip()[:60]}' the weight {weighted[0].weight:g}; "
-            f"{main.config} ({main.family.name}) reads the tokens of T5, which knows no weights; take them out, or set "
-            "text.syntax: plain to have brackets read as text"
+            f"{main.config} ({main.family.name}) reads the tokens of {whole.title}, which knows no weights; take them "
+            "out, or set text.syntax: plain to have brackets read as text"
         )
 
 
@@ -72,4 +85,42 @@ def check_embedded_guidance(study: Study, arm_names: Iterable[str], main: Checkp
             raise InputError(
                 f"arms.{name}.embedded_guidance is {study.arm(name).embedded_guidance:g}, and {main.config} "
                 f"({family.name}) reads no guidance scale; leave it out"
+            )
+
+
+def check_built_in_post(study: Study, arm_names: Iterable[str], main: Checkpoint) -> None:
+    """Raise InputError where an arm leaves out post-processes of a pipeline that has none built in."""
+    if main.family.post:
+        return
+    for name in arm_names:
+        if not study.arm(name).built_in_post:
+            raise InputError(
+                f"arms.{name}.built_in_post is false, and the pipeline of {main.config} ({main.family.name}) has no "
+                "post-process built in; leave it out"
+            )
+
+
+def check_degraded_texts(study: Study, arm_names: Iterable[str], main: Checkpoint) -> None:
+    """Raise InputError where an arm degrades tokens to those of the empty text, which a language model has not."""
+    if not any(text.is_language_model for text in main.family.texts):
+        return
+    for name in arm_names:
+        degraded = [text for text, own in study.arm(name).texts.items() if own.degraded is not None]
+        if degraded:
+            raise InputError(
+                f"arms.{name}.texts.{degraded[0]} degrades tokens to the empty text's at their places, and "
+                f"{main.config} ({main.family.name}) reads an empty text without padding; name a text instead"
+            )
+
+
+def check_steering(study: Study, arm_names: Iterable[str], main: Checkpoint) -> None:
+    """Raise InputError where an arm steers attention and the blocks of the main network have one stream of all."""
+    if main.family.steers:
+        return
+    for name in arm_names:
+        attention = study.arm(name).attention
+        if attention is not None:
+            raise InputError(
+                f"arms.{name}.attention {attention.name} steers networks that read texts apart from the image, and "
+                f"{main.config} ({main.family.name}) has both in one stream; leave it out, or take method negative"
             )

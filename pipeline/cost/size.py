@@ -14,11 +14,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import init_empty_weights
+from diffusers import FlowMatchEulerDiscreteScheduler
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.networks.checkpoints import of_videos
+from pipeline.networks.families import Family
+from pipeline.networks.text.conditioning import Conditioning
 
 # FLOPs a second that an H100 is taken to reach, of 990 TFLOP/s in 16 bits (dense): 40 %.
 H100 = 0.4 * 990e12
@@ -43,32 +48,38 @@ def described(kind: Any, config: Mapping[str, Any], dtype: torch.dtype) -> Any:
         return kind.from_config(config).to(dtype)
 
 
-def evaluation_of(network: Any, height: int, width: int, tokens: int) -> Callable[[], object]:
+def evaluation_of(family: Family, network: Any, height: int, width: int, tokens: int) -> Callable[[], object]:
     """One evaluation of a network on device "meta", for one image of `height` x `width` latents and a text of `tokens`.
 
-    Networks are UNets, SD3's transformer and FLUX's; they are told what their pipelines tell them.
+    A transformer is evaluated by its family's denoiser, as in sampling; a UNet is told what its pipeline tells it.
     """
     config, dtype = network.config, network.dtype
 
     def of(*shape: int) -> torch.Tensor:
         return torch.empty(shape, device="meta", dtype=dtype)
 
-    if type(network).__name__ == "FluxTransformer2DModel":
-        patches = (height // 2) * (width // 2)
-        guidance = of(1) if config.guidance_embeds else None
-        told = (of(1, tokens, config.joint_attention_dim), of(1, config.pooled_projection_dim), of(1))
-        return lambda: network(of(1, patches, config.in_channels), *told, of(patches, 3), of(tokens, 3), guidance)
-    x = of(1, config.in_channels, height, width)
-    if type(network).__name__ == "SD3Transformer2DModel":
-        told = (of(1, tokens, config.joint_attention_dim), of(1, config.pooled_projection_dim), of(1))
-        return lambda: network(x, *told)
+    if family.network == "transformer":
+        denoise = family.denoiser(network, FlowMatchEulerDiscreteScheduler(), family, dtype=dtype)
+        told = {"tokens": of(1, tokens, config.get("joint_attention_dim") or config.cap_feat_dim)}
+        told["read"] = torch.ones(1, tokens, dtype=torch.bool)  # which networks count
+        if pooled := config.get("pooled_projection_dim"):
+            told["pooled"] = of(1, pooled)
+        return lambda: denoise(of(1, denoise.channels, height, width), 1.0, Conditioning(told))
     widths = config.encoder_hid_dim or config.cross_attention_dim
     text = of(1, tokens, widths if isinstance(widths, int) else widths[0])
     added = None
     if config.addition_embed_type == "text_time":
         pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
         added = {"text_embeds": of(1, pooled), "time_ids": of(1, 6)}
-    return lambda: network(x, of(), text, added_cond_kwargs=added)
+    return lambda: network(of(1, config.in_channels, height, width), of(), text, added_cond_kwargs=added)
+
+
+def decoding_of(vae: Any, height: int, width: int) -> Callable[[], object]:
+    """One decoding by an autoencoder on device "meta", of one image's `height` x `width` latents."""
+    config = vae.config
+    shape = (config.z_dim, 1) if of_videos(config) else (config.latent_channels,)  # channels, for videos also frames
+    latents = torch.empty(1, *shape, height, width, device="meta", dtype=vae.dtype)
+    return lambda: vae.decode(latents)
 
 
 def size_of(network: torch.nn.Module, evaluate: Callable[[], object]) -> Size:

@@ -54,8 +54,8 @@ class ArmGenerator:
     def __init__(self, study: Study, arm_name: str, device: torch.device, model: LoadedModel | None = None):
         self.study, self.arm_name, self.device = study, arm_name, device
         self.arm: Arm = study.arm(arm_name)
-        self.guidance: Guidance = guidance_of(self.arm)
         self.model = model or LoadedModel(study, device)
+        self.guidance: Guidance = guidance_of(self.arm, self.model.family.post)
         self.text_encoder = self.model.text_encoder
         self.networks: dict[Network, SampledNetwork] = {"main": self.model.main}
         if any(prediction.network == "guide" for prediction in self.guidance.predictions()):

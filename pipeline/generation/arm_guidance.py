@@ -1,5 +1,6 @@
 """The guidance that an arm's settings stand for, in terms of the algebra (pipeline/guidance/algebra.py)."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -17,6 +18,7 @@ from pipeline.guidance.algebra import (
     Renoise,
     Term,
 )
+from pipeline.guidance.postprocess.post_process import PostProcess
 from pipeline.guidance.references import Damage, PerturbationKind
 from pipeline.study.arm import Arm
 
@@ -42,8 +44,11 @@ def damage_of(settings: Damage) -> Perturbation:
     return Perturbation(settings.kind, settings.layers, settings.blur, settings.share)
 
 
-def guidance_of(arm: Arm) -> Guidance:
-    """The guidance that an arm stands for: its method's terms, or those it lists, with their share of the scale."""
+def guidance_of(arm: Arm, built_in: Sequence[PostProcess] = ()) -> Guidance:
+    """The guidance that an arm stands for: its method's terms, or those it lists, with their share of the scale.
+
+    `built_in` are the post-processes of the pipeline of its networks' family.
+    """
     terms = tuple(
         Term(
             prediction_of(term.reference, arm),
@@ -56,4 +61,10 @@ def guidance_of(arm: Arm) -> Guidance:
     if arm.attention is not None and arm.attention.acts:
         main = replace(main, name=arm.attention.name, attention=arm.attention)
     renoise = Renoise(prediction_of(arm.step.along, arm), arm.step.share) if arm.step else None
-    return Guidance(terms, arm.post, tuple(prediction_of(name, arm) for name in arm.probes), main, renoise)
+    post = (*arm.post, *(own for own in built_in if _acts_beside(own, arm)))
+    return Guidance(terms, post, tuple(prediction_of(name, arm) for name in arm.probes), main, renoise)
+
+
+def _acts_beside(built_in: PostProcess, arm: Arm) -> bool:
+    """Whether a built-in post-process acts after those of the arm: none of them is of its kind or acts alone."""
+    return arm.built_in_post and not any(post.alone or isinstance(post, type(built_in)) for post in arm.post)

@@ -1,32 +1,45 @@
 """The prompts and negative prompts of an arm, image by image."""
 
 from pipeline.errors import InputError
+from pipeline.prompting.edits import edited
 from pipeline.prompting.emphasis import Syntax, parse, write
 from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
-from pipeline.prompting.prompt_sets import read_prompts
+from pipeline.prompting.prompt_sets import DatasetPrompts, PromptSet, read_prompts
 from pipeline.study.arm import Arm
 from pipeline.study.study import Study
 
 
-def study_prompts(study: Study) -> list[str]:
-    """One prompt per image, the same for every arm that does not ask for empty ones. Raises InputError."""
-    return read_prompts(study.prompts, study.generate.images, study.text.syntax)
+def study_prompts(study: Study, column: str | None = None) -> list[str]:
+    """One prompt per image, the same for every arm that does not ask for others; from another `column` if given.
+
+    Raises InputError.
+    """
+    return read_prompts(prompt_set_of(study, column), study.generate.images, study.text.syntax)
 
 
-def arm_prompts(arm: Arm, prompts: list[str]) -> list[str]:
-    """The prompts of an arm, given those of the study: as they are, or empty; with its quality tags."""
-    return _tagged(arm, _untagged(arm, prompts))
+def prompt_set_of(study: Study, column: str | None) -> PromptSet:
+    """The study's prompt set, with another `column` of its dataset if given."""
+    asked = study.prompts
+    if column is not None and isinstance(asked, DatasetPrompts):
+        return asked.model_copy(update={"column": column})
+    return asked
 
 
-def _untagged(arm: Arm, prompts: list[str]) -> list[str]:
-    return [""] * len(prompts) if arm.prompt == "empty" else prompts
+def arm_prompts(arm: Arm, prompts: list[str], syntax: Syntax) -> list[str]:
+    """The prompts of an arm, given those of the study: as they are, edited or empty; with its quality tags."""
+    return _tagged(arm, _untagged(arm, prompts, syntax), syntax)
 
 
-def _tagged(arm: Arm, texts: list[str]) -> list[str]:
+def _untagged(arm: Arm, prompts: list[str], syntax: Syntax) -> list[str]:
+    return [""] * len(prompts) if arm.prompt == "empty" else edited(prompts, arm.prompt_edits, syntax)
+
+
+def _tagged(arm: Arm, texts: list[str], syntax: Syntax) -> list[str]:
     if arm.quality_preset is None:
         return texts
-    tags, place = QUALITY_TAGS[arm.quality_preset]
-    pairs = [(tags, text) if place == "prefix" else (text, tags) for text in texts]
+    preset = QUALITY_TAGS[arm.quality_preset]
+    tags = preset.text if preset.syntax == "plain" else write(parse(preset.text, preset.syntax), syntax)
+    pairs = [(tags, text) if preset.place == "prefix" else (text, tags) for text in texts]
     return [", ".join(part for part in pair if part) for pair in pairs]
 
 
@@ -63,19 +76,20 @@ def _translated(preset: str, syntax: Syntax) -> str:
     return write(parse(own.text, own.syntax), syntax)
 
 
-def unrelated_prompts(arm: Arm, prompts: list[str]) -> list[str]:
+def unrelated_prompts(arm: Arm, prompts: list[str], syntax: Syntax) -> list[str]:
     """For each image of an arm the next of the study's `prompts`, in a circle, with another text; with its tags.
 
     The condition of independent-condition guidance (arXiv 2407.02687), which says nothing about the image's own prompt.
     Quality tags are not part of what is generated: they are on both sides, and cancel. Raises InputError where all
     prompts are the same.
     """
-    own, n = _untagged(arm, prompts), len(prompts)
+    own, n = _untagged(arm, prompts, syntax), len(prompts)
+    others = edited(prompts, arm.prompt_edits, syntax)
 
     def next_other(k: int) -> str:
         for step in range(1, n):
-            if (other := prompts[(k + step) % n]) != own[k]:
+            if (other := others[(k + step) % n]) != own[k]:
                 return other
         raise InputError(f"an unrelated prompt needs a study of at least two prompts; all {n} are {own[k]!r}")
 
-    return _tagged(arm, [next_other(k) for k in range(n)])
+    return _tagged(arm, [next_other(k) for k in range(n)], syntax)

@@ -12,6 +12,7 @@ from pipeline.guidance.algebra import Text
 from pipeline.guidance.chance import Chance
 from pipeline.networks.checkpoints import Checkpoint, check_fit, locate
 from pipeline.networks.denoiser import SampledNetwork
+from pipeline.networks.families import Family
 from pipeline.networks.text.conditioning import Conditioning, degraded
 from pipeline.networks.text.embedding_cache import EmbeddingCache
 from pipeline.networks.text.encoded_texts import MOST_BYTES, EncodedTexts
@@ -30,6 +31,11 @@ class LoadedModel:
 
     def __init__(self, study: Study, device: torch.device):
         self.study, self.device = study, device
+
+    @property
+    def family(self) -> Family:
+        """The family of its main network."""
+        return self._checkpoint.family
 
     @cached_property
     def text_encoder(self) -> TextEncoder:
@@ -63,7 +69,7 @@ class LoadedModel:
 
     def encode(self, texts: Mapping[Text, Sequence[str]]) -> dict[Text, Conditioning]:
         """The texts of a batch, [B] each, for one call of a network."""
-        return self._texts.encode_together(texts, references=set(texts) - {"prompt"})
+        return self._texts.encode_together(texts, _references(texts))
 
     def degrade(
         self,
@@ -93,7 +99,8 @@ class LoadedModel:
             texts = arm_texts(self.study, name)
             for start in range(0, self.study.generate.images, size):
                 stop = min(start + size, self.study.generate.images)
-                self._texts.encode_first(batch_texts(texts, range(start, stop)))
+                batch = batch_texts(texts, range(start, stop))
+                self._texts.encode_first(batch, _references(batch))
         self._texts.drop()
 
     @cached_property
@@ -123,3 +130,8 @@ class LoadedModel:
     def _replaced(self) -> dict[str, Checkpoint]:
         model = self.study.model
         return {part: locate(source, model.config) for part, source in replaced_parts(model).items()}
+
+
+def _references(texts: Mapping[Text, Sequence[str]]) -> set[Text]:
+    """The texts to move away from."""
+    return set(texts) - {"prompt"}

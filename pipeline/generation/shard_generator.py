@@ -53,16 +53,18 @@ class ShardGenerator:
         # Neither has one of a term whose scale is 1, which no network reads.
         used = [text for text in told if text in task.texts and (text == "negative" or text in own)]
         costs: list[ShardCost] = []
+        pairs = study.pairs_of(arm_name)
         for batch in shard.batches(study.generate.batch):
-            texts, seeds = task.texts_of(batch), batch_seeds(study, batch)
+            texts, seeds = task.texts_of(batch), batch_seeds(study, arm_name, batch)
             negatives = [", ".join(filter(None, row)) for row in zip(*(texts[text] for text in used), strict=True)]
             negatives = negatives or [""] * len(batch)
             drawn = self._draw_batch(task, batch, watched_of(batch, study.generate.watched))
             costs.append(drawn.cost)
             ids = [f"{arm_name}-{k:06d}" for k in batch]
-            rows = zip(ids, drawn.images, batch, texts["prompt"], negatives, seeds, strict=True)
-            for image_id, image, k, prompt, negative, seed in rows:
-                _add(columns, image_id, _png(image), arm_name, k, prompt, negative, seed)
+            numbers = pairs[batch.start : batch.stop]
+            rows = zip(ids, drawn.images, numbers, texts["prompt"], negatives, seeds, strict=True)
+            for image_id, image, number, prompt, negative, seed in rows:
+                _add(columns, image_id, _png(image), arm_name, number, prompt, negative, seed)
             for image_id, steps in zip(ids, drawn.traces, strict=True):
                 trace["image_id"] += [image_id] * len(steps["step"])
                 for name, values in steps.items():
@@ -93,7 +95,8 @@ class ShardGenerator:
             with _fitting(self._too_large(f"the images of '{start.start}' that it starts from", drawn_first)):
                 starts = self._starts(task.shard.part, batch)
         with _fitting(self._batch_too_large(len(batch))):
-            return self._generator.draw(task.texts_of(batch), batch_seeds(self.study, batch), starts, watched)
+            seeds = batch_seeds(self.study, self.arm_name, batch)
+            return self._generator.draw(task.texts_of(batch), seeds, starts, watched)
 
     def _too_large(self, what: str, way_out: str = "") -> str:
         return (

@@ -21,6 +21,7 @@ from pipeline.networks.weights.identification import check_main
 from pipeline.networks.weights.weight_files import digest_of, lora_digest, network_digest
 from pipeline.storage.files import fingerprint
 from pipeline.storage.shards import read_table, set_fingerprint, shard_paths
+from pipeline.study.arm import SAID_ELSEWHERE
 from pipeline.study.model import Model
 from pipeline.study.sampler import Canvas, ImageToImage
 from pipeline.study.study import Study
@@ -80,8 +81,9 @@ class ShardTask:
 
 def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
     """The texts that an arm's networks read, one per image of the study each. Raises InputError."""
-    arm, prompts = study.arm(arm_name), study_prompts(study)
-    own = arm_prompts(arm, prompts)
+    arm = study.arm(arm_name)
+    prompts = study_prompts(study, arm.prompt_column)
+    own = arm_prompts(arm, prompts, study.text.syntax)
     needed = {text for prediction in guidance_of(arm).predictions() for text in prediction.texts}
     texts: dict[Text, list[str]] = {"prompt": own}
     degraded = any(arm.texts[text].degraded is not None for text in arm.read_texts & set(arm.texts))
@@ -90,14 +92,12 @@ def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
     if "negative" in needed:
         texts["negative"] = arm_negatives(arm, own, study.text.syntax)
     if "unrelated" in needed:
-        texts["unrelated"] = unrelated_prompts(arm, prompts)
+        texts["unrelated"] = unrelated_prompts(arm, prompts, study.text.syntax)
     return texts | named_texts(arm, own, study.text.syntax)
 
 
 # The networks and what is made of them, as `common_inputs` calls them.
 _NETWORKS = ("main", "main_lora", "replaced", "guide", "guide_lora")
-# Of an arm: what changes no pixel, and what enters a fingerprint as what it stands for.
-_SAID_ELSEWHERE = {"description", "family", "negative_preset", "negative_prompt", "image_to_image", "sampler"}
 
 
 def library_versions() -> dict[str, str]:
@@ -134,12 +134,13 @@ def plan_arm(
     arm = study.arm(arm_name)
     common = common_inputs(study, arm_name, device, machine)
     shards = []
+    seeds, pairs = study.seeds_of(arm_name), study.pairs_of(arm_name)
     starts = None if arm.image_to_image is None else start_fingerprints(study, arm.image_to_image, device, machine)
     for part, start in enumerate(range(0, study.generate.images, study.generate.shard)):
         stop = min(start + study.generate.shard, study.generate.images)
         own: dict[str, object] = {
             "texts": {text: values[start:stop] for text, values in texts.items()},
-            "seeds": [study.generate.first_seed + start, stop - start],
+            "seeds": [seeds[start], pairs[start], stop - start],
         }
         if arm.image_to_image is not None and starts is not None:
             own["start"] = [starts[part], arm.image_to_image.strength, arm.image_to_image.noise]
@@ -154,7 +155,7 @@ def plan_arm(
         },
         "machine": dict(enumerate(common["machine"])),
         "texts": {text: values[: study.generate.images] for text, values in texts.items()},
-        "generate.first_seed": study.generate.first_seed,
+        "generate.first_seed": [seeds[0], pairs[0]],
         "image_to_image": starts,
     }
     return ArmPlan(shards, {key: fingerprint(value) for key, value in _flat(named)})
@@ -185,7 +186,7 @@ def common_inputs(study: Study, arm_name: str, device: str, machine: str | None 
     guide = locate(model.guide, model.config_of_guide) if with_guide else None
     check_schedules(study.sampler_of(arm), main, guide)
     common: dict[str, Any] = {
-        "arm": arm.model_dump(exclude=_SAID_ELSEWHERE),
+        "arm": arm.model_dump(exclude=SAID_ELSEWHERE),
         "sampler": study.sampler_of(arm).model_dump(),
         "text": study.text.model_dump(),
         "batch": study.generate.batch,
@@ -231,9 +232,10 @@ def batch_texts(texts: Mapping[Text, list[str]], batch: range) -> dict[Text, lis
     return {text: [values[k] for k in batch] for text, values in texts.items()}
 
 
-def batch_seeds(study: Study, batch: range) -> list[int]:
-    """The seeds of a batch, one per image."""
-    return [study.generate.first_seed + k for k in batch]
+def batch_seeds(study: Study, arm_name: str, batch: range) -> list[int]:
+    """The seeds of a batch of an arm, one per image."""
+    seeds = study.seeds_of(arm_name)
+    return [seeds[k] for k in batch]
 
 
 def start_fingerprints(study: Study, start: ImageToImage, device: str, machine: str | None = None) -> list[str]:

@@ -56,5 +56,6 @@ class StartImages:
             return list(decode_images(read_table(path, ["image"])))
         images: list[PillowImage.Image] = []
         for batch in shard.batches(self.study.generate.batch):
-            images += self._generator.draw(batch_texts(self._texts, batch), batch_seeds(self.study, batch)).images
+            seeds = batch_seeds(self.study, self.start.start, batch)
+            images += self._generator.draw(batch_texts(self._texts, batch), seeds).images
         return images

@@ -4,24 +4,28 @@ from collections import Counter
 from functools import cache
 
 import torch
-from diffusers import AutoencoderKL
 
-from pipeline.cost.size import H100, Size, described, evaluation_of, size_of
+from pipeline.cost.size import H100, Size, decoding_of, described, evaluation_of, size_of
 from pipeline.generation.arm_guidance import guidance_of
-from pipeline.generation.shard_plan import main_checkpoint
+from pipeline.generation.shard_plan import arm_texts, main_checkpoint
 from pipeline.guidance.algebra import Network
 from pipeline.networks.checkpoints import Checkpoint, locate
+from pipeline.networks.families import TextPart
+from pipeline.networks.text.language_model_tower import language_model_tokens, load_language_tokenizer, tokens_read
 from pipeline.networks.weights.loaded_part import DTYPES
 from pipeline.study.study import Study
 
 _CLIP_TOKENS = 77
+# Images of each arm whose texts say how long texts are.
+_SAMPLED = 500
 
 
 def study_estimate(study: Study) -> str:
     """What generating a study takes, in words: hours on an H100 at 40 % of its peak, and the most memory.
 
-    Every prediction of an arm counts at every step, whatever its schedule leaves out, and texts as CLIP's first chunk
-    and T5's whole length. Text encoders that are dropped before the network is loaded are not counted.
+    Every prediction of an arm counts at every step, whatever its schedule leaves out, and texts as CLIP's first chunk,
+    T5's whole length or, for a language model, the longest of the first images' texts. Text encoders that are dropped
+    before the network is loaded are not counted.
     """
     model, batch = study.model, study.generate.batch
     dtype = DTYPES[model.loading.dtype]
@@ -31,16 +35,15 @@ def study_estimate(study: Study) -> str:
 
     @cache
     def network_size(name: Network, height: int, width: int) -> Size:
-        source = sources[name]
-        own = described(source.family.model_class, source.settings(source.family.network) or {}, dtype)
-        return size_of(own, evaluation_of(own, height, width, _tokens(study, main)))
+        source, family = sources[name], sources[name].family
+        own = described(family.model_class, source.settings(family.network) or {}, dtype)
+        return size_of(own, evaluation_of(family, own, height, width, _tokens(study, main)))
 
     @cache
     def decoder_size(height: int, width: int) -> Size:
         settings = main.settings("vae") or {}
-        vae = described(AutoencoderKL, settings, dtype)
-        latents = torch.empty(1, vae.config.latent_channels, height, width, device="meta", dtype=dtype)
-        return size_of(vae, lambda: vae.decode(latents))
+        vae = described(main.family.autoencoder_class, settings, dtype)
+        return size_of(vae, decoding_of(vae, height, width))
 
     flops, weights, most = 0, {}, 0
     for arm in study.arms.values():
@@ -67,11 +70,28 @@ def study_estimate(study: Study) -> str:
 
 
 def _tokens(study: Study, main: Checkpoint) -> int:
+    whole = main.family.whole_text
+    if whole is not None and whole.is_language_model:
+        return _longest(study, main, whole)
     tokenizer = main.mapping("tokenizer/tokenizer_config.json") or {}
     context = min(int(tokenizer.get("model_max_length", _CLIP_TOKENS)), _CLIP_TOKENS)
     clip = any(text.kind == "clip" and text.tokens for text in main.family.texts)
     longer = [study.text.t5_length or text.length for text in main.family.texts if text.kind == "t5"]
     return clip * context * study.text.chunks + sum(longer)
+
+
+def _longest(study: Study, main: Checkpoint, whole: TextPart) -> int:
+    """The most tokens that the network reads of a text of the first images."""
+    images = min(study.generate.images, _SAMPLED)
+    study = study.model_copy(update={"generate": study.generate.model_copy(update={"images": images})})
+    texts = {
+        whole.system + text if kind == "prompt" else text
+        for name in study.arms
+        for kind, own in arm_texts(study, name).items()
+        for text in own
+    }
+    tokenizer = load_language_tokenizer(main.config, whole)
+    return max(tokens_read(language_model_tokens(text, tokenizer, whole, study.text), whole) for text in texts)
 
 
 def _hours(hours: float) -> str:

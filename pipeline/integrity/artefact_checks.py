@@ -12,6 +12,7 @@ from typing import Any
 from datasets import Features
 
 from pipeline.errors import InputError
+from pipeline.external.external_set import external_arms
 from pipeline.generation.control_scales import resolved
 from pipeline.generation.shard_files import SET_FEATURES, TRACE_FEATURES
 from pipeline.generation.shard_plan import DEVICES, MACHINES, Shard, arm_texts, plan_shards
@@ -67,27 +68,32 @@ def study_artefacts(study: Study) -> Iterator[Artefact]:
         yield Artefact(path, partial(_table, ["image_id", "image", "subject", "concept"]))
         vectors = FEATURES / "concepts" / f"{study.features.clip}.safetensors"
         yield Artefact(vectors, partial(_vectors, None, _whole_set(CONCEPTS)))
+    made_elsewhere = {arm.name: arm.shards for arm in external_arms(study)} if study.external else {}
     for arm in study.arms:
-        yield from _arm(study, arm)
+        yield from _arm(study, arm, made_elsewhere.get(arm))
     yield Artefact(COMPARISON, lambda path: _read(lambda: load_comparison(path, study)))
     yield Artefact(RATES, lambda path: _read(lambda: load_rates(path)))
     for path in sorted(SAMPLE.glob("*.parquet")):
         yield Artefact(path, partial(_table, ["task_id"]))
 
 
-def _arm(study: Study, arm: str) -> Iterator[Artefact]:
-    shards = _drawn_shards(study, arm)
+def _arm(study: Study, arm: str, made_elsewhere: list[Shard] | None) -> Iterator[Artefact]:
+    shards = _drawn_shards(study, arm) if made_elsewhere is None else made_elsewhere
     ids = [f"{arm}-{k:06d}" for k in range(study.generate.images)]
     for shard in shards:
         own = ids[shard.start : shard.stop]
         yield Artefact(SETS / arm / shard.name, partial(_shard, shard.fingerprint, SET_FEATURES, own))
-        yield Artefact(TRACES / arm / shard.name, partial(_shard, shard.fingerprint, TRACE_FEATURES, own))
+        traced = own if made_elsewhere is None else []
+        yield Artefact(TRACES / arm / shard.name, partial(_shard, shard.fingerprint, TRACE_FEATURES, traced))
+        if made_elsewhere is not None:
+            continue
         if watched := watched_of(range(shard.start, shard.stop), study.generate.watched):
             mark = trajectory_fingerprint(shard, study.generate.watched)
             place = TRAJECTORIES / arm / shard.name
             yield Artefact(place, partial(_shard, mark, TRAJECTORY_FEATURES, own[:watched]))
     marks = {shard.name: shard.fingerprint for shard in shards}
-    yield Artefact(COSTS / f"{arm}.json", partial(_cost, marks))
+    if made_elsewhere is None:
+        yield Artefact(COSTS / f"{arm}.json", partial(_cost, marks))
     drawn = _whole_set(SETS / arm, list(marks))
     yield from _features(arm, study, ids, drawn)
     yield Artefact(SCORES / f"{arm}.parquet", partial(_scores, ids, drawn))
@@ -131,7 +137,7 @@ def _shard(mark: str, features: Features, ids: list[str], path: Path) -> str | N
         return "was made with other settings, networks, code or libraries than the study's now"
     found = list(dict.fromkeys(table.column("image_id").to_pylist()))
     if found != ids:
-        return f"holds {len(found)} images from {found[:1]} on, not the {len(ids)} from {ids[0]} on"
+        return f"holds {len(found)} images from {found[:1]} on, not the {len(ids)} from {ids[:1]} on"
     if table.schema.types != features.arrow_schema.types:
         return "has columns of other types than are written now"
     return None

@@ -96,7 +96,7 @@ class Checkpoint:
     @property
     def longest_side(self) -> int | None:
         """The most pixels in one direction that the network has positions for; None for any number."""
-        grid = (self.settings(self.family.network) or {}).get("pos_embed_max_size")
+        grid = self.family.grid(self.settings(self.family.network) or {})
         return None if grid is None else self.unit * int(grid)
 
     @property
@@ -206,23 +206,37 @@ def interface_of(family: Family, network: Mapping[str, Any], space: str | None) 
 
     `network` is its configuration; `space` says in words what samples stand for, None where that is not known yet.
     """
-    return {**{what: network.get(key) for key, what in family.shared.items()}, _SPACE: space}
+    texts = {"text encoders": ", ".join(text.title for text in family.texts)}
+    return {**{what: network.get(key) for key, what in family.shared.items()}, **texts, _SPACE: space}
 
 
 # What autoencoders were trained to before their configurations said it: Stable Diffusion 1.x.
 _FIRST_SCALE = 0.18215
 
 
+def of_videos(vae: Mapping[str, Any]) -> bool:
+    """Whether the configuration of an autoencoder is that of one of videos, for which an image is one frame."""
+    return "temperal_downsample" in vae
+
+
 def latent_factor(vae: Mapping[str, Any]) -> int:
     """Pixels for each position of a latent, in each direction, by the configuration of its autoencoder."""
+    if of_videos(vae):
+        return int(2 ** len(vae["temperal_downsample"]))
     return int(2 ** (len(vae.get("block_out_channels") or (64,)) - 1))
+
+
+def latent_channels(vae: Mapping[str, Any]) -> int:
+    """Channels of a latent, by the configuration of its autoencoder."""
+    return int(vae.get("z_dim", 16) if of_videos(vae) else vae.get("latent_channels", 4))
 
 
 def latent_space(vae: Mapping[str, Any]) -> str:
     """Latents, in words, by the configuration of their autoencoder: their size, and what makes their variance one."""
     scale, shift = vae.get("scaling_factor", _FIRST_SCALE), vae.get("shift_factor")
     factor = latent_factor(vae)
-    words = f"{vae.get('latent_channels', 4)} channels for {factor}x{factor} pixels, scaled by {scale}"
+    words = f"{latent_channels(vae)} channels for {factor}x{factor} pixels"
+    words += "" if of_videos(vae) else f", scaled by {scale}"
     words += f", shifted by {shift}" if shift else ""
     for name in ("latents_mean", "latents_std"):
         if vae.get(name) is not None:

@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import Any, Literal
 
 from pipeline.errors import InputError
+from pipeline.guidance.postprocess.post_process import PostProcess
+from pipeline.guidance.postprocess.results import Renorm
 from pipeline.networks.noise_path import RECTIFIED_FLOW, VARIANCE_PRESERVING, NoisePath
 from pipeline.study.solvers import solvers_along
 
@@ -30,6 +32,22 @@ _TRANSFORMERS_SHARE = {
     "joint_attention_dim": "width of the text embeddings",
     "pooled_projection_dim": "width of the pooled text embedding",
 }
+_STREAMS_SHARE = {
+    "in_channels": "channels of a sample",
+    "cap_feat_dim": "width of the text embeddings",
+}
+
+# What Lumina2Pipeline writes before every prompt, and not before a negative prompt.
+_LUMINA2_SYSTEM = (
+    "You are an assistant designed to generate superior images with the superior degree of image-text alignment based "
+    "on textual prompts or user prompts. <Prompt Start> "
+)
+# The message as which QwenImagePipeline has every text read. Its embeddings before the text are dropped.
+_QWEN_IMAGE_TEMPLATE = (
+    "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial "
+    "relationships of the objects and background:<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+)
+_QWEN_IMAGE_DROPPED = 34
 
 
 @dataclass(frozen=True)
@@ -37,15 +55,42 @@ class TextPart:
     """A text encoder of a checkpoint.
 
     CLIP reads chunks of its context with weighted words; T5 reads a whole text of up to `length` tokens, filled up to
-    them, without weights. A text's `pooled` embedding is the projection of its end mark, or (`end`) its last layer
-    there as it is. `tokens`: whether the network reads its embeddings of single tokens.
+    them, without weights; a language model (gemma2, qwen3, qwen2_5_vl) reads a whole text of up to `length` tokens as
+    it is. A text's `pooled` embedding is the projection of its end mark, or (`end`) its last layer there as it is.
+    `tokens`: whether the network reads its embeddings of single tokens. `masked`: T5 reads no padding, and the network
+    the first token of it alone. A language model is told `system` before each prompt, and not before a negative one;
+    with `chat` it reads every text as a user's message, in the template of its tokenizer. `template` is what the family
+    writes around every text, which replaces its `{}`. The network is not given the embeddings of the first `dropped`
+    tokens.
     """
 
     part: str
     pooled: Literal["projection", "end"] | None = None
-    kind: Literal["clip", "t5"] = "clip"
+    kind: Literal["clip", "t5", "gemma2", "qwen3", "qwen2_5_vl"] = "clip"
     tokens: bool = True
     length: int = 0
+    masked: bool = False
+    system: str = ""
+    chat: bool = False
+    template: str = "{}"
+    dropped: int = 0
+
+    @property
+    def is_language_model(self) -> bool:
+        """Whether it is a language model, made to continue texts."""
+        return self.kind not in ("clip", "t5")
+
+    @property
+    def around(self) -> tuple[str, str]:
+        """What is written before and after every text."""
+        before, _, after = self.template.partition("{}")
+        return before, after
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        names = {"gemma2": "Gemma 2", "qwen3": "Qwen3", "qwen2_5_vl": "Qwen2.5-VL"}
+        return names.get(self.kind, self.kind.upper())
 
 
 @dataclass(frozen=True)
@@ -64,10 +109,12 @@ class Family:
     their beginnings. `network` is the part that denoises, `model` its class ("module:class"), `shared` the keys of
     its configuration in which guide and main must agree, in words, `path` the noise path of its training.
     `patch` gives the side of the patches that the network cuts latents into, by its configuration; a canvas is whole
-    patches, and a `packed` network is given them as its channels. `side` is the trained canvas in positions of latents,
-    where configurations do not say it. `embedded_guidance` is the key of its configuration that says whether it reads a
-    guidance scale. `needs_latents`: it works on latents alone. `encodes_first`: its text encoders are so large that
-    they are dropped before the network is loaded.
+    patches, and a `packed` network is given them as its channels. `grid` gives the most patches in one direction that
+    it has positions for, None for any number. `side` is the trained canvas in positions of latents, where
+    configurations do not say it. `steers`: a second text can steer the attention of its blocks. `embedded_guidance` is
+    the key of its configuration that says whether it reads a guidance scale. `post` are the post-processes that its
+    pipeline has built in. `autoencoder` is the class of its autoencoder ("module:class"). `needs_latents`: it works on
+    latents alone. `encodes_first`: its text encoders are so large that they are dropped before the network is loaded.
     `loader` and `text_loader` are "module:function", imported by `load` and `load_texts`.
     """
 
@@ -87,8 +134,12 @@ class Family:
     path: NoisePath = VARIANCE_PRESERVING
     patch: Callable[[Mapping[str, Any]], int] = lambda _: 1
     packed: bool = False
+    grid: Callable[[Mapping[str, Any]], int | None] = lambda network: network.get("pos_embed_max_size")
     side: int | None = None
+    steers: bool = True
     embedded_guidance: str | None = None
+    post: tuple[PostProcess, ...] = ()
+    autoencoder: str = "diffusers:AutoencoderKL"
     needs_latents: bool = False
     encodes_first: bool = False
     loader: str = "pipeline.networks.denoisers.unet:load_network"
@@ -103,6 +154,16 @@ class Family:
     def model_class(self) -> Any:
         """The class of its network."""
         return _imported(self.model)
+
+    @property
+    def autoencoder_name(self) -> str:
+        """The name of its autoencoder's class, as configurations have it."""
+        return self.autoencoder.partition(":")[2]
+
+    @property
+    def autoencoder_class(self) -> Any:
+        """The class of its autoencoder."""
+        return _imported(self.autoencoder)
 
     @property
     def text_parts(self) -> tuple[str, ...]:
@@ -120,6 +181,11 @@ class Family:
         return any(text.kind == "clip" and text.tokens for text in self.texts)
 
     @property
+    def whole_text(self) -> TextPart | None:
+        """The text encoder that reads a whole text of limited length, and neither weights nor chunks; None for CLIP."""
+        return next((text for text in self.texts if text.kind != "clip"), None)
+
+    @property
     def layers_left_out(self) -> int:
         """The layers at the end of a text encoder that are left out without being asked."""
         return int(self.penultimate)
@@ -128,6 +194,12 @@ class Family:
     def load(self) -> Callable[..., Any]:
         """The function that loads its networks (`pipeline.networks.denoisers.unet.load_network` for UNets)."""
         return _imported(self.loader)
+
+    @property
+    def denoiser(self) -> Any:
+        """The class of a transformer's denoiser, of which `load` is a method."""
+        load: Any = self.load
+        return load.__self__
 
     @property
     def load_texts(self) -> Callable[..., Any]:
@@ -163,6 +235,12 @@ def _sd3_of_pixels(network: Mapping[str, Any]) -> bool:
 
 def _patch_size(network: Mapping[str, Any]) -> int:
     return int(network.get("patch_size", 2))
+
+
+def _rotary_grid(network: Mapping[str, Any]) -> int:
+    # Lengths of the tables of positions: text, rows, columns; diffusers' own where the configuration has none.
+    _, *sides = network.get("axes_lens") or (1, 512, 512)
+    return int(min(sides))
 
 
 SD = Family(
@@ -247,17 +325,106 @@ FLUX = Family(
     loader="pipeline.networks.denoisers.flux_transformer:load_network",
 )
 
+# Chroma: FLUX.1's latents and positions, T5 alone, and padding that is masked.
+CHROMA = Family(
+    name="chroma",
+    pipelines=("ChromaPipeline", "ChromaImg2ImgPipeline"),
+    unlabelled=lambda network, _: network.get("_class_name") == "ChromaTransformer2DModel",
+    texts=(TextPart("text_encoder", kind="t5", length=512, masked=True),),
+    architectures=("chroma",),
+    network="transformer",
+    model="diffusers:ChromaTransformer2DModel",
+    shared=_TRANSFORMERS_SHARE,
+    path=RECTIFIED_FLOW,
+    patch=lambda _: 2,
+    packed=True,
+    side=128,
+    needs_latents=True,
+    encodes_first=True,
+    loader="pipeline.networks.denoisers.chroma_transformer:load_network",
+)
+
+# Qwen-Image: tokens of Qwen2.5-VL, latents of one frame, and a norm that guidance does not change.
+QWEN_IMAGE = Family(
+    name="qwen_image",
+    pipelines=("QwenImagePipeline", "QwenImageImg2ImgPipeline"),
+    unlabelled=lambda network, _: network.get("_class_name") == "QwenImageTransformer2DModel",
+    texts=(
+        TextPart(
+            "text_encoder",
+            kind="qwen2_5_vl",
+            length=512,
+            template=_QWEN_IMAGE_TEMPLATE,
+            dropped=_QWEN_IMAGE_DROPPED,
+        ),
+    ),
+    architectures=("qwen-image",),
+    network="transformer",
+    model="diffusers:QwenImageTransformer2DModel",
+    shared=_TRANSFORMERS_SHARE,
+    path=RECTIFIED_FLOW,
+    patch=lambda _: 2,
+    packed=True,
+    side=128,
+    post=(Renorm(name="renorm", per="patch"),),
+    autoencoder="diffusers:AutoencoderKLQwenImage",
+    needs_latents=True,
+    encodes_first=True,
+    loader="pipeline.networks.denoisers.qwen_transformer:load_network",
+)
+
+# Lumina Image 2.0: image and text in one stream, of Gemma 2's tokens.
+LUMINA2 = Family(
+    name="lumina2",
+    pipelines=("Lumina2Pipeline", "Lumina2Text2ImgPipeline"),
+    unlabelled=lambda network, _: network.get("_class_name") == "Lumina2Transformer2DModel",
+    texts=(TextPart("text_encoder", kind="gemma2", length=256, system=_LUMINA2_SYSTEM),),
+    penultimate=True,
+    architectures=("lumina-2",),
+    network="transformer",
+    model="diffusers:Lumina2Transformer2DModel",
+    shared=_STREAMS_SHARE,
+    path=RECTIFIED_FLOW,
+    patch=_patch_size,
+    grid=_rotary_grid,
+    steers=False,
+    post=(Renorm(name="renorm", per="row"),),
+    needs_latents=True,
+    encodes_first=True,
+    loader="pipeline.networks.denoisers.lumina2_transformer:load_network",
+)
+
+# Z-Image: image and text in one stream, of Qwen3's tokens. Its configurations do not say the canvas of training.
+Z_IMAGE = Family(
+    name="z_image",
+    pipelines=("ZImagePipeline", "ZImageImg2ImgPipeline"),
+    unlabelled=lambda network, _: network.get("_class_name") == "ZImageTransformer2DModel",
+    texts=(TextPart("text_encoder", kind="qwen3", length=512, chat=True),),
+    penultimate=True,
+    network="transformer",
+    model="diffusers:ZImageTransformer2DModel",
+    shared=_STREAMS_SHARE,
+    path=RECTIFIED_FLOW,
+    patch=lambda _: 2,
+    grid=_rotary_grid,
+    side=128,
+    steers=False,
+    needs_latents=True,
+    encodes_first=True,
+    loader="pipeline.networks.denoisers.z_image_transformer:load_network",
+)
+
 # Families that are not supported, by the beginnings of their classes' names.
 _OTHERS = {
     "Flux2": "FLUX.2",
     "PixArt": "PixArt",
     "Hunyuan": "Hunyuan",
-    "Lumina": "Lumina",
+    "Lumina": "Lumina-Next",
     "Sana": "SANA",
     "AuraFlow": "AuraFlow",
-    "QwenImage": "Qwen-Image",
-    "ZImage": "Z-Image",
-    "Chroma": "Chroma",
+    "QwenImage": "another kind of Qwen-Image",
+    "ZImage": "another kind of Z-Image",
+    "Chroma": "another kind of Chroma",
     "HiDream": "HiDream",
     "Kandinsky": "Kandinsky",
     "Kolors": "Kolors",
@@ -270,7 +437,9 @@ _OTHERS = {
     "StableVideoDiffusion": "Stable Video Diffusion",
 }
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (SD3, FLUX, PIXEL_FLOW, SD, SDXL, PIXEL)}
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (SD3, FLUX, CHROMA, QWEN_IMAGE, LUMINA2, Z_IMAGE, PIXEL_FLOW, SD, SDXL, PIXEL)
+}
 
 
 def labelled_family(pipeline: str, place: object) -> Family:

@@ -1,9 +1,10 @@
 """Blocks of transformers in which image and text meet in one attention, and how one is damaged.
 
-SD3's joint blocks and FLUX's double-stream blocks have a stream each for image and text; FLUX's single-stream blocks
-have both in one, the text first. Damage is done to the image: `pag` leaves each of its positions itself and the text to
-attend to (diffusers' StableDiffusion3PAGPipeline), `seg` blurs its queries, and what is drawn for a block is drawn for
-its positions. The text stream is what it is in the undamaged block, as far as it does not read the image.
+SD3's joint blocks, Qwen-Image's, and the double-stream blocks of FLUX and Chroma have a stream each for image and text;
+single-stream blocks have both in one, the text first (Chroma's are given it as one: stream_blocks.py). Damage is done
+to the image: `pag` leaves each of its positions itself and the text to attend to (diffusers'
+StableDiffusion3PAGPipeline), `seg` blurs its queries, and what is drawn for a block is drawn for its positions. The
+text stream is what it is in the undamaged block, as far as it does not read the image.
 """
 
 from typing import Any
@@ -12,15 +13,24 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.attention import JointTransformerBlock
 from diffusers.models.embeddings import apply_rotary_emb
+from diffusers.models.transformers.transformer_chroma import ChromaTransformerBlock
 from diffusers.models.transformers.transformer_flux import (
     FluxAttention,
     FluxSingleTransformerBlock,
     FluxTransformerBlock,
 )
+from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformerBlock, apply_rotary_emb_qwen
 
 from pipeline.networks.queries import blurred
 
-JOINT_BLOCKS = (JointTransformerBlock, FluxTransformerBlock, FluxSingleTransformerBlock)
+# Blocks that are given text and image apart and return (text, image).
+JOINT_BLOCKS = (
+    JointTransformerBlock,
+    FluxTransformerBlock,
+    FluxSingleTransformerBlock,
+    ChromaTransformerBlock,
+    QwenImageTransformerBlock,
+)
 
 
 def attentions(block: Any) -> list[Any]:
@@ -52,6 +62,7 @@ class DamagedAttention:
         encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
+        encoder_hidden_states_mask: torch.Tensor | None = None,
         **_: object,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         height, width = self.extent
@@ -69,12 +80,13 @@ class DamagedAttention:
             )
         query, key, value = heads
         if image_rotary_emb is not None:
-            query, key = (apply_rotary_emb(x, image_rotary_emb, sequence_dim=2) for x in (query, key))
-        mask = None
+            turns = turns_of(image_rotary_emb)
+            query, key = (turned(x, turns) for x in (query, key))
+        mask = readable(attention_mask, encoder_hidden_states_mask, image)
         if self.kind == "pag":
-            mask = torch.zeros(2 * query.shape[2:3], dtype=query.dtype, device=query.device)
-            mask[-image:, -image:] = -torch.inf
-            mask.diagonal().zero_()
+            kept = torch.ones(2 * query.shape[2:3], dtype=torch.bool, device=query.device)
+            kept[-image:, -image:] = torch.eye(image, dtype=torch.bool, device=query.device)
+            mask = kept if mask is None else kept & mask
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
         if encoder_hidden_states is None:
             # FLUX's single stream projects what comes of attention together with its own MLP's.
@@ -100,6 +112,41 @@ def text_heads(attn: Any, texts: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Queries, keys and values [B, heads, positions, depth] of a joint block's stream of texts."""
     projections = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
     return normed(attn.norm_added_q, attn.norm_added_k, *split(attn, *(project(texts) for project in projections)))
+
+
+def readable(
+    attention_mask: torch.Tensor | None, encoder_hidden_states_mask: torch.Tensor | None, image: int
+) -> torch.Tensor | None:
+    """True [B, 1, 1, text and image] where a position is read and no masked padding; None where every one is.
+
+    Of the masks that blocks have, Chroma's `attention_mask` [B, 1, text and image, text and image] has padding read
+    nothing either, which changes nothing, because nothing reads padding.
+    """
+    if attention_mask is not None:
+        return attention_mask[:, :, -1:]  # as a position of the image reads
+    if encoder_hidden_states_mask is not None:
+        return F.pad(encoder_hidden_states_mask, (0, image), value=True)[:, None, None]
+    return None
+
+
+def turns_of(image_rotary_emb: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Rotary embeddings of the positions of text and image, in this order: cosines and sines, or complex numbers."""
+    first, second = image_rotary_emb
+    return (torch.cat([second, first]),) if first.is_complex() else (first, second)  # Qwen-Image's: image, text
+
+
+def turned(x: torch.Tensor, turns: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Queries or keys [B, heads, positions, depth] turned by the rotary embeddings of their positions."""
+    if len(turns) == 1:
+        own: torch.Tensor = apply_rotary_emb_qwen(x.transpose(1, 2), turns[0], use_real=False).transpose(1, 2)
+        return own
+    result: torch.Tensor = apply_rotary_emb(x, turns, sequence_dim=2)
+    return result
+
+
+def image_modulation(block: Any) -> Any:
+    """The module of a joint block that computes what modulates the image's stream."""
+    return block.img_mod if isinstance(block, QwenImageTransformerBlock) else block.norm1
 
 
 def projected(attn: Any, attended: torch.Tensor) -> torch.Tensor:

@@ -14,13 +14,22 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock
 
 from pipeline.guidance.attention_space import NAG, NASA, VSF
 from pipeline.networks.attention_space import normalized, subtracted
-from pipeline.networks.joint_blocks import normed, projected, split, text_heads
+from pipeline.networks.joint_blocks import (
+    image_modulation,
+    normed,
+    projected,
+    readable,
+    split,
+    text_heads,
+    turned,
+    turns_of,
+)
 from pipeline.networks.perturbation import processed_by, replaced_by, transformer_blocks
+from pipeline.networks.stream_blocks import is_stream_block
 from pipeline.networks.text.conditioning import Conditioning
 
 Combine = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -31,10 +40,10 @@ def with_second_text(conditioning: Conditioning, how: NAG | VSF | NASA) -> Condi
 
     The second text's stream is modulated by its own pooled embedding, with vsf by the prompt's, as the authors have it.
     """
-    second = {name: conditioning[name] for name in ("tokens", "pooled", "embedded_guidance") if name in conditioning}
-    second["tokens"] = conditioning["negative_tokens"]
-    if not isinstance(how, VSF):
-        second["pooled"] = conditioning["negative_pooled"]
+    second = {name: conditioning[name] for name in ("pooled", "embedded_guidance") if name in conditioning}
+    for name in ("tokens", "read") if isinstance(how, VSF) else ("tokens", "read", "pooled"):
+        if f"negative_{name}" in conditioning:
+            second[name] = conditioning[f"negative_{name}"]
     return Conditioning(
         {name: torch.cat([conditioning[name], own.to(conditioning[name])]) for name, own in second.items()}
     )
@@ -50,25 +59,40 @@ def jointly_steered(
     """
     chosen = transformer_blocks(network, how.layers)
     unpadded = conditioning.get("negative_unpadded") if isinstance(how, VSF) else None
-    positions = extent[0] * extent[1]
+    rows, positions = len(conditioning["tokens"]), extent[0] * extent[1]
+    blocks = transformer_blocks(network, None)
     with ExitStack() as undo:
-        for name, block in transformer_blocks(network, None).items():
+        for name, block in blocks.items():
             processed_by(_SteeredAttention(how if name in chosen else None, positions, unpadded), block.attn, undo)
             if isinstance(block, FluxSingleTransformerBlock):
                 replaced_by(_of_one_image(block.forward), block, undo)
-            else:
-                replaced_by(_modulated_as_the_prompt(block.norm1.forward), block.norm1, undo)
+            elif not is_stream_block(block):
+                modulation = image_modulation(block)
+                replaced_by(_of_the_prompts(modulation.forward, rows), modulation, undo)
+        if any(is_stream_block(block) for block in blocks.values()):
+            # They are given one sequence of text and image, so what comes before them gives as many of both.
+            joint = [block for block in blocks.values() if not is_stream_block(block)][-1]
+            replaced_by(_of_two_images(joint.forward), joint, undo)
         last: Any = network.get_submodule("norm_out")
-        replaced_by(_modulated_as_the_prompt(last.forward), last, undo)
+        replaced_by(_of_the_prompts(last.forward, rows), last, undo)
         yield
 
 
-def _modulated_as_the_prompt(own: Callable[..., Any]) -> Callable[..., Any]:
-    """A norm of the image, which has the rows of the prompts alone."""
+def _of_the_prompts(own: Callable[..., Any], rows: int) -> Callable[..., Any]:
+    """A norm or modulation of the image, which has the rows of the prompts alone."""
 
-    def forward(x: torch.Tensor, *conditions: torch.Tensor, **more: torch.Tensor) -> Any:
-        kept = {name: value[: len(x)] for name, value in more.items()}
-        return own(x, *(value[: len(x)] for value in conditions), **kept)
+    def forward(*values: torch.Tensor, **more: torch.Tensor) -> Any:
+        return own(*(value[:rows] for value in values), **{name: value[:rows] for name, value in more.items()})
+
+    return forward
+
+
+def _of_two_images(own: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> Callable[..., Any]:
+    """A block with a stream each for text and image that gives the image once for each of its texts."""
+
+    def forward(*states: torch.Tensor, **more: Any) -> Any:
+        text, image = own(*states, **more)
+        return text, image.repeat(2, 1, 1)
 
     return forward
 
@@ -98,6 +122,7 @@ class _SteeredAttention:
         encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
+        encoder_hidden_states_mask: torch.Tensor | None = None,
         **_: object,
     ) -> Any:
         own = split(attn, attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states))
@@ -110,33 +135,36 @@ class _SteeredAttention:
             length, image = encoder_hidden_states.shape[1], list(own)
             text = list(text_heads(attn, encoder_hidden_states))
         if image_rotary_emb is not None:
+            turns = turns_of(image_rotary_emb)
             for streams, part in ((text, slice(None, length)), (image, slice(length, None))):
-                turns = tuple(x[part] for x in image_rotary_emb)
-                streams[:2] = [apply_rotary_emb(x, turns, sequence_dim=2) for x in streams[:2]]
-        of_text, of_image = self._of_text(text, image), self._of_image(text, image)
+                streams[:2] = [turned(x, tuple(turn[part] for turn in turns)) for x in streams[:2]]
+        read = readable(attention_mask, encoder_hidden_states_mask, self.positions)
+        of_text, of_image = self._of_text(text, image, read), self._of_image(text, image, read)
         if encoder_hidden_states is None:
             return torch.cat([of_text, of_image.repeat(2, 1, 1)], 1)
         return projected(attn, of_image), of_text if attn.context_pre_only else attn.to_add_out(of_text)
 
-    def _of_text(self, text: list[torch.Tensor], image: list[torch.Tensor]) -> torch.Tensor:
-        """What each text reads from itself and the image, [2 rows, L, width]."""
+    def _of_text(self, text: list[torch.Tensor], image: list[torch.Tensor], mask: torch.Tensor | None) -> torch.Tensor:
+        """What each text reads from itself and the image, [2 rows, L, width]; `mask` [2 rows, 1, 1, L + positions]."""
         query, *_ = text
         key, value = (
             torch.cat([own, other.repeat(2, 1, 1, 1)], 2) for own, other in zip(text[1:], image[1:], strict=True)
         )
-        mask = None
         if self.unpadded is not None:  # the second texts without their padding
-            read = torch.cat([torch.ones_like(self.unpadded), self.unpadded]).to(query.device)
-            mask = F.pad(read, (0, self.positions), value=True)[:, None, None]
+            unpadded = self.unpadded[:, : query.shape[2]]
+            read = torch.cat([torch.ones_like(unpadded), unpadded]).to(query.device)
+            read = F.pad(read, (0, self.positions), value=True)[:, None, None]
+            mask = read if mask is None else mask & read
         return _merged(F.scaled_dot_product_attention(query, key, value, attn_mask=mask))
 
-    def _of_image(self, text: list[torch.Tensor], image: list[torch.Tensor]) -> torch.Tensor:
-        """What the image reads, [rows, positions, width]."""
+    def _of_image(self, text: list[torch.Tensor], image: list[torch.Tensor], mask: torch.Tensor | None) -> torch.Tensor:
+        """What the image reads, [rows, positions, width]; `mask` [2 rows, 1, 1, L + positions]."""
         rows = len(image[0])
         query, *own = image
         (key, value), (second_key, second_value) = (
             [x[part] for x in text[1:]] for part in (slice(rows), slice(rows, None))
         )
+        own_mask, second_mask = (None, None) if mask is None else (mask[:rows], mask[rows:])
 
         def read(
             keys: list[torch.Tensor], values: list[torch.Tensor], bias: torch.Tensor | None = None
@@ -145,15 +173,21 @@ class _SteeredAttention:
             return _merged(attended)
 
         if isinstance(self.how, VSF):
-            away = torch.full((rows, second_key.shape[2]), -self.how.bias, dtype=query.dtype, device=query.device)
+            length = second_key.shape[2]
+            away = torch.full((rows, 1, 1, length), -self.how.bias, dtype=query.dtype, device=query.device)
             if self.unpadded is not None:
-                away = away.masked_fill(~self.unpadded.to(query.device), -torch.inf)
-            bias = F.pad(away, (key.shape[2] + self.positions, 0))[:, None, None]
+                unpadded = self.unpadded[:, :length].to(query.device)
+                away = away.masked_fill(~unpadded[:, None, None], -torch.inf)
+            near = away.new_zeros(rows, 1, 1, key.shape[2] + self.positions)
+            if own_mask is not None and second_mask is not None:
+                near = near.masked_fill(~own_mask, -torch.inf)
+                away = away.masked_fill(~second_mask[..., :length], -torch.inf)
+            bias = torch.cat([near, away], -1)
             return read([key, own[0], second_key], [value, own[1], -self.how.scale * second_value], bias)
-        positive = read([key, own[0]], [value, own[1]])
+        positive = read([key, own[0]], [value, own[1]], own_mask)
         if self.how is None:
             return positive
-        negative = read([second_key, own[0]], [second_value, own[1]])
+        negative = read([second_key, own[0]], [second_value, own[1]], second_mask)
         if isinstance(self.how, NAG):
             return normalized(positive, negative, self.how.scale, self.how.tau, self.how.alpha)
         return subtracted(positive, negative, self.how.scale)

@@ -6,7 +6,7 @@ image, `skip_layers` leaves whole transformer blocks out. Three kinds use new ra
 block reads (in-situ autoguidance, arXiv 2510.17136), `shuffle_tokens` exchanges the positions of what it reads (token
 perturbation guidance, arXiv 2506.10036). diffusers' own hooks are not used: in 0.42 its guiders
 install none when there is no empty prompt, and its query blur has its two branches (blur, mean) exchanged. Blocks of
-UNets are damaged here, those of transformers with the help of joint_blocks.py.
+UNets are damaged here, those of transformers with the help of joint_blocks.py and stream_blocks.py.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
@@ -25,6 +24,7 @@ from pipeline.guidance.chance import Chance
 from pipeline.guidance.references import RANDOM_KINDS
 from pipeline.networks.joint_blocks import JOINT_BLOCKS, DamagedAttention, attentions, pass_through
 from pipeline.networks.queries import blurred
+from pipeline.networks.stream_blocks import ImageOfStream, damaged_attention_of, is_stream_block
 
 # A share of 1 leaves nothing over, which nothing multiplies.
 _TINY = 1e-6
@@ -32,12 +32,17 @@ _TINY = 1e-6
 
 @contextmanager
 def perturbed(
-    network: torch.nn.Module, perturbation: Perturbation, extent: Sequence[int], chance: Chance | None = None
+    network: torch.nn.Module,
+    perturbation: Perturbation,
+    extent: Sequence[int],
+    chance: Chance | None = None,
+    starts: Sequence[int] | None = None,
 ) -> Iterator[None]:
     """The network is damaged inside the `with` and as it was after it, whatever happened inside.
 
     `extent` is (height, width) of the samples that a UNet is given there, or of a transformer's in patches; `chance`
-    has the random numbers of the kinds that are drawn. Attention is changed by its processor, which torch.compile looks
+    has the random numbers of the kinds that are drawn; `starts` is where the image begins in each row's stream of text
+    and image, where that depends on the text. Attention is changed by its processor, which torch.compile looks
     at before every call, unlike hooks.
     Raises InputError where no transformer block lies under `layers`.
     """
@@ -47,7 +52,11 @@ def perturbed(
             undo.enter_context(torch.compiler.set_stance("force_eager"))
         for name, block in transformer_blocks(network, perturbation.layers).items():
             joint = isinstance(block, JOINT_BLOCKS)
-            if joint and perturbation.kind in ("pag", "seg"):
+            image = ImageOfStream((extent[0], extent[1]), starts) if is_stream_block(block) else None
+            if image is not None and perturbation.kind in ("pag", "seg"):
+                attention, damaged = damaged_attention_of(block, perturbation.kind, image, perturbation.blur)
+                processed_by(damaged, attention, undo)
+            elif joint and perturbation.kind in ("pag", "seg"):
                 damaged = DamagedAttention(perturbation.kind, (extent[0], extent[1]), perturbation.blur)
                 for attention in attentions(block):
                     processed_by(damaged, attention, undo)
@@ -59,8 +68,12 @@ def perturbed(
                 replaced_by(pass_through if joint else _pass_through, block, undo)
             else:
                 assert chance is not None, f"{perturbation.kind} needs random numbers"
-                drawn = _joint_by_chance if joint else _by_chance
-                replaced_by(drawn(perturbation, block, name, chance), block, undo)
+                by_chance = (
+                    _joint_by_chance(perturbation, block, name, chance)
+                    if joint
+                    else _by_chance(perturbation, block, name, chance, image)
+                )
+                replaced_by(by_chance, block, undo)
         yield
 
 
@@ -74,7 +87,11 @@ def transformer_blocks(network: torch.nn.Module, layers: tuple[str, ...] | None)
         for name, module in network.named_modules()
         if isinstance(module, Transformer2DModel)
         for i, block in enumerate(module.transformer_blocks)
-    } | {name: module for name, module in network.named_modules() if isinstance(module, JOINT_BLOCKS)}
+    } | {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, JOINT_BLOCKS) or is_stream_block(module)
+    }
     if layers is None:
         if not blocks:
             raise InputError("the network has no transformer blocks, and so no cross-attention of theirs")
@@ -137,15 +154,23 @@ def replaced_by(forward: Callable[..., Any], block: torch.nn.Module, undo: ExitS
 
 
 def _by_chance(
-    perturbation: Perturbation, block: BasicTransformerBlock, name: str, chance: Chance
+    perturbation: Perturbation,
+    block: torch.nn.Module,
+    name: str,
+    chance: Chance,
+    image: ImageOfStream | None,
 ) -> Callable[..., torch.Tensor]:
+    """A block of one sequence, in which `image` lies; all of it where that is None."""
     own: Callable[..., torch.Tensor] = block.forward  # offloading's, where it has put one there
 
     def forward(hidden_states: torch.Tensor, *arguments: object, **more: object) -> torch.Tensor:
         if perturbation.kind == "random_layers":
             out = _left_out(perturbation, name, chance, hidden_states)
             return torch.where(out, hidden_states, own(hidden_states, *arguments, **more))
-        return own(_disturbed(perturbation, name, chance, hidden_states), *arguments, **more)
+        if image is None:
+            return own(_disturbed(perturbation, name, chance, hidden_states), *arguments, **more)
+        disturbed = _disturbed(perturbation, name, chance, image.of(hidden_states))
+        return own(image.replaced(hidden_states, disturbed), *arguments, **more)
 
     return forward
 

@@ -14,7 +14,11 @@ from pipeline.networks.weights.lora import MAIN, WEAKEN, fuse
 from pipeline.study.weaken import DropLayers, Dropout, Lora, LoraFile, LowBits, WeightNoise
 
 # Where the blocks of UNets and of transformers lie.
-_BLOCKS = ("down_blocks", "mid_block", "up_blocks", "transformer_blocks", "single_transformer_blocks")
+_BLOCKS = (
+    *("down_blocks", "mid_block", "up_blocks"),
+    *("transformer_blocks", "single_transformer_blocks"),
+    *("layers", "noise_refiner", "context_refiner"),
+)
 
 
 @torch.no_grad()

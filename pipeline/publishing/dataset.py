@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -149,7 +149,7 @@ def dataset_features(arms: Sequence[str], scores: Features) -> Features:
             "arm": ClassLabel(names=list(arms)),
             "pair_id": Value("int64"),
             "seed": Value("int64"),
-            "kind": ClassLabel(names=list(VERDICTS)),
+            **({"kind": ClassLabel(names=list(VERDICTS))} if _has_kinds(scores) else {}),
             "verdict": ClassLabel(names=list(VERDICTS)),
             **{name: feature for name, feature in scores.items() if name not in ("image_id", "pair_id")},
             "negative_prompt": Value("string"),
@@ -184,9 +184,8 @@ def write_arm(folder: Path, arm: str, sets: Path, scores: Path, arms: Sequence[s
     """
     path = scores / f"{arm}.parquet"
     measured = read_table(path)
-    missing = {f"{_KIND}{verdict}" for verdict in VERDICTS} - set(measured.column_names)
-    if missing or "image_id" not in measured.column_names:
-        raise InputError(f"{path} lacks the columns {sorted(missing) or ['image_id']}; run `dvc repro score`")
+    if "image_id" not in measured.column_names:
+        raise InputError(f"{path} lacks the columns ['image_id']; run `dvc repro score`")
     rows = {row["image_id"]: row for row in measured.to_pylist()}
     features = dataset_features(arms, Features.from_arrow_schema(measured.schema))
     folder.mkdir(parents=True)
@@ -203,7 +202,7 @@ def write_arm(folder: Path, arm: str, sets: Path, scores: Path, arms: Sequence[s
         columns |= {name: drawn.column(name) for name in _DRAWN}
         columns |= {
             "arm": [arm] * len(ids),
-            "kind": [max(VERDICTS, key=lambda verdict: row[f"{_KIND}{verdict}"]) for row in own],
+            **({"kind": [_kind(row) for row in own]} if _has_kinds(features) else {}),
             "verdict": [majority(given) for given in said],
             "labels": said,
             "choices": [people.choices.get(image_id, []) for image_id in ids],
@@ -213,6 +212,15 @@ def write_arm(folder: Path, arm: str, sets: Path, scores: Path, arms: Sequence[s
     if count != len(rows):
         raise InputError(f"{path} has scores of {len(rows)} images, {sets / arm} holds {count}; run `dvc repro score`")
     return count
+
+
+def _has_kinds(scores: Iterable[str]) -> bool:
+    """Whether a study asks what its images are of."""
+    return {f"{_KIND}{verdict}" for verdict in VERDICTS} <= set(scores)
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    return max(VERDICTS, key=lambda verdict: float(row[f"{_KIND}{verdict}"]))
 
 
 def _write(path: Path, columns: Mapping[str, Any], features: Features) -> None:
@@ -269,7 +277,7 @@ def build(study: Study, root: Path, folder: Path) -> Contents:
         read_pairs(root / SAMPLED_PAIRS),
         read_pair_labels(root / PAIR_LABELS),
     )
-    arms = list(study.arms)
+    arms = list(study.compared)
     counts, columns = {}, []
     for arm in tqdm(arms, "dataset: written", unit="arm", disable=None):
         counts[arm] = write_arm(folder / "data" / arm, arm, root / SETS, root / SCORES, arms, people)
@@ -331,8 +339,8 @@ def make_dataset(study: Study, root: Path) -> Contents:
     building, old = (place.with_name(f"{place.name}.{os.getpid()}.{what}.tmp") for what in ("new", "old"))
     try:
         contents = build(study, root, building)
-        check(building, list(study.arms), root / SETS)
-        check_pairs(building, list(study.arms), root / SETS)
+        check(building, list(study.compared), root / SETS)
+        check_pairs(building, list(study.compared), root / SETS)
         if place.exists():
             place.rename(old)
         building.rename(place)

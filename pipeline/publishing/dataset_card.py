@@ -64,17 +64,15 @@ def front_matter(study: Study, contents: Contents) -> dict[str, Any]:
             "guidedrift",
             "synthetic",
             "diffusion",
-            "guidance",
-            "negative-prompt",
-            "autoguidance",
+            *(["guidance", "negative-prompt", "autoguidance"] if study.generated else []),
             *(["tinybooru"] if study.is_embedded else [ADULT]),
         ],
         "configs": [
             {
                 # The viewer opens on the default, which shows the arms side by side.
-                "config_name": configuration_name(study.arms),
+                "config_name": configuration_name(study.compared),
                 # `datasets` takes a configuration named default for a second one.
-                **({"default": True} if "default" not in study.arms else {}),
+                **({"default": True} if "default" not in study.compared else {}),
                 "data_files": [{"split": "train", "path": FILE.as_posix()}],
             },
             *(
@@ -82,7 +80,7 @@ def front_matter(study: Study, contents: Contents) -> dict[str, Any]:
                     "config_name": arm,
                     "data_files": [{"split": "train", "path": f"data/{arm}/part-*.parquet"}],
                 }
-                for arm in study.arms
+                for arm in study.compared
             ),
         ],
     }
@@ -108,15 +106,16 @@ def write_card(study: Study, comparison: Comparison, rates: Rates, contents: Con
     return environment.get_template(TEMPLATE).render(
         front_matter=_yaml(front_matter(study, contents)),
         study=study,
-        negatives={name: arm.used_negative for name, arm in study.arms.items()},
+        negatives={name: arm.used_negative for name, arm in study.compared.items()},
         settings=fenced(_yaml(settings), "yaml"),
         comparison=comparison,
         contents=contents,
         answer=answer(comparison),
         grid=GRID,
         grid_seeds=SEEDS,
-        pairs=configuration_name(study.arms),
-        baseline_column=image_columns(list(study.arms))[study.baseline],
+        pairs=configuration_name(study.compared),
+        word=comparison.row_word,
+        baseline_column=image_columns(list(study.compared))[study.baseline],
         scores={
             row.name: _title(row)
             for row in shown_in("card")
@@ -127,7 +126,7 @@ def write_card(study: Study, comparison: Comparison, rates: Rates, contents: Con
         verdicts=VERDICTS,
         credits=credits() if study.is_embedded else [],
         licence=study.licence,
-        sources=[source for source in (study.model.main, study.model.guide) if source],
+        sources=[source for source in (study.model.main, study.model.guide) if source] if study.generated else [],
     )
 
 

@@ -26,7 +26,8 @@ def main() -> None:
         for stale in CONCEPTS.glob("*.parquet"):
             stale.unlink()
         CONCEPTS.mkdir(parents=True, exist_ok=True)
-        paths = copy_images(Path(asked.source), REFERENCE_SET, asked.images, asked.world_seed)
+        canvas = None if asked.canvas is None else asked.canvas.size
+        paths = copy_images(Path(asked.source), REFERENCE_SET, asked.images, asked.world_seed, canvas)
     print(f"reference: {asked.images} real images, {asked.title}, in {len(paths)} shards under {REFERENCE_SET}")
 
 

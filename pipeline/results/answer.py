@@ -1,17 +1,18 @@
 """A study's question and its answer in a few sentences, by rule from the numbers.
 
 Every sentence gives a size. Where the numbers leave something open, it says that things cannot be told apart; nothing
-is called large because it is certain. Shifts are counted in floors: one floor is how far apart two disjoint sets of
-real images lie, each of as many images as an arm has.
+is called large because it is certain. Shifts are counted in floors (pipeline/results/floor.py).
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.results.comparison import AgainstBaseline, Alignment, ComparedArm, Comparison
+from pipeline.results.comparison import Alignment, ComparedArm, Comparison
+from pipeline.results.floor import floors, has_other_seeds, is_shift
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import metric
+from pipeline.study.from_folder import EXTERNAL
 
 # The cosine of directions that are called the same: less than a fifth of the one's square is outside the other.
 SAME = 0.9
@@ -47,6 +48,10 @@ def answer(comparison: Comparison) -> Answer:
     negatives = [arm for arm in compared if arm.method == "negative"]
     if not compared:
         return _without_comparison(comparison)
+    if comparison.baseline in comparison.external:
+        question = f"How do the images of {_listed([in_method(arm) for arm in compared], 'and')} differ from those of "
+        question += f"{in_method(comparison.by_name(comparison.baseline))}?"
+        return _with_caution(comparison, question, _each(comparison, family_arms(comparison)[:3]))
     if not negatives:
         question = f"What does guidance do to the images of {comparison.baseline}?"
         sentences = _each(comparison, family_arms(comparison)[:3])
@@ -102,16 +107,6 @@ def cosine(found: Alignment, one: str, other: str) -> Interval | None:
     return next((pair.cosine for pair in found.pairs if set(pair.references) == {one, other}), None)
 
 
-def floors(comparison: Comparison, against: AgainstBaseline) -> dict[str, Interval]:
-    """The shift in every feature space, in floors. A space whose floor is 0 is left out."""
-    units = {space.name: space.floor.between_sets.value for space in comparison.spaces}
-    return {
-        name: Interval(own.shift.value / unit, own.shift.low / unit, own.shift.high / unit, own.shift.n)
-        for name, own in against.spaces.items()
-        if (unit := units.get(name, 0)) > 0
-    }
-
-
 def size(value: float) -> str:
     """The size of a number in two digits, without its sign: 0.36, 4.0, 12, 1,200."""
     rounded = float(f"{abs(value):.2g}")
@@ -121,7 +116,9 @@ def size(value: float) -> str:
 
 
 def in_method(arm: ComparedArm) -> str:
-    """An arm in a sentence: its method, as people call it, and its scale."""
+    """An arm in a sentence: its method, as people call it, and its scale; of an external one its folder."""
+    if arm.method == EXTERNAL:
+        return f"folder {arm.arm}"
     names = {"cfg": "CFG", "negative": "the negative prompt", "autoguidance": "autoguidance"}
     known = arm.family == arm.method
     return f"{names.get(arm.method, arm.arm) if known else arm.arm} at {arm.scale:g}"
@@ -206,14 +203,39 @@ def _effects(comparison: Comparison, arm: ComparedArm, subject: str) -> list[str
     if arm.cost and base.cost and arm.cost.nfe_per_image != base.cost.nfe_per_image:
         cost = f"{arm.cost.nfe_per_image / base.cost.nfe_per_image:.2g} times the evaluations"
     unguided = "unguided generation" if base.method == "unguided" else f"the baseline {base.arm}"
+    if base.method == EXTERNAL:
+        unguided = in_method(base)
     if not shift and not changes:
         by = f", neither by its distribution nor by {_listed(scores, 'or')}" if scores else ""
-        return [f"{subject} cannot be told apart from {unguided}{by}{cost and f', and costs {cost}'}."]
-    moved = f"{subject} {shift or f'has a distribution that cannot be told apart from that of {unguided}'}."
+        same = f"{subject} cannot be told apart from {unguided}{by}{cost and f', and costs {cost}'}."
+        return [same, *_nearness(comparison, arm)]
+    reroll = f"{unguided} with other seeds" if has_other_seeds(comparison) else unguided
+    moved = f"{subject} {shift or f'has a distribution that cannot be told apart from that of {reroll}'}."
     if changes:
-        return [moved, f"It {_listed(changes, 'and')}{cost and f', for {cost}'}."]
+        return [moved, *_nearness(comparison, arm), f"It {_listed(changes, 'and')}{cost and f', for {cost}'}."]
+    if not scores:
+        return [moved, *_nearness(comparison, arm)]
     same = f"In {_listed(scores, 'and')} it cannot be told apart from {unguided}{cost and f', for {cost}'}."
-    return [moved, *([same] if scores else [])]
+    return [moved, *_nearness(comparison, arm), same]
+
+
+def _nearness(comparison: Comparison, arm: ComparedArm) -> list[str]:
+    """Which of two external arms lies closer to the real images, and which shows more of what they show."""
+    against, base = arm.against_baseline, comparison.by_name(comparison.baseline)
+    if against is None or EXTERNAL not in (arm.method, base.method):
+        return []
+    said = []
+    for name, change, above, below in (
+        ("fd", against.reference_fd, "farther from the real images", "closer to the real images"),
+        ("recall", against.spaces[comparison.spaces[0].name].variety, "wider among them", "narrower among them"),
+    ):
+        row = metric(name)
+        before, after = (_ends(one.scores[name].value) for one in (base, arm))
+        if against.adjusted_p.get(row.asked.key, 1.0) < 1 - comparison.level:
+            said.append(f"is {above if change.value > 0 else below} ({row.in_words} {after} against {before})")
+    if not said:
+        return ["Neither of the two can be said to lie closer to the real images, or to cover more of them."]
+    return [f"It {_listed(said, 'and')}."]
 
 
 def _shift(comparison: Comparison, arm: ComparedArm) -> str:
@@ -224,7 +246,7 @@ def _shift(comparison: Comparison, arm: ComparedArm) -> str:
         return f"collapses: {arm.distinct} of its {arm.n} images differ"
     alpha = 1 - comparison.level
     shifts = floors(comparison, against)
-    decided = [one.value for name, one in shifts.items() if against.spaces[name].adjusted_p["shift"] < alpha]
+    decided = [one.value for name, one in shifts.items() if is_shift(against.spaces[name], alpha)]
     if not decided:
         return ""
     least, most = min(decided), max(decided)
@@ -233,7 +255,11 @@ def _shift(comparison: Comparison, arm: ComparedArm) -> str:
     # The primary space is the first.
     far = f"{size(least)} to {size(most)}" if apart else size(decided[0])
     where = spaces or (", depending on the feature space" if apart else "")
-    return f"shifts the images {far} times as far as two sets of real images lie apart{where}"
+    floor = "other seeds do" if has_other_seeds(comparison) else "two sets of real images lie apart"
+    if arm.method == EXTERNAL:
+        base = in_method(comparison.by_name(comparison.baseline))
+        return f"lies {far} times as far from {base} as {floor}{where}"
+    return f"shifts the images {far} times as far as {floor}{where}"
 
 
 def _changes(comparison: Comparison, arm: ComparedArm, asked: Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pipeline.errors import InputError
 from pipeline.layout import METRICS
+from pipeline.results.external_arms import ExternalArm
 from pipeline.results.interval import Finite, Interval
 from pipeline.results.metrics import TABLE
 from pipeline.settings import ArmName
@@ -75,7 +76,8 @@ class InSpace(_Record):
     the arm's variance over the baseline's. `distance` and `variety` are differences, arm minus baseline: of the Fréchet
     distances to the reference set, and of the recalls. `adjusted_p` are the p-values by question after Holm's
     correction over the arms. `detectable` is, by question, the smallest effect that this many images show: one that is
-    decided in four of five repetitions.
+    decided in four of five repetitions. `beyond_floor` is the shift minus that of other seeds (Floor), None where the
+    study has no set of these.
     """
 
     shift: Interval
@@ -85,12 +87,13 @@ class InSpace(_Record):
     variety: Interval
     adjusted_p: dict[str, Finite]
     detectable: dict[str, Finite]
+    beyond_floor: Interval | None = None
 
     @property
     def intervals(self) -> dict[str, Interval]:
         """The numbers, by the names that they have in AgainstBaseline, `recall` being the difference of the recalls."""
         names = {"shift": "fd", "distance": "reference_fd", "variety": "recall"}
-        values = {name: getattr(self, name) for name in type(self).model_fields}
+        values = {name: getattr(self, name) for name in type(self).model_fields if name != "beyond_floor"}
         return {names.get(name, name): value for name, value in values.items() if isinstance(value, Interval)}
 
 
@@ -98,26 +101,27 @@ class AgainstBaseline(_Record):
     """An arm against the baseline: fd = drift + contraction (said: spread change), and paired differences.
 
     Differences are arm minus baseline. `reference_fd` is the difference of the Fréchet distances to the reference set.
-    `mean_share` and `dispersion` are those of the paired displacement, `within_prompt` the ratio of the spreads
-    within a prompt (None where too few prompts repeat), and `adjusted_p` the p-values by question, after Holm's
-    correction over the arms. `lpips` is the difference of LPIPS within a prompt and `preferences` those of the
-    learned scores that the study asks for; `tags` is None where the reference set's captions hold no tags that
-    features can tell. `spaces` answers the questions about distributions in every feature space, the primary one
-    first, in which all of the above is measured.
+    `mean_share` and `dispersion` are those of the paired displacement, None where the images were put beside each other
+    by chance. CLIP score, aesthetic score, P(malformed) and `composition` are None where the study does not ask for
+    them. `within_prompt` is the ratio of the spreads within a prompt (None where too few prompts repeat), and
+    `adjusted_p` the p-values by question, after Holm's correction over the arms. `lpips` is the difference of LPIPS
+    within a prompt and `preferences` those of the learned scores that the study asks for; `tags` is None where the
+    reference set's captions hold no tags that features can tell. `spaces` answers the questions about distributions in
+    every feature space, the primary one first, in which all of the above is measured.
     """
 
     fd: Interval
     drift: Interval
     contraction: Interval
     spread_ratio: Interval
-    mean_share: Finite
-    dispersion: Finite
+    mean_share: Finite | None = None
+    dispersion: Finite | None = None
     reference_fd: Interval
-    clip_score: Interval
-    aesthetic: Interval
-    malformed: Interval
+    clip_score: Interval | None = None
+    aesthetic: Interval | None = None
+    malformed: Interval | None = None
     two_sample: TwoSample
-    composition: Composition
+    composition: Composition | None = None
     tags: TagComposition | None = None
     directions: list[Direction]
     within_prompt: Interval | None
@@ -132,8 +136,8 @@ class AgainstBaseline(_Record):
         values = {name: getattr(self, name) for name in type(self).model_fields}
         found = {name: value for name, value in values.items() if isinstance(value, Interval)}
         tags = {} if self.tags is None else {"tags": self.tags.total_variation}
-        kinds = {"auc": self.two_sample.auc, "kinds": self.composition.total_variation}
-        return {**found, **kinds, **tags, **self.preferences}
+        kinds = {} if self.composition is None else {"kinds": self.composition.total_variation}
+        return {**found, "auc": self.two_sample.auc, **kinds, **tags, **self.preferences}
 
 
 class AgainstReference(_Record):
@@ -333,14 +337,21 @@ class ArmVerdicts(_Record):
 
 
 class Floor(_Record):
-    """What real images in place of an arm, as many as it has, would get as Fréchet distance.
+    """The Fréchet distances of sets that differ in nothing anybody asked about, each of as many images as an arm has.
 
-    `fd` to the other images of the reference set, `between_sets` to as many others. Arms share prompts and seeds,
-    which two sets of real images do not: two arms can lie nearer to each other than that.
+    Real images in place of an arm have `fd` to the other images of the reference set, and `between_sets` to as many
+    others. The baseline has `other_seeds` to a second set of the same prompts from other seeds, None where the study
+    has no such set. Arms share prompts and seeds, so two of them can lie nearer to each other than either of these.
     """
 
     fd: Interval
     between_sets: Interval
+    other_seeds: Interval | None = None
+
+    @property
+    def shift(self) -> Interval:
+        """What shifts are counted in."""
+        return self.between_sets if self.other_seeds is None else self.other_seeds
 
 
 class ComparedSpace(_Record):
@@ -443,13 +454,13 @@ class Adherence(_Record):
 
 
 class Provenance(_Record):
-    """Where the numbers come from."""
+    """Where the numbers come from; without networks where nothing was generated."""
 
     extractor: str
     extractor_digest: str
     resize: str
-    main: str
-    guide: str
+    main: str = ""
+    guide: str = ""
     reference: str
     code: str
     libraries: dict[str, str]
@@ -459,7 +470,8 @@ class Provenance(_Record):
 class Comparison(_Record):
     """One study's arms against each other and against the reference set.
 
-    Where no pair was `prompted`, its CLIP score is that with the empty text and means nothing. `reference_distinct` of
+    Where no pair was `prompted`, or nothing reads prompts, a CLIP score means nothing or there is none. `external` has
+    the arms that someone else generated. `reference_distinct` of
     the `reference_n` real images differ.
     """
 
@@ -468,6 +480,7 @@ class Comparison(_Record):
     level: Finite
     prompted: bool = True
     arms: list[ComparedArm]
+    external: dict[ArmName, ExternalArm] = Field(default_factory=dict)
     floor: Floor
     spaces: list[ComparedSpace]
     named: NamedConcepts | None = None
@@ -497,6 +510,22 @@ class Comparison(_Record):
                 raise ValueError(f"arms '{arm.arm}' and '{self.baseline}' do not have the same scores: {differing}")
         return self
 
+    def is_paired(self, name: str) -> bool:
+        """Whether an arm's images and the baseline's are two versions of the same ones."""
+        return all(own.is_paired for arm, own in self.external.items() if arm in (name, self.baseline))
+
+    @property
+    def all_paired(self) -> bool:
+        """Whether every pair of images is two versions of one."""
+        return all(own.is_paired for own in self.external.values())
+
+    @property
+    def row_word(self) -> str:
+        """What images of all arms share that stand beside each other: a seed, another mark of a pair, or nothing."""
+        if all(own.paired_by == "seed" for own in self.external.values()):
+            return "seed"
+        return "pair" if self.all_paired else "row"
+
     def by_name(self, name: str) -> ComparedArm:
         return next(arm for arm in self.arms if arm.arm == name)
 
@@ -521,7 +550,7 @@ def load_comparison(path: Path, study: Study) -> Comparison:
     for what, seen, wanted in (
         ("study", [comparison.study], [study.name]),
         ("baseline", [comparison.baseline], [study.baseline]),
-        ("arms", sorted(arm.arm for arm in comparison.arms), sorted(study.arms)),
+        ("arms", sorted(arm.arm for arm in comparison.arms), sorted(study.compared)),
     ):
         if seen != wanted:
             raise InputError(

@@ -1,8 +1,8 @@
 """Which of NovelAI's prices an arm's images are compared with."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from pipeline.settings import Settings
 
@@ -19,13 +19,11 @@ class Anlas(Settings):
 
     `generation` is that of the model, unless given the one that shares the architecture: V1 for SD 1.x and 2.x, V3 for
     SDXL and for every network that NovelAI has no counterpart of. `sm_dyn` prices arms of the sampler smea_like as SMEA
-    dyn. `uncond_scale` is the undesired content strength of arms with a negative prompt, 1 for 100%. `tier` is the
-    subscription.
+    dyn. `tier` is the subscription. The undesired content strength is an arm's `negative_strength`.
     """
 
     generation: Generation | None = None
     sm_dyn: bool = False
-    uncond_scale: Annotated[float, Field(gt=0, le=1.5)] = 1.0
     tier: Tier = "none"
 
     @model_validator(mode="after")
@@ -34,11 +32,6 @@ class Anlas(Settings):
         if given is not None and self.sm_dyn and given not in WITH_SMEA:
             raise ValueError(
                 f"the price of sm_dyn is unknown for {given}; leave it out, or take generation {WITH_SMEA[0]}"
-            )
-        if given is not None and self.uncond_scale != 1 and given not in WITH_UNCOND_SCALE:
-            raise ValueError(
-                f"the price of uncond_scale {self.uncond_scale:g} is unknown for {given}; take 1, or generation "
-                f"{' or '.join(WITH_UNCOND_SCALE)}"
             )
         return self
 

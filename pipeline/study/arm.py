@@ -2,7 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from pipeline.guidance.attention_space import ATTENTION_SPACE, AttentionSpace
 from pipeline.guidance.dynamic_negative import Dynamic
@@ -17,10 +24,12 @@ from pipeline.guidance.postprocess.results import Renorm, Rescale
 from pipeline.guidance.references import SHORT_NAMES, STANDING_TEXTS, ConditionNoise, GuidanceReference, Perturb
 from pipeline.guidance.renoise import CFGPlusPlus
 from pipeline.guidance.scale_schedules import Constant, NoiseInterval, Ramp, Steps, Window
+from pipeline.prompting.edits import PromptEdit
 from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
-from pipeline.settings import Name, Settings
+from pipeline.settings import Name, Seed, Settings
 from pipeline.study.controls import Control
-from pipeline.study.named_texts import NamedText, known_negative_preset
+from pipeline.study.from_folder import EXTERNAL, FromFolder
+from pipeline.study.named_texts import NEGATIVE_KEYS, NamedText, known_negative_preset
 from pipeline.study.sampler import Canvas, ImageToImage, Sampler
 
 Schedule = Annotated[Constant | NoiseInterval | Window | Ramp | Steps | Dynamic | Feedback, Field(discriminator="name")]
@@ -40,6 +49,14 @@ METHODS: dict[str, str] = {
     "skip_layers": "skip_layers",
 }
 
+# What an external arm may say.
+_OF_EXTERNAL = {"from_folder", "method", "scale", "description", "family"}
+# What of an arm enters no fingerprint of its images under its own key: it changes no pixel, or stands there as what it
+# is made into (texts, the sampler, the images that it starts from).
+SAID_ELSEWHERE = {
+    *("description", "family", "first_seed", "negative_preset", "negative_prompt", "prompt_edits", "prompt_column"),
+    *("image_to_image", "sampler"),
+}
 # What main predictions are called in the trace.
 _MAINS = ("main", "noised", *ATTENTION_SPACE)
 
@@ -80,22 +97,33 @@ class Arm(Settings):
     convention; the papers' w is s - 1 in some and s in others). Method `mix` lists its `terms`, each with a share of
     the scale; the other methods are one term by name. `references` and `texts` are those that the arm defines, for
     terms and probes to name. `schedule` is for the terms that have none. `post` is one post-process or a
-    list of them, which act in the order written; `step` is how the solver's steps differ from its own.
-    `probes` are references that the trace records without using them. `quality_preset` adds quality tags to the
-    prompt. The negative prompt is a text, a preset, or (`negative_from_prompt`) each image's own prompt. `noise` is
-    on the embedding of the prompt, `retouch` on the finished image. `attention` steers the main prediction away from a
-    second text. Where noise or attention makes the main prediction another one, the plain prediction of the prompt is
-    the reference `main`. `embedded_guidance` is the scale that a guidance-distilled network is told beside every text
-    (FLUX.1-dev; 3.5 unless given). `canvas` is the model's and `sampler` the study's unless given; `image_to_image`
-    starts from another set's images. A `control` (pipeline/study/controls.py) has its scale from the arm that it
-    follows, once that is generated; until then it is 1.
+    list of them, which act in the order written. Those that the family's own pipeline has built in act after them,
+    unless `built_in_post` is false or `post` has one of the same name. `step` is how the solver's steps differ from its
+    own. `probes` are references that the trace records without using them. `prompt_edits` say the study's prompt in
+    other words, image by image (pipeline/prompting/edits.py), and `prompt_column` reads it from another column of the
+    study's dataset, so arms stay paired; `quality_preset` then adds quality tags. The negative prompt is a text, a
+    preset, or (`negative_from_prompt`) each image's own prompt; its strength u makes the reference of method negative
+    (1 - u) empty + u negative, which takes a third evaluation unless u is 0 or 1 (NovelAI's undesired content
+    strength). `noise` is on the embedding of the prompt, `retouch` on the finished image. `attention` steers the main
+    prediction away from a second text. Where noise or attention makes the main prediction another one, the plain
+    prediction of the prompt is the reference `main`. `embedded_guidance` is the scale that a guidance-distilled network
+    is told beside every text (FLUX.1-dev; 3.5 unless given). `canvas` is the model's and `sampler` the study's unless
+    given; `image_to_image` starts from another set's images. A `control` (pipeline/study/controls.py) has its scale
+    from the arm that it follows, once that is generated; until then it is 1. A `first_seed` makes an arm the baseline
+    from other seeds (pipeline/study/reseeded.py).
+
+    An arm with `from_folder` is external: its images exist already, whatever they were generated with, and it has
+    no other settings.
     """
 
-    method: Literal["unguided", "cfg", "negative", "autoguidance", "independent", "pag", "seg", "skip_layers", "mix"]
+    method: Literal[
+        "unguided", "cfg", "negative", "autoguidance", "independent", "pag", "seg", "skip_layers", "external", "mix"
+    ]
     scale: Annotated[float, Field(gt=0, le=100)]
     terms: tuple[ArmTerm, ...] = ()
     schedule: Schedule | None = None
     post: tuple[Post, ...] = ()
+    built_in_post: bool = True
     step: CFGPlusPlus | None = None
     perturb: Perturb = Perturb()
     references: dict[Name, GuidanceReference] = Field(default_factory=dict)
@@ -106,16 +134,45 @@ class Arm(Settings):
     control: Control | None = None
     attention: AttentionSpace | None = None
     prompt: Literal["positive", "empty"] = "positive"
+    prompt_edits: tuple[PromptEdit, ...] = ()
+    prompt_column: str | None = None
     quality_preset: str | None = None
     negative_prompt: Annotated[str, StringConstraints(max_length=20_000)] | None = None
     negative_preset: str | None = None
     negative_from_prompt: bool = False
+    negative_strength: Annotated[float, Field(ge=-10, le=10)] = 1.0
     embedded_guidance: Annotated[float, Field(ge=0, le=100)] | None = None
     canvas: Canvas | None = None
     sampler: Sampler | None = None
+    first_seed: Seed | None = None
     image_to_image: ImageToImage | None = None
+    from_folder: FromFolder | None = None
     description: str = ""
     family: Name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _external_without_more(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or not content.get("from_folder"):
+            return content
+        if extra := sorted(set(content) & set(cls.model_fields) - _OF_EXTERNAL):
+            raise ValueError(f"from_folder takes existing images; {extra[0]} would do nothing: remove it")
+        return {"method": EXTERNAL, "family": EXTERNAL, "scale": 1.0, **content}
+
+    @model_validator(mode="after")
+    def _external_has_a_folder(self) -> "Arm":
+        if (self.method == EXTERNAL) != (self.from_folder is not None):
+            raise ValueError(f"method {EXTERNAL} goes with from_folder, the folder of its images, and with no other")
+        if self.scale != 1 and self.from_folder is not None:
+            raise ValueError("from_folder takes existing images; scale would do nothing: remove it")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_a_folder(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What an arm is made of enters the fingerprints of its images, and those generated before there were external
+        # arms stay.
+        content: dict[str, Any] = handler(self)
+        return {key: value for key, value in content.items() if key != "from_folder" or value is not None}
 
     @model_validator(mode="before")
     @classmethod
@@ -145,6 +202,12 @@ class Arm(Settings):
         return preset
 
     @model_validator(mode="after")
+    def _edits_have_a_prompt(self) -> "Arm":
+        if self.prompt == "empty" and (self.prompt_edits or self.prompt_column):
+            raise ValueError("prompt empty leaves nothing to edit; remove prompt_edits and prompt_column")
+        return self
+
+    @model_validator(mode="after")
     def _one_negative(self) -> "Arm":
         given = [self.negative_prompt is not None, self.negative_preset is not None, self.negative_from_prompt]
         keys = "negative_prompt, negative_preset and negative_from_prompt"
@@ -156,6 +219,11 @@ class Arm(Settings):
             raise ValueError(f"{who} needs exactly one of {keys}")
         if not named and any(given):
             raise ValueError(f"method {self.method} takes none of {keys}")
+        if self.negative_strength != 1 and self.method != "negative":
+            raise ValueError(
+                f"negative_strength is for method negative; method {self.method} says how strong a text is by the "
+                "share of its term"
+            )
         return self
 
     @model_validator(mode="after")
@@ -249,11 +317,25 @@ class Arm(Settings):
     @property
     def all_terms(self) -> tuple[ArmTerm, ...]:
         """The terms, whether the method's name says them or they are listed."""
-        return (ArmTerm(reference=METHODS[self.method], share=1.0),) if self.method in METHODS else self.terms
+        if self.method not in METHODS:
+            return self.terms
+        own = ArmTerm(reference=METHODS[self.method], share=self.negative_strength)
+        if self.negative_strength == 1:
+            return (own,)
+        # Shares that add up to 1 push away from the mixed text's prediction.
+        return (own, ArmTerm(reference="empty", share=1 - self.negative_strength))
+
+    @property
+    def shown_prompt(self) -> str:
+        """What the prompt is, for people to read: `positive`, `empty`, or what was done to it."""
+        column = [f"column {self.prompt_column}"] if self.prompt_column else []
+        return ", ".join([*column, *(edit.shown for edit in self.prompt_edits)]) or self.prompt
 
     @property
     def shown_method(self) -> str:
-        """The method for people to read, with what steers its main prediction: `cfg`, `nag 3`, `cfg + nag 3`."""
+        """The method for people to read, with its strength or what steers its main prediction: `cfg`, `cfg + nag 3`."""
+        if self.negative_strength != 1:
+            return f"{self.method} of strength {self.negative_strength:g}"
         if self.attention is None:
             return self.method
         steered = f"{self.attention.name} {self.attention.scale:g}"
@@ -288,6 +370,20 @@ class Arm(Settings):
     def scale_of(self, term: ArmTerm) -> float:
         """A term's own scale and its share of the arm's."""
         return term.scale + term.share * (self.scale - 1)
+
+    @property
+    def generates_with(self) -> dict[str, Any]:
+        """What its images come from except their seeds: the settings without words about the arm and without probes,
+        and without what only probes read."""
+        references = {term.reference for term in self.all_terms}
+        texts = {self.text_of(name) for name in references} | self._steering_texts
+        beside = {"description", "family", "first_seed", "probes", "references", "texts", *NEGATIVE_KEYS}
+        return {
+            **self.model_dump(exclude=beside),
+            "references": {name: one for name, one in self.references.items() if name in references},
+            "texts": {name: one for name, one in self.texts.items() if name in texts},
+            "negative": self.negative if "negative" in texts else "",
+        }
 
     @property
     def followed(self) -> tuple[Followed, ...]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pipeline.settings import CONTROL, Name, Settings
 
 # What a control shares with the arm that it follows, besides prompts and seeds.
-_SHARED = ("prompt", "quality_preset", "canvas", "sampler", "image_to_image")
+_SHARED = ("prompt", "prompt_edits", "prompt_column", "quality_preset", "canvas", "sampler", "image_to_image")
 # What makes an arm of method cfg more than plain CFG.
 _MORE = ("schedule", "post", "step", "noise", "attention", "retouch")
 
@@ -52,9 +52,11 @@ def with_controls(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_followed(arm: dict[str, Any]) -> bool:
-    """Whether an arm, as composed, is guided by anything but plain CFG, and towards a prompt."""
+    """Whether an arm, as composed, is guided by anything but plain CFG, towards a prompt and from the study's seeds."""
     method = arm.get("method")
-    if arm.get("prompt") == "empty" or arm.get("control"):
+    if arm.get("prompt") == "empty" or arm.get("control") or arm.get("from_folder"):
+        return False
+    if arm.get("first_seed") is not None:
         return False
     if method in ("unguided", "cfg"):
         return any(arm.get(key) for key in _MORE)

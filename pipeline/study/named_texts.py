@@ -8,6 +8,9 @@ from pipeline.guidance.references import Share
 from pipeline.prompting.presets import NEGATIVE_PRESETS
 from pipeline.settings import Settings
 
+# Where an arm says its negative prompt.
+NEGATIVE_KEYS = ("negative_prompt", "negative_preset", "negative_from_prompt")
+
 
 def known_negative_preset(preset: str | None) -> str | None:
     """A preset's name as a configuration may say it. Raises ValueError."""

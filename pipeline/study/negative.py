@@ -12,10 +12,7 @@ from pipeline.errors import InputError
 from pipeline.prompting.presets import NEGATIVE_PRESETS
 from pipeline.settings import Settings, nearest
 from pipeline.study.arm import Arm
-from pipeline.study.named_texts import known_negative_preset
-
-# Where an arm says its negative prompt.
-_OWN = ("negative_prompt", "negative_preset", "negative_from_prompt")
+from pipeline.study.named_texts import NEGATIVE_KEYS, known_negative_preset
 
 
 class Negative(Settings):
@@ -95,8 +92,8 @@ def _as_arms_write_it(negative: Any) -> dict[str, str]:
 def _with(arm: Any, written: dict[str, str]) -> Any:
     if not isinstance(arm, dict):
         return arm
-    if reads_negative(arm) and not any(arm.get(key) not in (None, False) for key in _OWN):
-        arm = {**{key: value for key, value in arm.items() if key not in _OWN}, **written}
+    if reads_negative(arm) and not any(arm.get(key) not in (None, False) for key in NEGATIVE_KEYS):
+        arm = {**{key: value for key, value in arm.items() if key not in NEGATIVE_KEYS}, **written}
     # An arm that starts from the images of another repeats that one.
     start = arm.get("image_to_image")
     if isinstance(start, dict) and isinstance(start.get("source"), dict):

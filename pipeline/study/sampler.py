@@ -75,6 +75,11 @@ class Canvas(Settings):
     width: Annotated[int, Field(ge=8, le=4096)]
     height: Annotated[int, Field(ge=8, le=4096)]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width, self.height
+
 
 class ImageToImage(Settings):
     """Image k starts from image k of another image set instead of from noise alone (arXiv 2108.01073).

@@ -40,7 +40,8 @@ def with_scales(content: dict[str, Any]) -> dict[str, Any]:
 def at_scales(content: dict[str, Any], scales: Sequence[float]) -> dict[str, Any]:
     """A composed study in which every guided arm stands at each of `scales` and at no other.
 
-    Arms that differ in their scale alone become one, called as the first of them. The baseline stays as it is.
+    Arms that differ in their scale alone become one, called as the first of them. The baseline stays as it is,
+    from whatever seeds.
     """
     arms = content.get("arms")
     if not scales or not isinstance(arms, dict):
@@ -49,7 +50,7 @@ def at_scales(content: dict[str, Any], scales: Sequence[float]) -> dict[str, Any
     seen: list[dict[str, Any]] = []
     wanted = {}
     for name, arm in arms.items():
-        if name == content.get("baseline") or not isinstance(arm, dict) or arm.get("method") == "unguided":
+        if name == content.get("baseline") or not isinstance(arm, dict) or _stays_as_it_is(arm):
             found[name] = arm
             continue
         rest = {key: value for key, value in arm.items() if key not in _OF_ONE_SCALE}
@@ -58,3 +59,8 @@ def at_scales(content: dict[str, Any], scales: Sequence[float]) -> dict[str, Any
             found[name] = arm if arm.get("scale") in scales else {**arm, "scale": float(scales[0])}
             wanted[name] = list(scales)
     return {**content, "arms": found, "scales": wanted}
+
+
+def _stays_as_it_is(arm: dict[str, Any]) -> bool:
+    """Whether an arm is not at a scale: an unguided one, an external one, the baseline from other seeds."""
+    return arm.get("method") == "unguided" or bool(arm.get("from_folder")) or arm.get("first_seed") is not None

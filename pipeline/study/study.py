@@ -26,7 +26,8 @@ from pipeline.study.loadable import one_of
 from pipeline.study.model import Model
 from pipeline.study.negative import Negative
 from pipeline.study.plain_yaml import misread_key, read_yaml
-from pipeline.study.sampler import Sampler
+from pipeline.study.reseeded import reseeded_fault
+from pipeline.study.sampler import Canvas, Sampler
 from pipeline.study.scales import Scales
 from pipeline.study.scorers import PREFERENCES
 from pipeline.study.solvers import SOLVERS
@@ -45,7 +46,8 @@ class Reference(Settings):
     """The reference set: real images that every arm is compared with.
 
     `source` is tinybooru, of which those of good quality from the split `reference` are drawn, or a folder in
-    images/. `world_seed` is that of the world, or of the choice among more files than are asked for. Of tinybooru only
+    images/. `world_seed` is that of the world, or of the choice among more files than are asked for. A folder's images
+    are brought to `canvas` where it is given, and have to be of one size otherwise. Of tinybooru only
     images with all tags of `showing` are drawn.
     """
 
@@ -53,6 +55,7 @@ class Reference(Settings):
     world_seed: Seed
     source: str = TINYBOORU
     showing: tuple[str, ...] = ()
+    canvas: Canvas | None = None
 
     _showing = field_validator("showing")(known_tags)
 
@@ -63,6 +66,12 @@ class Reference(Settings):
         if folder == "pictures":
             raise ValueError(f"the folder pictures/ is now {IMAGES}/; move it and write {IMAGES / rest}")
         return source if source == TINYBOORU else watched_path(source, str(IMAGES))
+
+    @model_validator(mode="after")
+    def _world_has_its_canvas(self) -> "Reference":
+        if self.canvas is not None and self.source == TINYBOORU:
+            raise ValueError(f"canvas is for a folder of images, and source is {TINYBOORU}, drawn at 64x64; remove it")
+        return self
 
     @property
     def title(self) -> str:
@@ -120,12 +129,12 @@ class Extractor(Settings):
 class Features(Settings):
     """The feature extractors by name.
 
-    `clip` is the one that reads prompts: CLIP scores, kinds, tags and the aesthetic head are its. `primary` is the
-    space (see `spaces`) whose numbers carry no prefix.
+    `clip` is the one that reads prompts: CLIP scores, kinds, tags and the aesthetic head are its. A study of external
+    arms alone may do without. `primary` is the space (see `spaces`) whose numbers carry no prefix.
     """
 
     primary: Name
-    clip: Name
+    clip: Name | None = None
     extractors: dict[Name, Extractor]
 
     @property
@@ -140,9 +149,9 @@ class Features(Settings):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> "Features":
-        if self.clip not in self.extractors:
+        if self.clip is not None and self.clip not in self.extractors:
             raise ValueError(f"clip '{self.clip}' is not one of the extractors: {', '.join(self.extractors)}")
-        if not self.extractors[self.clip].kind.reads_prompts:
+        if self.clip is not None and not self.extractors[self.clip].kind.reads_prompts:
             raise ValueError(f"clip '{self.clip}' reads no prompts; the CLIP score needs an open_clip extractor")
         names = [space.name for space in self.spaces]
         if twice := next((name for name in names if names.count(name) > 1), None):
@@ -159,7 +168,9 @@ class Metrics(Settings):
     """Settings of the metrics; `resamples` and `level` are of the intervals.
 
     `scorers` are learned preference scores by name, each with the folder of its weights; `lpips` is the file of the
-    VGG16 that looks at the diversity within a prompt, empty for none.
+    VGG16 that looks at the diversity within a prompt, empty for none. The aesthetic head, the classifier of malformed
+    images and the prompts of kinds may be empty in a study of external arms alone, about which those of the embedded
+    world say nothing.
     """
 
     precision_recall_k: Count
@@ -167,9 +178,9 @@ class Metrics(Settings):
     resamples: Annotated[int, Field(ge=100, le=1_000_000)]
     level: Annotated[float, Field(gt=0.5, lt=1)]
     seed: Seed
-    aesthetic_head: Annotated[str, Field(min_length=1)]
-    malformed_classifier: Annotated[str, Field(min_length=1)]
-    kind_prompts: Annotated[str, Field(min_length=1)]
+    aesthetic_head: str = ""
+    malformed_classifier: str = ""
+    kind_prompts: str = ""
     scorers: dict[Annotated[str, AfterValidator(one_of(PREFERENCES))], InsideProject] = Field(default_factory=dict)
     lpips: str = ""
 
@@ -234,6 +245,13 @@ class Tracking(Settings):
 # Settings that change no image and no number; they name machines and people of one place.
 BESIDE_THE_NUMBERS = {"executor", "labeling", "tracking"}
 
+# What scores images of arms that are generated, whichever networks they are of.
+_OF_GENERATED = ("aesthetic_head", "malformed_classifier", "kind_prompts")
+
+# The networks and the sampler of a study in which nothing is generated.
+_NO_NETWORKS = Model(name="none", main="none", guide="none")
+_NO_SAMPLER = Sampler(scheduler="ddim", steps=1, spacing="leading")
+
 # Names that the stages give to other things in the folders where arms' files lie.
 _TAKEN = {"compare", "concepts", "labels", "reference"}
 
@@ -244,15 +262,16 @@ class Study(Settings):
     `negative` is the negative prompt that arms share (pipeline/study/negative.py), None where each has its own.
     `scales` asks for more arms of other scales, which `arms` then has (pipeline/study/scales.py).
     `controls` asks for plain CFG at the effective scale of every guided arm beside it; `arms` then has these controls.
+    A study of external arms alone has neither `model` nor `sampler`: both are null.
     """
 
     name: Name
     baseline: Name
-    model: Model
+    model: Model = _NO_NETWORKS
     prompts: PromptSet
     text: TextSettings
     reference: Reference
-    sampler: Sampler
+    sampler: Sampler = _NO_SAMPLER
     generate: Generate
     negative: Negative | None = None
     scales: Scales = Field(default_factory=dict)
@@ -263,6 +282,16 @@ class Study(Settings):
     labeling: Labeling
     executor: Executor
     tracking: Tracking
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _null_is_no_network(cls, model: Any) -> Any:
+        return _NO_NETWORKS if model is None else model
+
+    @field_validator("sampler", mode="before")
+    @classmethod
+    def _null_is_no_sampler(cls, sampler: Any) -> Any:
+        return _NO_SAMPLER if sampler is None else sampler
 
     @model_validator(mode="after")
     def _consistent(self) -> "Study":
@@ -283,9 +312,50 @@ class Study(Settings):
         return self
 
     @model_validator(mode="after")
+    def _external_arms_fit(self) -> "Study":
+        folders: dict[str, str] = {}
+        for name, arm in self.arms.items():
+            if arm.from_folder is None:
+                continue
+            if other := folders.get(arm.from_folder.folder):
+                raise ValueError(
+                    f"arms.{name}.from_folder is {arm.from_folder.folder}, as arms.{other}.from_folder is; an arm "
+                    "compared with itself says nothing: name another folder"
+                )
+            folders[arm.from_folder.folder] = name
+            if arm.from_folder.folder == self.reference.source:
+                raise ValueError(
+                    f"arms.{name}.from_folder is {self.reference.source}, as reference.source is; name another folder"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _whoever_generates_has_networks(self) -> "Study":
+        if not self.generated:
+            return self
+        settings = self.metrics
+        needed: dict[str, object] = {
+            "model": self.model != _NO_NETWORKS,
+            "sampler": self.sampler != _NO_SAMPLER,
+            "features.clip": self.features.clip,
+            **{f"metrics.{key}": getattr(settings, key) for key in _OF_GENERATED},
+        }
+        if missing := next((key for key, given in needed.items() if not given), None):
+            raise ValueError(f"{missing} is missing, which arms that are generated need ({self.generated[0]} is one)")
+        return self
+
+    @model_validator(mode="after")
+    def _clip_reads_what_scores(self) -> "Study":
+        for key in ("aesthetic_head", "kind_prompts"):
+            if getattr(self.metrics, key) and self.features.clip is None:
+                raise ValueError(f"metrics.{key} reads the vectors of a CLIP; set features.clip, or leave it empty")
+        return self
+
+    @model_validator(mode="after")
     def _well_formed_emphasis(self) -> "Study":
         for name, arm in self.arms.items():
             own = {f"texts.{text}": named.text for text, named in arm.texts.items()}
+            own |= {f"prompt_edits.{k}.text": getattr(edit, "text", None) for k, edit in enumerate(arm.prompt_edits)}
             for key, text in {"negative_prompt": arm.negative_prompt, **own}.items():
                 try:
                     check_prompt(text or "", self.text.syntax)
@@ -294,6 +364,22 @@ class Study(Settings):
         for name, arm in self.arms.items():
             if fault := self._solver_fault(arm):
                 raise ValueError(f"arms.{name}.{fault}")
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_can_be_edited(self) -> "Study":
+        for name, arm in self.arms.items():
+            if arm.prompt_column is not None and self.prompts.source != "dataset":
+                raise ValueError(
+                    f"arms.{name}.prompt_column is '{arm.prompt_column}', and prompts.source {self.prompts.source} has "
+                    "no columns; take prompts=dataset"
+                )
+            for k, edit in enumerate(arm.prompt_edits):
+                if edit.name == "weigh" and self.text.syntax == "plain":
+                    raise ValueError(
+                        f"arms.{name}.prompt_edits.{k} weighs words, and text.syntax plain has no weights; take "
+                        "text=a1111 or text=novelai"
+                    )
         return self
 
     def _solver_fault(self, arm: Arm) -> str | None:
@@ -351,6 +437,8 @@ class Study(Settings):
                     f"{key}.from '{start.start}' is neither an arm nor a folder of shards; arms: {', '.join(self.arms)}"
                 )
             other = self.arms[start.start]
+            if other.from_folder is not None:
+                raise ValueError(f"{key}.from '{start.start}' is external; name an arm that is generated, or shards")
             if other.image_to_image is not None:
                 raise ValueError(f"{key}.from '{start.start}' starts from images itself; name one that does not")
             if start.source is None or Arm.model_validate(start.source) != other:
@@ -359,11 +447,48 @@ class Study(Settings):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _other_seeds_are_of_the_baseline(self) -> "Study":
+        if fault := reseeded_fault(self.arms, self.baseline, self.generate.first_seed, self.generate.images):
+            raise ValueError(fault)
+        return self
+
+    @property
+    def reseeded(self) -> str | None:
+        """The arm that is the baseline from other seeds; None where the study has none."""
+        return next((name for name, arm in self.arms.items() if arm.first_seed is not None), None)
+
+    @property
+    def compared(self) -> dict[str, Arm]:
+        """The arms that are compared with one another: those of the study's seeds, so that their images form pairs."""
+        return {name: arm for name, arm in self.arms.items() if arm.first_seed is None}
+
+    def seeds_of(self, name: str) -> range:
+        """The seeds of an arm, one per image."""
+        own = self.arm(name).first_seed
+        first = self.generate.first_seed if own is None else own
+        return range(first, first + self.generate.images)
+
+    def pairs_of(self, name: str) -> range:
+        """The pair numbers of an arm, one per image: equal in two arms where prompt and seed are."""
+        seeds, first = self.seeds_of(name), self.generate.first_seed
+        return range(seeds.start - first, seeds.stop - first)
+
+    @property
+    def generated(self) -> list[str]:
+        """The arms that this study generates; the others are external."""
+        return [name for name, arm in self.arms.items() if arm.from_folder is None]
+
+    @property
+    def external(self) -> list[str]:
+        """The arms whose images someone else generated."""
+        return [name for name, arm in self.arms.items() if arm.from_folder is not None]
+
     @property
     def is_embedded(self) -> bool:
         """Whether tinybooru's networks alone have made every image."""
         foreign = any(arm.image_to_image is not None and arm.image_to_image.is_folder for arm in self.arms.values())
-        return not foreign and self._has_embedded_networks
+        return not foreign and not self.external and self._has_embedded_networks
 
     @property
     def _has_embedded_networks(self) -> bool:
@@ -375,7 +500,14 @@ class Study(Settings):
     @property
     def reference_caution(self) -> str:
         """What to know where the networks generate another world than the reference set's; empty where they do not."""
-        if self._has_embedded_networks or self.reference.source != TINYBOORU:
+        if self.reference.source != TINYBOORU:
+            return ""
+        if self.external:
+            return (
+                f"The images of {', '.join(self.external)} were made elsewhere, and the reference set is tinybooru's: "
+                "distances to it, precision, recall, density, coverage and realism say nothing about how good they are."
+            )
+        if self._has_embedded_networks:
             return ""
         return (
             f"The networks of model {self.model.name} are not tinybooru's, and the reference set is: distances to it, "
@@ -401,6 +533,8 @@ class Study(Settings):
     @property
     def licence(self) -> str:
         """The licence of the images; empty where the configuration does not say it."""
+        if self.external:
+            return ""  # whoever made them says it, and not this study
         return self.model.licence or (EMBEDDED_LICENCE if self.is_embedded else "")
 
     def sampler_of(self, arm: Arm) -> Sampler:
@@ -418,7 +552,11 @@ class Study(Settings):
 _VALUES = reprlib.Repr()
 _VALUES.maxstring = _VALUES.maxother = _VALUES.maxlong = 200
 _SHOWN_KEY = 100
-_RENAMED = {"generate.pictures": "generate.images", "reference.pictures": "reference.images"}
+_RENAMED = {
+    "generate.pictures": "generate.images",
+    "reference.pictures": "reference.images",
+    "generate.anlas.uncond_scale": "negative_strength of an arm",
+}
 _SHOWN_FAULTS = 20
 _LONGEST_REASON = 1000
 

@@ -32,7 +32,7 @@ def study_note(study: Study, comparison: Comparison, rates: Rates) -> str:
     """What a parent run compares, with each arm's headline and verdicts."""
     # MLflow folds all but the first lines away, so where to look comes first.
     lines = [
-        f"Study **{study.name}**: the same prompts and seeds drawn in {len(study.arms)} ways (arms). "
+        f"Study **{study.name}**: the same prompts and seeds drawn in {len(study.compared)} ways (arms). "
         "Look at the artifacts `study/index.html` (the whole report) and `gallery/same_seed.png` (one column per "
         "arm, one row per seed), and at the child runs, one per arm, with every score and samples.",
         "",
@@ -43,7 +43,7 @@ def study_note(study: Study, comparison: Comparison, rates: Rates) -> str:
         shown = {name: _shown(result.scores[name]) for name in ("fd", "precision", "recall")}
         said = "the baseline" if result.arm == comparison.baseline else _verdicts(comparison, result.arm)
         lines.append(f"| {result.arm} | {result.method} | {result.scale:g} | {' | '.join(shown.values())} | {said} |")
-    negatives = {name: arm.used_negative for name, arm in study.arms.items() if arm.used_negative}
+    negatives = {name: arm.used_negative for name, arm in study.compared.items() if arm.used_negative}
     if negatives:
         lines += ["", "| arm | negative prompt |", "|---|---|"]
         lines += [f"| {name} | {_code(text)} |" for name, text in negatives.items()]

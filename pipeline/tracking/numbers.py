@@ -28,7 +28,8 @@ def arm_numbers(result: ComparedArm) -> Numbers:
     numbers: Numbers = dict(result.scores)
     if against:
         numbers |= {f"{SHIFT}{name}": interval for name, interval in against.intervals.items()}
-        numbers[f"{SHIFT}mean_share"] = against.mean_share
+        if against.mean_share is not None:
+            numbers[f"{SHIFT}mean_share"] = against.mean_share
         for space, own in against.spaces.items():
             numbers |= {f"{space}_{SHIFT}{name}": interval for name, interval in own.intervals.items()}
     if result.effective:
@@ -137,14 +138,17 @@ def adherence_numbers(found: Adherence) -> Numbers:
 
 
 def headline_metrics(comparison: Comparison) -> dict[str, float]:
-    """The parent's numbers: `<metric>/<arm>` for every arm, and the Fréchet distance that real images have."""
+    """The parent's numbers: `<metric>/<arm>` for every arm, the Fréchet distance that real images have in place of an
+    arm, and that of the baseline from other seeds where it is known."""
     metrics = {
         f"{name}/{in_a_key(result.arm)}": result.scores[name].value
         for name in HEADLINES
         for result in comparison.arms
         if name in result.scores
     }
-    return {**metrics, "fd_floor": comparison.floor.fd.value}
+    other_seeds = comparison.floor.other_seeds
+    floors = {"fd_floor": comparison.floor.fd.value}
+    return metrics | floors | ({"shift_fd_floor": other_seeds.value} if other_seeds is not None else {})
 
 
 def in_a_key(name: str) -> str:

@@ -64,7 +64,7 @@ def track(study: Study, root: Path, uri: str) -> str:
     """
     comparison = load_comparison(root / COMPARISON, study)
     rates = load_rates(root / RATES)
-    for path in (root / REPORT, root / PARAMS, *(root / SCORES / f"{arm}.parquet" for arm in study.arms)):
+    for path in (root / REPORT, root / PARAMS, *(root / SCORES / f"{arm}.parquet" for arm in study.compared)):
         if not path.is_file():
             raise InputError(f"{path} does not exist; `dvc repro` makes it")
     sets = {arm: set_fingerprint(root / SETS / arm) for arm in study.arms}
@@ -107,7 +107,7 @@ def _common(study: Study) -> dict[str, str]:
 
 
 def _images(study: Study, root: Path) -> dict[str, dict[int, Image.Image]]:
-    images = {arm: _first_images(root / SETS / arm, SAMPLES) for arm in study.arms}
+    images = {arm: _first_images(root / SETS / arm, SAMPLES) for arm in study.compared}
     for arm, own in images.items():
         if list(own) != list(images[study.baseline]):
             raise InputError(f"arms '{arm}' and '{study.baseline}' do not share their pairs; run `dvc repro`")
@@ -195,7 +195,7 @@ def main() -> None:
     # Without an output of its own the stage would count as done on a fresh clone, where dvc.lock is all there is.
     write_atomically(TRACKED, f"{file_digest(COMPARISON)}\n".encode())
     print(
-        f"track: study '{study.name}' with {len(study.arms)} arms is run {run_id} of experiment "
+        f"track: study '{study.name}' with {len(study.compared)} arms is run {run_id} of experiment "
         f"'{study.tracking.experiment}' in {masked(uri)}, snapshot "
         f"models:/{registered_name(study.tracking.experiment, study.name)}@current; `make mlflow` shows it"
     )

@@ -30,7 +30,7 @@ def test_the_guide_word_by_word(followed: Clone) -> None:
     assert "my_negative" in followed.said[".venv/bin/dvc metrics show"][0]
     planned, *_ = followed.said[".venv/bin/guidedrift plan --study mine"]
     assert "negative prompt: worst quality, bad anatomy, watermark" in planned
-    assert "images: 64, of which 64 are to be generated" in planned
+    assert "images: 80, of which 80 are to be generated" in planned
     assert "shift from unguided" in followed.said[".venv/bin/guidedrift report --numbers"][0]
     assert followed.said[".venv/bin/guidedrift report"] == [f"{followed.folder / 'reports/index.html'}\n"]
     aside = followed.said[".venv/bin/guidedrift compare mine@1 mine"][0]
@@ -52,7 +52,7 @@ def test_the_guide_makes_again_only_what_a_change_touches(followed: Clone) -> No
     third = followed.said[ANOTHER_SCALE][0]
     assert stages_run(third) == made | after
     assert "my_negative: 2 of 2 shards, because of arms.my_negative.scale" in third
-    assert "(2 of 8 shards generated, 6 kept)" in third
+    assert "(2 of 10 shards generated, 8 kept)" in third
 
 
 def test_mlflow_serves_the_study_of_the_guide(followed: Clone) -> None:

@@ -22,7 +22,7 @@ def test_one_command_answers_for_a_negative_prompt_with_everything_in_it(clone: 
     assert arms["negative"]["negative_prompt"] == MINE
     assert arms["negative"]["against_baseline"]["fd"]["n"] == 16
     last = said.splitlines()[-1]
-    assert last.startswith("made: reports/index.html of study 'quick', 4 arms with 64 images (8 shards generated)")
+    assert last.startswith("made: reports/index.html of study 'quick', 5 arms with 80 images (10 shards generated)")
     assert "16 images per arm are too few to conclude anything" in last
     assert last.endswith("Next: guidedrift report")
     assert "too few to conclude anything" in (clone.folder / "reports/index.html").read_text()

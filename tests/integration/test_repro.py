@@ -141,7 +141,7 @@ def test_dvc_finds_the_environment_where_none_is_activated(project: Clone) -> No
     for command in (".venv/bin/dvc repro generate", ".venv/bin/dvc repro"):
         said = project.shell(command, bare=True)
         assert stages_run(said) == set()
-        assert "preflight: 4 arms fit their networks" in said
+        assert "preflight: 5 arms fit their networks" in said
     assert "pull: labels stay as they are: no Label Studio" in project.shell(".venv/bin/dvc repro push pull", bare=True)
 
 
@@ -197,7 +197,7 @@ def test_a_changed_line_of_the_sampler_generates_every_image_again_and_says_why(
     assert stages_run(said) == {"generate"}
     assert "code that changed since the last run: pipeline/sampling/sampler.py" in said
     assert "cfg: 2 of 2 shards, because of code.pipeline/sampling/sampler.py" in said
-    assert "(8 of 8 shards generated, 0 kept)" in said
+    assert "(10 of 10 shards generated, 0 kept)" in said
     after = project.contents("data/sets")
     assert after.keys() == before.keys()
     assert not set(after.values()) & set(before.values()), "they carry the new code's fingerprint"

@@ -252,6 +252,8 @@ def test_every_key_of_free_text_is_known_to_this_test() -> None:
         *("GridPrompts.axes", "Perturb.layers", "DropLayers.layers", "ImageToImage.source"),
         *("Guider.arguments", "NamedText.text", "NamedText.preset", "Negative.text", "Negative.preset"),
         *("Damage.layers", "NAG.layers", "VSF.layers", "NASA.layers"),
+        *("Arm.prompt_column", "Prefix.text", "Suffix.text", "First.tag", "Drop.tag", "Weigh.tag", "Weigh.part"),
+        *("Replace.tag", "Replace.text", "Contradict.tag", "Contradict.text"),
     }
     places = {
         *(
@@ -268,5 +270,6 @@ def test_every_key_of_free_text_is_known_to_this_test() -> None:
         *("DatasetPrompts.path", "Extractor.weights", "Metrics.aesthetic_head", "Metrics.malformed_classifier"),
         *("Metrics.kind_prompts", "Metrics.scorers", "Metrics.lpips", "Reference.source"),
         *("ImageToImage.from", "Tracking.uri", "RayExecutor.address", "RayExecutor.storage"),
+        *("FromFolder.folder", "FromFolder.scores"),
     }
     assert strings_of(Study.model_json_schema(by_alias=True)) == texts | places

@@ -17,6 +17,7 @@ WITHOUT_WEIGHTS = (
     "CLIPTokenizer",
     "DDPMScheduler",
     "FlowMatchEulerDiscreteScheduler",
+    "_TOKENIZERS[part.kind]",
     "T5TokenizerFast",
     "kind.config_class",
 )

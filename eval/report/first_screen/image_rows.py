@@ -34,10 +34,10 @@ class ImageColumn:
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One seed: why it is here, and its images as base64 WebP in the order of the columns."""
+    """One seed or pair: why it is here, and its images as base64 WebP in the order of the columns."""
 
     why: str
-    seed: int
+    seed: int  # or the number of the pair, by `Comparison.row_word`
     prompt: str
     images: list[str]
 
@@ -69,7 +69,7 @@ def image_rows(comparison: Comparison, sets: Path, features: Path, extractor: st
     if not shared:
         raise InputError(f"the arms in {sets} share no pair_id; `dvc repro` regenerates them")
     base = _vectors(features, comparison.baseline, extractor, pairs[comparison.baseline], shared)
-    if asked is None:
+    if asked is None or not comparison.is_paired(asked.arm):
         moved = base - base.mean(0)
         words = ("median", "most unusual", "most typical")
         chosen_by = f"distance from the mean image of {comparison.baseline}, in the vectors of {extractor}"
@@ -80,7 +80,7 @@ def image_rows(comparison: Comparison, sets: Path, features: Path, extractor: st
             f"how far {asked.arm} moved the image of {comparison.baseline}, in the vectors of {extractor}; "
             "most typical is the change nearest to the mean change"
         )
-    seeds = _seeds(sets / comparison.baseline)
+    seeds = _seeds(sets / comparison.baseline, comparison.row_word == "seed")
     chosen = [shared[k] for k in by_number(moved)]
     images = {arm.arm: _images(sets / arm.arm, chosen) for arm in arms}
     colours = arm_colours(comparison.arms, comparison.baseline)
@@ -132,9 +132,9 @@ def _pairs(folder: Path) -> dict[int, str]:
     return dict(zip(table["pair_id"], table["image_id"], strict=True))
 
 
-def _seeds(folder: Path) -> dict[int, tuple[int, str]]:
+def _seeds(folder: Path, by_seed: bool) -> dict[int, tuple[int, str]]:
     rows = read_set(folder, ["pair_id", "seed", "prompt"]).to_pylist()
-    return {row["pair_id"]: (row["seed"], row["prompt"]) for row in rows}
+    return {row["pair_id"]: (row["seed"] if by_seed else row["pair_id"], row["prompt"]) for row in rows}
 
 
 def _vectors(features: Path, arm: str, extractor: str, ids: dict[int, str], pairs: Sequence[int]) -> Tensor:

@@ -8,11 +8,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pipeline.results.answer import cosine, direction, family_arms, floors, size, told_arms
+from eval.notation import percent
+from pipeline.results.answer import cosine, direction, family_arms, size, told_arms
 from pipeline.results.colours import arm_colours, push_colour
 from pipeline.results.comparison import ComparedArm, Comparison
+from pipeline.results.floor import floors, has_other_seeds
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import metric
+from pipeline.study.from_folder import EXTERNAL
 
 # In pixels of the drawing, which a phone shows at nine tenths of its size.
 WIDTH = 400
@@ -53,13 +56,15 @@ class Tick:
 
 @dataclass(frozen=True)
 class Strip:
-    """An axis from `left` to `right`, and where the number lies that others are compared with."""
+    """An axis from `left` to `right`, and where the number lies that others are compared with, with the ends of its
+    interval if it has one."""
 
     left: float
     right: float
     title: str
     ticks: list[Tick]
     neutral: float
+    band: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,8 +118,8 @@ def shown_arms(comparison: Comparison) -> list[ComparedArm]:
 
 
 def arm_label(arm: ComparedArm) -> str:
-    """An arm's family and scale; its name where that says more."""
-    return f"{arm.family} {arm.scale:g}"
+    """An arm's family and scale; the name of an external one, whose scale no one here knows."""
+    return arm.arm if arm.method == EXTERNAL else f"{arm.family} {arm.scale:g}"
 
 
 def _direction_panel(comparison: Comparison) -> Panel | None:
@@ -146,7 +151,7 @@ def _elsewhere_panel(comparison: Comparison) -> Panel | None:
         return None
     colours = arm_colours(comparison.arms, comparison.baseline)
     rows = [
-        (arm_label(arm), colours[arm.arm], f"{one.value:.0%}", [(one, False, _spoken(one))])
+        (arm_label(arm), colours[arm.arm], percent(one.value), [(one, False, _spoken(one))])
         for arm in arms
         if arm.effective and (one := arm.effective.elsewhere)
     ]
@@ -172,13 +177,21 @@ def _shift_panel(comparison: Comparison) -> Panel | None:
         return None
     axis = _Log(min(0.5, *everywhere) / 1.3, max(2.0, *everywhere) * 1.3)
     ticks = [(10.0**k, f"{10.0**k:g}") for k in range(math.ceil(axis.low), math.floor(axis.high) + 1)]
-    n = comparison.by_name(comparison.baseline).n
+    base = comparison.by_name(comparison.baseline)
+    if has_other_seeds(comparison):
+        head, one = f"1: {base.arm}, other seeds", f"{base.arm} from other seeds"
+    else:
+        head, one = "1: two sets of real images", f"two sets of {base.n} real images"
+    shared = ", same seeds" if comparison.row_word == "seed" else ""
     note = (
-        f"Fréchet distance to {comparison.baseline}, same seeds; 1: of two sets of {n} real images. "
-        f"Filled: {primary}; hollow: other spaces."
+        f"Fréchet distance to {base.arm}{shared}; 1: {one}, its interval grey. Filled: {primary}; hollow: other spaces."
     )
-    head = "1: two sets of real images"
-    return _one_strip("shift", "Does it shift the distribution?", note, rows, axis, ticks, 1.0, head)
+    floor = comparison.spaces[0].floor.shift
+    band = (floor.low / floor.value, floor.high / floor.value) if floor.value > 0 else None
+    title = (
+        "How far apart are they?" if comparison.baseline in comparison.external else "Does it shift the distribution?"
+    )
+    return _one_strip("shift", title, note, rows, axis, ticks, 1.0, head, band)
 
 
 def _price_panel(comparison: Comparison) -> Panel | None:
@@ -187,7 +200,10 @@ def _price_panel(comparison: Comparison) -> Panel | None:
     if not arms:
         return None
     colours = arm_colours(comparison.arms, comparison.baseline)
-    names = ["aesthetic", *(["clip_score"] if comparison.prompted else [])]
+    asked = ["aesthetic", *(["clip_score"] if comparison.prompted else [])]
+    names = [name for name in asked if all(getattr(arm.against_baseline, name) is not None for arm in arms)]
+    if not names:
+        return _nearness_panel(comparison, arms)
     left = _label_width([arm_label(arm) for arm in arms])
     room = (WIDTH - left - NUMBERS - GAP * (len(names) - 1)) / len(names)
     strips, marks = [], []
@@ -207,6 +223,23 @@ def _price_panel(comparison: Comparison) -> Panel | None:
     rows = [Row(arm_label(arm), colours[arm.arm], _y(row), _evaluations(arm, base)) for row, arm in enumerate(arms)]
     note = f"Change from {base.arm}; hollow: cannot be told apart from 0. Cost: network evaluations, {base.arm} 1×."
     return Panel("price", "What does it cost and bring?", note, rows, strips, marks, head="cost")
+
+
+def _nearness_panel(comparison: Comparison, arms: Sequence[ComparedArm]) -> Panel:
+    """Of arms without scores of single images: how far every one lies from the real ones, the baseline among them."""
+    colours = arm_colours(comparison.arms, comparison.baseline)
+    unit = comparison.spaces[0].floor.fd.value or 1.0
+    rows: list[_Shown] = []
+    for arm in (comparison.by_name(comparison.baseline), *arms):
+        own = arm.scores["fd"]
+        one = Interval(own.value / unit, own.low / unit, own.high / unit, own.n)
+        rows.append((arm.arm, colours[arm.arm], size(one.value), [(one, False, f"{arm.arm}: {_spoken(one)}")]))
+    everywhere = [one for _, _, _, marks in rows for one, _, _ in marks]
+    axis = _Log(min(0.5, *(one.value for one in everywhere)) / 1.3, max(2.0, *(one.high for one in everywhere)) * 1.3)
+    ticks = [(10.0**k, f"{10.0**k:g}") for k in range(math.ceil(axis.low), math.floor(axis.high) + 1)]
+    note = f"Fréchet distance to the reference set in {comparison.spaces[0].name}."
+    head = "1: as many real images"
+    return _one_strip("nearness", "How far from real images?", note, rows, axis, ticks, 1.0, head)
 
 
 def _evaluations(arm: ComparedArm, base: ComparedArm) -> str:
@@ -246,15 +279,17 @@ def _one_strip(
     ticks: Sequence[tuple[float, str]],
     neutral: float,
     head: str = "",
+    band: tuple[float, float] | None = None,
 ) -> Panel:
     left, right = _label_width([label for label, *_ in rows]), WIDTH - NUMBERS
     top = TOP if head else UNTITLED
+    ends = None if band is None else (axis.place(band[0], left, right), axis.place(band[1], left, right))
     return Panel(
         key,
         title,
         note,
         [Row(label, colour, _y(row, top), numbers) for row, (label, colour, numbers, _) in enumerate(rows)],
-        [Strip(left, right, head, _ticks(ticks, axis, left, right), axis.place(neutral, left, right))],
+        [Strip(left, right, head, _ticks(ticks, axis, left, right), axis.place(neutral, left, right), ends)],
         [
             _mark(one, _y(row, top), axis, left, right, colour, hollow, said)
             for row, (_, colour, _, marks) in enumerate(rows)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from eval.features.extraction import load_features
 from eval.report.gallery.image_labels import ImageLabel
+from eval.report.gallery.image_metadata import image_metadata
 from eval.report.gallery.methods import methods
 from eval.report.gallery.selection import Selection, select
 from eval.report.gallery.thumbnails import thumbnail
@@ -37,7 +38,11 @@ SCORES = shown_in("gallery")
 
 @dataclass(frozen=True)
 class ArmImages:
-    """What is known of an arm's images, by pair: texts, scores, kind, and how far each moved from the baseline's."""
+    """What is known of an arm's images, by pair: texts, scores, kind, and how far each moved from the baseline's.
+
+    `kinds` are empty in a study that does not ask for them, `moved` where images stand beside each other by chance, and
+    `about`, what files say of themselves, where the study has generated the images.
+    """
 
     ids: dict[int, str]
     seeds: dict[int, int]
@@ -46,6 +51,7 @@ class ArmImages:
     scores: dict[str, dict[int, float]]
     kinds: dict[int, int]
     moved: dict[int, float]
+    about: dict[int, str]
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ def gallery(
     Raises InputError where a set, its scores or features are missing, unreadable or of different images.
     """
     names = [arm.arm for arm in comparison.arms]
-    known = _arms(names, comparison.baseline, sets, scores, features, primary)
+    known = _arms(comparison, sets, scores, features, primary)
     pairs = sorted(set.intersection(*(set(own.ids) for own in known.values())))
     if not pairs:
         raise InputError(f"the arms in {sets} share no pair_id; `dvc repro` regenerates them")
@@ -104,9 +110,8 @@ def gallery(
     )
 
 
-def _arms(
-    names: Sequence[str], baseline: str, sets: Path, scores: Path, features: Path, primary: str
-) -> dict[str, ArmImages]:
+def _arms(comparison: Comparison, sets: Path, scores: Path, features: Path, primary: str) -> dict[str, ArmImages]:
+    names, baseline = [arm.arm for arm in comparison.arms], comparison.baseline
     base = load_features(features / baseline / f"{primary}.safetensors")
     known: dict[str, ArmImages] = {}
     base_images: dict[int, torch.Tensor] = {}
@@ -134,22 +139,28 @@ def _arms(
                 for score in SCORES
                 if score.column in next(iter(found.values()), {})
             },
-            kinds={
-                pair: max(range(len(VERDICTS)), key=lambda k: found[image_id][f"kind_{VERDICTS[k]}"])
-                for pair, image_id in ids.items()
-            },
+            kinds={pair: kind for pair, image_id in ids.items() if (kind := _kind(found[image_id])) is not None},
+            about=image_metadata(sets / name) if name in comparison.external else {},
             moved={}
-            if name == baseline
+            if name == baseline or not comparison.is_paired(name)
             else {pair: float((images[pair] - base_images[pair]).norm()) for pair in ids if pair in base_images},
         )
     return {name: known[name] for name in names}
 
 
+def _kind(scores: Mapping[str, float]) -> int | None:
+    """The number of the likeliest kind; None where the study does not ask what its images are of."""
+    chances = [scores.get(f"kind_{verdict}") for verdict in VERDICTS]
+    known = [chance for chance in chances if chance is not None]
+    return known.index(max(known)) if len(known) == len(VERDICTS) else None
+
+
 def _score_columns(path: Path) -> list[str]:
     """The columns to read: what every study scores, and the additional scores of this one."""
-    always = ["image_id", *(f"kind_{verdict}" for verdict in VERDICTS)]
-    there = set(read_table(path).column_names) if path.exists() else set()
-    return [*always, *(score.column for score in SCORES if score.column in there or not score.optional)]
+    there = read_table(path).column_names
+    kinds = [f"kind_{verdict}" for verdict in VERDICTS]
+    wanted = [*kinds, *(score.column for score in SCORES)]
+    return ["image_id", *(column for column in wanted if column in there)]
 
 
 def _rankings(own: ArmImages, pairs: Sequence[int]) -> list[list[int]]:
@@ -218,7 +229,8 @@ def _content(
             "ids": [own.ids[pair] for pair, _ in rows],
             "prompts": [text(own.prompts[pair]) for pair, _ in rows],
             "negatives": [text(own.negatives[pair]) for pair, _ in rows],
-            "kinds": [own.kinds[pair] for pair, _ in rows],
+            "kinds": [own.kinds[pair] for pair, _ in rows] if own.kinds else None,
+            "about": [own.about[pair] for pair, _ in rows] if own.about else None,
             "moved": [_short(own.moved[pair]) for pair, _ in rows] if own.moved else None,
             "scores": {key: [_short(values[pair]) for pair, _ in rows] for key, values in own.scores.items()},
             "labels": {
@@ -236,12 +248,16 @@ def _content(
             for score in SCORES
             if all(score.column in own.scores for own in known.values())
         ],
-        "kinds": [verdict.replace("_", " ") for verdict in VERDICTS],
+        "kinds": [verdict.replace("_", " ") for verdict in VERDICTS] if base.kinds else [],
         "verdicts": list(VERDICTS),
         "methods": methods(comparison),
         "block": BLOCK,
         "pairs": [pair for pair, _ in rows],
-        "seeds": [base.seeds[pair] for pair, _ in rows],
+        # What is said in place of the baseline's prompt where there is none.
+        "nothing": "(prompt not known)" if base.about else "(empty prompt)",
+        # What a row is called: its seed, or its number where images made elsewhere share no seed.
+        "word": comparison.row_word,
+        "seeds": [base.seeds[pair] if comparison.row_word == "seed" else pair for pair, _ in rows],
         # Rows up to here have every arm's image; `parts` lists the columns of those after.
         "whole": whole,
         "parts": [[names.index(arm) for arm in arms] for _, arms in rows[whole:]],

@@ -15,11 +15,13 @@ def arm_parameters(study: Study, comparison: Comparison) -> dict[str, str]:
 
     The scale is the compared one, which for a control was measured and not configured.
     """
-    return {name: _parameters(study, name, comparison.by_name(name).scale) for name in study.arms}
+    return {name: _parameters(study, name, comparison.by_name(name).scale) for name in study.compared}
 
 
 def _parameters(study: Study, name: str, scale: float) -> str:
     arm = study.arm(name)
+    if arm.from_folder is not None:
+        return ""  # its images have parameters of their own (image_metadata.py)
     settings = arm.model_dump(
         mode="json", by_alias=True, exclude_defaults=True, exclude=_OF_THE_IMAGE | _BESIDE | {"method"}
     )

@@ -32,7 +32,7 @@ from pipeline.networks.weights.loaded_part import DTYPES, check_compiler, load_p
 from pipeline.networks.weights.weight_files import check_files
 from pipeline.study.loading import Loading
 from pipeline.study.sampler import Canvas
-from pipeline.study.weaken import DropLayers, Dropout, Lora, LoraFile, LowBits, WeightNoise
+from pipeline.study.weaken import DropLayers, Dropout, LoraFile, LowBits, WeightNoise
 
 _TIMESTEPS = 1000
 
@@ -65,6 +65,10 @@ class FlowTransformer(ABC):
 
         Of a steered network `conditioning` has twice the rows.
         """
+
+    def _image_starts(self, conditioning: Conditioning) -> list[int] | None:
+        """Where the image begins in each row's stream of text and image; None where streams have one length."""
+        return None
 
     def steps_of(self, shape: tuple[int, int, int], steps: int) -> Mapping[str, Any]:
         """What the scheduler is told of the levels besides their number, for samples of `shape`.
@@ -123,7 +127,7 @@ class FlowTransformer(ABC):
         channels, *own = self.sample_shape
         if canvas is None:
             return (channels, own[0], own[1])
-        unit, grid = self.factor * self.patch, self.transformer.config.get("pos_embed_max_size")
+        unit, grid = self.factor * self.patch, self.family.grid(self.transformer.config)
         _check_extent(f"canvas {canvas.width}x{canvas.height} does not fit {self.place}", canvas, unit, grid)
         return (channels, canvas.height // self.factor, canvas.width // self.factor)
 
@@ -152,7 +156,8 @@ class FlowTransformer(ABC):
         extent = (x.shape[-2] // self.patch, x.shape[-1] // self.patch)
         with ExitStack() as changes:
             if damage is not None:
-                changes.enter_context(perturbed(self.transformer, damage, extent, chance))
+                starts = self._image_starts(conditioning)
+                changes.enter_context(perturbed(self.transformer, damage, extent, chance, starts))
             if attention is not None:
                 changes.enter_context(jointly_steered(self.transformer, attention, conditioning, extent))
                 conditioning = with_second_text(conditioning, attention)
@@ -193,8 +198,8 @@ class FlowTransformer(ABC):
         """Load a transformer with its schedule, and its autoencoder where it has one (or that of `vae` instead).
 
         A guide shares the main network's `latents`; `how` it is weakened.
-        Raises InputError for missing, pickled or damaged weights, for an autoencoder beside pixels, and for LoRAs and
-        ways to save memory that support only UNets.
+        Raises InputError for missing, pickled or damaged weights, for an autoencoder beside pixels, for a LoRA that
+        does not fit, and for ways to save memory that support only UNets.
         """
         checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(source, source)
         loading = loading or Loading()
@@ -203,9 +208,6 @@ class FlowTransformer(ABC):
             raise InputError(
                 f"{checkpoint.path} works on pixels and has no use for an autoencoder; leave model.vae out"
             )
-        if isinstance(how, LoraFile):
-            key = "model.weaken" if isinstance(how, Lora) else "model.lora"
-            raise InputError(f"{key} names a LoRA, which only UNets can use; {checkpoint.path} is a transformer")
         if loading.attention_slicing:
             raise InputError(f"model.loading.attention_slicing is for UNets; {checkpoint.path} is a transformer")
         check_files(checkpoint, ("transformer",))

@@ -1,11 +1,12 @@
 """Latents: what an autoencoder makes of images, and the way back."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderKLQwenImage
 
-from pipeline.networks.checkpoints import Checkpoint
+from pipeline.networks.checkpoints import Checkpoint, latent_factor, of_videos
 from pipeline.networks.weights.loaded_part import load_part
 from pipeline.networks.weights.weight_files import check_files
 from pipeline.study.loading import Loading
@@ -15,12 +16,12 @@ from pipeline.study.loading import Loading
 class Latents:
     """A variational autoencoder: images to latents of about unit variance and back."""
 
-    vae: AutoencoderKL
+    vae: Any
 
     @property
     def factor(self) -> int:
         """Pixels for each position of a latent, in each direction."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+        return latent_factor(self.vae.config)
 
     def _mean_and_scale(self, like: torch.Tensor) -> tuple[torch.Tensor | float, torch.Tensor | float]:
         config = self.vae.config
@@ -34,15 +35,37 @@ class Latents:
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Images [B, 3, H, W], about in [-1, 1], of latents [B, C, H / factor, W / factor]."""
         mean, scale = self._mean_and_scale(latents)
-        pixels: torch.Tensor = self.vae.decode((latents / scale + mean).to(self.vae.dtype)).sample
-        return pixels.float()
+        return self._decoded((latents / scale + mean).to(self.vae.dtype)).float()
 
     @torch.inference_mode()
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """Latents of images [B, 3, H, W] in [-1, 1]: the mean of the posterior, which needs no random numbers."""
-        latents: torch.Tensor = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode().float()
+        latents = self._encoded(pixels.to(self.vae.dtype)).float()
         mean, scale = self._mean_and_scale(latents)
         return (latents - mean) * scale
+
+    def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
+        pixels: torch.Tensor = self.vae.decode(latents).sample
+        return pixels
+
+    def _encoded(self, pixels: torch.Tensor) -> torch.Tensor:
+        latents: torch.Tensor = self.vae.encode(pixels).latent_dist.mode()
+        return latents
+
+
+class FrameLatents(Latents):
+    """An autoencoder of videos, of which an image is one frame: Qwen-Image's."""
+
+    def _mean_and_scale(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        config = self.vae.config
+        mean, std = (torch.tensor(v).to(like).view(1, -1, 1, 1) for v in (config.latents_mean, config.latents_std))
+        return mean, 1 / std
+
+    def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
+        return super()._decoded(latents[:, :, None])[:, :, 0]
+
+    def _encoded(self, pixels: torch.Tensor) -> torch.Tensor:
+        return super()._encoded(pixels[:, :, None])[:, :, 0]
 
 
 def rounded(pixels: torch.Tensor) -> torch.Tensor:
@@ -56,9 +79,11 @@ def load_latents(checkpoint: Checkpoint, dtype: torch.dtype, loading: Loading, d
     # SDXL's first autoencoder overflows in float16, which its configuration says (diffusers' force_upcast).
     settings = checkpoint.settings("vae") or {}
     upcast = dtype == torch.float16 and settings.get("force_upcast", True)
-    vae = load_part(AutoencoderKL, checkpoint, "vae", torch.float32 if upcast else dtype)
+    kind: Any = AutoencoderKLQwenImage if of_videos(settings) else AutoencoderKL
+    vae = load_part(kind, checkpoint, "vae", torch.float32 if upcast else dtype)
     if loading.vae_slicing:
         vae.enable_slicing()
     if loading.vae_tiling:
         vae.enable_tiling()
-    return Latents(vae.to(device).eval().requires_grad_(False))
+    latents = FrameLatents if of_videos(settings) else Latents
+    return latents(vae.to(device).eval().requires_grad_(False))

@@ -12,11 +12,13 @@ from pipeline.guidance.references import ConditionNoise
 class Conditioning(Mapping[str, torch.Tensor]):
     """The texts of a batch as a network reads them: tensors by name, each with a row [B, ...] for every sample.
 
-    `tokens` [B, L, W] are for cross-attention. What else there is, its family says: SDXL also reads `pooled` [B, P] and
+    `tokens` [B, L, W] are for cross-attention; where they come with `read` [B, L], the network reads those of them for
+    which it is true, at the beginning. What else there is, its family says: SDXL also reads `pooled` [B, P] and
     `time_ids` [B, 6], original height and width, top and left of the crop, target height and width, in pixels
     (arXiv 2307.01952). For an evaluation that is steered away from a second text there are also its `negative_tokens`
-    [B, L, W], maybe its `negative_pooled` [B, P] and, where that is known, `negative_unpadded` [B, L], which says of
-    each token whether it is of the text and no padding. Raises ValueError where the numbers of rows differ.
+    [B, L, W], maybe its `negative_pooled` [B, P] and `negative_read` [B, L] and, where that is known,
+    `negative_unpadded` [B, L], which says of each token whether it is of the text and no padding. Raises ValueError
+    where the numbers of rows differ.
     """
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]):
@@ -62,6 +64,10 @@ def joined(parts: Sequence[Conditioning]) -> Conditioning:
     return Conditioning({name: torch.cat([part[name] for part in parts]) for name in names})
 
 
+# What is told of a second text.
+_OF_SECOND = ("tokens", "pooled", "read", "unpadded")
+
+
 def told(texts: Mapping[Text, Conditioning], prediction: Prediction) -> Conditioning:
     """What the network is told for a prediction, of the `texts` of a batch by name.
 
@@ -70,14 +76,15 @@ def told(texts: Mapping[Text, Conditioning], prediction: Prediction) -> Conditio
     own, *second = (texts[text] for text in prediction.texts)
     tensors = {name: own[name] for name in own if name != "unpadded"}
     for other in second:
-        tensors |= {f"negative_{name}": other[name] for name in ("tokens", "pooled", "unpadded") if name in other}
+        tensors |= {f"negative_{name}": other[name] for name in _OF_SECOND if name in other}
     return Conditioning(tensors)
 
 
 def noised(told: Conditioning, noise: ConditionNoise | None, left: float, chance: Chance) -> Conditioning:
     """`told` with `noise` on its embeddings when the share `left` of the steps is to come.
 
-    What else a network is told (sizes) stays. Mean and standard deviation are those of each sample's embedding.
+    What else a network is told (sizes) stays. Mean and standard deviation are those of each sample's embedding, as far
+    as the network reads it.
     """
     kept = 1.0 if noise is None else noise.kept(left)
     if noise is None or kept == 1 or noise.scale == 0:
@@ -89,11 +96,18 @@ def noised(told: Conditioning, noise: ConditionNoise | None, left: float, chance
         y = told[name].float()
         n = chance.normal(f"noise of {name}", *y.shape[1:]).to(y)
         disturbed = kept**0.5 * y + noise.scale * (1 - kept) ** 0.5 * n
-        axes = tuple(range(1, y.ndim))
-        mean, deviation = disturbed.mean(axes, keepdim=True), disturbed.std(axes, keepdim=True)
-        again = (disturbed - mean) / deviation * y.std(axes, keepdim=True) + y.mean(axes, keepdim=True)
+        read = told.get("read") if name == "tokens" else None
+        (own_mean, own_deviation), (mean, deviation) = (_mean_and_deviation(x, read) for x in (y, disturbed))
+        again = (disturbed - mean) / deviation * own_deviation + own_mean
         changed[name] = noise.rescale * again + (1 - noise.rescale) * disturbed
     return told.adding(changed)
+
+
+def _mean_and_deviation(embedding: torch.Tensor, read: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each row of [B, ...], with as many axes; of [B, L, W] only the tokens for which `read` [B, L] is true."""
+    rows = embedding.unbind() if read is None else [row[own] for row, own in zip(embedding, read, strict=True)]
+    shape = (-1, *(1,) * (embedding.ndim - 1))
+    return torch.stack([row.mean() for row in rows]).view(shape), torch.stack([row.std() for row in rows]).view(shape)
 
 
 def degraded(

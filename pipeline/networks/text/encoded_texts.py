@@ -44,17 +44,21 @@ class EncodedTexts:
         self, groups: Mapping[Key, Sequence[str]], references: Collection[object] = ()
     ) -> dict[Key, Conditioning]:
         """Several groups of texts for one call of a network, as TextEncoder.encode_together gives them."""
-        number = self._number(groups)
+        told = self.encoder.addressed(groups, references)
+        number = self._number(told)
         return {
-            key: self.encoder.zeroed(joined([self._encoded(text, number) for text in texts]), texts, key in references)
+            key: self.encoder.zeroed(
+                joined([self._encoded(text, number) for text in told[key]]), texts, key in references
+            )
             for key, texts in groups.items()
         }
 
     @torch.inference_mode()
-    def encode_first(self, groups: Mapping[Key, Sequence[str]]) -> None:
+    def encode_first(self, groups: Mapping[Key, Sequence[str]], references: Collection[object] = ()) -> None:
         """Have the cache hold the embeddings that `encode_together` will ask for."""
-        number = self._number(groups)
-        for text in dict.fromkeys(text for texts in groups.values() for text in texts):
+        told = self.encoder.addressed(groups, references)
+        number = self._number(told)
+        for text in dict.fromkeys(text for texts in told.values() for text in texts):
             if (text, number) not in self._ready:
                 self._encoded(text, number)
                 self._ready.add((text, number))

@@ -1,7 +1,8 @@
 """T5: reads a whole text and has no marks, chunks or weights of words.
 
-The pipelines of SD3 and FLUX fill every text up to one length with padding, which T5 reads as well (no mask), and the
-denoising network was trained on that. So texts of all lengths have embeddings of one length here.
+Pipelines fill every text up to one length with padding, so texts of all lengths have embeddings of one length here.
+Those of SD3 and FLUX have T5 and the network read the padding as any token, and the networks were trained on that;
+Chroma's mask it.
 """
 
 from dataclasses import dataclass
@@ -20,11 +21,15 @@ _SHOWN = 60
 
 @dataclass(frozen=True)
 class T5Tower:
-    """One T5 encoder with its tokenizer; texts are `length` tokens long, the end mark included."""
+    """One T5 encoder with its tokenizer; texts are `length` tokens long, the end mark included.
+
+    `masked`: T5 reads no padding, and the network the first token of it alone.
+    """
 
     model: T5EncoderModel
     tokenizer: Any
     length: int
+    masked: bool = False
 
     def chunks(self, text: str, settings: TextSettings) -> list[Chunk]:
         """The tokens of a text as one chunk, without the end mark. Raises InputError for a text that is too long."""
@@ -34,8 +39,18 @@ class T5Tower:
         """The embeddings [B, length, W] of texts."""
         end, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
         filled = [[*(item.token for item in chunk), end, *[pad] * (self.length - 1 - len(chunk))] for chunk in chunks]
-        embedding: torch.Tensor = self.model(torch.tensor(filled, device=self.model.device))[0]
+        mask = self._first(chunks, 1) if self.masked else None
+        embedding: torch.Tensor = self.model(torch.tensor(filled, device=self.model.device), mask)[0]
         return embedding
+
+    def read(self, chunks: list[Chunk]) -> torch.Tensor:
+        """True [B, length] where the network reads an embedding: that of a word, the end mark or the first padding."""
+        return self._first(chunks, 2)
+
+    def _first(self, chunks: list[Chunk], more: int) -> torch.Tensor:
+        device = self.model.device
+        ends = torch.tensor([len(chunk) + more for chunk in chunks], device=device)
+        return torch.arange(self.length, device=device) < ends[:, None]
 
 
 def t5_tokens(text: str, tokenizer: Any, length: int, settings: TextSettings) -> Chunk:

@@ -1,8 +1,9 @@
-"""The text side: CLIP and T5 turn prompts into what the denoising networks read.
+"""The text side: CLIP, T5 and language models turn prompts into what the denoising networks read.
 
 Emphasis is applied as A1111 does: the embedding of each token is multiplied by its weight, and then the whole chunk
 by one number that restores its mean. Texts of several chunks join the embeddings of their chunks; texts that are
-used together are filled up with empty chunks to one length. T5 (t5_tower.py) knows neither weights nor chunks.
+used together are filled up with empty chunks to one length. T5 (t5_tower.py) and language models
+(language_model_tower.py) know neither weights nor chunks.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,13 +20,25 @@ from diffusers.loaders.single_file_utils import (
     create_diffusers_t5_model_from_checkpoint,
 )
 from safetensors.torch import load_file
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+from transformers import (
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5EncoderModel,
+    T5TokenizerFast,
+)
 from transformers.utils import logging as transformers_logging
 
 from pipeline.errors import InputError, is_out_of_memory
 from pipeline.networks.checkpoints import Checkpoint
 from pipeline.networks.families import TextPart
 from pipeline.networks.text.conditioning import Conditioning
+from pipeline.networks.text.language_model_tower import (
+    MODELS,
+    LanguageModelTower,
+    load_language_tokenizer,
+    tokens_read,
+)
 from pipeline.networks.text.t5_tower import T5Tower
 from pipeline.networks.weights.loaded_part import load_part
 from pipeline.networks.weights.weight_files import check_complete, check_files
@@ -85,20 +98,26 @@ class ClipTower:
         return tokens, [1.0, *(item.weight for item in chunk), 1.0, *[1.0] * padding]
 
 
+Tower = ClipTower | T5Tower | LanguageModelTower
+
+
 @dataclass(frozen=True)
 class TextEncoder:
     """The text transformers of a checkpoint, and how they are read, which its family says.
 
     Each CLIP gives its last layer that is not skipped, through the final layer norm; with `penultimate` the layer
     before that, without the norm. Several lie side by side, T5's tokens after theirs, all as wide as the widest. The
-    first chunk gives the pooled embeddings, where there are some, joined (diffusers' conventions). `zero_empty`: an
-    empty reference text reads as zeros, as SDXL was trained.
+    first chunk gives the pooled embeddings, where there are some, joined (diffusers' conventions). A language model is
+    alone, is read at the same layer, and gives with its tokens which of them are the text's. `zero_empty`: an empty
+    reference text reads as zeros, as SDXL was trained. `system` is written before prompts, and not before references,
+    as Lumina2Pipeline does.
     """
 
-    towers: tuple[ClipTower | T5Tower, ...]
+    towers: tuple[Tower, ...]
     settings: TextSettings = field(default_factory=TextSettings)
     zero_empty: bool = False
     penultimate: bool = False
+    system: str = ""
 
     def __post_init__(self) -> None:
         for tower in self.towers:
@@ -118,12 +137,27 @@ class TextEncoder:
 
         `references` names the groups to move away from; only their empty texts can read as zeros.
         """
-        chunked = {key: [self.cut(text) for text in texts] for key, texts in groups.items()}
+        told = self.addressed(groups, references)
+        chunked = {key: [self.cut(text) for text in texts] for key, texts in told.items()}
         number = self.number(text for texts in chunked.values() for text in texts)
         return {
             key: self.zeroed(self.embed(chunked[key], number), texts, key in references)
             for key, texts in groups.items()
         }
+
+    def addressed(
+        self, groups: Mapping[Key, Sequence[str]], references: Collection[object] = ()
+    ) -> dict[Key, list[str]]:
+        """The texts as the encoders read them: `system` before prompts.
+
+        A reference that is its image's own prompt has it as well: a prompt as its own negative changes nothing.
+        """
+        prompts = next((texts for key, texts in groups.items() if key not in references), ())
+        found = {}
+        for key, texts in groups.items():
+            own = [key not in references or (k < len(prompts) and text == prompts[k]) for k, text in enumerate(texts)]
+            found[key] = [self.system + text if is_own else text for text, is_own in zip(texts, own, strict=True)]
+        return found
 
     def cut(self, text: str) -> list[list[Chunk]]:
         """The chunks of a text for each tower, without begin and end marks."""
@@ -146,10 +180,16 @@ class TextEncoder:
 
     def embed(self, texts: list[list[list[Chunk]]], number: int) -> Conditioning:
         """Cut texts, each filled up with empty chunks to `number` of them."""
-        side_by_side, after, pooled = [], [], []
+        side_by_side, after, pooled, told = [], [], [], {}
         for k, tower in enumerate(self.towers):
             if isinstance(tower, T5Tower):
                 after.append(tower.embed([text[k][0] for text in texts]))
+                if tower.masked:
+                    told["read"] = tower.read([text[k][0] for text in texts])
+                continue
+            if isinstance(tower, LanguageModelTower):
+                tokens, told["read"] = tower.embed([text[k][0] for text in texts], self.penultimate)
+                after.append(tokens)
                 continue
             chunks = number if tower.read else 1
             filled = [
@@ -170,7 +210,9 @@ class TextEncoder:
         parts = [_alone_or_joined(side_by_side, -1), *after] if side_by_side else after
         width = max(part.shape[-1] for part in parts)
         tokens = _alone_or_joined([F.pad(part, (0, width - part.shape[-1])) for part in parts], 1)
-        return Conditioning({"tokens": tokens} | ({"pooled": _alone_or_joined(pooled, -1)} if pooled else {}))
+        if pooled:
+            told["pooled"] = _alone_or_joined(pooled, -1)
+        return Conditioning({"tokens": tokens, **told})
 
     def content(self, cut: list[list[Chunk]], length: int, marks: bool) -> torch.Tensor:
         """True [`length`] where an embedding is of a word of a cut text, or maybe of its marks, and not of padding."""
@@ -179,6 +221,9 @@ class TextEncoder:
         for own, tower in zip(cut, self.towers, strict=True):
             if isinstance(tower, T5Tower):  # whose tokens are the last
                 row[length - tower.length :][: len(own[0]) + marks] = True
+            elif isinstance(tower, LanguageModelTower):
+                assert marks, "pipeline/compatibility/texts.py refuses to degrade its words, which alone asks for them"
+                row[: tokens_read(own[0], tower.part)] = True
         for k in read[:1]:
             tower = self.towers[k]
             assert isinstance(tower, ClipTower)
@@ -260,7 +305,8 @@ def load_text_encoder(
         raise InputError(f"{checkpoint.path} cannot be loaded ({reason}); {fetching(checkpoint.path)}") from None
     # SDXL's pipelines read this from model_index.json; where there is none (single files), SDXL's own value counts.
     zero_empty = family.zero_empty and bool(checkpoint.index.get("force_zeros_for_empty_prompt", True))
-    return TextEncoder(towers, settings, zero_empty, family.penultimate)
+    system = "".join(text.system for text in family.texts)
+    return TextEncoder(towers, settings, zero_empty, family.penultimate, system)
 
 
 def _load_tower(
@@ -270,11 +316,13 @@ def _load_tower(
     device: torch.device,
     settings: TextSettings,
     weights: bool,
-) -> ClipTower | T5Tower:
+) -> Tower:
     kind: Any = CLIPTextModelWithProjection if text.pooled == "projection" else CLIPTextModel
     create: Any = create_diffusers_clip_model_from_ldm
     if text.kind == "t5":
         kind, create = T5EncoderModel, create_diffusers_t5_model_from_checkpoint
+    elif text.is_language_model:
+        kind = MODELS[text.kind]
     part = text.part
     if not weights:
         with init_empty_weights():
@@ -294,12 +342,17 @@ def _load_tower(
         check_complete(model, (), checkpoint.path)
     else:
         model = load_part(kind, checkpoint, part, dtype)
+    if text.kind == "qwen2_5_vl":  # which sees no images here and writes no words
+        model = model.model.language_model
     if weights:
         model = model.to(device).eval().requires_grad_(False)
-    tokenizer = checkpoint.config / part.replace("text_encoder", "tokenizer")
+    if text.is_language_model:
+        tokenizer = load_language_tokenizer(checkpoint.config, text)
+        return LanguageModelTower(model, tokenizer, text)
+    folder = checkpoint.config / part.replace("text_encoder", "tokenizer")
     if text.kind == "t5":
         length = settings.t5_length or text.length
-        return T5Tower(model, T5TokenizerFast.from_pretrained(tokenizer, local_files_only=True), length)
+        return T5Tower(model, T5TokenizerFast.from_pretrained(folder, local_files_only=True), length, text.masked)
     return ClipTower(
-        model, CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True), text.pooled == "end", text.tokens
+        model, CLIPTokenizer.from_pretrained(folder, local_files_only=True), text.pooled == "end", text.tokens
     )

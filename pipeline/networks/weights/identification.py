@@ -24,11 +24,18 @@ _OTHERS = {
     "clip_txt_mapper.": "Stable Cascade",
     "clip_txt_pooled_mapper.": "Stable Cascade",
     "adaln_single.": "PixArt",
-    "cap_embedder.": "Lumina",
     "transformer_blocks.": "a diffusion transformer",
 }
-# Of two families that are known: by a block's weights in diffusers' layout, and the original layout of FLUX.1.
-_JOINT, _FLUX = "transformer_blocks.0.attn.add_k_proj.", "double_blocks."
+# Of a family whose single files are read: a block's weights in diffusers' layout.
+_JOINT = "transformer_blocks.0.attn.add_k_proj."
+# Of families whose single files hold a transformer alone, with what to name instead. Chroma has all that FLUX.1 has
+# besides, and Z-Image all that Lumina 2 has.
+_TRANSFORMERS_ALONE = {
+    "distilled_guidance_layer.": ("Chroma", "lodestones/Chroma1-HD"),
+    "double_blocks.": ("FLUX", "black-forest-labs/FLUX.1-dev"),
+    "x_pad_token": ("Z-Image", "Tongyi-MAI/Z-Image"),
+    "cap_embedder.": ("Lumina 2", "Alpha-VLLM/Lumina-Image-2.0"),
+}
 _ORIGINAL = "model.diffusion_model."
 # The parts of a checkpoint in one file by the beginnings of their tensors' names; alone they have none in common.
 _PARTS = {
@@ -70,11 +77,12 @@ def check_file(path: Path) -> None:
             "which holds the part's folder"
         )
     names = {key.removeprefix(_ORIGINAL) for key in keys}
-    if any(name.startswith(_FLUX) for name in names):
-        raise InputError(
-            f"{path} is FLUX in one file, which holds a transformer alone; name a folder or repository in diffusers' "
-            "layout, such as hub:black-forest-labs/FLUX.1-dev"
-        )
+    for beginning, (family, repository) in _TRANSFORMERS_ALONE.items():
+        if any(name.startswith(beginning) for name in names):
+            raise InputError(
+                f"{path} is {family} in one file, which holds a transformer alone; name a folder or repository in "
+                f"diffusers' layout, such as hub:{repository}"
+            )
     if any(name.startswith(_JOINT) for name in names):
         return
     for beginning, family in _OTHERS.items():

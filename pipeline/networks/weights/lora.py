@@ -1,21 +1,26 @@
-"""LoRA files: which layers of a UNet they change, and by how much.
+"""LoRA files: which layers of a UNet or a transformer they change, and by how much.
 
 W becomes W + scale * alpha / rank * up @ down, layer by layer (arXiv 2106.09685, section 4.1). Kohya's trainers, PEFT
 and diffusers write one matrix pair under different names; all of them are read here, so that one formula holds for all.
+FLUX.1's original code has queries, keys and values in one layer; files with its names are converted by diffusers.
 A file that is trained otherwise (LoHa, LoKr, DoRA ...) is refused by the name of its method.
 """
 
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ChromaTransformer2DModel, FluxTransformer2DModel, UNet2DConditionModel
+from diffusers.loaders.lora_pipeline import FluxLoraLoaderMixin
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from pipeline.errors import InputError
 
@@ -43,7 +48,9 @@ _TEXTS = (
 # Embeddings that were trained with the LoRA and belong to the texts, too
 # (https://github.com/AUTOMATIC1111/stable-diffusion-webui/pull/13568).
 _BUNDLED = "bundle_emb."
-_NETWORK = ("lora_unet_", "lycoris_", "unet.", "model.diffusion_model.", "diffusion_model.")
+_NETWORK = ("lora_unet_", "lycoris_", "unet.", "transformer.", "model.diffusion_model.", "diffusion_model.")
+# Layers of FLUX.1's original code.
+_ORIGINAL_FLUX = re.compile(r"(^|[._])(double|single)_blocks[._]")
 # What gives another method away, by its name.
 _METHODS = {
     r"\.dora_scale$|\.lora_magnitude_vector": "DoRA",
@@ -103,13 +110,13 @@ class LoraContent:
 
 
 @torch.no_grad()
-def fuse(unet: UNet2DConditionModel, path: Path, scale: float, key: str = WEAKEN) -> None:
-    """Add a LoRA to the weights of `unet` in place. Raises InputError, by `key`, where the file does not fit it."""
-    content = read_lora(path, unet, key)
+def fuse(network: torch.nn.Module, path: Path, scale: float, key: str = WEAKEN) -> None:
+    """Add a LoRA to the weights of `network` in place. Raises InputError, by `key`, where the file does not fit it."""
+    content = read_lora(path, network, key)
     changed = False
-    with safe_open(path, "pt") as file:
+    with _opened(f"{key} {path}", path, network) as file:
         for layer in content.layers:
-            weight = unet.get_submodule(layer.module).weight
+            weight: Any = network.get_submodule(layer.module).weight
             down, up = (file.get_tensor(key).float().flatten(1) for key in (layer.down, layer.up))
             delta = (up @ down).view(weight.shape).to(weight.device) * (scale * layer.factor)
             fused = (weight.float() + delta).to(weight.dtype)
@@ -122,20 +129,55 @@ def fuse(unet: UNet2DConditionModel, path: Path, scale: float, key: str = WEAKEN
         )
 
 
-def read_lora(path: Path, unet: UNet2DConditionModel, key: str = WEAKEN) -> LoraContent:
+def read_lora(path: Path, network: torch.nn.Module, key: str = WEAKEN) -> LoraContent:
     """What a file changes of a network, whose weights need no storage here.
 
     Raises InputError that names the file and the `key` of the configuration that named it.
     """
     try:
-        with safe_open(path, "pt") as file:
-            return _read(f"{key} {path}", file, unet)
+        with _opened(f"{key} {path}", path, network) as file:
+            return _read(f"{key} {path}", file, network)
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{key} {path} cannot be loaded ({reason}); download it again") from None
 
 
-def _read(where: str, file: Any, unet: UNet2DConditionModel) -> LoraContent:
+@contextmanager
+def _opened(where: str, path: Path, network: torch.nn.Module) -> Iterator[Any]:
+    """A file of safetensors, with diffusers' names where it has those of FLUX.1's original code. Raises InputError."""
+    with ExitStack() as opened:
+        file: Any = opened.enter_context(safe_open(path, "pt"))
+        original = any(map(_ORIGINAL_FLUX.search, file.keys()))
+        if original and isinstance(network, FluxTransformer2DModel | ChromaTransformer2DModel):
+            converted = Path(opened.enter_context(TemporaryDirectory())) / "converted.safetensors"
+            save_file(_converted(where, file), converted)
+            file = opened.enter_context(safe_open(converted, "pt"))
+        yield file
+
+
+def _converted(where: str, file: Any) -> dict[str, torch.Tensor]:
+    """What diffusers makes of a file with the names of FLUX.1's original code, its alphas in the matrices.
+
+    Raises InputError where it does not know one of them.
+    """
+    keys = sorted(file.keys())
+    _check_method(where, keys)
+    try:
+        tensors = FluxLoraLoaderMixin.lora_state_dict({key: file.get_tensor(key) for key in keys})
+    except Exception as error:  # diffusers raises many kinds for names and shapes that it does not know
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(
+            f"{where} cannot be converted from FLUX.1's original names ({reason}); name a file in diffusers' names"
+        ) from None
+    # Layers that were one share a matrix, which safetensors does not write twice.
+    return {key: tensor.contiguous().clone() for key, tensor in tensors.items()}
+
+
+def _kind(network: torch.nn.Module) -> str:
+    return "UNet" if isinstance(network, UNet2DConditionModel) else "transformer"
+
+
+def _read(where: str, file: Any, network: torch.nn.Module) -> LoraContent:
     keys = sorted(file.keys())
     _check_method(where, keys)
     stems: dict[str, dict[str, str]] = {}
@@ -166,13 +208,15 @@ def _read(where: str, file: Any, unet: UNet2DConditionModel) -> LoraContent:
     ours = {stem: found for stem, found in stems.items() if stem not in texts}
     if not ours:
         what = f"changes text encoders alone ({len(texts)} layers)" if texts else "is empty"
-        raise InputError(f"{where} {what}, and a guide reads the main network's texts; name a LoRA that changes a UNet")
-    names = layer_names(unet)
+        raise InputError(
+            f"{where} {what}, and a guide reads the main network's texts; name a LoRA that changes a {_kind(network)}"
+        )
+    names = layer_names(network)
     modules = {stem: names.get(_flat(stem)) for stem in ours}
     strange = [stem for stem, module in modules.items() if module is None]
     if strange:
         raise InputError(
-            f"{where}: {len(strange)} of its {len(ours)} layers match no layer of the guide's UNet "
+            f"{where}: {len(strange)} of its {len(ours)} layers match no layer of the guide's {_kind(network)} "
             f"({_listed(strange)}); name a LoRA that was trained for this kind of network"
         )
     layers: dict[str, LoraLayer] = {}
@@ -181,7 +225,7 @@ def _read(where: str, file: Any, unet: UNet2DConditionModel) -> LoraContent:
         module = str(modules[stem])
         if module in layers:
             raise InputError(f"{where} changes {module} twice, the second time as {stem}; name a file with one of them")
-        layers[module] = _layer(where, file, stem, found, unet.get_submodule(module), module, patterns)
+        layers[module] = _layer(where, file, stem, found, network.get_submodule(module), module, patterns)
     return LoraContent(tuple(layers.values()), len(texts))
 
 
@@ -206,12 +250,12 @@ def _flat(stem: str) -> str:
     return f"{flat}_0" if flat.endswith("_to_out") else flat
 
 
-def layer_names(unet: UNet2DConditionModel) -> dict[str, str]:
-    """The matrices and convolutions of a UNet by the names that files have for them, dots written as underscores."""
+def layer_names(network: Any) -> dict[str, str]:
+    """The matrices and convolutions of a network by the names that files have for them, dots written as underscores."""
     kinds = (torch.nn.Linear, torch.nn.Conv2d)
-    modules = [name for name, module in unet.named_modules() if isinstance(module, kinds)]
+    modules = [name for name, module in network.named_modules() if isinstance(module, kinds)]
     attended = {int(m[1]) for name in modules if (m := re.match(r"up_blocks\.(\d+)\.attentions\.", name))}
-    depth = unet.config.layers_per_block
+    depth = network.config.get("layers_per_block")
     found = {}
     for name in modules:
         found[name.replace(".", "_")] = name
@@ -301,7 +345,7 @@ def _metadata(where: str, metadata: Mapping[str, str]) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(metadata[_METADATA])
-        own = {key.removeprefix("unet."): value for key, value in content.items()}
+        own = {key.removeprefix("unet.").removeprefix("transformer."): value for key, value in content.items()}
         own["lora_alpha"] = float(own["lora_alpha"]) if "lora_alpha" in own else None
         own["alpha_pattern"] = {  # beginnings of names may be left out, as PEFT reads its patterns
             re.compile(rf"(.*\.)?({key})"): float(value) for key, value in (own.get("alpha_pattern") or {}).items()

@@ -28,8 +28,8 @@ _NAMES = (
     r"{stem}(?:\.(\w+))?-\d{{5}}-of-\d{{5}}(?:\.(\w+))?\.safetensors",
 )
 _LFS = b"version https://git-lfs.github.com/spec/"
-# What is beside a vocabulary: the tokens of padding and marks, the length of a text.
-_TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+# What is beside a vocabulary: the tokens of padding and marks, the length of a text, how a chat is written.
+_TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
 
 
 def weights_variant(folder: Path, part: str) -> str | None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from eval.comparison.adherence import adherence, concept_readers, shown_concepts_by_arm
-from eval.comparison.named_concepts import TaggedImages, collateral, displacements
+from eval.comparison.named_concepts import ShiftsWithout, TaggedImages, collateral
 from eval.comparison.paired_arms import ArmValues, arm_replicates
 from eval.statistics.jackknife import deletions
 from pipeline.study.study import Metrics
@@ -53,7 +53,7 @@ def found_for(tagged, settings, arms, names, clusters=None):
     values = {name: ArmValues(own, scores) for name, own in arms.items()}
     kept = deletions(torch.arange(N), 0)
     found = arm_replicates(values, "unguided", gaussian(200, D, seed=3), 3, kept)
-    return rows, adherence(names, shows, found, tagged, arms, "unguided", kept, clusters, settings)
+    return rows, adherence(names, shows, found, ShiftsWithout(tagged, arms, "unguided", kept), clusters, settings)
 
 
 def test_a_negative_that_removes_what_it_names_is_obeyed(tagged, settings):
@@ -100,5 +100,6 @@ def test_images_of_a_prompt_are_taken_together(tagged, settings):
 
 def test_collateral_of_an_arm_that_has_not_moved_is_all_of_nothing(tagged):
     arm = arm_of(30)
-    found = collateral([displacements(["blurry"], tagged)], tagged, arm, arm, deletions(torch.arange(N), 0), 0.95)
-    assert 0 <= found.value <= 1 + 1e-6
+    without = ShiftsWithout(tagged, {"unguided": arm, "negative": arm}, "unguided", deletions(torch.arange(N), 0))
+    found = collateral(("blurry",), ["negative"], without, 0.95)
+    assert 0 <= found["negative"].value <= 1 + 1e-6

@@ -198,9 +198,9 @@ def around(value: float, half: float) -> Interval:
     ("to_guide", "difference", "said"),
     [
         (around(0.95, 0.02), around(0.3, 0.1), "is closer to the weaker network's than to the empty prompt's"),
-        (around(0.95, 0.02), around(0.3, 0.1), "It is nearly the same direction: a cosine of +0.95 leaves 10%"),
+        (around(0.95, 0.02), around(0.3, 0.1), "It is nearly the same direction: a cosine of +0.95 leaves 10 %"),
         (around(0.5, 0.02), around(-0.3, 0.1), "is closer to the empty prompt's than to the weaker network's"),
-        (around(0.5, 0.02), around(-0.3, 0.1), "It is not the same direction: a cosine of +0.50 leaves 75%"),
+        (around(0.5, 0.02), around(-0.3, 0.1), "It is not the same direction: a cosine of +0.50 leaves 75 %"),
         (around(0.5, 0.42), around(0.0, 0.1), "Whether it is the same direction is undecided: a cosine of +0.50"),
         (
             around(0.5, 0.42),

@@ -46,6 +46,7 @@ from pipeline.guidance.algebra import EMPTY, GUIDE, MAIN, NEGATIVE
 from pipeline.guidance.scale_schedules import Moment
 from pipeline.guidance.trace import trace_rows, trace_step
 from pipeline.layout import FEATURES, METRICS, REFERENCE_SET, SCORES, SETS, TRACES
+from pipeline.results.comparison import COMPARISON, load_comparison
 from pipeline.storage.json_file import seal_json
 from pipeline.storage.shards import read_set, write_shard
 from pipeline.study.extractors import FeatureSpace
@@ -279,11 +280,13 @@ def test_a_negative_prompt_that_pushes_as_the_guide_does_is_closer_to_the_guide(
 
 @pytest.fixture
 def measured(networks_project: Any, params: dict[str, Any]) -> Study:
-    """The files of a study of two guided arms: cfg is far from the baseline, negative is not.
+    """The files of a study of two guided arms: cfg is far from the baseline, negative is not, and the baseline is there
+    from other seeds.
 
     Its level asks for more permutations than the least.
     """
     params["arms"] = {name: params["arms"][name] for name in ("unguided", "cfg", "negative")}
+    params["arms"]["reseeded"] = params["arms"]["unguided"] | {"first_seed": 1000}
     params["metrics"]["level"] = 0.999
     params["generate"]["images"], params["reference"]["images"] = N, 100
     params["features"] |= {"primary": "clip", "extractors": {"clip": params["features"]["extractors"]["clip"]}}
@@ -300,7 +303,12 @@ def measured(networks_project: Any, params: dict[str, Any]) -> Study:
         if name == REFERENCE:
             continue
         columns = {column: own.tolist() for column, own in values(vectors, seed=10 * k).scores.items()}
-        columns |= {"image_id": ids, "pair_id": list(range(N)), "realism": [1.0] * N, "inside_reference": [True] * N}
+        columns |= {
+            "image_id": ids,
+            "pair_id": list(study.pairs_of(name)),
+            "realism": [1.0] * N,
+            "inside_reference": [True] * N,
+        }
         write_shard(SCORES / f"{name}.parquet", columns, SCORE_FEATURES, "s")
         fd = {"value": 1, "low": 0, "high": 2, "n": N}
         detail = {"scores": {"fd": fd, "recall": fd}, "provenance": {**provenance, "reference": REFERENCE}}
@@ -322,7 +330,30 @@ def test_a_comparison_has_the_p_values_of_its_number_of_arms_and_the_floors_of_r
     real = load_features(FEATURES / REFERENCE / "clip.safetensors").images
     assert found.floor.fd.value == pytest.approx(frechet_distance(real[:N], real[N:]))
     assert found.floor.between_sets.value == pytest.approx(frechet_distance(real[:N], real[N : 2 * N]))
-    assert [one.arm for one in found.alignment] == list(measured.arms)
+    assert [one.arm for one in found.alignment] == list(measured.compared)
+
+
+def test_the_baseline_from_other_seeds_is_the_floor_of_shifts_and_no_arm(measured: Study) -> None:
+    found = compare(measured)
+    assert [arm.arm for arm in found.arms] == ["unguided", "cfg", "negative"]
+    own, base = (load_features(FEATURES / name / "clip.safetensors").images for name in ("reseeded", "unguided"))
+    for space in found.spaces:
+        assert space.floor.other_seeds is not None
+        assert space.floor.shift == space.floor.other_seeds
+        assert space.floor.other_seeds.low < space.floor.other_seeds.value < space.floor.other_seeds.high
+    assert found.floor.other_seeds is not None
+    assert found.floor.other_seeds.value == pytest.approx(frechet_distance(own, base))
+    beyond = {arm.arm: against.spaces["clip"].beyond_floor for arm, against in found.guided}
+    assert beyond["cfg"] is not None
+    assert beyond["negative"] is not None
+    assert beyond["cfg"].low > 0 > beyond["negative"].low
+    shifts = {one.arm: answer.verdict for one in found.verdicts for answer in one.verdicts if answer.topic == "Shift"}
+    assert shifts == {"cfg": "shifts the distribution", "negative": "undecided"}
+    named = {arm for removed in (found.named.removed if found.named else []) for arm in removed.arms}
+    points = {point.arm for frontier in found.frontiers for point in frontier.points}
+    assert "reseeded" not in named | points
+    COMPARISON.write_bytes(seal_json(found.model_dump_json()))
+    assert load_comparison(COMPARISON, measured).floor == found.floor
 
 
 @pytest.fixture

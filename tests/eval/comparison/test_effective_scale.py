@@ -41,7 +41,7 @@ def test_means_are_over_steps_and_then_over_images(settings):
     assert found.over_steps == pytest.approx(by_step.std())
     assert found.over_images == pytest.approx(by_image.std())
     assert (
-        found.answer == "this is CFG at 2.00 (1.50 at the first step, 2.50 at the last) with 4% of its push elsewhere"
+        found.answer == "this is CFG at 2.00 (1.50 at the first step, 2.50 at the last) with 4 % of its push elsewhere"
     )
 
 
@@ -84,7 +84,7 @@ def test_intervals_take_the_images_of_a_prompt_together(settings):
 
 def test_a_push_beside_cfg_s_is_said_without_a_change_over_steps():
     assert in_words(Interval(1.3, 1.2, 1.4, 9), Interval(0.5, 0.4, 0.6, 9), np.array([1.3, 1.3])) == (
-        "this is CFG at 1.30 with 50% of its push elsewhere"
+        "this is CFG at 1.30 with 50 % of its push elsewhere"
     )
 
 

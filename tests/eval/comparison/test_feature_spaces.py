@@ -15,7 +15,8 @@ from eval.comparison.verdicts import DEPENDS, UNDECIDED, agreed, arm_verdicts
 from eval.distances.frechet import frechet_distance
 from eval.statistics.jackknife import Replicates, deletions
 from pipeline.errors import InputError
-from pipeline.results.comparison import Comparison, Verdict
+from pipeline.results.comparison import Comparison, InSpace, Verdict
+from pipeline.results.floor import is_shift
 from pipeline.study.study import Metrics
 
 N, D = 60, 4
@@ -31,11 +32,12 @@ def settings(params: dict[str, dict[str, object]]) -> Metrics:
     return Metrics.model_validate(params["metrics"])
 
 
-def asked(arms: dict[str, Tensor], settings: Metrics) -> dict[str, dict[str, object]]:
+def asked(arms: dict[str, Tensor], settings: Metrics, reseeded: Tensor | None = None) -> dict[str, dict[str, object]]:
     kept = deletions(PROMPTS, 0)
-    values = {name: ArmValues(own, {}) for name, own in arms.items()}
+    everything = arms if reseeded is None else {**arms, "reseeded": reseeded}
+    values = {name: ArmValues(own, {}) for name, own in everything.items()}
     found = arm_replicates(values, "base", gaussian(200, D, seed=99), 3, kept)
-    return in_space(arms, "base", found, PROMPTS, settings, 999)
+    return in_space(arms, "base", found, PROMPTS, settings, 999, None if reseeded is None else "reseeded")
 
 
 def test_every_question_is_answered_where_its_answer_is_plain(settings: Metrics) -> None:
@@ -62,6 +64,21 @@ def test_an_effect_is_seen_from_the_detectable_one_on(settings: Metrics) -> None
         found = asked({"base": base, "arm": base + noise + size}, settings)["arm"]
         assert (found["shift"].value > found["detectable"]["shift"]) == seen
         assert (found["adjusted_p"]["shift"] < 0.05) == seen
+
+
+def test_a_shift_that_is_sure_may_be_less_than_that_of_other_seeds(settings: Metrics) -> None:
+    base, reseeded = gaussian(N, D, seed=3), gaussian(N, D, seed=13)
+    nudged, far = base + 0.1 + 0.02 * gaussian(N, D, seed=4), base + 3
+    alone = asked({"base": base, "nudged": nudged}, settings)["nudged"]
+    assert alone["beyond_floor"] is None
+    assert is_shift(InSpace.model_validate(alone), 0.05)
+    found = asked({"base": base, "nudged": nudged, "far": far}, settings, reseeded)
+    own = {name: InSpace.model_validate(one) for name, one in found.items()}
+    assert own["nudged"].adjusted_p["shift"] < 0.05
+    assert own["nudged"].beyond_floor is not None
+    assert own["nudged"].beyond_floor.value < 0
+    assert own["nudged"].detectable["shift"] > frechet_distance(reseeded, base)
+    assert {name: is_shift(one, 0.05) for name, one in own.items()} == {"nudged": False, "far": True}
 
 
 def test_four_of_five_repetitions_decide_a_detectable_difference() -> None:
@@ -239,7 +256,7 @@ def test_recall_that_another_number_of_variety_contradicts_says_so(
 def test_copies_in_the_reference_set_and_of_it_are_said_first() -> None:
     found = verdicts_of(lambda arm: arm.update(copied=3), (128, 1024))
     assert [*found][:2] == ["Reference", "Images"]
-    assert found["Reference"].verdict == "only 128 of 1024 real images differ"
+    assert found["Reference"].verdict == "only 128 of 1,024 real images differ"
     assert found["Images"].verdict.startswith("3 of 16 images are copies of real ones")
     assert "Reference" not in verdicts_of(lambda arm: None, (1024, 1024))
     assert "Images" not in verdicts_of(lambda arm: arm.update(copied=0, distinct=16))

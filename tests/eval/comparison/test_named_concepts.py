@@ -11,7 +11,9 @@ from torch import Tensor
 from eval.comparison.named_concepts import (
     ALL,
     FEWEST,
+    ShiftsWithout,
     TaggedImages,
+    collateral,
     concept_removal,
     displacements,
     shown_concepts,
@@ -104,7 +106,8 @@ def test_shares_of_an_arm_that_moves_as_a_concept_does_and_of_one_that_does_not(
     small = 0.05 * gaussian(80, D, seed=9)
     arms = {"base": base, "named": base + 2 * axes[0] + small, "other": base + 2 * axes[5] + small}
     kept = deletions(torch.arange(80), 0)
-    found = without_named("s", ["dark", "loud", "unseen"], tagged, arms, "base", gaussian(200, D, seed=10), kept, 0.95)
+    shifts = ShiftsWithout(tagged, arms, "base", kept)
+    found = without_named("s", ["dark", "loud", "unseen"], shifts, gaussian(200, D, seed=10), 0.95)
     assert found is not None
     assert (found["named"], found["unknown"]) == (["dark", "loud"], ["unseen"])
     dark, loud, everything = found["removed"]
@@ -115,7 +118,20 @@ def test_shares_of_an_arm_that_moves_as_a_concept_does_and_of_one_that_does_not(
     assert everything["arms"]["named"]["named_share"].value > 0.95
     assert everything["directions"] == 2
     assert dark["arms"]["named"]["distance"].value > dark["arms"]["named"]["distance_without"].value
-    assert without_named("s", ["unseen"], tagged, arms, "base", base, kept, 0.95) is None
+    assert without_named("s", ["unseen"], shifts, base, 0.95) is None
+
+
+def test_what_stays_of_a_shift_does_not_depend_on_who_asked_first() -> None:
+    tagged = pairs(60)
+    arms = {name: gaussian(40, D, seed=k) for k, name in enumerate(("base", "one", "other"))}
+    kept = deletions(torch.arange(40), 0)
+    shared = ShiftsWithout(tagged, arms, "base", kept)
+    without_named("s", ["dark", "loud"], shared, gaussian(200, D, seed=10), 0.95)
+    after = collateral(("dark", "loud"), ["one", "other"], shared, 0.95)
+    assert (
+        after["other"]
+        == collateral(("dark", "loud"), ["other"], ShiftsWithout(tagged, arms, "base", kept), 0.95)["other"]
+    )
 
 
 def test_the_world_draws_every_subject_with_and_without_each_concept() -> None:

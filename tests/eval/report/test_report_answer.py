@@ -126,6 +126,41 @@ def test_feature_spaces_that_disagree_about_whether_there_is_a_shift() -> None:
     )
 
 
+def with_other_seeds(floor: float, *arms: dict[str, Any], **changes: Any) -> Comparison:
+    """The study with the baseline from other seeds, whose distance is so many floors of real images."""
+    for arm in arms:
+        for own in arm["against_baseline"]["spaces"].values():
+            beyond = own["shift"]["value"] - floor * FLOOR
+            own["beyond_floor"] = interval(beyond, beyond - 0.1, beyond + 0.1)
+    content = study(*arms, **changes).model_dump()
+    for one in [content["floor"], *(space["floor"] for space in content["spaces"])]:
+        one["other_seeds"] = interval(floor * FLOOR, floor * FLOOR - 0.1, floor * FLOOR + 0.1)
+    return Comparison(**content)
+
+
+def test_shifts_are_counted_in_that_of_other_seeds_where_it_is_known() -> None:
+    arm = guided("negative", "negative", 1.5, shifts=(3, 12))
+    assert answer(with_other_seeds(0.5, arm, aligned=directions(0.27, 0.28))).details[0] == (
+        "It shifts the images 6.0 to 24 times as far as other seeds do, depending on the feature space."
+    )
+
+
+def test_a_shift_within_that_of_other_seeds_cannot_be_told_apart_however_sure_it_is() -> None:
+    arm = guided("negative", "negative", 1.5, shifts=(0.36, 0.2))
+    assert answer(with_other_seeds(1.0, arm, aligned=directions(0.27, 0.28))).details[0] == (
+        "It cannot be told apart from unguided generation, neither by its distribution nor by aesthetic score, "
+        "P(malformed) or CLIP score, and costs 2 times the evaluations."
+    )
+    arm = brings(guided("negative", "negative", 1.5, shifts=(0.36, 12)), aesthetic=(5.15, 2.25))
+    assert answer(with_other_seeds(1.0, arm, aligned=directions(0.27, 0.28))).details[0] == (
+        "It shifts the images 12 times as far as other seeds do in 1 of 2 feature spaces."
+    )
+    arm = brings(guided("negative", "negative", 1.5, shifts=(0.36, 0.2)), aesthetic=(5.15, 2.25))
+    assert answer(with_other_seeds(1.0, arm, aligned=directions(0.27, 0.28))).details[0] == (
+        "It has a distribution that cannot be told apart from that of unguided generation with other seeds."
+    )
+
+
 def test_too_few_images() -> None:
     arm = guided("negative", "negative", 1.5, shifts=(2, 2.5))
     found = answer(study(arm, aligned=directions(0.27, 0.28), images=16))

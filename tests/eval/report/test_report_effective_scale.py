@@ -30,7 +30,7 @@ def with_scales() -> dict[str, Any]:
         "over_steps": 0.2,
         "over_images": 0.1,
         "without_direction": 0,
-        "answer": "this is CFG at 1.30 with 42% of its push elsewhere",
+        "answer": "this is CFG at 1.30 with 42 % of its push elsewhere",
     }
     guided[0]["effective"] = guided[1]["effective"] = effective
     guided[1]["control_of"] = guided[0]["arm"]
@@ -62,8 +62,8 @@ def test_every_arm_but_the_controls_has_its_effective_scale() -> None:
     rows = effective_rows(Comparison(**with_scales()))
     first = next(arm["arm"] for arm in comparison()["arms"] if arm["against_baseline"] is not None)
     assert [row["arm"] for row in rows] == [first]
-    assert rows[0]["elsewhere"] == "42% (40% to 44%)"
-    assert rows[0]["answer"] == "this is CFG at 1.30 with 42% of its push elsewhere"
+    assert rows[0]["elsewhere"] == "42 % (40\N{EN DASH}44)"
+    assert rows[0]["answer"] == "this is CFG at 1.30 with 42 % of its push elsewhere"
 
 
 def test_the_figure_has_a_line_for_each_of_them_and_none_without() -> None:
@@ -78,7 +78,7 @@ def test_an_arm_is_shown_against_its_control_with_and_without_colour() -> None:
     compared = Comparison(**with_scales())
     (row,) = control_rows(compared)
     assert (control_columns(compared), adjusted_columns(compared)) == (["Aesthetic"], ["Aesthetic"])
-    assert (row["wins"], row["adjusted"]) == (["61% (51% to 71%)"], ["52% (42% to 62%)"])
+    assert (row["wins"], row["adjusted"]) == (["61 % (51\N{EN DASH}71)"], ["52 % (42\N{EN DASH}62)"])
     assert row["fd"].startswith("\N{MINUS SIGN}0.5")
     assert control_rows(Comparison(**comparison())) == []
 
@@ -87,6 +87,6 @@ def test_adherence_is_told_in_points_and_with_what_else_changes() -> None:
     compared = Comparison(**with_scales())
     (row,) = adherence_rows(compared)
     assert row["obeyed"] == "+5.0 points (+4.0 to +6.0)"
-    assert row["collateral"] == "5% (4% to 6%)"
+    assert row["collateral"] == "5 % (4\N{EN DASH}6)"
     (shown,) = shown_rows(compared)
-    assert (shown["concept"], shown["auc"], set(shown["cells"])) == ("lowres", "0.97", {"12%"})
+    assert (shown["concept"], shown["auc"], set(shown["cells"])) == ("lowres", "0.97", {"12 %"})

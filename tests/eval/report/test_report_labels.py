@@ -12,8 +12,8 @@ from pipeline.results.comparison import Comparison
 def test_rates_of_labels_stand_with_their_intervals_and_simulated_ones_say_so(visit: Visit) -> None:
     cells = visit.page.locator("#labels-table tbody tr").first.locator("th, td").all_inner_texts()
     assert [text.split("\n")[0] for text in cells[:4]] == ["unguided", "64x64", "20", "5.0"]
-    assert cells[5].split("\n") == ["35.0", "25.0 to 45.0", "CLIP 10.0"], "one interval, the narrower one"
-    assert cells[-2] == "75.0 % (50.0 to 90.0)"
+    assert cells[5].split("\n") == ["35.0", "25.0\N{EN DASH}45.0", "CLIP 10.0"], "one interval, the narrower one"
+    assert cells[-2] == "75.0 % (50.0\N{EN DASH}90.0)"
     assert cells[-1].startswith("8.9 %")
     names = visit.page.locator("#labels-table tbody th").all_inner_texts()
     assert names == ["unguided", "cfg_3 simulated", "negative_long"]

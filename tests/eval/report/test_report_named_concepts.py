@@ -24,10 +24,10 @@ def sentences(content: dict[str, Any], names: dict[str, set[str]]) -> dict[str, 
 def test_a_share_counts_as_more_only_where_its_interval_lies_above_that_of_any_other_shift() -> None:
     rows = {row["concept"]: row for row in concept_rows(Comparison(**comparison()))}
     assert list(rows) == ["lowres", "<b>bold</b>", "all of them"]
-    assert rows["lowres"]["control"] == "16%"
+    assert rows["lowres"]["control"] == "16 %"
     cfg, negative = rows["lowres"]["cells"]
-    assert (cfg.text, cfg.span, cfg.more) == ("17%", "14\N{EN DASH}20", False)
-    assert (negative.text, negative.span, negative.more) == ("73%", "70\N{EN DASH}76", True)
+    assert (cfg.text, cfg.span, cfg.more) == ("17 %", "14\N{EN DASH}20", False)
+    assert (negative.text, negative.span, negative.more) == ("73 %", "70\N{EN DASH}76", True)
     assert [cell.more for cell in rows["<b>bold</b>"]["cells"]] == [False, True]
 
 
@@ -36,9 +36,9 @@ def test_a_sentence_tells_the_named_concept_that_exceeds_its_control_most() -> N
     assert found["negative_long"] == {
         "arm": "negative_long",
         "concept": "lowres",
-        "share": "73%",
+        "share": "73 %",
         "span": "70\N{EN DASH}76",
-        "control": "16%",
+        "control": "16 %",
         "though": "",
     }
     assert found["cfg_3"]["concept"] is None, "though all of them together exceed theirs"
@@ -73,14 +73,14 @@ def test_the_page_shows_shares_sentences_and_names_that_no_image_shows(visit: Vi
     section = visit.page.locator("#named-concepts")
     assert section.locator("tbody tr").count() == 3
     row = section.locator("tbody tr").first.inner_text()
-    assert "16%" in row
+    assert "16 %" in row
     assert "70\N{EN DASH}76" in row
     assert section.locator("td.decided").count() == 4
     said = section.locator("li").all_inner_texts()
     assert said == [
         "No concept takes more of the shift of cfg_3 than of any other shift.",
-        "Without lowres, 73% (70\N{EN DASH}76) of the shift of negative_long is gone. "
-        "Of a shift that has nothing to do with lowres, about 16% would be.",
+        "Without lowres, 73 % (70\N{EN DASH}76) of the shift of negative_long is gone. "
+        "Of a shift that has nothing to do with lowres, about 16 % would be.",
     ]
     assert section.locator("tbody th").nth(1).inner_text().startswith("<b>bold</b>"), "text, not markup"
     assert "<i>moiré</i>" in section.locator(".note").last.inner_text()

@@ -97,7 +97,7 @@ def test_page_is_below_10_megabytes_and_repeats_to_the_byte(inputs: Inputs, page
 def test_tags_learned_scores_and_lpips_are_on_the_page(visit: Visit) -> None:
     page = visit.page
     row = page.locator("#tags-table tbody tr").first.inner_text()
-    assert "<b>blue</b> hair 5.0%, was 2.0%: +3.0 (+1.0 to +5.0)" in row
+    assert "<b>blue</b> hair 5.0 %, was 2.0 %: +3.0 points (+1.0 to +5.0)" in row
     headers = page.locator("#shift-table thead th").all_inner_texts()
     assert {"Δ PickScore", "Δ LPIPS within prompt"} <= set(headers)
     assert "PickScore" in page.locator("#arms-table thead").inner_text()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from report_numbers import ARMS, alignment, comparison
+from report_numbers import ARMS, alignment, comparison, interval
 from report_study import PRIMARY, Inputs, study
 
 from eval.report.first_screen.image_rows import by_number, image_rows
@@ -44,6 +44,21 @@ def test_shifts_lie_on_a_logarithmic_axis_around_the_floor_and_hollow_in_other_s
     assert (second, True) not in marks, "a shift of 0 has no logarithm"
     for mark in panel.marks:
         assert strip.left <= mark.low <= mark.x <= mark.high <= strip.right
+
+
+def test_the_floor_of_other_seeds_is_named_and_has_its_interval() -> None:
+    content = comparison()
+    assert drawn(content)["shift"].strips[0].title == "1: two sets of real images"
+    for one in [content["floor"], *(space["floor"] for space in content["spaces"])]:
+        one["other_seeds"] = interval(3.1, 2.48, 3.72)
+    panel = drawn(content)["shift"]
+    (strip,) = panel.strips
+    assert strip.title == "1: unguided, other seeds"
+    assert "1: unguided from other seeds, its interval grey." in panel.note
+    assert strip.band is not None
+    assert strip.left < strip.band[0] < strip.neutral < strip.band[1] < strip.right
+    # 6.2 and 0.05 squared feature units.
+    assert panel.rows[0].numbers == "0.016\N{EN DASH}2.0"
 
 
 def test_prices_are_changes_on_axes_of_their_own_and_hollow_where_undecided() -> None:

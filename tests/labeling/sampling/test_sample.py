@@ -252,6 +252,17 @@ def test_the_sample_of_a_study_comes_back_from_its_files(tmp_path, params, ask):
     assert ("points more malformed people from 20%" in sizes[0]) == (ask != "pairs")
 
 
+def test_people_are_not_shown_the_baseline_from_other_seeds(tmp_path, params):
+    params["labeling"] |= {"ask": "both", "pairs_with": "every"}
+    params["arms"]["reseeded"] = params["arms"]["unguided"] | {"first_seed": 1000}
+    study = parse_study(params, "test")
+    for arm in study.arms:
+        _write(tmp_path, arm, 16)
+    tasks, pairs, _ = sample(study, tmp_path / "sets", tmp_path / "scores")
+    shown = {task.arm for task in tasks} | {arm for pair in pairs for arm in (pair.left_arm, pair.right_arm)}
+    assert shown == set(study.arms) - {"reseeded"}
+
+
 def test_scores_of_other_images_are_refused(tmp_path, params):
     study = parse_study(params, "test")
     for arm in study.arms:

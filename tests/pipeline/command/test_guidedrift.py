@@ -21,7 +21,20 @@ from pipeline.command.project import as_called, project_folder
 from pipeline.command.request import Request, parse_scales
 from pipeline.errors import InputError
 
-COMMANDS = ("run", "plan", "report", "compare", "list", "stages", "experiments", "check", "mlflow", "label", "publish")
+COMMANDS = (
+    "run",
+    "plan",
+    "report",
+    "compare",
+    "compare-folders",
+    "list",
+    "stages",
+    "experiments",
+    "check",
+    "mlflow",
+    "label",
+    "publish",
+)
 # As pip writes the script of an entry point.
 SCRIPT = "import sys; from pipeline.command.app import main; sys.exit(main())"
 
@@ -110,9 +123,10 @@ def test_a_plan_changes_nothing_and_says_what_a_run_takes() -> None:
     after = (ROOT / "params.yaml").stat()
     assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
     assert "negative prompt: bad hands: a, b = [c]\n" in done.stdout
-    assert "images: 168, of which 168 are to be generated" in done.stdout
-    # Four evaluations a step without guidance, two for CFG, three for the others, which probe the empty text.
-    assert f"network evaluations: about {24 * 10 * (4 + 2 * (2 + 3 + 3)):,}\n" in done.stdout
+    assert "images: 192, of which 192 are to be generated" in done.stdout
+    # Four evaluations a step without guidance and one from other seeds, two for CFG, three for the others, which probe
+    # the empty text.
+    assert f"network evaluations: about {24 * 10 * (4 + 1 + 2 * (2 + 3 + 3)):,}\n" in done.stdout
     assert "24 images per arm are too few to conclude anything" in done.output
 
 
@@ -121,7 +135,7 @@ def test_a_plan_changes_nothing_and_says_what_a_run_takes() -> None:
     [
         ("guidedrift run --study sw", "sweep"),
         ("guidedrift plan --model tin", "tinybooru"),
-        ("guidedrift compa", "compare"),
+        ("guidedrift exp", "experiments"),
     ],
 )
 def test_a_shell_completes_commands_and_values(words: str, found: str) -> None:
@@ -145,7 +159,7 @@ def test_a_check_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.Monkey
     assert str(found[-1]).startswith("NO  params.yaml does not exist")
     shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
     there = [str(one) for one in checks()]
-    assert "ok  params.yaml: study 'default', 9 arms" in there
+    assert "ok  params.yaml: study 'default', 10 arms" in there
     assert [one for one in there if one.startswith("NO  ")], "networks and weights lie elsewhere"
 
 

@@ -40,7 +40,7 @@ def small(networks_project: Path) -> Study:
     return study
 
 
-@pytest.mark.parametrize("arm", ["unguided", "cfg", "negative_low", "autoguidance"])
+@pytest.mark.parametrize("arm", ["unguided", "cfg", "negative_low", "autoguidance", "reseeded"])
 def test_what_a_plan_compares_is_what_a_record_has(arm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     study = load_study()

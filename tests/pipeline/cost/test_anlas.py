@@ -112,8 +112,8 @@ def test_an_arms_price_is_of_its_own_canvas_steps_and_sampler(study):
 def test_the_settings_name_what_an_arm_cannot_say(study):
     assert priced(study, SMEA, sm_dyn=True) == 28
     assert priced(study, EULER, sm_dyn=True) == 20, "of the sampler smea_like alone"
-    assert priced(study, NEGATIVE, uncond_scale=0.8) == 26
-    assert priced(study, EULER, uncond_scale=0.8) == 20, "an arm without a negative prompt has no undesired content"
+    assert priced(study, {**NEGATIVE, "negative_strength": 0.8}) == 26
+    assert priced(study, NEGATIVE) == 20
     assert priced(study, EULER, tier="opus") == 0
     # 15.2665 x 1.84114 - 15.2252 = 12.88
     assert priced(study, EULER, generation="v1") == 13
@@ -121,6 +121,8 @@ def test_the_settings_name_what_an_arm_cannot_say(study):
 
 def test_a_price_that_is_unknown_is_none(study):
     assert priced(study, SMEA, generation="v1") is None
+    assert priced(study, {**NEGATIVE, "negative_strength": 0.8}, generation="v1") is None
+    assert priced(study, {**NEGATIVE, "negative_strength": -1}) is None
     assert priced(study, {**EULER, "canvas": {"width": 1024, "height": 1088}}, generation="v2") is None
 
 
@@ -133,12 +135,8 @@ def test_networks_are_priced_as_the_generation_of_their_architecture_unless_told
     ("settings", "message"),
     [
         ({"generation": "v5"}, "generate.anlas.generation is 'v5': Input should be 'v1', 'v2', 'v3' or 'v4'"),
-        (
-            {"generation": "v1", "uncond_scale": 0.5},
-            "uncond_scale 0.5 is unknown for v1; take 1, or generation v2 or v3",
-        ),
         ({"generation": "v4", "sm_dyn": True}, "sm_dyn is unknown for v4; leave it out, or take generation v3"),
-        ({"uncond_scale": 0}, "generate.anlas.uncond_scale is 0: Input should be greater than 0"),
+        ({"uncond_scale": 0.5}, "generate.anlas.uncond_scale is now negative_strength of an arm"),
         ({"tier": "gold"}, "generate.anlas.tier is 'gold': Input should be 'none', 'tablet', 'scroll' or 'opus'"),
     ],
 )
@@ -149,7 +147,7 @@ def test_a_setting_without_a_known_price_is_refused(params, settings, message):
 
 
 def test_what_an_image_is_priced_as_changes_none_of_its_fingerprints(study):
-    generate = study.generate.model_copy(update={"anlas": Anlas(generation="v2", uncond_scale=0.5, tier="opus")})
+    generate = study.generate.model_copy(update={"anlas": Anlas(generation="v2", tier="opus")})
     plans = [
         plan_arm(one, "negative", arm_texts(one, "negative"), "cpu")
         for one in (study, study.model_copy(update={"generate": generate}))

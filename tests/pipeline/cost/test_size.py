@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from docs.full_sizes import PUBLISHED, built, parameters
+from docs.full_sizes import PUBLISHED, built, parameters, qwen_vl
 from pipeline.cost.size import size_of
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.text.conditioning import Conditioning
@@ -28,17 +28,24 @@ def measured_peak(call: Callable[[], object]) -> int:
     return peak
 
 
-@pytest.mark.parametrize(("name", "pooled"), [("sd3", 64), ("flux", 24)])
+@pytest.mark.parametrize(
+    ("name", "width", "pooled"),
+    [
+        *(("sd3", 64, 64), ("flux", 64, 24), ("chroma", 64, 1)),
+        *(("qwen_image", 64, 1), ("lumina2", 32, 1), ("z_image", 32, 1)),
+    ],
+)
 @pytest.mark.parametrize("side", [8, 16])
 def test_the_memory_of_an_evaluation_is_what_torch_allocates(
-    flows_folder: Path, name: str, pooled: int, side: int
+    flows_folder: Path, name: str, width: int, pooled: int, side: int
 ) -> None:
     checkpoint = locate(str(flows_folder / name))
     network = checkpoint.family.load(checkpoint, CPU)
 
     def evaluate(device: str) -> Callable[[], object]:
         x = torch.zeros(2, 16, side, side, device=device)
-        told = {"tokens": torch.zeros(2, 48, 64, device=device), "pooled": torch.zeros(2, pooled, device=device)}
+        told = {"tokens": torch.zeros(2, 48, width, device=device), "pooled": torch.zeros(2, pooled, device=device)}
+        told["read"] = torch.ones(2, 48, dtype=torch.bool)  # which is counted
         return lambda: network(x, 1.0, Conditioning(told))
 
     measured = measured_peak(evaluate("cpu"))
@@ -54,7 +61,18 @@ def test_the_memory_of_an_evaluation_is_what_torch_allocates(
 @pytest.mark.parametrize(
     ("name", "count"),
     # As the published weights have them.
-    [("SD 1.5", 859_520_964), ("SDXL", 2_567_463_684), ("FLUX.1 dev", 11_901_408_320)],
+    [
+        ("SD 1.5", 859_520_964),
+        ("SDXL", 2_567_463_684),
+        ("FLUX.1 dev", 11_901_408_320),
+        ("Lumina Image 2.0", 2_609_769_152),
+        ("Z-Image", 6_154_908_736),
+        ("Qwen-Image", 20_430_401_088),
+    ],
 )
 def test_networks_of_published_configurations_have_as_many_parameters_as_their_weights(name: str, count: int) -> None:
     assert parameters(built(PUBLISHED[name].network)) == count
+
+
+def test_the_language_model_of_qwen_image_has_as_many_parameters_as_its_weights() -> None:
+    assert 2 * parameters(built(qwen_vl)) == 16_584_333_312  # bytes of its files

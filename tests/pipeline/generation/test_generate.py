@@ -61,6 +61,33 @@ def test_arms_share_prompts_and_seeds(study, tmp_path):
     assert len(set(sets["unguided"]["prompt"].to_pylist())) == study.generate.images
 
 
+def test_the_baseline_from_other_seeds_has_its_prompts_and_the_images_of_these_seeds(study, tmp_path):
+    content = study.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    content["arms"] = {"unguided": content["arms"]["unguided"]}
+    both = parse_study(
+        {**content, "arms": {**content["arms"], "reseeded": {**content["arms"]["unguided"], "first_seed": 500}}}, "both"
+    )
+    for arm in both.arms:
+        generate(both, arm, Places.under(tmp_path / "both"))
+    base, own = (read_set(tmp_path / "both" / SETS / arm) for arm in both.arms)
+    images = both.generate.images
+    assert own["prompt"] == base["prompt"]
+    assert own["seed"].to_pylist() == own["pair_id"].to_pylist() == list(range(500, 500 + images))
+    assert base["seed"].to_pylist() == base["pair_id"].to_pylist() == list(range(images))
+    elsewhere = parse_study({**content, "generate": {**content["generate"], "first_seed": 500}}, "elsewhere")
+    generate(elsewhere, "unguided", Places.under(tmp_path / "elsewhere"))
+    there = read_set(tmp_path / "elsewhere" / SETS / "unguided")
+    assert own["image"] == there["image"]
+    assert own["image"] != base["image"]
+    assert there["pair_id"].to_pylist() == list(range(images)), "pairs are counted from the study's first seed"
+    moved = parse_study(
+        {**both.model_dump(by_alias=True, exclude_unset=True), "generate": {**content["generate"], "first_seed": 100}},
+        "moved",
+    )
+    generate(moved, "reseeded", Places.under(tmp_path / "both"))
+    assert read_set(tmp_path / "both" / SETS / "reseeded")["pair_id"].to_pylist() == list(moved.pairs_of("reseeded"))
+
+
 def test_sets_load_with_datasets(study, tmp_path):
     from datasets import load_dataset
 

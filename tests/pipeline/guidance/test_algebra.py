@@ -325,18 +325,44 @@ def test_an_unrelated_prompt_is_another_reference_than_the_empty_one(parts):
 
 def test_unrelated_prompts_are_other_texts_of_the_study_in_a_fixed_order():
     plain = Arm(method="independent", scale=3)
-    assert unrelated_prompts(plain, ["a", "a", "b"]) == ["b", "b", "a"]
-    assert unrelated_prompts(Arm(method="independent", scale=3, prompt="empty"), ["a", "b"]) == ["b", "a"]
+    assert unrelated_prompts(plain, ["a", "a", "b"], "a1111") == ["b", "b", "a"]
+    assert unrelated_prompts(Arm(method="independent", scale=3, prompt="empty"), ["a", "b"], "a1111") == ["b", "a"]
     with pytest.raises(InputError, match="all 2 are 'a'"):
-        unrelated_prompts(plain, ["a", "a"])
+        unrelated_prompts(plain, ["a", "a"], "a1111")
 
 
 def test_unrelated_prompts_have_the_quality_tags_of_the_arm():
-    preset = next(name for name, (_, place) in QUALITY_TAGS.items() if place == "suffix")
+    preset = next(name for name, found in QUALITY_TAGS.items() if found.place == "suffix")
     tags = QUALITY_TAGS[preset][0]
     tagged = Arm(method="independent", scale=3, quality_preset=preset)
     # Not the image's own prompt without its tags.
-    assert unrelated_prompts(tagged, ["a", "a", "b"]) == [f"b, {tags}", f"b, {tags}", f"a, {tags}"]
+    assert unrelated_prompts(tagged, ["a", "a", "b"], "a1111") == [f"b, {tags}", f"b, {tags}", f"a, {tags}"]
+
+
+@pytest.mark.parametrize("strength", [-0.5, 0.5, 1.3])
+def test_a_negative_prompts_strength_mixes_its_prediction_with_that_of_the_empty_text(strength):
+    """NovelAI's undesired content strength: e = empty + u (negative - empty) is what guidance moves away from."""
+    arm = Arm(method="negative", scale=4, negative_prompt="bad", negative_strength=strength)
+    predicted = {p: torch.randn(2, 3, 4, 4, dtype=torch.float64) for p in (MAIN, EMPTY, NEGATIVE)}
+    guidance = guidance_of(arm)
+    assert set(guidance.predictions()) == {MAIN, EMPTY, NEGATIVE}
+    away = predicted[EMPTY] + strength * (predicted[NEGATIVE] - predicted[EMPTY])
+    found = Walk(guidance).combine(predicted, AT)
+    torch.testing.assert_close(found, away + 4 * (predicted[MAIN] - away))
+
+
+def test_a_strength_of_one_is_the_negative_prompt_and_of_none_plain_cfg():
+    def guided(method, **more):
+        return guidance_of(Arm(method=method, scale=4, **more))
+
+    negative = guided("negative", negative_prompt="bad")
+    assert guided("negative", negative_prompt="bad", negative_strength=1.0) == negative
+    none = guided("negative", negative_prompt="bad", negative_strength=0.0)
+    assert set(none.predictions()) == set(guided("cfg").predictions()) == {MAIN, EMPTY}
+    predicted = {p: torch.randn(1, 3, 4, 4, dtype=torch.float64) for p in (MAIN, EMPTY)}
+    torch.testing.assert_close(Walk(none).combine(predicted, AT), Walk(guided("cfg")).combine(predicted, AT))
+    with pytest.raises(ValueError, match="negative_strength is for method negative; method cfg says"):
+        guided("cfg", negative_strength=0.5)
 
 
 @given(st.floats(1, 20))

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers import QwenImagePipeline
 from diffusers.pipelines.deprecated.stable_diffusion_safe import SafetyConfig
 from diffusers.pipelines.deprecated.stable_diffusion_safe.pipeline_stable_diffusion_safe import (
     StableDiffusionPipelineSafe,
@@ -38,7 +39,9 @@ SEMANTIC = SEGA(name="sega", warmup=0.25)
 CONTRASTING = {"perp_neg": PERP_NEG, "ccfg": CCFG, "sld": SLD, "sega": SEMANTIC}
 RENORMS = {
     "norm per token": Renorm(name="renorm", per="token"),
+    "norm per patch": Renorm(name="renorm", per="patch"),
     "norm per image": Renorm(name="renorm", per="image"),
+    "norm per row": Renorm(name="renorm", per="row"),
     "capped per token": Renorm(name="renorm", per="token", cap=1.1),
     "capped per image": Renorm(name="renorm", per="image", cap=1.1),
 }
@@ -223,14 +226,40 @@ def test_semantic_guidance_is_the_loop_of_diffusers_pipeline():
         torch.testing.assert_close(guided, direct)
 
 
-def test_the_norm_per_token_is_that_of_qwen_image():
+def by_positions(x):
+    return x.flatten(2).mT
+
+
+def by_patches(x):
+    whole = x[..., : x.shape[2] // 2 * 2, : x.shape[3] // 2 * 2].contiguous()
+    return QwenImagePipeline._pack_latents(whole, *whole.shape)
+
+
+@pytest.mark.parametrize(("per", "sequence"), [("token", by_positions), ("patch", by_patches)])
+def test_the_norm_per_token_or_patch_is_that_of_qwen_image_on_a_sequence_of_them(per, sequence):
     """Their predictions are [B, positions, channels], and the norm is over the last axis."""
-    for _, d, guided in walked(Guidance((Term(EMPTY, 4.0),), RENORMS["norm per token"])):
-        packed = {p: value.flatten(2).mT for p, value in d.items()}
+    for _, d, guided in walked(Guidance((Term(EMPTY, 4.0),), RENORMS[f"norm per {per}"])):
+        packed = {p: sequence(value) for p, value in d.items()}
         combined = packed[EMPTY] + 4.0 * (packed[MAIN] - packed[EMPTY])
         sizes = (torch.norm(x, dim=-1, keepdim=True) for x in (packed[MAIN], combined))
         theirs = combined * (next(sizes) / next(sizes))
-        torch.testing.assert_close(guided.flatten(2).mT, theirs)
+        torch.testing.assert_close(sequence(guided), theirs)
+
+
+def test_patches_at_an_odd_edge_are_made_of_the_positions_that_are_there():
+    main, empty = torch.randn(2, 3, 5, 3), torch.randn(2, 3, 5, 3)
+    guidance = Guidance((Term(EMPTY, 3.0),), RENORMS["norm per patch"])
+    guided = Walk(guidance).combine({MAIN: main, EMPTY: empty}, moment(0))
+    for rows in (slice(0, 2), slice(2, 4), slice(4, 5)):
+        for columns in (slice(0, 2), slice(2, 3)):
+            torch.testing.assert_close(norm(guided[..., rows, columns]), norm(main[..., rows, columns]))
+
+
+def test_the_norm_per_row_is_that_of_lumina_2():
+    for _, d, guided in walked(Guidance((Term(EMPTY, 4.0),), RENORMS["norm per row"])):
+        combined = d[EMPTY] + 4.0 * (d[MAIN] - d[EMPTY])
+        sizes = (torch.norm(x, dim=-1, keepdim=True) for x in (d[MAIN], combined))
+        torch.testing.assert_close(guided, combined * (next(sizes) / next(sizes)))
 
 
 def test_the_capped_norm_is_that_of_z_image():
@@ -246,7 +275,7 @@ def test_the_capped_norm_is_that_of_z_image():
     assert capped
 
 
-@pytest.mark.parametrize("per", ["image", "token"])
+@pytest.mark.parametrize("per", ["image", "token", "patch"])
 def test_a_prediction_below_its_cap_is_left_as_it_is_bit_for_bit(per):
     main, empty = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     terms = (Term(EMPTY, 1.01),)
@@ -437,7 +466,7 @@ MIX = {"method": "mix", "terms": [{"reference": "empty"}, {"reference": "negativ
             {"post": [{"name": "guider", "guider": "ClassifierFreeGuidance"}, {"name": "rescale", "phi": 0.5}]},
             "post guider combines the predictions by itself; take the others out",
         ),
-        ({"post": {"name": "renorm", "per": "row"}}, "'image' or 'token'"),
+        ({"post": {"name": "renorm", "per": "column"}}, "'patch' or 'row'"),
         ({"post": {"name": "renorm", "per": "image", "cap": 0}}, "greater than 0"),
         ({**MIX, "post": {"name": "perp_neg", "space": "x0"}}, "'output'"),
         ({"post": {"name": "smc", "space": "latent"}}, "'output', 'x0', 'noise' or 'v'"),
@@ -465,3 +494,28 @@ def test_autoguidance_takes_a_renorm_too():
     guidance = Guidance((Term(GUIDE, 3.0),), RENORMS["norm per image"])
     guided = Walk(guidance).combine({MAIN: main, GUIDE: guide}, moment(0))
     torch.testing.assert_close(norm(guided), norm(main))
+
+
+BUILT_IN = (Renorm(name="renorm", per="patch"),)
+
+
+@pytest.mark.parametrize(
+    ("own", "acting"),
+    [
+        ({}, ["renorm patch"]),
+        ({"built_in_post": False}, []),
+        ({"post": {"name": "rescale", "phi": 0.5}}, ["rescale", "renorm patch"]),
+        ({"post": {"name": "rescale", "phi": 0.5}, "built_in_post": False}, ["rescale"]),
+        ({"post": {"name": "renorm", "per": "image"}}, ["renorm image"]),
+        ({"post": {"name": "guider", "guider": "ClassifierFreeGuidance"}}, ["guider"]),
+    ],
+)
+def test_what_a_pipeline_has_built_in_acts_after_the_arms_own_and_can_be_left_out(own, acting):
+    guidance = guidance_of(Arm.model_validate({"method": "cfg", "scale": 2.0, **own}), BUILT_IN)
+    assert [" ".join([post.name, *([post.per] if post.name == "renorm" else [])]) for post in guidance.posts] == acting
+
+
+def test_what_a_pipeline_has_built_in_leaves_the_plain_conditional_bit_for_bit():
+    main = torch.randn(1, 3, 4, 4)
+    for arm in (Arm(method="unguided", scale=1), Arm(method="cfg", scale=1)):
+        assert torch.equal(Walk(guidance_of(arm, BUILT_IN)).combine({MAIN: main}, moment(0)), main)

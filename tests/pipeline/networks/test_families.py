@@ -17,7 +17,7 @@ from pipeline.errors import InputError
 from pipeline.generation.arm_generator import ArmGenerator
 from pipeline.networks.checkpoints import check_schedules, locate
 from pipeline.networks.denoisers.unet import load_network
-from pipeline.networks.families import FAMILIES, PIXEL, SD, SDXL
+from pipeline.networks.families import FAMILIES, PIXEL, SD, SDXL, known_families
 from pipeline.networks.noise_path import RECTIFIED_FLOW
 from pipeline.networks.text.text_encoder import load_text_encoder
 from pipeline.networks.weights.weight_files import network_digest
@@ -66,25 +66,28 @@ def test_the_embedded_networks_are_a_family(networks_folder):
 def test_a_pipeline_of_no_family_is_named_with_those_known(params, tmp_path, monkeypatch, index):
     monkeypatch.chdir(tmp_path)
     for part in ("transformer", "scheduler", "text_encoder"):
-        (tmp_path / "lumina" / part).mkdir(parents=True)
-        (tmp_path / "lumina" / part / "config.json").write_text("{}")
-    (tmp_path / "lumina" / index).write_text(json.dumps({"_class_name": "Lumina2Pipeline"}))
+        (tmp_path / "sana" / part).mkdir(parents=True)
+        (tmp_path / "sana" / part / "config.json").write_text("{}")
+    (tmp_path / "sana" / index).write_text(json.dumps({"_class_name": "SanaPipeline"}))
     with pytest.raises(InputError) as raised:
-        study_digests(study_of(params, "lumina"))
-    assert str(raised.value) == (
-        "lumina is Lumina (Lumina2Pipeline), which is not supported; supported families: sd3 "
-        "(StableDiffusion3Pipeline, StableDiffusion3Img2ImgPipeline), flux (FluxPipeline, FluxImg2ImgPipeline), "
-        "pixel_flow (no model_index.json), sd (StableDiffusionPipeline, StableDiffusionImg2ImgPipeline), sdxl "
-        "(StableDiffusionXLPipeline), pixel (no model_index.json)"
-    )
+        study_digests(study_of(params, "sana"))
+    said = f"sana is SANA (SanaPipeline), which is not supported; supported families: {known_families()}"
+    assert str(raised.value) == said
+
+
+def test_known_families_are_listed_with_their_pipelines():
+    listed = known_families()
+    assert listed.startswith("sd3 (StableDiffusion3Pipeline, StableDiffusion3Img2ImgPipeline), flux (FluxPipeline, ")
+    assert listed.endswith("sdxl (StableDiffusionXLPipeline), pixel (no model_index.json)")
+    assert listed.count("(") == len(FAMILIES)
 
 
 def test_a_guide_of_no_family_is_named(params, folder):
     index = folder("sd_guide") / "model_index.json"
     folder("sd")
-    index.write_text(json.dumps({"_class_name": "ChromaPipeline"}))
+    index.write_text(json.dumps({"_class_name": "SanaPipeline"}))
     study = study_of(params, "sd", "sd_guide")
-    with pytest.raises(InputError, match=r"sd_guide is Chroma .ChromaPipeline., which is not"):
+    with pytest.raises(InputError, match=r"sd_guide is SANA .SanaPipeline., which is not"):
         _ = ArmGenerator(study, "cfg", CPU).model.guide
 
 

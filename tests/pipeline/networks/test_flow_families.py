@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from checked_networks import edit
+from flow_pipelines import qwen_vl_tokenizer
 from safetensors.torch import load_file, save_file
 from single_file import save_sd3_single_file
 
@@ -23,11 +24,11 @@ from pipeline.generation.study_estimate import study_estimate
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.families import FAMILIES
 from pipeline.networks.weights.weight_files import weight_paths
-from pipeline.preflight import check_arms
+from pipeline.preflight import check_arms, lora_changes
 from pipeline.study.study import Study, parse_study
 
 CPU = torch.device("cpu")
-FLOWS = ("sd3", "flux")
+FLOWS = ("sd3", "flux", "chroma", "qwen_image", "lumina2", "z_image")
 # Tokens of T5 that the study's longest prompt has room in.
 LENGTH = 96
 TEXTS = {"prompt": ["1person, blue hair", "pattern"], "empty": ["", ""], "negative": ["lowres, blurry"] * 2}
@@ -49,7 +50,6 @@ class Flows:
     def __init__(self, params: dict[str, Any], source: Path):
         self.params, self.source = params, source
         params["generate"] |= {"images": 16, "shard": 8, "batch": 4}
-        params["text"] = {"syntax": "plain", "t5_length": LENGTH}
         params["sampler"], params["baseline"] = {"scheduler": "euler", "steps": 3}, "arm"
 
     def copy(self, name: str) -> Path:
@@ -64,7 +64,9 @@ class Flows:
         content["canvas"] = content["canvas"] or CANVAS
         self.params["arms"] = {"arm": content}
         self.params["model"] = {"name": "small", "main": name, "guide": guide or name, **(model or {})}
-        self.params["text"] |= text or {}
+        family = next(family for family in FLOWS if name.startswith(family))
+        own = {"syntax": "plain"} | ({"t5_length": LENGTH} if FAMILIES[family].whole_text.kind == "t5" else {})
+        self.params["text"] = own | (text or {})
         return parse_study(self.params, "test")
 
     def draw(self, *names: Any, texts: Any = None, seeds: list[int] | None = None, **arm: Any) -> GeneratedBatch:
@@ -153,7 +155,14 @@ def test_a_negative_of_any_length_stands_beside_a_prompt_of_any_length(flows: Fl
     assert int((pixels(found)[1] - pixels(other)[1]).abs().max()) > 1
 
 
-BLOCKS = {"sd3": ["transformer_blocks.0"], "flux": ["transformer_blocks.0", "single_transformer_blocks.1"]}
+BLOCKS = {
+    "sd3": ["transformer_blocks.0"],
+    "flux": ["transformer_blocks.0", "single_transformer_blocks.1"],
+    "chroma": ["transformer_blocks.0", "single_transformer_blocks.1"],
+    "qwen_image": ["transformer_blocks.0"],
+    "lumina2": ["noise_refiner.0", "layers.1"],
+    "z_image": ["noise_refiner.0", "layers.1"],
+}
 DAMAGES: list[dict[str, Any]] = [
     {"kind": "pag"},
     {"kind": "seg"},
@@ -193,10 +202,11 @@ def test_a_drawn_share_of_nothing_is_the_undamaged_network(flows: Flows, name: s
     {"name": "weight_noise", "strength": 0.2},
     {"name": "dropout", "rate": 0.2},
     {"name": "low_bits", "bits": 2},
-    {"name": "drop_layers", "layers": ["transformer_blocks.0"]},
+    {"name": "drop_layers"},
 ], ids=lambda how: str(how["name"]))  # fmt: skip
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_weakened_copy_guides(flows: Flows, name: str, how: dict[str, Any]) -> None:
+    how = how | ({"layers": BLOCKS[name][:1]} if how["name"] == "drop_layers" else {})
     guided = flows.draw(name, method="autoguidance", scale=2.0, model={"weaken": how})
     assert far(flows.draw(name), guided) > 1
 
@@ -209,7 +219,7 @@ def test_a_network_that_stays_on_the_cpu_until_it_is_needed_generates_the_same(f
     assert offloaded.cost.flops == plain.cost.flops
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("name", [name for name in FLOWS if FAMILIES[name].steers])
 def test_an_arm_is_steered_in_attention(flows: Flows, name: str) -> None:
     steered = flows.draw(name, attention={"name": "nag"}, negative_prompt="lowres, blurry")
     assert far(flows.draw(name), steered) > 1
@@ -221,6 +231,22 @@ def test_embedded_guidance_is_part_of_what_determines_an_image(flows: Flows) -> 
     assert plain["arm"] != told["arm"]
     assert far(flows.draw("flux"), flows.draw("flux", embedded_guidance=3.5)) == 0
     assert far(flows.draw("flux"), flows.draw("flux", embedded_guidance=9.0)) > 1
+
+
+@pytest.mark.parametrize("name", ["flux", "qwen_image"])
+def test_a_lora_changes_the_main_network_or_makes_a_guide_of_it(flows: Flows, name: str) -> None:
+    layer = "transformer_blocks.0.attn.to_v"
+    width = load_file(flows.copy(name) / "transformer/diffusion_pytorch_model.safetensors")[f"{layer}.weight"].shape[0]
+    matrices = {"A": torch.randn(2, width), "B": torch.randn(width, 2)}
+    save_file(
+        {f"transformer.{layer}.lora_{role}.weight": value for role, value in matrices.items()}, "lora.safetensors"
+    )
+    plain = flows.draw(name)
+    assert far(plain, flows.draw(name, model={"lora": {"file": "lora.safetensors"}})) > 1
+    weaken = {"name": "lora", "file": "lora.safetensors"}
+    study = flows.study(name, method="autoguidance", scale=2.0, model={"weaken": weaken})
+    assert lora_changes(study) == ["model.weaken.file lora.safetensors changes layers of the guide's transformer: 1"]
+    assert far(plain, flows.draw(name, method="autoguidance", scale=2.0, model={"weaken": weaken})) > 1
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -238,8 +264,7 @@ def test_texts_are_encoded_once_and_their_encoders_dropped(flows: Flows, name: s
     checkpoint = locate(name)
     fresh = checkpoint.family.load_texts(checkpoint, CPU, study.text).encode(prompt)
     # Together, and not each alone: torch rounds otherwise.
-    torch.testing.assert_close(found["tokens"], fresh["tokens"])
-    torch.testing.assert_close(found["pooled"], fresh["pooled"])
+    torch.testing.assert_close(dict(found), dict(fresh))
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -267,15 +292,42 @@ def edited(file: str, **values: Any) -> Callable[[Path], object]:
         ("sd3", lacking("vae"), "vae/config.json is missing"),
         ("flux", lacking("text_encoder_2"), "text_encoder_2/config.json is missing"),
         ("flux", lacking("tokenizer_2"), "tokenizer_2"),
+        ("chroma", lacking("text_encoder"), "text_encoder/config.json is missing"),
+        ("qwen_image", lacking("text_encoder"), "text_encoder/config.json is missing"),
+        ("qwen_image", lacking("tokenizer"), "tokenizer"),
+        ("qwen_image", lacking("vae"), "vae/config.json is missing"),
+        ("qwen_image", edited("vae/config.json", _class_name="AutoencoderKL"), "AutoencoderKLQwenImage is supported"),
+        ("qwen_image", edited("vae/config.json", z_dim=4), "not 4 numbers, one for each of its z_dim"),
+        ("qwen_image", edited("vae/config.json", z_dim=4, latents_mean=[0] * 4, latents_std=[1] * 4), "z_dim to 4"),
+        ("qwen_image", edited("vae/config.json", input_channels=4), "images have 3 channels"),
+        ("qwen_image", edited("transformer/config.json", out_channels=8), "in_channels to 64 and out_channels to 32"),
+        ("qwen_image", edited("transformer/config.json", zero_cond_t=True), "zero_cond_t to true: it reads an image"),
+        ("qwen_image", edited("transformer/config.json", joint_attention_dim=96), "joint_attention_dim to 96"),
+        ("qwen_image", edited("transformer/config.json", num_layers=3), "lacks .* of the .* weights of QwenImageT"),
+        ("flux", edited("vae/config.json", _class_name="AutoencoderKLQwenImage"), "only AutoencoderKL is supported"),
         ("sd3", edited("transformer/config.json", in_channels=32, out_channels=16), "also reads an image or a mask"),
         ("flux", edited("vae/config.json", latent_channels=4), "sets latent_channels to 4"),
         ("sd3", edited("transformer/config.json", joint_attention_dim=96), "joint_attention_dim to 96"),
         ("flux", edited("transformer/config.json", pooled_projection_dim=96), "pooled_projection_dim to 96"),
+        ("chroma", edited("transformer/config.json", joint_attention_dim=96), "joint_attention_dim to 96"),
+        ("chroma", edited("text_encoder/config.json", model_type="clip_text_model"), "reads a t5 there"),
         ("sd3", edited("text_encoder_3/config.json", model_type="gemma2"), "describes a gemma2 model"),
         ("sd3", edited("transformer/config.json", num_layers=4), "lacks .* of the .* weights of SD3Transformer2DModel"),
         ("flux", edited("transformer/config.json", num_single_layers=1), "that the configuration has no place for"),
         ("flux", edited("scheduler/scheduler_config.json", _class_name="DDIMScheduler"), "FlowMatchEulerDiscreteSche"),
         ("sd3", edited("scheduler/scheduler_config.json", stochastic_sampling=True), "stochastic_sampling to true"),
+        ("lumina2", lacking("text_encoder"), "text_encoder/config.json is missing"),
+        ("lumina2", lacking("vae"), "vae/config.json is missing"),
+        ("lumina2", edited("transformer/config.json", cap_feat_dim=96), "sets cap_feat_dim to 96"),
+        ("lumina2", edited("text_encoder/config.json", model_type="qwen3"), "describes a qwen3 model"),
+        ("lumina2", edited("tokenizer/tokenizer_config.json", tokenizer_class="T5Tokenizer"), "only GemmaTokenizer is"),
+        ("lumina2", edited("transformer/config.json", num_layers=1), "that the configuration has no place for"),
+        ("z_image", lacking("tokenizer"), "tokenizer"),
+        ("z_image", lambda folder: (folder / "tokenizer/chat_template.jinja").unlink(), "tokenizer has no chat templ"),
+        ("z_image", edited("vae/config.json", latent_channels=4), "sets latent_channels to 4"),
+        ("z_image", edited("transformer/config.json", cap_feat_dim=96), "sets cap_feat_dim to 96"),
+        ("z_image", edited("text_encoder/config.json", model_type="t5"), "describes a t5 model"),
+        ("z_image", edited("scheduler/scheduler_config.json", invert_sigmas=True), "invert_sigmas to true"),
     ],
 )  # fmt: skip
 def test_a_checkpoint_whose_parts_do_not_fit_is_refused(
@@ -289,6 +341,39 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused(
     ("names", "more", "said"),
     [
         (("sd3", "flux"), {"method": "autoguidance", "scale": 2.0}, "the guide flux does not fit: "),
+        (("chroma", "flux"), {"method": "autoguidance", "scale": 2.0}, "guide flux does not fit: width of the pooled"),
+        (("qwen_image", "flux"), {"method": "autoguidance", "scale": 2.0}, "the guide flux does not fit: "),
+        (("qwen_image",), {"canvas": {"width": 30, "height": 32}}, "must be multiples of 4"),
+        (("qwen_image",), {"method": "pag", "scale": 2.0}, "the network has no transformer block under 'mid_block'"),
+        (("qwen_image",), {"embedded_guidance": 2.0}, "and qwen_image (qwen_image) reads no guidance scale"),
+        (("qwen_image",), {"text": {"t5_length": 32}}, "text.t5_length is for families that read T5, and qwen_image"),
+        (("qwen_image",), {"text": {"chunks": 2}}, "reads the tokens of Qwen2.5-VL alone, which has no chunks"),
+        (
+            ("qwen_image",),
+            {"method": "negative", "scale": 2.0, "negative_prompt": "hat " * 600},
+            "tokens of Qwen2.5-VL, the end of its message included, and 512 are read; shorten it",
+        ),
+        (
+            ("qwen_image",),
+            {"text": {"syntax": "a1111"}, "method": "negative", "scale": 2.0, "negative_prompt": "a (hat:1.3)"},
+            "qwen_image (qwen_image) reads the tokens of Qwen2.5-VL, which knows no weights; take them out, or set",
+        ),
+        (
+            ("qwen_image",),
+            {"method": "mix", "scale": 2.0, "terms": [{"reference": "cut"}], "texts": {"cut": {"degraded": 0.5}}},
+            "arms.arm.texts.cut degrades tokens to the empty text's at their places, and qwen_image (qwen_image) reads",
+        ),
+        (("chroma",), {"built_in_post": False}, "the pipeline of chroma (chroma) has no post-process built in; leave"),
+        (("chroma",), {"canvas": {"width": 30, "height": 32}}, "must be multiples of 4"),
+        (("chroma",), {"method": "seg", "scale": 2.0}, "the network has no transformer block under 'mid_block'"),
+        (("chroma",), {"embedded_guidance": 2.0}, "embedded_guidance is 2, and chroma (chroma) reads no guidance"),
+        (("chroma",), {"text": {"t5_length": 8}}, "tokens of T5, end mark included, and text.t5_length is 8"),
+        (("chroma",), {"text": {"clip_skip": 1}}, "text.clip_skip is 1; chroma (chroma) reads the tokens of T5 alone"),
+        (
+            ("chroma",),
+            {"text": {"syntax": "a1111"}, "method": "negative", "scale": 2.0, "negative_prompt": "a (hat:1.3)"},
+            "text negative gives 'hat' the weight 1.3",
+        ),
         (("sd3",), {"canvas": {"width": 34, "height": 32}}, "must be multiples of 4"),
         (("sd3",), {"canvas": {"width": 80, "height": 32}}, "positions for sides of up to 64 pixels"),
         (("flux",), {"canvas": {"width": 30, "height": 32}}, "must be multiples of 4"),
@@ -308,8 +393,42 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused(
             {"text": {"syntax": "a1111"}, "method": "negative", "scale": 2.0, "negative_prompt": "a (hat:1.3)"},
             "text negative gives 'hat' the weight 1.3",
         ),
-        (("sd3",), {"model": {"lora": {"file": "x.safetensors"}}}, "model.lora is for UNets"),
         (("sd3",), {"model": {"loading": {"attention_slicing": True}}}, "attention_slicing is for UNets"),
+        (("lumina2", "z_image"), {"method": "autoguidance", "scale": 2.0}, "the guide z_image does not fit: "),
+        (("lumina2", "sd3"), {"method": "autoguidance", "scale": 2.0}, "the guide sd3 does not fit: "),
+        (("lumina2",), {"canvas": {"width": 34, "height": 32}}, "must be multiples of 4"),
+        (("z_image",), {"canvas": {"width": 80, "height": 32}}, "positions for sides of up to 64 pixels"),
+        (("lumina2",), {"method": "seg", "scale": 2.0}, "the network has no transformer block under 'mid_block'"),
+        (
+            ("z_image",),
+            {"method": "skip_layers", "scale": 2.0, "perturb": {"layers": ["context_refiner.0"]}},
+            "no transformer block under 'context_refiner.0'; its blocks are noise_refiner.0, layers.0, layers.1",
+        ),
+        (
+            ("lumina2",),
+            {"attention": {"name": "nag"}, "negative_prompt": "lowres"},
+            "arms.arm.attention nag steers networks that read texts apart from the image, and lumina2 (lumina2) has",
+        ),
+        (
+            ("z_image",),
+            {"method": "mix", "scale": 2.0, "terms": [{"reference": "less"}], "texts": {"less": {"degraded": 0.5}}},
+            "arms.arm.texts.less degrades tokens to the empty text's at their places",
+        ),
+        (("z_image",), {"embedded_guidance": 2.0}, "z_image (z_image) reads no guidance"),
+        (("z_image",), {"built_in_post": False}, "has no post-process built in; leave it out"),
+        (("lumina2",), {"text": {"t5_length": 64}}, "text.t5_length is for families that read T5"),
+        (("lumina2",), {"text": {"chunks": 2}}, "text.chunks is 2; lumina2 (lumina2) reads the tokens of Gemma 2"),
+        (("z_image",), {"text": {"clip_skip": 1}}, "text.clip_skip is 1; z_image (z_image) reads the tokens of Qwen3"),
+        (
+            ("z_image",),
+            {"text": {"syntax": "a1111"}, "method": "negative", "scale": 2.0, "negative_prompt": "a (hat:1.3)"},
+            "text negative gives 'hat' the weight 1.3; z_image (z_image) reads the tokens of Qwen3, which kn",
+        ),
+        (
+            ("lumina2",),
+            {"method": "negative", "scale": 2.0, "negative_prompt": "worst quality, " * 200},
+            "text negative 'worst quality, worst quality, worst quality, worst quality, ...' has ",
+        ),
     ],
 )  # fmt: skip
 def test_what_a_family_does_not_take_is_refused_by_name(
@@ -339,14 +458,34 @@ def test_long_texts_take_more_chunks_of_sd3s_clips(flows: Flows) -> None:
     assert (long.shape[1] - LENGTH) % 10 == 0
 
 
+@pytest.mark.parametrize("name", ["chroma", "qwen_image"])
+def test_an_offloaded_network_predicts_the_same(flows: Flows, name: str) -> None:
+    plain = flows.draw(name)
+    assert far(plain, flows.draw(name, model={"loading": {"offload": True}})) <= 1
+
+
+def test_a_tokenizer_that_cuts_the_template_in_another_way_is_refused(flows: Flows) -> None:
+    qwen_vl_tokenizer(300).save_pretrained(flows.copy("qwen_image") / "tokenizer")
+    said = flows.refused("qwen_image")
+    assert re.fullmatch(r"qwen_image/tokenizer makes \d+ tokens of what Qwen2.5-VL is told before .*first 34; .*", said)
+
+
+def test_an_arm_that_leaves_out_the_norm_of_qwen_image_is_another_arm(flows: Flows) -> None:
+    as_the_pipeline = flows.draw("qwen_image", method="cfg", scale=4.0)
+    without = flows.draw("qwen_image", method="cfg", scale=4.0, built_in_post=False)
+    assert far(as_the_pipeline, without) > 1
+    plans = [
+        common_inputs(flows.study("qwen_image", method="cfg", scale=4.0, **own), "arm", "cpu")
+        for own in ({}, {"built_in_post": False})
+    ]
+    assert plans[0]["arm"] != plans[1]["arm"]
+
+
 @pytest.mark.parametrize("name", FLOWS)
 def test_weights_in_pieces_are_read(flows: Flows, name: str) -> None:
-    from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
-
     folder = flows.copy(name)
     whole = flows.draw(name)
-    kind: Any = {"sd3": SD3Transformer2DModel, "flux": FluxTransformer2DModel}[name]
-    transformer = kind.from_pretrained(folder / "transformer")
+    transformer = FAMILIES[name].model_class.from_pretrained(folder / "transformer")
     (folder / "transformer/diffusion_pytorch_model.safetensors").unlink()
     transformer.save_pretrained(folder / "transformer", max_shard_size="100KB")
     assert len(weight_paths(folder, "transformer")) > 1
@@ -378,7 +517,9 @@ def test_sd3_in_one_file_is_the_same_checkpoint(flows: Flows) -> None:
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_preflight_estimates_what_a_study_takes(flows: Flows, name: str) -> None:
-    study = flows.study(name, f"{name}_guide", method="autoguidance", scale=2.0)
+    # Language models read a text as it is: one that all images share.
+    arm = {"method": "autoguidance", "scale": 2.0, "prompt": "empty"}
+    study = flows.study(name, f"{name}_guide", **arm)
     many = study.generate.model_copy(update={"images": 10**11})
     study = study.model_copy(update={"generate": many})
     said = study_estimate(study)
@@ -388,7 +529,17 @@ def test_preflight_estimates_what_a_study_takes(flows: Flows, name: str) -> None
         said,
     )
     # What one image costs is counted when it is generated; that times images is what was said.
-    cost = flows.draw(name, f"{name}_guide", method="autoguidance", scale=2.0, seeds=[3], texts=ONE).cost
+    cost = flows.draw(name, f"{name}_guide", seeds=[3], texts={"prompt": [""]}, **arm).cost
     hours, unit = re.search(r"about ([\d.]+) (h|min)", said).groups()
     foreseen = float(hours) * (3600 if unit == "h" else 60) * H100
     assert foreseen == pytest.approx(cost.flops * 10**11, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["lumina2", "z_image"])
+def test_the_post_process_of_a_pipeline_is_built_in_and_can_be_left_out(flows: Flows, name: str) -> None:
+    guided = flows.draw(name, method="cfg", scale=4.0)
+    explicit = flows.draw(name, method="cfg", scale=4.0, post={"name": "renorm", "per": "row"})
+    assert (far(guided, explicit) == 0) == bool(FAMILIES[name].post)
+    if FAMILIES[name].post:
+        assert far(guided, flows.draw(name, method="cfg", scale=4.0, built_in_post=False)) > 1
+        assert far(flows.draw(name), flows.draw(name, built_in_post=False)) == 0

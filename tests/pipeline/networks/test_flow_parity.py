@@ -10,12 +10,18 @@ from typing import Any
 import pytest
 import torch
 from diffusers import (
+    ChromaPipeline,
     FlowMatchEulerDiscreteScheduler,
     FluxImg2ImgPipeline,
     FluxPipeline,
+    Lumina2Pipeline,
+    QwenImageImg2ImgPipeline,
+    QwenImagePipeline,
     StableDiffusion3Img2ImgPipeline,
     StableDiffusion3PAGPipeline,
     StableDiffusion3Pipeline,
+    ZImageImg2ImgPipeline,
+    ZImagePipeline,
 )
 from flow_pipelines import T5_LENGTH
 
@@ -32,20 +38,53 @@ from pipeline.study.sampler import Canvas, Sampler
 CPU = torch.device("cpu")
 STEPS, SEEDS = 4, [3, 4]
 PROMPTS, WORSE = ["1person, blue hair, smile", "pattern"], "worst quality, lowres"
-KINDS: dict[str, Any] = {"sd3": StableDiffusion3Pipeline, "flux": FluxPipeline}
+KINDS: dict[str, Any] = {
+    "sd3": StableDiffusion3Pipeline,
+    "flux": FluxPipeline,
+    "chroma": ChromaPipeline,
+    "qwen_image": QwenImagePipeline,
+    "lumina2": Lumina2Pipeline,
+    "z_image": ZImagePipeline,
+}
 WIDE = Canvas(width=48, height=24)
+
+PACKED = (FluxPipeline, ChromaPipeline, QwenImagePipeline)
+
+
+def masking(pipeline: Any, told: dict[str, Any]) -> dict[str, Any]:
+    """What Chroma's pipeline is told of its texts to have their padding masked.
+
+    Its own mask is made of numbers, which attention adds to its scores instead: padding is read.
+    """
+    guided = told.get("guidance_scale", 5.0) > 1
+    tokens, _, mask, negative_tokens, _, negative_mask = pipeline.encode_prompt(
+        told["prompt"],
+        told.get("negative_prompt"),
+        do_classifier_free_guidance=guided,
+        max_sequence_length=T5_LENGTH,
+    )
+    given = {"prompt": None, "prompt_embeds": tokens, "prompt_attention_mask": mask.bool()}
+    if not guided:
+        return given
+    more = {"negative_prompt_embeds": negative_tokens, "negative_prompt_attention_mask": negative_mask.bool()}
+    return given | more | {"negative_prompt": None}
 
 
 class Pair:
     """diffusers' pipeline and this project's parts, of the same folder."""
 
     def __init__(self, folder: Path, dtype: str = "float32"):
-        name = folder.name.partition("_")[0]
         checkpoint, loading = locate(str(folder)), Loading(dtype=dtype)
         self.dtype = getattr(torch, dtype)
-        self.pipeline = KINDS[name].from_pretrained(folder, use_safetensors=True, torch_dtype=self.dtype)
+        self.pipeline = KINDS[checkpoint.family.name].from_pretrained(
+            folder, use_safetensors=True, torch_dtype=self.dtype
+        )
         self.pipeline.set_progress_bar_config(disable=True)
         self.network = checkpoint.family.load(checkpoint, CPU, loading)
+        name = checkpoint.family.name
+        if name == "lumina2":  # which takes it for 8
+            self.pipeline.vae_scale_factor = self.network.factor
+        self.t5 = {"max_sequence_length": T5_LENGTH} if name in ("sd3", "flux") else {}
         self.encoder = checkpoint.family.load_texts(checkpoint, CPU, TextSettings(t5_length=T5_LENGTH), self.dtype)
 
     def ours(
@@ -53,10 +92,11 @@ class Pair:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Finished samples and pixels in [0, 1], [B, C, H, W] each."""
         arm = Arm(**{"method": "unguided", "scale": 1.0, **settings})
-        guidance = guidance_of(arm)
+        guidance = guidance_of(arm, self.network.family.post)
         known = {"prompt": PROMPTS, "empty": ["", ""], "negative": [arm.negative] * 2}
         needed = dict.fromkeys(text for prediction in guidance.predictions() for text in prediction.texts)
-        conditioning = self.encoder.encode_together({text: known[text] for text in needed})
+        references = {*needed} - {"prompt"}
+        conditioning = self.encoder.encode_together({text: known[text] for text in needed}, references)
         added = self.network.added_conditions(len(SEEDS), canvas)
         if arm.embedded_guidance is not None:
             added = added | {"embedded_guidance": torch.full((len(SEEDS),), arm.embedded_guidance)}
@@ -71,16 +111,20 @@ class Pair:
         extent = {"height": 32, "width": 32} if canvas is None else {"height": canvas.height, "width": canvas.width}
         noise, _ = initial_noise(SEEDS, self.network.shape_of(canvas))
         common = {
-            "prompt": PROMPTS,
+            "prompt": [*PROMPTS],
             "num_inference_steps": STEPS,
-            "max_sequence_length": T5_LENGTH,
+            **self.t5,
             **extent,
-            **settings,
+            # Lists are given away: Z-Image's pipeline writes into them.
+            **{key: [*value] if isinstance(value, list) else value for key, value in settings.items()},
         }
+        if isinstance(self.pipeline, ChromaPipeline):
+            common |= masking(self.pipeline, common)
         if self.dtype == torch.float32:
             common["generator"] = [torch.Generator().manual_seed(seed) for seed in SEEDS]
         else:  # torch draws other numbers in half precision
-            common["latents"] = self.packed(noise).to(self.dtype)
+            single = isinstance(self.pipeline, ZImagePipeline)  # between two calls of the network
+            common["latents"] = self.packed(noise).to(torch.float32 if single else self.dtype)
         latents: list[torch.Tensor] = []
 
         def keep(_pipeline: Any, _step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -91,14 +135,15 @@ class Pair:
         return self.unpacked(latents[-1], noise.shape).float(), images.float()
 
     def packed(self, samples: torch.Tensor) -> torch.Tensor:
-        if not isinstance(self.pipeline, FluxPipeline):
+        if not isinstance(self.pipeline, PACKED):
             return samples
         return self.pipeline._pack_latents(samples, *samples.shape)
 
     def unpacked(self, latents: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        if not isinstance(self.pipeline, FluxPipeline):
+        if not isinstance(self.pipeline, PACKED):
             return latents
-        return self.pipeline._unpack_latents(latents, 2 * shape[2], 2 * shape[3], 2)
+        unpacked = self.pipeline._unpack_latents(latents, 2 * shape[2], 2 * shape[3], 2)
+        return unpacked.reshape(shape)  # without the frames of a video
 
 
 @pytest.fixture(scope="module")
@@ -192,12 +237,93 @@ def test_images_of_flux_are_those_of_the_pipeline(
     assert_equal(pair.ours(canvas, method="cfg", scale=3.0, embedded_guidance=1.0), theirs)
 
 
+@pytest.mark.parametrize("canvas", [None, WIDE])
+def test_images_of_chroma_are_those_of_the_pipeline(pair_of: Callable[..., Pair], canvas: Canvas | None) -> None:
+    pair = pair_of("chroma")
+    canvas = canvas or Canvas(width=32, height=32)  # its own is 1024x1024
+    assert_equal(pair.ours(canvas), pair.theirs(canvas, guidance_scale=1.0))
+    theirs = pair.theirs(canvas, guidance_scale=5.0, negative_prompt=[WORSE] * 2)
+    assert_equal(pair.ours(canvas, **NEGATIVE), theirs)
+    theirs = pair.theirs(canvas, guidance_scale=3.0, negative_prompt=["", ""])
+    assert_equal(pair.ours(canvas, method="cfg", scale=3.0), theirs)
+
+
+@pytest.mark.parametrize("canvas", [None, WIDE])
+def test_images_of_qwen_image_are_those_of_the_pipeline(pair_of: Callable[..., Pair], canvas: Canvas | None) -> None:
+    pair = pair_of("qwen_image")
+    canvas = canvas or Canvas(width=32, height=32)  # its own is 1024x1024
+    assert_equal(pair.ours(canvas), pair.theirs(canvas))
+    theirs = pair.theirs(canvas, true_cfg_scale=5.0, negative_prompt=[WORSE] * 2)
+    assert_equal(pair.ours(canvas, **NEGATIVE), theirs)
+    with pytest.raises(AssertionError):  # without the norm that the pipeline has built in
+        assert_equal(pair.ours(canvas, **NEGATIVE, built_in_post=False), theirs)
+    theirs = pair.theirs(canvas, true_cfg_scale=3.0, negative_prompt=["", ""])
+    assert_equal(pair.ours(canvas, method="cfg", scale=3.0), theirs)
+
+
+def test_a_prompt_of_qwen_image_is_read_with_its_marks_and_line_breaks(pair_of: Callable[..., Pair]) -> None:
+    pair = pair_of("qwen_image")
+    for text in ("", " ", "\nhat", "hat\n", "<|im_end|> hat", "a {hat} of 3 %"):
+        theirs, _ = pair.pipeline.encode_prompt([text])
+        ours = pair.encoder.encode([text])
+        torch.testing.assert_close(ours["tokens"][ours["read"]][None], theirs)
+
+
+def test_padding_of_chroma_is_masked_where_the_pipeline_has_numbers_for_a_mask(pair_of: Callable[..., Pair]) -> None:
+    pair = pair_of("chroma")
+    tokens, _, mask, *_ = pair.pipeline.encode_prompt(PROMPTS, max_sequence_length=T5_LENGTH)
+    told = pair.encoder.encode(PROMPTS)
+    torch.testing.assert_close(told["tokens"], tokens)
+    assert torch.equal(told["read"], mask.bool())
+    assert mask.is_floating_point(), "the pipeline masks by itself now: compare with it as it is, without `masking`"
+
+
+@pytest.mark.parametrize("canvas", [None, WIDE])
+@pytest.mark.parametrize("name", ["lumina2", "lumina2_shifting"])
+def test_images_of_lumina_2_are_those_of_the_pipeline(
+    pair_of: Callable[..., Pair], name: str, canvas: Canvas | None
+) -> None:
+    pair = pair_of(name)
+    assert_equal(pair.ours(canvas), pair.theirs(canvas, guidance_scale=1.0))
+    told = {"guidance_scale": 5.0, "negative_prompt": [WORSE] * 2}
+    normed = pair.ours(canvas, **NEGATIVE)
+    assert_equal(normed, pair.theirs(canvas, **told))
+    plain = pair.ours(canvas, **NEGATIVE, built_in_post=False)
+    assert_equal(plain, pair.theirs(canvas, cfg_normalization=False, **told))
+    with pytest.raises(AssertionError):
+        assert_equal(normed, plain)
+    half = {"schedule": {"name": "window", "stop": 0.5}}
+    assert_equal(pair.ours(canvas, **NEGATIVE, **half), pair.theirs(canvas, cfg_trunc_ratio=0.5, **told))
+    assert_equal(pair.ours(canvas, method="cfg", scale=3.0), pair.theirs(canvas, guidance_scale=3.0))
+
+
+@pytest.mark.parametrize("canvas", [None, WIDE])
+@pytest.mark.parametrize("name", ["z_image", "z_image_shifting"])
+def test_images_of_z_image_are_those_of_the_pipeline(
+    pair_of: Callable[..., Pair], name: str, canvas: Canvas | None
+) -> None:
+    pair = pair_of(name)
+    canvas = canvas or Canvas(width=32, height=32)  # Z-Image's own is 1024x1024
+    assert_equal(pair.ours(canvas), pair.theirs(canvas, guidance_scale=0.0))
+    # Their scale is what is added, ours 1 more.
+    told = {"guidance_scale": 4.0, "negative_prompt": [WORSE] * 2}
+    assert_equal(pair.ours(canvas, **NEGATIVE), pair.theirs(canvas, **told))
+    capped = {"post": {"name": "renorm", "per": "image", "cap": 1.1}}
+    assert_equal(pair.ours(canvas, **NEGATIVE, **capped), pair.theirs(canvas, cfg_normalization=1.1, **told))
+    # Guidance while 1 - t is at most 0.4, so from sigma = t / (1 - t) = 1.5 on.
+    noisy = {"schedule": {"name": "interval", "lo": 1.4999, "hi": 1e6}}
+    assert_equal(pair.ours(canvas, **NEGATIVE, **noisy), pair.theirs(canvas, cfg_truncation=0.4, **told))
+    assert_equal(pair.ours(canvas, method="cfg", scale=3.0), pair.theirs(canvas, guidance_scale=2.0))
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "guided"),
     [
+        ("z_image", ZImageImg2ImgPipeline, {"guidance_scale": 4.0}),
         ("sd3", StableDiffusion3Img2ImgPipeline, {"guidance_scale": 5.0}),
         ("sd3_shifting", StableDiffusion3Img2ImgPipeline, {"guidance_scale": 5.0}),
         ("flux", FluxImg2ImgPipeline, {"true_cfg_scale": 5.0, "guidance_scale": 3.5}),
+        ("qwen_image", QwenImageImg2ImgPipeline, {"true_cfg_scale": 5.0}),
     ],
 )
 def test_image_to_image_is_that_of_the_pipeline(
@@ -210,14 +336,14 @@ def test_image_to_image_is_that_of_the_pipeline(
     pipeline = kind(**{part: own for part, own in pair.pipeline.components.items() if own is not None})
     pipeline.set_progress_bar_config(disable=True)
     pixels = pipeline(
-        prompt=PROMPTS,
+        prompt=[*PROMPTS],
         negative_prompt=[WORSE] * 2,
         image=latents,  # with the channels of latents it is taken as such
         strength=0.5,
         height=32,
         width=32,
         num_inference_steps=STEPS,
-        max_sequence_length=T5_LENGTH,
+        **pair.t5,
         # Here an image's start has random numbers of its own.
         generator=[torch.Generator().manual_seed(seed + IMAGE_TO_IMAGE_SEED) for seed in SEEDS],
         output_type="pt",
@@ -231,6 +357,10 @@ def test_image_to_image_is_that_of_the_pipeline(
     [
         ("sd3", {"guidance_scale": 5.0}),
         ("flux", {"true_cfg_scale": 5.0}),
+        ("chroma", {"guidance_scale": 5.0}),
+        ("qwen_image", {"true_cfg_scale": 5.0}),
+        ("lumina2", {"guidance_scale": 5.0}),
+        ("z_image", {"guidance_scale": 4.0}),
     ],
 )
 def test_images_in_bfloat16_are_those_of_the_pipeline_within_rounding(

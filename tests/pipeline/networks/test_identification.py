@@ -13,16 +13,12 @@ from single_file import original_unet, original_vae, save_single_file
 
 from pipeline.errors import InputError, run_stage
 from pipeline.generation.arm_generator import ArmGenerator
+from pipeline.networks.families import known_families
 from pipeline.preflight import check_arms, study_digests
 from pipeline.study.study import parse_study
 
 CPU = torch.device("cpu")
-FAMILIES = (
-    "supported families: sd3 (StableDiffusion3Pipeline, StableDiffusion3Img2ImgPipeline), "
-    "flux (FluxPipeline, FluxImg2ImgPipeline), pixel_flow (no model_index.json), "
-    "sd (StableDiffusionPipeline, StableDiffusionImg2ImgPipeline), sdxl (StableDiffusionXLPipeline), "
-    "pixel (no model_index.json)"
-)
+FAMILIES = f"supported families: {known_families()}"
 REFINER = (
     "is SDXL's refiner, which only continues images of SDXL's base model; name the base model, for instance "
     "hub:stabilityai/stable-diffusion-xl-base-1.0"
@@ -102,6 +98,14 @@ def test_a_lora_as_guide_or_in_a_folder_is_named(folder, params):
         ("x.safetensors", ["model.diffusion_model.joint_blocks.0.x"], "holds a transformer alone; name a whole"),
         ("x.safetensors", ["model.diffusion_model.double_blocks.0.x", "vae.x"], "is FLUX in one file, which"),
         ("x.safetensors", ["double_blocks.0.x"], "is FLUX in one file, which holds a transformer alone; name a folder"),
+        (
+            "x.safetensors",
+            ["double_blocks.0.x", "distilled_guidance_layer.x"],
+            "is Chroma in one file, which holds a transformer alone; name a folder or repository in diffusers' layout, "
+            "such as hub:lodestones/Chroma1-HD",
+        ),
+        ("x.safetensors", ["cap_embedder.0.weight", "x_pad_token"], "is Z-Image in one file, which"),
+        ("x.safetensors", ["model.diffusion_model.cap_embedder.0.weight"], "is Lumina 2 in one file, which"),
         ("x.safetensors", ["double_layers.0.x"], "is AuraFlow, which is not {}"),
         ("x.safetensors", ["transformer_blocks.0.attn.add_k_proj.weight"], "holds a transformer alone"),
         ("x.safetensors", ["transformer_blocks.0.other"], "is a diffusion transformer, which is not {}"),
@@ -176,7 +180,8 @@ def test_an_autoencoder_alone_and_a_file_without_one_are_named(folder, params):
     [
         ("Flux2Transformer2DModel", "transformer", "FLUX.2"),
         ("PixArtTransformer2DModel", "transformer", "PixArt"),
-        ("ChromaTransformer2DModel", "", "Chroma"),
+        ("ChromaRadianceTransformer2DModel", "", "another kind of Chroma"),
+        ("QwenImageEditTransformer2DModel", "", "another kind of Qwen-Image"),
         ("PriorTransformer", "prior", None),
     ],
 )

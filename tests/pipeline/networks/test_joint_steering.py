@@ -29,7 +29,7 @@ ACTING = {
     "nasa": NASA(name="nasa", scale=0.4),
 }
 methods = pytest.mark.parametrize("how", ACTING.values(), ids=ACTING)
-families = pytest.mark.parametrize("name", ["sd3", "flux"])
+families = pytest.mark.parametrize("name", ["sd3", "flux", "chroma", "qwen_image"])
 TEXTS = {
     "prompt": ["1person, blue hair", "pattern"],
     "negative": ["worst quality, lowres", "blurry"],

@@ -28,7 +28,6 @@ from pipeline.sampling.starts import initial_noise
 from pipeline.study.loading import Loading
 from pipeline.study.sampler import Canvas
 from pipeline.study.study import Study, parse_study
-from pipeline.study.weaken import LoraFile
 
 CPU = torch.device("cpu")
 WIDTH, SIDE, STEPS = 32, 16, 4
@@ -186,8 +185,6 @@ def test_layers_of_unets_are_refused_before_anything_is_loaded(
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ({"weaken": {"name": "lora", "file": "x.safetensors"}}, "model.weaken.file is for UNets"),
-        ({"lora": {"file": "x.safetensors"}}, "model.lora is for UNets"),
         ({"vae": "vae"}, "model.vae is for UNets"),
         ({"loading": {"attention_slicing": True}}, "model.loading.attention_slicing is for UNets"),
     ],
@@ -202,7 +199,7 @@ def test_settings_that_know_unets_alone_are_refused(
 
 
 def test_the_loader_refuses_what_preflight_would_have(flow: Path) -> None:
-    for more in ({"how": LoraFile(file="x.safetensors")}, {"vae": locate("main")},
+    for more in ({"vae": locate("main")},
                  {"loading": Loading(attention_slicing=True)}):  # fmt: skip
         with pytest.raises(InputError, match=r"transformer|autoencoder"):
             load_network(Path("main"), CPU, **more)

@@ -1,5 +1,7 @@
 """The project's images are those of diffusers' own pipelines with the same weights, seeds and settings."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -62,11 +64,15 @@ CASES = [
 
 @pytest.fixture(scope="module", params=["sd", "sd2", "sdxl"])
 def pair(request, pipelines_folder):
+    return pair_of(pipelines_folder / request.param)
+
+
+def pair_of(folder):
     """diffusers' pipeline and this project's parts, of the same folder."""
-    kind = StableDiffusionXLPipeline if request.param == "sdxl" else StableDiffusionPipeline
-    theirs = kind.from_pretrained(pipelines_folder / request.param, use_safetensors=True)
+    kind = StableDiffusionXLPipeline if (folder / "text_encoder_2").is_dir() else StableDiffusionPipeline
+    theirs = kind.from_pretrained(folder, use_safetensors=True)
     theirs.set_progress_bar_config(disable=True)
-    checkpoint = locate(str(pipelines_folder / request.param))
+    checkpoint = locate(str(folder))
     network = load_network(checkpoint, CPU)
     return theirs, network, load_text_encoder(checkpoint, CPU, TextSettings(syntax="plain", underscores="kept"))
 
@@ -130,6 +136,20 @@ def assert_equal(mine, other):
 @pytest.mark.parametrize(("pair", "scheduler", "levels", "spacing"), CASES, indirect=["pair"])
 def test_images_are_those_of_the_pipeline(pair, scheduler, levels, spacing):
     setting = Sampler(scheduler=scheduler, steps=STEPS, levels=levels, spacing=spacing)
+    assert_equal(ours(pair, setting, 5.0, WORSE), theirs(pair, setting, 5.0, WORSE))
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "euler", "euler_ancestral", "dpmsolver++"])
+def test_an_sdxl_that_predicts_velocities_and_ends_without_signal_is_that_of_the_pipeline(
+    scheduler, pipelines_folder, tmp_path
+):
+    """As NoobAI XL v-pred: the first step begins in pure noise."""
+    shutil.copytree(pipelines_folder / "sdxl", tmp_path / "sdxl")
+    config = tmp_path / "sdxl" / "scheduler" / "scheduler_config.json"
+    changes = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    config.write_text(json.dumps(json.loads(config.read_text("utf-8")) | changes), "utf-8")
+    pair = pair_of(tmp_path / "sdxl")
+    setting = Sampler(scheduler=scheduler, steps=STEPS, spacing="trailing")
     assert_equal(ours(pair, setting, 5.0, WORSE), theirs(pair, setting, 5.0, WORSE))
 
 

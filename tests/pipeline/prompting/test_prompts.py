@@ -1,6 +1,7 @@
 """Prompt sets, presets, and what an arm makes of them."""
 
 import os
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from pipeline.generation.arm_texts import arm_negatives, arm_prompts, study_prom
 from pipeline.generation.shard_plan import arm_texts, plan_shards
 from pipeline.layout import SETS
 from pipeline.prompting.emphasis import parse
-from pipeline.prompting.presets import LADDERS, NEGATIVE_PRESETS
+from pipeline.prompting.presets import LADDERS, NEGATIVE_PRESETS, QUALITY_TAGS
 from pipeline.prompting.prompt_sets import (
     DatasetPrompts,
     EmptyPrompts,
@@ -242,22 +243,52 @@ def test_a_preset_keeps_its_weights_in_the_other_syntax(name):
     arm = Arm(method="negative", scale=2, negative_preset=name)
     (translated,) = arm_negatives(arm, ["a"], "a1111")
     assert parse(translated, "a1111") == parse(preset.text, preset.syntax)
-    assert not set("{}()[]") & set(arm_negatives(arm, ["a"], "plain")[0])
+    # Round brackets are text in NovelAI's syntax, as in impact (font).
+    brackets = "{}[]" if preset.syntax == "novelai" else "{}()[]"
+    assert not set(brackets) & set(arm_negatives(arm, ["a"], "plain")[0])
 
 
 def test_quality_tags_stand_where_their_tool_puts_them():
     def drawn(**changes):
-        return arm_prompts(Arm(method="cfg", scale=2, **changes), ["1girl"])
+        return arm_prompts(Arm(method="cfg", scale=2, **changes), ["1girl"], "a1111")
 
     assert drawn() == ["1girl"]
     assert drawn(quality_preset="novelai-v1") == ["masterpiece, best quality, 1girl"]
     assert drawn(quality_preset="novelai-v3") == ["1girl, best quality, amazing quality, very aesthetic, absurdres"]
     assert drawn(quality_preset="tinybooru", prompt="empty") == ["masterpiece"]
+    assert drawn(quality_preset="novelai-furry") == ["1girl, (best quality, amazing quality:1.05)"]
+
+
+def test_the_furry_list_weighs_its_elements_as_novelai_does():
+    """Of its 32 elements three have two pairs of braces, thirteen one, and two stand in brackets."""
+    (section,) = parse(NEGATIVE_PRESETS["novelai-furry-heavy"].text, "novelai")
+    weights = {tag.strip(): span.weight for span in section for tag in span.text.split(",") if tag.strip()}
+    assert len(weights) == 32
+    assert {tag for tag, weight in weights.items() if weight > 1.1} == {"worst quality", "unfinished", "tall image"}
+    assert {tag for tag, weight in weights.items() if weight < 1} == {"displeasing", "dated"}
+    assert sum(weight == pytest.approx(1.05) for weight in weights.values()) == 13
+
+
+def test_brackets_that_cancel_change_nothing_here():
+    """NovelAI rounds bracket by bracket, so there such a prompt gives another image; whole steps are exact here."""
+    assert parse("{[{[blue eyes, black hair]}]}", "novelai") == parse("blue eyes, black hair", "novelai")
+
+
+def test_presets_that_entries_of_models_recommend_are_there():
+    recommended = {"negative": set(), "quality": set()}
+    for path in sorted((ROOT / "conf/model").glob("*.yaml")):
+        text = " ".join(line.lstrip("# ") for line in path.read_text("utf-8").splitlines() if line.startswith("#"))
+        for kinds, name in re.findall(r"((?:(?:quality|negative)_preset(?: and )?)+) ([\w-]+)", text):
+            for kind in recommended:
+                if f"{kind}_preset" in kinds:
+                    recommended[kind].add(name)
+    assert {"animagine-4", "illustrious", "noobai"} <= recommended["negative"] <= set(NEGATIVE_PRESETS)
+    assert {"animagine-4", "illustrious", "noobai", "pony-6"} <= recommended["quality"] <= set(QUALITY_TAGS)
 
 
 def test_the_prompt_can_be_its_own_negative():
     arm = Arm(method="negative", scale=2, negative_from_prompt=True, quality_preset="tinybooru")
-    prompts = arm_prompts(arm, ["1girl", "1boy"])
+    prompts = arm_prompts(arm, ["1girl", "1boy"], "a1111")
     assert arm_negatives(arm, prompts, "a1111") == prompts == ["1girl, masterpiece", "1boy, masterpiece"]
 
 
@@ -318,4 +349,7 @@ def test_every_study_of_conf_composes_with_its_prompts(name, monkeypatch):
     assert study.name == name
     prompts = study_prompts(study)
     for arm in study.arms.values():
-        assert len(arm_negatives(arm, arm_prompts(arm, prompts), study.text.syntax)) == study.generate.images
+        assert (
+            len(arm_negatives(arm, arm_prompts(arm, prompts, study.text.syntax), study.text.syntax))
+            == study.generate.images
+        )

@@ -167,6 +167,29 @@ def test_every_image_of_every_arm_loads_as_it_was_drawn(study: Study, root: Path
         assert [row["pair_id"] for row in rows] == list(range(IMAGES))
 
 
+def test_the_baseline_from_other_seeds_is_a_floor_on_the_card_and_no_configuration(root: Path) -> None:
+    arms = PARAMS["arms"] | {"reseeded": PARAMS["arms"]["unguided"] | {"first_seed": 1000}}
+    content = comparison()
+    floor = {"value": 0.7123, "low": 0.6, "high": 0.8, "n": IMAGES}
+    for one in [content["floor"], *(space["floor"] for space in content["spaces"])]:
+        one["other_seeds"] = floor
+    write_comparison(root, content)
+    make_dataset(study_of(arms=arms), root)
+    card = (root / DATASET / "README.md").read_text()
+    assert [one["config_name"] for one in metadata(root)["configs"][1:]] == list(ARMS)
+    assert "| `unguided` from other seeds | 0.71 (0.60 to 0.80) | 0.71 (0.60 to 0.80) |" in card
+    assert "| `reseeded` |" not in card
+    assert not (root / DATASET / "data/reseeded").exists()
+
+
+def test_a_study_too_small_to_conclude_says_so_at_the_top_of_its_card(study: Study, root: Path) -> None:
+    make_dataset(study, root)
+    first, second = (root / DATASET / "README.md").read_text().split("---\n", 2)[2].split("\n\n")[:2]
+    assert first == "# guidedrift: study small"
+    assert second == f"**{plain(study.caution)}**"
+    assert "16 images per arm are too few to conclude anything" in second
+
+
 def test_columns_are_classes_and_scores_that_a_viewer_can_show(study: Study, root: Path) -> None:
     make_dataset(study, root)
     found = load_dataset(str(root / DATASET), "negative", split="train", cache_dir=str(root / "cache"))

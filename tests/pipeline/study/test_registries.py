@@ -79,8 +79,8 @@ def test_a_name_that_is_not_known_is_answered_with_those_that_are() -> None:
 
 
 @pytest.mark.parametrize("name", ["aesthetic_head", "malformed_classifier", "kind_prompts"])
-def test_what_every_study_is_scored_with_has_a_place(name: str) -> None:
+def test_what_generated_images_are_scored_with_has_a_place(name: str) -> None:
     content: dict[str, Any] = composed()
     content["metrics"][name] = ""
-    with pytest.raises(InputError, match=rf"metrics\.{name} is '': String should have at least 1 character"):
+    with pytest.raises(InputError, match=rf"metrics\.{name} is missing, which arms that are generated need"):
         parse_study(content, "test")

@@ -120,6 +120,7 @@ def test_every_guided_arm_stands_at_the_scales_that_are_asked_for():
         "pure_negative_3": 3.0,
         "autoguidance": 1.5,
         "autoguidance_3": 3.0,
+        "reseeded": 1.0,
     }
     controlled = compose(ROOT / "conf", ["+controls=constant"], scales=(2.0,))["arms"]
     assert "negative@cfg" in controlled

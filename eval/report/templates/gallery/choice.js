@@ -20,7 +20,7 @@ const galleryChoice = (() => {
         && (!text || galleryContent.texts[own.prompts[row]].toLowerCase().includes(text))
         && (low === null || (value !== null && value >= low))
         && (high === null || (value !== null && value <= high))
-        && (chosen.kind === "" || own.kinds[row] === Number(chosen.kind))
+        && (chosen.kind === "" || own.kinds?.[row] === Number(chosen.kind))
         && labelled(own.labels[row]);
     };
   };

@@ -1,6 +1,6 @@
 // The gallery: the form, the columns and the address say what the table shows.
 (() => {
-  const {columns, baseline, columnOf, rowOf, seeds} = galleryImages;
+  const {columns, baseline, columnOf, rowOf, seeds, word, named} = galleryImages;
   const filters = document.getElementById("gallery-filters");
   const status = document.getElementById("gallery-status");
   const FIELDS = ["layout", "seed", "method", "text", "view", "score", "low", "high", "kind", "label", "arm"];
@@ -16,9 +16,9 @@
   const layoutOf = (values, visible) => {
     if (values.layout === "scales") {
       const row = rowOf(values.seed);
-      if (row === undefined) return [galleryLayouts.arms([], visible), `Seed ${values.seed || "(none)"} is not in this page, which has seeds from ${seeds[0]} to ${seeds.at(-1)}`];
+      if (row === undefined) return [galleryLayouts.arms([], visible), `${named} ${values.seed || "(none)"} is not in this page, which has ${word}s from ${seeds[0]} to ${seeds.at(-1)}`];
       const layout = galleryLayouts.methodsByScale(row, visible);
-      return [layout, `Seed ${seeds[row]}: ${layout.rows} methods at ${layout.heads.length} scales`];
+      return [layout, `${named} ${seeds[row]}: ${layout.rows} methods at ${layout.heads.length} scales`];
     }
     const shown = values.layout === "method" ? galleryLayouts.columnsOf(values.method).filter((column) => visible.includes(column)) : visible;
     const {rows, of} = galleryChoice.choose(values, candidates(values, shown));

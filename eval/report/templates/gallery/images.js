@@ -3,7 +3,7 @@
 const galleryContent = JSON.parse(document.getElementById("gallery-content").textContent);
 
 const galleryImages = (() => {
-  const {columns, texts, pairs, seeds, whole, parts, block} = galleryContent;
+  const {columns, texts, pairs, seeds, word, whole, parts, block} = galleryContent;
   const baseline = columns.findIndex((own) => own.arm === galleryContent.baseline);
   const rowsBySeed = new Map(seeds.map((seed, row) => [String(seed), row]));
 
@@ -25,22 +25,24 @@ const galleryImages = (() => {
     const scores = galleryContent.scores.map((score) => `${score.label} ${digits(own.scores[score.key][row])}`);
     if (own.moved) scores.push(`moved ${digits(own.moved[row])} from ${galleryContent.baseline}`);
     return [
-      `prompt: ${texts[own.prompts[row]] || "(empty)"}`, negative && `negative prompt: ${negative}`, scores.join(", "),
-      `kind: ${galleryContent.kinds[own.kinds[row]]}`, labelText(own.labels[row]), own.ids[row],
+      `prompt: ${texts[own.prompts[row]] || (own.about ? "(not known)" : "(empty)")}`, negative && `negative prompt: ${negative}`, scores.join(", "),
+      own.kinds && `kind: ${galleryContent.kinds[own.kinds[row]]}`, labelText(own.labels[row]), own.ids[row],
     ].filter(Boolean).join("\n");
   };
   // As YAML, of which a text in JSON's quotes is a part: what differs between the images of an arm, then what does not.
   const parameters = (row, column) => {
     const own = columns[column];
+    // Of an image made elsewhere its file has said what is known.
+    if (own.about) return own.about[row];
     return [
-      `image: ${own.ids[row]}`, `arm: ${JSON.stringify(own.arm)}`, `seed: ${seeds[row]}`,
+      `image: ${own.ids[row]}`, `arm: ${JSON.stringify(own.arm)}`, `${word}: ${seeds[row]}`,
       `prompt: ${JSON.stringify(texts[own.prompts[row]])}`, `negative_prompt: ${JSON.stringify(texts[own.negatives[row]])}`,
       own.parameters,
     ].join("\n");
   };
   const describe = (row, column) => ({
     source: source(row, column),
-    title: `${columns[column].arm}, seed ${seeds[row]}`,
+    title: `${columns[column].arm}, ${word} ${seeds[row]}`,
     caption: caption(row, column),
     name: columns[column].arm,
     // The same seed under the arms, which it can be compared with.
@@ -53,5 +55,7 @@ const galleryImages = (() => {
   const promptOf = (row) => texts[columns[baseline].prompts[row]];
   const rowOf = (seed) => rowsBySeed.get(String(seed));
   const columnOf = (arm) => columns.findIndex((own) => own.arm === arm);
-  return {columns, pairs, seeds, whole, baseline, isHeld, digits, describe, promptOf, rowOf, columnOf};
+  // What a row is called at the beginning of a sentence.
+  const named = word[0].toUpperCase() + word.slice(1);
+  return {columns, pairs, seeds, word, named, whole, baseline, isHeld, digits, describe, promptOf, rowOf, columnOf};
 })();

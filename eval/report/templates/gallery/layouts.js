@@ -4,13 +4,13 @@
 //   rows: how many there are, and head(at) -> {strong, text},
 //   cell(at, k) -> [row, column] of the content, or null; marked(at) -> the column that put the row at its place.
 const galleryLayouts = (() => {
-  const {columns, promptOf, seeds} = galleryImages;
+  const {columns, promptOf, seeds, word, named} = galleryImages;
   const {methods} = galleryContent;
-  const seedHead = (row) => ({strong: `seed ${seeds[row]}`, text: promptOf(row) || "(empty prompt)"});
+  const seedHead = (row) => ({strong: `${word} ${seeds[row]}`, text: promptOf(row) || galleryContent.nothing});
 
   // A row is a seed, one column per arm.
   const arms = (found, visible) => ({
-    corner: "Seed and prompt",
+    corner: `${named} and prompt`,
     heads: visible.map((column) => ({label: columns[column].arm, arm: column})),
     rows: found.length,
     head: (at) => seedHead(found[at].row),
@@ -30,7 +30,7 @@ const galleryLayouts = (() => {
     const shown = withVisible(visible);
     const scales = scalesOf(shown);
     return {
-      corner: `Method, of seed ${seeds[row]}`,
+      corner: `Method, of ${word} ${seeds[row]}`,
       heads: scales.map((scale) => ({label: `scale ${scale}`})),
       rows: shown.length,
       head: (k) => ({strong: shown[k].name, text: ""}),

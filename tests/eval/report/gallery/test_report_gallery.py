@@ -162,7 +162,7 @@ def test_labels_stand_in_the_large_view_and_say_when_they_are_simulated(visit: V
 
 
 def test_the_page_holds_every_image_where_they_fit_and_says_so(visit: Visit, inputs: Inputs) -> None:
-    assert "All 18 images of the study are here" in visit.page.locator("#gallery").inner_text()
+    assert "All 18 images of the 3 arms are here" in visit.page.locator("#gallery").inner_text()
     shown = inputs.gallery()
     assert (shown.held, shown.total, shown.pairs) == (18, 18, PAIRS)
     lines = "\n".join(shown.blocks).split("\n")
