@@ -72,7 +72,7 @@ def judge_accuracy(judged: Judgements, corpus: Corpus) -> dict[str, list[float]]
 
 
 def counting_accuracy(classifier: MalformedClassifier, corpus: Corpus) -> dict[str, list[float]]:
-    """Shares of right counts on real images whose finish hides nothing: digits, arms, legs; digits without training too.
+    """Shares of right counts on real images whose finish hides nothing: of digits, arms and legs.
 
     `digits_by_fan` and `digits_alike`, the share on which both agree, are of the first HANDS hands.
     """
