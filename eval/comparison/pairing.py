@@ -1,7 +1,8 @@
-"""Which arms form pairs: those whose images have, one by one, the same pair numbers, and so prompt and seed.
+"""Which arms are compared image by image: those whose images have, one by one, the same pair numbers.
 
-Image k of any two arms of a study shares its prompt. Only where it shares its seed as well, the two start from the same
-noise, and their difference is what the arms do.
+Image k of any two generated arms shares its prompt. Only where it shares its seed as well, the two start from the same
+noise, and their difference is what the arms do. pipeline/external/pairing.py numbers images made elsewhere, and records
+whether equal numbers there are pairs or stand beside each other by chance.
 """
 
 from collections.abc import Mapping, Sequence

@@ -13,7 +13,7 @@ from pipeline.publishing.pairs import FILE, configuration_name, image_columns
 from pipeline.publishing.same_seeds import GRID, SEEDS
 from pipeline.results.answer import answer
 from pipeline.results.comparison import Comparison
-from pipeline.results.interval import Interval
+from pipeline.results.interval import in_percent
 from pipeline.results.metrics import Metric, shown_in
 from pipeline.results.rates import VERDICTS, LabelledImages, Rates
 from pipeline.study.licences import licence_fields
@@ -96,7 +96,7 @@ def write_card(study: Study, comparison: Comparison, rates: Rates, contents: Con
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 (Markdown; the filter `plain` is its escape)
     )
-    environment.filters |= {"plain": plain, "interval": in_two_digits, "share": _share}
+    environment.filters |= {"plain": plain, "interval": in_two_digits, "share": in_percent}
     settings = study.model_dump(mode="json", exclude=BESIDE_THE_NUMBERS, exclude_defaults=True, by_alias=True)
     for name, arm in study.arms.items():
         if arm.negative_preset:
@@ -142,7 +142,3 @@ def _title(row: Metric) -> str:
 
 def _yaml(content: Any) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
-
-
-def _share(interval: Interval) -> str:
-    return f"{interval.value:.1%} ({interval.low:.1%} to {interval.high:.1%})"

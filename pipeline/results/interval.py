@@ -22,3 +22,8 @@ class Interval:
     low: Finite
     high: Finite
     n: int
+
+
+def in_percent(interval: Interval) -> str:
+    """A share and its interval as card and MLflow write them: 12.3% (10.1% to 14.9%)."""
+    return f"{interval.value:.1%} ({interval.low:.1%} to {interval.high:.1%})"

@@ -334,12 +334,12 @@ class Arm(Settings):
     @property
     def shown_method(self) -> str:
         """The method for people to read, with its strength or what steers its main prediction: `cfg`, `cfg + nag 3`."""
-        if self.negative_strength != 1:
-            return f"{self.method} of strength {self.negative_strength:g}"
+        strength = self.negative_strength
+        method = self.method if strength == 1 else f"{self.method} of strength {strength:g}"
         if self.attention is None:
-            return self.method
+            return method
         steered = f"{self.attention.name} {self.attention.scale:g}"
-        return steered if self.method == "unguided" else f"{self.method} + {steered}"
+        return steered if self.method == "unguided" else f"{method} + {steered}"
 
     @property
     def is_meant_to_guide(self) -> bool:

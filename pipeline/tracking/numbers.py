@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from pipeline.cost.shard_cost import ShardCost
 from pipeline.results.comparison import Adherence, ComparedArm, Comparison
-from pipeline.results.interval import Interval
+from pipeline.results.interval import Interval, in_percent
 from pipeline.results.metrics import SHIFT, shown_in
 from pipeline.results.rates import SIMULATED, VERDICTS, Rates
 
@@ -108,8 +108,8 @@ def label_table(rates: Rates) -> Table:
         "sample size": [row.images for row in rows],
     }
     for verdict in VERDICTS:
-        table[verdict] = [_share(row.verdicts[verdict].best) for row in rows]
-    table["body shape normal"] = [_share(row.body_normal) if row.body_normal else "" for row in rows]
+        table[verdict] = [in_percent(row.verdicts[verdict].best) for row in rows]
+    table["body shape normal"] = [in_percent(row.body_normal) if row.body_normal else "" for row in rows]
     return table
 
 
@@ -158,7 +158,3 @@ def in_a_key(name: str) -> str:
 
 def _source(simulated: bool) -> str:
     return SIMULATED if simulated else "human"
-
-
-def _share(interval: Interval) -> str:
-    return f"{interval.value:.1%} ({interval.low:.1%} to {interval.high:.1%})"

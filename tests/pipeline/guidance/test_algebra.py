@@ -361,6 +361,9 @@ def test_a_strength_of_one_is_the_negative_prompt_and_of_none_plain_cfg():
     assert set(none.predictions()) == set(guided("cfg").predictions()) == {MAIN, EMPTY}
     predicted = {p: torch.randn(1, 3, 4, 4, dtype=torch.float64) for p in (MAIN, EMPTY)}
     torch.testing.assert_close(Walk(none).combine(predicted, AT), Walk(guided("cfg")).combine(predicted, AT))
+    attention = {"name": "nag", "scale": 3, "text": "negative"}
+    both = Arm(method="negative", scale=4, negative_prompt="bad", negative_strength=0.5, attention=attention)
+    assert both.shown_method == "negative of strength 0.5 + nag 3"
     with pytest.raises(ValueError, match="negative_strength is for method negative; method cfg says"):
         guided("cfg", negative_strength=0.5)
 
