@@ -26,7 +26,7 @@ ifneq ($(UNKNOWN),)
 $(error $(UNKNOWN) is not a variable of this Makefile, which has $(VARIABLES); $(if $(NEAREST),did you mean $(NEAREST)="$($(UNKNOWN))"?,a value of the study goes into OVERRIDES="$(UNKNOWN)=$($(UNKNOWN))"))
 endif
 
-.PHONY: help setup params repro compare-folders test test-slow chaos lint audit bench fuzz mlflow experiments label-studio label-demo publish train worldcheck feature-spaces lock clean
+.PHONY: help setup params repro compare-folders test test-slow chaos lint audit bench fuzz mlflow experiments label-studio label-demo publish train gpu worldcheck feature-spaces lock clean
 
 help: ## list the commands
 	@awk '/^##@ / { print substr($$0, 5) } /^[a-z-]+:.*## / { name = $$0; sub(/:.*/, "", name); sub(/.*## /, ""); printf "  make %-14s %s\n", name, $$0 }' $(MAKEFILE_LIST)
@@ -107,6 +107,9 @@ bench: $(READY) $(CONVERTED) ## all benchmarks, on an idle machine; over an hour
 
 train: $(READY) ## train the embedded networks; resumes (models/tinybooru/README.md)
 	$(BIN)/python -m models.tinybooru.train
+
+gpu: $(READY) ## train the embedded networks on a GPU, time-boxed and resumable (SECONDS_OF_TRAINING=420)
+	$(BIN)/python -m models.tinybooru.train networks --size gpu --seconds $(or $(SECONDS_OF_TRAINING),420)
 
 worldcheck: $(READY) ## let the judge measure the embedded networks; resumes; 74 minutes on two cores
 	$(BIN)/python -m models.tinybooru.worldcheck

@@ -1,101 +1,101 @@
 """What a training step of the embedded networks costs: `python -m benchmarks.training`, into benchmarks/results.json.
 
-The shipped recipe on images of the world, from captions and noise to the averaged weights, eager and compiled, on
-CUDA where torch sees it, else on the CPU. The share of peak counts the FLOPs of the forward and the backward pass
-alone, in the precision of training, against large matrix products measured in the same run. The operators that take
-longest are printed with their shares.
+Whole steps of the shipped recipes on images of the world, from captions and noise to the averaged weights, in bfloat16
+where the device has units for it: on a CPU eager and compiled, on CUDA as a graph. The share of peak counts the FLOPs
+of the forward and the backward pass alone, against large matrix products in the precision of training, measured in the
+same run.
 """
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peak import matmul_rate
 from benchmarks.record import Result, entry, least, record
-from models.tinybooru.corpus import Corpus, load_corpus
-from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining
-from models.tinybooru.tokenizer import train_tokenizer
-from models.tinybooru.train import GUIDE, MAIN, WORLD_SEED, preset_texts
+from models.tinybooru.networks.families import FamilyRecipe
+from models.tinybooru.networks.graphed import GraphedTraining
+from models.tinybooru.networks.run import FLOW, SIZES, UNET, UNET_SMALL, Run, SeedInputs
+from models.tinybooru.networks.text_encoder import build_text_encoder, text_encoder_digest
+from models.tinybooru.precision import has_bfloat16
+from models.tinybooru.world import World, draw_world
 from pipeline.cost.usage import device_name
 from pipeline.execution.allocator import keep_freed_memory
-from pipeline.tinybooru.build import build
 
 IMAGES = 1024
 # Products of this side take a core about a quarter of a second; smaller ones do not reach the peak of a GPU.
 SIDES = {"cpu": 2048, "cuda": 8192}
-# From here on the text encoder is frozen and the recipe shows some tags more often: so are most of its steps.
-STEP = MAIN.focus_from
+RECIPES = {"": UNET, "_flow": FLOW, "_guide": UNET_SMALL}
 
 
-def images() -> Corpus:
-    """A small corpus of the embedded world."""
-    with tempfile.TemporaryDirectory() as folder:
-        build(Path(folder), "train", IMAGES, WORLD_SEED)
-        return load_corpus(Path(folder))
+def training(
+    recipe: FamilyRecipe, world: World, device: torch.device, compiled: bool, state: Path
+) -> tuple[GraphedTraining, SeedInputs]:
+    """A training of a recipe with a frozen text encoder, and its inputs, filled with a batch."""
+    sizes = replace(SIZES["gpu" if device.type == "cuda" else "cpu"], images=IMAGES)
+    run = Run(sizes, world, device, state, float("inf"), compiled)
+    inputs = SeedInputs(0, run)
+    encoder = build_text_encoder(run.tokenizer, 128).to(device).eval().requires_grad_(False)
+    inputs.fill(0)
+    inputs.make_noise(0, 0)
+    inputs.read(encoder)
+    return run.training(recipe, inputs, f"{recipe.family}-{recipe.name}", reads=text_encoder_digest(encoder)), inputs
 
 
-def training(recipe: DenoiserRecipe, corpus: Corpus, device: torch.device, compiled: bool) -> DenoiserTraining:
-    """A run that stands at STEP, with the text encoder frozen as it is there."""
-    tokenizer = train_tokenizer([*corpus.captions(), *preset_texts()])
-    run = DenoiserTraining(recipe, tokenizer, corpus, corpus, None, Path("unused"), device, compiled)
-    run.step = STEP
-    run.text_encoder.requires_grad_(False)
-    return run
-
-
-def flops_of_a_step(run: DenoiserTraining) -> int:
+def flops_of_a_step(made: GraphedTraining) -> int:
     """FLOPs of the convolutions and matrix products of one forward and backward pass."""
+    made.bind(made.weights)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        run.step_loss().backward()  # type: ignore[no-untyped-call]
-    run.unet.zero_grad(set_to_none=True)
+        made.loss().backward()  # type: ignore[no-untyped-call]
+    for p in made.host.values():
+        p.grad = None
     return int(counter.get_total_flops())
 
 
-def longest_operators(run: DenoiserTraining, steps: int = 3, rows: int = 12) -> Sequence[tuple[str, float]]:
-    """The operators that take the largest shares of a step's own time on the device, most first."""
-    cuda = run.device.type == "cuda"
-    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as profiled:
-        for _ in range(steps):
-            run.train_step()
-    spent = {
-        event.key: event.self_device_time_total if cuda else event.self_cpu_time_total
-        for event in profiled.key_averages()
-    }
-    whole = sum(spent.values())
-    return sorted(((name, time / whole) for name, time in spent.items()), key=lambda pair: -pair[1])[:rows]
+def stepper(made: GraphedTraining) -> Callable[[], None]:
+    """One whole step; on CUDA until the device is done with it."""
+
+    def step() -> None:
+        made.advance(1.0)
+        if made.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return step
 
 
 def measure(device: torch.device, rounds: int) -> list[Result]:
-    """Images a second and the share of peak of eager and compiled steps."""
-    corpus, peak = images(), matmul_rate(device, torch.float32, SIDES[device.type])
-    eager = training(MAIN, corpus, device, compiled=False)
-    flops = flops_of_a_step(eager)
-    for name, share in longest_operators(eager):
-        print(f"{share:6.1%}  {name}")
-    compiled = training(MAIN, corpus, device, compiled=True)
-    guide = training(GUIDE, corpus, device, compiled=True)
-    runs = {"": eager, "_compiled": compiled, "_guide_compiled": guide}
-    least(1, *(run.train_step for run in runs.values()))  # compiles, and makes the optimisers' states
-    seconds = dict(zip(runs, least(rounds, *(run.train_step for run in runs.values())), strict=True))
-    print(f"{flops / 1e9:.1f} GFLOP forward and backward, products of matrices at {peak / 1e9:.0f} GFLOP/s")
+    """Images a second and the share of peak of each recipe's steps."""
+    dtype = torch.bfloat16 if has_bfloat16(device) else torch.float32
+    peak, world = matmul_rate(device, dtype, SIDES[device.type]), draw_world(IMAGES, 8)
+    kinds = {"": False, "_compiled": True} if device.type == "cpu" else {"": False}
+    with tempfile.TemporaryDirectory() as folder:
+        made = {
+            f"{name}{how}": training(recipe, world, device, compiled, Path(folder))
+            for name, recipe in RECIPES.items()
+            for how, compiled in kinds.items()
+        }
+    flops = {name: flops_of_a_step(training(recipe, world, device, False, Path(tempfile.mkdtemp()))[0])
+             for name, recipe in RECIPES.items()}  # fmt: skip
+    steps = {name: stepper(one) for name, (one, _) in made.items()}
+    least(1, *steps.values())  # compiles
+    seconds = dict(zip(steps, least(rounds, *steps.values()), strict=True))
     machine = device_name(device) if device.type == "cuda" else None
-    found = [
-        entry(f"training_step{name}_images_per_second", MAIN.batch / took, None, None,
-              f"whole steps of {MAIN.batch}", machine)
-        for name, took in seconds.items()
-    ]  # fmt: skip
-    against = f"products of matrices in single precision, {peak / 1e9:.0f} GFLOP/s; a step is {flops / 1e9:.0f} GFLOP"
-    shares = {name: flops / seconds[name] / peak for name in ("", "_compiled")}
-    return found + [
-        entry(f"training_step{name}_share_of_peak", share, None, None, against, machine)
-        for name, share in shares.items()
-    ]
+    said = str(dtype).removeprefix("torch.")
+    found = []
+    for name, took in seconds.items():
+        work, batch = flops[name.removesuffix("_compiled")], made[name][1].run.sizes.batch
+        against = f"products of matrices in {said}, {peak / 1e9:.0f} GFLOP/s; a step is {work / 1e9:.0f} GFLOP"
+        found += [
+            entry(f"training_step{name}_images_per_second", batch / took, None, None, f"whole steps of {batch}",
+                  machine),
+            entry(f"training_step{name}_share_of_peak", work / took / peak, None, None, against, machine),
+        ]  # fmt: skip
+    return found
 
 
 def main() -> None:

@@ -65,6 +65,7 @@ def findings(comparison: Comparison, study: Study) -> str:
         "named": _named(comparison, study),
         "as_cfg": _as_cfg(comparison),
         "removed": _removed(comparison),
+        "mended": _mended(comparison),
         "distance": _verdicts(comparison, "Distance"),
         "variety": _verdicts(comparison, "Variety"),
     }
@@ -153,6 +154,25 @@ def _removed(comparison: Comparison) -> str:
     return (
         f"Images show what it names {size} unguided ones do{by}, averaged over {len(found.names)} concepts that a "
         f"classifier can read. {quoted(in_percent(found.collateral))} % of its shift is something else."
+    )
+
+
+def _mended(comparison: Comparison) -> str:
+    """What each of ARMS does to the share of malformed people; empty where it is not measured."""
+    unguided = comparison.by_name(comparison.baseline).scores.get("malformed")
+    if unguided is None:
+        return ""
+    said = []
+    for arm, words in ARMS.items():
+        against = comparison.by_name(arm).against_baseline
+        assert against is not None
+        assert against.malformed is not None
+        verdict = _answer(comparison, arm, "Malformed").verdict
+        said.append(f"{words}: {verdict} ({quoted(in_percent(against.malformed), signed=True)} points)")
+    text = "; ".join(said)
+    return (
+        f"By the classifier that counts digits and limbs, {quoted(in_percent(unguided))} % of unguided images are "
+        f"malformed. {text[0].upper()}{text[1:]}."
     )
 
 

@@ -21,7 +21,8 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from docs.browser import opened_chromium
-from models.tinybooru.denoiser import DenoiserRecipe, build_scheduler, build_text_encoder, build_unet
+from models.tinybooru.networks.families import FamilyRecipe, build_network, build_scheduler
+from models.tinybooru.networks.text_encoder import build_text_encoder
 from models.tinybooru.tokenizer import train_tokenizer
 from pipeline.study.study import Study, parse_study
 from pipeline.tinybooru.build import plans
@@ -93,8 +94,8 @@ def _save_networks(folder: Path) -> None:
     tokenizer = train_tokenizer([", ".join(next(held_out).tags) for _ in range(200)])
     for name, channels, seed in (("main", (16, 32), 0), ("guide", (16, 16), 1)):
         torch.manual_seed(seed)
-        recipe = DenoiserRecipe(name, channels, steps=1, text_width=32)
-        build_unet(recipe).save_pretrained(folder / name / "unet")
+        recipe = FamilyRecipe("unet", name, channels, patch=4, learning_rate=1e-3)
+        build_network(recipe, text_width=32).save_pretrained(folder / name / "unet")
         build_scheduler().save_pretrained(folder / name / "scheduler")
         if name == "main":
             build_text_encoder(tokenizer, 32).save_pretrained(folder / name / "text_encoder")

@@ -1,6 +1,7 @@
 """Model cards, written from the records of training, the measurements and the credits of the drawing styles."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pipeline.tinybooru.styles import credits
 TEMPLATE = "cards.md.j2"
 HISTORY, TRAINING = "history.json", "training.json"
 # Written by the programs of these names.
-WORLDCHECK, CONTACT, GUIDES = "worldcheck.json", "contact.png", "guides.json"
+WORLDCHECK, CONTACT, HANDS = "worldcheck.json", "contact.png", "hands_by_eye_tables.json"
 
 
 def write_cards(models: Path) -> Path:
@@ -38,8 +39,8 @@ def write_cards(models: Path) -> Path:
         sizes=shipped_sizes(models),
         credits=credits(),
         worldcheck=_json(models / WORLDCHECK),
-        guides=_json(models / GUIDES),
         contact=(models / CONTACT).exists(),
+        hands=_json(models / HANDS),
     )
     write_atomically(models / "CARD.md", card.encode())
     return models / "CARD.md"
@@ -54,10 +55,9 @@ def shipped_sizes(models: Path) -> dict[str, float]:
     }
 
 
-def keep_history(models: Path, name: str, history: list[dict[str, float]]) -> None:
-    """Keep a run's losses for the card, thinned to ten entries and the last."""
-    thinned = [*history[:: max(1, len(history) // 10)], *history[-1:]]
-    content = {**_json(models / HISTORY), name: list({entry["step"]: entry for entry in thinned}.values())}
+def keep_history(models: Path, name: str, losses: Mapping[int, float]) -> None:
+    """Keep a training's held-out losses by step for the card."""
+    content = {**_json(models / HISTORY), name: {str(step): loss for step, loss in sorted(losses.items())}}
     write_atomically(models / HISTORY, (json.dumps(content, indent=1) + "\n").encode())
 
 

@@ -1,4 +1,4 @@
-"""Sets drawn from held-out prompts with the embedded networks, for the world check and for the choice of the guide."""
+"""Sets drawn from held-out prompts with the embedded networks, for the world check."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -23,12 +23,13 @@ from pipeline.storage.shards import encode_png, shard_fingerprint, write_shard
 from pipeline.study.arm import Arm
 from pipeline.study.study import Study, parse_study
 from pipeline.tinybooru.build import plans
-from pipeline.tinybooru.flaws import BAD_ANATOMY
+from pipeline.tinybooru.figures import GREETING
+from pipeline.tinybooru.flaws import BAD_ANATOMY, BAD_HANDS, EXTRA_DIGIT
 from pipeline.tinybooru.image import Plan
 
 SHARD = 256
-# The guide was chosen with so many of the first prompts, seeds and real images (guides.py).
-IMAGES_CHOSEN_WITH = 512
+# Kinds of prompts that do not name the quality.
+WITHOUT_QUALITY = ("no quality", "waving")
 UNGUIDED: dict[str, Any] = {"method": "unguided", "scale": 1.0}
 
 
@@ -42,8 +43,10 @@ def held_out(which: str, images: int) -> list[Plan]:
         "empty": lambda plan: True,
         "bad anatomy": lambda plan: plan.malformed and plan.flaws == (BAD_ANATOMY,),
         "no quality": lambda plan: plan.kind == "person" and not plan.flaws,
+        "waving": lambda plan: plan.style == GREETING,
+        "extra digit": lambda plan: plan.flaws == (BAD_HANDS, EXTRA_DIGIT),
     }
-    of_any_quality = which in ("bad anatomy", "no quality")
+    of_any_quality = which in ("bad anatomy", "no quality", "extra digit")
     chosen = (plan for plan in plans("validation", 0, not of_any_quality) if wanted[which](plan))
     # Few plans wear glasses: finding as many takes a minute and more.
     return list(tqdm(islice(chosen, images), f"prompts: {which}", images, unit="prompt", delay=5, disable=None))
@@ -58,7 +61,7 @@ def prompt_of(which: str, plan: Plan) -> str:
     """The prompt of a plan: its tags, without the quality tag where the figure asks for that, or nothing."""
     if which == "empty":
         return ""
-    return ", ".join(tag for tag in plan.tags if which != "no quality" or tag != plan.quality)
+    return ", ".join(tag for tag in plan.tags if which not in WITHOUT_QUALITY or tag != plan.quality)
 
 
 def study_of(

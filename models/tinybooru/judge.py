@@ -18,8 +18,9 @@ from timm.models.resnet import BasicBlock, ResNet
 from eval.scorers.image_classifier import image_logits, load_weights
 from models.tinybooru.corpus import Corpus
 from models.tinybooru.scorers import ScorerRecipe, ScorerTraining, shifted
+from pipeline.tinybooru.colours import BACKGROUNDS, HAIR_COLOURS
 from pipeline.tinybooru.flaws import QUALITIES
-from pipeline.tinybooru.styles import BACKGROUNDS, HAIR_COLOURS, STYLES
+from pipeline.tinybooru.styles import STYLES
 
 CANVAS = 64
 # What the judge decides, and the answers to choose from.
@@ -98,8 +99,8 @@ class JudgeTraining(ScorerTraining):
         self.corpus, self.truths = corpus, truths(corpus)
 
     def loss(self, chosen: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        pixels = disturbed(shifted(self.corpus.pixels[chosen], generator), generator).to(self.device)
-        logits = torch.split(self.network(pixels), [len(options) for options in QUESTIONS.values()], dim=1)
+        pixels = disturbed(shifted(self.corpus.pixels[chosen], generator), generator)
+        logits = torch.split(self.read(pixels), [len(options) for options in QUESTIONS.values()], dim=1)
         losses = [
             F.cross_entropy(found, self.truths[question][chosen].to(self.device), ignore_index=NO_ANSWER)
             for question, found in zip(QUESTIONS, logits, strict=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 from eval.scorers.kinds import KINDS
 from pipeline.storage.files import write_atomically
 from pipeline.tinybooru.build import plans
-from pipeline.tinybooru.flaws import BAD_ANATOMY
 from pipeline.tinybooru.image import Plan
 
 KIND_PROMPTS = Path("models/tinybooru/kinds.json")
@@ -21,7 +20,7 @@ PROMPTS_A_KIND = 200
 def kind_of(planned: Plan) -> str:
     """Which of the label kinds a planned image is."""
     if planned.kind == "person":
-        return "malformed_human" if BAD_ANATOMY in planned.flaws else "legit_human"
+        return "malformed_human" if planned.malformed else "legit_human"
     return "pattern" if planned.kind == "pattern" else "object_or_scenery"
 
 

@@ -1,4 +1,4 @@
-"""Training of what scores images: CLIP, the aesthetic head on it, and the malformed-image classifier."""
+"""Training of what scores images: CLIP and the aesthetic head on it, and what all trainings of scorers share."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -13,9 +13,9 @@ from tqdm import tqdm
 from transformers import CLIPTokenizer
 
 from eval.scorers.aesthetic import AestheticHead, fit_aesthetic_head
-from eval.scorers.malformed import build_classifier
 from models.tinybooru.checkpoint import laid_out_like, load_checkpoint, save_checkpoint
 from models.tinybooru.corpus import Corpus
+from models.tinybooru.precision import has_bfloat16
 from models.tinybooru.tokenizer import CONTEXT_LENGTH
 from pipeline.errors import InputError
 from pipeline.storage.files import fingerprint
@@ -88,7 +88,8 @@ class ScorerTraining:
         self, recipe: ScorerRecipe, network: torch.nn.Module, data: str, checkpoint: Path, device: torch.device
     ):
         """`data` stands for what the network learns from; a run does not continue with other images or words."""
-        self.recipe, self.network, self.checkpoint, self.device = recipe, network.to(device), checkpoint, device
+        self.recipe, self.checkpoint, self.device = recipe, checkpoint, device
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.data = data
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
@@ -98,6 +99,13 @@ class ScorerTraining:
     def loss(self, chosen: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Loss of the images at indices `chosen` [B]."""
         raise NotImplementedError
+
+    def read(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The network's logits of images [B, 3, H, W], in single precision; products in bfloat16 where that is fast."""
+        pixels = pixels.to(self.device, memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=has_bfloat16(self.device)):
+            logits: torch.Tensor = self.network(pixels)
+        return logits.float()
 
     def resume(self) -> None:
         """Continue from the checkpoint, if there is one. Raises InputError where it is of another recipe."""
@@ -181,27 +189,14 @@ class ClipTraining(ScorerTraining):
         ).input_ids
 
     def loss(self, chosen: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        pixels = shifted(self.corpus.pixels[chosen], generator).to(self.device)
-        images, texts, scale = self.network(pixels, self.tokens[chosen].to(self.device))
-        logits = scale * images @ texts.T
+        pixels = shifted(self.corpus.pixels[chosen], generator).to(self.device, memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=has_bfloat16(self.device)):
+            images, texts, scale = self.network(pixels, self.tokens[chosen].to(self.device))
+        logits = scale.float() * images.float() @ texts.float().T
         # Two images of one caption are both right; without this the loss would push them apart.
         same = (self.tokens[chosen][:, None] == self.tokens[chosen][None]).all(-1).to(self.device).float()
         target = same / same.sum(1, keepdim=True)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-
-
-class MalformedTraining(ScorerTraining):
-    """Binary classification of malformed people against everything else."""
-
-    def __init__(self, recipe: ScorerRecipe, corpus: Corpus, checkpoint: Path, device: torch.device):
-        torch.manual_seed(recipe.seed)
-        super().__init__(recipe, build_classifier(), corpus.mark, checkpoint, device)
-        self.corpus = corpus
-
-    def loss(self, chosen: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        pixels = shifted(self.corpus.pixels[chosen], generator).to(self.device)
-        logits = self.network(pixels).squeeze(1)
-        return F.binary_cross_entropy_with_logits(logits, self.corpus.malformed[chosen].to(self.device).float())
 
 
 def export_clip(network: torch.nn.Module, tokenizer: CLIPTokenizer, folder: Path) -> None:

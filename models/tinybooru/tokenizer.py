@@ -5,13 +5,21 @@ tinybooru's captions and on the unwanted-content presets of the field, so a word
 other text still has an encoding.
 """
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
+from pipeline.prompting.presets import NEGATIVE_PRESETS
+
 CONTEXT_LENGTH = 48
 VOCABULARY = 1024
+# Their words become tokens; often enough to be whole ones.
+PRESETS_IN_VOCABULARY = (
+    "tinybooru", "novelai-light", "novelai-heavy", "novelai-human-focus", "animagine", "field-note-novelai",
+)  # fmt: skip
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 
 # CLIP's own split: letters, single digits, runs of punctuation (radford2021, `simple_tokenizer.py`).
@@ -46,9 +54,20 @@ def train_tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
 
 
 def _merges(tokenizer: Tokenizer) -> list[list[str]]:
-    import json
-
     return [
         pair if isinstance(pair, list) else pair.split(" ")
         for pair in json.loads(tokenizer.to_str())["model"]["merges"]
     ]
+
+
+def world_tokenizer(folder: Path, captions: Sequence[str]) -> CLIPTokenizer:
+    """The tokenizer of captions and of the presets of the field, trained once and kept in `folder`/tokenizer.
+
+    Ties between merges are broken by chance, so a run that is resumed needs the one that it began with.
+    """
+    kept = folder / "tokenizer"
+    if not (kept / "tokenizer.json").exists():
+        texts = [NEGATIVE_PRESETS[name].text for name in PRESETS_IN_VOCABULARY] * 50
+        train_tokenizer([*captions, *texts]).save_pretrained(kept)
+    found: CLIPTokenizer = CLIPTokenizer.from_pretrained(kept)
+    return found

@@ -22,6 +22,7 @@ from pipeline.prompting.presets import LADDERS
 from pipeline.prompting.strict_check import check_prompt
 from pipeline.settings import Count, Seed, Settings, watched_path
 from pipeline.storage.file_names import check_names, printable_name, said_missing
+from pipeline.tinybooru.words import known_tags
 
 PROMPTS_FOLDER = "prompts"
 
@@ -33,11 +34,18 @@ def _watched(path: str) -> str:
 
 
 class TinybooruPrompts(Settings):
-    """Tag lists of held-out tinybooru images of good quality; as many as there are images."""
+    """Tag lists of held-out tinybooru images of good quality; as many as there are images.
+
+    Only those that have all tags of `showing`; `quality_tag` says whether prompts name the quality.
+    """
 
     source: Literal["tinybooru"]
     split: Literal["validation"]
     world_seed: Seed
+    showing: tuple[Tag, ...] = ()
+    quality_tag: bool = True
+
+    _showing = field_validator("showing")(known_tags)
 
 
 class FilePrompts(Settings):
@@ -115,7 +123,7 @@ def read_prompts(prompt_set: PromptSet, count: int, syntax: Syntax) -> list[str]
     """
     match prompt_set:
         case TinybooruPrompts():
-            return list(_world_captions(prompt_set.split, prompt_set.world_seed, count))
+            return list(_world_captions(prompt_set, count))
         case FilePrompts():
             prompts = _lines(Path(prompt_set.path), syntax)
         case GridPrompts():
@@ -129,11 +137,14 @@ def read_prompts(prompt_set: PromptSet, count: int, syntax: Syntax) -> list[str]
 
 # Every arm of a study asks for the same, and one of many images takes seconds to find them.
 @cache
-def _world_captions(split: str, seed: int, count: int) -> tuple[str, ...]:
+def _world_captions(asked: TinybooruPrompts, count: int) -> tuple[str, ...]:
     # As below, an import of a second.
     from pipeline.tinybooru.build import plans
 
-    return tuple(", ".join(planned.tags) for planned in islice(plans(split, seed, good_only=True), count))
+    chosen = islice(plans(asked.split, asked.world_seed, good_only=True, showing=asked.showing), count)
+    return tuple(
+        ", ".join(tag for tag in planned.tags if asked.quality_tag or tag != planned.quality) for planned in chosen
+    )
 
 
 def _lines(path: Path, syntax: Syntax) -> list[str]:

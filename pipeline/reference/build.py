@@ -20,7 +20,7 @@ def main() -> None:
         remove_leftovers(folder)
     if asked.source == TINYBOORU:
         build_concepts(CONCEPTS, asked.world_seed)
-        paths = build(REFERENCE_SET, "reference", asked.images, asked.world_seed, good_only=True)
+        paths = build(REFERENCE_SET, "reference", asked.images, asked.world_seed, good_only=True, showing=asked.showing)
     else:
         # The captions of someone's own images say what they show.
         for stale in CONCEPTS.glob("*.parquet"):

@@ -32,6 +32,7 @@ from pipeline.study.scales import Scales
 from pipeline.study.scorers import PREFERENCES
 from pipeline.study.solvers import SOLVERS
 from pipeline.study.weaken import LoraFile
+from pipeline.tinybooru.words import known_tags
 
 # A hundred times the largest study that is planned for; lists of seeds and prompts must fit the memory.
 MOST_IMAGES = 100_000_000
@@ -46,13 +47,17 @@ class Reference(Settings):
 
     `source` is tinybooru, of which those of good quality from the split `reference` are drawn, or a folder in
     images/. `world_seed` is that of the world, or of the choice among more files than are asked for. A folder's images
-    are brought to `canvas` where it is given, and have to be of one size otherwise.
+    are brought to `canvas` where it is given, and have to be of one size otherwise. Of tinybooru only
+    images with all tags of `showing` are drawn.
     """
 
     images: Annotated[int, Field(ge=10, le=MOST_IMAGES)]
     world_seed: Seed
     source: str = TINYBOORU
+    showing: tuple[str, ...] = ()
     canvas: Canvas | None = None
+
+    _showing = field_validator("showing")(known_tags)
 
     @field_validator("source")
     @classmethod

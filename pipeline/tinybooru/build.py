@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import count, islice
 from multiprocessing import get_context
@@ -15,11 +15,11 @@ from tqdm import tqdm
 from pipeline.errors import InputError, run_stage
 from pipeline.storage.files import fingerprint
 from pipeline.storage.shards import encode_png, shard_fingerprint, write_shard
+from pipeline.tinybooru.colours import HAIR_COLOURS
 from pipeline.tinybooru.image import SPLITS, Plan, draw, plan
-from pipeline.tinybooru.styles import HAIR_COLOURS
 
 # Raise it when an image of some (seed, index) comes out differently than before.
-WORLD_VERSION = 2
+WORLD_VERSION = 3
 CANVAS = 64
 SHARD_IMAGES = 2048
 
@@ -37,12 +37,18 @@ FEATURES = Features(
         "hair": Value("string"),
         "background": Value("string"),
         "glasses": Value("bool"),
+        "digits": Value("int8"),
+        "arms": Value("int8"),
+        "legs": Value("int8"),
+        "countable": Value("bool"),
     }
 )
 
 
-def plans(split: str, seed: int, good_only: bool = False) -> Iterator[Plan]:
+def plans(split: str, seed: int, good_only: bool = False, showing: Sequence[str] = ()) -> Iterator[Plan]:
     """All plans of a split in index order, without end; `good_only` keeps flawless ones of good quality.
+
+    Only those with all tags of `showing` are among them; some image of the world must have them all.
 
     Raises ValueError for an unknown split.
     """
@@ -55,6 +61,8 @@ def plans(split: str, seed: int, good_only: bool = False) -> Iterator[Plan]:
         if planned.split != split:
             continue
         if good_only and (planned.flaws or planned.quality not in GOOD_QUALITIES):
+            continue
+        if showing and not set(showing) <= set(planned.tags):
             continue
         yield planned
 
@@ -77,25 +85,38 @@ def draw_all(wanted: list[Plan], canvas: int, description: str) -> Iterator[Pill
 
 def row(planned: Plan, image: PillowImage.Image) -> dict[str, object]:
     """One row of a shard."""
-    hair = next((t.removesuffix(" hair") for t in planned.tags if t.removesuffix(" hair") in HAIR_COLOURS), "")
-    background = next((t.removesuffix(" background") for t in planned.tags if t.endswith(" background")), "")
     return {
         "image_id": f"tinybooru-{planned.seed}-{planned.index}",
         "image": {"bytes": encode_png(image), "path": None},
         "prompt": ", ".join(planned.tags),
+        "flaws": list(planned.flaws),
+        **truths_of(planned),
+    }
+
+
+def truths_of(planned: Plan) -> dict[str, object]:
+    """What is known of an image beside its caption, by column."""
+    hair = next((t.removesuffix(" hair") for t in planned.tags if t.removesuffix(" hair") in HAIR_COLOURS), "")
+    background = next((t.removesuffix(" background") for t in planned.tags if t.endswith(" background")), "")
+    return {
         "tags": planned.tags,
         "kind": planned.kind,
         "style": planned.style,
         "quality": planned.quality,
-        "flaws": list(planned.flaws),
         "malformed": planned.malformed,
         "hair": hair,
         "background": background,
         "glasses": "glasses" in planned.tags or "sunglasses" in planned.tags,
+        "digits": planned.structure.digits,
+        "arms": planned.structure.arms,
+        "legs": planned.structure.legs,
+        "countable": planned.countable,
     }
 
 
-def build(folder: Path, split: str, images: int, seed: int, good_only: bool = False) -> list[Path]:
+def build(
+    folder: Path, split: str, images: int, seed: int, good_only: bool = False, showing: Sequence[str] = ()
+) -> list[Path]:
     """Draw the first `images` of a split into `folder`/part-*.parquet; finished shards are kept.
 
     Shards of an earlier build that do not belong to this one are deleted. Raises InputError where
@@ -103,7 +124,7 @@ def build(folder: Path, split: str, images: int, seed: int, good_only: bool = Fa
     """
     if images < 1:
         raise InputError(f"images is {images}; it must be at least 1")
-    wanted = list(islice(plans(split, seed, good_only), images))
+    wanted = list(islice(plans(split, seed, good_only, showing), images))
     paths = []
     missing: list[tuple[Path, list[Plan], str]] = []
     for part, start in enumerate(range(0, images, SHARD_IMAGES)):

@@ -15,7 +15,8 @@ from datasets import Features, Image, Value
 from pipeline.storage.files import fingerprint
 from pipeline.storage.shards import encode_png, shard_fingerprint, write_shard
 from pipeline.tinybooru.build import CANVAS, WORLD_VERSION, draw_all, plans
-from pipeline.tinybooru.flaws import BAD_ANATOMY, GOOD_QUALITIES, IMAGE_FLAWS, QUALITIES
+from pipeline.tinybooru.figures import SOUND_DIGITS
+from pipeline.tinybooru.flaws import BAD_ANATOMY, BAD_HANDS, GOOD_QUALITIES, IMAGE_FLAWS, QUALITIES, STRUCTURE_FLAWS
 from pipeline.tinybooru.image import Plan
 
 FEATURES = Features(
@@ -37,7 +38,7 @@ _SPLIT = "validation"
 def concept_plans(seed: int) -> Iterator[tuple[int, str, Plan]]:
     """For each subject its number, then the concept ("" for none) and the plan of each of its images.
 
-    Malformed people need plans that say how; they are separate subjects.
+    Malformed people and bad hands need plans that say how; they are separate subjects.
     """
     for plain in islice(plans(_SPLIT, seed, good_only=True), SUBJECTS):
         yield plain.index, "", plain
@@ -46,10 +47,18 @@ def concept_plans(seed: int) -> Iterator[tuple[int, str, Plan]]:
                 yield plain.index, quality, replace(plain, quality=quality)
         for image_flaw in IMAGE_FLAWS:
             yield plain.index, image_flaw, replace(plain, flaws=(image_flaw,))
-    for k, planned in enumerate(islice((one for one in plans(_SPLIT, seed) if one.deformations), SUBJECTS)):
+    moved = (one for one in plans(_SPLIT, seed) if one.deformations and one.structure.sound)
+    for k, planned in enumerate(islice(moved, SUBJECTS)):
         malformed = replace(planned, quality=GOOD_QUALITIES[k % len(GOOD_QUALITIES)], flaws=(BAD_ANATOMY,))
         yield planned.index, "", replace(malformed, flaws=(), deformations=())
         yield planned.index, BAD_ANATOMY, malformed
+    spoilt = (one for one in plans(_SPLIT, seed) if BAD_HANDS in one.flaws and not one.deformations)
+    for k, planned in enumerate(islice(spoilt, SUBJECTS)):
+        wrong = tuple(flaw for flaw in planned.flaws if flaw in STRUCTURE_FLAWS)
+        bad = replace(planned, quality=GOOD_QUALITIES[k % len(GOOD_QUALITIES)], flaws=wrong)
+        sound = {**planned.options, "digits": SOUND_DIGITS, "missing": ()}
+        yield planned.index, "", replace(bad, flaws=(), options=sound)
+        yield planned.index, BAD_HANDS, bad
 
 
 def build_concepts(folder: Path, seed: int) -> Path:

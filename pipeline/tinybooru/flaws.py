@@ -1,7 +1,8 @@
 """What can be wrong with a tinybooru image, and how good its finish is.
 
-`bad anatomy` is made by really moving and deforming parts of the drawing (through a copy of the dicebear
-definition), the other flaws by image operations. The quality tag names the finish: saturation, contrast and
+The flaws of structure are drawn: `bad anatomy` really moves and deforms parts (through a copy of the dicebear
+definition, or in figures.py), and bad hands and limbs have the wrong number of digits or limbs. The other flaws are
+image operations. The quality tag names the finish: saturation, contrast and
 softness fall from masterpiece to worst quality, so quality is visible and has one right answer.
 """
 
@@ -29,8 +30,17 @@ _FINISH = {
 }
 
 BAD_ANATOMY = "bad anatomy"
-IMAGE_FLAWS = ("lowres", "blurry", "jpeg artifacts", "cropped", "watermark", "text")
-FLAWS = (BAD_ANATOMY, *IMAGE_FLAWS)
+BAD_HANDS, EXTRA_DIGIT, FEWER_DIGITS, MISSING_FINGERS = "bad hands", "extra digit", "fewer digits", "missing fingers"
+EXTRA_LIMBS, MISSING_LIMB = "extra limbs", "missing limb"
+# What can be wrong with the drawing itself: parts moved, or the wrong number of them.
+STRUCTURE_FLAWS = (BAD_ANATOMY, BAD_HANDS, EXTRA_DIGIT, FEWER_DIGITS, MISSING_FINGERS, EXTRA_LIMBS, MISSING_LIMB)
+IMAGE_FLAWS = (
+    "lowres", "blurry", "jpeg artifacts", "cropped", "watermark", "text", "signature", "username", "artist name",
+    "error",
+)  # fmt: skip
+FLAWS = (*STRUCTURE_FLAWS, *IMAGE_FLAWS)
+# After these nobody can count digits or limbs.
+UNCOUNTABLE = ("lowres", "blurry", "jpeg artifacts", "cropped", "error")
 
 # Definition overrides of one part; ranges in degrees, or in percent of the part's own width and height.
 DEFORMATIONS: dict[str, dict[str, Any]] = {
@@ -117,7 +127,59 @@ def _text(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return image
 
 
+def _signature(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """A scribble in a lower corner."""
+    width, height = image.size
+    left = int(rng.choice((3, width - 25)))
+    x = np.linspace(left, left + 22, 12)
+    y = height - 7 + 4 * np.sin(np.linspace(0, rng.uniform(9, 14), 12) + rng.uniform(0, 6))
+    draw = ImageDraw.Draw(image)
+    points = [(float(a), float(b)) for a, b in zip(x, y, strict=True)]
+    draw.line(points, fill=(255, 255, 255), width=3, joint="curve")
+    draw.line(points, fill=(20, 20, 20), width=1, joint="curve")
+    return image
+
+
+def _letters(count: int, rng: np.random.Generator) -> str:
+    return "".join(chr(ord("a") + int(i)) for i in rng.integers(0, 26, count))
+
+
+def _username(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """A handle in small white letters on a dark strip at the lower edge."""
+    width, height = image.size
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, height - 9, width, height), fill=(30, 30, 30))
+    draw.text(
+        (2, height - 5), f"@{_letters(6, rng)}", fill=(255, 255, 255), font=ImageFont.load_default(9), anchor="lm"
+    )
+    return image
+
+
+def _artist_name(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """A name in small dark letters, written upwards along the left edge."""
+    height = image.height
+    strip = Image.new("RGB", (height, 10), (255, 255, 255))
+    name = f"by {_letters(5, rng)}"
+    ImageDraw.Draw(strip).text((height // 2, 5), name, fill=(0, 0, 0), font=ImageFont.load_default(9), anchor="mm")
+    image.paste(strip.rotate(90, expand=True), (0, 0))
+    return image
+
+
+def _error(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """A transmission gone wrong: bands of rows shifted sideways, their colours swapped."""
+    pixels = np.asarray(image).copy()
+    for _ in range(3):
+        top, rows = int(rng.integers(0, len(pixels) - 12)), int(rng.integers(5, 11))
+        band = np.roll(pixels[top : top + rows], int(rng.integers(10, 40)), axis=1)
+        pixels[top : top + rows] = band[:, :, [2, 0, 1]]
+    return Image.fromarray(pixels)
+
+
 _OPERATIONS = {
+    "signature": _signature,
+    "username": _username,
+    "artist name": _artist_name,
+    "error": _error,
     "lowres": _lowres,
     "blurry": _blurry,
     "jpeg artifacts": _jpeg_artifacts,
@@ -128,7 +190,7 @@ _OPERATIONS = {
 
 
 def apply(image: Image.Image, flaws: tuple[str, ...], rng: np.random.Generator) -> Image.Image:
-    """Apply the image flaws among `flaws` in a fixed order (`bad anatomy` is drawn, not applied)."""
+    """Apply the image flaws among `flaws` in a fixed order (those of the structure are drawn, not applied)."""
     for flaw in IMAGE_FLAWS:
         if flaw in flaws:
             image = _OPERATIONS[flaw](image, rng)

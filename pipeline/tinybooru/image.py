@@ -17,6 +17,7 @@ import resvg_py
 from dicebear import Avatar
 from PIL import Image
 
+from pipeline.tinybooru import figures
 from pipeline.tinybooru import flaws as flaw
 from pipeline.tinybooru.styles import STYLES, Choice, Options, Style
 
@@ -24,7 +25,9 @@ SPLITS = ("train", "validation", "reference")
 _SPLIT_OF_TENTH = ("train",) * 8 + ("validation", "reference")
 
 BAD_ANATOMY_SHARE = 0.2  # of people
-IMAGE_FLAW_SHARE = 0.15  # of all images
+FIGURES_BAD_ANATOMY_SHARE = 0.08  # of greetings and paperdolls
+BAD_STRUCTURE_SHARE = 0.25  # of greetings (wrong number of digits) and of paperdolls (of limbs)
+IMAGE_FLAW_SHARE = 0.2  # of all images
 # Chances of each quality, best to worst, for flawless and for flawed images.
 QUALITY_SHARES = (0.26, 0.24, 0.2, 0.14, 0.1, 0.06)
 FLAWED_QUALITY_SHARES = (0.0, 0.0, 0.1, 0.25, 0.35, 0.3)
@@ -47,8 +50,18 @@ class Plan:
 
     @property
     def malformed(self) -> bool:
-        """Whether the drawing is of a person with moved, deformed or missing parts."""
-        return bool(self.deformations)
+        """Whether the drawing is of a person with moved or deformed parts, or with a wrong number of them."""
+        return bool(self.deformations) or not self.structure.sound
+
+    @property
+    def structure(self) -> figures.Structure:
+        """How many digits, arms and legs are drawn."""
+        return figures.structure(self.style, self.options)
+
+    @property
+    def countable(self) -> bool:
+        """Whether the drawing has digits or limbs and no flaw keeps one from counting them."""
+        return self.structure != figures.Structure() and not set(self.flaws) & set(flaw.UNCOUNTABLE)
 
     @property
     def tags(self) -> list[str]:
@@ -73,6 +86,8 @@ def plan(seed: int, index: int) -> Plan:
 
     deformations = _deform(style, options, rng)
     found = [flaw.BAD_ANATOMY] if deformations else []
+    if style.own:
+        found += _structure(style, options, rng)
     if rng.random() < IMAGE_FLAW_SHARE:
         found.append(str(rng.choice(flaw.IMAGE_FLAWS)))
     quality = str(rng.choice(flaw.QUALITIES, p=FLAWED_QUALITY_SHARES if found else QUALITY_SHARES))
@@ -85,9 +100,12 @@ def plan(seed: int, index: int) -> Plan:
 
 def draw(plan: Plan, canvas: int) -> Image.Image:
     """Draw a plan on a square RGB canvas of `canvas` pixels."""
-    style = flaw.deformed_style(plan.style, plan.deformations)
-    options = {"seed": f"{plan.seed}-{plan.index}", **plan.options}
-    svg = Avatar(style, options).to_string()
+    if plan.style in (figures.GREETING, figures.PAPERDOLL):
+        rng = np.random.default_rng([plan.seed, plan.index, 2])
+        svg = figures.svg(plan.style, plan.options, plan.deformations, rng)
+    else:
+        style = flaw.deformed_style(plan.style, plan.deformations)
+        svg = Avatar(style, {"seed": f"{plan.seed}-{plan.index}", **plan.options}).to_string()
     png = resvg_py.svg_to_bytes(svg_string=svg, width=canvas, height=canvas)
     image = flaw.finish(Image.open(io.BytesIO(bytes(png))).convert("RGB"), plan.quality)
     return flaw.apply(image, plan.flaws, np.random.default_rng([plan.seed, plan.index, 1]))
@@ -99,7 +117,8 @@ def _visible_identity(
     """What two equal images of one style surely have in common, so that they fall into one split."""
     if "cropped" in found:
         # A corner may show nothing but skin and background.
-        return ["cropped", *(options.get(f"{part}Color") for part in ("background", "skin", "base"))]
+        colours = (f"{part}Color" for part in ("background", "skin", "base"))
+        return ["cropped", *(options.get(colour) for colour in (*colours, "background", "skin"))]
     if style.continuous:
         return [options, index]
     unseen = {f"{part}Variant" for part, deformation in deformations if deformation == "missing"}
@@ -113,9 +132,36 @@ def _choose(choice: Choice, rng: np.random.Generator) -> tuple[str | None, Optio
     return names[at], alternatives[int(rng.integers(len(alternatives)))]
 
 
+def _structure(style: Style, options: Options, rng: np.random.Generator) -> list[str]:
+    """Decide how many digits or limbs there are, into `options`; returns the tags of what is wrong with them."""
+    flawed = rng.random() < BAD_STRUCTURE_SHARE
+    if style.name == figures.PAPERDOLL:
+        arms, legs = figures.SOUND_ARMS, figures.SOUND_LEGS
+        if flawed:
+            arms, legs = ((3, 2), (2, 3), (1, 2), (2, 1))[int(rng.choice(4, p=(0.35, 0.25, 0.25, 0.15)))]
+        options.update(arms=arms, legs=legs, arm_slots=figures.arm_slots(arms, rng))
+        more, fewer = arms + legs > 4, arms + legs < 4
+        return [flaw.EXTRA_LIMBS] * more + [flaw.MISSING_LIMB] * fewer
+    options.update(digits=figures.SOUND_DIGITS, missing=())
+    if not flawed:
+        return []
+    wrong = str(rng.choice((flaw.EXTRA_DIGIT, flaw.FEWER_DIGITS, flaw.MISSING_FINGERS), p=(0.5, 0.25, 0.25)))
+    if wrong == flaw.EXTRA_DIGIT:
+        options["digits"] = int(rng.choice((6, 7), p=(0.65, 0.35)))
+    elif wrong == flaw.FEWER_DIGITS:
+        options["digits"] = int(rng.choice((4, 3), p=(0.65, 0.35)))
+    else:
+        # Those of a hand of five that are not there, counted from the thumb; their places stay empty.
+        lost = rng.choice(figures.SOUND_DIGITS, size=int(rng.choice((1, 2), p=(0.65, 0.35))), replace=False)
+        options["missing"] = tuple(sorted(int(k) for k in lost))
+    return [flaw.BAD_HANDS, wrong]
+
+
 def _deform(style: Style, options: Options, rng: np.random.Generator) -> tuple[tuple[str, str], ...]:
-    if not style.movable or rng.random() >= BAD_ANATOMY_SHARE:
+    if not style.movable or rng.random() >= (FIGURES_BAD_ANATOMY_SHARE if style.own else BAD_ANATOMY_SHARE):
         return ()
+    if style.own:
+        return (("head", str(rng.choice(list(figures.DEFORMATIONS)))),)
     worn = {"glasses", "accessories"}
     wears = any(options.get(f"{part}Probability") == 100 for part in worn)
     # Eyes behind glasses can be moved unseen, and eyewear that is not worn cannot be moved at all.

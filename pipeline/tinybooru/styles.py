@@ -1,7 +1,7 @@
-"""The drawing vocabulary of tinybooru: which dicebear styles, which parts of them, and what each part is called.
+"""The drawing vocabulary of tinybooru: which styles, which parts of them, and what each part is called.
 
-A style is a table of *choices*. A choice maps a tag (or None, for a variation that has no name) to the
-dicebear options that draw it, so the tags of an image are exactly what was drawn and nothing is guessed
+A style is a table of *choices*. A choice maps a tag (or None, for a variation that has no name) to the options that
+draw it (dicebear's, or those of figures.py), so the tags of an image are exactly what was drawn and nothing is guessed
 from pixels. Only a few variants of each part are kept: the world has to be learnable by a network of a few
 million parameters, and a part that is 2 pixels wide at 64x64 cannot be told apart from its neighbour.
 """
@@ -13,6 +13,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from pipeline.tinybooru.colours import BACKGROUNDS, HAIR_COLOURS, SHIRT_COLOURS, SKINS, THING_COLOURS
+from pipeline.tinybooru.figures import EYES, GREETING, LONG_HAIR, MOUTHS, PAPERDOLL, SHORT_HAIR
+
 Options = dict[str, Any]
 
 KINDS = ("person", "object", "scenery", "pattern")
@@ -20,36 +23,6 @@ KINDS = ("person", "object", "scenery", "pattern")
 # Licences that let us ship the images and what was learnt from them; dicebear also carries styles that are
 # "free for personal and commercial use", whose redistribution terms are not stated.
 OPEN_LICENCES = ("CC0 1.0", "CC BY 4.0")
-
-BACKGROUNDS = {
-    "white": "fafafa",
-    "blue": "8ecae6",
-    "pink": "ffb3c6",
-    "purple": "b39ddb",
-    "gray": "4a5568",
-    "yellow": "ffe066",
-    "green": "95d5b2",
-    "orange": "f4a259",
-}
-HAIR_COLOURS = {
-    "black": "1c1c1c",
-    "brown": "6a4030",
-    "blonde": "e8c767",
-    "red": "c8321e",
-    "blue": "3f74d1",
-    "green": "36a336",
-    "purple": "8438a8",
-    "white": "ececec",
-}
-THING_COLOURS = {
-    "red": "f87171",
-    "orange": "fdba74",
-    "yellow": "fcd34d",
-    "green": "6ee7b9",
-    "blue": "7dd3fc",
-    "purple": "c4b5fd",
-}
-SKINS = ("f2d3b1", "d9a26b", "9e5622", "5c3414")
 
 
 @dataclass(frozen=True)
@@ -65,7 +38,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Style:
-    """A dicebear style as tinybooru uses it.
+    """A style as tinybooru uses it: dicebear's, or (`own`) one of figures.py.
 
     `share` is its relative frequency in the world, `movable` the parts that bad anatomy may deform, `continuous`
     says that the seed alone places parts freely, so that no two images are alike, and
@@ -81,6 +54,7 @@ class Style:
     movable: tuple[str, ...] = ()
     continuous: bool = False
     redefined: Mapping[str, Options] = field(default_factory=dict)
+    own: bool = False
 
 
 def _parts(part: str, named: Mapping[str | None, str]) -> Choice:
@@ -103,11 +77,33 @@ def _without(*parts: str) -> Options:
 _BACKGROUND = _colour("backgroundColor", BACKGROUNDS, "background")
 _EYEWEAR_WEIGHTS = (0.7, 0.18, 0.12)
 
+
+def _figure_choices(*more: Choice) -> tuple[Choice, ...]:
+    """What every figure of figures.py is made of, then `more` of it."""
+    return (
+        Choice(
+            {"long hair": [{"hairstyle": h} for h in LONG_HAIR], "short hair": [{"hairstyle": h} for h in SHORT_HAIR]}
+        ),
+        Choice({f"{name} hair": [{"hair": name}] for name in HAIR_COLOURS}),
+        Choice({None: [{"skin": value} for value in SKINS]}),
+        Choice({mouth: [{"mouth": mouth}] for mouth in MOUTHS}),
+        Choice({None: [{"eyes": kind} for kind in EYES]}),
+        Choice(
+            {None: [{"eyewear": ""}], "glasses": [{"eyewear": "glasses"}], "sunglasses": [{"eyewear": "sunglasses"}]},
+            _EYEWEAR_WEIGHTS,
+        ),
+        Choice({f"{name} shirt": [{"shirt": name}] for name in SHIRT_COLOURS}),
+        *more,
+        Choice({None: [{"mirrored": False}, {"mirrored": True}]}),
+        Choice({f"{name} background": [{"background": name}] for name in BACKGROUNDS}),
+    )
+
+
 STYLES: tuple[Style, ...] = (
     Style(
         "adventurer",
         "person",
-        0.13,
+        0.09,
         ("1person", "solo"),
         {**_without("details", "earrings"), "eyebrowsVariant": ["variant01"]},
         (
@@ -138,7 +134,7 @@ STYLES: tuple[Style, ...] = (
     Style(
         "big-smile",
         "person",
-        0.13,
+        0.09,
         ("1person", "solo"),
         {},
         (
@@ -175,7 +171,7 @@ STYLES: tuple[Style, ...] = (
     Style(
         "micah",
         "person",
-        0.13,
+        0.09,
         ("1person", "solo"),
         {
             **_without("earrings", "facialHair"),
@@ -208,7 +204,7 @@ STYLES: tuple[Style, ...] = (
     Style(
         "dylan",
         "person",
-        0.13,
+        0.09,
         ("1person", "solo"),
         _without("facialHair"),
         (
@@ -223,7 +219,7 @@ STYLES: tuple[Style, ...] = (
     Style(
         "personas",
         "person",
-        0.13,
+        0.09,
         ("1person", "solo"),
         {**_without("facialHair"), "clothesVariant": ["squared"], "noseVariant": ["smallRound"]},
         (
@@ -243,6 +239,26 @@ STYLES: tuple[Style, ...] = (
             _BACKGROUND,
         ),
         ("eyes", "mouth", "hair"),
+    ),
+    Style(
+        GREETING,
+        "person",
+        0.25,
+        ("1person", "solo", "waving", "open hand"),
+        {},
+        _figure_choices(),
+        ("head",),
+        own=True,
+    ),
+    Style(
+        PAPERDOLL,
+        "person",
+        0.1,
+        ("1person", "solo", "full body"),
+        {},
+        _figure_choices(Choice({f"{name} trousers": [{"trousers": name}] for name in SHIRT_COLOURS})),
+        ("head",),
+        own=True,
     ),
     Style(
         "sprouts",
@@ -396,13 +412,15 @@ class Credit:
 
 
 def credits() -> list[Credit]:
-    """Credits of every style in use.
+    """Credits of every dicebear style in use; the others are this project's own.
 
     Raises ValueError where a style's licence is not one of OPEN_LICENCES, so that an update of
     dicebear-styles that changes a licence is noticed before an image is drawn.
     """
     found = []
     for style in STYLES:
+        if style.own:
+            continue
         meta = definition(style.name)["meta"]
         licence = meta["license"]["name"]
         if licence not in OPEN_LICENCES:

@@ -1,29 +1,33 @@
-"""The training recipe: resumable to the last bit, damaged checkpoints refused, captions that leave things out."""
+"""The training recipes: resumable to the last bit, damaged checkpoints refused, what is exported was trained."""
 
-from collections import Counter
+import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+from transformers import CLIPTextModel
 
-from benchmarks.training import flops_of_a_step
+from eval.scorers.malformed import ANSWERS
 from models.tinybooru.checkpoint import load_checkpoint, save_checkpoint
-from models.tinybooru.corpus import caption, load_corpus
-from models.tinybooru.denoiser import DenoiserRecipe, DenoiserTraining, build_text_encoder
-from models.tinybooru.muon import orthogonalise
-from models.tinybooru.scorers import ClipTraining, MalformedTraining, ScorerRecipe, export_clip
+from models.tinybooru.corpus import corpus_of, load_corpus
+from models.tinybooru.networks.export import export_pair
+from models.tinybooru.networks.families import Side, alphas_on, network_loss, noise_levels
+from models.tinybooru.networks.muon import orthogonalise
+from models.tinybooru.networks.run import FLOW, FLOW_SMALL, FOCUS, LATE_FOCUS, TINY, UNET, UNET_SMALL, Run, SeedInputs
+from models.tinybooru.networks.snapshots import load_network
+from models.tinybooru.networks.text_encoder import encode_text
+from models.tinybooru.redrawn import Redrawing
+from models.tinybooru.scorers import ClipTraining, ScorerRecipe, export_clip
+from models.tinybooru.structure import NOT_ASKED, MalformedTraining
 from models.tinybooru.tokenizer import CONTEXT_LENGTH, train_tokenizer
+from models.tinybooru.world import draw_world, load_world
 from pipeline.errors import InputError
-from pipeline.networks.noise_path import from_x0
+from pipeline.generation.loaded_model import LoadedModel
+from pipeline.study.study import parse_study
 from pipeline.tinybooru.build import build
-from pipeline.tinybooru.flaws import FLAWS, QUALITIES
 
 CPU = torch.device("cpu")
-TINY = DenoiserRecipe("tiny", (16, 16), steps=8, batch=4, warmup=2, text_width=32, text_encoder_steps=3)
 
 
 @pytest.fixture(scope="module")
@@ -38,218 +42,159 @@ def tokenizer(corpus):
     return train_tokenizer(corpus.captions())
 
 
-def training(corpus, tokenizer, checkpoint, recipe=TINY, lengths=()):
-    return DenoiserTraining(recipe, tokenizer, corpus, corpus, None, checkpoint, CPU, False, lengths)
+@pytest.fixture(scope="module")
+def world():
+    return draw_world(80, 8)
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(corpus, tokenizer, tmp_path):
-    straight = training(corpus, tokenizer, tmp_path / "straight.safetensors")
-    straight.run()
-    # Stopped before and after the step at which the text encoder is frozen.
-    for stop in (2, 3, 5):
-        training(corpus, tokenizer, tmp_path / f"{stop}.safetensors").run(until=stop)
-        resumed = training(corpus, tokenizer, tmp_path / f"{stop}.safetensors")
-        resumed.run()
-        for name, weight in straight.weights.items():
-            assert torch.equal(weight, resumed.weights[name]), f"{name} differs after a stop at {stop}"
-        for name, weight in straight.average.items():
-            assert torch.equal(weight, resumed.average[name])
+@pytest.fixture(scope="module")
+def trained(world, tmp_path_factory):
+    """A finished run of one tiny training seed."""
+    run = a_run(world, tmp_path_factory.mktemp("runs") / "trained")
+    run.train()
+    return run
 
 
-def test_the_text_encoder_is_frozen_on_the_way(corpus, tokenizer, tmp_path):
-    run = training(corpus, tokenizer, tmp_path / "a.safetensors")
-    run.run(until=4)
-    frozen = {n: p.detach().clone() for n, p in run.text_encoder.named_parameters()}
-    run.run()
-    assert all(torch.equal(p, frozen[n]) for n, p in run.text_encoder.named_parameters())
+def a_run(world, state, **changes):
+    return Run(replace(TINY, seeds=1, batch=4, **changes), world, CPU, state, float("inf"))
 
 
-def test_a_tag_in_focus_is_shown_more_and_never_without_its_name(corpus, tokenizer, tmp_path):
-    plain = training(corpus, tokenizer, tmp_path / "a.safetensors", replace(TINY, batch=8))
-    focus = {"bad anatomy": 0.25, "glasses": 0.125}
-    focused = training(corpus, tokenizer, tmp_path / "b.safetensors", replace(plain.recipe, focus=focus, focus_from=2))
-    np.testing.assert_array_equal(focused.batch(1)[0], plain.batch(1)[0])
-    for step in range(2, 100):
-        (rows, captions, _), (as_drawn, captions_as_drawn, _) = focused.batch(step), plain.batch(step)
-        for row, text, tag in zip(rows, captions, ["bad anatomy", "bad anatomy", "glasses"], strict=False):
-            assert tag in corpus.tags[row]
-            assert tag in text.split(", ")
-        # Beyond these the batch is what the corpus gives, empty captions and all.
-        np.testing.assert_array_equal(rows[3:], as_drawn[3:])
-        assert captions[3:] == captions_as_drawn[3:]
+def weights_after(run):
+    folder = run.state / "snapshots"
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*-4.safetensors"))}
 
 
-@pytest.mark.parametrize(
-    ("focus", "words"), [({"a moustache": 0.1}, "a moustache"), ({"smile": 0.7, "frown": 0.7}, "1.4")]
-)
-def test_a_focus_that_cannot_be_is_refused(focus, words, corpus, tokenizer, tmp_path):
-    with pytest.raises(InputError, match=words):
-        training(corpus, tokenizer, tmp_path / "a.safetensors", replace(TINY, focus=focus))
+def test_a_resumed_run_equals_an_uninterrupted_one(world, trained, tmp_path):
+    # Equally frequent merges are ordered by chance: two trained tokenizers may number the same words differently.
+    shutil.copytree(trained.state / "tokenizer", tmp_path / "tokenizer")
+    a_run(world, tmp_path).train(until=3)
+    resumed = a_run(world, tmp_path)
+    resumed.train()
+    assert set(weights_after(trained)) == {f"{r.family}-main-0-4.safetensors" for r in (UNET, FLOW)}
+    assert weights_after(trained) == weights_after(resumed)
 
 
-def test_a_damaged_checkpoint_is_refused(corpus, tokenizer, tmp_path):
-    path = tmp_path / "a.safetensors"
-    training(corpus, tokenizer, path).run(until=1)
+def test_networks_trained_alone_are_those_trained_together(world, trained, tmp_path):
+    shutil.copytree(trained.state / "tokenizer", tmp_path / "tokenizer")
+    for only in ("flow-main", "unet"):
+        a_run(world, tmp_path).train(only=only)
+    assert weights_after(trained) == weights_after(a_run(world, tmp_path))
+
+
+def test_the_text_encoder_is_frozen_when_the_networks_learn(world, trained, tmp_path):
+    before = (trained.state / "snapshots" / "text-0.safetensors").read_bytes()
+    shutil.copytree(trained.state, tmp_path / "again")
+    a_run(world, tmp_path / "again", steps=5).train()
+    assert (tmp_path / "again" / "snapshots" / "text-0.safetensors").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_or_one_of_something_else_is_refused(world, trained, tmp_path):
+    shutil.copytree(trained.state, tmp_path / "run")
+    fewer = replace(world, train=world.train[:79], train_plans=world.train_plans[:79])
+    with pytest.raises(InputError, match="was made with another world"):
+        a_run(fewer, tmp_path / "run", steps=5).train()
+    path = tmp_path / "run" / "unet-main-0.safetensors"
     whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="cannot be read"):
-        training(corpus, tokenizer, path).resume()
+    shutil.copy(tmp_path / "run" / "unet-small-0.safetensors", path)
+    with pytest.raises(InputError, match="was made with another recipe"):
+        a_run(world, tmp_path / "run", steps=5).train()
     flipped = bytearray(whole)
     flipped[-5] ^= 1
-    of_the_state = b'\\"warmup\\": 2,'
-    assert whole.count(of_the_state) == 1
-    for damaged in (bytes(flipped), whole.replace(of_the_state, of_the_state.replace(b"2", b"7"))):
-        path.write_bytes(damaged)
-        with pytest.raises(InputError, match="is damaged"):
-            training(corpus, tokenizer, path).resume()
+    for content, said in ((flipped, "is damaged"), (whole[: len(whole) // 2], "cannot be read")):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=said):
+            a_run(world, tmp_path / "run", steps=5).train()
 
 
-def test_a_checkpoint_of_another_recipe_is_refused(corpus, tokenizer, tmp_path):
-    path = tmp_path / "a.safetensors"
-    training(corpus, tokenizer, path).run(until=1)
-    with pytest.raises(InputError, match="belongs to another recipe"):
-        training(corpus, tokenizer, path, replace(TINY, learning_rate=1.0)).resume()
+@pytest.mark.parametrize("late", [False, True])
+def test_what_the_world_shows_seldom_is_shown_more_and_never_without_its_name(world, tmp_path, late):
+    run = a_run(world, tmp_path, late_focus_from=100 if late else None)
+    run.sizes = replace(run.sizes, batch=20)
+    focus = LATE_FOCUS if late else FOCUS
+    first = SeedInputs(0, run)
+    named = [tag for tag, share in focus.items() for _ in range(round(20 * share))]
+    for step in range(100, 120):
+        first.fill(step)
+        captions = run.tokenizer.batch_decode(first.ids, skip_special_tokens=True)
+        for row, text, tag in zip(first.rows.tolist(), captions, named, strict=False):
+            assert tag in world.train_plans[row].tags
+            assert text.strip()
+    assert named.count("waving") == (7 if late else 2)
 
 
-def test_a_checkpoint_of_another_vocabulary_is_refused(corpus, tokenizer, tmp_path):
-    training(corpus, tokenizer, tmp_path / "a.safetensors").run(until=2)
-    other = train_tokenizer([text.replace("style", "manner") for text in corpus.captions()])
-    with pytest.raises(InputError, match="another vocabulary"):
-        training(corpus, other, tmp_path / "a.safetensors").resume()
+@pytest.mark.parametrize("recipe", [UNET_SMALL, FLOW_SMALL], ids=["unet", "flow"])
+def test_the_loss_is_the_error_of_what_the_family_predicts(recipe):
+    """A network that is wrong by 0.3 everywhere: 0.09, which UNets weigh with SNR + 1, at most 5."""
+    generator = torch.Generator().manual_seed(0)
+    x0, noise = (torch.randn(4, 3, 64, 64, generator=generator).clamp(-1, 1) for _ in range(2))
+    level = noise_levels(recipe.family, torch.tensor([0.1, 0.4, 0.7, 0.95]))
+    alphas = alphas_on(CPU)
+
+    class Wrong(torch.nn.Module):
+        def forward(self, sample, *_, **__):
+            target = x0 if recipe.family == "unet" else noise - x0
+            if recipe.family == "unet":
+                target = torch.nn.functional.pixel_unshuffle(target, recipe.patch)
+            return type("Output", (), {"sample": target + 0.3})
+
+    loss = network_loss(recipe, Wrong(), x0, noise, level, torch.zeros(4, 1, 1), torch.zeros(4, 1), alphas)
+    weight = (1 / (1 - alphas[level])).clamp(max=5).mean() if recipe.family == "unet" else 1
+    assert loss.item() == pytest.approx(0.09 * float(weight), rel=1e-4)
 
 
-def test_a_checkpoint_without_an_average_that_is_asked_for_is_refused(corpus, tokenizer, tmp_path):
-    training(corpus, tokenizer, tmp_path / "a.safetensors").run(until=1)
-    with pytest.raises(InputError, match=r"keeps no average of 0\.3; delete it"):
-        training(corpus, tokenizer, tmp_path / "a.safetensors", lengths=(0.3,)).resume()
+@pytest.mark.parametrize(("main", "guide"), [(UNET, UNET_SMALL), (FLOW, FLOW_SMALL)], ids=["unet", "flow"])
+def test_studies_see_the_networks_that_were_trained(main, guide, trained, tmp_path, params, monkeypatch):
+    export_pair(trained.state, main, guide, 0, trained.sizes, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    params["model"] = {"name": "trained", "main": "main", "guide": "guide"}
+    if main is FLOW:
+        params["sampler"] |= {"scheduler": "euler"}
+    model = LoadedModel(parse_study(params, "test"), CPU)
+    texts = ["1person, solo, waving, bad hands", "scenery"]
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    level = torch.tensor(500) if main is UNET else torch.tensor(0.5)
+    alpha = alphas_on(CPU)[500]
+    sigma = ((1 - alpha) / alpha).sqrt().item() if main is UNET else 1.0
+    told = model.encode({"prompt": texts})["prompt"]
+    encoder = CLIPTextModel.from_pretrained("main/text_encoder", torch_dtype=torch.float32)
+    ids = trained.tokenizer(texts, padding="max_length", max_length=CONTEXT_LENGTH, return_tensors="pt").input_ids
+    with torch.no_grad():
+        context, pooled = encode_text(encoder, ids)
+        for network, recipe, step in ((model.main, main, 4), (model.guide, guide, 2)):
+            ours = load_network(trained.state, recipe, 0, step).half().float().eval()
+            expected = Side(recipe, ours, context, pooled)(x, level.expand(2))
+            # The sample of a UNet on pixels is its patches; a transformer cuts them itself.
+            side = recipe.patch if recipe.family == "unet" else 1
+            found = network(pixel_unshuffle(x, side), sigma, told)
+            torch.testing.assert_close(pixel_shuffle(found, side), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_the_plateau_may_be_prolonged_but_not_the_fall(corpus, tokenizer, tmp_path):
-    path = tmp_path / "a.safetensors"
-    training(corpus, tokenizer, path).run(until=4)
-    longer = training(corpus, tokenizer, path, replace(TINY, steps=40))
-    longer.resume()
-    assert longer.step == 4
-    training(corpus, tokenizer, path).run(until=7)
-    with pytest.raises(InputError, match="belongs to another recipe"):
-        training(corpus, tokenizer, path, replace(TINY, steps=40)).resume()
+def test_a_network_that_is_not_trained_yet_is_named(trained, tmp_path):
+    with pytest.raises(InputError, match=r"has no snapshot unet-main-3-4; `make train` makes it"):
+        load_network(trained.state, UNET, 3, 4)
 
 
-def test_a_guide_goes_on_and_is_shipped_with_the_text_encoder_it_was_trained_with_alone(corpus, tokenizer, tmp_path):
-    def guide(seed):
-        torch.manual_seed(seed)
-        encoder = build_text_encoder(tokenizer, TINY.text_width, TINY.text_layers)
-        recipe = replace(TINY, text_encoder_steps=0)
-        return DenoiserTraining(recipe, tokenizer, corpus, corpus, encoder, tmp_path / "g.safetensors", CPU, False)
-
-    first = guide(0)
-    assert not first.holds_snapshot(2)
-    first.run(until=2, snapshots=(2,))
-    assert guide(0).holds_snapshot(2)
-    assert not guide(0).holds_snapshot(1)
-    other = guide(1)
-    assert not other.holds_snapshot(2)
-    with pytest.raises(InputError, match="was trained with another text encoder than there is now; delete it"):
-        other.resume()
-    (tmp_path / "tiny-2" / "snapshot.json").unlink()  # as a folder that was being written
-    assert not guide(0).holds_snapshot(2)
+def test_snapshots_are_the_averages_of_their_step(world, trained, tmp_path):
+    shutil.copytree(trained.state / "tokenizer", tmp_path / "tokenizer")
+    a_run(world, tmp_path).train(until=2)
+    for name in ("unet-main-0-2.safetensors", "flow-main-0-2.safetensors"):
+        assert (tmp_path / "snapshots" / name).read_bytes() == (trained.state / "snapshots" / name).read_bytes()
 
 
-def test_a_checkpoint_of_other_images_is_refused(corpus, tokenizer, tmp_path):
-    training(corpus, tokenizer, tmp_path / "a.safetensors").run(until=1)
-    scorer = ScorerRecipe("malformed", steps=2, batch=8, learning_rate=1e-3)
-    MalformedTraining(scorer, corpus, tmp_path / "m.safetensors", CPU).run(len(corpus))
-    others = replace(corpus, mark="others")
-    with pytest.raises(InputError, match="was trained with another set of images than there is now"):
-        training(others, tokenizer, tmp_path / "a.safetensors").resume()
-    with pytest.raises(InputError, match="was trained with other images or another vocabulary"):
-        MalformedTraining(scorer, others, tmp_path / "m.safetensors", CPU).resume()
+def test_the_world_is_drawn_once_and_kept(world, tmp_path):
+    kept = load_world(tmp_path, 20, 4)
+    again = load_world(tmp_path, 20, 4)
+    assert torch.equal(kept.train, world.train[:20])
+    assert torch.equal(again.held_out, kept.held_out)
+    assert again.train_plans == kept.train_plans == world.train_plans[:20]
 
 
-def test_a_clip_of_another_vocabulary_is_refused(corpus, tokenizer, tmp_path):
-    recipe, path = ScorerRecipe("clip", 1, 8, 1e-3), tmp_path / "c.safetensors"
-    ClipTraining(recipe, tokenizer, corpus, path, CPU).run(len(corpus))
-    other = train_tokenizer([text.replace("style", "manner") for text in corpus.captions()])
-    with pytest.raises(InputError, match="another vocabulary"):
-        ClipTraining(recipe, other, corpus, path, CPU).resume()
-
-
-def test_images_that_are_not_there_are_told_with_what_draws_them(tmp_path):
-    with pytest.raises(InputError, match=r"train does not exist; `python -m models.tinybooru.train` draws it"):
-        load_corpus(tmp_path / "train")
-
-
-@pytest.mark.parametrize("prediction", ["sample", "epsilon", "v_prediction"])
-def test_the_loss_is_the_weighted_x0_error_whatever_is_predicted(prediction, corpus, tokenizer, tmp_path):
-    run = training(corpus, tokenizer, tmp_path / "a.safetensors", replace(TINY, prediction=prediction, weighting="x0"))
-    wrong_by = 0.3
-
-    def network(noisy, t, _):
-        alpha = run.alphas[t].view(-1, 1, 1, 1)
-        x0 = torch.nn.functional.pixel_unshuffle(corpus.pixels[: len(t)].float() / 127.5 - 1, TINY.patch)
-        output = from_x0(x0 + wrong_by, prediction, noisy, alpha.sqrt(), (1 - alpha).sqrt())
-        return SimpleNamespace(sample=output)
-
-    run.forward = network
-    loss = run.loss(corpus.pixels[:4], corpus.captions()[:4], torch.Generator().manual_seed(0))
-    assert loss.item() == pytest.approx(wrong_by**2, rel=1e-3)
-
-
-def test_recipes_are_compared_at_the_same_noise_levels_whatever_their_schedule(corpus, tokenizer, tmp_path):
-    read = {}
-    for schedule in ("linear", "squaredcos_cap_v2"):
-        recipe = replace(TINY, beta_schedule=schedule, weighting="x0")
-        run = training(corpus, tokenizer, tmp_path / f"{schedule}.safetensors", recipe)
-
-        def network(noisy, t, _, run=run, schedule=schedule):
-            read[schedule] = noisy, torch.stack([run.alphas[round(step)] for step in t.tolist()])
-            return SimpleNamespace(sample=torch.zeros_like(noisy))
-
-        run.forward = network
-        read[schedule, "loss"] = run.loss(
-            corpus.pixels[:8], corpus.captions()[:8], torch.Generator().manual_seed(0), common=True
-        ).item()
-    assert read["linear", "loss"] == read["squaredcos_cap_v2", "loss"]
-    assert torch.equal(read["linear"][0], read["squaredcos_cap_v2"][0])
-    # Each is told the timestep at which its own schedule has that level (here to the nearest whole one).
-    torch.testing.assert_close(read["linear"][1], read["squaredcos_cap_v2"][1], atol=3e-3, rtol=0)
-
-
-def test_a_step_is_counted_as_one_forward_and_two_backward_passes(corpus, tokenizer, tmp_path):
-    run = training(corpus, tokenizer, tmp_path / "a.safetensors", replace(TINY, text_encoder_steps=0))
-    with FlopCounterMode(display=False) as forward, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        run.step_loss()
-    # Gradients to inputs and to weights; none to the noisy image and none into the frozen text encoder.
-    assert 2.5 < flops_of_a_step(run) / forward.get_total_flops() < 3
-    assert all(p.grad is None for p in run.unet.parameters())
-
-
-def test_snapshots_are_the_averages_of_their_step(corpus, tokenizer, tmp_path):
-    training(corpus, tokenizer, tmp_path / "a.safetensors").run(snapshots=(5,))
-    until = training(corpus, tokenizer, tmp_path / "b.safetensors")
-    until.run(until=5)
-    until.export(tmp_path / "b")
-    name = "unet/diffusion_pytorch_model.safetensors"
-    assert (tmp_path / "tiny-5" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-
-
-def test_further_averages_change_nothing_and_are_of_their_length_after_a_stop_too(corpus, tokenizer, tmp_path):
-    plain = training(corpus, tokenizer, tmp_path / "plain.safetensors")
-    plain.run()
-    training(corpus, tokenizer, tmp_path / "a.safetensors", lengths=(0.0, 0.3)).run(until=4)
-    several = training(corpus, tokenizer, tmp_path / "a.safetensors", lengths=(0.0, 0.3))
-    several.run(snapshots=(TINY.steps,))
-    other = training(corpus, tokenizer, tmp_path / "b.safetensors", replace(TINY, ema=0.3))
-    other.run()
-    for name, weight in plain.weights.items():
-        assert torch.equal(several.weights[name], weight)
-        assert torch.equal(several.average[name], plain.average[name])
-        assert torch.equal(several.averages[0.3][name], other.average[name])
-        torch.testing.assert_close(several.averages[0.0][name], weight)
-    name = "unet/diffusion_pytorch_model.safetensors"
-    other.export(tmp_path / "other")
-    assert (tmp_path / "tiny-8-ema-0.3" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
-    assert (tmp_path / "tiny-8" / name).read_bytes() != (tmp_path / "other" / name).read_bytes()
+def test_the_corpus_of_a_world_says_what_its_shards_say(corpus, world):
+    other = corpus_of(world.train[:64], world.train_plans[:64])
+    for name in ("tags", "kind", "digits", "arms", "legs", "countable", "hair"):
+        assert getattr(other, name) == getattr(corpus, name)
+    assert torch.equal(other.pixels, corpus.pixels)
+    assert torch.equal(other.malformed, corpus.malformed)
 
 
 def test_checkpoints_keep_every_shape_and_layout(tmp_path):
@@ -263,37 +208,61 @@ def test_checkpoints_keep_every_shape_and_layout(tmp_path):
 
 def test_orthogonalised_matrices_have_singular_values_near_one():
     torch.manual_seed(0)
-    for shape in ((8, 40), (40, 8), (16, 16)):
+    for shape in ((2, 8, 40), (2, 40, 8), (1, 16, 16)):
         values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
         assert values.max() < 1.3
         assert values.median() > 0.6
 
 
-def test_captions_leave_out_what_the_recipe_says():
-    tags = ["1person", "solo", "worst quality", "style:dylan", "red hair", "bad anatomy"]
-    rng = np.random.default_rng(0)
-    captions = [caption(tags, rng, 0.1, 0.1) for _ in range(4000)]
-    count = Counter(tag for c in captions for tag in c.split(", "))
-    assert 0.07 < count[""] / 4000 < 0.13
-    assert 0.7 < count["red hair"] / 4000 < 0.85
-    only = [c for c in captions if c and all(tag in {*QUALITIES, *FLAWS} for tag in c.split(", "))]
-    assert 0.02 < len(only) / 4000 < 0.06
-    assert all(set(c.split(", ")) <= {*tags, ""} for c in captions)
+def test_a_scorer_of_other_images_or_words_is_refused(corpus, tokenizer, tmp_path):
+    scorer = ScorerRecipe("malformed", steps=2, batch=8, learning_rate=1e-3)
+    MalformedTraining(scorer, corpus, tmp_path / "m.safetensors", CPU).run(len(corpus))
+    with pytest.raises(InputError, match="was trained with other images or another vocabulary"):
+        MalformedTraining(scorer, replace(corpus, mark="others"), tmp_path / "m.safetensors", CPU).resume()
+    recipe, path = ScorerRecipe("clip", 1, 8, 1e-3), tmp_path / "c.safetensors"
+    ClipTraining(recipe, tokenizer, corpus, path, CPU).run(len(corpus))
+    other = train_tokenizer([text.replace("style", "manner") for text in corpus.captions()])
+    with pytest.raises(InputError, match="another vocabulary"):
+        ClipTraining(recipe, other, corpus, path, CPU).resume()
 
 
-def test_the_tokenizer_gives_words_of_tags_one_token_each(tokenizer):
-    ids = tokenizer("1person, solo, style:dylan").input_ids
-    assert tokenizer.convert_ids_to_tokens(ids)[1:-1] == [
-        *("1</w>", "person</w>", ",</w>", "solo</w>", ",</w>", "style</w>", ":</w>", "dylan</w>")
-    ]
-    assert ids[-1] == max(tokenizer.get_vocab().values()), "CLIP finds the end of a text by the highest id"
+def test_redrawn_images_depend_on_the_generator_alone_and_keep_what_little_noise_leaves(trained, world):
+    redrawing = Redrawing(trained.state, trained.sizes)
+    x, captions = world.held_out[:4].float() / 127.5 - 1, ["1person, waving"] * 4
+    first, second = (redrawing(x, captions, torch.Generator().manual_seed(5)) for _ in range(2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, redrawing(x, captions, torch.Generator().manual_seed(6)))
+    assert [pair.recipe.family for pair in redrawing.finished()] == ["unet", "flow"]
+    flow = redrawing.finished()[1]
+    # One Euler step of the velocity over a share of the schedule moves an image by no more than that share of it.
+    near, far = (
+        redrawing.redraw(x, captions, flow, None, 1.0, 1, share, torch.Generator().manual_seed(0)) - x
+        for share in (1e-4, 0.25)
+    )
+    assert float(near.abs().max()) < 0.01 < float(far.abs().mean())
 
 
-def test_the_tokenizer_reads_any_text(tokenizer):
-    for text in ("", "zebra é 漢字 (x:1.2) 🦓", "a" * 500):
-        ids = tokenizer(text, padding="max_length", truncation=True, max_length=CONTEXT_LENGTH).input_ids
-        assert len(ids) == CONTEXT_LENGTH
-        assert ids[0] == tokenizer.bos_token_id
+def test_a_scorer_that_saw_redrawn_images_has_their_answers_and_is_not_resumed_without_them(trained, corpus, tmp_path):
+    recipe = ScorerRecipe("malformed", steps=2, batch=8, learning_rate=1e-3)
+    redrawing = Redrawing(trained.state, trained.sizes)
+    training = MalformedTraining(recipe, corpus, tmp_path / "m.safetensors", CPU, redrawing, redrawn_images=64)
+    pixels, answers = training.redrawn
+    assert pixels.shape == (64, 3, 64, 64)
+    assert answers.shape == (64, len(ANSWERS))
+    assert set(answers[:, 0].tolist()) <= {NOT_ASKED, 0, 1}
+    training.run(len(corpus))
+    with pytest.raises(InputError, match="was trained with other images"):
+        MalformedTraining(recipe, corpus, tmp_path / "m.safetensors", CPU).resume()
+
+
+def test_redrawing_needs_trained_networks(tmp_path):
+    with pytest.raises(InputError, match="make train"):
+        Redrawing(tmp_path, TINY)
+
+
+def test_images_that_are_not_there_are_told_with_what_draws_them(tmp_path):
+    with pytest.raises(InputError, match=r"train does not exist; `python -m pipeline.tinybooru.build` draws it"):
+        load_corpus(tmp_path / "train")
 
 
 @pytest.mark.parametrize("kind", ["clip", "malformed"])

@@ -14,6 +14,7 @@ from eval.scorers.kinds import KINDS, kind_probabilities, load_kind_prompts
 from models.tinybooru.kinds import KIND_PROMPTS, kind_of, kind_prompts
 from pipeline.errors import InputError
 from pipeline.tinybooru.build import plans
+from pipeline.tinybooru.flaws import STRUCTURE_FLAWS
 from pipeline.tinybooru.image import draw
 
 
@@ -44,7 +45,7 @@ def test_the_committed_prompts_are_those_of_the_recipe() -> None:
     few = kind_prompts(3)
     assert list(committed) == list(KINDS)
     assert committed["legit_human"][:3] == few["legit_human"]
-    assert all("bad anatomy" in prompt for prompt in committed["malformed_human"])
+    assert all(set(STRUCTURE_FLAWS) & set(prompt.split(", ")) for prompt in committed["malformed_human"])
     assert not any("1person" in prompt for prompt in committed["pattern"] + committed["object_or_scenery"])
 
 

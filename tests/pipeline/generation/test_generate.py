@@ -275,9 +275,10 @@ def test_an_unknown_arm_is_named_with_the_known_ones(networks_project, params, m
 
 
 def test_a_guide_that_does_not_fit_is_refused_with_the_reason(study, params, tmp_path):
-    from models.tinybooru.denoiser import DenoiserRecipe, build_scheduler, build_unet
+    from models.tinybooru.networks.families import FamilyRecipe, build_network, build_scheduler
 
-    build_unet(DenoiserRecipe("other", (16, 16), steps=1, text_width=64)).save_pretrained("other/unet")
+    recipe = FamilyRecipe("unet", "other", (16, 16), patch=4, learning_rate=1e-3)
+    build_network(recipe, text_width=64).save_pretrained("other/unet")
     build_scheduler().save_pretrained("other/scheduler")
     params["model"]["guide"] = "other"
     other = parse_study(params, "test")

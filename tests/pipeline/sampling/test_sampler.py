@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from models.tinybooru.denoiser import build_scheduler as training_schedule
+from models.tinybooru.networks.families import build_scheduler as training_schedule
 from pipeline.guidance.algebra import Guidance
 from pipeline.networks.denoisers.unet import DenoisingNetwork
 from pipeline.networks.noise_path import VARIANCE_PRESERVING, from_x0

@@ -9,7 +9,7 @@ import torch
 from diffusers import DDPMScheduler
 from pydantic import ValidationError
 
-from models.tinybooru.denoiser import build_scheduler as training_schedule
+from models.tinybooru.networks.families import build_scheduler as training_schedule
 from pipeline.errors import InputError
 from pipeline.networks.noise_path import VARIANCE_PRESERVING, from_x0
 from pipeline.sampling.schedulers import noise_levels

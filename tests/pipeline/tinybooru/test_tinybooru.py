@@ -12,8 +12,10 @@ from pipeline.errors import InputError
 from pipeline.storage.shards import encode_png, read_set, shard_paths
 from pipeline.tinybooru import flaws
 from pipeline.tinybooru.build import build, plans
+from pipeline.tinybooru.colours import BACKGROUNDS, HAIR_COLOURS
+from pipeline.tinybooru.figures import GREETING, PAPERDOLL
 from pipeline.tinybooru.image import SPLITS, draw, plan
-from pipeline.tinybooru.styles import BACKGROUNDS, HAIR_COLOURS, KINDS, OPEN_LICENCES, STYLES, credits
+from pipeline.tinybooru.styles import KINDS, OPEN_LICENCES, STYLES, credits
 
 PLANS = [plan(0, index) for index in range(3000)]
 
@@ -29,7 +31,7 @@ def test_ten_styles_and_more_over_four_kinds():
 
 def test_every_style_is_under_an_open_licence_and_credited():
     found = credits()
-    assert [credit.style for credit in found] == [style.name for style in STYLES]
+    assert [credit.style for credit in found] == [style.name for style in STYLES if not style.own]
     assert {credit.licence for credit in found} <= set(OPEN_LICENCES)
     assert all(credit.creator and credit.source.startswith("https://") for credit in found)
 
@@ -61,7 +63,7 @@ def test_no_combination_of_parts_and_colours_is_in_two_splits():
 
 def test_tags_are_what_dicebear_drew():
     checked = 0
-    for planned in PLANS[:400]:
+    for planned in [p for p in PLANS[:500] if p.style not in (GREETING, PAPERDOLL)]:
         style = flaws.deformed_style(planned.style, planned.deformations)
         drawn = Avatar(style, {"seed": "x", **planned.options}).to_json()["options"]
         for colour, value in BACKGROUNDS.items():
@@ -82,7 +84,7 @@ def test_tags_name_kind_style_quality_and_flaws():
         assert f"style:{planned.style}" in planned.tags
         assert [tag for tag in planned.tags if tag in flaws.QUALITIES] == [planned.quality]
         assert [tag for tag in planned.tags if tag in flaws.FLAWS] == list(planned.flaws)
-        assert (flaws.BAD_ANATOMY in planned.tags) == planned.malformed
+        assert (set(flaws.STRUCTURE_FLAWS) & set(planned.tags) != set()) == planned.malformed
 
 
 def test_bad_anatomy_really_moves_what_is_drawn():
