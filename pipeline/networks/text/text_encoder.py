@@ -40,11 +40,14 @@ from pipeline.networks.text.language_model_tower import (
     tokens_read,
 )
 from pipeline.networks.text.t5_tower import T5Tower
+from pipeline.networks.weights.embedding_file import check_takes_embeddings, read_embedding
 from pipeline.networks.weights.loaded_part import load_part
+from pipeline.networks.weights.lora import fuse_texts
 from pipeline.networks.weights.weight_files import check_complete, check_files
 from pipeline.networks.weights.weight_places import fetching
 from pipeline.prompting.chunks import Chunk
 from pipeline.prompting.text_settings import TextSettings, check_clip_skip
+from pipeline.study.main_lora import AddedLora
 
 # Loading takes no time worth a bar, and a bar would be the only noise of a quiet stage.
 transformers_logging.disable_progress_bar()
@@ -225,12 +228,16 @@ def load_text_encoder(
     dtype: torch.dtype = torch.float32,
     swapped: Checkpoint | None = None,
     weights: bool = True,
+    loras: Sequence[AddedLora] = (),
+    embeddings: Mapping[str, Path] | None = None,
 ) -> TextEncoder:
     """Load the text encoders of a checkpoint, those of its family, and their tokenizers.
 
     `swapped` is another checkpoint whose first text encoder replaces this one's (an improved CLIP-L). Without
-    `weights` it cuts texts and cannot encode them.
-    Raises InputError for missing, pickled or damaged files, and where the swapped encoder has another width.
+    `weights` it cuts texts and cannot encode them. A family that reads CLIP alone has the layers of its text encoders
+    in `loras` added to them, and knows `embeddings`, files by the names that texts call them by.
+    Raises InputError for missing, pickled or damaged files, where the swapped encoder has another width, and for LoRAs
+    and embeddings that do not fit.
     """
     checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(source, source)
     family = checkpoint.family
@@ -257,10 +264,24 @@ def load_text_encoder(
             raise
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{checkpoint.path} cannot be loaded ({reason}); {fetching(checkpoint.path)}") from None
+    clips = [tower for tower in towers if isinstance(tower, ClipTower)]
+    if family.reads_clip_alone and weights:
+        for lora in loras:
+            fuse_texts([tower.model for tower in clips], lora)
+    if embeddings:
+        towers = _learning(clips, embeddings, checkpoint)
     # SDXL's pipelines read this from model_index.json; where there is none (single files), SDXL's own value counts.
     zero_empty = family.zero_empty and bool(checkpoint.index.get("force_zeros_for_empty_prompt", True))
     system = "".join(text.system for text in family.texts)
     return TextEncoder(towers, settings, zero_empty, family.penultimate, system)
+
+
+def _learning(clips: Sequence[ClipTower], files: Mapping[str, Path], checkpoint: Checkpoint) -> tuple[ClipTower, ...]:
+    """CLIPs that know embeddings by name, each its own vectors of every file."""
+    check_takes_embeddings(checkpoint, files)
+    widths, most = [tower.width for tower in clips], min(tower.context for tower in clips) - 2
+    vectors = {name: read_embedding(path, widths, most) for name, path in files.items()}
+    return tuple(tower.learning({name: own[k] for name, own in vectors.items()}) for k, tower in enumerate(clips))
 
 
 def _load_tower(
