@@ -54,6 +54,11 @@ def check_takes_embeddings(checkpoint: Checkpoint, files: Mapping[str, Path]) ->
         )
 
 
+def tensor_names(encoders: int) -> tuple[str, ...]:
+    """What A1111 calls the vectors of one or two text encoders."""
+    return _TOWERS[0] if encoders > 1 else ("emb_params",)
+
+
 def _keys(path: Path, shapes: dict[str, tuple[int, ...]]) -> list[str]:
     """The names of the tensors of each text encoder. Raises InputError where a file is no embedding."""
     for keys in _TOWERS:
