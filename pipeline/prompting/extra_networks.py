@@ -1,7 +1,7 @@
 """LoRAs that a prompt asks for: `<lora:name:0.8>`, as A1111 writes them.
 
-They are no words: A1111 takes them out of the prompt and adds the file to the network for the whole generation. It
-reads them in prompts alone; in a negative prompt they would be text (strict_check.py refuses them there).
+A1111 does not read them as words: it takes them out of the prompt and adds the file to the network for the whole
+generation. It does so in prompts alone; in a negative prompt they would be text (strict_check.py refuses them there).
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Files that prompts call by name: `loras/` and `embeddings/` hold them, in folders of their own or not."""
+"""Files that prompts call by name, which lie anywhere below `loras/` and `embeddings/`."""
 
 from collections.abc import Collection
 from pathlib import Path

@@ -21,8 +21,8 @@ _KINDS = {768: "SD 1.x", 1024: "SD 2.x"}
 def read_embedding(path: Path, widths: Sequence[int], most: int) -> list[torch.Tensor]:
     """The vectors [N, W] of an embedding for each of a checkpoint's text encoders, which have these `widths`.
 
-    N is at most `most`, what a chunk holds. Raises InputError, by the file's name, for a pickle, what cannot be read,
-    what is no embedding, and vectors for other text encoders.
+    N is at most `most`, what a chunk holds. Raises InputError, by the file's name, for a pickle, for what cannot be
+    read or is not an embedding, and for vectors of other text encoders.
     """
     if path.suffix in PICKLES:
         raise InputError(
@@ -60,7 +60,7 @@ def tensor_names(encoders: int) -> tuple[str, ...]:
 
 
 def _keys(path: Path, shapes: dict[str, tuple[int, ...]]) -> list[str]:
-    """The names of the tensors of each text encoder. Raises InputError where a file is no embedding."""
+    """The names of the tensors of each text encoder. Raises InputError where a file is not an embedding."""
     for keys in _TOWERS:
         if set(keys) <= set(shapes):
             return list(keys)
