@@ -1,5 +1,6 @@
 """LoRAs fit the networks that they are added to."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.compatibility.described import described_network, described_texts
@@ -34,9 +35,9 @@ def lora_changes(study: Study) -> list[str]:
                 _said(lora.where, "the main network's", main, len(content.layers), of_texts, content.left_out, why)
             )
         if model.loras_in_guide and with_guide:
-            guide = locate(model.guide, model.config_of_guide)
+            guide = described_network(locate(model.guide, model.config_of_guide))
             for lora in loras:
-                read_main(lora, described_network(guide), texts)
+                read_main(replace(lora, key=f"model.loras_in_guide: {lora.key}"), guide, texts)
     if isinstance(model.weaken, Lora) and with_guide:
         from pipeline.networks.weights.lora import read_lora
 

@@ -215,6 +215,10 @@ REFUSED = {
         "prompts: <lora:old:1> names loras/old.pt, a pickle, which can run code when it is read; convert it to "
         "loras/old.safetensors",
     ),
+    "of another width than the guide's": (
+        {"loras": [{"file": "loras/style.safetensors"}], "loras_in_guide": True, "guide": "networks/sd_guide"},
+        "model.loras_in_guide: model.loras.0.file loras/style.safetensors: lora_unet_",
+    ),
     "twice": (
         {"prompts": ["a <lora:style:1>"], "loras": [{"file": "loras/style.safetensors"}]},
         "prompts: <lora:style:1> loras/style.safetensors is model.loras.0.file as well; name it once, with the sum",
