@@ -10,13 +10,14 @@ import json
 from pathlib import Path
 
 from pipeline.code_units import write_units
+from pipeline.compatibility.loras import lora_changes
 from pipeline.compatibility.networks import check_networks
 from pipeline.errors import InputError, run_stage
 from pipeline.experiment import remember_params
 from pipeline.generation.shard_plan import arm_texts, library_versions
 from pipeline.layout import CODE, IMAGES, MEASURING, WEIGHTS
 from pipeline.networks.checkpoints import locate
-from pipeline.preflight import check_arms, lora_changes, study_digests
+from pipeline.preflight import check_arms, study_digests
 from pipeline.prompting.plain_text import plain_text
 from pipeline.prompting.prompt_sets import PROMPTS_FOLDER
 from pipeline.stage_arguments import stage_parser

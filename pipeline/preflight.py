@@ -7,11 +7,13 @@ name, so the stage `preflight` (eval/preflight.py, which also looks at what meas
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from pipeline.compatibility.described import described_network
+from pipeline.compatibility.loras import lora_changes
 from pipeline.errors import InputError
 from pipeline.external.folder_images import check_external, folder_digest
 from pipeline.generation.arm_guidance import guidance_of
+from pipeline.generation.called_files import added_loras, called_embeddings
 from pipeline.generation.shard_plan import (
     DEVICES,
     arm_texts,
@@ -29,7 +31,7 @@ from pipeline.storage.files import file_digest
 from pipeline.storage.shards import set_fingerprint
 from pipeline.study.arm import Arm
 from pipeline.study.study import TINYBOORU, Study
-from pipeline.study.weaken import DropLayers, Lora, LoraFile
+from pipeline.study.weaken import DropLayers, Lora
 
 
 def study_digests(study: Study) -> dict[str, str | None]:
@@ -56,8 +58,10 @@ def _network_digests(study: Study) -> dict[str, str | None]:
     if isinstance(model.weaken, Lora):
         file = Path(model.weaken.file)
         digests["lora"] = file_digest(file) if file.is_file() else None
-    if model.lora is not None:
-        digests["main_lora"] = lora_digest(model.lora)
+    digests |= {f"lora {lora.file}": lora_digest(lora.key, lora.file) for lora in added_loras(study)}
+    for name in study.generated:
+        called = called_embeddings(study, arm_texts(study, name))
+        digests |= {f"embedding {name}": file_digest(path) for name, path in called.items()}
     return digests
 
 
@@ -172,49 +176,6 @@ def _check_blocks(asked: Mapping[str, tuple[Checkpoint, tuple[str, ...] | None]]
 
     for key, (checkpoint, layers) in asked.items():
         try:
-            transformer_blocks(_described(checkpoint), layers)
+            transformer_blocks(described_network(checkpoint), layers)
         except InputError as error:
             raise InputError(f"{key}: {error}") from None
-
-
-def _described(checkpoint: Checkpoint) -> Any:
-    """The network that a configuration describes, without storage for its weights. Raises InputError."""
-    from accelerate import init_empty_weights
-
-    part = checkpoint.family.network
-    try:
-        with init_empty_weights():
-            return checkpoint.family.model_class.from_config(checkpoint.settings(part))
-    except Exception as error:  # diffusers raises many kinds for a configuration that describes no network
-        reason = " ".join(str(error).split())[:200]
-        what = "UNet" if part == "unet" else part
-        raise InputError(f"{checkpoint.config}/{part}/config.json describes no {what} ({reason})") from None
-
-
-def lora_changes(study: Study) -> list[str]:
-    """What the LoRAs of main network and guide change, in words. Raises InputError where one does not fit.
-
-    That of a guide which no arm uses is not looked at.
-    """
-    model, said = study.model, []
-    if model.lora is not None:
-        texts = "the main network's texts are its checkpoint's"
-        said.append(_lora_change(model.lora, "model.lora.file", "main", locate(model.main, model.config), texts))
-    if isinstance(model.weaken, Lora) and any(
-        prediction.network == "guide" for arm in study.arms.values() for prediction in guidance_of(arm).predictions()
-    ):
-        texts, guide = "a guide reads the main network's texts", locate(model.guide, model.config_of_guide)
-        said.append(_lora_change(model.weaken, "model.weaken.file", "guide", guide, texts))
-    return said
-
-
-def _lora_change(lora: LoraFile, key: str, network: str, checkpoint: Checkpoint, texts: str) -> str:
-    from pipeline.networks.weights.lora import read_lora
-
-    content = read_lora(Path(lora.file), _described(checkpoint), key)
-    whose = "the guide's" if network == "guide" else "the main network's"
-    what = "UNet" if checkpoint.family.network == "unet" else checkpoint.family.network
-    said = f"{key} {lora.file} changes layers of {whose} {what}: {len(content.layers)}"
-    if content.texts:
-        said += f"; left out are layers of text encoders: {content.texts} ({texts})"
-    return said

@@ -14,12 +14,18 @@ from typing import Any
 
 from pipeline.code_units import unit_digests
 from pipeline.errors import InputError
-from pipeline.generation.arm_texts import arm_negatives, arm_prompts, prompt_set_of
+from pipeline.generation.arm_texts import (
+    arm_negatives,
+    arm_prompts,
+    named_texts,
+    prompt_loras,
+    prompts_without_loras,
+)
+from pipeline.generation.called_files import called_embeddings
 from pipeline.layout import COSTS, PARAMS, SETS, WEIGHTS
-from pipeline.prompting.prompt_sets import read_prompts
-from pipeline.storage.files import fingerprint
+from pipeline.storage.files import file_digest, fingerprint
 from pipeline.storage.json_file import read_json_text
-from pipeline.study.arm import SAID_ELSEWHERE
+from pipeline.study.arm import SAID_ELSEWHERE, Arm
 from pipeline.study.study import Study, load_study
 
 # As pipeline/generation/shard_plan.py has them; importing it would import torch. A test holds the two together.
@@ -88,19 +94,27 @@ def expected_inputs(study: Study, arm_name: str) -> dict[str, str]:
 def _same_texts(study: Study, arm_name: str, recorded: Mapping[str, str]) -> bool:
     # The record is of all texts of the study at that time, which may have had another number of images.
     arm, syntax = study.arm(arm_name), study.text.syntax
-    asked = prompt_set_of(study, arm.prompt_column)
+    loras = [lora.shown for lora in prompt_loras(study)]
+    if recorded.get("prompts.loras") != (fingerprint(loras) if loras else None):
+        return False
     count = int(recorded_cost(arm_name).get("images") or 0)
     for images in {study.generate.images, count} - {0}:
-        prompts = arm_prompts(arm, read_prompts(asked, images, syntax), syntax)
+        prompts = arm_prompts(arm, prompts_without_loras(study, arm.prompt_column, images), syntax)
         if recorded.get("texts.prompt") == fingerprint(prompts):
-            return _same_negative(study, arm_name, prompts, recorded)
+            return _same_beside_prompts(study, arm, prompts, recorded)
     return False
 
 
-def _same_negative(study: Study, arm_name: str, prompts: list[str], recorded: Mapping[str, str]) -> bool:
-    if "texts.negative" not in recorded:
-        return True
-    return recorded["texts.negative"] == fingerprint(arm_negatives(study.arm(arm_name), prompts, study.text.syntax))
+def _same_beside_prompts(study: Study, arm: Arm, prompts: list[str], recorded: Mapping[str, str]) -> bool:
+    syntax, negatives = study.text.syntax, []
+    if "texts.negative" in recorded:
+        negatives = arm_negatives(arm, prompts, syntax)
+        if recorded["texts.negative"] != fingerprint(negatives):
+            return False
+    texts = {"prompt": prompts, "negative": negatives, **named_texts(arm, prompts, syntax)}
+    called = called_embeddings(study, texts)
+    embeddings = {f"embeddings.{name}": fingerprint(file_digest(path)) for name, path in called.items()}
+    return embeddings == {key: value for key, value in recorded.items() if key.startswith("embeddings.")}
 
 
 def _networks(study: Study) -> dict[str, str]:

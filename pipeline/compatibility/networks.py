@@ -9,6 +9,7 @@ from pipeline.compatibility.texts import (
     check_built_in_post,
     check_degraded_texts,
     check_embedded_guidance,
+    check_embeddings,
     check_steering,
     check_texts_are_read,
 )
@@ -61,6 +62,7 @@ def check_networks(study: Study, arm_names: Iterable[str]) -> None:
     check_degraded_texts(study, names, main)
     check_steering(study, names, main)
     check_texts_are_read(study, names, main)
+    check_embeddings(study, names, main, [part.checkpoint for part in encoders.values()])
 
 
 def _with_starts(study: Study, arm_names: Iterable[str]) -> list[str]:

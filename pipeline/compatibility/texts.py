@@ -1,8 +1,10 @@
 """The texts of a study say nothing that its text encoders cannot read: weights where none are, more than they take."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from pipeline.errors import InputError
+from pipeline.generation.called_files import called_embeddings
 from pipeline.generation.shard_plan import arm_texts
 from pipeline.networks.checkpoints import Checkpoint
 from pipeline.networks.families import TextPart
@@ -43,6 +45,29 @@ def check_texts_are_read(study: Study, arm_names: Iterable[str], main: Checkpoin
                     check_length(text)
                 except InputError as error:
                     raise InputError(f"arms.{name}: text {kind} {error}") from None
+
+
+def check_embeddings(study: Study, arm_names: Iterable[str], main: Checkpoint, encoders: Iterable[Checkpoint]) -> None:
+    """Raise InputError where a text calls an embedding that is missing, or that is for other text encoders.
+
+    `encoders` are the checkpoints of the family's text encoders, in its order; of them configurations are read.
+    """
+    called: dict[str, Path] = {}
+    for name in arm_names:
+        called |= called_embeddings(study, arm_texts(study, name))
+    if not called:
+        return
+    # With torch, which other studies do not wait for.
+    from pipeline.networks.weights.embedding_file import check_takes_embeddings, read_embedding
+
+    check_takes_embeddings(main, called)
+    settings = [
+        checkpoint.settings(part) or {} for part, checkpoint in zip(main.family.text_parts, encoders, strict=True)
+    ]
+    widths = [int(own.get("hidden_size", 512)) for own in settings]
+    most = min(int(own.get("max_position_embeddings", 77)) for own in settings) - 2
+    for path in called.values():
+        read_embedding(path, widths, most)
 
 
 def _length_check(main: Checkpoint, whole: TextPart, settings: TextSettings) -> Callable[[str], object]:

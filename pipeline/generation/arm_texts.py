@@ -3,6 +3,7 @@
 from pipeline.errors import InputError
 from pipeline.prompting.edits import edited
 from pipeline.prompting.emphasis import Syntax, parse, write
+from pipeline.prompting.extra_networks import PromptLora, loras_of, without_loras
 from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
 from pipeline.prompting.prompt_sets import DatasetPrompts, PromptSet, read_prompts
 from pipeline.study.arm import Arm
@@ -12,9 +13,40 @@ from pipeline.study.study import Study
 def study_prompts(study: Study, column: str | None = None) -> list[str]:
     """One prompt per image, the same for every arm that does not ask for others; from another `column` if given.
 
-    Raises InputError.
+    Without LoRAs, which `prompt_loras` gives. Raises InputError.
     """
-    return read_prompts(prompt_set_of(study, column), study.generate.images, study.text.syntax)
+    return prompts_without_loras(study, column, study.generate.images)
+
+
+def prompts_without_loras(study: Study, column: str | None, images: int) -> list[str]:
+    """The prompts of as many images as asked for. Raises InputError."""
+    syntax = study.text.syntax
+    read = read_prompts(prompt_set_of(study, column), images, syntax)
+    try:
+        return [without_loras(prompt, syntax)[0] for prompt in read]
+    except ValueError as error:
+        raise InputError(f"prompts: {error}") from None
+
+
+def prompt_loras(study: Study) -> tuple[PromptLora, ...]:
+    """The LoRAs that the study's prompts ask for, of all columns that arms read.
+
+    They hold for all images, also those of an arm whose own prompt is empty. Raises InputError where prompts do not ask
+    for the same.
+    """
+    syntax = study.text.syntax
+    if syntax != "a1111" or not study.generated:
+        return ()
+    columns = {study.arms[name].prompt_column for name in study.generated}
+    prompts = [
+        prompt
+        for column in sorted(columns, key=str)
+        for prompt in read_prompts(prompt_set_of(study, column), study.generate.images, syntax)
+    ]
+    try:
+        return loras_of(prompts, syntax)
+    except ValueError as error:
+        raise InputError(f"prompts: {error}") from None
 
 
 def prompt_set_of(study: Study, column: str | None) -> PromptSet:

@@ -3,10 +3,12 @@
 import platform
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
 from pipeline.code_units import unit_digests
+from pipeline.generation.called_files import added_loras, called_embeddings
 from pipeline.generation.shard_plan import arm_texts, batch_texts, library_versions, replaced_parts
 from pipeline.guidance.algebra import Text
 from pipeline.guidance.chance import Chance
@@ -20,6 +22,7 @@ from pipeline.networks.text.text_encoder import TextEncoder
 from pipeline.networks.weights.loaded_part import DTYPES
 from pipeline.networks.weights.weight_files import digest_of
 from pipeline.storage.files import fingerprint
+from pipeline.study.main_lora import AddedLora
 from pipeline.study.study import Study
 
 
@@ -45,8 +48,20 @@ class LoadedModel:
     def _load_texts(self, weights: bool = True) -> TextEncoder:
         dtype, swapped = DTYPES[self.study.model.loading.dtype], self._replaced.get("text_encoder")
         load = self._checkpoint.family.load_texts
-        encoder: TextEncoder = load(self._checkpoint, self.device, self.study.text, dtype, swapped, weights)
+        encoder: TextEncoder = load(
+            self._checkpoint, self.device, self.study.text, dtype, swapped, weights, self._loras, self._embeddings
+        )
         return encoder
+
+    @cached_property
+    def _loras(self) -> tuple[AddedLora, ...]:
+        return added_loras(self.study)
+
+    @cached_property
+    def _embeddings(self) -> dict[str, Path]:
+        # The names of all arms: the longest counts, so an arm's own would read its texts alike.
+        texts = (arm_texts(self.study, name) for name in self.study.generated)
+        return {name: path for own in texts for name, path in called_embeddings(self.study, own).items()}
 
     @cached_property
     def main(self) -> SampledNetwork:
@@ -55,7 +70,7 @@ class LoadedModel:
         vae = self._replaced.get("vae")
         load = self._checkpoint.family.load
         model = self.study.model
-        main: SampledNetwork = load(self._checkpoint, self.device, model.loading, vae, how=model.lora)
+        main: SampledNetwork = load(self._checkpoint, self.device, model.loading, vae, how=self._loras)
         return main
 
     @cached_property
@@ -63,7 +78,8 @@ class LoadedModel:
         model = self.study.model
         source = locate(model.guide, model.config_of_guide)
         load, latents = source.family.load, self.main.latents
-        guide: SampledNetwork = load(source, self.device, model.loading, latents=latents, how=model.weaken)
+        how = [*(self._loras if model.loras_in_guide else ()), *(() if model.weaken is None else (model.weaken,))]
+        guide: SampledNetwork = load(source, self.device, model.loading, latents=latents, how=how)
         check_fit(self.main, guide)
         return guide
 

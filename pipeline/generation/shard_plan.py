@@ -14,18 +14,26 @@ from typing import Any
 from pipeline.code_units import unit_digests
 from pipeline.errors import InputError
 from pipeline.generation.arm_guidance import guidance_of
-from pipeline.generation.arm_texts import arm_negatives, arm_prompts, named_texts, study_prompts, unrelated_prompts
+from pipeline.generation.arm_texts import (
+    arm_negatives,
+    arm_prompts,
+    named_texts,
+    prompt_loras,
+    study_prompts,
+    unrelated_prompts,
+)
+from pipeline.generation.called_files import added_loras, called_embeddings
 from pipeline.guidance.algebra import Text
 from pipeline.networks.checkpoints import Checkpoint, check_fit, check_schedules, locate
 from pipeline.networks.weights.identification import check_main
 from pipeline.networks.weights.weight_files import digest_of, lora_digest, network_digest
-from pipeline.storage.files import fingerprint
+from pipeline.storage.files import file_digest, fingerprint
 from pipeline.storage.shards import read_table, set_fingerprint, shard_paths
 from pipeline.study.arm import SAID_ELSEWHERE
 from pipeline.study.model import Model
 from pipeline.study.sampler import Canvas, ImageToImage
 from pipeline.study.study import Study
-from pipeline.study.weaken import Lora
+from pipeline.study.weaken import WEAKEN, Lora
 
 # The code behind a pixel (pipeline/code_units.py). Settings, texts and files enter a fingerprint by their values, so
 # the units that read, check and store them are not here.
@@ -97,7 +105,7 @@ def arm_texts(study: Study, arm_name: str) -> dict[Text, list[str]]:
 
 
 # The networks and what is made of them, as `common_inputs` calls them.
-_NETWORKS = ("main", "main_lora", "replaced", "guide", "guide_lora")
+_NETWORKS = ("main", "main_loras", "replaced", "guide", "guide_lora", "guide_loras")
 
 
 def library_versions() -> dict[str, str]:
@@ -133,6 +141,8 @@ def plan_arm(
     """Cut an arm into shards, as `plan_shards` does, and name what determines them. Raises InputError."""
     arm = study.arm(arm_name)
     common = common_inputs(study, arm_name, device, machine)
+    if embeddings := called_embeddings(study, texts):
+        common["embeddings"] = {name: file_digest(path) for name, path in embeddings.items()}
     shards = []
     seeds, pairs = study.seeds_of(arm_name), study.pairs_of(arm_name)
     starts = None if arm.image_to_image is None else start_fingerprints(study, arm.image_to_image, device, machine)
@@ -150,11 +160,11 @@ def plan_arm(
         **{key: common[key] for key in ("sampler", "text", "code", "libraries")},
         "model.loading": common["loading"],
         "generate": {key: common[key] for key in ("batch", "threads")},
-        "networks": {
-            key: common[key] for key in ("main", "main_lora", "replaced", "guide", "guide_lora") if key in common
-        },
+        "networks": {key: common[key] for key in _NETWORKS if key in common},
+        "embeddings": common.get("embeddings", {}),
         "machine": dict(enumerate(common["machine"])),
         "texts": {text: values[: study.generate.images] for text, values in texts.items()},
+        "prompts": {"loras": [lora.shown for lora in loras]} if (loras := prompt_loras(study)) else {},
         "generate.first_seed": [seeds[0], pairs[0]],
         "image_to_image": starts,
     }
@@ -198,14 +208,17 @@ def common_inputs(study: Study, arm_name: str, device: str, machine: str | None 
         "libraries": library_versions(),
         "machine": [machine or platform.machine(), device],
     }
-    if model.lora is not None:
-        common["main_lora"] = [lora_digest(model.lora), model.lora.scale]
+    loras = [[lora_digest(lora.key, lora.file), lora.weight, lora.text_weight] for lora in added_loras(study)]
+    if loras:
+        common["main_loras"] = loras
     if guide is not None:
         check_fit(main, guide)
         how = model.weaken
         common["guide"] = [network_digest(guide, with_text_encoder=False), how and how.model_dump()]
         if isinstance(how, Lora):
-            common["guide_lora"] = lora_digest(how)
+            common["guide_lora"] = lora_digest(WEAKEN, Path(how.file))
+        if loras and model.loras_in_guide:
+            common["guide_loras"] = loras
     return common
 
 

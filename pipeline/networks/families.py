@@ -186,6 +186,14 @@ class Family:
         return next((text for text in self.texts if text.kind != "clip"), None)
 
     @property
+    def reads_clip_alone(self) -> bool:
+        """Whether all that it reads of a text are tokens of CLIPs: embeddings can then stand in it.
+
+        The layers of text encoders in a LoRA are added to such a family's.
+        """
+        return all(text.kind == "clip" and text.tokens for text in self.texts)
+
+    @property
     def layers_left_out(self) -> int:
         """The layers at the end of a text encoder that are left out without being asked."""
         return int(self.penultimate)

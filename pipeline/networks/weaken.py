@@ -5,13 +5,15 @@ and less capacity work, arbitrary damage mostly does not. Weakened copies are he
 Everything is drawn from a seed on the CPU and written into the weights, so the guide is one fixed network.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from pipeline.networks.perturbation import skip_for_good
-from pipeline.networks.weights.lora import MAIN, WEAKEN, fuse
-from pipeline.study.weaken import DropLayers, Dropout, Lora, LoraFile, LowBits, WeightNoise
+from pipeline.networks.weights.lora import fuse, fuse_main
+from pipeline.study.main_lora import AddedLora
+from pipeline.study.weaken import DropLayers, Dropout, LoraFile, LowBits, WeightNoise
 
 # Where the blocks of UNets and of transformers lie.
 _BLOCKS = (
@@ -21,10 +23,19 @@ _BLOCKS = (
 )
 
 
+Change = WeightNoise | Dropout | DropLayers | LowBits | LoraFile | AddedLora
+
+
 @torch.no_grad()
-def weaken(network: torch.nn.Module, how: WeightNoise | Dropout | DropLayers | LowBits | LoraFile) -> None:
-    """Change the weights of `network` in place. Raises InputError for layers and LoRA files that do not fit."""
-    if isinstance(how, WeightNoise):
+def weaken(network: torch.nn.Module, how: Change | Sequence[Change]) -> None:
+    """Change the weights of `network` in place, by several changes in their order.
+
+    Raises InputError for layers and LoRA files that do not fit.
+    """
+    if isinstance(how, Sequence):
+        for change in how:
+            weaken(network, change)
+    elif isinstance(how, WeightNoise):
         generator = torch.Generator().manual_seed(how.seed)
         weight: torch.Tensor
         for weight in network.parameters():
@@ -44,8 +55,10 @@ def weaken(network: torch.nn.Module, how: WeightNoise | Dropout | DropLayers | L
             axes = tuple(range(1, weight.ndim))
             step = weight.abs().amax(axes, keepdim=True).clamp(min=1e-12) / (2 ** (how.bits - 1) - 1)
             weight.copy_((weight / step).round() * step)
+    elif isinstance(how, AddedLora):
+        fuse_main(network, how)
     else:
-        fuse(network, Path(how.file), how.scale, WEAKEN if isinstance(how, Lora) else MAIN)
+        fuse(network, Path(how.file), how.scale)
 
 
 def _matrices(network: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:

@@ -13,10 +13,14 @@ COMMA_BACKTRACK = 20
 
 @dataclass(frozen=True)
 class WeightedToken:
-    """A token of the vocabulary and its weight in the prompt."""
+    """A token of the vocabulary and its weight in the prompt.
+
+    A token below 0 is a vector of an embedding, which is not cut in two: from its first on, `together` of them are.
+    """
 
     token: int
     weight: float
+    together: int = 1
 
 
 Chunk = tuple[WeightedToken, ...]
@@ -25,8 +29,8 @@ Chunk = tuple[WeightedToken, ...]
 def cut(sections: Sequence[Sequence[WeightedToken]], capacity: int, comma: int | None) -> list[Chunk]:
     """The chunks of a prompt, at least one, each of at most `capacity` tokens.
 
-    Each section starts a new chunk; an empty last section has none. `comma` is the comma's token, None where
-    the vocabulary has none.
+    Each section starts a new chunk; an empty last section has none. An embedding has at most `capacity` vectors.
+    `comma` is the comma's token, None where the vocabulary has none.
     """
     chunks: list[Chunk] = []
     for section in sections:
@@ -40,6 +44,9 @@ def cut(sections: Sequence[Sequence[WeightedToken]], capacity: int, comma: int |
                     kept = last_comma + 1
                 chunks.append(tuple(current[:kept]))
                 current, last_comma = current[kept:], None
+            if len(current) + item.together > capacity:
+                chunks.append(tuple(current))
+                current, last_comma = [], None
             if item.token == comma:
                 last_comma = len(current)
             current.append(item)

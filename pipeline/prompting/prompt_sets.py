@@ -18,6 +18,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from pipeline.errors import InputError
 from pipeline.prompting.emphasis import Syntax
+from pipeline.prompting.extra_networks import without_loras
 from pipeline.prompting.presets import LADDERS
 from pipeline.prompting.strict_check import check_prompt
 from pipeline.settings import Count, Seed, Settings, watched_path
@@ -236,6 +237,6 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _check(prompt: str, syntax: Syntax, where: str) -> None:
     try:
-        check_prompt(prompt, syntax)
+        check_prompt(without_loras(prompt, syntax)[0], syntax)
     except ValueError as error:
         raise InputError(f"{where}: {error}") from None

@@ -35,16 +35,14 @@ _ESCAPABLE = "()[]{}|\\"
 _FULL_WIDTH = {0xFEE0 + code: code for code in range(0x21, 0x7F)}
 _SHOWN = 80
 
+_LORA = re.compile(r"<lora:[^<>]*>")
+# InvokeAI and diffusers call an embedding by its token: <cat-toy>.
+_BRACKETED = r"<(?=[\w.-]{3,}>)[^\W\d_][\w.-]*>"
 # Features of other tools that a pattern finds, and what to write instead.
 _FEATURES = {
     "an extra network": (
         re.compile(r"<\w+:[^<>]*>|<(?:lora|lyco|lycoris|hypernet|embedding|ti):", re.IGNORECASE),
         "leave it out",
-    ),
-    # InvokeAI and diffusers call an embedding by its token: <cat-toy>.
-    "an embedding": (
-        re.compile(r"(?<!\w)embedding:[^\s,:()\[\]{}|]+|<(?=[\w.-]{3,}>)[^\W\d_][\w.-]*>"),
-        "write the words that it stands for",
     ),
     "a wildcard": (
         re.compile(
@@ -57,6 +55,10 @@ _FEATURES = {
     "the placeholder of a style": (re.compile(r"\{prompt\}"), "write the prompt itself in its place"),
 }
 _A1111_FEATURES = {
+    "an embedding in another tool's syntax": (
+        re.compile(_BRACKETED),
+        "write the name of its file in embeddings/, without < and >",
+    ),
     "composition": (re.compile(r"\bAND(?:_PERP|_SALT|_TOPK)?\b"), "leave it out"),
     "a regional prompt": (re.compile(r"\bADD(?:BASE|COMM|COL|ROW)\b"), "leave it out"),
     "a blend": (re.compile(r"\)\.(?:blend|and)\([^()]*\)?"), "write the words to draw"),
@@ -64,6 +66,12 @@ _A1111_FEATURES = {
     "a comment": (
         re.compile(r"(?<!\\)#[^\n]*"),
         r"leave it out, or write \# where the sign is part of the text",
+    ),
+}
+_NOVELAI_FEATURES = {
+    "an embedding": (
+        re.compile(rf"(?<!\w)embedding:[^\s,:()\[\]{{}}|]+|{_BRACKETED}"),
+        "write the words that it stands for, or choose text=a1111",
     ),
 }
 _NOVELAI_NUMERIC = re.compile(r"(?<![\d.])(?P<weight>-?[\d.]+)::(?P<text>[^:]*)(?:::)?")
@@ -82,8 +90,14 @@ def check_prompt(text: str, syntax: Syntax) -> None:
     """
     if syntax == "plain":
         return
-    features = _FEATURES | _A1111_FEATURES if syntax == "a1111" else _FEATURES
-    for feature, (pattern, instead) in features.items():
+    if syntax == "a1111" and (found := _LORA.search(text)):
+        raise _refused(
+            found[0],
+            found.start(),
+            "is a LoRA, which A1111 reads in prompts alone; write it into every prompt, or name it in model.loras",
+        )
+    own = _A1111_FEATURES if syntax == "a1111" else _NOVELAI_FEATURES
+    for feature, (pattern, instead) in (_FEATURES | own).items():
         if found := pattern.search(text):
             raise _refused(found[0], found.start(), f"is {feature}, which is not offered here; {instead}")
     if syntax == "novelai":
@@ -147,11 +161,12 @@ def _pairs(text: str) -> Iterator[_Pair]:
 
 
 def _unescaped(text: str) -> Iterator[tuple[int, str]]:
-    # Brackets, bars and colons; a backslash before one makes it text. A colon has no escape in A1111's syntax.
+    # Brackets, bars and colons; a backslash before one makes it text. A colon has no escape in A1111's syntax, and
+    # that of embedding:name is part of a name.
     skipped = -1
     for match in re.finditer(r"[()\[\]{}|:\\]", text):
         at = match.start()
-        if at == skipped:
+        if at == skipped or (match[0] == ":" and text.endswith("embedding", 0, at)):
             continue
         if match[0] != "\\":
             yield at, match[0]

@@ -7,7 +7,8 @@ from pydantic import field_validator, model_validator
 from pipeline.settings import Name, Settings, inside_project
 from pipeline.study.licences import check_licence
 from pipeline.study.loading import Loading
-from pipeline.study.weaken import LoraFile, Weaken
+from pipeline.study.main_lora import MainLora
+from pipeline.study.weaken import Weaken
 
 HUB = "hub:"
 HUB_SOURCE = re.compile(r"hub:(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
@@ -38,7 +39,8 @@ class Model(Settings):
     `config` is a folder with the configurations and tokenizers of its kind; `guide_config` is one for the guide alone,
     where it is of another kind. `vae` and `text_encoder` name checkpoints whose autoencoder and first text encoder
     replace the main one's. `weaken` makes the guide from the network at `guide`: a weakened copy, or with a LoRA
-    (weaken.py). `lora` is added to the main network, and not to a guide from the same place, which then is its base.
+    (weaken.py). `loras` are added to the main network and its text encoders, and to a guide before it is weakened only
+    with `loras_in_guide`: without, a guide from the same place as main is their base.
     `licence` is that of the images, as the Hub names it; one that the Hub does not know needs `licence_link`. The
     embedded networks' is known.
     """
@@ -47,7 +49,8 @@ class Model(Settings):
     main: str
     guide: str
     weaken: Weaken | None = None
-    lora: LoraFile | None = None
+    loras: tuple[MainLora, ...] = ()
+    loras_in_guide: bool = False
     config: str | None = None
     guide_config: str | None = None
     vae: str | None = None

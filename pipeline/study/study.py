@@ -23,6 +23,7 @@ from pipeline.study.executor import Executor
 from pipeline.study.extractors import EXTRACTORS, ExtractorKind, FeatureSpace
 from pipeline.study.licences import EMBEDDED_LICENCE
 from pipeline.study.loadable import one_of
+from pipeline.study.main_lora import MainLora
 from pipeline.study.model import Model
 from pipeline.study.negative import Negative
 from pipeline.study.plain_yaml import misread_key, read_yaml
@@ -31,7 +32,7 @@ from pipeline.study.sampler import Canvas, Sampler
 from pipeline.study.scales import Scales
 from pipeline.study.scorers import PREFERENCES
 from pipeline.study.solvers import SOLVERS
-from pipeline.study.weaken import LoraFile
+from pipeline.study.weaken import Lora
 from pipeline.tinybooru.words import known_tags
 
 # A hundred times the largest study that is planned for; lists of seeds and prompts must fit the memory.
@@ -494,7 +495,7 @@ class Study(Settings):
     def _has_embedded_networks(self) -> bool:
         model = self.model
         sources = [model.main, model.guide, model.vae, model.text_encoder]
-        sources += [lora.file for lora in (model.weaken, model.lora) if isinstance(lora, LoraFile)]
+        sources += [lora.file for lora in (model.weaken, *model.loras) if isinstance(lora, Lora | MainLora)]
         return all(Path(source).is_relative_to(EMBEDDED) for source in sources if source is not None)
 
     @property
@@ -556,6 +557,7 @@ _RENAMED = {
     "generate.pictures": "generate.images",
     "reference.pictures": "reference.images",
     "generate.anlas.uncond_scale": "negative_strength of an arm",
+    "model.lora": "model.loras, a list: [{file: ..., weight: 1}]",
 }
 _SHOWN_FAULTS = 20
 _LONGEST_REASON = 1000

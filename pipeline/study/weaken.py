@@ -1,11 +1,14 @@
 """How a guide is made from a network, as conf/ describes it (pipeline/networks/weaken.py does it)."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from pipeline.settings import Seed, Settings, inside_project
+from pipeline.settings import Seed, Settings
+from pipeline.study.main_lora import SafeFile
+
+# The key that names the guide's LoRA file.
+WEAKEN = "model.weaken.file"
 
 
 class WeightNoise(Settings):
@@ -42,17 +45,8 @@ class LowBits(Settings):
 class LoraFile(Settings):
     """A LoRA file and the scale that it is added at; docs/compatibility.md lists the layouts."""
 
-    file: str
+    file: SafeFile
     scale: float = 1.0
-
-    _file = field_validator("file")(inside_project)
-
-    @field_validator("file")
-    @classmethod
-    def _safetensors(cls, file: str) -> str:
-        if Path(file).suffix != ".safetensors":
-            raise ValueError("must be a .safetensors file; pickles can run code when they are read")
-        return file
 
 
 class Lora(LoraFile):

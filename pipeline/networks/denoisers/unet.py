@@ -4,7 +4,7 @@ A checkpoint holds `unet/` and `scheduler/`, for latents `vae/`, and for a main 
 the main network's text embeddings. Weights load from safetensors only, and no code of a repository is ever run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +29,11 @@ from pipeline.networks.noise_path import NoisePath
 from pipeline.networks.noise_schedule import timestep_at
 from pipeline.networks.perturbation import perturbed
 from pipeline.networks.text.conditioning import Conditioning
-from pipeline.networks.weaken import weaken
+from pipeline.networks.weaken import Change, weaken
 from pipeline.networks.weights.loaded_part import DTYPES, check_compiler, load_part, unloadable
 from pipeline.networks.weights.weight_files import check_files
 from pipeline.study.loading import Loading
 from pipeline.study.sampler import Canvas
-from pipeline.study.weaken import DropLayers, Dropout, LoraFile, LowBits, WeightNoise
 
 
 @dataclass
@@ -206,12 +205,12 @@ def load_network(
     loading: Loading | None = None,
     vae: Checkpoint | None = None,
     latents: Latents | None = None,
-    how: WeightNoise | Dropout | DropLayers | LowBits | LoraFile | None = None,
+    how: Change | Sequence[Change] | None = None,
 ) -> DenoisingNetwork:
     """Load a UNet with its noise schedule, and its autoencoder where it has one (or that of `vae` instead).
 
     A guide shares the main network's `latents`, and does not load its own; `how` it is
-    weakened, or the LoRA of a main network.
+    weakened, or given LoRAs.
     Raises InputError for missing, pickled or damaged weights.
     """
     checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(source, source)

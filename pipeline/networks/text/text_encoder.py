@@ -8,7 +8,6 @@ used together are filled up with empty chunks to one length. T5 (t5_tower.py) an
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +31,7 @@ from transformers.utils import logging as transformers_logging
 from pipeline.errors import InputError, is_out_of_memory
 from pipeline.networks.checkpoints import Checkpoint
 from pipeline.networks.families import TextPart
+from pipeline.networks.text.clip_tower import ClipTower
 from pipeline.networks.text.conditioning import Conditioning
 from pipeline.networks.text.language_model_tower import (
     MODELS,
@@ -40,62 +40,19 @@ from pipeline.networks.text.language_model_tower import (
     tokens_read,
 )
 from pipeline.networks.text.t5_tower import T5Tower
+from pipeline.networks.weights.embedding_file import check_takes_embeddings, read_embedding
 from pipeline.networks.weights.loaded_part import load_part
+from pipeline.networks.weights.lora import fuse_texts
 from pipeline.networks.weights.weight_files import check_complete, check_files
 from pipeline.networks.weights.weight_places import fetching
-from pipeline.prompting.chunks import Chunk, WeightedToken, cut
-from pipeline.prompting.emphasis import parse
+from pipeline.prompting.chunks import Chunk
 from pipeline.prompting.text_settings import TextSettings, check_clip_skip
-from pipeline.prompting.underscores import spaced
+from pipeline.study.main_lora import AddedLora
 
 # Loading takes no time worth a bar, and a bar would be the only noise of a quiet stage.
 transformers_logging.disable_progress_bar()
 
 Key = TypeVar("Key")
-
-
-@dataclass(frozen=True)
-class ClipTower:
-    """One CLIP text transformer with its tokenizer.
-
-    A text's pooled embedding is the projection of its end mark, where the model has one, or (`pools_end`) its last
-    layer there as it is. `read`: whether the denoising network reads the embeddings of its tokens.
-    """
-
-    model: CLIPTextModel | CLIPTextModelWithProjection
-    tokenizer: CLIPTokenizer
-    pools_end: bool = False
-    read: bool = True
-
-    @property
-    def context(self) -> int:
-        """Tokens that it reads at once, its begin and end marks included: 77 for CLIP."""
-        return min(int(self.tokenizer.model_max_length), int(self.model.config.max_position_embeddings))
-
-    @cached_property
-    def comma(self) -> int | None:
-        """The comma's token, where the vocabulary has one."""
-        token: int | None = self.tokenizer.get_vocab().get(",</w>")
-        return token
-
-    def chunks(self, text: str, settings: TextSettings) -> list[Chunk]:
-        """The chunks of a text, without begin and end marks."""
-        prompt = parse(text, settings.syntax)
-        spans = [span for section in prompt for span in section]
-        words = [spaced(span.text) if settings.underscores == "spaces" else span.text for span in spans]
-        # verbose=False: that a text is longer than the context is not news here.
-        tokens = iter(self.tokenizer(words, add_special_tokens=False, verbose=False).input_ids if words else [])
-        sections = [
-            [WeightedToken(token, span.weight) for span in section for token in next(tokens)] for section in prompt
-        ]
-        return cut(sections, self.context - 2, self.comma)
-
-    def padded(self, chunk: Chunk) -> tuple[list[int], list[float]]:
-        """Tokens and weights of a chunk with its marks, filled up to the context; padding has weight 1."""
-        padding = self.context - 2 - len(chunk)
-        begin, end, pad = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
-        tokens = [begin, *(item.token for item in chunk), end, *[pad] * padding]
-        return tokens, [1.0, *(item.weight for item in chunk), 1.0, *[1.0] * padding]
 
 
 Tower = ClipTower | T5Tower | LanguageModelTower
@@ -271,12 +228,16 @@ def load_text_encoder(
     dtype: torch.dtype = torch.float32,
     swapped: Checkpoint | None = None,
     weights: bool = True,
+    loras: Sequence[AddedLora] = (),
+    embeddings: Mapping[str, Path] | None = None,
 ) -> TextEncoder:
     """Load the text encoders of a checkpoint, those of its family, and their tokenizers.
 
     `swapped` is another checkpoint whose first text encoder replaces this one's (an improved CLIP-L). Without
-    `weights` it cuts texts and cannot encode them.
-    Raises InputError for missing, pickled or damaged files, and where the swapped encoder has another width.
+    `weights` it cuts texts and cannot encode them. A family that reads CLIP alone has the layers of its text encoders
+    in `loras` added to them, and knows `embeddings`, files by the names that texts call them by.
+    Raises InputError for missing, pickled or damaged files, where the swapped encoder has another width, and for LoRAs
+    and embeddings that do not fit.
     """
     checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(source, source)
     family = checkpoint.family
@@ -303,10 +264,24 @@ def load_text_encoder(
             raise
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{checkpoint.path} cannot be loaded ({reason}); {fetching(checkpoint.path)}") from None
+    clips = [tower for tower in towers if isinstance(tower, ClipTower)]
+    if family.reads_clip_alone and weights:
+        for lora in loras:
+            fuse_texts([tower.model for tower in clips], lora)
+    if embeddings:
+        towers = _learning(clips, embeddings, checkpoint)
     # SDXL's pipelines read this from model_index.json; where there is none (single files), SDXL's own value counts.
     zero_empty = family.zero_empty and bool(checkpoint.index.get("force_zeros_for_empty_prompt", True))
     system = "".join(text.system for text in family.texts)
     return TextEncoder(towers, settings, zero_empty, family.penultimate, system)
+
+
+def _learning(clips: Sequence[ClipTower], files: Mapping[str, Path], checkpoint: Checkpoint) -> tuple[ClipTower, ...]:
+    """CLIPs that know embeddings by name, each its own vectors of every file."""
+    check_takes_embeddings(checkpoint, files)
+    widths, most = [tower.width for tower in clips], min(tower.context for tower in clips) - 2
+    vectors = {name: read_embedding(path, widths, most) for name, path in files.items()}
+    return tuple(tower.learning({name: own[k] for name, own in vectors.items()}) for k, tower in enumerate(clips))
 
 
 def _load_tower(

@@ -70,7 +70,10 @@ def check_file(path: Path) -> None:
     if any(_CONTROL.search(key) for key in keys):
         raise InputError(f"{path} is a ControlNet or an adapter, which is not supported; name a whole checkpoint")
     if keys and keys <= _EMBEDDING:
-        raise InputError(f"{path} is an embedding (textual inversion), which is not supported; name a whole checkpoint")
+        raise InputError(
+            f"{path} is an embedding (textual inversion), which a text calls by its name in embeddings/; name a whole "
+            "checkpoint"
+        )
     if piece := _PIECE.search(path.name):
         raise InputError(
             f"{path} is one of {int(piece[2])} pieces of a checkpoint; name the folder of the whole checkpoint, "
@@ -150,7 +153,7 @@ def check_base(network: Mapping[str, Any], index: Mapping[str, Any], place: obje
 def _lora(place: Path, file: Path) -> str:
     return (
         f"{place} is a LoRA, not a network; name the checkpoint that it was trained on. A guide takes it as "
-        f"model.weaken: {{name: lora, file: {file}}}; the main network as model.lora: {{file: {file}}}"
+        f"model.weaken: {{name: lora, file: {file}}}; the main network as model.loras: [{{file: {file}}}]"
     )
 
 

@@ -9,7 +9,7 @@ A file that is trained otherwise (LoHa, LoKr, DoRA ...) is refused by the name o
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,12 @@ from diffusers import ChromaTransformer2DModel, FluxTransformer2DModel, UNet2DCo
 from diffusers.loaders.lora_pipeline import FluxLoraLoaderMixin
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from pipeline.errors import InputError
+from pipeline.networks.weights.original_names import original_name
+from pipeline.study.main_lora import AddedLora
+from pipeline.study.weaken import WEAKEN
 
 # The ends of the names of a layer's tensors. Kohya's, diffusers' two older ones, and those of text encoders.
 _ROLES = {
@@ -38,13 +42,19 @@ _ROLES = {
 }
 # PEFT's, with the adapter's name where a model had a named one.
 _PEFT_ROLE = re.compile(r"\.lora_([AB])(?:\.([^.]+))?\.weight$")
-# The keys of a configuration that name a LoRA file: of the guide, and of the main network.
-WEAKEN, MAIN = "model.weaken.file", "model.lora.file"
 _PEFT_FILE = "base_model.model."
 _TEXTS = (
     *("lora_te_", "lora_te1_", "lora_te2_", "lora_te3_", "text_encoder.", "text_encoder_2.", "text_encoder_3."),
     *("text_encoders.", "clip_l.", "clip_g.", "t5xxl."),  # ComfyUI's
 )
+# The beginnings of the names of the first text encoder's layers, and of the second's: diffusers', Kohya's, ComfyUI's.
+_TOWERS = (
+    ("text_encoder.", "lora_te_", "lora_te1_", "text_encoders.clip_l.transformer.", "clip_l.transformer.", "clip_l."),
+    ("text_encoder_2.", "lora_te2_", "text_encoders.clip_g.transformer.", "clip_g.transformer.", "clip_g."),
+)
+_TEXT_MODEL = "text_model_"
+# diffusers' before it left LoRAs to PEFT.
+_OLD_TEXT_NAMES = {"_to_q": "_q_proj", "_to_k": "_k_proj", "_to_v": "_v_proj", "_to_out": "_out_proj"}
 # Embeddings that were trained with the LoRA and belong to the texts, too
 # (https://github.com/AUTOMATIC1111/stable-diffusion-webui/pull/13568).
 _BUNDLED = "bundle_emb."
@@ -71,21 +81,6 @@ _METHODS = {
 _CHANGES_BASE = ("pissa", "olora", "loftq", "corda")
 _SHOWN = 3
 _METADATA = "lora_adapter_metadata"
-# The places of a UNet's layers in the original Stable Diffusion code, which Kohya's trainers keep for SDXL.
-_OUTSIDE_BLOCKS = {
-    "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
-    "add_embedding.linear_1": "label_emb.0.0",
-    "add_embedding.linear_2": "label_emb.0.2",
-    "conv_in": "input_blocks.0.0",
-    "conv_out": "out.2",
-}
-_RESNET = {
-    "conv1": "in_layers.2",
-    "conv2": "out_layers.3",
-    "time_emb_proj": "emb_layers.1",
-    "conv_shortcut": "skip_connection",
-}
 
 
 @dataclass(frozen=True)
@@ -100,59 +95,89 @@ class LoraLayer:
 
 @dataclass(frozen=True)
 class LoraContent:
-    """What a file changes, in the order of its names.
+    """What a file changes, in the order of its names: `layers` of the network, `texts` of each CLIP that reads texts.
 
-    `texts` layers of text encoders are left out, bundled embeddings with them.
+    `left_out` counts layers of text encoders that are not changed, bundled embeddings with them.
     """
 
     layers: tuple[LoraLayer, ...]
-    texts: int
+    left_out: int
+    texts: tuple[tuple[LoraLayer, ...], ...] = ()
+
+
+def fuse(network: torch.nn.Module, path: Path, scale: float, key: str = WEAKEN) -> None:
+    """Add a LoRA to the weights of `network` in place. Raises InputError, by `key`, where the file does not fit it."""
+    where = f"{key} {path}"
+    with _opened(where, path, network) as file:
+        _fuse_layers(where, file, network, _content(where, file, network, ()).layers, scale)
+
+
+def fuse_main(network: torch.nn.Module, lora: AddedLora) -> None:
+    """Add the layers of `network` in a LoRA to its weights in place, of which there may be none. Raises InputError."""
+    with _opened(lora.where, lora.file, network) as file:
+        if layers := _network_layers(lora.where, file, network):
+            _fuse_layers(lora.where, file, network, layers, lora.weight)
+
+
+def fuse_texts(texts: Sequence[torch.nn.Module], lora: AddedLora) -> None:
+    """Add the layers of text encoders in a LoRA to their weights in place. Raises InputError where they do not fit."""
+    with _opened(lora.where, lora.file) as file:
+        for text, layers in zip(texts, _text_layers(lora.where, file, texts), strict=True):
+            if layers:
+                _fuse_layers(lora.where, file, text, layers, lora.text_weight)
 
 
 @torch.no_grad()
-def fuse(network: torch.nn.Module, path: Path, scale: float, key: str = WEAKEN) -> None:
-    """Add a LoRA to the weights of `network` in place. Raises InputError, by `key`, where the file does not fit it."""
-    content = read_lora(path, network, key)
+def _fuse_layers(where: str, file: Any, network: torch.nn.Module, layers: Sequence[LoraLayer], scale: float) -> None:
     changed = False
-    with _opened(f"{key} {path}", path, network) as file:
-        for layer in content.layers:
-            weight: Any = network.get_submodule(layer.module).weight
-            down, up = (file.get_tensor(key).float().flatten(1) for key in (layer.down, layer.up))
-            delta = (up @ down).view(weight.shape).to(weight.device) * (scale * layer.factor)
-            fused = (weight.float() + delta).to(weight.dtype)
-            changed = changed or not torch.equal(fused, weight)
-            weight.copy_(fused)
+    for layer in layers:
+        weight: Any = network.get_submodule(layer.module).weight
+        down, up = (file.get_tensor(key).float().flatten(1) for key in (layer.down, layer.up))
+        delta = (up @ down).view(weight.shape).to(weight.device) * (scale * layer.factor)
+        fused = (weight.float() + delta).to(weight.dtype)
+        changed = changed or not torch.equal(fused, weight)
+        weight.copy_(fused)
     if scale and not changed:
         raise InputError(
-            f"{key} {path} changes no weight of this network: its matrices or its alphas are zero, "
+            f"{where} changes no weight of this network: its matrices or its alphas are zero, "
             "or too small for the weights' dtype; name a trained file"
         )
 
 
 def read_lora(path: Path, network: torch.nn.Module, key: str = WEAKEN) -> LoraContent:
-    """What a file changes of a network, whose weights need no storage here.
+    """What a guide's file changes of a network, whose weights need no storage here.
 
     Raises InputError that names the file and the `key` of the configuration that named it.
     """
-    try:
-        with _opened(f"{key} {path}", path, network) as file:
-            return _read(f"{key} {path}", file, network)
-    except (SafetensorError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{key} {path} cannot be loaded ({reason}); download it again") from None
+    where = f"{key} {path}"
+    with _opened(where, path, network) as file:
+        return _content(where, file, network, ())
+
+
+def read_main(lora: AddedLora, network: torch.nn.Module, texts: Sequence[torch.nn.Module]) -> LoraContent:
+    """What a LoRA changes of the main network and of its `texts`, none where its family takes none of their layers.
+
+    Raises InputError that names the file and what named it.
+    """
+    with _opened(lora.where, lora.file, network) as file:
+        return _content(lora.where, file, network, texts)
 
 
 @contextmanager
-def _opened(where: str, path: Path, network: torch.nn.Module) -> Iterator[Any]:
+def _opened(where: str, path: Path, network: torch.nn.Module | None = None) -> Iterator[Any]:
     """A file of safetensors, with diffusers' names where it has those of FLUX.1's original code. Raises InputError."""
-    with ExitStack() as opened:
-        file: Any = opened.enter_context(safe_open(path, "pt"))
-        original = any(map(_ORIGINAL_FLUX.search, file.keys()))
-        if original and isinstance(network, FluxTransformer2DModel | ChromaTransformer2DModel):
-            converted = Path(opened.enter_context(TemporaryDirectory())) / "converted.safetensors"
-            save_file(_converted(where, file), converted)
-            file = opened.enter_context(safe_open(converted, "pt"))
-        yield file
+    try:
+        with ExitStack() as opened:
+            file: Any = opened.enter_context(safe_open(path, "pt"))
+            original = any(map(_ORIGINAL_FLUX.search, file.keys()))
+            if original and isinstance(network, FluxTransformer2DModel | ChromaTransformer2DModel):
+                converted = Path(opened.enter_context(TemporaryDirectory())) / "converted.safetensors"
+                save_file(_converted(where, file), converted)
+                file = opened.enter_context(safe_open(converted, "pt"))
+            yield file
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{where} cannot be loaded ({reason}); download it again") from None
 
 
 def _converted(where: str, file: Any) -> dict[str, torch.Tensor]:
@@ -174,10 +199,76 @@ def _converted(where: str, file: Any) -> dict[str, torch.Tensor]:
 
 
 def _kind(network: torch.nn.Module) -> str:
+    if isinstance(network, CLIPTextModel | CLIPTextModelWithProjection):
+        return "text encoder"
     return "UNet" if isinstance(network, UNet2DConditionModel) else "transformer"
 
 
-def _read(where: str, file: Any, network: torch.nn.Module) -> LoraContent:
+def _content(where: str, file: Any, network: torch.nn.Module, texts: Sequence[torch.nn.Module]) -> LoraContent:
+    """All that a file changes. Raises InputError where that is nothing, or text encoders alone that are not changed."""
+    stems, bundled = _stems(where, file)
+    layers = _network_layers(where, file, network)
+    of_texts = [stem for stem in stems if stem.startswith(_TEXTS)]
+    if not layers and not (of_texts and texts):
+        found = len(of_texts) + len(bundled)
+        what = f"changes text encoders alone ({found} layers)" if found else "is empty"
+        whose = "a guide reads the main network's texts" if where.startswith(WEAKEN) else "those of this model stay"
+        raise InputError(f"{where} {what}, and {whose}; name a LoRA that changes a {_kind(network)}")
+    left_out = len(bundled) + (0 if texts else len(of_texts))
+    return LoraContent(layers, left_out, _text_layers(where, file, texts) if texts else ())
+
+
+def _network_layers(where: str, file: Any, network: torch.nn.Module) -> tuple[LoraLayer, ...]:
+    stems = {stem: found for stem, found in _stems(where, file)[0].items() if not stem.startswith(_TEXTS)}
+    return _layers(where, file, network, stems, {stem: _flat(stem) for stem in stems}, ("unet.", "transformer.", ""))
+
+
+def _text_layers(where: str, file: Any, texts: Sequence[torch.nn.Module]) -> tuple[tuple[LoraLayer, ...], ...]:
+    """The layers of each text encoder, in their order; of one that a file leaves alone there are none."""
+    stems = {stem: found for stem, found in _stems(where, file)[0].items() if stem.startswith(_TEXTS)}
+    found = []
+    for text, prefixes in zip(texts, _TOWERS, strict=False):
+        own = {stem: stems.pop(stem) for stem in list(stems) if stem.startswith(prefixes)}
+        found.append(_layers(where, file, text, own, {stem: _flat_text(stem, prefixes) for stem in own}, prefixes[:1]))
+    if stems:
+        raise InputError(
+            f"{where} changes layers of a text encoder that this model does not have ({_listed(list(stems))}); name a "
+            "LoRA that was trained for this kind of network"
+        )
+    return tuple(found)
+
+
+def _layers(
+    where: str,
+    file: Any,
+    network: torch.nn.Module,
+    stems: Mapping[str, Mapping[str, str]],
+    flat: Mapping[str, str],
+    parts: tuple[str, ...],
+) -> tuple[LoraLayer, ...]:
+    """The layers of `network` that stems name, each by its `flat` name. `parts` begin the names in the header."""
+    if not stems:
+        return ()
+    names = layer_names(network)
+    modules = {stem: names.get(flat[stem]) for stem in stems}
+    strange = [stem for stem, module in modules.items() if module is None]
+    if strange:
+        raise InputError(
+            f"{where}: {len(strange)} of its {len(stems)} layers match no layer of this {_kind(network)} "
+            f"({_listed(strange)}); name a LoRA that was trained for this kind of network"
+        )
+    layers: dict[str, LoraLayer] = {}
+    patterns = _metadata(where, file.metadata() or {}, parts)
+    for stem, found in stems.items():
+        module = str(modules[stem])
+        if module in layers:
+            raise InputError(f"{where} changes {module} twice, the second time as {stem}; name a file with one of them")
+        layers[module] = _layer(where, file, stem, found, network.get_submodule(module), module, patterns)
+    return tuple(layers.values())
+
+
+def _stems(where: str, file: Any) -> tuple[dict[str, dict[str, str]], set[str]]:
+    """The tensors of every layer by their role, by what their names begin with; and the embeddings in the file."""
     keys = sorted(file.keys())
     _check_method(where, keys)
     stems: dict[str, dict[str, str]] = {}
@@ -204,29 +295,7 @@ def _read(where: str, file: Any, network: torch.nn.Module) -> LoraContent:
         raise InputError(
             f"{where} holds several adapters ({_listed(sorted(map(str, adapters)))}); name a file with one of them"
         )
-    texts = {stem for stem in stems if stem.startswith(_TEXTS)} | bundled
-    ours = {stem: found for stem, found in stems.items() if stem not in texts}
-    if not ours:
-        what = f"changes text encoders alone ({len(texts)} layers)" if texts else "is empty"
-        raise InputError(
-            f"{where} {what}, and a guide reads the main network's texts; name a LoRA that changes a {_kind(network)}"
-        )
-    names = layer_names(network)
-    modules = {stem: names.get(_flat(stem)) for stem in ours}
-    strange = [stem for stem, module in modules.items() if module is None]
-    if strange:
-        raise InputError(
-            f"{where}: {len(strange)} of its {len(ours)} layers match no layer of the guide's {_kind(network)} "
-            f"({_listed(strange)}); name a LoRA that was trained for this kind of network"
-        )
-    layers: dict[str, LoraLayer] = {}
-    patterns = _metadata(where, file.metadata() or {})
-    for stem, found in ours.items():
-        module = str(modules[stem])
-        if module in layers:
-            raise InputError(f"{where} changes {module} twice, the second time as {stem}; name a file with one of them")
-        layers[module] = _layer(where, file, stem, found, network.get_submodule(module), module, patterns)
-    return LoraContent(tuple(layers.values()), len(texts))
+    return stems, bundled
 
 
 def _check_method(where: str, keys: list[str]) -> None:
@@ -250,10 +319,20 @@ def _flat(stem: str) -> str:
     return f"{flat}_0" if flat.endswith("_to_out") else flat
 
 
+def _flat_text(stem: str, prefixes: tuple[str, ...]) -> str:
+    """The same for a layer of a text encoder."""
+    flat = stem.removeprefix(next(prefix for prefix in prefixes if stem.startswith(prefix))).replace(".", "_")
+    for old, new in _OLD_TEXT_NAMES.items():
+        flat = f"{flat.removesuffix(old)}{new}" if flat.endswith(old) else flat
+    return flat.removeprefix(_TEXT_MODEL)
+
+
 def layer_names(network: Any) -> dict[str, str]:
     """The matrices and convolutions of a network by the names that files have for them, dots written as underscores."""
     kinds = (torch.nn.Linear, torch.nn.Conv2d)
     modules = [name for name, module in network.named_modules() if isinstance(module, kinds)]
+    if _kind(network) == "text encoder":  # in which transformers 5 has no `text_model` any more
+        return {name.replace(".", "_").removeprefix(_TEXT_MODEL): name for name in modules}
     attended = {int(m[1]) for name in modules if (m := re.match(r"up_blocks\.(\d+)\.attentions\.", name))}
     depth = network.config.get("layers_per_block")
     found = {}
@@ -262,30 +341,6 @@ def layer_names(network: Any) -> dict[str, str]:
         if isinstance(depth, int):
             found[original_name(name, depth, attended).replace(".", "_")] = name
     return found
-
-
-def original_name(name: str, layers: int, attended: set[int]) -> str:
-    """A UNet layer's name in the original code, which numbers the blocks through.
-
-    `layers` is the number of layers of a block, `attended` the blocks on the way up that have attention.
-    """
-    if match := re.fullmatch(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.+)", name):
-        side, block, kind, layer, rest = match.groups()
-        # A block has one place more than layers: on the way up a layer, on the way down the downsampler. 0 is conv_in.
-        number = int(block) * (layers + 1) + int(layer) + (side == "down")
-        place = f"{'input' if side == 'down' else 'output'}_blocks.{number}"
-        return f"{place}.0.{_RESNET.get(rest, rest)}" if kind == "resnets" else f"{place}.1.{rest}"
-    if match := re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)", name):
-        kind, layer, rest = match.groups()
-        if kind == "resnets":
-            return f"middle_block.{2 * int(layer)}.{_RESNET.get(rest, rest)}"
-        return f"middle_block.{2 * int(layer) + 1}.{rest}"
-    if match := re.fullmatch(r"down_blocks\.(\d+)\.downsamplers\.0\.conv", name):
-        return f"input_blocks.{(int(match[1]) + 1) * (layers + 1)}.0.op"
-    if match := re.fullmatch(r"up_blocks\.(\d+)\.upsamplers\.0\.conv", name):
-        last = int(match[1]) * (layers + 1) + layers
-        return f"output_blocks.{last}.{2 if int(match[1]) in attended else 1}.conv"
-    return _OUTSIDE_BLOCKS.get(name, name)
 
 
 def _layer(
@@ -339,13 +394,18 @@ def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "()"
 
 
-def _metadata(where: str, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The settings of PEFT that diffusers writes into a file's header; empty where there are none."""
+def _metadata(where: str, metadata: Mapping[str, str], parts: tuple[str, ...]) -> dict[str, Any]:
+    """The settings of PEFT that diffusers writes into a file's header for a part; empty where there are none."""
     if _METADATA not in metadata:
         return {}
     try:
         content = json.loads(metadata[_METADATA])
-        own = {key.removeprefix("unet.").removeprefix("transformer."): value for key, value in content.items()}
+        own = {
+            key.removeprefix(part): value
+            for part in parts[::-1]
+            for key, value in content.items()
+            if key.startswith(part)
+        }
         own["lora_alpha"] = float(own["lora_alpha"]) if "lora_alpha" in own else None
         own["alpha_pattern"] = {  # beginnings of names may be left out, as PEFT reads its patterns
             re.compile(rf"(.*\.)?({key})"): float(value) for key, value in (own.get("alpha_pattern") or {}).items()

@@ -14,7 +14,6 @@ from pipeline.networks.checkpoints import Checkpoint
 from pipeline.networks.weights.weight_places import fetching
 from pipeline.storage.digest_memory import remembered_sha256
 from pipeline.storage.files import file_digest
-from pipeline.study.weaken import Lora, LoraFile
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _DIFFUSERS = "diffusion_pytorch_model"
@@ -293,9 +292,8 @@ def digest_of(checkpoint: Checkpoint, parts: tuple[str, ...]) -> str:
     return digest.hexdigest()[:16]
 
 
-def lora_digest(lora: LoraFile) -> str:
-    """Hex digest of a LoRA's file. Raises InputError where there is none."""
-    if not Path(lora.file).is_file():
-        key = "model.weaken" if isinstance(lora, Lora) else "model.lora"
-        raise InputError(f"{key}.file {lora.file} does not exist")
-    return file_digest(Path(lora.file))
+def lora_digest(key: str, file: Path) -> str:
+    """Hex digest of a LoRA's file. Raises InputError, by the `key` of the configuration, where there is none."""
+    if not file.is_file():
+        raise InputError(f"{key} {file} does not exist")
+    return file_digest(file)

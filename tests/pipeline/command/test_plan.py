@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from one_arm import generate
 from repository_copy import ROOT
+from safetensors.torch import save_file
 
 from pipeline.command.durations import in_words, remember, stage_seconds, workers
 from pipeline.command.finished import expected_inputs, finished_images
@@ -14,6 +16,7 @@ from pipeline.command.plan import evaluations, plan_of, shown
 from pipeline.generation import shard_plan
 from pipeline.layout import COSTS, REPORT, SETS, WEIGHTS
 from pipeline.preflight import study_digests
+from pipeline.prompting.embedding_names import EMBEDDINGS
 from pipeline.storage.places import Places
 from pipeline.study.study import Study, load_study, parse_study
 
@@ -61,6 +64,7 @@ def test_an_arm_takes_as_many_evaluations_as_planned(small: Study) -> None:
 
 def test_what_is_there_is_known_until_something_changes(small: Study) -> None:
     images = small.generate.images
+    EMBEDDINGS.mkdir()
     assert finished_images(small) == dict.fromkeys(ARMS, 0)
     for name in ("cfg", "negative"):
         generate(small, name, Places())
@@ -78,6 +82,11 @@ def test_what_is_there_is_known_until_something_changes(small: Study) -> None:
     assert changed(model={**small.model.model_dump(exclude_unset=True), "guide": "networks/main"}) == dict.fromkeys(
         ARMS, 0
     )
+    # A word of the negative prompt becomes the name of an embedding.
+    save_file({"emb_params": torch.zeros(1, 32)}, EMBEDDINGS / "bad.safetensors")
+    assert changed() == {**there, "negative": 0}
+    (EMBEDDINGS / "bad.safetensors").unlink()
+    assert changed() == there
     (SETS / "cfg/part-00001.parquet").unlink()
     assert finished_images(small) == {**there, "cfg": small.generate.shard}
 

@@ -15,6 +15,7 @@ from flow_pipelines import qwen_vl_tokenizer
 from safetensors.torch import load_file, save_file
 from single_file import save_sd3_single_file
 
+from pipeline.compatibility.loras import lora_changes
 from pipeline.compatibility.networks import check_networks
 from pipeline.cost.size import H100
 from pipeline.errors import InputError
@@ -24,7 +25,7 @@ from pipeline.generation.study_estimate import study_estimate
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.families import FAMILIES
 from pipeline.networks.weights.weight_files import weight_paths
-from pipeline.preflight import check_arms, lora_changes
+from pipeline.preflight import check_arms
 from pipeline.study.study import Study, parse_study
 
 CPU = torch.device("cpu")
@@ -242,7 +243,7 @@ def test_a_lora_changes_the_main_network_or_makes_a_guide_of_it(flows: Flows, na
         {f"transformer.{layer}.lora_{role}.weight": value for role, value in matrices.items()}, "lora.safetensors"
     )
     plain = flows.draw(name)
-    assert far(plain, flows.draw(name, model={"lora": {"file": "lora.safetensors"}})) > 1
+    assert far(plain, flows.draw(name, model={"loras": [{"file": "lora.safetensors"}]})) > 1
     weaken = {"name": "lora", "file": "lora.safetensors"}
     study = flows.study(name, method="autoguidance", scale=2.0, model={"weaken": weaken})
     assert lora_changes(study) == ["model.weaken.file lora.safetensors changes layers of the guide's transformer: 1"]

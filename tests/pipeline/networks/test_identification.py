@@ -69,7 +69,8 @@ def test_a_lora_as_main_is_named(folder, params, key, config):
     folder("sd")
     assert refusal(params, saved("style.safetensors", [key]), **config) == (
         "style.safetensors is a LoRA, not a network; name the checkpoint that it was trained on. A guide takes it as "
-        "model.weaken: {name: lora, file: style.safetensors}; the main network as model.lora: {file: style.safetensors}"
+        "model.weaken: {name: lora, file: style.safetensors}; the main network as model.loras: "
+        "[{file: style.safetensors}]"
     )
 
 
@@ -87,8 +88,16 @@ def test_a_lora_as_guide_or_in_a_folder_is_named(folder, params):
 @pytest.mark.parametrize(
     ("name", "keys", "message"),
     [
-        ("x.safetensors", ["emb_params"], "is an embedding (textual inversion), which is not supported"),
-        ("x.safetensors", ["clip_l", "clip_g"], "is an embedding (textual inversion), which is not supported"),
+        (
+            "x.safetensors",
+            ["emb_params"],
+            "is an embedding (textual inversion), which a text calls by its name in embeddings/",
+        ),
+        (
+            "x.safetensors",
+            ["clip_l", "clip_g"],
+            "is an embedding (textual inversion), which a text calls by its name in embeddings/",
+        ),
         ("x.safetensors", ["control_model.input_blocks.0.0.weight"], "is a ControlNet or an adapter"),
         ("x.safetensors", ["controlnet_cond_embedding.conv_in.weight"], "is a ControlNet or an adapter"),
         ("x.safetensors", ["image_proj.proj.weight"], "is a ControlNet or an adapter"),

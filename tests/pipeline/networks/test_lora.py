@@ -14,11 +14,12 @@ from safetensors.torch import save_file
 from single_file import original_unet
 
 from eval import preflight
+from pipeline.compatibility.loras import lora_changes
 from pipeline.errors import InputError
 from pipeline.generation.loaded_model import LoadedModel
 from pipeline.generation.shard_plan import arm_texts, plan_arm
 from pipeline.networks.weights.lora import fuse, layer_names, read_lora
-from pipeline.preflight import check_arms, lora_changes
+from pipeline.preflight import check_arms
 from pipeline.study.study import parse_study
 
 Tensors = dict[str, torch.Tensor]
@@ -332,12 +333,12 @@ def test_layers_of_another_network_are_named(unet):
     stems = [f"lora_unet_double_blocks_{k}_img_attn_qkv" for k in range(4)]
     file = {f"{stem}.lora_{end}.weight": torch.ones(2, 2) for stem in stems for end in ("down", "up")}
     assert refusal(network, {**simple(network), **file}) == (
-        "model.weaken.file lora.safetensors: 4 of its 5 layers match no layer of the guide's UNet "
+        "model.weaken.file lora.safetensors: 4 of its 5 layers match no layer of this UNet "
         f"({', '.join(stems[:3])} ...); name a LoRA that was trained for this kind of network"
     )
     # One of PEFT's, of a network with more blocks.
     peft = {f"unet.down_blocks.7.resnets.0.conv1.lora_{x}.weight": torch.ones(2, 2) for x in "AB"}
-    assert "1 of its 1 layers match no layer of the guide's UNet (unet.down_blocks.7.resnets.0.conv1)" in refusal(
+    assert "1 of its 1 layers match no layer of this UNet (unet.down_blocks.7.resnets.0.conv1)" in refusal(
         network, peft
     )
 
@@ -555,12 +556,12 @@ def test_a_lora_of_the_main_network_leaves_its_base_to_be_the_guide(unet, params
     monkeypatch.chdir(pipelines_folder)
     network = unet("sd")
     save_file(simple(network), FILE)
-    params["model"] = {"name": "lora", "main": "sd", "guide": "sd", "lora": {"file": str(FILE), "scale": 0.5}}
+    params["model"] = {"name": "lora", "main": "sd", "guide": "sd", "loras": [{"file": str(FILE), "weight": 0.5}]}
     params["arms"] = {"auto": {"method": "autoguidance", "scale": 1.5}, "cfg": {"method": "cfg", "scale": 3.0}}
     params["baseline"] = "cfg"
     study = parse_study(params, "test")
     check_arms(study)
-    assert lora_changes(study) == ["model.lora.file lora.safetensors changes layers of the main network's UNet: 1"]
+    assert lora_changes(study) == ["model.loras.0.file lora.safetensors changes layers of the main network's UNet: 1"]
     model = LoadedModel(study, torch.device("cpu"))
     fuse(network, FILE, 0.5)
     main, guide = (dict(one.unet.named_parameters()) for one in (model.main, model.guide))
@@ -568,10 +569,10 @@ def test_a_lora_of_the_main_network_leaves_its_base_to_be_the_guide(unet, params
     assert len(changed) == 1
     assert torch.equal(main[changed[0]], network.get_parameter(changed[0]))
     planned = plan_arm(study, "cfg", arm_texts(study, "cfg"), "cpu")
-    params["model"].pop("lora")
+    params["model"].pop("loras")
     other = plan_arm(parse_study(params, "test"), "cfg", arm_texts(study, "cfg"), "cpu")
     assert planned.shards[0].fingerprint != other.shards[0].fingerprint
-    assert set(planned.inputs) - set(other.inputs) == {"networks.main_lora"}
-    params["model"]["lora"] = {"file": "none.safetensors"}
-    with pytest.raises(InputError, match=r"model\.lora\.file none\.safetensors does not exist"):
+    assert set(planned.inputs) - set(other.inputs) == {"networks.main_loras"}
+    params["model"]["loras"] = [{"file": "none.safetensors"}]
+    with pytest.raises(InputError, match=r"model\.loras\.0\.file none\.safetensors does not exist"):
         check_arms(parse_study(params, "test"))

@@ -9,7 +9,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from models.tinybooru.tokenizer import train_tokenizer
 from pipeline.errors import InputError
-from pipeline.networks.text.text_encoder import ClipTower, TextEncoder, load_text_encoder, weighted
+from pipeline.networks.text.clip_tower import ClipTower
+from pipeline.networks.text.text_encoder import TextEncoder, load_text_encoder, weighted
 from pipeline.prompting.chunks import WeightedToken, cut
 from pipeline.prompting.emphasis import parse
 from pipeline.prompting.text_settings import TextSettings

@@ -117,9 +117,7 @@ def test_a_fused_lora_is_that_of_the_pipeline(
 def test_a_lora_of_another_transformer_is_refused(transformer: Callable[[str], Any]) -> None:
     save_file(as_fluxs_original_code_names_them(transformer("flux")), FILE)
     for name in ("sd3", "qwen_image"):
-        with pytest.raises(
-            InputError, match=r"2 of its 2 layers match no layer of the guide's transformer .lora_unet_dou"
-        ):
+        with pytest.raises(InputError, match=r"2 of its 2 layers match no layer of this transformer .lora_unet_dou"):
             read_lora(FILE, transformer(name))
     save_file({f"transformer.{LAYERS[0]}.lora_A.weight": torch.ones(2, 5)}, FILE)
     with pytest.raises(InputError, match="without its up matrix"):

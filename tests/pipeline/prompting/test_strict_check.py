@@ -122,11 +122,9 @@ def test_brackets_of_a_name_are_not_lost_silently(text, message):
         ("{red|blue} hair", "{red|blue}", "a dynamic prompt"),
         ("{2$$red|{light|dark} blue}", "{light|dark}", "a dynamic prompt"),
         ("a cat AND a dog", "AND", "composition"),
-        ("<lora:style:0.8>", "<lora:style:0.8>", "an extra network"),
+        ("<hypernet:style:0.8>", "<hypernet:style:0.8>", "an extra network"),
         ("<embedding:x>", "<embedding:x>", "an extra network"),
         ("<lycoris:x", "<lycoris:", "an extra network"),
-        ("embedding:EasyNegative, bad", "embedding:EasyNegative", "an embedding"),
-        ("(embedding:bad-hands-5:1.2)", "embedding:bad-hands-5", "an embedding"),
         ("__color__ hair", "__color__", "a wildcard"),
         ("__clothes/summer*__", "__clothes/summer*__", "a wildcard"),
         ("__~color__ hair", "__~color__", "a wildcard"),
@@ -136,7 +134,7 @@ def test_brackets_of_a_name_are_not_lost_silently(text, message):
         ("${animal} on a table", "${animal}", "a variable"),
         ("${season=winter} x", "${season=winter}", "a variable"),
         ("painting of {prompt}, bold", "{prompt}", "the placeholder of a style"),
-        ("<cat-toy> on a table", "<cat-toy>", "an embedding"),
+        ("<cat-toy> on a table", "<cat-toy>", "an embedding in another tool's syntax"),
         ("a man AND_PERP a hat", "AND_PERP", "composition"),
         ("a room ADDCOMM a cat", "ADDCOMM", "a regional prompt"),
         ('("a cat", "a dog").blend(0.7, 0.3)', ").blend(0.7, 0.3)", "a blend"),
@@ -146,6 +144,18 @@ def test_brackets_of_a_name_are_not_lost_silently(text, message):
 )
 def test_a_feature_of_another_tool_is_refused_in_a1111s_syntax(text, found, feature):
     assert refusal(text, "a1111").startswith(f"{found!r} is {feature}, which is not offered here; ")
+
+
+@pytest.mark.parametrize("text", ["embedding:EasyNegative, bad", "(embedding:bad-hands-5:1.2)", "(embedding:x), y"])
+def test_a1111s_syntax_calls_embeddings_by_name(text):
+    assert refusal(text, "a1111") == ""
+
+
+def test_a_lora_outside_a_prompt_is_refused():
+    assert refusal("bad <lora:style:0.8>", "a1111") == (
+        "'<lora:style:0.8>' is a LoRA, which A1111 reads in prompts alone; write it into every prompt, or name it in "
+        "model.loras (character 5)"
+    )
 
 
 @pytest.mark.parametrize(
