@@ -109,7 +109,8 @@ def check_degraded_texts(study: Study, arm_names: Iterable[str], main: Checkpoin
         if degraded:
             raise InputError(
                 f"arms.{name}.texts.{degraded[0]} degrades tokens to the empty text's at their places, and "
-                f"{main.config} ({main.family.name}) reads an empty text without padding; name a text instead"
+                f"{main.config} ({main.family.name}) reads an empty text that is not as long as the prompt; name a "
+                "text instead"
             )
 
 

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.networks.checkpoints import of_videos
+from pipeline.networks.checkpoints import latent_patch, of_videos
 from pipeline.networks.families import Family
 from pipeline.networks.text.conditioning import Conditioning
 
@@ -78,7 +78,8 @@ def decoding_of(vae: Any, height: int, width: int) -> Callable[[], object]:
     """One decoding by an autoencoder on device "meta", of one image's `height` x `width` latents."""
     config = vae.config
     shape = (config.z_dim, 1) if of_videos(config) else (config.latent_channels,)  # channels, for videos also frames
-    latents = torch.empty(1, *shape, height, width, device="meta", dtype=vae.dtype)
+    patch = latent_patch(config)
+    latents = torch.empty(1, *shape, height * patch, width * patch, device="meta", dtype=vae.dtype)
     return lambda: vae.decode(latents)
 
 

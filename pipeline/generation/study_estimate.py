@@ -71,6 +71,8 @@ def study_estimate(study: Study) -> str:
 
 def _tokens(study: Study, main: Checkpoint) -> int:
     whole = main.family.whole_text
+    if whole is not None and whole.padded:
+        return whole.length
     if whole is not None and whole.is_language_model:
         return _longest(study, main, whole)
     tokenizer = main.mapping("tokenizer/tokenizer_config.json") or {}

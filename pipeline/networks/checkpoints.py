@@ -219,16 +219,24 @@ def of_videos(vae: Mapping[str, Any]) -> bool:
     return "temperal_downsample" in vae
 
 
+def latent_patch(vae: Mapping[str, Any]) -> int:
+    """The side of the patches whose values are the channels of a latent, by the configuration of its autoencoder.
+
+    It is 1, but for FLUX.2's, where patches are normalized by statistics that lie with the weights.
+    """
+    return int((vae.get("patch_size") or (2, 2))[0]) if "batch_norm_eps" in vae else 1
+
+
 def latent_factor(vae: Mapping[str, Any]) -> int:
     """Pixels for each position of a latent, in each direction, by the configuration of its autoencoder."""
     if of_videos(vae):
         return int(2 ** len(vae["temperal_downsample"]))
-    return int(2 ** (len(vae.get("block_out_channels") or (64,)) - 1))
+    return int(2 ** (len(vae.get("block_out_channels") or (64,)) - 1)) * latent_patch(vae)
 
 
 def latent_channels(vae: Mapping[str, Any]) -> int:
     """Channels of a latent, by the configuration of its autoencoder."""
-    return int(vae.get("z_dim", 16) if of_videos(vae) else vae.get("latent_channels", 4))
+    return int(vae.get("z_dim", 16) if of_videos(vae) else vae.get("latent_channels", 4)) * latent_patch(vae) ** 2
 
 
 def latent_space(vae: Mapping[str, Any]) -> str:
@@ -236,6 +244,8 @@ def latent_space(vae: Mapping[str, Any]) -> str:
     scale, shift = vae.get("scaling_factor", _FIRST_SCALE), vae.get("shift_factor")
     factor = latent_factor(vae)
     words = f"{latent_channels(vae)} channels for {factor}x{factor} pixels"
+    if latent_patch(vae) > 1:
+        return f"{words}, normalized by the statistics of its training"
     words += "" if of_videos(vae) else f", scaled by {scale}"
     words += f", shifted by {shift}" if shift else ""
     for name in ("latents_mean", "latents_std"):

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLQwenImage
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, AutoencoderKLFlux2, AutoencoderKLQwenImage
 
-from pipeline.networks.checkpoints import Checkpoint, latent_factor, of_videos
+from pipeline.networks.checkpoints import Checkpoint, latent_factor, latent_patch, of_videos
 from pipeline.networks.weights.loaded_part import load_part
 from pipeline.networks.weights.weight_files import check_files
 from pipeline.study.loading import Loading
@@ -68,6 +69,21 @@ class FrameLatents(Latents):
         return super()._encoded(pixels[:, :, None])[:, :, 0]
 
 
+class PatchLatents(Latents):
+    """FLUX.2's, whose positions are patches: the values of a patch are channels, each normalized by its statistics."""
+
+    def _mean_and_scale(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        statistics = self.vae.bn
+        mean, variance = (x.to(like).view(1, -1, 1, 1) for x in (statistics.running_mean, statistics.running_var))
+        return mean, (variance + self.vae.config.batch_norm_eps).rsqrt()
+
+    def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
+        return super()._decoded(F.pixel_shuffle(latents, latent_patch(self.vae.config)))
+
+    def _encoded(self, pixels: torch.Tensor) -> torch.Tensor:
+        return F.pixel_unshuffle(super()._encoded(pixels), latent_patch(self.vae.config))
+
+
 def rounded(pixels: torch.Tensor) -> torch.Tensor:
     """uint8 images of pixels about in [-1, 1]."""
     return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
@@ -79,11 +95,15 @@ def load_latents(checkpoint: Checkpoint, dtype: torch.dtype, loading: Loading, d
     # SDXL's first autoencoder overflows in float16, which its configuration says (diffusers' force_upcast).
     settings = checkpoint.settings("vae") or {}
     upcast = dtype == torch.float16 and settings.get("force_upcast", True)
-    kind: Any = AutoencoderKLQwenImage if of_videos(settings) else AutoencoderKL
+    kind: Any = AutoencoderKL
+    latents = Latents
+    if of_videos(settings):
+        kind, latents = AutoencoderKLQwenImage, FrameLatents
+    elif latent_patch(settings) > 1:
+        kind, latents = AutoencoderKLFlux2, PatchLatents
     vae = load_part(kind, checkpoint, "vae", torch.float32 if upcast else dtype)
     if loading.vae_slicing:
         vae.enable_slicing()
     if loading.vae_tiling:
         vae.enable_tiling()
-    latents = FrameLatents if of_videos(settings) else Latents
     return latents(vae.to(device).eval().requires_grad_(False))

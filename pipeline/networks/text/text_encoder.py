@@ -35,9 +35,9 @@ from pipeline.networks.families import TextPart
 from pipeline.networks.text.conditioning import Conditioning
 from pipeline.networks.text.language_model_tower import (
     MODELS,
+    SEEING,
     LanguageModelTower,
     load_language_tokenizer,
-    tokens_read,
 )
 from pipeline.networks.text.t5_tower import T5Tower
 from pipeline.networks.weights.loaded_part import load_part
@@ -188,8 +188,10 @@ class TextEncoder:
                     told["read"] = tower.read([text[k][0] for text in texts])
                 continue
             if isinstance(tower, LanguageModelTower):
-                tokens, told["read"] = tower.embed([text[k][0] for text in texts], self.penultimate)
+                tokens, read = tower.embed([text[k][0] for text in texts], self.penultimate)
                 after.append(tokens)
+                if read is not None:
+                    told["read"] = read
                 continue
             chunks = number if tower.read else 1
             filled = [
@@ -223,7 +225,7 @@ class TextEncoder:
                 row[length - tower.length :][: len(own[0]) + marks] = True
             elif isinstance(tower, LanguageModelTower):
                 assert marks, "pipeline/compatibility/texts.py refuses to degrade its words, which alone asks for them"
-                row[: tokens_read(own[0], tower.part)] = True
+                row[tower.places(own[0])] = True
         for k in read[:1]:
             tower = self.towers[k]
             assert isinstance(tower, ClipTower)
@@ -342,7 +344,7 @@ def _load_tower(
         check_complete(model, (), checkpoint.path)
     else:
         model = load_part(kind, checkpoint, part, dtype)
-    if text.kind == "qwen2_5_vl":  # which sees no images here and writes no words
+    if text.kind in SEEING:  # which see no images here and write no words
         model = model.model.language_model
     if weights:
         model = model.to(device).eval().requires_grad_(False)

@@ -178,7 +178,7 @@ def test_an_autoencoder_alone_and_a_file_without_one_are_named(folder, params):
 @pytest.mark.parametrize(
     ("name", "part", "family"),
     [
-        ("Flux2Transformer2DModel", "transformer", "FLUX.2"),
+        ("Flux2KleinKVTransformer2DModel", "", "another kind of FLUX.2"),
         ("PixArtTransformer2DModel", "transformer", "PixArt"),
         ("ChromaRadianceTransformer2DModel", "", "another kind of Chroma"),
         ("QwenImageEditTransformer2DModel", "", "another kind of Qwen-Image"),

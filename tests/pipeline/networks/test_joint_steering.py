@@ -21,6 +21,7 @@ from pipeline.networks.perturbation import transformer_blocks
 from pipeline.networks.text.conditioning import Conditioning, joined, told
 from pipeline.networks.text.encoded_texts import EncodedTexts
 from pipeline.prompting.text_settings import TextSettings
+from pipeline.study.sampler import Canvas
 
 CPU = torch.device("cpu")
 ACTING = {
@@ -29,7 +30,7 @@ ACTING = {
     "nasa": NASA(name="nasa", scale=0.4),
 }
 methods = pytest.mark.parametrize("how", ACTING.values(), ids=ACTING)
-families = pytest.mark.parametrize("name", ["sd3", "flux", "chroma", "qwen_image"])
+families = pytest.mark.parametrize("name", ["sd3", "flux", "flux2_klein", "chroma", "qwen_image"])
 TEXTS = {
     "prompt": ["1person, blue hair", "pattern"],
     "negative": ["worst quality, lowres", "blurry"],
@@ -49,7 +50,8 @@ class Steered:
         for text, words in TEXTS.items():
             unpadded = self.encoder.content(words, length, marks=True)
             self.texts[text] = self.texts[text].adding({"unpadded": unpadded})
-        self.x = torch.randn(2, 16, 8, 12, generator=torch.Generator().manual_seed(0))
+        shape = self.network.shape_of(Canvas(width=24, height=16))
+        self.x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
 
     def plain(self, text: str = "prompt") -> torch.Tensor:
         return self.network(self.x, 1.0, self.texts[text])

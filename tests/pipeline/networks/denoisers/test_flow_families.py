@@ -28,7 +28,9 @@ from pipeline.preflight import check_arms, lora_changes
 from pipeline.study.study import Study, parse_study
 
 CPU = torch.device("cpu")
-FLOWS = ("sd3", "flux", "chroma", "qwen_image", "lumina2", "z_image")
+FLOWS = ("sd3", "flux", "flux2_klein", "chroma", "qwen_image", "lumina2", "z_image")
+# FLUX.2 has klein's networks and tells them embedded guidance; its text encoder is another.
+WITH_FLUX2 = (*FLOWS, "flux2")
 # Tokens of T5 that the study's longest prompt has room in.
 LENGTH = 96
 TEXTS = {"prompt": ["1person, blue hair", "pattern"], "empty": ["", ""], "negative": ["lowres, blurry"] * 2}
@@ -64,7 +66,7 @@ class Flows:
         content["canvas"] = content["canvas"] or CANVAS
         self.params["arms"] = {"arm": content}
         self.params["model"] = {"name": "small", "main": name, "guide": guide or name, **(model or {})}
-        family = next(family for family in FLOWS if name.startswith(family))
+        family = max((family for family in WITH_FLUX2 if name.startswith(family)), key=len)
         own = {"syntax": "plain"} | ({"t5_length": LENGTH} if FAMILIES[family].whole_text.kind == "t5" else {})
         self.params["text"] = own | (text or {})
         return parse_study(self.params, "test")
@@ -81,11 +83,26 @@ class Flows:
         return str(raised.value)
 
 
+@pytest.fixture(scope="module")
+def embeddings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where texts that one test has encoded are found by the next."""
+    return tmp_path_factory.mktemp("embeddings")
+
+
 @pytest.fixture
-def flows(params: dict[str, Any], flows_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flows:
+def flows(
+    params: dict[str, Any], flows_folder: Path, embeddings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Flows:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(embeddings))
     return Flows(params, flows_folder)
+
+
+@pytest.fixture
+def cache(flows: Flows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty one of this test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 def pixels(batch: GeneratedBatch) -> torch.Tensor:
@@ -97,11 +114,12 @@ def far(a: GeneratedBatch, b: GeneratedBatch) -> int:
     return int((pixels(a) - pixels(b)).abs().max())
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("name", WITH_FLUX2)
 def test_a_folder_is_of_the_family_with_and_without_its_index(flows: Flows, name: str) -> None:
     folder = flows.copy(name)
     found = locate(name)
-    assert (found.family, found.factor, found.unit) == (FAMILIES[name], 2, 4)
+    factor = 4 if name.startswith("flux2") else 2  # its latents are patches of them
+    assert (found.family, found.factor, found.unit) == (FAMILIES[name], factor, 4)
     (folder / "model_index.json").unlink()
     assert locate(name).family is FAMILIES[name]
 
@@ -116,7 +134,7 @@ def test_scale_one_costs_no_more_than_the_plain_conditional_and_is_it(flows: Flo
         assert one.cost.flops == plain.cost.flops > 0
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("name", WITH_FLUX2)
 def test_a_negative_that_is_the_prompt_and_a_guide_that_is_main_change_nothing(flows: Flows, name: str) -> None:
     plain = flows.draw(name)
     same = flows.draw(
@@ -158,6 +176,7 @@ def test_a_negative_of_any_length_stands_beside_a_prompt_of_any_length(flows: Fl
 BLOCKS = {
     "sd3": ["transformer_blocks.0"],
     "flux": ["transformer_blocks.0", "single_transformer_blocks.1"],
+    "flux2_klein": ["transformer_blocks.0", "single_transformer_blocks.1"],
     "chroma": ["transformer_blocks.0", "single_transformer_blocks.1"],
     "qwen_image": ["transformer_blocks.0"],
     "lumina2": ["noise_refiner.0", "layers.1"],
@@ -226,11 +245,12 @@ def test_an_arm_is_steered_in_attention(flows: Flows, name: str) -> None:
     assert steered.cost.nfe == 2 * 3
 
 
-def test_embedded_guidance_is_part_of_what_determines_an_image(flows: Flows) -> None:
-    plain, told = (common_inputs(flows.study("flux", embedded_guidance=g), "arm", "cpu") for g in (None, 2.0))
+@pytest.mark.parametrize(("name", "usual"), [("flux", 3.5), ("flux2", 4.0)])
+def test_embedded_guidance_is_part_of_what_determines_an_image(flows: Flows, name: str, usual: float) -> None:
+    plain, told = (common_inputs(flows.study(name, embedded_guidance=g), "arm", "cpu") for g in (None, 2.0))
     assert plain["arm"] != told["arm"]
-    assert far(flows.draw("flux"), flows.draw("flux", embedded_guidance=3.5)) == 0
-    assert far(flows.draw("flux"), flows.draw("flux", embedded_guidance=9.0)) > 1
+    assert far(flows.draw(name), flows.draw(name, embedded_guidance=usual)) == 0
+    assert far(flows.draw(name), flows.draw(name, embedded_guidance=9.0)) > 1
 
 
 @pytest.mark.parametrize("name", ["flux", "qwen_image"])
@@ -249,12 +269,14 @@ def test_a_lora_changes_the_main_network_or_makes_a_guide_of_it(flows: Flows, na
     assert far(plain, flows.draw(name, method="autoguidance", scale=2.0, model={"weaken": weaken})) > 1
 
 
-@pytest.mark.parametrize("name", FLOWS)
-def test_texts_are_encoded_once_and_their_encoders_dropped(flows: Flows, name: str, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("name", WITH_FLUX2)
+def test_texts_are_encoded_once_and_their_encoders_dropped(
+    flows: Flows, cache: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = flows.study(name, method="cfg", scale=3.0)
     generator = ArmGenerator(study, "arm", CPU)
     assert all(tower.model.device.type == "meta" for tower in generator.text_encoder.towers)
-    kept = list(Path("cache/guidedrift/embeddings").rglob("*.safetensors"))
+    kept = list((cache / "guidedrift/embeddings").rglob("*.safetensors"))
     assert len(kept) == len({text for texts in arm_texts(study, "arm").values() for text in texts})
     # A worker that starts later finds them, and never loads what encodes.
     again = ArmGenerator(study, "arm", CPU)
@@ -268,10 +290,10 @@ def test_texts_are_encoded_once_and_their_encoders_dropped(flows: Flows, name: s
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_a_damaged_embedding_is_made_again(flows: Flows, name: str) -> None:
+def test_a_damaged_embedding_is_made_again(flows: Flows, cache: Path, name: str) -> None:
     study = flows.study(name)
     first = ArmGenerator(study, "arm", CPU).model.encode({"prompt": ["pattern"]})["prompt"]["tokens"]
-    for path in Path("cache").rglob("*.safetensors"):
+    for path in cache.rglob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:-3] + b"\0\1\2")
     second = ArmGenerator(study, "arm", CPU).model.encode({"prompt": ["pattern"]})["prompt"]["tokens"]
     assert torch.equal(first, second)
@@ -305,6 +327,15 @@ def edited(file: str, **values: Any) -> Callable[[Path], object]:
         ("qwen_image", edited("transformer/config.json", joint_attention_dim=96), "joint_attention_dim to 96"),
         ("qwen_image", edited("transformer/config.json", num_layers=3), "lacks .* of the .* weights of QwenImageT"),
         ("flux", edited("vae/config.json", _class_name="AutoencoderKLQwenImage"), "only AutoencoderKL is supported"),
+        ("flux2", lacking("text_encoder"), "text_encoder/config.json is missing"),
+        ("flux2", lambda folder: (folder / "tokenizer/chat_template.jinja").unlink(), "tokenizer has no chat templ"),
+        ("flux2", edited("vae/config.json", _class_name="AutoencoderKL"), "only AutoencoderKLFlux2 is supported"),
+        ("flux2", edited("vae/config.json", latent_channels=4), "sets latent_channels to 4"),
+        ("flux2", edited("text_encoder/config.json", text_config={"model_type": "qwen3"}), "reads a mistral3 there"),
+        ("flux2_klein", edited("tokenizer/tokenizer_config.json", pad_token=None), "no token for padding, which the n"),
+        ("flux2_klein", edited("text_encoder/config.json", num_hidden_layers=9), "reads layer 27 of Qwen3; take the"),
+        ("flux2_klein", edited("transformer/config.json", joint_attention_dim=64), "text embeddings .* have width 96;"),
+        ("flux2_klein", edited("transformer/config.json", num_layers=2), "lacks .* of the .* weights of Flux2Transfo"),
         ("sd3", edited("transformer/config.json", in_channels=32, out_channels=16), "also reads an image or a mask"),
         ("flux", edited("vae/config.json", latent_channels=4), "sets latent_channels to 4"),
         ("sd3", edited("transformer/config.json", joint_attention_dim=96), "joint_attention_dim to 96"),
@@ -362,6 +393,15 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused(
             ("qwen_image",),
             {"method": "mix", "scale": 2.0, "terms": [{"reference": "cut"}], "texts": {"cut": {"degraded": 0.5}}},
             "arms.arm.texts.cut degrades tokens to the empty text's at their places, and qwen_image (qwen_image) reads",
+        ),
+        (("flux2", "flux"), {"method": "autoguidance", "scale": 2.0}, "the guide flux does not fit: channels of a"),
+        (("flux2", "flux2_klein"), {"method": "autoguidance", "scale": 2.0}, "text encoders is Mistral Small 3 in the"),
+        (("flux2",), {"canvas": {"width": 30, "height": 32}}, "must be multiples of 4"),
+        (("flux2_klein",), {"embedded_guidance": 2.0}, "flux2_klein (flux2_klein) reads no guidance scale; leave it"),
+        (
+            ("flux2_klein",),
+            {"method": "negative", "scale": 2.0, "negative_prompt": "hat " * 600},
+            "tokens of Qwen3, chat template included, and 512 are read; shorten it",
         ),
         (("chroma",), {"built_in_post": False}, "the pipeline of chroma (chroma) has no post-process built in; leave"),
         (("chroma",), {"canvas": {"width": 30, "height": 32}}, "must be multiples of 4"),
@@ -495,8 +535,8 @@ def test_weights_in_pieces_are_read(flows: Flows, name: str) -> None:
 def test_an_index_of_a_family_that_is_not_supported_is_named(flows: Flows) -> None:
     folder = flows.copy("flux")
     index = json.loads((folder / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "Flux2Pipeline"}))
-    assert "flux is FLUX.2 (Flux2Pipeline), which is not supported" in flows.refused("flux")
+    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "SanaPipeline"}))
+    assert "flux is SANA (SanaPipeline), which is not supported" in flows.refused("flux")
 
 
 def test_sd3_in_one_file_is_the_same_checkpoint(flows: Flows) -> None:
@@ -515,7 +555,7 @@ def test_sd3_in_one_file_is_the_same_checkpoint(flows: Flows) -> None:
     assert said.startswith("model.main part.safetensors holds a transformer alone; name a whole checkpoint")
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("name", WITH_FLUX2)
 def test_preflight_estimates_what_a_study_takes(flows: Flows, name: str) -> None:
     # Language models read a text as it is: one that all images share.
     arm = {"method": "autoguidance", "scale": 2.0, "prompt": "empty"}
