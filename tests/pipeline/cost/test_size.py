@@ -74,5 +74,14 @@ def test_networks_of_published_configurations_have_as_many_parameters_as_their_w
     assert parameters(built(PUBLISHED[name].network)) == count
 
 
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    # As its authors round them; nothing more exact is published but the weights.
+    [("FLUX.2 dev", 32), ("FLUX.2 klein base 9B", 9), ("FLUX.2 klein base 4B", 4)],
+)
+def test_networks_of_flux_2_are_as_large_as_their_names_say(name: str, billions: int) -> None:
+    assert round(parameters(built(PUBLISHED[name].network)) / 1e9) == billions
+
+
 def test_the_language_model_of_qwen_image_has_as_many_parameters_as_its_weights() -> None:
     assert 2 * parameters(built(qwen_vl)) == 16_584_333_312  # bytes of its files
