@@ -28,7 +28,8 @@ from pipeline.study.solvers import SOLVERS
 class Checkpoint:
     """A source found on this machine: a folder in diffusers' layout, or a single file and its configurations' folder.
 
-    `config` is where configurations, schedules and tokenizers are read; for a folder the folder itself.
+    `config` is where configurations, schedules and tokenizers are read; for a folder the folder itself. Files of some
+    families hold the network alone, and `config` the weights of the other parts.
     """
 
     path: Path
@@ -36,8 +37,17 @@ class Checkpoint:
 
     @property
     def is_file(self) -> bool:
-        """Whether all weights are in one file, in the layout of the original Stable Diffusion code."""
+        """Whether it is one file, in the layout of the original code."""
         return self.path.is_file()
+
+    def in_file(self, part: str) -> bool:
+        """Whether the weights of a part (unet, vae ...) are in one file."""
+        return self.is_file and (part == self.family.network or not self.family.network_alone)
+
+    @property
+    def folder(self) -> Path:
+        """Where the weights lie that are not in one file."""
+        return self.config if self.is_file else self.path
 
     def settings(self, part: str) -> dict[str, Any] | None:
         """The configuration of a part (unet, vae ...); None where the checkpoint has no such part."""
@@ -157,7 +167,7 @@ def locate(source: str, config: str | None = None) -> Checkpoint:
     path = Path(source)
     if path.suffix == ".safetensors":
         if path.is_file():
-            check_file(path)
+            check_file(path, None if config is None else locate(config).family)
         if config is None:
             raise InputError(
                 f"{source} is a single file, which has no configurations and no tokenizer; set model.config to a "

@@ -126,6 +126,7 @@ class Family:
     the key of its configuration that says whether it reads a guidance scale. `post` are the post-processes that its
     pipeline has built in. `autoencoder` is the class of its autoencoder ("module:class"). `needs_latents`: it works on
     latents alone. `encodes_first`: its text encoders are so large that they are dropped before the network is loaded.
+    `network_alone`: its single files hold the network, and other parts come from the folder of the configurations.
     `loader` and `text_loader` are "module:function", imported by `load` and `load_texts`.
     """
 
@@ -153,6 +154,7 @@ class Family:
     autoencoder: str = "diffusers:AutoencoderKL"
     needs_latents: bool = False
     encodes_first: bool = False
+    network_alone: bool = False
     loader: str = "pipeline.networks.denoisers.unet:load_network"
     text_loader: str = "pipeline.networks.text.text_encoder:load_text_encoder"
 
@@ -337,6 +339,7 @@ FLUX = Family(
     embedded_guidance="guidance_embeds",
     needs_latents=True,
     encodes_first=True,
+    network_alone=True,
     loader="pipeline.networks.denoisers.flux_transformer:load_network",
 )
 
@@ -356,6 +359,7 @@ CHROMA = Family(
     side=128,
     needs_latents=True,
     encodes_first=True,
+    network_alone=True,
     loader="pipeline.networks.denoisers.chroma_transformer:load_network",
 )
 
@@ -385,6 +389,7 @@ QWEN_IMAGE = Family(
     autoencoder="diffusers:AutoencoderKLQwenImage",
     needs_latents=True,
     encodes_first=True,
+    network_alone=True,
     loader="pipeline.networks.denoisers.qwen_transformer:load_network",
 )
 
@@ -406,6 +411,7 @@ LUMINA2 = Family(
     post=(Renorm(name="renorm", per="row"),),
     needs_latents=True,
     encodes_first=True,
+    network_alone=True,
     loader="pipeline.networks.denoisers.lumina2_transformer:load_network",
 )
 
@@ -434,6 +440,7 @@ Z_IMAGE = Family(
     steers=False,
     needs_latents=True,
     encodes_first=True,
+    network_alone=True,
     loader="pipeline.networks.denoisers.z_image_transformer:load_network",
 )
 
@@ -464,6 +471,7 @@ FLUX2 = Family(
     autoencoder="diffusers:AutoencoderKLFlux2",
     needs_latents=True,
     encodes_first=True,
+    network_alone=True,
     loader="pipeline.networks.denoisers.flux2_transformer:load_network",
 )
 

@@ -329,7 +329,7 @@ def _load_tower(
     if not weights:
         with init_empty_weights():
             model = kind(kind.config_class.from_pretrained(checkpoint.config / part, local_files_only=True))
-    elif checkpoint.is_file:
+    elif checkpoint.in_file(part):
         tensors = load_file(checkpoint.path)
         model = create(
             kind,

@@ -13,7 +13,7 @@ import torch
 from checked_networks import edit
 from flow_pipelines import qwen_vl_tokenizer
 from safetensors.torch import load_file, save_file
-from single_file import save_sd3_single_file
+from single_file import original_flux2_transformer, save_sd3_single_file
 
 from pipeline.compatibility.networks import check_networks
 from pipeline.cost.size import H100
@@ -243,6 +243,23 @@ def test_an_arm_is_steered_in_attention(flows: Flows, name: str) -> None:
     steered = flows.draw(name, attention={"name": "nag"}, negative_prompt="lowres, blurry")
     assert far(flows.draw(name), steered) > 1
     assert steered.cost.nfe == 2 * 3
+
+
+def test_a_negative_whose_scale_follows_its_probability_guides(flows: Flows) -> None:
+    flows.params["sampler"] = {"scheduler": "euler_ancestral", "steps": 4}
+    negative = {"method": "negative", "negative_prompt": "lowres"}
+    plain = flows.draw("sd3")
+    # Half is the static negative prompt; from a small prior the scale has to grow first.
+    static = flows.draw("sd3", scale=6.0, **negative)
+    dynamic = {"name": "dynamic", "temperature": 0.0, "offset": 0.0}
+    half = flows.draw("sd3", scale=6.0, schedule={**dynamic, "prior": 0.5}, **negative)
+    assert far(static, half) <= 1 < far(static, plain)
+    followed = flows.draw("sd3", scale=6.0, schedule={"name": "dynamic", "prior": 0.1}, **negative)
+    assert min(far(followed, plain), far(followed, static)) > 1
+    alone = flows.draw(
+        "sd3", scale=6.0, schedule={"name": "dynamic", "prior": 0.1}, texts=ONE, seeds=SEEDS[:1], **negative
+    )
+    assert int((pixels(followed)[0] - pixels(alone)[0]).abs().max()) <= 1
 
 
 @pytest.mark.parametrize(("name", "usual"), [("flux", 3.5), ("flux2", 4.0)])
@@ -553,6 +570,75 @@ def test_sd3_in_one_file_is_the_same_checkpoint(flows: Flows) -> None:
     Path("part.safetensors").write_bytes(Path("sd3/transformer/diffusion_pytorch_model.safetensors").read_bytes())
     said = flows.refused("sd3", model=model | {"main": "part.safetensors"})
     assert said.startswith("model.main part.safetensors holds a transformer alone; name a whole checkpoint")
+
+
+def transformer_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "transformer/diffusion_pytorch_model.safetensors")
+
+
+def beside(folder: Path) -> dict[str, str]:
+    """A study's keys for one.safetensors with everything but the transformer's weights of a folder."""
+    (folder / "transformer/diffusion_pytorch_model.safetensors").unlink()
+    return {"main": "one.safetensors", "guide": "one.safetensors", "config": str(folder)}
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("flux2_klein", original_flux2_transformer),
+        *((name, transformer_of) for name in ("flux", "chroma", "qwen_image", "lumina2", "z_image")),
+    ],
+)
+def test_a_transformer_in_one_file_is_read_with_the_other_parts_of_its_folder(
+    flows: Flows, name: str, written: Callable[[Path], dict[str, torch.Tensor]]
+) -> None:
+    whole = flows.draw(name)
+    folder = Path(name)
+    save_file({key: weight.contiguous() for key, weight in written(folder).items()}, "one.safetensors")
+    assert far(whole, flows.draw(name, model=beside(folder))) <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda tensors: tensors.pop("double_blocks.0.img_mlp.2.weight"),
+            "model.main one.safetensors lacks 1 weight (transformer_blocks.0.ff.linear_out.weight) of the 33 of the "
+            "transformer that flux2_klein describes; set model.config to a folder with its own configuration, or down",
+        ),
+        (
+            lambda tensors: tensors.update({"guidance_in.in_layer.weight": torch.ones(32, 32)}),
+            "one.safetensors contradicts flux2_klein: it holds 1 weight (time_guidance_embed.guidance_embedder.line",
+        ),
+        (
+            lambda tensors: tensors.update({"img_in.weight": torch.ones(32, 32)}),
+            "contradicts flux2_klein: x_embedder.weight is 32x32, the configuration describes 32x64",
+        ),
+        (lambda tensors: tensors.clear() or tensors.update(x=torch.ones(1)), "holds no transformer of family flux2_kl"),
+    ],
+)
+def test_a_transformer_in_one_file_that_does_not_fit_its_configuration_is_refused(
+    flows: Flows, change: Callable[[dict[str, torch.Tensor]], object], said: str
+) -> None:
+    folder = flows.copy("flux2_klein")
+    tensors = original_flux2_transformer(folder)
+    change(tensors)
+    save_file({key: weight.contiguous() for key, weight in tensors.items()}, "one.safetensors")
+    assert said in flows.refused("flux2_klein", model=beside(folder))
+
+
+def test_a_transformer_in_one_file_needs_a_folder_of_its_family_with_the_other_parts(flows: Flows) -> None:
+    folder = flows.copy("flux2_klein")
+    tensors = original_flux2_transformer(folder)
+    save_file({key: weight.contiguous() for key, weight in tensors.items()}, "one.safetensors")
+    model = {"main": "one.safetensors", "guide": "one.safetensors"}
+    said = "one.safetensors is FLUX.2 in one file, which holds a transformer alone{}; set model.config to a folder or"
+    assert said.format("") in flows.refused("flux2_klein", model=model)
+    flows.copy("sd3")
+    other = flows.refused("flux2_klein", model=model | {"config": "sd3"})
+    assert said.format(", and model.config is of family sd3") in other
+    shutil.rmtree(folder / "text_encoder")
+    assert "flux2_klein/text_encoder/config.json is missing" in flows.refused("flux2_klein", model=beside(folder))
 
 
 @pytest.mark.parametrize("name", WITH_FLUX2)
