@@ -31,9 +31,10 @@ H100 = 0.4 * 990e12
 
 @dataclass(frozen=True)
 class Size:
-    """Parameters of a network, and the FLOPs and bytes of one evaluation."""
+    """Parameters of a network and of its largest layer, and the FLOPs and bytes of one evaluation."""
 
     parameters: int
+    largest_layer: int
     flops: int
     activations: int
 
@@ -85,13 +86,18 @@ def decoding_of(vae: Any, height: int, width: int) -> Callable[[], object]:
 
 def size_of(network: torch.nn.Module, evaluate: Callable[[], object]) -> Size:
     """The size of a network on device "meta"; `evaluate` calls it on tensors of that device."""
-    parameters = sum(weight.numel() for weight in network.parameters())
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         evaluate()
     live = LiveBytes()
     with torch.no_grad(), _AttentionWithoutMap(), live:
         evaluate()
-    return Size(parameters, int(counter.get_total_flops()), live.peak)
+    return Size(*parameters_of(network), int(counter.get_total_flops()), live.peak)
+
+
+def parameters_of(network: torch.nn.Module) -> tuple[int, int]:
+    """The parameters of a network, and of the layer that has the most of its own."""
+    layers = [sum(weight.numel() for weight in layer.parameters(recurse=False)) for layer in network.modules()]
+    return sum(weight.numel() for weight in network.parameters()), max(layers)
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -45,7 +45,8 @@ class LoadedModel:
     def _load_texts(self, weights: bool = True) -> TextEncoder:
         dtype, swapped = DTYPES[self.study.model.loading.dtype], self._replaced.get("text_encoder")
         load = self._checkpoint.family.load_texts
-        encoder: TextEncoder = load(self._checkpoint, self.device, self.study.text, dtype, swapped, weights)
+        offload = "text_encoders" in self.study.model.loading.offload
+        encoder: TextEncoder = load(self._checkpoint, self.device, self.study.text, dtype, swapped, weights, offload)
         return encoder
 
     @cached_property
@@ -63,7 +64,9 @@ class LoadedModel:
         model = self.study.model
         source = locate(model.guide, model.config_of_guide)
         load, latents = source.family.load, self.main.latents
-        guide: SampledNetwork = load(source, self.device, model.loading, latents=latents, how=model.weaken)
+        guide: SampledNetwork = load(
+            source, self.device, model.loading, latents=latents, how=model.weaken, role="guide"
+        )
         check_fit(self.main, guide)
         return guide
 

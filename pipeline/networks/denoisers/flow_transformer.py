@@ -16,7 +16,7 @@ from accelerate import cpu_offload
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from pipeline.errors import InputError, is_out_of_memory
-from pipeline.guidance.algebra import Perturbation
+from pipeline.guidance.algebra import Network, Perturbation
 from pipeline.guidance.attention_space import NAG, NASA, VSF
 from pipeline.guidance.chance import Chance
 from pipeline.networks.checkpoints import Checkpoint, interface_of, latent_space
@@ -194,10 +194,11 @@ class FlowTransformer(ABC):
         vae: Checkpoint | None = None,
         latents: Latents | None = None,
         how: WeightNoise | Dropout | DropLayers | LowBits | LoraFile | None = None,
+        role: Network = "main",
     ) -> Self:
         """Load a transformer with its schedule, and its autoencoder where it has one (or that of `vae` instead).
 
-        A guide shares the main network's `latents`; `how` it is weakened.
+        A guide shares the main network's `latents`; `how` it is weakened. `role` is which of the two it is.
         Raises InputError for missing, pickled or damaged weights, for an autoencoder beside pixels, for a LoRA that
         does not fit, and for ways to save memory that support only UNets.
         """
@@ -225,7 +226,7 @@ class FlowTransformer(ABC):
         if how is not None:
             weaken(transformer, how)
         execution = None
-        if loading.offload:
+        if role in loading.offload:
             execution = device
             cpu_offload(transformer, execution_device=device, offload_buffers=True)
         else:

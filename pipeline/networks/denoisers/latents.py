@@ -1,5 +1,7 @@
 """Latents: what an autoencoder makes of images, and the way back."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +17,13 @@ from pipeline.study.loading import Loading
 
 @dataclass
 class Latents:
-    """A variational autoencoder: images to latents of about unit variance and back."""
+    """A variational autoencoder: images to latents of about unit variance and back.
+
+    `execution` is the device of one that stays on the CPU until it is needed.
+    """
 
     vae: Any
+    execution: torch.device | None = None
 
     @property
     def factor(self) -> int:
@@ -36,14 +42,28 @@ class Latents:
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Images [B, 3, H, W], about in [-1, 1], of latents [B, C, H / factor, W / factor]."""
         mean, scale = self._mean_and_scale(latents)
-        return self._decoded((latents / scale + mean).to(self.vae.dtype)).float()
+        with self._at_hand():
+            return self._decoded((latents / scale + mean).to(self.vae.dtype)).float()
 
     @torch.inference_mode()
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """Latents of images [B, 3, H, W] in [-1, 1]: the mean of the posterior, which needs no random numbers."""
-        latents = self._encoded(pixels.to(self.vae.dtype)).float()
+        with self._at_hand():
+            latents = self._encoded(pixels.to(self.vae.dtype)).float()
         mean, scale = self._mean_and_scale(latents)
         return (latents - mean) * scale
+
+    @contextmanager
+    def _at_hand(self) -> Iterator[None]:
+        """The autoencoder is where it computes inside the `with`, and where it stays after it."""
+        if self.execution is None:
+            yield
+            return
+        self.vae.to(self.execution)
+        try:
+            yield
+        finally:
+            self.vae.to("cpu")
 
     def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
         pixels: torch.Tensor = self.vae.decode(latents).sample
@@ -106,4 +126,6 @@ def load_latents(checkpoint: Checkpoint, dtype: torch.dtype, loading: Loading, d
         vae.enable_slicing()
     if loading.vae_tiling:
         vae.enable_tiling()
-    return latents(vae.to(device).eval().requires_grad_(False))
+    offload = "vae" in loading.offload
+    vae = vae.to("cpu" if offload else device).eval().requires_grad_(False)
+    return latents(vae, device if offload else None)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from diffusers.utils.torch_utils import get_module_execution_device
 from transformers import (
     Gemma2Model,
     GemmaTokenizer,
@@ -79,8 +80,9 @@ class LanguageModelTower:
         rows = [self._embedded(chunk, penultimate) for chunk in chunks]  # each alone: none depends on the others
         if self.part.padded:
             return torch.stack(rows), None
-        lengths = torch.tensor([tokens_read(chunk, self.part) for chunk in chunks], device=self.model.device)
-        read = torch.arange(self.part.length, device=self.model.device) < lengths[:, None]
+        device = get_module_execution_device(self.model)
+        lengths = torch.tensor([tokens_read(chunk, self.part) for chunk in chunks], device=device)
+        read = torch.arange(self.part.length, device=device) < lengths[:, None]
         return torch.stack([F.pad(row, (0, 0, 0, self.part.length - len(row))) for row in rows]), read
 
     def places(self, chunk: Chunk) -> slice:
@@ -92,7 +94,8 @@ class LanguageModelTower:
 
     def _embedded(self, chunk: Chunk, penultimate: bool) -> torch.Tensor:
         """The embeddings [tokens, W] of one text."""
-        tokens, own = torch.tensor([[item.token for item in chunk]], device=self.model.device), None
+        device, own = get_module_execution_device(self.model), None
+        tokens = torch.tensor([[item.token for item in chunk]], device=device)
         if self.part.padded:
             around = (0, self.part.length - len(chunk))
             if self.tokenizer.padding_side == "left":

@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from accelerate import init_empty_weights
+from accelerate import cpu_offload, init_empty_weights
 from diffusers.loaders.single_file_utils import (
     create_diffusers_clip_model_from_ldm,
     create_diffusers_t5_model_from_checkpoint,
 )
+from diffusers.utils.torch_utils import get_module_execution_device
 from safetensors.torch import load_file
 from transformers import (
     CLIPTextModel,
@@ -197,7 +198,7 @@ class TextEncoder:
             filled = [
                 tower.padded(chunk) for text in texts for chunk in [*text[k], *[()] * (chunks - len(text[k]))][:chunks]
             ]
-            tokens = torch.tensor([tokens for tokens, _ in filled], device=tower.model.device)
+            tokens = torch.tensor([tokens for tokens, _ in filled], device=get_module_execution_device(tower.model))
             output = tower.model(tokens, output_hidden_states=self.settings.clip_skip > 0 or self.penultimate)
             # A1111's and sgm's choice: the first chunk speaks for the text.
             if isinstance(tower.model, CLIPTextModelWithProjection):
@@ -273,11 +274,12 @@ def load_text_encoder(
     dtype: torch.dtype = torch.float32,
     swapped: Checkpoint | None = None,
     weights: bool = True,
+    offload: bool = False,
 ) -> TextEncoder:
     """Load the text encoders of a checkpoint, those of its family, and their tokenizers.
 
     `swapped` is another checkpoint whose first text encoder replaces this one's (an improved CLIP-L). Without
-    `weights` it cuts texts and cannot encode them.
+    `weights` it cuts texts and cannot encode them. With `offload` each layer is on the CPU until it is needed.
     Raises InputError for missing, pickled or damaged files, and where the swapped encoder has another width.
     """
     checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(source, source)
@@ -295,7 +297,9 @@ def load_text_encoder(
     settings = settings or TextSettings()
     try:
         towers = tuple(
-            _load_tower(first if text.part == "text_encoder" else checkpoint, text, dtype, device, settings, weights)
+            _load_tower(
+                first if text.part == "text_encoder" else checkpoint, text, dtype, device, settings, weights, offload
+            )
             for text in family.texts
         )
     except InputError:
@@ -318,6 +322,7 @@ def _load_tower(
     device: torch.device,
     settings: TextSettings,
     weights: bool,
+    offload: bool,
 ) -> Tower:
     kind: Any = CLIPTextModelWithProjection if text.pooled == "projection" else CLIPTextModel
     create: Any = create_diffusers_clip_model_from_ldm
@@ -347,7 +352,8 @@ def _load_tower(
     if text.kind in SEEING:  # which see no images here and write no words
         model = model.model.language_model
     if weights:
-        model = model.to(device).eval().requires_grad_(False)
+        model = model.eval().requires_grad_(False)
+        model = cpu_offload(model, execution_device=device) if offload else model.to(device)
     if text.is_language_model:
         tokenizer = load_language_tokenizer(checkpoint.config, text)
         return LanguageModelTower(model, tokenizer, text)

@@ -14,13 +14,14 @@ from checked_networks import edit
 from flow_pipelines import qwen_vl_tokenizer
 from safetensors.torch import load_file, save_file
 from single_file import original_flux2_transformer, save_sd3_single_file
+from transformers import CLIPTextModel
 
 from pipeline.compatibility.networks import check_networks
-from pipeline.cost.size import H100
+from pipeline.cost.size import H100, parameters_of
 from pipeline.errors import InputError
 from pipeline.generation.arm_generator import ArmGenerator, GeneratedBatch
 from pipeline.generation.shard_plan import arm_texts, common_inputs
-from pipeline.generation.study_estimate import study_estimate
+from pipeline.generation.study_estimate import estimated, study_estimate
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.families import FAMILIES
 from pipeline.networks.weights.weight_files import weight_paths
@@ -570,6 +571,49 @@ def test_sd3_in_one_file_is_the_same_checkpoint(flows: Flows) -> None:
     Path("part.safetensors").write_bytes(Path("sd3/transformer/diffusion_pytorch_model.safetensors").read_bytes())
     said = flows.refused("sd3", model=model | {"main": "part.safetensors"})
     assert said.startswith("model.main part.safetensors holds a transformer alone; name a whole checkpoint")
+
+
+ALL_PARTS = ["text_encoders", "main", "guide", "vae"]
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux2", "qwen_image"])
+def test_parts_that_stay_on_the_cpu_until_they_are_needed_generate_the_same(
+    flows: Flows, cache: Path, name: str
+) -> None:
+    """A study of another loading encodes the texts again: its cache is its own."""
+    arm = {"method": "autoguidance", "scale": 2.0}
+    plain = flows.draw(name, f"{name}_guide", **arm)
+    shutil.rmtree(cache)
+    offloaded = flows.draw(name, f"{name}_guide", model={"loading": {"offload": ALL_PARTS}}, **arm)
+    assert far(plain, offloaded) == 0
+    assert offloaded.cost.flops == plain.cost.flops
+
+
+def test_each_part_that_is_offloaded_takes_less_of_the_estimated_memory(flows: Flows) -> None:
+    def memory(*offload: str) -> int:
+        arm = {"method": "autoguidance", "scale": 2.0, "prompt": "empty", "model": {"loading": {"offload": offload}}}
+        return estimated(flows.study("flux", "flux_guide", **arm)).memory
+
+    whole, networks = memory(), {"flux": "main", "flux_guide": "guide"}
+    for folder, part in networks.items():
+        every, largest = parameters_of(FAMILIES["flux"].model_class.from_pretrained(f"{folder}/transformer"))
+        assert whole - memory(part) == 4 * (every - largest)
+    assert memory(*ALL_PARTS) <= memory("main", "guide") < whole
+
+
+def test_text_encoders_that_are_kept_count_beside_the_network(
+    params: dict[str, Any], pipelines_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pipelines_folder)
+    params |= {"arms": {"arm": {"method": "cfg", "scale": 3.0}}, "baseline": "arm"}
+    params["sampler"] = {"scheduler": "ddim", "steps": 3}
+
+    def memory(*offload: str) -> int:
+        params["model"] = {"name": "small", "main": "sd", "guide": "sd", "loading": {"offload": offload}}
+        return estimated(parse_study(params, "test")).memory
+
+    every, largest = parameters_of(CLIPTextModel.from_pretrained("sd/text_encoder"))
+    assert memory() - memory("text_encoders") == 4 * (every - largest) > 0
 
 
 def transformer_of(folder: Path) -> dict[str, torch.Tensor]:
