@@ -122,8 +122,8 @@ class Family:
     `patch` gives the side of the patches that the network cuts latents into, by its configuration; a canvas is whole
     patches, and a `packed` network is given them as its channels. `grid` gives the most patches in one direction that
     it has positions for, None for any number. `side` is the trained canvas in positions of latents, where
-    configurations do not say it. `steers`: a second text can steer the attention of its blocks. `embedded_guidance` is
-    the key of its configuration that says whether it reads a guidance scale. `post` are the post-processes that its
+    configurations do not say it. `one_stream`: its blocks have text and image in one stream. `embedded_guidance` is the
+    key of its configuration that says whether it reads a guidance scale. `post` are the post-processes that its
     pipeline has built in. `autoencoder` is the class of its autoencoder ("module:class"). `needs_latents`: it works on
     latents alone. `encodes_first`: its text encoders are so large that they are dropped before the network is loaded.
     `network_alone`: its single files hold the network, and other parts come from the folder of the configurations.
@@ -148,7 +148,7 @@ class Family:
     packed: bool = False
     grid: Callable[[Mapping[str, Any]], int | None] = lambda network: network.get("pos_embed_max_size")
     side: int | None = None
-    steers: bool = True
+    one_stream: bool = False
     embedded_guidance: str | None = None
     post: tuple[PostProcess, ...] = ()
     autoencoder: str = "diffusers:AutoencoderKL"
@@ -407,7 +407,7 @@ LUMINA2 = Family(
     path=RECTIFIED_FLOW,
     patch=_patch_size,
     grid=_rotary_grid,
-    steers=False,
+    one_stream=True,
     post=(Renorm(name="renorm", per="row"),),
     needs_latents=True,
     encodes_first=True,
@@ -437,7 +437,7 @@ Z_IMAGE = Family(
     patch=lambda _: 2,
     grid=_rotary_grid,
     side=128,
-    steers=False,
+    one_stream=True,
     needs_latents=True,
     encodes_first=True,
     network_alone=True,

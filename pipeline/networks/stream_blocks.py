@@ -45,7 +45,7 @@ class ImageOfStream:
         return [0] * len(stream) if self._starts is None or stream.shape[1] == self.size else self._starts
 
     def of(self, stream: torch.Tensor) -> torch.Tensor:
-        """The image [B, positions of the image, width] of a stream."""
+        """The image [B, positions of the image, ...] of a stream [B, positions, ...]."""
         begins = self.starts(stream)
         return torch.stack([row[begin : begin + self.size] for row, begin in zip(stream, begins, strict=True)])
 
@@ -61,8 +61,12 @@ def damaged_attention_of(block: Any, kind: str, image: ImageOfStream, blur: floa
     """The attention of such a block, and what computes it damaged by `pag` or `seg`; `blur` is that of `seg`."""
     if isinstance(block, _AFTER_JOINT):  # whose attention is that of joint blocks
         return block.attn, DamagedAttention(kind, image.extent, blur)
-    attention = block.attn if isinstance(block, Lumina2TransformerBlock) else block.attention
-    return attention, DamagedStream(kind, image, blur)
+    return attention_of(block), DamagedStream(kind, image, blur)
+
+
+def attention_of(block: Any) -> Any:
+    """The attention of a block of Lumina 2 or Z-Image."""
+    return block.attn if isinstance(block, Lumina2TransformerBlock) else block.attention
 
 
 class DamagedStream:

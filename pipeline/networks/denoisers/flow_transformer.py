@@ -26,6 +26,7 @@ from pipeline.networks.families import Family
 from pipeline.networks.joint_steering import jointly_steered, with_second_text
 from pipeline.networks.noise_path import NoisePath
 from pipeline.networks.perturbation import perturbed
+from pipeline.networks.stream_steering import streams_steered
 from pipeline.networks.text.conditioning import Conditioning
 from pipeline.networks.weaken import weaken
 from pipeline.networks.weights.loaded_part import DTYPES, check_compiler, load_part, unloadable
@@ -159,8 +160,13 @@ class FlowTransformer(ABC):
                 starts = self._image_starts(conditioning)
                 changes.enter_context(perturbed(self.transformer, damage, extent, chance, starts))
             if attention is not None:
-                changes.enter_context(jointly_steered(self.transformer, attention, conditioning, extent))
-                conditioning = with_second_text(conditioning, attention)
+                both = with_second_text(conditioning, attention)
+                changes.enter_context(
+                    streams_steered(self.transformer, attention, both, extent, self._image_starts(both))
+                    if self.family.one_stream
+                    else jointly_steered(self.transformer, attention, conditioning, extent)
+                )
+                conditioning = both
             return self._predicted(x, known, conditioning).float()
 
     def timestep_at(self, sigma: float) -> float:

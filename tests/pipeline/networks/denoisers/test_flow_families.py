@@ -239,7 +239,7 @@ def test_a_network_that_stays_on_the_cpu_until_it_is_needed_generates_the_same(f
     assert offloaded.cost.flops == plain.cost.flops
 
 
-@pytest.mark.parametrize("name", [name for name in FLOWS if FAMILIES[name].steers])
+@pytest.mark.parametrize("name", FLOWS)
 def test_an_arm_is_steered_in_attention(flows: Flows, name: str) -> None:
     steered = flows.draw(name, attention={"name": "nag"}, negative_prompt="lowres, blurry")
     assert far(flows.draw(name), steered) > 1
@@ -464,8 +464,8 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused(
         ),
         (
             ("lumina2",),
-            {"attention": {"name": "nag"}, "negative_prompt": "lowres"},
-            "arms.arm.attention nag steers networks that read texts apart from the image, and lumina2 (lumina2) has",
+            {"attention": {"name": "nag", "layers": ["noise_refiner"]}, "negative_prompt": "lowres"},
+            "blocks under noise_refiner read no text; take some of layers.0, layers.1",
         ),
         (
             ("z_image",),
