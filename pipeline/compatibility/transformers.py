@@ -132,7 +132,7 @@ def _check_depth(encoder: Part, text: TextPart) -> None:
     if deepest and (layers := encoder.number("num_hidden_layers", _LAYERS_MADE[text.kind])) < deepest:
         raise InputError(
             f"{encoder} sets num_hidden_layers to {layers}, and the network reads layer {deepest} of {text.title}; "
-            "take the text encoder of its own checkpoint"
+            "take the text encoder of the same checkpoint"
         )
 
 

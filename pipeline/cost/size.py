@@ -95,7 +95,7 @@ def size_of(network: torch.nn.Module, evaluate: Callable[[], object]) -> Size:
 
 
 def parameters_of(network: torch.nn.Module) -> tuple[int, int]:
-    """The parameters of a network, and of the layer that has the most of its own."""
+    """The parameters of a network, and of its largest layer, without the layers inside that."""
     layers = [sum(weight.numel() for weight in layer.parameters(recurse=False)) for layer in network.modules()]
     return sum(weight.numel() for weight in network.parameters()), max(layers)
 
