@@ -12,8 +12,10 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
     ChromaTransformer2DModel,
+    Flux2Transformer2DModel,
     FluxTransformer2DModel,
     Lumina2Transformer2DModel,
     QwenImageTransformer2DModel,
@@ -28,6 +30,8 @@ from transformers import (
     CLIPTextModelWithProjection,
     Gemma2Config,
     Gemma2Model,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
@@ -38,7 +42,19 @@ from transformers import (
 
 from docs.written_block import replaced
 from pipeline.cost.size import H100, Size, decoding_of, evaluation_of, size_of
-from pipeline.networks.families import CHROMA, FLUX, LUMINA2, QWEN_IMAGE, SD, SD3, SDXL, Z_IMAGE, Family
+from pipeline.networks.families import (
+    CHROMA,
+    FLUX,
+    FLUX2,
+    FLUX2_KLEIN,
+    LUMINA2,
+    QWEN_IMAGE,
+    SD,
+    SD3,
+    SDXL,
+    Z_IMAGE,
+    Family,
+)
 
 # Weights that are cast have no values here.
 diffusers_logging.set_verbosity_error()
@@ -82,9 +98,32 @@ QWEN_VL: Mapping[str, Any] = {
     },
     "vision_config": {"hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": 3584, "depth": 32},
 }
-
-
-# Gemma 2 2B and Qwen3 4B.
+# Mistral Small 3.2's, with its part that sees.
+MISTRAL_SMALL: Mapping[str, Any] = {
+    "text_config": {
+        "model_type": "mistral",
+        "vocab_size": 131072,
+        "hidden_size": 5120,
+        "intermediate_size": 32768,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+    },
+    "vision_config": {
+        "model_type": "pixtral",
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "head_dim": 64,
+        "image_size": 1540,
+        "patch_size": 14,
+    },
+    "spatial_merge_size": 2,
+    "tie_word_embeddings": False,
+}
+# Gemma 2 2B, Qwen3 4B and 8B.
 GEMMA_2B: Mapping[str, Any] = {
     "vocab_size": 256000,
     "hidden_size": 2304,
@@ -105,6 +144,9 @@ QWEN3_4B: Mapping[str, Any] = {
 }
 
 
+QWEN3_8B: Mapping[str, Any] = {**QWEN3_4B, "hidden_size": 4096, "intermediate_size": 12288}
+
+
 def clip(sizes: Mapping[str, Any], projected: bool) -> torch.nn.Module:
     kind = CLIPTextModelWithProjection if projected else CLIPTextModel
     return kind(CLIPTextConfig(vocab_size=49408, max_position_embeddings=77, **sizes))
@@ -116,6 +158,20 @@ def t5() -> torch.nn.Module:
 
 def qwen_vl() -> torch.nn.Module:
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**QWEN_VL))
+
+
+def mistral() -> torch.nn.Module:
+    return Mistral3ForConditionalGeneration(Mistral3Config(**MISTRAL_SMALL))
+
+
+def flux2(layers: int, single: int, heads: int, texts: int, guidance: bool = False) -> Flux2Transformer2DModel:
+    return Flux2Transformer2DModel(
+        num_layers=layers,
+        num_single_layers=single,
+        num_attention_heads=heads,
+        joint_attention_dim=3 * texts,
+        guidance_embeds=guidance,
+    )
 
 
 def autoencoder(channels: int) -> AutoencoderKL:
@@ -145,7 +201,7 @@ def sd3(layers: int, heads: int, positions: int, dual: int) -> SD3Transformer2DM
 class Published:
     """A model by its published configuration: how its parts are built, its latents, and the most tokens of a text.
 
-    `autoencoder` is built where it is not the usual one of `channels`.
+    `autoencoder` is built where it is not the usual one of `channels`. `factor` is the pixels of a latent's position.
     """
 
     family: Family
@@ -155,6 +211,7 @@ class Published:
     side: int
     tokens: int
     autoencoder: Callable[[], torch.nn.Module] | None = None
+    factor: int = 8
 
 
 PUBLISHED = {
@@ -209,6 +266,36 @@ PUBLISHED = {
         channels=16,
         side=128,
         tokens=512,
+    ),
+    "FLUX.2 dev": Published(
+        FLUX2,
+        lambda: flux2(8, 48, 48, 5120, guidance=True),
+        (mistral,),
+        channels=128,
+        side=64,
+        tokens=512,
+        autoencoder=AutoencoderKLFlux2,
+        factor=16,
+    ),
+    "FLUX.2 klein base 9B": Published(
+        FLUX2_KLEIN,
+        lambda: flux2(8, 24, 32, 4096),
+        (lambda: Qwen3Model(Qwen3Config(**QWEN3_8B)),),
+        channels=128,
+        side=64,
+        tokens=512,
+        autoencoder=AutoencoderKLFlux2,
+        factor=16,
+    ),
+    "FLUX.2 klein base 4B": Published(
+        FLUX2_KLEIN,
+        lambda: flux2(5, 20, 24, 2560),
+        (lambda: Qwen3Model(Qwen3Config(**QWEN3_4B)),),
+        channels=128,
+        side=64,
+        tokens=512,
+        autoencoder=AutoencoderKLFlux2,
+        factor=16,
     ),
     "Chroma1-HD": Published(CHROMA, ChromaTransformer2DModel, (t5,), channels=16, side=128, tokens=512),
     "Qwen-Image": Published(
@@ -274,7 +361,7 @@ def table() -> str:
         weights = HALF * (network.parameters + vae.parameters)
         most = weights + max(network.activations, vae.activations)
         seconds = 2 * STEPS * network.flops / H100
-        canvas = 8 * model.side
+        canvas = model.factor * model.side
         lines.append(
             f"| {name}, {canvas}x{canvas} | {network.parameters:,} | {texts:,} | {network.flops / 1e12:.2f} TFLOP | "
             f"{weights / 1e9:.1f} GB | {network.activations / 1e9:.2f} GB | {vae.activations / 1e9:.2f} GB | "

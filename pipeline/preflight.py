@@ -5,7 +5,7 @@ of folders that image-to-image starts from, and of the program's own code. DVC c
 name, so the stage `preflight` (eval/preflight.py, which also looks at what measures) runs every time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pipeline.compatibility.described import described_network
@@ -151,6 +151,7 @@ def _check_reference_start(study: Study, name: str) -> None:
 
 def _check_layers(study: Study, main: Checkpoint) -> None:
     asked: dict[str, tuple[Checkpoint, tuple[str, ...] | None]] = {}
+    steered: dict[str, tuple[Checkpoint, tuple[str, ...] | None]] = {}
 
     def network_of(name: Network) -> Checkpoint:
         return main if name == "main" else locate(study.model.guide, study.model.config_of_guide)
@@ -163,19 +164,26 @@ def _check_layers(study: Study, main: Checkpoint) -> None:
                 key = f"arms.{name}.references.{prediction.name}" if own else f"arms.{name}"
                 asked[f"{key}.perturb.layers"] = network_of(prediction.network), prediction.perturbation.layers
         if arm.attention is not None:
-            asked[f"arms.{name}.attention.layers"] = main, arm.attention.layers
+            of_texts = steered if main.family.one_stream else asked
+            of_texts[f"arms.{name}.attention.layers"] = main, arm.attention.layers
         if isinstance(study.model.weaken, DropLayers) and any(p.network == "guide" for p in predictions):
             asked["model.weaken.layers"] = network_of("guide"), study.model.weaken.layers
+    # Their import takes ten seconds, which studies without such arms do not wait for.
     if asked:
-        _check_blocks(asked)
+        from pipeline.networks.perturbation import transformer_blocks
+
+        _check_blocks(asked, transformer_blocks)
+    if steered:
+        from pipeline.networks.stream_steering import blocks_with_text
+
+        _check_blocks(steered, blocks_with_text)
 
 
-def _check_blocks(asked: Mapping[str, tuple[Checkpoint, tuple[str, ...] | None]]) -> None:
-    # Its import takes ten seconds, which studies without such arms do not wait for.
-    from pipeline.networks.perturbation import transformer_blocks
-
+def _check_blocks(
+    asked: Mapping[str, tuple[Checkpoint, tuple[str, ...] | None]], blocks_of: Callable[..., object]
+) -> None:
     for key, (checkpoint, layers) in asked.items():
         try:
-            transformer_blocks(described_network(checkpoint), layers)
+            blocks_of(described_network(checkpoint), layers)
         except InputError as error:
             raise InputError(f"{key}: {error}") from None

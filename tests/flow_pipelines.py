@@ -8,10 +8,14 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
     ChromaPipeline,
     ChromaTransformer2DModel,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Pipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     Lumina2Pipeline,
@@ -33,10 +37,16 @@ from transformers import (
     Gemma2Config,
     Gemma2Model,
     GemmaTokenizer,
+    LlamaTokenizer,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    PixtralImageProcessor,
+    PixtralProcessor,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
     Qwen3Config,
+    Qwen3ForCausalLM,
     Qwen3Model,
     T5Config,
     T5EncoderModel,
@@ -44,7 +54,7 @@ from transformers import (
 )
 
 from models.tinybooru.tokenizer import train_tokenizer
-from pipeline.networks.families import LUMINA2
+from pipeline.networks.families import FLUX2, LUMINA2
 from pipeline.tinybooru.build import plans
 
 UNKNOWN = "<unk>"
@@ -297,14 +307,14 @@ def qwen_tokenizer() -> Qwen2Tokenizer:
     return tokenizer
 
 
-def language_model(kind: Any, config: Any, tokenizer: Any) -> Any:
+def language_model(kind: Any, config: Any, tokenizer: Any, layers: int = 3) -> Any:
     """A small Gemma2Model or Qwen3Model."""
     return kind(
         config(
             vocab_size=len(tokenizer),
             hidden_size=LANGUAGE_WIDTH,
             intermediate_size=48,
-            num_hidden_layers=3,
+            num_hidden_layers=layers,
             num_attention_heads=4,
             num_key_value_heads=2,
             head_dim=8,
@@ -365,12 +375,98 @@ def save_z_image(folder: Path, seed: int, heads: int = 4, layers: int = 2, **sch
     ).save_pretrained(folder, safe_serialization=True)
 
 
+# Mistral's, of what the system and a user say.
+INSTRUCTED = (
+    "{{ bos_token }}{% for message in messages %}{% for part in message.content %}"
+    "{% if message.role == 'system' %}[SYSTEM_PROMPT]{{ part.text }}[/SYSTEM_PROMPT]"
+    "{% else %}[INST]{{ part.text }}[/INST]{% endif %}{% endfor %}{% endfor %}"
+)
+
+
+def mistral_processor() -> PixtralProcessor:
+    """A processor of Mistral 3's kind; its tokenizer (byte pairs of words) fills texts up on their left."""
+    trained = SentencePieceBPETokenizer()
+    marks = ["[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[IMG]", "[IMG_BREAK]", "[IMG_END]"]
+    special = ["<unk>", "<s>", "</s>", "<pad>", *marks, *(f"<0x{byte:02X}>" for byte in range(256))]
+    texts = [*captions(), *[FLUX2.texts[0].instruction] * 50]
+    trained.train_from_iterator(texts, vocab_size=700, special_tokens=special, show_progress=False)
+    options: dict[str, Any] = {"pad_token": "<pad>", "padding_side": "left", "additional_special_tokens": marks}
+    tokenizer = LlamaTokenizer(**vocabulary(trained), **options)
+    tokenizer.chat_template = INSTRUCTED
+    return PixtralProcessor(PixtralImageProcessor(), tokenizer, chat_template=INSTRUCTED)
+
+
+def mistral(tokenizer: LlamaTokenizer) -> Mistral3ForConditionalGeneration:
+    text = {
+        "model_type": "mistral",
+        "vocab_size": len(tokenizer),
+        "hidden_size": LANGUAGE_WIDTH,
+        "intermediate_size": 48,
+        "num_hidden_layers": 31,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+    }
+    vision = {"model_type": "pixtral", "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    vision |= {"num_attention_heads": 2, "image_size": 32, "patch_size": 16}
+    return Mistral3ForConditionalGeneration(Mistral3Config(text_config=text, vision_config=vision)).eval()
+
+
+def patch_latents() -> AutoencoderKLFlux2:
+    """FLUX.2's kind of autoencoder, with statistics for each channel of a patch; factor 2, or 4 with the patch."""
+    latents = AutoencoderKLFlux2(
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=16,
+    ).eval()
+    with torch.no_grad():
+        latents.bn.running_mean.uniform_(-0.5, 0.5)
+        latents.bn.running_var.uniform_(0.5, 2.0)
+    return latents
+
+
+def save_flux2(
+    folder: Path, seed: int, heads: int = 2, blocks: tuple[int, int] = (1, 2), distilled: bool = True
+) -> None:
+    """FLUX.2-dev's kind of pipeline; klein's, whose network reads no guidance and Qwen3's texts, if not so."""
+    torch.manual_seed(seed)
+    transformer = Flux2Transformer2DModel(
+        in_channels=64,
+        num_layers=blocks[0],
+        num_single_layers=blocks[1],
+        attention_head_dim=16,
+        num_attention_heads=heads,
+        joint_attention_dim=3 * LANGUAGE_WIDTH,
+        timestep_guidance_channels=32,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=distilled,
+    ).eval()
+    parts: dict[str, Any] = {
+        "transformer": lively(transformer),
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0, **SHIFTING),
+        "vae": patch_latents(),
+    }
+    pipeline: Any
+    if distilled:
+        processor = mistral_processor()
+        pipeline = Flux2Pipeline(**parts, text_encoder=mistral(processor.tokenizer), tokenizer=processor)
+    else:
+        tokenizer = qwen_tokenizer()
+        model = language_model(Qwen3ForCausalLM, Qwen3Config, tokenizer, layers=28)
+        pipeline = Flux2KleinPipeline(**parts, text_encoder=model, tokenizer=tokenizer)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+
+
 def lively(transformer: Any) -> Any:
     """A transformer whose modulation is not the zeros of an untrained one, so that texts and blocks count."""
     with torch.no_grad():
         for name, weight in transformer.named_parameters():
             linear = name.endswith((".linear.weight", ".0.weight", "linear_1.weight"))
-            if (("norm" in name or "adaLN" in name) and linear) or name.endswith("_mod.1.weight"):
+            if (("norm" in name or "adaLN" in name or "_modulation" in name) and linear) or name.endswith(
+                "_mod.1.weight"
+            ):
                 weight.normal_(std=0.2)
     return transformer
 
@@ -393,3 +489,7 @@ def save_flow_pipelines(folder: Path) -> None:
     save_z_image(folder / "z_image", 9)
     save_z_image(folder / "z_image_guide", 10, heads=2, layers=1)
     save_z_image(folder / "z_image_shifting", 11, **SHIFTING)
+    save_flux2(folder / "flux2", 14)
+    save_flux2(folder / "flux2_guide", 15, heads=1, blocks=(1, 1))
+    save_flux2(folder / "flux2_klein", 16, distilled=False)
+    save_flux2(folder / "flux2_klein_guide", 17, heads=1, blocks=(1, 1), distilled=False)

@@ -218,5 +218,54 @@ def original_sd3_transformer(folder: Path) -> Tensors:
     return found
 
 
+_FLUX2_PLACES = {
+    "x_embedder.": "img_in.",
+    "context_embedder.": "txt_in.",
+    "time_guidance_embed.timestep_embedder.linear_1.": "time_in.in_layer.",
+    "time_guidance_embed.timestep_embedder.linear_2.": "time_in.out_layer.",
+    "_modulation_img.linear.": "_modulation_img.lin.",
+    "_modulation_txt.linear.": "_modulation_txt.lin.",
+    "_modulation.linear.": "_modulation.lin.",
+    "proj_out.": "final_layer.linear.",
+    "norm_out.linear.": "final_layer.adaLN_modulation.1.",
+    "single_transformer_blocks.": "single_blocks.",
+    "transformer_blocks.": "double_blocks.",
+    "attn.to_qkv_mlp_proj.": "linear1.",
+    "attn.to_out.0.": "img_attn.proj.",
+    "attn.to_out.": "linear2.",
+    "attn.to_add_out.": "txt_attn.proj.",
+    "attn.norm_added_q.weight": "txt_attn.norm.query_norm.scale",
+    "attn.norm_added_k.weight": "txt_attn.norm.key_norm.scale",
+    "ff.linear_in.": "img_mlp.0.",
+    "ff.linear_out.": "img_mlp.2.",
+    "ff_context.linear_in.": "txt_mlp.0.",
+    "ff_context.linear_out.": "txt_mlp.2.",
+}
+_FLUX2_JOINED = {
+    "attn.to_q.": ("img_attn.qkv.", ("attn.to_q.", "attn.to_k.", "attn.to_v.")),
+    "attn.add_q_proj.": ("txt_attn.qkv.", ("attn.add_q_proj.", "attn.add_k_proj.", "attn.add_v_proj.")),
+}
+
+
+def original_flux2_transformer(folder: Path) -> Tensors:
+    """A transformer's weights under the names of Black Forest Labs' code, which a file of theirs holds alone."""
+    tensors = load_file(folder / "transformer/diffusion_pytorch_model.safetensors")
+    joined = {part: own for _, parts in _FLUX2_JOINED.values() for own, part in enumerate(parts)}
+    found = {}
+    for name, tensor in tensors.items():
+        layer = next((part for part in joined if part in name), None)
+        if layer is None:
+            # Norms of queries and keys lie in the attention of double blocks, and in single blocks by themselves.
+            norm = "norm." if name.startswith("single") else "img_attn.norm."
+            norms = {"attn.norm_q.weight": f"{norm}query_norm.scale", "attn.norm_k.weight": f"{norm}key_norm.scale"}
+            place = _renamed(name, {**norms, **_FLUX2_PLACES})
+            found[place] = _swapped(tensor) if place.startswith("final_layer.adaLN") else tensor
+        elif layer in _FLUX2_JOINED:
+            place, parts = _FLUX2_JOINED[layer]
+            whole = torch.cat([tensors[name.replace(layer, part)] for part in parts])
+            found[_renamed(name.replace(layer, place), _FLUX2_PLACES)] = whole
+    return found
+
+
 def _swapped(tensor: torch.Tensor) -> torch.Tensor:
     return torch.cat(tensor.chunk(2)[::-1])

@@ -5,6 +5,7 @@ distilled SDXL's configuration. Names and shapes are compared, which the headers
 """
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from pipeline.compatibility.declarations import headers, way_out
 from pipeline.errors import InputError
@@ -12,15 +13,19 @@ from pipeline.networks.checkpoints import Checkpoint
 from pipeline.networks.weights.weight_files import incomplete
 
 _SHOWN = 1
+_WORDS = {"unet": "UNet", "transformer": "transformer"}
+_PREFIX = "model.diffusion_model."
 
 
 def check_layers(key: str, checkpoint: Checkpoint, config_key: str) -> None:
     """Raise InputError where the network of `checkpoint`, named in `key`, has other layers than its configuration.
 
-    Of a transformer in a single file diffusers says so itself when it converts the file.
+    Of SD3 in a single file diffusers says so itself when it converts the file.
     """
-    part = checkpoint.family.network
-    settings = None if part != "unet" and checkpoint.is_file else checkpoint.settings(part)
+    family = checkpoint.family
+    part = family.network
+    of_all = checkpoint.is_file and part != "unet" and not family.network_alone
+    settings = None if of_all else checkpoint.settings(part)
     # Tensors without elements are marks (declarations.py).
     shapes = {name: shape for one in headers(checkpoint) for name, shape in one.shapes.items() if 0 not in shape}
     if settings is None or not shapes:
@@ -32,8 +37,12 @@ def check_layers(key: str, checkpoint: Checkpoint, config_key: str) -> None:
     place = f"{key} {checkpoint.path}"
     try:
         with init_empty_weights():
-            network = checkpoint.family.model_class.from_config(settings)
-        held = convert_ldm_unet_checkpoint(shapes, settings) if checkpoint.is_file else shapes
+            network = family.model_class.from_config(settings)
+        held: Mapping[str, tuple[int, ...]] = shapes
+        if checkpoint.is_file and part == "unet":
+            held = convert_ldm_unet_checkpoint(shapes, settings)
+        elif checkpoint.is_file:
+            held = _converted(shapes, network.state_dict(), family.model_name, settings)
     except Exception as error:  # diffusers raises many kinds for a configuration that describes no network
         reason = " ".join(str(error).split())[:200]
         raise InputError(
@@ -47,13 +56,32 @@ def check_layers(key: str, checkpoint: Checkpoint, config_key: str) -> None:
     if lacking and held.keys() <= described.keys():
         if checkpoint.is_file:
             raise InputError(
-                f"{place} lacks {_counted(lacking)} of the {len(described)} of the UNet that {checkpoint.config} "
-                f"describes; {way_out(checkpoint, config_key)}, or download the file again"
+                f"{place} lacks {_counted(lacking)} of the {len(described)} of the {_WORDS[part]} that "
+                f"{checkpoint.config} describes; {way_out(checkpoint, config_key)}, or download the file again"
             )
         raise incomplete(lacking, len(described), type(network).__name__, checkpoint.path / part)
     fault = _fault(described, held)
     if fault:
         raise InputError(f"{place} contradicts {checkpoint.config}: {fault}; {way_out(checkpoint, config_key)}")
+
+
+def _converted(
+    shapes: Mapping[str, tuple[int, ...]], described: Collection[str], kind: str, settings: Mapping[str, Any]
+) -> Mapping[str, tuple[int, ...]]:
+    """The shapes of a file's weights under diffusers' names, by diffusers' own conversion of tensors without values."""
+    import torch
+    from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
+
+    if shapes.keys() == set(described):
+        return shapes
+    parts = any(name.startswith(_PREFIX) for name in shapes)  # of a file with more than the transformer
+    tensors = {
+        name: torch.empty(shape, device="meta")
+        for name, shape in shapes.items()
+        if not parts or name.startswith(_PREFIX)
+    }
+    convert = SINGLE_FILE_LOADABLE_CLASSES[kind]["checkpoint_mapping_fn"]
+    return {name: tuple(tensor.shape) for name, tensor in convert(checkpoint=tensors, config=dict(settings)).items()}
 
 
 def _fault(described: Mapping[str, tuple[int, ...]], held: Mapping[str, tuple[int, ...]]) -> str:

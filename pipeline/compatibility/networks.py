@@ -10,7 +10,6 @@ from pipeline.compatibility.texts import (
     check_degraded_texts,
     check_embedded_guidance,
     check_embeddings,
-    check_steering,
     check_texts_are_read,
 )
 from pipeline.compatibility.training_schedule import check_training_schedule
@@ -60,7 +59,6 @@ def check_networks(study: Study, arm_names: Iterable[str]) -> None:
     check_embedded_guidance(study, names, main)
     check_built_in_post(study, names, main)
     check_degraded_texts(study, names, main)
-    check_steering(study, names, main)
     check_texts_are_read(study, names, main)
     check_embeddings(study, names, main, [part.checkpoint for part in encoders.values()])
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.compatibility.declarations import UNET_DEFAULTS
 from pipeline.errors import InputError
-from pipeline.networks.checkpoints import Checkpoint, latent_space, of_videos
+from pipeline.networks.checkpoints import Checkpoint, latent_patch, latent_space, of_videos
 from pipeline.networks.families import SD, patch_side
 
 # What a UNet reads besides a noisy sample, its noise level and texts, by the key of its configuration: the values that
@@ -164,7 +164,8 @@ def check_autoencoder(own: Part, used: Part) -> None:
                 f"{used} sets {name} to {settings[name]}: images have 3 channels; take an autoencoder for RGB images"
             )
     scale: Any = settings.get("scaling_factor")
-    if "scaling_factor" not in settings and own.checkpoint.family is not SD and not of_videos(settings):
+    has_statistics = of_videos(settings) or latent_patch(settings) > 1
+    if "scaling_factor" not in settings and own.checkpoint.family is not SD and not has_statistics:
         raise InputError(
             f"{used} states no scaling_factor, which only Stable Diffusion 1.x and 2.x may leave out; "
             "fetch the autoencoder's own configuration"

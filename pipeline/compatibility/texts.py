@@ -134,18 +134,6 @@ def check_degraded_texts(study: Study, arm_names: Iterable[str], main: Checkpoin
         if degraded:
             raise InputError(
                 f"arms.{name}.texts.{degraded[0]} degrades tokens to the empty text's at their places, and "
-                f"{main.config} ({main.family.name}) reads an empty text without padding; name a text instead"
-            )
-
-
-def check_steering(study: Study, arm_names: Iterable[str], main: Checkpoint) -> None:
-    """Raise InputError where an arm steers attention and the blocks of the main network have one stream of all."""
-    if main.family.steers:
-        return
-    for name in arm_names:
-        attention = study.arm(name).attention
-        if attention is not None:
-            raise InputError(
-                f"arms.{name}.attention {attention.name} steers networks that read texts apart from the image, and "
-                f"{main.config} ({main.family.name}) has both in one stream; leave it out, or take method negative"
+                f"{main.config} ({main.family.name}) reads an empty text that is not as long as the prompt; name a "
+                "text instead"
             )

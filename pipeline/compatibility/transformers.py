@@ -4,14 +4,18 @@ from collections.abc import Mapping
 
 from pipeline.compatibility.parts import Part, channels_of_latents, check_class, check_stored, check_vocabulary
 from pipeline.errors import InputError
+from pipeline.networks.checkpoints import latent_patch
+from pipeline.networks.families import TextPart
 
 # diffusers' and transformers' own values where a configuration leaves a key out.
 _CHANNELS = dict.fromkeys(("sd3", "pixel_flow", "lumina2", "z_image"), 16)
 _CHANNELS |= dict.fromkeys(("flux", "chroma", "qwen_image"), 64)
+_CHANNELS |= dict.fromkeys(("flux2", "flux2_klein"), 128)
 _POOLED_WIDTH, _CLIP_WIDTH = 2048, 512
 # The key with the width of the text embeddings that a network reads, and that of a text encoder's own.
 _WIDTHS_READ: Mapping[str, tuple[str, int]] = {
     **dict.fromkeys(("sd3", "pixel_flow", "flux", "chroma"), ("joint_attention_dim", 4096)),
+    **dict.fromkeys(("flux2", "flux2_klein"), ("joint_attention_dim", 15360)),
     "qwen_image": ("joint_attention_dim", 3584),
     "lumina2": ("cap_feat_dim", 1024),
     "z_image": ("cap_feat_dim", 2560),
@@ -21,7 +25,9 @@ _WIDTHS_MADE: Mapping[str, tuple[str, int]] = {
     "gemma2": ("hidden_size", 2304),
     "qwen3": ("hidden_size", 4096),
     "qwen2_5_vl": ("hidden_size", 8192),
+    "mistral3": ("hidden_size", 4096),
 }
+_LAYERS_MADE: Mapping[str, int] = {"qwen3": 32, "mistral3": 32}
 # Keys of a transformer that make it read more than sampling gives it, or in another way.
 _OTHER_INPUTS = {
     "guidance_embeds": "a guidance scale",
@@ -35,6 +41,7 @@ _MODEL_TYPES: Mapping[str, tuple[str | None, ...]] = {
     "gemma2": ("gemma2",),
     "qwen3": ("qwen3",),
     "qwen2_5_vl": ("qwen2_5_vl", "qwen2_5_vl_text"),
+    "mistral3": ("mistral3", "mistral"),
 }
 _ANY_TOKENIZER = ("PreTrainedTokenizerFast", "TokenizersBackend", None)
 _TOKENIZERS = {
@@ -42,6 +49,7 @@ _TOKENIZERS = {
     "gemma2": ("GemmaTokenizer", "GemmaTokenizerFast", *_ANY_TOKENIZER),
     "qwen3": ("Qwen2Tokenizer", "Qwen2TokenizerFast", *_ANY_TOKENIZER),
     "qwen2_5_vl": ("Qwen2Tokenizer", "Qwen2TokenizerFast", *_ANY_TOKENIZER),
+    "mistral3": ("LlamaTokenizer", "LlamaTokenizerFast", *_ANY_TOKENIZER),
 }
 
 
@@ -72,7 +80,8 @@ def check_transformer(network: Part, vae: Part) -> None:
             raise InputError(f"{vae.file} is missing; {network.checkpoint.config} is not a complete network folder")
         return
     key, latent = channels_of_latents(vae)
-    channels = reads // family.patch(settings) ** 2 if family.packed else reads
+    side = (family.patch(settings) if family.packed else 1) * latent_patch(vae.settings)
+    channels = reads // side**2
     if channels != latent:
         raise InputError(
             f"{vae} sets {key} to {latent}, but {network.key} {network.checkpoint.path} reads {channels} "
@@ -97,7 +106,8 @@ def check_texts_of_transformer(network: Part, encoders: Mapping[str, Part]) -> N
         check_stored(encoder)
         if text.kind != "clip":
             _check_tokenizer(encoder, text.kind)
-            tokens = encoder.number(*_WIDTHS_MADE[text.kind])
+            tokens = encoder.number(*_WIDTHS_MADE[text.kind]) * max(1, len(text.layers))
+            _check_depth(encoder, text)
             continue
         check_vocabulary(encoder, text.pooled is not None)
         width = encoder.number("hidden_size", _CLIP_WIDTH)
@@ -115,6 +125,15 @@ def check_texts_of_transformer(network: Part, encoders: Mapping[str, Part]) -> N
                 f"{network} sets {name} to {read}, but the text embeddings of {network.checkpoint.config} have width "
                 f"{own}; take text encoders that fit the transformer"
             )
+
+
+def _check_depth(encoder: Part, text: TextPart) -> None:
+    deepest = max(text.layers, default=0)
+    if deepest and (layers := encoder.number("num_hidden_layers", _LAYERS_MADE[text.kind])) < deepest:
+        raise InputError(
+            f"{encoder} sets num_hidden_layers to {layers}, and the network reads layer {deepest} of {text.title}; "
+            "take the text encoder of the same checkpoint"
+        )
 
 
 def _check_tokenizer(encoder: Part, kind: str) -> None:

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.networks.checkpoints import of_videos
+from pipeline.networks.checkpoints import latent_patch, of_videos
 from pipeline.networks.families import Family
 from pipeline.networks.text.conditioning import Conditioning
 
@@ -31,9 +31,10 @@ H100 = 0.4 * 990e12
 
 @dataclass(frozen=True)
 class Size:
-    """Parameters of a network, and the FLOPs and bytes of one evaluation."""
+    """Parameters of a network and of its largest layer, and the FLOPs and bytes of one evaluation."""
 
     parameters: int
+    largest_layer: int
     flops: int
     activations: int
 
@@ -78,19 +79,25 @@ def decoding_of(vae: Any, height: int, width: int) -> Callable[[], object]:
     """One decoding by an autoencoder on device "meta", of one image's `height` x `width` latents."""
     config = vae.config
     shape = (config.z_dim, 1) if of_videos(config) else (config.latent_channels,)  # channels, for videos also frames
-    latents = torch.empty(1, *shape, height, width, device="meta", dtype=vae.dtype)
+    patch = latent_patch(config)
+    latents = torch.empty(1, *shape, height * patch, width * patch, device="meta", dtype=vae.dtype)
     return lambda: vae.decode(latents)
 
 
 def size_of(network: torch.nn.Module, evaluate: Callable[[], object]) -> Size:
     """The size of a network on device "meta"; `evaluate` calls it on tensors of that device."""
-    parameters = sum(weight.numel() for weight in network.parameters())
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         evaluate()
     live = LiveBytes()
     with torch.no_grad(), _AttentionWithoutMap(), live:
         evaluate()
-    return Size(parameters, int(counter.get_total_flops()), live.peak)
+    return Size(*parameters_of(network), int(counter.get_total_flops()), live.peak)
+
+
+def parameters_of(network: torch.nn.Module) -> tuple[int, int]:
+    """The parameters of a network, and of its largest layer, without the layers inside that."""
+    layers = [sum(weight.numel() for weight in layer.parameters(recurse=False)) for layer in network.modules()]
+    return sum(weight.numel() for weight in network.parameters()), max(layers)
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]

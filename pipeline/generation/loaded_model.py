@@ -48,8 +48,10 @@ class LoadedModel:
     def _load_texts(self, weights: bool = True) -> TextEncoder:
         dtype, swapped = DTYPES[self.study.model.loading.dtype], self._replaced.get("text_encoder")
         load = self._checkpoint.family.load_texts
+        offload = "text_encoders" in self.study.model.loading.offload
+        text, loras, embeddings = self.study.text, self._loras, self._embeddings
         encoder: TextEncoder = load(
-            self._checkpoint, self.device, self.study.text, dtype, swapped, weights, self._loras, self._embeddings
+            self._checkpoint, self.device, text, dtype, swapped, weights, loras, embeddings, offload
         )
         return encoder
 
@@ -79,7 +81,7 @@ class LoadedModel:
         source = locate(model.guide, model.config_of_guide)
         load, latents = source.family.load, self.main.latents
         how = [*(self._loras if model.loras_in_guide else ()), *(() if model.weaken is None else (model.weaken,))]
-        guide: SampledNetwork = load(source, self.device, model.loading, latents=latents, how=how)
+        guide: SampledNetwork = load(source, self.device, model.loading, latents=latents, how=how, role="guide")
         check_fit(self.main, guide)
         return guide
 

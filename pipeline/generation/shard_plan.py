@@ -227,11 +227,11 @@ def main_checkpoint(model: Model) -> Checkpoint:
     path = Path(model.main)
     if path.suffix == ".safetensors" and path.is_file():
         needed: tuple[str, ...] = ("unet", "text_encoder", "vae")
-        if model.config is not None:
-            config = locate(model.config)
+        config = None if model.config is None else locate(model.config)
+        if config is not None:
             latents = ("vae",) if config.settings("vae") is not None else ()
             needed = (config.family.network, *config.family.text_parts, *latents)
-        check_main(path, needed, replaced_parts(model))
+        check_main(path, None if config is None else config.family, needed, replaced_parts(model))
     return locate(model.main, model.config)
 
 

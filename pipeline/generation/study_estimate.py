@@ -1,11 +1,12 @@
 """What generating a study will take, by arithmetic from configurations alone (pipeline/cost/size.py)."""
 
 from collections import Counter
+from dataclasses import dataclass
 from functools import cache
 
 import torch
 
-from pipeline.cost.size import H100, Size, decoding_of, described, evaluation_of, size_of
+from pipeline.cost.size import H100, Size, decoding_of, described, evaluation_of, parameters_of, size_of
 from pipeline.generation.arm_guidance import guidance_of
 from pipeline.generation.shard_plan import arm_texts, main_checkpoint
 from pipeline.guidance.algebra import Network
@@ -20,12 +21,30 @@ _CLIP_TOKENS = 77
 _SAMPLED = 500
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What generating a study takes: seconds on an H100 at 40 % of its peak, and the most bytes of memory."""
+
+    seconds: float
+    memory: int
+
+
 def study_estimate(study: Study) -> str:
-    """What generating a study takes, in words: hours on an H100 at 40 % of its peak, and the most memory.
+    """What generating a study takes, in words."""
+    found, arms, images = estimated(study), len(study.arms), study.generate.images
+    return (
+        f"this study: {arms} arm{'s' if arms > 1 else ''} x {images:,} images, about {_hours(found.seconds / 3600)} on "
+        f"one H100 at 40 % of its peak, {found.memory / 1e9:.0f} GB (arithmetic, not a measurement)"
+    )
+
+
+def estimated(study: Study) -> Estimate:
+    """What generating a study takes.
 
     Every prediction of an arm counts at every step, whatever its schedule leaves out, and texts as CLIP's first chunk,
-    T5's whole length or, for a language model, the longest of the first images' texts. Text encoders that are dropped
-    before the network is loaded are not counted.
+    T5's whole length or, for a language model, the longest of the first images' texts. Text encoders count by
+    themselves where they are dropped before the network is loaded. A part that is offloaded counts as its largest
+    layer, an autoencoder while it decodes.
     """
     model, batch = study.model, study.generate.batch
     dtype = DTYPES[model.loading.dtype]
@@ -45,7 +64,7 @@ def study_estimate(study: Study) -> str:
         vae = described(main.family.autoencoder_class, settings, dtype)
         return size_of(vae, decoding_of(vae, height, width))
 
-    flops, weights, most = 0, {}, 0
+    flops, weights, evaluated, decoded = 0, {}, 0, 0
     for arm in study.arms.values():
         counted = Counter(prediction.network for prediction in guidance_of(arm).predictions())
         if "guide" in counted:
@@ -54,23 +73,34 @@ def study_estimate(study: Study) -> str:
         extent = (height // main.factor, width // main.factor)
         decoder = decoder_size(*extent)
         weights["vae"] = decoder.parameters
-        most = max(most, decoder.activations)
+        decoded = max(decoded, decoder.activations)
         for name, count in counted.items():
             size = network_size(name, *extent)
-            weights[name] = size.parameters
+            weights[name] = size.largest_layer if name in model.loading.offload else size.parameters
             flops += size.flops * count * study.sampler_of(arm).steps * study.generate.images
             # The predictions of one network are one call.
-            most = max(most, size.activations * count)
-    memory = sum(weights.values()) * bytes_each + most * batch
-    arms, images = len(study.arms), study.generate.images
-    return (
-        f"this study: {arms} arm{'s' if arms > 1 else ''} x {images:,} images, about {_hours(flops / H100 / 3600)} on "
-        f"one H100 at 40 % of its peak, {memory / 1e9:.0f} GB (arithmetic, not a measurement)"
-    )
+            evaluated = max(evaluated, size.activations * count)
+    texts = _text_weights(study, main) * bytes_each
+    autoencoder = weights.pop("vae", 0) * bytes_each
+    held = sum(weights.values()) * bytes_each + (0 if main.family.encodes_first else texts)
+    away = autoencoder if "vae" in model.loading.offload else 0
+    memory = max(texts, held + autoencoder + max(evaluated * batch - away, decoded * batch))
+    return Estimate(flops / H100, memory)
+
+
+def _text_weights(study: Study, main: Checkpoint) -> int:
+    """The parameters of the text encoders that are on the accelerator at a time."""
+    encoder = main.family.load_texts(main, torch.device("cpu"), study.text, weights=False)
+    sizes = [parameters_of(tower.model) for tower in encoder.towers]
+    if "text_encoders" in study.model.loading.offload:
+        return max(largest for _, largest in sizes)
+    return sum(whole for whole, _ in sizes)
 
 
 def _tokens(study: Study, main: Checkpoint) -> int:
     whole = main.family.whole_text
+    if whole is not None and whole.padded:
+        return whole.length
     if whole is not None and whole.is_language_model:
         return _longest(study, main, whole)
     tokenizer = main.mapping("tokenizer/tokenizer_config.json") or {}

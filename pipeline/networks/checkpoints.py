@@ -28,7 +28,8 @@ from pipeline.study.solvers import SOLVERS
 class Checkpoint:
     """A source found on this machine: a folder in diffusers' layout, or a single file and its configurations' folder.
 
-    `config` is where configurations, schedules and tokenizers are read; for a folder the folder itself.
+    `config` is where configurations, schedules and tokenizers are read; for a folder the folder itself. Files of some
+    families hold the network alone, and `config` the weights of the other parts.
     """
 
     path: Path
@@ -36,8 +37,17 @@ class Checkpoint:
 
     @property
     def is_file(self) -> bool:
-        """Whether all weights are in one file, in the layout of the original Stable Diffusion code."""
+        """Whether it is one file, in the layout of the original code."""
         return self.path.is_file()
+
+    def in_file(self, part: str) -> bool:
+        """Whether the weights of a part (unet, vae ...) are in one file."""
+        return self.is_file and (part == self.family.network or not self.family.network_alone)
+
+    @property
+    def folder(self) -> Path:
+        """Where the weights lie that are not in one file."""
+        return self.config if self.is_file else self.path
 
     def settings(self, part: str) -> dict[str, Any] | None:
         """The configuration of a part (unet, vae ...); None where the checkpoint has no such part."""
@@ -157,7 +167,7 @@ def locate(source: str, config: str | None = None) -> Checkpoint:
     path = Path(source)
     if path.suffix == ".safetensors":
         if path.is_file():
-            check_file(path)
+            check_file(path, None if config is None else locate(config).family)
         if config is None:
             raise InputError(
                 f"{source} is a single file, which has no configurations and no tokenizer; set model.config to a "
@@ -219,16 +229,24 @@ def of_videos(vae: Mapping[str, Any]) -> bool:
     return "temperal_downsample" in vae
 
 
+def latent_patch(vae: Mapping[str, Any]) -> int:
+    """The side of the patches whose values are the channels of a latent, by the configuration of its autoencoder.
+
+    It is 1, but for FLUX.2's, where patches are normalized by statistics that lie with the weights.
+    """
+    return int((vae.get("patch_size") or (2, 2))[0]) if "batch_norm_eps" in vae else 1
+
+
 def latent_factor(vae: Mapping[str, Any]) -> int:
     """Pixels for each position of a latent, in each direction, by the configuration of its autoencoder."""
     if of_videos(vae):
         return int(2 ** len(vae["temperal_downsample"]))
-    return int(2 ** (len(vae.get("block_out_channels") or (64,)) - 1))
+    return int(2 ** (len(vae.get("block_out_channels") or (64,)) - 1)) * latent_patch(vae)
 
 
 def latent_channels(vae: Mapping[str, Any]) -> int:
     """Channels of a latent, by the configuration of its autoencoder."""
-    return int(vae.get("z_dim", 16) if of_videos(vae) else vae.get("latent_channels", 4))
+    return int(vae.get("z_dim", 16) if of_videos(vae) else vae.get("latent_channels", 4)) * latent_patch(vae) ** 2
 
 
 def latent_space(vae: Mapping[str, Any]) -> str:
@@ -236,6 +254,8 @@ def latent_space(vae: Mapping[str, Any]) -> str:
     scale, shift = vae.get("scaling_factor", _FIRST_SCALE), vae.get("shift_factor")
     factor = latent_factor(vae)
     words = f"{latent_channels(vae)} channels for {factor}x{factor} pixels"
+    if latent_patch(vae) > 1:
+        return f"{words}, normalized by the statistics of its training"
     words += "" if of_videos(vae) else f", scaled by {scale}"
     words += f", shifted by {shift}" if shift else ""
     for name in ("latents_mean", "latents_std"):

@@ -5,7 +5,7 @@ network is loaded. Everything else reads the record, without torch.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any, Literal
 
@@ -48,6 +48,11 @@ _QWEN_IMAGE_TEMPLATE = (
     "relationships of the objects and background:<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 )
 _QWEN_IMAGE_DROPPED = 34
+# What Flux2Pipeline tells its language model to do, before every text.
+_FLUX2_INSTRUCTION = (
+    "You are an AI that reasons about image descriptions. You give structured responses focusing on object "
+    "relationships, object\nattribution and actions without speculation."
+)
 
 
 @dataclass(frozen=True)
@@ -55,25 +60,31 @@ class TextPart:
     """A text encoder of a checkpoint.
 
     CLIP reads chunks of its context with weighted words; T5 reads a whole text of up to `length` tokens, filled up to
-    them, without weights; a language model (gemma2, qwen3, qwen2_5_vl) reads a whole text of up to `length` tokens as
-    it is. A text's `pooled` embedding is the projection of its end mark, or (`end`) its last layer there as it is.
-    `tokens`: whether the network reads its embeddings of single tokens. `masked`: T5 reads no padding, and the network
-    the first token of it alone. A language model is told `system` before each prompt, and not before a negative one;
-    with `chat` it reads every text as a user's message, in the template of its tokenizer. `template` is what the family
-    writes around every text, which replaces its `{}`. The network is not given the embeddings of the first `dropped`
-    tokens.
+    them, without weights; a language model (gemma2, qwen3, qwen2_5_vl, mistral3) reads a whole text of up to `length`
+    tokens as it is, or (`padded`) filled up to them, with padding that the network reads as well.
+    A text's `pooled` embedding is the projection of its end mark, or (`end`) its last layer there as it is. `tokens`:
+    whether the network reads its embeddings of single tokens. `masked`: T5 reads no padding, and the network the first
+    token of it alone.
+    A language model is told `system` before each prompt, and not before a negative one. With `chat`, the options of its
+    tokenizer's template, it reads every text as a user's message in that template, after the system's message
+    `instruction` where there is one. `template` is what the family writes around every text, which replaces its `{}`.
+    The network is not given the embeddings of the first `dropped` tokens. An embedding is what leaves the last layer,
+    or what leaves each of `layers`, counted from 1, side by side.
     """
 
     part: str
     pooled: Literal["projection", "end"] | None = None
-    kind: Literal["clip", "t5", "gemma2", "qwen3", "qwen2_5_vl"] = "clip"
+    kind: Literal["clip", "t5", "gemma2", "qwen3", "qwen2_5_vl", "mistral3"] = "clip"
     tokens: bool = True
     length: int = 0
     masked: bool = False
+    padded: bool = False
     system: str = ""
-    chat: bool = False
+    chat: Mapping[str, bool] | None = None
+    instruction: str = ""
     template: str = "{}"
     dropped: int = 0
+    layers: tuple[int, ...] = ()
 
     @property
     def is_language_model(self) -> bool:
@@ -89,7 +100,7 @@ class TextPart:
     @property
     def title(self) -> str:
         """What people call it."""
-        names = {"gemma2": "Gemma 2", "qwen3": "Qwen3", "qwen2_5_vl": "Qwen2.5-VL"}
+        names = {"gemma2": "Gemma 2", "qwen3": "Qwen3", "qwen2_5_vl": "Qwen2.5-VL", "mistral3": "Mistral Small 3"}
         return names.get(self.kind, self.kind.upper())
 
 
@@ -111,10 +122,11 @@ class Family:
     `patch` gives the side of the patches that the network cuts latents into, by its configuration; a canvas is whole
     patches, and a `packed` network is given them as its channels. `grid` gives the most patches in one direction that
     it has positions for, None for any number. `side` is the trained canvas in positions of latents, where
-    configurations do not say it. `steers`: a second text can steer the attention of its blocks. `embedded_guidance` is
-    the key of its configuration that says whether it reads a guidance scale. `post` are the post-processes that its
+    configurations do not say it. `one_stream`: its blocks have text and image in one stream. `embedded_guidance` is the
+    key of its configuration that says whether it reads a guidance scale. `post` are the post-processes that its
     pipeline has built in. `autoencoder` is the class of its autoencoder ("module:class"). `needs_latents`: it works on
     latents alone. `encodes_first`: its text encoders are so large that they are dropped before the network is loaded.
+    `network_alone`: its single files hold the network, and other parts come from the folder of the configurations.
     `loader` and `text_loader` are "module:function", imported by `load` and `load_texts`.
     """
 
@@ -136,12 +148,13 @@ class Family:
     packed: bool = False
     grid: Callable[[Mapping[str, Any]], int | None] = lambda network: network.get("pos_embed_max_size")
     side: int | None = None
-    steers: bool = True
+    one_stream: bool = False
     embedded_guidance: str | None = None
     post: tuple[PostProcess, ...] = ()
     autoencoder: str = "diffusers:AutoencoderKL"
     needs_latents: bool = False
     encodes_first: bool = False
+    network_alone: bool = False
     loader: str = "pipeline.networks.denoisers.unet:load_network"
     text_loader: str = "pipeline.networks.text.text_encoder:load_text_encoder"
 
@@ -241,6 +254,10 @@ def _sd3_of_pixels(network: Mapping[str, Any]) -> bool:
     return network.get("_class_name") == "SD3Transformer2DModel" and network.get("in_channels", 16) == 3
 
 
+def _flux2(network: Mapping[str, Any]) -> bool:
+    return network.get("_class_name") == "Flux2Transformer2DModel"
+
+
 def _patch_size(network: Mapping[str, Any]) -> int:
     return int(network.get("patch_size", 2))
 
@@ -330,6 +347,7 @@ FLUX = Family(
     embedded_guidance="guidance_embeds",
     needs_latents=True,
     encodes_first=True,
+    network_alone=True,
     loader="pipeline.networks.denoisers.flux_transformer:load_network",
 )
 
@@ -349,6 +367,7 @@ CHROMA = Family(
     side=128,
     needs_latents=True,
     encodes_first=True,
+    network_alone=True,
     loader="pipeline.networks.denoisers.chroma_transformer:load_network",
 )
 
@@ -378,6 +397,7 @@ QWEN_IMAGE = Family(
     autoencoder="diffusers:AutoencoderKLQwenImage",
     needs_latents=True,
     encodes_first=True,
+    network_alone=True,
     loader="pipeline.networks.denoisers.qwen_transformer:load_network",
 )
 
@@ -395,10 +415,11 @@ LUMINA2 = Family(
     path=RECTIFIED_FLOW,
     patch=_patch_size,
     grid=_rotary_grid,
-    steers=False,
+    one_stream=True,
     post=(Renorm(name="renorm", per="row"),),
     needs_latents=True,
     encodes_first=True,
+    network_alone=True,
     loader="pipeline.networks.denoisers.lumina2_transformer:load_network",
 )
 
@@ -407,7 +428,15 @@ Z_IMAGE = Family(
     name="z_image",
     pipelines=("ZImagePipeline", "ZImageImg2ImgPipeline"),
     unlabelled=lambda network, _: network.get("_class_name") == "ZImageTransformer2DModel",
-    texts=(TextPart("text_encoder", kind="qwen3", length=512, chat=True),),
+    # An answer that may think is asked for, of which nothing is written yet.
+    texts=(
+        TextPart(
+            "text_encoder",
+            kind="qwen3",
+            length=512,
+            chat={"add_generation_prompt": True, "enable_thinking": True},
+        ),
+    ),
     penultimate=True,
     network="transformer",
     model="diffusers:ZImageTransformer2DModel",
@@ -416,15 +445,67 @@ Z_IMAGE = Family(
     patch=lambda _: 2,
     grid=_rotary_grid,
     side=128,
-    steers=False,
+    one_stream=True,
     needs_latents=True,
     encodes_first=True,
+    network_alone=True,
     loader="pipeline.networks.denoisers.z_image_transformer:load_network",
+)
+
+# FLUX.2: FLUX.1's two kinds of blocks, one modulation for all of a kind, and padding that is read. An autoencoder with
+# 2x2 patches as channels; its configurations do not say the canvas of training.
+FLUX2 = Family(
+    name="flux2",
+    pipelines=("Flux2Pipeline",),
+    unlabelled=lambda network, _: _flux2(network) and network.get("guidance_embeds", True),
+    texts=(
+        TextPart(
+            "text_encoder",
+            kind="mistral3",
+            length=512,
+            padded=True,
+            chat={"add_generation_prompt": False},
+            instruction=_FLUX2_INSTRUCTION,
+            layers=(10, 20, 30),
+        ),
+    ),
+    architectures=("flux-2-dev", "flux.2-dev"),
+    network="transformer",
+    model="diffusers:Flux2Transformer2DModel",
+    shared=_TRANSFORMERS_SHARE,
+    path=RECTIFIED_FLOW,
+    side=64,
+    embedded_guidance="guidance_embeds",
+    autoencoder="diffusers:AutoencoderKLFlux2",
+    needs_latents=True,
+    encodes_first=True,
+    network_alone=True,
+    loader="pipeline.networks.denoisers.flux2_transformer:load_network",
+)
+
+# FLUX.2 klein: smaller, with Qwen3 and without embedded guidance.
+FLUX2_KLEIN = replace(
+    FLUX2,
+    name="flux2_klein",
+    pipelines=("Flux2KleinPipeline",),
+    unlabelled=lambda network, _: _flux2(network) and not network.get("guidance_embeds", True),
+    texts=(
+        TextPart(
+            "text_encoder",
+            kind="qwen3",
+            length=512,
+            padded=True,
+            chat={"add_generation_prompt": True, "enable_thinking": False},
+            layers=(9, 18, 27),
+        ),
+    ),
+    architectures=("flux-2-klein", "flux.2-klein"),
+    embedded_guidance=None,
 )
 
 # Families that are not supported, by the beginnings of their classes' names.
 _OTHERS = {
-    "Flux2": "FLUX.2",
+    "Flux2": "another kind of FLUX.2",
     "PixArt": "PixArt",
     "Hunyuan": "Hunyuan",
     "Lumina": "Lumina-Next",
@@ -446,7 +527,8 @@ _OTHERS = {
 }
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (SD3, FLUX, CHROMA, QWEN_IMAGE, LUMINA2, Z_IMAGE, PIXEL_FLOW, SD, SDXL, PIXEL)
+    family.name: family
+    for family in (SD3, FLUX, FLUX2, FLUX2_KLEIN, CHROMA, QWEN_IMAGE, LUMINA2, Z_IMAGE, PIXEL_FLOW, SD, SDXL, PIXEL)
 }
 
 

@@ -1,12 +1,13 @@
 """Blocks of transformers in which image and text meet in one attention, and how one is damaged.
 
 SD3's joint blocks, Qwen-Image's, and the double-stream blocks of FLUX and Chroma have a stream each for image and text;
-single-stream blocks have both in one, the text first (Chroma's are given it as one: stream_blocks.py). Damage is done
-to the image: `pag` leaves each of its positions itself and the text to attend to (diffusers'
-StableDiffusion3PAGPipeline), `seg` blurs its queries, and what is drawn for a block is drawn for its positions. The
-text stream is what it is in the undamaged block, as far as it does not read the image.
+single-stream blocks have both in one, the text first (those of Chroma and FLUX.2 are given it as one:
+stream_blocks.py). Damage is done to the image: `pag` leaves each of its positions itself and the text to attend to
+(diffusers' StableDiffusion3PAGPipeline), `seg` blurs its queries, and what is drawn for a block is drawn for its
+positions. The text stream is what it is in the undamaged block, as far as it does not read the image.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,6 +20,11 @@ from diffusers.models.transformers.transformer_flux import (
     FluxSingleTransformerBlock,
     FluxTransformerBlock,
 )
+from diffusers.models.transformers.transformer_flux2 import (
+    Flux2ParallelSelfAttention,
+    Flux2Transformer2DModel,
+    Flux2TransformerBlock,
+)
 from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformerBlock, apply_rotary_emb_qwen
 
 from pipeline.networks.queries import blurred
@@ -28,6 +34,7 @@ JOINT_BLOCKS = (
     JointTransformerBlock,
     FluxTransformerBlock,
     FluxSingleTransformerBlock,
+    Flux2TransformerBlock,
     ChromaTransformerBlock,
     QwenImageTransformerBlock,
 )
@@ -67,7 +74,7 @@ class DamagedAttention:
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         height, width = self.extent
         image = height * width
-        queries, keys, values = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
+        (queries, keys, values), beside = projections(attn, hidden_states)
         if self.kind == "seg":
             before = hidden_states.shape[1] - image  # the text of a single stream
             queries = torch.cat([queries[:, :before], blurred(queries[:, before:], height, width, self.blur)], 1)
@@ -89,10 +96,42 @@ class DamagedAttention:
             mask = kept if mask is None else kept & mask
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
         if encoder_hidden_states is None:
-            # FLUX's single stream projects what comes of attention together with its own MLP's.
-            return attended if isinstance(attn, FluxAttention) else projected(attn, attended)
-        of_text, of_image = attended[:, :text], projected(attn, attended[:, text:])
-        return of_image, of_text if attn.context_pre_only else attn.to_add_out(of_text)
+            return of_stream(attn, attended, beside)
+        return projected(attn, attended[:, text:]), of_texts(attn, attended[:, :text])
+
+
+def projections(attn: Any, states: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
+    """Queries, keys and values [B, positions, width] of states, and what FLUX.2's single streams compute beside."""
+    if not isinstance(attn, Flux2ParallelSelfAttention):
+        return (attn.to_q(states), attn.to_k(states), attn.to_v(states)), None
+    *own, beside = attn.to_qkv_mlp_proj(states).split(
+        [*3 * [attn.inner_dim], attn.mlp_hidden_dim * attn.mlp_mult_factor], -1
+    )
+    return tuple(own), attn.mlp_act_fn(beside)
+
+
+def called_by(attention: Any, processor: Any) -> Any:
+    """`processor` as this attention calls it: FLUX.2's single streams leave out the text, which others have third."""
+    if not isinstance(attention, Flux2ParallelSelfAttention):
+        return processor
+    return lambda attn, states, mask=None, turns=None: processor(attn, states, None, mask, turns)
+
+
+def of_stream(attn: Any, attended: torch.Tensor, beside: torch.Tensor | None) -> torch.Tensor:
+    """What attention of a single stream gives, of what it `attended` and what `projections` has beside it."""
+    if beside is not None:
+        result: torch.Tensor = attn.to_out(torch.cat([attended, beside], -1))
+        return result
+    # FLUX.1's single stream projects what comes of attention together with its own MLP's.
+    return attended if isinstance(attn, FluxAttention) else projected(attn, attended)
+
+
+def of_texts(attn: Any, attended: torch.Tensor) -> torch.Tensor:
+    """What attention of a joint block gives to the text, which the last block of SD3 has no use for."""
+    if getattr(attn, "context_pre_only", False):
+        return attended
+    result: torch.Tensor = attn.to_add_out(attended)
+    return result
 
 
 def split(attn: Any, *states: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -144,9 +183,11 @@ def turned(x: torch.Tensor, turns: tuple[torch.Tensor, ...]) -> torch.Tensor:
     return result
 
 
-def image_modulation(block: Any) -> Any:
-    """The module of a joint block that computes what modulates the image's stream."""
-    return block.img_mod if isinstance(block, QwenImageTransformerBlock) else block.norm1
+def image_modulations(network: Any, joint: Iterable[Any]) -> list[Any]:
+    """The modules that compute what modulates the image's stream in the `joint` blocks of a network."""
+    if isinstance(network, Flux2Transformer2DModel):  # one for all
+        return [network.double_stream_modulation_img]
+    return [block.img_mod if isinstance(block, QwenImageTransformerBlock) else block.norm1 for block in joint]
 
 
 def projected(attn: Any, attended: torch.Tensor) -> torch.Tensor:

@@ -19,9 +19,12 @@ from diffusers.models.transformers.transformer_flux import FluxSingleTransformer
 from pipeline.guidance.attention_space import NAG, NASA, VSF
 from pipeline.networks.attention_space import normalized, subtracted
 from pipeline.networks.joint_blocks import (
-    image_modulation,
+    image_modulations,
     normed,
+    of_stream,
+    of_texts,
     projected,
+    projections,
     readable,
     split,
     text_heads,
@@ -61,18 +64,21 @@ def jointly_steered(
     unpadded = conditioning.get("negative_unpadded") if isinstance(how, VSF) else None
     rows, positions = len(conditioning["tokens"]), extent[0] * extent[1]
     blocks = transformer_blocks(network, None)
+    joint = [
+        block
+        for block in blocks.values()
+        if not is_stream_block(block) and not isinstance(block, FluxSingleTransformerBlock)
+    ]
     with ExitStack() as undo:
         for name, block in blocks.items():
             processed_by(_SteeredAttention(how if name in chosen else None, positions, unpadded), block.attn, undo)
             if isinstance(block, FluxSingleTransformerBlock):
                 replaced_by(_of_one_image(block.forward), block, undo)
-            elif not is_stream_block(block):
-                modulation = image_modulation(block)
-                replaced_by(_of_the_prompts(modulation.forward, rows), modulation, undo)
+        for modulation in image_modulations(network, joint):
+            replaced_by(_of_the_prompts(modulation.forward, rows), modulation, undo)
         if any(is_stream_block(block) for block in blocks.values()):
             # They are given one sequence of text and image, so what comes before them gives as many of both.
-            joint = [block for block in blocks.values() if not is_stream_block(block)][-1]
-            replaced_by(_of_two_images(joint.forward), joint, undo)
+            replaced_by(_of_two_images(joint[-1].forward), joint[-1], undo)
         last: Any = network.get_submodule("norm_out")
         replaced_by(_of_the_prompts(last.forward, rows), last, undo)
         yield
@@ -125,8 +131,8 @@ class _SteeredAttention:
         encoder_hidden_states_mask: torch.Tensor | None = None,
         **_: object,
     ) -> Any:
-        own = split(attn, attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states))
-        own = normed(attn.norm_q, attn.norm_k, *own)
+        states, beside = projections(attn, hidden_states)
+        own = normed(attn.norm_q, attn.norm_k, *split(attn, *states))
         if encoder_hidden_states is None:
             length = hidden_states.shape[1] - self.positions
             rows = len(hidden_states) // 2
@@ -141,8 +147,8 @@ class _SteeredAttention:
         read = readable(attention_mask, encoder_hidden_states_mask, self.positions)
         of_text, of_image = self._of_text(text, image, read), self._of_image(text, image, read)
         if encoder_hidden_states is None:
-            return torch.cat([of_text, of_image.repeat(2, 1, 1)], 1)
-        return projected(attn, of_image), of_text if attn.context_pre_only else attn.to_add_out(of_text)
+            return of_stream(attn, torch.cat([of_text, of_image.repeat(2, 1, 1)], 1), beside)
+        return projected(attn, of_image), of_texts(attn, of_text)
 
     def _of_text(self, text: list[torch.Tensor], image: list[torch.Tensor], mask: torch.Tensor | None) -> torch.Tensor:
         """What each text reads from itself and the image, [2 rows, L, width]; `mask` [2 rows, 1, 1, L + positions]."""

@@ -22,7 +22,7 @@ from pipeline.errors import InputError
 from pipeline.guidance.algebra import Perturbation
 from pipeline.guidance.chance import Chance
 from pipeline.guidance.references import RANDOM_KINDS
-from pipeline.networks.joint_blocks import JOINT_BLOCKS, DamagedAttention, attentions, pass_through
+from pipeline.networks.joint_blocks import JOINT_BLOCKS, DamagedAttention, attentions, called_by, pass_through
 from pipeline.networks.queries import blurred
 from pipeline.networks.stream_blocks import ImageOfStream, damaged_attention_of, is_stream_block
 
@@ -139,7 +139,7 @@ class _BlurredQueries:
 def processed_by(processor: Any, attention: Attention, undo: ExitStack) -> None:
     """`processor` computes this attention until `undo` is closed."""
     undo.callback(attention.set_processor, attention.processor)
-    attention.set_processor(processor)
+    attention.set_processor(called_by(attention, processor))
 
 
 def replaced_by(forward: Callable[..., Any], block: torch.nn.Module, undo: ExitStack) -> None:

@@ -1,9 +1,9 @@
-"""Blocks that are given text and image as one stream, and how one is damaged: Chroma's, Lumina 2's and Z-Image's.
+"""Blocks that are given text and image as one stream, and how one is damaged.
 
-In Chroma's single-stream blocks and in Lumina 2 the image follows the text, in Lumina 2 at a place that depends on the
-text; in Z-Image it comes first, and texts and images are filled up. Lumina 2 and Z-Image also have blocks for the image
-alone (`noise_refiner`), which can be damaged as well, and for the text alone (`context_refiner`), which cannot. As in
-joint blocks, damage is done to the image.
+They are those of Lumina 2 and Z-Image, and the single-stream blocks of Chroma and FLUX.2. In all but Z-Image the image
+follows the text, in Lumina 2 at a place that depends on the text; in Z-Image it comes first, and texts and images are
+filled up. Lumina 2 and Z-Image also have blocks for the image alone (`noise_refiner`), which can be damaged as well,
+and for the text alone (`context_refiner`), which cannot. As in joint blocks, damage is done to the image.
 """
 
 from collections.abc import Sequence
@@ -12,16 +12,20 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers.models.transformers.transformer_chroma import ChromaSingleTransformerBlock
+from diffusers.models.transformers.transformer_flux2 import Flux2SingleTransformerBlock
 from diffusers.models.transformers.transformer_lumina2 import Lumina2TransformerBlock
 from diffusers.models.transformers.transformer_z_image import ZImageTransformerBlock
 
 from pipeline.networks.joint_blocks import DamagedAttention, normed, projected
 from pipeline.networks.queries import blurred
 
+# Those beside joint blocks of the same network.
+_AFTER_JOINT = (ChromaSingleTransformerBlock, Flux2SingleTransformerBlock)
+
 
 def is_stream_block(module: torch.nn.Module) -> bool:
     """Whether it is a block of these kinds with an image in its stream: the time modulates only those."""
-    if isinstance(module, ChromaSingleTransformerBlock):
+    if isinstance(module, _AFTER_JOINT):
         return True
     return isinstance(module, Lumina2TransformerBlock | ZImageTransformerBlock) and bool(module.modulation)
 
@@ -41,7 +45,7 @@ class ImageOfStream:
         return [0] * len(stream) if self._starts is None or stream.shape[1] == self.size else self._starts
 
     def of(self, stream: torch.Tensor) -> torch.Tensor:
-        """The image [B, positions of the image, width] of a stream."""
+        """The image [B, positions of the image, ...] of a stream [B, positions, ...]."""
         begins = self.starts(stream)
         return torch.stack([row[begin : begin + self.size] for row, begin in zip(stream, begins, strict=True)])
 
@@ -55,10 +59,14 @@ class ImageOfStream:
 
 def damaged_attention_of(block: Any, kind: str, image: ImageOfStream, blur: float | None) -> tuple[Any, Any]:
     """The attention of such a block, and what computes it damaged by `pag` or `seg`; `blur` is that of `seg`."""
-    if isinstance(block, ChromaSingleTransformerBlock):  # whose attention is that of joint blocks
+    if isinstance(block, _AFTER_JOINT):  # whose attention is that of joint blocks
         return block.attn, DamagedAttention(kind, image.extent, blur)
-    attention = block.attn if isinstance(block, Lumina2TransformerBlock) else block.attention
-    return attention, DamagedStream(kind, image, blur)
+    return attention_of(block), DamagedStream(kind, image, blur)
+
+
+def attention_of(block: Any) -> Any:
+    """The attention of a block of Lumina 2 or Z-Image."""
+    return block.attn if isinstance(block, Lumina2TransformerBlock) else block.attention
 
 
 class DamagedStream:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 
 from pipeline.guidance.scale_schedules import Moment
 from pipeline.networks.noise_path import RECTIFIED_FLOW, VARIANCE_PRESERVING, NoisePath
@@ -211,3 +212,22 @@ class FlowEuler(Stepper):
     ) -> torch.Tensor:
         x0 = self.path.to_x0(guided, self._prediction, x, at.sigma)
         return super().step(self.path.from_x0(x0, "flow_prediction", x, at.sigma), x, at, generators)
+
+
+class FlowAncestral(FlowEuler):
+    """Ancestral steps along rectified flow: draws from the posterior of the next sample, given this one and its x0.
+
+    x / (1 - t) = x0 + sigma e is a sample of the variance exploding form, in which k-diffusion's Euler ancestral draws
+    from the same posterior: mean r x + (1 - r) x0 with r = sigma'^2 / sigma^2, variance sigma'^2 (1 - r), DDPM's (arXiv
+    2006.11239, equation 7). diffusers' own stochastic steps along rectified flow draw new noise in full instead.
+    """
+
+    def step(
+        self, guided: torch.Tensor, x: torch.Tensor, at: Moment, generators: Sequence[torch.Generator]
+    ) -> torch.Tensor:
+        x0 = self.path.to_x0(guided, self._prediction, x, at.sigma)
+        kept = (at.next_sigma / at.sigma) ** 2
+        (signal, _), (next_signal, _) = (self.path.signal_and_noise(sigma) for sigma in (at.sigma, at.next_sigma))
+        noise: torch.Tensor = randn_tensor(x.shape, generator=list(generators), device=x.device, dtype=x.dtype)
+        after: torch.Tensor = kept * x / signal + (1 - kept) * x0 + at.next_sigma * (1 - kept) ** 0.5 * noise
+        return next_signal * after

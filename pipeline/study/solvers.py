@@ -62,6 +62,7 @@ SOLVERS: dict[str, Solver] = {
         first_order=True,
         reads_x0=False,
         own_levels=True,
+        flow=f"{_STEPPERS}:FlowAncestral",
     ),
     "smea_like": Solver(f"{_SCHEDULERS}:SmeaLike", draws=True, reads_x0=False, own_levels=True),
     # diffusers cannot end training's schedule without signal for these two: they would visit other noise levels.

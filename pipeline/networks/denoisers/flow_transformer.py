@@ -16,7 +16,7 @@ from accelerate import cpu_offload
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from pipeline.errors import InputError, is_out_of_memory
-from pipeline.guidance.algebra import Perturbation
+from pipeline.guidance.algebra import Network, Perturbation
 from pipeline.guidance.attention_space import NAG, NASA, VSF
 from pipeline.guidance.chance import Chance
 from pipeline.networks.checkpoints import Checkpoint, interface_of, latent_space
@@ -26,6 +26,7 @@ from pipeline.networks.families import Family
 from pipeline.networks.joint_steering import jointly_steered, with_second_text
 from pipeline.networks.noise_path import NoisePath
 from pipeline.networks.perturbation import perturbed
+from pipeline.networks.stream_steering import streams_steered
 from pipeline.networks.text.conditioning import Conditioning
 from pipeline.networks.weaken import weaken
 from pipeline.networks.weights.loaded_part import DTYPES, check_compiler, load_part, unloadable
@@ -159,8 +160,13 @@ class FlowTransformer(ABC):
                 starts = self._image_starts(conditioning)
                 changes.enter_context(perturbed(self.transformer, damage, extent, chance, starts))
             if attention is not None:
-                changes.enter_context(jointly_steered(self.transformer, attention, conditioning, extent))
-                conditioning = with_second_text(conditioning, attention)
+                both = with_second_text(conditioning, attention)
+                changes.enter_context(
+                    streams_steered(self.transformer, attention, both, extent, self._image_starts(both))
+                    if self.family.one_stream
+                    else jointly_steered(self.transformer, attention, conditioning, extent)
+                )
+                conditioning = both
             return self._predicted(x, known, conditioning).float()
 
     def timestep_at(self, sigma: float) -> float:
@@ -194,10 +200,11 @@ class FlowTransformer(ABC):
         vae: Checkpoint | None = None,
         latents: Latents | None = None,
         how: WeightNoise | Dropout | DropLayers | LowBits | LoraFile | None = None,
+        role: Network = "main",
     ) -> Self:
         """Load a transformer with its schedule, and its autoencoder where it has one (or that of `vae` instead).
 
-        A guide shares the main network's `latents`; `how` it is weakened.
+        A guide shares the main network's `latents`; `how` it is weakened. `role` is which of the two it is.
         Raises InputError for missing, pickled or damaged weights, for an autoencoder beside pixels, for a LoRA that
         does not fit, and for ways to save memory that support only UNets.
         """
@@ -225,7 +232,7 @@ class FlowTransformer(ABC):
         if how is not None:
             weaken(transformer, how)
         execution = None
-        if loading.offload:
+        if role in loading.offload:
             execution = device
             cpu_offload(transformer, execution_device=device, offload_buffers=True)
         else:

@@ -1,12 +1,15 @@
 """Latents: what an autoencoder makes of images, and the way back."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLQwenImage
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, AutoencoderKLFlux2, AutoencoderKLQwenImage
 
-from pipeline.networks.checkpoints import Checkpoint, latent_factor, of_videos
+from pipeline.networks.checkpoints import Checkpoint, latent_factor, latent_patch, of_videos
 from pipeline.networks.weights.loaded_part import load_part
 from pipeline.networks.weights.weight_files import check_files
 from pipeline.study.loading import Loading
@@ -14,9 +17,13 @@ from pipeline.study.loading import Loading
 
 @dataclass
 class Latents:
-    """A variational autoencoder: images to latents of about unit variance and back."""
+    """A variational autoencoder: images to latents of about unit variance and back.
+
+    `execution` is the device of one that stays on the CPU until it is needed.
+    """
 
     vae: Any
+    execution: torch.device | None = None
 
     @property
     def factor(self) -> int:
@@ -35,14 +42,28 @@ class Latents:
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Images [B, 3, H, W], about in [-1, 1], of latents [B, C, H / factor, W / factor]."""
         mean, scale = self._mean_and_scale(latents)
-        return self._decoded((latents / scale + mean).to(self.vae.dtype)).float()
+        with self._at_hand():
+            return self._decoded((latents / scale + mean).to(self.vae.dtype)).float()
 
     @torch.inference_mode()
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """Latents of images [B, 3, H, W] in [-1, 1]: the mean of the posterior, which needs no random numbers."""
-        latents = self._encoded(pixels.to(self.vae.dtype)).float()
+        with self._at_hand():
+            latents = self._encoded(pixels.to(self.vae.dtype)).float()
         mean, scale = self._mean_and_scale(latents)
         return (latents - mean) * scale
+
+    @contextmanager
+    def _at_hand(self) -> Iterator[None]:
+        """The autoencoder is where it computes inside the `with`, and where it stays after it."""
+        if self.execution is None:
+            yield
+            return
+        self.vae.to(self.execution)
+        try:
+            yield
+        finally:
+            self.vae.to("cpu")
 
     def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
         pixels: torch.Tensor = self.vae.decode(latents).sample
@@ -68,6 +89,21 @@ class FrameLatents(Latents):
         return super()._encoded(pixels[:, :, None])[:, :, 0]
 
 
+class PatchLatents(Latents):
+    """FLUX.2's, whose positions are patches: the values of a patch are channels, each normalized by its statistics."""
+
+    def _mean_and_scale(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        statistics = self.vae.bn
+        mean, variance = (x.to(like).view(1, -1, 1, 1) for x in (statistics.running_mean, statistics.running_var))
+        return mean, (variance + self.vae.config.batch_norm_eps).rsqrt()
+
+    def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
+        return super()._decoded(F.pixel_shuffle(latents, latent_patch(self.vae.config)))
+
+    def _encoded(self, pixels: torch.Tensor) -> torch.Tensor:
+        return F.pixel_unshuffle(super()._encoded(pixels), latent_patch(self.vae.config))
+
+
 def rounded(pixels: torch.Tensor) -> torch.Tensor:
     """uint8 images of pixels about in [-1, 1]."""
     return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
@@ -79,11 +115,17 @@ def load_latents(checkpoint: Checkpoint, dtype: torch.dtype, loading: Loading, d
     # SDXL's first autoencoder overflows in float16, which its configuration says (diffusers' force_upcast).
     settings = checkpoint.settings("vae") or {}
     upcast = dtype == torch.float16 and settings.get("force_upcast", True)
-    kind: Any = AutoencoderKLQwenImage if of_videos(settings) else AutoencoderKL
+    kind: Any = AutoencoderKL
+    latents = Latents
+    if of_videos(settings):
+        kind, latents = AutoencoderKLQwenImage, FrameLatents
+    elif latent_patch(settings) > 1:
+        kind, latents = AutoencoderKLFlux2, PatchLatents
     vae = load_part(kind, checkpoint, "vae", torch.float32 if upcast else dtype)
     if loading.vae_slicing:
         vae.enable_slicing()
     if loading.vae_tiling:
         vae.enable_tiling()
-    latents = FrameLatents if of_videos(settings) else Latents
-    return latents(vae.to(device).eval().requires_grad_(False))
+    offload = "vae" in loading.offload
+    vae = vae.to("cpu" if offload else device).eval().requires_grad_(False)
+    return latents(vae, device if offload else None)

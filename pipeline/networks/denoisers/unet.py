@@ -16,7 +16,7 @@ from accelerate import cpu_offload
 from diffusers import DDPMScheduler, UNet2DConditionModel
 
 from pipeline.errors import InputError, is_out_of_memory
-from pipeline.guidance.algebra import Perturbation
+from pipeline.guidance.algebra import Network, Perturbation
 from pipeline.guidance.attention_space import NAG, NASA, VSF
 from pipeline.guidance.chance import Chance
 from pipeline.networks.attention_space import steered
@@ -206,11 +206,12 @@ def load_network(
     vae: Checkpoint | None = None,
     latents: Latents | None = None,
     how: Change | Sequence[Change] | None = None,
+    role: Network = "main",
 ) -> DenoisingNetwork:
     """Load a UNet with its noise schedule, and its autoencoder where it has one (or that of `vae` instead).
 
     A guide shares the main network's `latents`, and does not load its own; `how` it is
-    weakened, or given LoRAs.
+    weakened, or given LoRAs. `role` is which of the two it is.
     Raises InputError for missing, pickled or damaged weights.
     """
     checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(source, source)
@@ -234,7 +235,7 @@ def load_network(
     if loading.attention_slicing:
         unet.set_attention_slice("auto")
     execution = None
-    if loading.offload:
+    if role in loading.offload:
         execution = device
         cpu_offload(unet, execution_device=device)
     else:

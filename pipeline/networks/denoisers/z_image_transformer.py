@@ -25,9 +25,10 @@ class ZImageTransformer(FlowTransformer):
         return {"sigmas": torch.linspace(1.0, 1 / steps, steps).tolist(), **super().steps_of(shape, steps)}
 
     def _predicted(self, x: torch.Tensor, timestep: float, conditioning: Conditioning) -> torch.Tensor:
-        tokens = conditioning["tokens"].to(x)
+        tokens, images = conditioning["tokens"].to(x), len(x)
+        x = x.repeat(len(tokens) // images, 1, 1, 1)  # steered, each text has a copy
         steps = torch.full((len(tokens),), (1000 - timestep) / 1000, dtype=torch.float32, device=x.device)
-        return -evaluated(self.transformer, x, steps, tokens, conditioning["read"])
+        return -evaluated(self.transformer, x, steps, tokens, conditioning["read"])[:images]
 
 
 def evaluated(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers.utils.torch_utils import get_module_execution_device
 from transformers import T5EncoderModel
 
 from pipeline.errors import InputError
@@ -40,7 +41,8 @@ class T5Tower:
         end, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
         filled = [[*(item.token for item in chunk), end, *[pad] * (self.length - 1 - len(chunk))] for chunk in chunks]
         mask = self._first(chunks, 1) if self.masked else None
-        embedding: torch.Tensor = self.model(torch.tensor(filled, device=self.model.device), mask)[0]
+        tokens = torch.tensor(filled, device=get_module_execution_device(self.model))
+        embedding: torch.Tensor = self.model(tokens, mask)[0]
         return embedding
 
     def read(self, chunks: list[Chunk]) -> torch.Tensor:
@@ -48,7 +50,7 @@ class T5Tower:
         return self._first(chunks, 2)
 
     def _first(self, chunks: list[Chunk], more: int) -> torch.Tensor:
-        device = self.model.device
+        device = get_module_execution_device(self.model)
         ends = torch.tensor([len(chunk) + more for chunk in chunks], device=device)
         return torch.arange(self.length, device=device) < ends[:, None]
 

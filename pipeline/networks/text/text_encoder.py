@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from accelerate import init_empty_weights
+from accelerate import cpu_offload, init_empty_weights
 from diffusers.loaders.single_file_utils import (
     create_diffusers_clip_model_from_ldm,
     create_diffusers_t5_model_from_checkpoint,
 )
+from diffusers.utils.torch_utils import get_module_execution_device
 from safetensors.torch import load_file
 from transformers import (
     CLIPTextModel,
@@ -35,9 +36,9 @@ from pipeline.networks.text.clip_tower import ClipTower
 from pipeline.networks.text.conditioning import Conditioning
 from pipeline.networks.text.language_model_tower import (
     MODELS,
+    SEEING,
     LanguageModelTower,
     load_language_tokenizer,
-    tokens_read,
 )
 from pipeline.networks.text.t5_tower import T5Tower
 from pipeline.networks.weights.embedding_file import check_takes_embeddings, read_embedding
@@ -145,14 +146,16 @@ class TextEncoder:
                     told["read"] = tower.read([text[k][0] for text in texts])
                 continue
             if isinstance(tower, LanguageModelTower):
-                tokens, told["read"] = tower.embed([text[k][0] for text in texts], self.penultimate)
+                tokens, read = tower.embed([text[k][0] for text in texts], self.penultimate)
                 after.append(tokens)
+                if read is not None:
+                    told["read"] = read
                 continue
             chunks = number if tower.read else 1
             filled = [
                 tower.padded(chunk) for text in texts for chunk in [*text[k], *[()] * (chunks - len(text[k]))][:chunks]
             ]
-            tokens = torch.tensor([tokens for tokens, _ in filled], device=tower.model.device)
+            tokens = torch.tensor([tokens for tokens, _ in filled], device=get_module_execution_device(tower.model))
             output = tower.model(tokens, output_hidden_states=self.settings.clip_skip > 0 or self.penultimate)
             # A1111's and sgm's choice: the first chunk speaks for the text.
             if isinstance(tower.model, CLIPTextModelWithProjection):
@@ -180,7 +183,7 @@ class TextEncoder:
                 row[length - tower.length :][: len(own[0]) + marks] = True
             elif isinstance(tower, LanguageModelTower):
                 assert marks, "pipeline/compatibility/texts.py refuses to degrade its words, which alone asks for them"
-                row[: tokens_read(own[0], tower.part)] = True
+                row[tower.places(own[0])] = True
         for k in read[:1]:
             tower = self.towers[k]
             assert isinstance(tower, ClipTower)
@@ -230,12 +233,14 @@ def load_text_encoder(
     weights: bool = True,
     loras: Sequence[AddedLora] = (),
     embeddings: Mapping[str, Path] | None = None,
+    offload: bool = False,
 ) -> TextEncoder:
     """Load the text encoders of a checkpoint, those of its family, and their tokenizers.
 
     `swapped` is another checkpoint whose first text encoder replaces this one's (an improved CLIP-L). Without
     `weights` it cuts texts and cannot encode them. A family that reads CLIP alone has the layers of its text encoders
-    in `loras` added to them, and knows `embeddings`, files by the names that texts call them by.
+    in `loras` added to them, and knows `embeddings`, files by the names that texts call them by. With `offload` each
+    layer is on the CPU until it is needed.
     Raises InputError for missing, pickled or damaged files, where the swapped encoder has another width, and for LoRAs
     and embeddings that do not fit.
     """
@@ -254,7 +259,9 @@ def load_text_encoder(
     settings = settings or TextSettings()
     try:
         towers = tuple(
-            _load_tower(first if text.part == "text_encoder" else checkpoint, text, dtype, device, settings, weights)
+            _load_tower(
+                first if text.part == "text_encoder" else checkpoint, text, dtype, device, settings, weights, offload
+            )
             for text in family.texts
         )
     except InputError:
@@ -270,6 +277,9 @@ def load_text_encoder(
             fuse_texts([tower.model for tower in clips], lora)
     if embeddings:
         towers = _learning(clips, embeddings, checkpoint)
+    if offload and weights:  # last: weights that are moved away take no LoRA and no embedding
+        for tower in towers:
+            cpu_offload(tower.model, execution_device=device)
     # SDXL's pipelines read this from model_index.json; where there is none (single files), SDXL's own value counts.
     zero_empty = family.zero_empty and bool(checkpoint.index.get("force_zeros_for_empty_prompt", True))
     system = "".join(text.system for text in family.texts)
@@ -291,6 +301,7 @@ def _load_tower(
     device: torch.device,
     settings: TextSettings,
     weights: bool,
+    offload: bool,
 ) -> Tower:
     kind: Any = CLIPTextModelWithProjection if text.pooled == "projection" else CLIPTextModel
     create: Any = create_diffusers_clip_model_from_ldm
@@ -302,7 +313,7 @@ def _load_tower(
     if not weights:
         with init_empty_weights():
             model = kind(kind.config_class.from_pretrained(checkpoint.config / part, local_files_only=True))
-    elif checkpoint.is_file:
+    elif checkpoint.in_file(part):
         tensors = load_file(checkpoint.path)
         model = create(
             kind,
@@ -317,10 +328,11 @@ def _load_tower(
         check_complete(model, (), checkpoint.path)
     else:
         model = load_part(kind, checkpoint, part, dtype)
-    if text.kind == "qwen2_5_vl":  # which sees no images here and writes no words
+    if text.kind in SEEING:  # which see no images here and write no words
         model = model.model.language_model
     if weights:
-        model = model.to(device).eval().requires_grad_(False)
+        model = model.eval().requires_grad_(False)
+        model = model if offload else model.to(device)
     if text.is_language_model:
         tokenizer = load_language_tokenizer(checkpoint.config, text)
         return LanguageModelTower(model, tokenizer, text)

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import InputError
-from pipeline.networks.families import known_families, labelled_family, network_classes
+from pipeline.networks.families import Family, known_families, labelled_family, network_classes
 
 _LORA = re.compile(r"(^|[._])(lora|lokr|hada|oft)_|[._]lora\.|\.dora_scale$")
 _CONTROL = re.compile(r"^control_model\.|controlnet_|input_hint_block|^image_proj\.|^ip_adapter\.")
@@ -28,13 +28,18 @@ _OTHERS = {
 }
 # Of a family whose single files are read: a block's weights in diffusers' layout.
 _JOINT = "transformer_blocks.0.attn.add_k_proj."
-# Of families whose single files hold a transformer alone, with what to name instead. Chroma has all that FLUX.1 has
-# besides, and Z-Image all that Lumina 2 has.
+# Tensors of transformers in a file of their own, by the beginnings of names in either layout: what they are, the
+# families, and a repository with the other parts. The first that fits counts: Chroma and FLUX.2 have all that FLUX.1
+# has, and Z-Image all that Lumina 2 has.
 _TRANSFORMERS_ALONE = {
-    "distilled_guidance_layer.": ("Chroma", "lodestones/Chroma1-HD"),
-    "double_blocks.": ("FLUX", "black-forest-labs/FLUX.1-dev"),
-    "x_pad_token": ("Z-Image", "Tongyi-MAI/Z-Image"),
-    "cap_embedder.": ("Lumina 2", "Alpha-VLLM/Lumina-Image-2.0"),
+    "distilled_guidance_layer.": ("Chroma", ("chroma",), "lodestones/Chroma1-HD"),
+    "single_stream_modulation.": ("FLUX.2", ("flux2", "flux2_klein"), "black-forest-labs/FLUX.2-dev"),
+    "double_blocks.": ("FLUX", ("flux",), "black-forest-labs/FLUX.1-dev"),
+    "single_transformer_blocks.": ("FLUX", ("flux",), "black-forest-labs/FLUX.1-dev"),
+    "txt_norm.": ("Qwen-Image", ("qwen_image",), "Qwen/Qwen-Image"),
+    "x_pad_token": ("Z-Image", ("z_image",), "Tongyi-MAI/Z-Image"),
+    "cap_embedder.": ("Lumina 2", ("lumina2",), "Alpha-VLLM/Lumina-Image-2.0"),
+    "time_caption_embed.": ("Lumina 2", ("lumina2",), "Alpha-VLLM/Lumina-Image-2.0"),
 }
 _ORIGINAL = "model.diffusion_model."
 # The parts of a checkpoint in one file by the beginnings of their tensors' names; alone they have none in common.
@@ -62,8 +67,11 @@ _REFINER = (
 )
 
 
-def check_file(path: Path) -> None:
-    """Raise InputError that says what a file is, where it is not a checkpoint of a known family and no part of one."""
+def check_file(path: Path, family: Family | None) -> None:
+    """Raise InputError that says what a file is, where it is not a checkpoint of a known family and no part of one.
+
+    `family` is that of its configurations, None where there are none.
+    """
     keys = _keys(path)
     if any(_LORA.search(key) for key in keys):
         raise InputError(_lora(path, path))
@@ -80,27 +88,39 @@ def check_file(path: Path) -> None:
             "which holds the part's folder"
         )
     names = {key.removeprefix(_ORIGINAL) for key in keys}
-    for beginning, (family, repository) in _TRANSFORMERS_ALONE.items():
-        if any(name.startswith(beginning) for name in names):
-            raise InputError(
-                f"{path} is {family} in one file, which holds a transformer alone; name a folder or repository in "
-                f"diffusers' layout, such as hub:{repository}"
-            )
+    alone = next((own for start, own in _TRANSFORMERS_ALONE.items() if any(n.startswith(start) for n in names)), None)
+    if alone is not None:
+        title, fitting, repository = alone
+        if family is not None and family.name in fitting:
+            return
+        configured = "" if family is None else f", and model.config is of family {family.name}"
+        raise InputError(
+            f"{path} is {title} in one file, which holds a transformer alone{configured}; set model.config to a folder "
+            f"or repository of {title} in diffusers' layout, whose other parts are then read, such as hub:{repository}"
+        )
+    if family is not None and family.network_alone:
+        raise InputError(
+            f"{path} holds no transformer of family {family.name}, which model.config is of; set model.config to a "
+            "folder with its own configuration"
+        )
     if any(name.startswith(_JOINT) for name in names):
         return
-    for beginning, family in _OTHERS.items():
+    for beginning, other in _OTHERS.items():
         if any(name.startswith(beginning) for name in names):
-            raise InputError(f"{path} is {family}, which is not supported; supported families: {known_families()}")
+            raise InputError(f"{path} is {other}, which is not supported; supported families: {known_families()}")
     if any(key.startswith("conditioner.embedders.0.model.") for key in keys):
         raise InputError(f"{path} is {_REFINER}")
 
 
-def check_main(path: Path, needed: Iterable[str], replaced: Collection[str]) -> None:
+def check_main(path: Path, family: Family | None, needed: Iterable[str], replaced: Collection[str]) -> None:
     """Raise InputError where a file that is to be the main network lacks one of the parts `needed`, or is none at all.
 
-    `replaced` are the parts that come from other checkpoints.
+    `family` is that of its configurations, None where there are none. `replaced` are the parts that come from other
+    checkpoints.
     """
-    check_file(path)
+    check_file(path, family)
+    if family is not None and family.network_alone:
+        return
     keys = _keys(path)
     held = [part for part, starts in _PARTS.items() if any(key.startswith(starts) for key in keys)]
     lacking = [part for part in needed if part not in held and part not in replaced]

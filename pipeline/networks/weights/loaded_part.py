@@ -25,7 +25,7 @@ def load_part(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype) 
 
     Raises InputError where its files lack some of its weights, and what the libraries raise for damaged ones.
     """
-    if checkpoint.is_file:
+    if checkpoint.in_file(part):
         try:
             return kind.from_single_file(
                 str(checkpoint.path),
@@ -40,14 +40,14 @@ def load_part(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype) 
                 "name its configuration in model.config, or download the file again"
             ) from None
     network, found = kind.from_pretrained(
-        checkpoint.path / part,
+        checkpoint.folder / part,
         use_safetensors=True,
-        variant=weights_variant(checkpoint.path, part),
+        variant=weights_variant(checkpoint.folder, part),
         torch_dtype=dtype,
         local_files_only=True,
         output_loading_info=True,
     )
-    check_complete(network, found["missing_keys"], checkpoint.path / part)
+    check_complete(network, found["missing_keys"], checkpoint.folder / part)
     return network
 
 

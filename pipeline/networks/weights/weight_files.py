@@ -177,11 +177,13 @@ def check_files(checkpoint: Checkpoint, parts: tuple[str, ...]) -> list[Path]:
     tokenizers to the texts.
     Raises InputError that names what is missing, before anything is loaded.
     """
-    if checkpoint.is_file:
-        _tensors(checkpoint.path)
-        paths = [checkpoint.path]
-    else:
-        paths = [path for part in parts for path in _weights(checkpoint.path, part)]
+    paths = []
+    for part in parts:
+        if not checkpoint.in_file(part):
+            paths += _weights(checkpoint.folder, part)
+        elif checkpoint.path not in paths:
+            _tensors(checkpoint.path)
+            paths.append(checkpoint.path)
     for part in parts:
         paths.append(_needed(checkpoint, f"{part}/config.json"))
         if part in ("unet", "transformer"):
@@ -269,9 +271,10 @@ def incomplete(lacking: list[str], count: int, kind: str, place: Path) -> InputE
 
 def weights_size(checkpoint: Checkpoint) -> int:
     """The bytes of a checkpoint's weights, all parts together."""
+    found = [path for path in checkpoint.folder.glob("*/*.safetensors") if not checkpoint.in_file(path.parent.name)]
     if checkpoint.is_file:
-        return checkpoint.path.stat().st_size
-    return sum(path.stat().st_size for path in checkpoint.path.glob("*/*.safetensors"))
+        found.append(checkpoint.path)
+    return sum(path.stat().st_size for path in found)
 
 
 def network_digest(source: Checkpoint | Path, with_text_encoder: bool) -> str:

@@ -32,7 +32,7 @@ def measured_peak(call: Callable[[], object]) -> int:
     ("name", "width", "pooled"),
     [
         *(("sd3", 64, 64), ("flux", 64, 24), ("chroma", 64, 1)),
-        *(("qwen_image", 64, 1), ("lumina2", 32, 1), ("z_image", 32, 1)),
+        *(("flux2", 96, 1), ("qwen_image", 64, 1), ("lumina2", 32, 1), ("z_image", 32, 1)),
     ],
 )
 @pytest.mark.parametrize("side", [8, 16])
@@ -43,7 +43,7 @@ def test_the_memory_of_an_evaluation_is_what_torch_allocates(
     network = checkpoint.family.load(checkpoint, CPU)
 
     def evaluate(device: str) -> Callable[[], object]:
-        x = torch.zeros(2, 16, side, side, device=device)
+        x = torch.zeros(2, network.channels, side, side, device=device)
         told = {"tokens": torch.zeros(2, 48, width, device=device), "pooled": torch.zeros(2, pooled, device=device)}
         told["read"] = torch.ones(2, 48, dtype=torch.bool)  # which is counted
         return lambda: network(x, 1.0, Conditioning(told))
@@ -72,6 +72,15 @@ def test_the_memory_of_an_evaluation_is_what_torch_allocates(
 )
 def test_networks_of_published_configurations_have_as_many_parameters_as_their_weights(name: str, count: int) -> None:
     assert parameters(built(PUBLISHED[name].network)) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    # As its authors round them; nothing more exact is published but the weights.
+    [("FLUX.2 dev", 32), ("FLUX.2 klein base 9B", 9), ("FLUX.2 klein base 4B", 4)],
+)
+def test_networks_of_flux_2_are_as_large_as_their_names_say(name: str, billions: int) -> None:
+    assert round(parameters(built(PUBLISHED[name].network)) / 1e9) == billions
 
 
 def test_the_language_model_of_qwen_image_has_as_many_parameters_as_its_weights() -> None:

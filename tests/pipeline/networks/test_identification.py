@@ -106,12 +106,18 @@ def test_a_lora_as_guide_or_in_a_folder_is_named(folder, params):
         ("x.safetensors", ["conditioner.embedders.0.model.ln_final.weight"], REFINER),
         ("x.safetensors", ["model.diffusion_model.joint_blocks.0.x"], "holds a transformer alone; name a whole"),
         ("x.safetensors", ["model.diffusion_model.double_blocks.0.x", "vae.x"], "is FLUX in one file, which"),
-        ("x.safetensors", ["double_blocks.0.x"], "is FLUX in one file, which holds a transformer alone; name a folder"),
+        (
+            "x.safetensors",
+            ["double_blocks.0.x"],
+            "is FLUX in one file, which holds a transformer alone, and model.conf",
+        ),
         (
             "x.safetensors",
             ["double_blocks.0.x", "distilled_guidance_layer.x"],
-            "is Chroma in one file, which holds a transformer alone; name a folder or repository in diffusers' layout, "
-            "such as hub:lodestones/Chroma1-HD",
+            "is Chroma in one file, which holds a transformer alone, and model.config is of family sd; set "
+            "model.config to a folder or repository of Chroma in diffusers' layout, whose other parts are then read, "
+            "such as "
+            "hub:lodestones/Chroma1-HD",
         ),
         ("x.safetensors", ["cap_embedder.0.weight", "x_pad_token"], "is Z-Image in one file, which"),
         ("x.safetensors", ["model.diffusion_model.cap_embedder.0.weight"], "is Lumina 2 in one file, which"),
@@ -187,7 +193,7 @@ def test_an_autoencoder_alone_and_a_file_without_one_are_named(folder, params):
 @pytest.mark.parametrize(
     ("name", "part", "family"),
     [
-        ("Flux2Transformer2DModel", "transformer", "FLUX.2"),
+        ("Flux2KleinKVTransformer2DModel", "", "another kind of FLUX.2"),
         ("PixArtTransformer2DModel", "transformer", "PixArt"),
         ("ChromaRadianceTransformer2DModel", "", "another kind of Chroma"),
         ("QwenImageEditTransformer2DModel", "", "another kind of Qwen-Image"),

@@ -21,6 +21,7 @@ from pipeline.networks.perturbation import transformer_blocks
 from pipeline.networks.text.conditioning import Conditioning, joined, told
 from pipeline.networks.text.encoded_texts import EncodedTexts
 from pipeline.prompting.text_settings import TextSettings
+from pipeline.study.sampler import Canvas
 
 CPU = torch.device("cpu")
 ACTING = {
@@ -29,7 +30,7 @@ ACTING = {
     "nasa": NASA(name="nasa", scale=0.4),
 }
 methods = pytest.mark.parametrize("how", ACTING.values(), ids=ACTING)
-families = pytest.mark.parametrize("name", ["sd3", "flux", "chroma", "qwen_image"])
+families = pytest.mark.parametrize("name", ["sd3", "flux", "flux2_klein", "chroma", "qwen_image", "lumina2", "z_image"])
 TEXTS = {
     "prompt": ["1person, blue hair", "pattern"],
     "negative": ["worst quality, lowres", "blurry"],
@@ -49,7 +50,8 @@ class Steered:
         for text, words in TEXTS.items():
             unpadded = self.encoder.content(words, length, marks=True)
             self.texts[text] = self.texts[text].adding({"unpadded": unpadded})
-        self.x = torch.randn(2, 16, 8, 12, generator=torch.Generator().manual_seed(0))
+        shape = self.network.shape_of(Canvas(width=24, height=16))
+        self.x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
 
     def plain(self, text: str = "prompt") -> torch.Tensor:
         return self.network(self.x, 1.0, self.texts[text])
@@ -68,16 +70,20 @@ def on(flows_folder: Path) -> Callable[[str], Steered]:
     return cache(lambda name: Steered(flows_folder / name))
 
 
+def processors_of(network: FlowTransformer) -> list[int]:
+    return [id(module.processor) for module in network.module.modules() if hasattr(module, "processor")]
+
+
 @families
 @methods
 def test_every_method_acts_and_leaves_nothing_behind(on: Callable[[str], Steered], name: str, how: Any) -> None:
     own = on(name)
     plain, state = own.plain(), [set(module.__dict__) for module in own.network.module.modules()]
-    processors = {key: id(value) for key, value in own.network.module.attn_processors.items()}
+    processors = processors_of(own.network)
     assert (own.steered(how) - plain).abs().max() > 1e-3
     assert torch.equal(own.plain(), plain)
     assert [set(module.__dict__) for module in own.network.module.modules()] == state
-    assert {key: id(value) for key, value in own.network.module.attn_processors.items()} == processors
+    assert processors_of(own.network) == processors
 
 
 @families
@@ -123,7 +129,8 @@ def test_an_image_does_not_depend_on_its_batch_and_two_texts_stay_apart(
 @methods
 def test_blocks_are_chosen_by_name(on: Callable[[str], Steered], name: str, how: Any) -> None:
     own = on(name)
-    first = own.steered(how.model_copy(update={"layers": ("transformer_blocks.0",)}))
+    block = "layers.0" if own.network.family.one_stream else "transformer_blocks.0"
+    first = own.steered(how.model_copy(update={"layers": (block,)}))
     assert (first - own.plain()).abs().max() > 1e-5
     assert (first - own.steered(how)).abs().max() > 1e-5
     with pytest.raises(InputError, match="the network has no transformer block under 'attic'"):

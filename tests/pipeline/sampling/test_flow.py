@@ -80,6 +80,25 @@ def test_a_mixture_of_gaussians_is_sampled_to_its_exact_moments(scheduler, kind)
     assert all(a.sigma > b.sigma for a, b in itertools.pairwise(trace)), "noise falls along the trace"
 
 
+def test_ancestral_steps_are_those_of_k_diffusion_in_variance_exploding_form():
+    """With its sigma_down and sigma_up, the same noise, and samples as x0 + sigma e."""
+    stepper = stepper_of("euler_ancestral", "flow_prediction", 5)
+    x = FromNoise().begin(stepper, 5, [0, 1], SHAPE, CPU).x
+    mixture = Mixture(RECTIFIED_FLOW, "flow_prediction")
+    for at in stepper.moments():
+        guided = mixture(x, at.sigma, None)
+        after = stepper.step(guided, x, at, [torch.Generator().manual_seed(k) for k in (5, 6)])
+        signal = RECTIFIED_FLOW.signal_and_noise(at.sigma)[0]
+        x0 = RECTIFIED_FLOW.to_x0(guided, "flow_prediction", x, at.sigma)
+        up = (at.next_sigma**2 * (at.sigma**2 - at.next_sigma**2) / at.sigma**2) ** 0.5
+        down = (at.next_sigma**2 - up**2) ** 0.5
+        noise = torch.cat([torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(k)) for k in (5, 6)])
+        exploding = x / signal
+        expected = exploding + (exploding - x0) / at.sigma * (down - at.sigma) + up * noise
+        torch.testing.assert_close(after / stepper.signal_after(at), expected, atol=1e-3, rtol=1e-4)
+        x = after
+
+
 def test_the_steps_are_spoken_of_by_sigma():
     """t of rectified flow is sigma / (1 + sigma); at t = 1 there is the most noise that there is."""
     stepper = stepper_of("euler", "flow_prediction", 4)

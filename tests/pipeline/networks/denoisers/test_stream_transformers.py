@@ -11,13 +11,15 @@ import torch
 
 from pipeline.errors import InputError
 from pipeline.guidance.algebra import Perturbation
+from pipeline.guidance.attention_space import VSF
 from pipeline.guidance.chance import Chance
 from pipeline.guidance.references import ConditionNoise
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.denoisers.flow_transformer import FlowTransformer
 from pipeline.networks.families import LUMINA2
+from pipeline.networks.joint_blocks import normed, projected
 from pipeline.networks.perturbation import perturbed
-from pipeline.networks.stream_blocks import DamagedStream, ImageOfStream
+from pipeline.networks.stream_blocks import DamagedStream, ImageOfStream, turned
 from pipeline.networks.text.conditioning import Conditioning, noised
 from pipeline.networks.text.text_encoder import TextEncoder
 from pipeline.networks.weights.weight_files import network_digest
@@ -186,6 +188,54 @@ def test_positions_of_an_image_attend_to_themselves_and_the_text_alone(
         of_text = [k for k in range(length) if k not in of_image and mask[row, k]]
         assert [k for k in of_image if moved[k]] == [begin + 2]
         assert all(moved[k] for k in of_text)
+
+
+@FAMILIES
+def test_values_turned_round_are_read_at_their_own_distance(
+    network_of: Callable[[str], FlowTransformer], encoder_of: Callable[..., TextEncoder], name: str
+) -> None:
+    """With vsf the image reads the second text's words as its copy in their stream does, and not at other positions."""
+    network, texts = network_of(name), encoder_of(name).encode([TEXTS[0], TEXTS[1]])
+    own, second = (texts.rows(slice(k, k + 1)) for k in range(2))
+    how = VSF(name="vsf", scale=1.5, bias=0.3)
+    told = own.adding({f"negative_{key}": second[key] for key in ("tokens", "read")})
+    x = torch.randn(1, 16, 8, 12, generator=torch.Generator().manual_seed(0))
+    block: Any = network.transformer.layers[0]
+    attention = block.attn if name == "lumina2" else block.attention
+    seen: list[tuple[Any, dict[str, Any], torch.Tensor]] = []
+
+    def keep(_: Any, given: Any, named: dict[str, Any], result: torch.Tensor) -> None:
+        seen.append((given, named, result))
+
+    handle = attention.register_forward_hook(keep, with_kwargs=True)
+    network(x, 1.3, told, attention=how)
+    handle.remove()
+    given, named, found = seen[0]
+    stream = given[0] if given else named["hidden_states"]
+    turns = named["image_rotary_emb"] if name == "lumina2" else named["freqs_cis"]
+    depth = turns.shape[-1] * 2
+    split = (layer(stream).unflatten(-1, (-1, depth)) for layer in (attention.to_q, attention.to_k, attention.to_v))
+    query, key, value = normed(attention.norm_q, attention.norm_k, *split)
+    query, key = turned(query, turns), turned(key, turns)
+    each = query.shape[2] // key.shape[2]
+    key, value = (y.repeat_interleave(each, 2) for y in (key, value))
+    lengths = [int(n) for n in texts["read"].sum(1)]
+    begins, size = (lengths, 24) if name == "lumina2" else ([0, 0], 24)
+    words = slice(0, lengths[1]) if name == "lumina2" else slice(32, 32 + lengths[1])
+    mask = named["attention_mask"]
+    near = torch.ones(stream.shape[1], dtype=torch.bool) if mask is None else mask[0].bool()
+    images = [query[k, begins[k] : begins[k] + size] for k in range(2)]
+    scores = torch.cat(
+        [
+            torch.einsum("ihd,jhd->hij", images[0], key[0][near]),
+            torch.einsum("ihd,jhd->hij", images[1], key[1, words]) - how.bias * depth**0.5,
+        ],
+        -1,
+    )
+    values = torch.cat([value[0][near], -how.scale * value[1, words]])
+    expected = projected(attention, torch.einsum("hij,jhd->ihd", (scores / depth**0.5).softmax(-1), values).flatten(1))
+    for k in range(2):
+        torch.testing.assert_close(found[k, begins[k] : begins[k] + size], expected, atol=2e-5, rtol=1e-4)
 
 
 @FAMILIES

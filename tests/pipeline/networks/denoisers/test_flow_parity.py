@@ -12,6 +12,8 @@ import torch
 from diffusers import (
     ChromaPipeline,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Pipeline,
     FluxImg2ImgPipeline,
     FluxPipeline,
     Lumina2Pipeline,
@@ -41,6 +43,8 @@ PROMPTS, WORSE = ["1person, blue hair, smile", "pattern"], "worst quality, lowre
 KINDS: dict[str, Any] = {
     "sd3": StableDiffusion3Pipeline,
     "flux": FluxPipeline,
+    "flux2": Flux2Pipeline,
+    "flux2_klein": Flux2KleinPipeline,
     "chroma": ChromaPipeline,
     "qwen_image": QwenImagePipeline,
     "lumina2": Lumina2Pipeline,
@@ -49,6 +53,7 @@ KINDS: dict[str, Any] = {
 WIDE = Canvas(width=48, height=24)
 
 PACKED = (FluxPipeline, ChromaPipeline, QwenImagePipeline)
+PATCHES = (Flux2Pipeline, Flux2KleinPipeline)
 
 
 def masking(pipeline: Any, told: dict[str, Any]) -> dict[str, Any]:
@@ -120,11 +125,15 @@ class Pair:
         }
         if isinstance(self.pipeline, ChromaPipeline):
             common |= masking(self.pipeline, common)
+        if isinstance(self.pipeline, Flux2KleinPipeline) and (negative := common.pop("negative_prompt", None)):
+            common["negative_prompt_embeds"] = self.pipeline.encode_prompt(negative)[0]
         if self.dtype == torch.float32:
             common["generator"] = [torch.Generator().manual_seed(seed) for seed in SEEDS]
         else:  # torch draws other numbers in half precision
             single = isinstance(self.pipeline, ZImagePipeline)  # between two calls of the network
-            common["latents"] = self.packed(noise).to(torch.float32 if single else self.dtype)
+            # FLUX.2's packs them itself.
+            given = noise if isinstance(self.pipeline, PATCHES) else self.packed(noise)
+            common["latents"] = given.to(torch.float32 if single else self.dtype)
         latents: list[torch.Tensor] = []
 
         def keep(_pipeline: Any, _step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -140,6 +149,8 @@ class Pair:
         return self.pipeline._pack_latents(samples, *samples.shape)
 
     def unpacked(self, latents: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        if isinstance(self.pipeline, PATCHES):
+            return latents.transpose(1, 2).reshape(shape)
         if not isinstance(self.pipeline, PACKED):
             return latents
         unpacked = self.pipeline._unpack_latents(latents, 2 * shape[2], 2 * shape[3], 2)
@@ -235,6 +246,48 @@ def test_images_of_flux_are_those_of_the_pipeline(
     assert_equal(pair.ours(canvas, embedded_guidance=2.0, **NEGATIVE), theirs)
     theirs = pair.theirs(canvas, guidance_scale=1.0, true_cfg_scale=3.0, negative_prompt=["", ""])
     assert_equal(pair.ours(canvas, method="cfg", scale=3.0, embedded_guidance=1.0), theirs)
+
+
+@pytest.mark.parametrize("canvas", [None, WIDE])
+def test_images_of_flux_2_are_those_of_the_pipeline(pair_of: Callable[..., Pair], canvas: Canvas | None) -> None:
+    pair = pair_of("flux2")
+    canvas = canvas or Canvas(width=32, height=32)  # FLUX.2's own is 1024x1024
+    theirs = pair.theirs(canvas)
+    assert_equal(pair.ours(canvas), theirs)
+    assert_equal(pair.ours(canvas, embedded_guidance=9.0), pair.theirs(canvas, guidance_scale=9.0))
+    with pytest.raises(AssertionError):
+        assert_equal(pair.ours(canvas, embedded_guidance=9.0), theirs)
+
+
+@pytest.mark.parametrize("canvas", [None, WIDE])
+def test_images_of_flux_2_klein_are_those_of_the_pipeline(pair_of: Callable[..., Pair], canvas: Canvas | None) -> None:
+    pair = pair_of("flux2_klein")
+    canvas = canvas or Canvas(width=32, height=32)
+    assert_equal(pair.ours(canvas), pair.theirs(canvas, guidance_scale=1.0))
+    theirs = pair.theirs(canvas, guidance_scale=5.0, negative_prompt=[WORSE] * 2)
+    assert_equal(pair.ours(canvas, **NEGATIVE), theirs)
+    assert_equal(pair.ours(canvas, method="cfg", scale=3.0), pair.theirs(canvas, guidance_scale=3.0))
+
+
+@pytest.mark.parametrize("name", ["flux2", "flux2_klein"])
+def test_a_prompt_of_flux_2_is_read_with_its_marks_line_breaks_and_padding(
+    pair_of: Callable[..., Pair], name: str
+) -> None:
+    pair = pair_of(name)
+    for text in ("", "\nhat", "hat\n", "<s> hat", "<|im_end|> hat", "a [IMG] hat"):
+        theirs, _ = pair.pipeline.encode_prompt([text])
+        torch.testing.assert_close(pair.encoder.encode([text])["tokens"], theirs)
+
+
+@pytest.mark.parametrize("name", ["flux2", "flux2_klein"])
+def test_an_image_of_flux_2_comes_back_from_its_latents_as_from_the_pipelines(
+    pair_of: Callable[..., Pair], name: str
+) -> None:
+    pair = pair_of(name)
+    images = torch.randint(0, 256, (2, 3, 24, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    found = pair.network.to_samples(images)
+    theirs = pair.pipeline._encode_vae_image(images.float() / 127.5 - 1, [torch.Generator()] * 2)
+    torch.testing.assert_close(found, theirs, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("canvas", [None, WIDE])
@@ -358,6 +411,7 @@ def test_image_to_image_is_that_of_the_pipeline(
         ("sd3", {"guidance_scale": 5.0}),
         ("flux", {"true_cfg_scale": 5.0}),
         ("chroma", {"guidance_scale": 5.0}),
+        ("flux2_klein", {"guidance_scale": 5.0}),
         ("qwen_image", {"true_cfg_scale": 5.0}),
         ("lumina2", {"guidance_scale": 5.0}),
         ("z_image", {"guidance_scale": 4.0}),

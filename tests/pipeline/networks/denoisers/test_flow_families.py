@@ -13,15 +13,16 @@ import torch
 from checked_networks import edit
 from flow_pipelines import qwen_vl_tokenizer
 from safetensors.torch import load_file, save_file
-from single_file import save_sd3_single_file
+from single_file import original_flux2_transformer, save_sd3_single_file
+from transformers import CLIPTextModel
 
 from pipeline.compatibility.loras import lora_changes
 from pipeline.compatibility.networks import check_networks
-from pipeline.cost.size import H100
+from pipeline.cost.size import H100, parameters_of
 from pipeline.errors import InputError
 from pipeline.generation.arm_generator import ArmGenerator, GeneratedBatch
 from pipeline.generation.shard_plan import arm_texts, common_inputs
-from pipeline.generation.study_estimate import study_estimate
+from pipeline.generation.study_estimate import estimated, study_estimate
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.families import FAMILIES
 from pipeline.networks.weights.weight_files import weight_paths
@@ -29,7 +30,9 @@ from pipeline.preflight import check_arms
 from pipeline.study.study import Study, parse_study
 
 CPU = torch.device("cpu")
-FLOWS = ("sd3", "flux", "chroma", "qwen_image", "lumina2", "z_image")
+FLOWS = ("sd3", "flux", "flux2_klein", "chroma", "qwen_image", "lumina2", "z_image")
+# FLUX.2 has klein's networks and tells them embedded guidance; its text encoder is another.
+WITH_FLUX2 = (*FLOWS, "flux2")
 # Tokens of T5 that the study's longest prompt has room in.
 LENGTH = 96
 TEXTS = {"prompt": ["1person, blue hair", "pattern"], "empty": ["", ""], "negative": ["lowres, blurry"] * 2}
@@ -65,7 +68,7 @@ class Flows:
         content["canvas"] = content["canvas"] or CANVAS
         self.params["arms"] = {"arm": content}
         self.params["model"] = {"name": "small", "main": name, "guide": guide or name, **(model or {})}
-        family = next(family for family in FLOWS if name.startswith(family))
+        family = max((family for family in WITH_FLUX2 if name.startswith(family)), key=len)
         own = {"syntax": "plain"} | ({"t5_length": LENGTH} if FAMILIES[family].whole_text.kind == "t5" else {})
         self.params["text"] = own | (text or {})
         return parse_study(self.params, "test")
@@ -82,11 +85,26 @@ class Flows:
         return str(raised.value)
 
 
+@pytest.fixture(scope="module")
+def embeddings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where texts that one test has encoded are found by the next."""
+    return tmp_path_factory.mktemp("embeddings")
+
+
 @pytest.fixture
-def flows(params: dict[str, Any], flows_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flows:
+def flows(
+    params: dict[str, Any], flows_folder: Path, embeddings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Flows:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(embeddings))
     return Flows(params, flows_folder)
+
+
+@pytest.fixture
+def cache(flows: Flows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty one of this test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 def pixels(batch: GeneratedBatch) -> torch.Tensor:
@@ -98,11 +116,12 @@ def far(a: GeneratedBatch, b: GeneratedBatch) -> int:
     return int((pixels(a) - pixels(b)).abs().max())
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("name", WITH_FLUX2)
 def test_a_folder_is_of_the_family_with_and_without_its_index(flows: Flows, name: str) -> None:
     folder = flows.copy(name)
     found = locate(name)
-    assert (found.family, found.factor, found.unit) == (FAMILIES[name], 2, 4)
+    factor = 4 if name.startswith("flux2") else 2  # its latents are patches of them
+    assert (found.family, found.factor, found.unit) == (FAMILIES[name], factor, 4)
     (folder / "model_index.json").unlink()
     assert locate(name).family is FAMILIES[name]
 
@@ -117,7 +136,7 @@ def test_scale_one_costs_no_more_than_the_plain_conditional_and_is_it(flows: Flo
         assert one.cost.flops == plain.cost.flops > 0
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("name", WITH_FLUX2)
 def test_a_negative_that_is_the_prompt_and_a_guide_that_is_main_change_nothing(flows: Flows, name: str) -> None:
     plain = flows.draw(name)
     same = flows.draw(
@@ -159,6 +178,7 @@ def test_a_negative_of_any_length_stands_beside_a_prompt_of_any_length(flows: Fl
 BLOCKS = {
     "sd3": ["transformer_blocks.0"],
     "flux": ["transformer_blocks.0", "single_transformer_blocks.1"],
+    "flux2_klein": ["transformer_blocks.0", "single_transformer_blocks.1"],
     "chroma": ["transformer_blocks.0", "single_transformer_blocks.1"],
     "qwen_image": ["transformer_blocks.0"],
     "lumina2": ["noise_refiner.0", "layers.1"],
@@ -220,18 +240,36 @@ def test_a_network_that_stays_on_the_cpu_until_it_is_needed_generates_the_same(f
     assert offloaded.cost.flops == plain.cost.flops
 
 
-@pytest.mark.parametrize("name", [name for name in FLOWS if FAMILIES[name].steers])
+@pytest.mark.parametrize("name", FLOWS)
 def test_an_arm_is_steered_in_attention(flows: Flows, name: str) -> None:
     steered = flows.draw(name, attention={"name": "nag"}, negative_prompt="lowres, blurry")
     assert far(flows.draw(name), steered) > 1
     assert steered.cost.nfe == 2 * 3
 
 
-def test_embedded_guidance_is_part_of_what_determines_an_image(flows: Flows) -> None:
-    plain, told = (common_inputs(flows.study("flux", embedded_guidance=g), "arm", "cpu") for g in (None, 2.0))
+def test_a_negative_whose_scale_follows_its_probability_guides(flows: Flows) -> None:
+    flows.params["sampler"] = {"scheduler": "euler_ancestral", "steps": 4}
+    negative = {"method": "negative", "negative_prompt": "lowres"}
+    plain = flows.draw("sd3")
+    # Half is the static negative prompt; from a small prior the scale has to grow first.
+    static = flows.draw("sd3", scale=6.0, **negative)
+    dynamic = {"name": "dynamic", "temperature": 0.0, "offset": 0.0}
+    half = flows.draw("sd3", scale=6.0, schedule={**dynamic, "prior": 0.5}, **negative)
+    assert far(static, half) <= 1 < far(static, plain)
+    followed = flows.draw("sd3", scale=6.0, schedule={"name": "dynamic", "prior": 0.1}, **negative)
+    assert min(far(followed, plain), far(followed, static)) > 1
+    alone = flows.draw(
+        "sd3", scale=6.0, schedule={"name": "dynamic", "prior": 0.1}, texts=ONE, seeds=SEEDS[:1], **negative
+    )
+    assert int((pixels(followed)[0] - pixels(alone)[0]).abs().max()) <= 1
+
+
+@pytest.mark.parametrize(("name", "usual"), [("flux", 3.5), ("flux2", 4.0)])
+def test_embedded_guidance_is_part_of_what_determines_an_image(flows: Flows, name: str, usual: float) -> None:
+    plain, told = (common_inputs(flows.study(name, embedded_guidance=g), "arm", "cpu") for g in (None, 2.0))
     assert plain["arm"] != told["arm"]
-    assert far(flows.draw("flux"), flows.draw("flux", embedded_guidance=3.5)) == 0
-    assert far(flows.draw("flux"), flows.draw("flux", embedded_guidance=9.0)) > 1
+    assert far(flows.draw(name), flows.draw(name, embedded_guidance=usual)) == 0
+    assert far(flows.draw(name), flows.draw(name, embedded_guidance=9.0)) > 1
 
 
 @pytest.mark.parametrize("name", ["flux", "qwen_image"])
@@ -250,12 +288,14 @@ def test_a_lora_changes_the_main_network_or_makes_a_guide_of_it(flows: Flows, na
     assert far(plain, flows.draw(name, method="autoguidance", scale=2.0, model={"weaken": weaken})) > 1
 
 
-@pytest.mark.parametrize("name", FLOWS)
-def test_texts_are_encoded_once_and_their_encoders_dropped(flows: Flows, name: str, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("name", WITH_FLUX2)
+def test_texts_are_encoded_once_and_their_encoders_dropped(
+    flows: Flows, cache: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = flows.study(name, method="cfg", scale=3.0)
     generator = ArmGenerator(study, "arm", CPU)
     assert all(tower.model.device.type == "meta" for tower in generator.text_encoder.towers)
-    kept = list(Path("cache/guidedrift/embeddings").rglob("*.safetensors"))
+    kept = list((cache / "guidedrift/embeddings").rglob("*.safetensors"))
     assert len(kept) == len({text for texts in arm_texts(study, "arm").values() for text in texts})
     # A worker that starts later finds them, and never loads what encodes.
     again = ArmGenerator(study, "arm", CPU)
@@ -269,10 +309,10 @@ def test_texts_are_encoded_once_and_their_encoders_dropped(flows: Flows, name: s
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_a_damaged_embedding_is_made_again(flows: Flows, name: str) -> None:
+def test_a_damaged_embedding_is_made_again(flows: Flows, cache: Path, name: str) -> None:
     study = flows.study(name)
     first = ArmGenerator(study, "arm", CPU).model.encode({"prompt": ["pattern"]})["prompt"]["tokens"]
-    for path in Path("cache").rglob("*.safetensors"):
+    for path in cache.rglob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:-3] + b"\0\1\2")
     second = ArmGenerator(study, "arm", CPU).model.encode({"prompt": ["pattern"]})["prompt"]["tokens"]
     assert torch.equal(first, second)
@@ -306,6 +346,15 @@ def edited(file: str, **values: Any) -> Callable[[Path], object]:
         ("qwen_image", edited("transformer/config.json", joint_attention_dim=96), "joint_attention_dim to 96"),
         ("qwen_image", edited("transformer/config.json", num_layers=3), "lacks .* of the .* weights of QwenImageT"),
         ("flux", edited("vae/config.json", _class_name="AutoencoderKLQwenImage"), "only AutoencoderKL is supported"),
+        ("flux2", lacking("text_encoder"), "text_encoder/config.json is missing"),
+        ("flux2", lambda folder: (folder / "tokenizer/chat_template.jinja").unlink(), "tokenizer has no chat templ"),
+        ("flux2", edited("vae/config.json", _class_name="AutoencoderKL"), "only AutoencoderKLFlux2 is supported"),
+        ("flux2", edited("vae/config.json", latent_channels=4), "sets latent_channels to 4"),
+        ("flux2", edited("text_encoder/config.json", text_config={"model_type": "qwen3"}), "reads a mistral3 there"),
+        ("flux2_klein", edited("tokenizer/tokenizer_config.json", pad_token=None), "no token for padding, which the n"),
+        ("flux2_klein", edited("text_encoder/config.json", num_hidden_layers=9), "reads layer 27 of Qwen3; take the"),
+        ("flux2_klein", edited("transformer/config.json", joint_attention_dim=64), "text embeddings .* have width 96;"),
+        ("flux2_klein", edited("transformer/config.json", num_layers=2), "lacks .* of the .* weights of Flux2Transfo"),
         ("sd3", edited("transformer/config.json", in_channels=32, out_channels=16), "also reads an image or a mask"),
         ("flux", edited("vae/config.json", latent_channels=4), "sets latent_channels to 4"),
         ("sd3", edited("transformer/config.json", joint_attention_dim=96), "joint_attention_dim to 96"),
@@ -364,6 +413,15 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused(
             {"method": "mix", "scale": 2.0, "terms": [{"reference": "cut"}], "texts": {"cut": {"degraded": 0.5}}},
             "arms.arm.texts.cut degrades tokens to the empty text's at their places, and qwen_image (qwen_image) reads",
         ),
+        (("flux2", "flux"), {"method": "autoguidance", "scale": 2.0}, "the guide flux does not fit: channels of a"),
+        (("flux2", "flux2_klein"), {"method": "autoguidance", "scale": 2.0}, "text encoders is Mistral Small 3 in the"),
+        (("flux2",), {"canvas": {"width": 30, "height": 32}}, "must be multiples of 4"),
+        (("flux2_klein",), {"embedded_guidance": 2.0}, "flux2_klein (flux2_klein) reads no guidance scale; leave it"),
+        (
+            ("flux2_klein",),
+            {"method": "negative", "scale": 2.0, "negative_prompt": "hat " * 600},
+            "tokens of Qwen3, chat template included, and 512 are read; shorten it",
+        ),
         (("chroma",), {"built_in_post": False}, "the pipeline of chroma (chroma) has no post-process built in; leave"),
         (("chroma",), {"canvas": {"width": 30, "height": 32}}, "must be multiples of 4"),
         (("chroma",), {"method": "seg", "scale": 2.0}, "the network has no transformer block under 'mid_block'"),
@@ -407,8 +465,8 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused(
         ),
         (
             ("lumina2",),
-            {"attention": {"name": "nag"}, "negative_prompt": "lowres"},
-            "arms.arm.attention nag steers networks that read texts apart from the image, and lumina2 (lumina2) has",
+            {"attention": {"name": "nag", "layers": ["noise_refiner"]}, "negative_prompt": "lowres"},
+            "blocks under noise_refiner read no text; take some of layers.0, layers.1",
         ),
         (
             ("z_image",),
@@ -496,8 +554,8 @@ def test_weights_in_pieces_are_read(flows: Flows, name: str) -> None:
 def test_an_index_of_a_family_that_is_not_supported_is_named(flows: Flows) -> None:
     folder = flows.copy("flux")
     index = json.loads((folder / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "Flux2Pipeline"}))
-    assert "flux is FLUX.2 (Flux2Pipeline), which is not supported" in flows.refused("flux")
+    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "SanaPipeline"}))
+    assert "flux is SANA (SanaPipeline), which is not supported" in flows.refused("flux")
 
 
 def test_sd3_in_one_file_is_the_same_checkpoint(flows: Flows) -> None:
@@ -516,7 +574,119 @@ def test_sd3_in_one_file_is_the_same_checkpoint(flows: Flows) -> None:
     assert said.startswith("model.main part.safetensors holds a transformer alone; name a whole checkpoint")
 
 
-@pytest.mark.parametrize("name", FLOWS)
+ALL_PARTS = ["text_encoders", "main", "guide", "vae"]
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux2", "qwen_image"])
+def test_parts_that_stay_on_the_cpu_until_they_are_needed_generate_the_same(
+    flows: Flows, cache: Path, name: str
+) -> None:
+    """A study of another loading encodes the texts again: its cache is its own."""
+    arm = {"method": "autoguidance", "scale": 2.0}
+    plain = flows.draw(name, f"{name}_guide", **arm)
+    shutil.rmtree(cache)
+    offloaded = flows.draw(name, f"{name}_guide", model={"loading": {"offload": ALL_PARTS}}, **arm)
+    assert far(plain, offloaded) == 0
+    assert offloaded.cost.flops == plain.cost.flops
+
+
+def test_each_part_that_is_offloaded_takes_less_of_the_estimated_memory(flows: Flows) -> None:
+    def memory(*offload: str) -> int:
+        arm = {"method": "autoguidance", "scale": 2.0, "prompt": "empty", "model": {"loading": {"offload": offload}}}
+        return estimated(flows.study("flux", "flux_guide", **arm)).memory
+
+    whole, networks = memory(), {"flux": "main", "flux_guide": "guide"}
+    for folder, part in networks.items():
+        every, largest = parameters_of(FAMILIES["flux"].model_class.from_pretrained(f"{folder}/transformer"))
+        assert whole - memory(part) == 4 * (every - largest)
+    assert memory(*ALL_PARTS) <= memory("main", "guide") < whole
+
+
+def test_text_encoders_that_are_kept_count_beside_the_network(
+    params: dict[str, Any], pipelines_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pipelines_folder)
+    params |= {"arms": {"arm": {"method": "cfg", "scale": 3.0}}, "baseline": "arm"}
+    params["sampler"] = {"scheduler": "ddim", "steps": 3}
+
+    def memory(*offload: str) -> int:
+        params["model"] = {"name": "small", "main": "sd", "guide": "sd", "loading": {"offload": offload}}
+        return estimated(parse_study(params, "test")).memory
+
+    every, largest = parameters_of(CLIPTextModel.from_pretrained("sd/text_encoder"))
+    assert memory() - memory("text_encoders") == 4 * (every - largest) > 0
+
+
+def transformer_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "transformer/diffusion_pytorch_model.safetensors")
+
+
+def beside(folder: Path) -> dict[str, str]:
+    """A study's keys for one.safetensors with everything but the transformer's weights of a folder."""
+    (folder / "transformer/diffusion_pytorch_model.safetensors").unlink()
+    return {"main": "one.safetensors", "guide": "one.safetensors", "config": str(folder)}
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("flux2_klein", original_flux2_transformer),
+        *((name, transformer_of) for name in ("flux", "chroma", "qwen_image", "lumina2", "z_image")),
+    ],
+)
+def test_a_transformer_in_one_file_is_read_with_the_other_parts_of_its_folder(
+    flows: Flows, name: str, written: Callable[[Path], dict[str, torch.Tensor]]
+) -> None:
+    whole = flows.draw(name)
+    folder = Path(name)
+    save_file({key: weight.contiguous() for key, weight in written(folder).items()}, "one.safetensors")
+    assert far(whole, flows.draw(name, model=beside(folder))) <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda tensors: tensors.pop("double_blocks.0.img_mlp.2.weight"),
+            "model.main one.safetensors lacks 1 weight (transformer_blocks.0.ff.linear_out.weight) of the 33 of the "
+            "transformer that flux2_klein describes; set model.config to a folder with its own configuration, or down",
+        ),
+        (
+            lambda tensors: tensors.update({"guidance_in.in_layer.weight": torch.ones(32, 32)}),
+            "one.safetensors contradicts flux2_klein: it holds 1 weight (time_guidance_embed.guidance_embedder.line",
+        ),
+        (
+            lambda tensors: tensors.update({"img_in.weight": torch.ones(32, 32)}),
+            "contradicts flux2_klein: x_embedder.weight is 32x32, the configuration describes 32x64",
+        ),
+        (lambda tensors: tensors.clear() or tensors.update(x=torch.ones(1)), "holds no transformer of family flux2_kl"),
+    ],
+)
+def test_a_transformer_in_one_file_that_does_not_fit_its_configuration_is_refused(
+    flows: Flows, change: Callable[[dict[str, torch.Tensor]], object], said: str
+) -> None:
+    folder = flows.copy("flux2_klein")
+    tensors = original_flux2_transformer(folder)
+    change(tensors)
+    save_file({key: weight.contiguous() for key, weight in tensors.items()}, "one.safetensors")
+    assert said in flows.refused("flux2_klein", model=beside(folder))
+
+
+def test_a_transformer_in_one_file_needs_a_folder_of_its_family_with_the_other_parts(flows: Flows) -> None:
+    folder = flows.copy("flux2_klein")
+    tensors = original_flux2_transformer(folder)
+    save_file({key: weight.contiguous() for key, weight in tensors.items()}, "one.safetensors")
+    model = {"main": "one.safetensors", "guide": "one.safetensors"}
+    said = "one.safetensors is FLUX.2 in one file, which holds a transformer alone{}; set model.config to a folder or"
+    assert said.format("") in flows.refused("flux2_klein", model=model)
+    flows.copy("sd3")
+    other = flows.refused("flux2_klein", model=model | {"config": "sd3"})
+    assert said.format(", and model.config is of family sd3") in other
+    shutil.rmtree(folder / "text_encoder")
+    assert "flux2_klein/text_encoder/config.json is missing" in flows.refused("flux2_klein", model=beside(folder))
+
+
+@pytest.mark.parametrize("name", WITH_FLUX2)
 def test_preflight_estimates_what_a_study_takes(flows: Flows, name: str) -> None:
     # Language models read a text as it is: one that all images share.
     arm = {"method": "autoguidance", "scale": 2.0, "prompt": "empty"}
