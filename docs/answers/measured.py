@@ -1,0 +1,114 @@
+"""What is kept of a finished study for the claims: one JSON file per study in docs/answers/measured/, in git.
+
+A file holds the numbers that claims read, with the networks they hold for, and nothing else.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from docs.answers.image_numbers import FinishedImages, ImageNumber
+from docs.answers.numbers import ComparedNumber, Number
+from docs.kept_results import KEPT, rounded
+from pipeline.errors import InputError
+from pipeline.finished_study import FinishedStudy
+from pipeline.preflight import study_digests
+from pipeline.results.comparison import Comparison
+from pipeline.results.interval import Interval
+from pipeline.settings import Name, Settings
+from pipeline.storage.files import fingerprint
+from pipeline.study.study import Study
+
+MEASURED = Path("docs/answers/measured")
+
+
+class Measured(Settings):
+    """The kept numbers of one study, by their keys.
+
+    `model` and `canvas` say which networks they hold for, `networks` are the digests of these, and `settings` the
+    fingerprint of the study that measured them.
+    """
+
+    study: Name
+    model: str
+    networks: dict[str, str | None]
+    settings: str
+    images: int
+    level: float
+    numbers: dict[str, Interval]
+
+    def to_json(self) -> bytes:
+        """The file's bytes, rounded as all kept results are."""
+        import json
+
+        return f"{json.dumps(rounded(self.model_dump(mode='json')), indent=1)}\n".encode()
+
+
+def settings_of(study: Study) -> str:
+    """The fingerprint of what a study asks for, without what changes none of its numbers."""
+    return fingerprint(study.model_dump(mode="json", exclude={"tracking", "executor", "labeling"}))
+
+
+def measure(finished: FinishedStudy, wanted: Mapping[str, Number]) -> Measured:
+    """The numbers that claims read of a finished study. Raises InputError where it does not have one of them."""
+    study, images = finished.settings, FinishedImages(finished)
+    found = {}
+    for key, number in sorted(wanted.items()):
+        if isinstance(number, ComparedNumber):
+            found[key] = number.read(finished.comparison)
+        elif isinstance(number, ImageNumber):
+            found[key] = number.measure(images)
+    return Measured(
+        study=study.name,
+        model=study.model.name,
+        networks=study_digests(study),
+        settings=settings_of(study),
+        images=study.generate.images,
+        level=finished.comparison.level,
+        numbers=found,
+    )
+
+
+def is_current(kept: Measured | None, study: Study, wanted: Mapping[str, Number]) -> bool:
+    """Whether what is kept is of this study, of the networks that are there, and has every number that is read."""
+    if kept is None or kept.settings != settings_of(study) or not wanted.keys() <= kept.numbers.keys():
+        return False
+    return kept.networks == study_digests(study)
+
+
+def load_measured(study: str, wanted: Mapping[str, Number], root: Path = Path()) -> Measured | None:
+    """What is kept of a study; None where it has not run. Of the default study it is docs/results/default.json.
+
+    Raises InputError for a malformed file, and for numbers of the default study that need its images.
+    """
+    path = root / MEASURED / f"{study}.json"
+    if study == "default":
+        return _of_default(root / KEPT, wanted)
+    if not path.is_file():
+        return None
+    try:
+        return Measured.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise InputError(f"{path}: {error.errors()[0]['msg']}; `make answers` writes it") from None
+
+
+def _of_default(path: Path, wanted: Mapping[str, Number]) -> Measured | None:
+    if not path.is_file():
+        return None
+    comparison = Comparison.model_validate_json(path.read_bytes())
+    found = {}
+    for key, number in sorted(wanted.items()):
+        if not isinstance(number, ComparedNumber):
+            raise InputError(f"{path} holds no images, and '{key}' needs them; ask another study than 'default' for it")
+        found[key] = number.read(comparison)
+    source = comparison.provenance
+    return Measured(
+        study=comparison.study,
+        model="tinybooru",
+        networks={"main": source.main, "guide": source.guide},
+        settings=source.params,
+        images=comparison.by_name(comparison.baseline).n,
+        level=comparison.level,
+        numbers=found,
+    )

@@ -1,0 +1,136 @@
+"""The page docs/answers.md: a line per claim, whose answer follows from its numbers by its rules."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from docs.answers.claims import SOURCES, Case, Claim, Claims, computed_number
+from docs.answers.measured import Measured
+from docs.answers.rule import Outcome
+from pipeline.errors import InputError
+from pipeline.results.interval import Interval
+from pipeline.study.study import Study
+
+_TEMPLATE = "answers.md.j2"
+# The answers, as they are counted at the head of the page.
+HOLDS, FAILS, ONLY, OPEN = "holds", "does not hold", "holds only when", "undecided"
+CANNOT, PENDING = "cannot be asked here", "not measured yet"
+ANSWERS = (HOLDS, ONLY, FAILS, OPEN, CANNOT, PENDING)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to a claim: its kind, one of ANSWERS, what is said of it, the numbers in words, and what they hold
+    for."""
+
+    claim: Claim
+    kind: str
+    said: str
+    numbers: tuple[str, ...] = ()
+    networks: str = ""
+
+
+def answer(claim: Claim, measured: Measured | None, study: Study | None) -> Answer:
+    """The answer to a claim, by what is kept of its study and the study as it would run.
+
+    Raises InputError where something is kept and lacks a number of the claim.
+    """
+    if claim.cannot:
+        return Answer(claim, CANNOT, f"**{CANNOT}**, because {claim.cannot}")
+    if claim.measured and measured is None:
+        weights = "" if study is None or study.is_embedded else f", with the weights of `{study.model.name}`"
+        said = f"**{PENDING}**: `guidedrift run --study {claim.study}`{weights}"
+        return Answer(claim, PENDING, said)
+    found = [[_found(number, measured, claim) for number in case.numbers] for case in claim.cases]
+    outcomes = [case.holds(*values) for case, values in zip(claim.cases, found, strict=True)]
+    kind, said = verdict(claim.cases, outcomes)
+    shown = tuple(_shown(case, values) for case, values in zip(claim.cases, found, strict=True))
+    return Answer(claim, kind, said, shown, _networks(measured if claim.measured else None, study))
+
+
+def verdict(cases: tuple[Case, ...], outcomes: list[Outcome]) -> tuple[str, str]:
+    """The kind of an answer and its words: all cases hold, none does, some do, or the numbers leave it open."""
+    held, failed, left = (
+        [case.when for case, outcome in zip(cases, outcomes, strict=True) if outcome is one]
+        for one in (Outcome.HELD, Outcome.FAILED, Outcome.OPEN)
+    )
+    undecided = f"; undecided when {_listed(left)}" if left and (held or failed) else ""
+    if held and failed:
+        return ONLY, f"**{ONLY}** {_listed(held)}{undecided}"
+    if held:
+        return HOLDS, f"**{HOLDS}**{undecided}"
+    if failed:
+        return FAILS, f"**{FAILS}**{undecided}"
+    return OPEN, f"**{OPEN}**: the interval allows both"
+
+
+def page(claims: Claims, kept: Mapping[str, Measured | None], studies: Mapping[str, Study]) -> str:
+    """The page, by what is kept of every study that a claim names. Raises InputError."""
+    topics = [
+        (
+            topic.title,
+            [answer(one, kept.get(one.study or ""), studies.get(one.study or "")) for one in topic.claims],
+        )
+        for topic in claims.topics
+    ]
+    kinds = Counter(one.kind for _, answers in topics for one in answers)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 (Markdown)
+    )
+    environment.filters["cell"] = _cell
+    environment.filters["heading"] = _anchor
+    return environment.get_template(_TEMPLATE).render(
+        topics=topics,
+        counts=[(kind, kinds[kind]) for kind in ANSWERS if kinds[kind]],
+        total=sum(kinds.values()),
+        sources=SOURCES,
+        kept=[one for one in kept.values() if one is not None],
+    )
+
+
+def _found(number: object, measured: Measured | None, claim: Claim) -> Interval:
+    found = computed_number(number)  # type: ignore[arg-type]
+    if found is not None:
+        return found
+    key = number.key  # type: ignore[attr-defined]
+    if measured is None or key not in measured.numbers:
+        raise InputError(f"claim {claim.id} reads '{key}', which the kept results of study '{claim.study}' lack")
+    return measured.numbers[key]
+
+
+def _shown(case: Case, values: list[Interval]) -> str:
+    own = case.number.shown(values[0])
+    if case.than is not None:
+        own = f"{own} against {case.than.shown(values[1])}"
+    return f"{case.shows}: {own}"
+
+
+def _networks(measured: Measured | None, study: Study | None) -> str:
+    if measured is None:
+        return "any: nothing is generated"
+    if study is None or study.is_embedded:
+        return "embedded, 64×64"
+    return measured.model
+
+
+def _listed(names: list[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _cell(text: str) -> str:
+    """Text within a cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _anchor(title: str) -> str:
+    """GitHub's anchor of a heading."""
+    kept = "".join(character for character in title.lower() if character.isalnum() or character in " -_")
+    return kept.replace(" ", "-")
