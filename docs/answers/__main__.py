@@ -6,7 +6,6 @@ from pathlib import Path
 from docs.answers.claims import load_claims
 from docs.answers.measured import load_measured
 from docs.answers.page import page
-from docs.answers.studies import composed
 from pipeline.errors import run_stage
 from pipeline.storage.files import write_atomically
 
@@ -17,7 +16,7 @@ def written() -> str:
     """The page as it follows from the repository. Raises InputError."""
     claims = load_claims()
     kept = {study: load_measured(study, numbers) for study, numbers in claims.wanted.items()}
-    return page(claims, kept, {study: composed(study) for study in claims.wanted})
+    return page(claims, kept)
 
 
 def main() -> None:

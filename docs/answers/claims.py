@@ -1,10 +1,10 @@
 """The claims: what people say of negative prompts and guidance, and what decides each of them here.
 
-docs/answers/claims/ has one file per topic. A claim is answered by numbers (`cases`), measured by a study or computed by
-a call, or has the reason why it cannot be asked (`cannot`). No file holds an answer that a number decides.
+docs/answers/claims/ has one file per topic. A claim is answered by numbers (`cases`), which a study measures or a call
+computes, or has the reason why it cannot be asked (`cannot`). No file holds an answer that a number decides.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
@@ -147,7 +147,7 @@ class Claims:
         if twice := sorted({one for one in ids if ids.count(one) > 1}):
             raise InputError(f"claims have the id {twice[0]} twice; ids are unique")
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Claim]:
         return (claim for topic in self.topics for claim in topic.claims)
 
     @cached_property

@@ -1,14 +1,12 @@
 """Numbers that no images are needed for: the code is called, and says how it reads a prompt or what an image costs."""
 
 from abc import abstractmethod
-from functools import cache
 from typing import Any, Literal
 
 from docs.answers.numbers import Number
-from pipeline.compose import compose
+from docs.answers.studies import composed
 from pipeline.cost.anlas import anlas
 from pipeline.errors import InputError
-from pipeline.layout import CONF
 from pipeline.prompting.emphasis import Syntax, parse
 from pipeline.prompting.presets import LADDERS, NEGATIVE_PRESETS, QUALITY_TAGS
 from pipeline.prompting.strict_check import check_prompt
@@ -16,7 +14,6 @@ from pipeline.prompting.underscores import spaced
 from pipeline.results.interval import Interval
 from pipeline.settings import Settings
 from pipeline.study.anlas import Generation, Tier
-from pipeline.study.study import Study, parse_study
 
 
 class ComputedNumber(Number):
@@ -162,12 +159,7 @@ class Setting(ComputedNumber):
     path: str
 
     def value(self) -> float:
-        found: Any = _settings(self.study)
+        found: Any = composed(self.study)
         for key in self.path.split("."):
             found = getattr(found, key) if isinstance(found, Settings) else found[key]
         return float(found)
-
-
-@cache
-def _settings(name: str) -> Study:
-    return parse_study(compose(CONF, [f"study={name}"]), f"study={name}")

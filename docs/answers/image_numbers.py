@@ -45,7 +45,7 @@ class FinishedImages:
 
     def features(self, arm: str) -> Tensor:
         """Unit vectors [N, D] of what images show."""
-        vectors = load_features(self.study.root / FEATURES / arm / f"{_EXTRACTOR}.safetensors").vectors
+        vectors = load_features(self.study.root / FEATURES / arm / f"{_EXTRACTOR}.safetensors").images
         return torch.nn.functional.normalize(vectors.double(), dim=1)
 
     def scores(self, arm: str, name: str) -> Tensor:
@@ -53,7 +53,7 @@ class FinishedImages:
         table = self.study.scores(arm).sort_values("pair_id")
         if name not in table:
             raise InputError(f"study '{self.study.settings.name}' has no score '{name}' of single images")
-        return torch.from_numpy(table[name].to_numpy(float))
+        return torch.tensor(table[name].to_numpy(float))
 
     def norms(self, arm: str, reference: str) -> Tensor:
         """|main - reference| / |main| of each image [N], mean over its steps."""
@@ -160,7 +160,7 @@ class PromptVariety(ImageNumber):
 
     def _each(self, images: FinishedImages, arm: str) -> Tensor:
         vectors = images.features(arm)
-        scores = [vendi_score(vectors[images.prompts == prompt]) for prompt in images.prompts.unique()]
+        scores = [vendi_score(vectors[images.prompts == prompt]) for prompt in range(int(images.prompts.max()) + 1)]
         return torch.tensor(scores, dtype=torch.float64)
 
 

@@ -3,6 +3,7 @@
 A file holds the numbers that claims read, with the networks they hold for, and nothing else.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from docs.answers.numbers import ComparedNumber, Number
 from docs.kept_results import KEPT, rounded
 from pipeline.errors import InputError
 from pipeline.finished_study import FinishedStudy
+from pipeline.layout import EMBEDDED
 from pipeline.preflight import study_digests
 from pipeline.results.comparison import Comparison
 from pipeline.results.interval import Interval
@@ -40,8 +42,6 @@ class Measured(Settings):
 
     def to_json(self) -> bytes:
         """The file's bytes, rounded as all kept results are."""
-        import json
-
         return f"{json.dumps(rounded(self.model_dump(mode='json')), indent=1)}\n".encode()
 
 
@@ -50,15 +50,20 @@ def settings_of(study: Study) -> str:
     return fingerprint(study.model_dump(mode="json", exclude={"tracking", "executor", "labeling"}))
 
 
-def measure(finished: FinishedStudy, wanted: Mapping[str, Number]) -> Measured:
+def read(finished: FinishedStudy, wanted: Mapping[str, Number]) -> dict[str, Interval]:
     """The numbers that claims read of a finished study. Raises InputError where it does not have one of them."""
-    study, images = finished.settings, FinishedImages(finished)
-    found = {}
+    images, found = FinishedImages(finished), {}
     for key, number in sorted(wanted.items()):
         if isinstance(number, ComparedNumber):
             found[key] = number.read(finished.comparison)
         elif isinstance(number, ImageNumber):
             found[key] = number.measure(images)
+    return found
+
+
+def measured(finished: FinishedStudy, wanted: Mapping[str, Number]) -> Measured:
+    """What is kept of a finished study. Raises InputError."""
+    study = finished.settings
     return Measured(
         study=study.name,
         model=study.model.name,
@@ -66,7 +71,7 @@ def measure(finished: FinishedStudy, wanted: Mapping[str, Number]) -> Measured:
         settings=settings_of(study),
         images=study.generate.images,
         level=finished.comparison.level,
-        numbers=found,
+        numbers=read(finished, wanted),
     )
 
 
@@ -105,7 +110,7 @@ def _of_default(path: Path, wanted: Mapping[str, Number]) -> Measured | None:
     source = comparison.provenance
     return Measured(
         study=comparison.study,
-        model="tinybooru",
+        model=EMBEDDED.name,
         networks={"main": source.main, "guide": source.guide},
         settings=source.params,
         images=comparison.by_name(comparison.baseline).n,

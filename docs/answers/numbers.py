@@ -1,7 +1,7 @@
 """The numbers that claims are decided by, as a claim names them, read from what a study's stages compared.
 
-Each kind has a name (`of`) and says which arms it is about. Numbers that need the study's images, scores or trace are in
-image_numbers.py.
+Each kind has a name (`of`) and says which arms it is about. image_numbers.py has those that need a study's images,
+their scores or their trace.
 """
 
 from abc import ABC, abstractmethod
@@ -32,6 +32,12 @@ class Number(Settings, ABC):
             value = getattr(self, name)
             words += [str(part) for part in value] if isinstance(value, tuple) else [str(value)]
         return " ".join(words)
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """The arms that it is about."""
+        own = (getattr(self, name, ()) for name in ("arm", "arms", "than"))
+        return tuple(arm for one in own for arm in ((one,) if isinstance(one, str) else one))
 
     def shown(self, interval: Interval) -> str:
         """The number for people to read."""
@@ -67,6 +73,10 @@ class Change(ComparedNumber):
 
     def read(self, comparison: Comparison) -> Interval:
         return _known(_against(comparison, self.arm).intervals, self.metric, "a change")
+
+    def shown(self, interval: Interval) -> str:
+        # Distances between the two arms have no sign.
+        return quoted(interval, signed=self.metric not in ("kinds", "tags"))
 
 
 class Ratio(ComparedNumber):

@@ -11,8 +11,8 @@ from docs.answers.claims import SOURCES, Case, Claim, Claims, computed_number
 from docs.answers.measured import Measured
 from docs.answers.rule import Outcome
 from pipeline.errors import InputError
+from pipeline.layout import EMBEDDED
 from pipeline.results.interval import Interval
-from pipeline.study.study import Study
 
 _TEMPLATE = "answers.md.j2"
 # The answers, as they are counted at the head of the page.
@@ -33,22 +33,20 @@ class Answer:
     networks: str = ""
 
 
-def answer(claim: Claim, measured: Measured | None, study: Study | None) -> Answer:
-    """The answer to a claim, by what is kept of its study and the study as it would run.
+def answer(claim: Claim, measured: Measured | None) -> Answer:
+    """The answer to a claim, by what is kept of its study.
 
     Raises InputError where something is kept and lacks a number of the claim.
     """
     if claim.cannot:
         return Answer(claim, CANNOT, f"**{CANNOT}**, because {claim.cannot}")
     if claim.measured and measured is None:
-        weights = "" if study is None or study.is_embedded else f", with the weights of `{study.model.name}`"
-        said = f"**{PENDING}**: `guidedrift run --study {claim.study}`{weights}"
-        return Answer(claim, PENDING, said)
+        return Answer(claim, PENDING, f"**{PENDING}**: `guidedrift run --study {claim.study}`")
     found = [[_found(number, measured, claim) for number in case.numbers] for case in claim.cases]
     outcomes = [case.holds(*values) for case, values in zip(claim.cases, found, strict=True)]
     kind, said = verdict(claim.cases, outcomes)
     shown = tuple(_shown(case, values) for case, values in zip(claim.cases, found, strict=True))
-    return Answer(claim, kind, said, shown, _networks(measured if claim.measured else None, study))
+    return Answer(claim, kind, said, shown, _networks(measured if claim.measured else None))
 
 
 def verdict(cases: tuple[Case, ...], outcomes: list[Outcome]) -> tuple[str, str]:
@@ -57,24 +55,20 @@ def verdict(cases: tuple[Case, ...], outcomes: list[Outcome]) -> tuple[str, str]
         [case.when for case, outcome in zip(cases, outcomes, strict=True) if outcome is one]
         for one in (Outcome.HELD, Outcome.FAILED, Outcome.OPEN)
     )
-    undecided = f"; undecided when {_listed(left)}" if left and (held or failed) else ""
+    undecided = f"; undecided when {listed(left)}" if left and (held or failed) else ""
     if held and failed:
-        return ONLY, f"**{ONLY}** {_listed(held)}{undecided}"
+        return ONLY, f"**{ONLY}** {listed(held)}{undecided}"
     if held:
         return HOLDS, f"**{HOLDS}**{undecided}"
     if failed:
         return FAILS, f"**{FAILS}**{undecided}"
-    return OPEN, f"**{OPEN}**: the interval allows both"
+    return OPEN, f"**{OPEN}**: the numbers allow both"
 
 
-def page(claims: Claims, kept: Mapping[str, Measured | None], studies: Mapping[str, Study]) -> str:
+def page(claims: Claims, kept: Mapping[str, Measured | None]) -> str:
     """The page, by what is kept of every study that a claim names. Raises InputError."""
     topics = [
-        (
-            topic.title,
-            [answer(one, kept.get(one.study or ""), studies.get(one.study or "")) for one in topic.claims],
-        )
-        for topic in claims.topics
+        (topic.title, [answer(one, kept.get(one.study or "")) for one in topic.claims]) for topic in claims.topics
     ]
     kinds = Counter(one.kind for _, answers in topics for one in answers)
     environment = Environment(
@@ -112,17 +106,19 @@ def _shown(case: Case, values: list[Interval]) -> str:
     return f"{case.shows}: {own}"
 
 
-def _networks(measured: Measured | None, study: Study | None) -> str:
+def _networks(measured: Measured | None) -> str:
     if measured is None:
         return "any: nothing is generated"
-    if study is None or study.is_embedded:
-        return "embedded, 64×64"
-    return measured.model
+    return "embedded, 64×64" if measured.model == EMBEDDED.name else measured.model
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Cases in words, any of which is meant; what all say of one subject is said once: the scale is 2 or 3."""
+    subjects = {name.partition(" is ")[0] for name in names if " is " in name}
+    if len(names) > 1 and len(subjects) == 1 and all(" is " in name for name in names):
+        names = [names[0], *(name.partition(" is ")[2] for name in names[1:])]
     *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _cell(text: str) -> str:

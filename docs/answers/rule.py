@@ -1,4 +1,4 @@
-"""The rule that turns a number with its interval into an answer: `above 0`, `below 0`, `from -0.1 to 0.1`, `equals 1`."""
+"""The rule that turns a number with its interval into an answer: `above 0`, `below 0`, `from -1 to 1`, `equals 1`."""
 
 import math
 import re

@@ -6,11 +6,11 @@ others. The study in params.yaml is put back at the end. Studies of networks who
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from docs.answers.__main__ import main as write_page
 from docs.answers.claims import load_claims
-from docs.answers.measured import MEASURED, is_current, load_measured, measure
+from docs.answers.measured import MEASURED, is_current, load_measured, measured
 from docs.answers.numbers import Number
 from docs.answers.studies import composed
 from pipeline.command.durations import in_words
@@ -21,6 +21,7 @@ from pipeline.errors import InputError, run_stage
 from pipeline.finished_study import FinishedStudy
 from pipeline.layout import CONF, PARAMS
 from pipeline.storage.files import write_atomically
+from pipeline.study.study import Study
 
 COMMAND = "python -m docs.answers.run"
 
@@ -32,6 +33,7 @@ def pending(wanted: Mapping[str, Mapping[str, Number]]) -> tuple[list[str], list
         if name == "default":
             continue  # docs/results/default.json is kept by python -m docs.kept_results
         study = composed(name)
+        check_arms(study, numbers.values())
         try:
             if not is_current(load_measured(name, numbers), study, numbers):
                 plan_of(study)
@@ -39,6 +41,14 @@ def pending(wanted: Mapping[str, Mapping[str, Number]]) -> tuple[list[str], list
         except InputError:
             lacking.append(name)
     return ready, lacking
+
+
+def check_arms(study: Study, numbers: Iterable[Number]) -> None:
+    """Raise InputError for a number of an arm that the study does not have: better now than after hours."""
+    for number in numbers:
+        if unknown := sorted(set(number.about) - set(study.arms)):
+            known = ", ".join(study.arms)
+            raise InputError(f"'{number.key}' reads arm '{unknown[0]}' of study '{study.name}', whose arms are {known}")
 
 
 def cost(plans: Mapping[str, Plan]) -> str:
@@ -59,7 +69,7 @@ def keep(name: str, numbers: Mapping[str, Number]) -> None:
         raise InputError(f"{PARAMS} holds study '{finished.settings.name}', not '{name}'")
     MEASURED.mkdir(parents=True, exist_ok=True)
     path = MEASURED / f"{name}.json"
-    write_atomically(path, measure(finished, numbers).to_json())
+    write_atomically(path, measured(finished, numbers).to_json())
     print(f"{path}: {len(numbers)} numbers")
 
 

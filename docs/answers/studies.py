@@ -1,4 +1,4 @@
-"""The studies that claims name, as conf/study composes them: without the environment's overrides, which are a user's."""
+"""The studies that claims name, as conf/study composes them, without the overrides of a user's environment."""
 
 from functools import cache
 
