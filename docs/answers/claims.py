@@ -59,6 +59,7 @@ Computed = (
     | computed.Quality
     | computed.Ladder
     | computed.Underscores
+    | computed.Outside
     | computed.Setting
 )
 AnyNumber = Annotated[Measured | Computed, Field(discriminator="of")]

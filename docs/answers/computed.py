@@ -1,10 +1,14 @@
 """Numbers that no images are needed for: the code is called, and says how it reads a prompt or what an image costs."""
 
 from abc import abstractmethod
+from functools import cache
 from typing import Any, Literal
 
 from docs.answers.numbers import Number
 from docs.answers.studies import composed
+from docs.mechanisms import MECHANISMS, share_outside
+from docs.toy import draw
+from eval.notation import percent
 from pipeline.cost.anlas import anlas
 from pipeline.errors import InputError
 from pipeline.prompting.emphasis import Syntax, parse
@@ -151,6 +155,20 @@ class Underscores(Truth):
         return float(spaced(self.text) == self.read)
 
 
+class Outside(ComputedNumber):
+    """The share of the points outside every mode under guidance away from a reference, in the plane with known scores
+    (docs/mechanisms.py)."""
+
+    of: Literal["outside"]
+    reference: Literal["empty", "negative", "guide"]
+
+    def value(self) -> float:
+        return _outside(self.reference)
+
+    def shown(self, interval: Interval) -> str:
+        return percent(interval.value)
+
+
 class Setting(ComputedNumber):
     """A number of a study of conf/study: where it stands there, keys with dots between them."""
 
@@ -163,3 +181,8 @@ class Setting(ComputedNumber):
         for key in self.path.split("."):
             found = getattr(found, key) if isinstance(found, Settings) else found[key]
         return float(found)
+
+
+@cache
+def _outside(reference: str) -> float:
+    return share_outside(draw(next(one.guidance for one in MECHANISMS if one.reference.name == reference)))

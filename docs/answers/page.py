@@ -108,7 +108,7 @@ def _shown(case: Case, values: list[Interval]) -> str:
 
 def _networks(measured: Measured | None) -> str:
     if measured is None:
-        return "any: nothing is generated"
+        return "none needed"
     return "embedded, 64×64" if measured.model == EMBEDDED.name else measured.model
 
 
