@@ -29,7 +29,7 @@ _EXTRACTOR = "clip"
 
 
 class FinishedImages:
-    """What a finished study's image sets, features, scores and traces say of its arms, read when asked for."""
+    """A finished study's images, features, scores and traces by arm, read when asked for."""
 
     def __init__(self, study: FinishedStudy) -> None:
         self.study = study

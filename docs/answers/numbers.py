@@ -91,7 +91,7 @@ class Ratio(ComparedNumber):
 
 
 class Shift(ComparedNumber):
-    """How far an arm lies from the baseline in a feature space, in floors: 1 is what other seeds do."""
+    """How far an arm is from the baseline in a feature space, in floors: 1 is what other seeds do."""
 
     of: Literal["shift"]
     arm: ArmName
@@ -115,7 +115,7 @@ class Variety(ComparedNumber):
 
 
 class Distance(ComparedNumber):
-    """How much farther an arm lies from the reference set than the baseline does, in squared feature units."""
+    """How much farther an arm is from the reference set than the baseline, in squared feature units."""
 
     signed: ClassVar[bool] = True
     of: Literal["distance"]

@@ -23,7 +23,7 @@ ANSWERS = (HOLDS, ONLY, FAILS, OPEN, CANNOT, PENDING)
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a claim: its kind, one of ANSWERS, what is said of it, the numbers in words, and what they hold
+    """The answer to a claim: its kind, one of ANSWERS, the sentence about it, the numbers in words, and what they hold
     for."""
 
     claim: Claim

@@ -20,7 +20,7 @@ _ROUNDING = 1e-9
 
 
 class Outcome(Enum):
-    """What a rule says of a number."""
+    """What a rule says about a number."""
 
     HELD = "held"
     FAILED = "failed"
