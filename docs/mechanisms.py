@@ -7,14 +7,17 @@ point. The scores are exact, so what differs between the columns is the referenc
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.axes import Axes
 from torch import Tensor
 
 from docs.toy import MODES, OTHER, SPREAD, draw, mode_shares, predictions
 from pipeline.guidance.algebra import EMPTY, GUIDE, MAIN, NEGATIVE, Guidance, Prediction, Term
 from pipeline.results.colours import push_colour
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SCALE = 2.0
 # The noise level of vectors and pushes: modes still overlap, and the classes are told apart.
@@ -64,7 +67,7 @@ def share_outside(points: Tensor) -> float:
     return 1 - float(mode_shares(points).sum())
 
 
-def _vectors(ax: Axes, mechanism: Mechanism) -> None:
+def _vectors(ax: "Axes", mechanism: Mechanism) -> None:
     point = torch.tensor([POINT], dtype=torch.float64)
     main, reference = (predictions(point, SIGMA)[one][0] for one in (MAIN, mechanism.reference))
     guided = main + push(point, mechanism.reference)[0]
@@ -83,7 +86,7 @@ def _vectors(ax: Axes, mechanism: Mechanism) -> None:
     ax.legend(loc="lower left", fontsize=8)
 
 
-def _distribution(ax: Axes, mechanism: Mechanism) -> None:
+def _distribution(ax: "Axes", mechanism: Mechanism) -> None:
     points = draw(mechanism.guidance)
     shares = mode_shares(points)
     ax.scatter(*points[:_POINTS].T.numpy(), s=4, alpha=0.4, color=mechanism.colour, linewidths=0)
@@ -92,7 +95,7 @@ def _distribution(ax: Axes, mechanism: Mechanism) -> None:
         ax.annotate(f"{share:.0%}", mean, xytext=(-34, 0), textcoords="offset points", fontsize=8)
 
 
-def _field(ax: Axes, mechanism: Mechanism) -> None:
+def _field(ax: "Axes", mechanism: Mechanism) -> None:
     across, up = (torch.linspace(*ends, _ARROWS, dtype=torch.float64) for ends in _WINDOW)
     x = torch.cartesian_prod(across, up)
     pushed = push(x, mechanism.reference)

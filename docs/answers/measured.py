@@ -5,12 +5,13 @@ A file holds the numbers that claims read, with the networks they hold for, and 
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from docs.answers.image_numbers import FinishedImages, ImageNumber
-from docs.answers.numbers import ComparedNumber, Number
+from docs.answers.numbers import ComparedNumber, Number, Unread
 from docs.kept_results import KEPT, rounded
 from pipeline.errors import InputError
 from pipeline.finished_study import FinishedStudy
@@ -28,8 +29,8 @@ MEASURED = Path("docs/answers/measured")
 class Measured(Settings):
     """The kept numbers of one study, by their keys.
 
-    `model` and `canvas` say which networks they hold for, `networks` are the digests of these, and `settings` the
-    fingerprint of the study that measured them.
+    `model` says which networks they hold for, `networks` are the digests of these, and `settings` the fingerprint of
+    the study that measured them. `unread` has, by key, why a number could not be read.
     """
 
     study: Name
@@ -39,6 +40,7 @@ class Measured(Settings):
     images: int
     level: float
     numbers: dict[str, Interval]
+    unread: dict[str, str] = Field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """The file's bytes, rounded as all kept results are."""
@@ -50,20 +52,37 @@ def settings_of(study: Study) -> str:
     return fingerprint(study.model_dump(mode="json", exclude={"tracking", "executor", "labeling"}))
 
 
-def read(finished: FinishedStudy, wanted: Mapping[str, Number]) -> dict[str, Interval]:
-    """The numbers that claims read of a finished study. Raises InputError where it does not have one of them."""
-    images, found = FinishedImages(finished), {}
+@dataclass
+class Readings:
+    """Numbers by their keys, and why others could not be read."""
+
+    numbers: dict[str, Interval] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
+
+
+def read(wanted: Mapping[str, Number], comparison: Comparison, images: FinishedImages | None) -> Readings:
+    """The numbers that claims read from a comparison and, where there are some, from its images.
+
+    Raises InputError for a number that is not there, and for one that needs images where there are none.
+    """
+    found = Readings()
     for key, number in sorted(wanted.items()):
-        if isinstance(number, ComparedNumber):
-            found[key] = number.read(finished.comparison)
-        elif isinstance(number, ImageNumber):
-            found[key] = number.measure(images)
+        try:
+            if isinstance(number, ComparedNumber):
+                found.numbers[key] = number.read(comparison)
+            elif isinstance(number, ImageNumber) and images is not None:
+                found.numbers[key] = number.measure(images)
+            else:
+                raise InputError(f"'{key}' needs the images of study '{comparison.study}', of which none are kept")
+        except Unread as reason:
+            found.unread[key] = str(reason)
     return found
 
 
 def measured(finished: FinishedStudy, wanted: Mapping[str, Number]) -> Measured:
     """What is kept of a finished study. Raises InputError."""
     study = finished.settings
+    found = read(wanted, finished.comparison, FinishedImages(finished))
     return Measured(
         study=study.name,
         model=study.model.name,
@@ -71,13 +90,14 @@ def measured(finished: FinishedStudy, wanted: Mapping[str, Number]) -> Measured:
         settings=settings_of(study),
         images=study.generate.images,
         level=finished.comparison.level,
-        numbers=read(finished, wanted),
+        numbers=found.numbers,
+        unread=found.unread,
     )
 
 
 def is_current(kept: Measured | None, study: Study, wanted: Mapping[str, Number]) -> bool:
     """Whether what is kept is of this study, of the networks that are there, and has every number that is read."""
-    if kept is None or kept.settings != settings_of(study) or not wanted.keys() <= kept.numbers.keys():
+    if kept is None or kept.settings != settings_of(study) or not wanted.keys() <= {*kept.numbers, *kept.unread}:
         return False
     return kept.networks == study_digests(study)
 
@@ -102,11 +122,7 @@ def _of_default(path: Path, wanted: Mapping[str, Number]) -> Measured | None:
     if not path.is_file():
         return None
     comparison = Comparison.model_validate_json(path.read_bytes())
-    found = {}
-    for key, number in sorted(wanted.items()):
-        if not isinstance(number, ComparedNumber):
-            raise InputError(f"{path} holds no images, and '{key}' needs them; ask another study than 'default' for it")
-        found[key] = number.read(comparison)
+    found = read(wanted, comparison, None)
     source = comparison.provenance
     return Measured(
         study=comparison.study,
@@ -115,5 +131,6 @@ def _of_default(path: Path, wanted: Mapping[str, Number]) -> Measured | None:
         settings=source.params,
         images=comparison.by_name(comparison.baseline).n,
         level=comparison.level,
-        numbers=found,
+        numbers=found.numbers,
+        unread=found.unread,
     )

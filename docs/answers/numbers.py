@@ -18,6 +18,10 @@ from pipeline.settings import ArmName, Settings
 Found = TypeVar("Found")
 
 
+class Unread(InputError):
+    """A finished study could not read a number from its images; another size or world may."""
+
+
 class Number(Settings, ABC):
     """A number with its interval. `signed` says that it is a difference, and is shown with its sign."""
 
@@ -180,7 +184,9 @@ class Shows(ComparedNumber):
 
     def read(self, comparison: Comparison) -> Interval:
         concepts = {one.concept: one for one in comparison.shown}
-        return _known(_known(concepts, self.concept, "a readable concept").differences, self.arm, "an arm")
+        if self.concept not in concepts:
+            raise Unread(f"no classifier tells images of {self.concept} from others well enough")
+        return _known(concepts[self.concept].differences, self.arm, "an arm")
 
 
 class Adhered(ComparedNumber):
@@ -192,7 +198,10 @@ class Adhered(ComparedNumber):
     arm: ArmName
 
     def read(self, comparison: Comparison) -> Interval:
-        found: Interval = getattr(_known({one.arm: one for one in comparison.adherence}, self.arm, "an arm"), self.what)
+        arms = {one.arm: one for one in comparison.adherence}
+        if self.arm not in arms:
+            raise Unread("no classifier reads well enough what the negative prompt names")
+        found: Interval = getattr(arms[self.arm], self.what)
         return found
 
 
@@ -241,7 +250,7 @@ class AtEqualShift(ComparedNumber):
         for matched in _known(frontiers, self.family, "a sweep of scales").matched:
             if matched.axis == "shift" and matched.values:
                 return _known(matched.values, self.metric, "a matched metric")
-        raise InputError(f"study '{comparison.study}' has no shift that all its sweeps reach, {self.family} included")
+        raise Unread("the methods do not shift equally far at any of their scales")
 
 
 def arm_of(comparison: Comparison, name: str) -> ComparedArm:

@@ -42,11 +42,16 @@ def answer(claim: Claim, measured: Measured | None) -> Answer:
         return Answer(claim, CANNOT, f"**{CANNOT}**, because {claim.cannot}")
     if claim.measured and measured is None:
         return Answer(claim, PENDING, f"**{PENDING}**: `guidedrift run --study {claim.study}`")
-    found = [[_found(number, measured, claim) for number in case.numbers] for case in claim.cases]
-    outcomes = [case.holds(*values) for case, values in zip(claim.cases, found, strict=True)]
+    unread = [_unread(case, measured) for case in claim.cases]
+    if all(unread):
+        return Answer(claim, CANNOT, f"**{CANNOT}**, because {' and '.join(dict.fromkeys(unread))}.")
+    outcomes, shown = [], []
+    for case, reason in zip(claim.cases, unread, strict=True):
+        values = [] if reason else [_found(number, measured, claim) for number in case.numbers]
+        outcomes.append(Outcome.OPEN if reason else case.holds(*values))
+        shown.append(f"{case.shows}: not read, {reason}" if reason else _shown(case, values))
     kind, said = verdict(claim.cases, outcomes)
-    shown = tuple(_shown(case, values) for case, values in zip(claim.cases, found, strict=True))
-    return Answer(claim, kind, said, shown, _networks(measured if claim.measured else None))
+    return Answer(claim, kind, said, tuple(shown), _networks(measured if claim.measured else None))
 
 
 def verdict(cases: tuple[Case, ...], outcomes: list[Outcome]) -> tuple[str, str]:
@@ -97,6 +102,12 @@ def _found(number: object, measured: Measured | None, claim: Claim) -> Interval:
     if measured is None or key not in measured.numbers:
         raise InputError(f"claim {claim.id} reads '{key}', which the kept results of study '{claim.study}' lack")
     return measured.numbers[key]
+
+
+def _unread(case: Case, measured: Measured | None) -> str:
+    """Why one of a case's numbers could not be read; empty where all were."""
+    reasons = [] if measured is None else [measured.unread.get(number.key, "") for number in case.numbers]
+    return next((reason for reason in reasons if reason), "")
 
 
 def _shown(case: Case, values: list[Interval]) -> str:

@@ -57,7 +57,7 @@ def test_a_file_of_kept_numbers_holds_those_that_claims_read_and_no_others(claim
     for path in (ROOT / MEASURED).glob("*.json"):
         kept = Measured.model_validate_json(path.read_bytes())
         assert kept.study == path.stem
-        assert set(kept.numbers) == set(claims.wanted[path.stem]), path
+        assert {*kept.numbers, *kept.unread} == set(claims.wanted[path.stem]), path
 
 
 def own_arms(name: str) -> set[str]:
@@ -119,6 +119,22 @@ def test_an_answer_appears_when_its_number_is_kept() -> None:
 def test_a_kept_study_without_the_number_is_refused_by_name() -> None:
     with pytest.raises(InputError, match=r"claim 4\.24 reads 'pixels cfg_scale_one unguided', which the kept results"):
         answer(claim(), kept(pixels__other__unguided=ZERO))
+
+
+def shows(concept: str) -> dict[str, Any]:
+    number = {"of": "shows", "concept": concept, "arm": "cfg_scale_one"}
+    return {"when": f"the tag is {concept}", "shows": f"images with {concept}", "number": number, "holds": "below 0"}
+
+
+def test_what_no_classifier_reads_is_said_where_the_number_would_stand() -> None:
+    fewer = {"value": -0.2, "low": -0.3, "high": -0.1, "n": 64}
+    unread = {"shows text cfg_scale_one": "no classifier reads it"}
+    measured = kept(shows__watermark__cfg_scale_one=fewer).model_copy(update={"unread": unread})
+    both = answer(claim(cases=[shows("watermark"), shows("text")]), measured)
+    assert both.said == "**holds**; undecided when the tag is text"
+    assert both.numbers[1] == "images with text: not read, no classifier reads it"
+    alone = answer(claim(cases=[shows("text")]), measured)
+    assert (alone.kind, alone.said) == (CANNOT, f"**{CANNOT}**, because no classifier reads it.")
 
 
 def test_a_claim_that_cannot_be_asked_gives_the_reason() -> None:

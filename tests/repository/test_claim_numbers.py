@@ -9,7 +9,7 @@ from small_study import ARMS, IMAGES, comparison, image, write_study
 from docs.answers.computed import Preset, Price, PriceUnknown, Refused, Setting, Weight
 from docs.answers.image_numbers import FinishedImages, Pixels, Relation, ScoreDifference, correlation, seed_share
 from docs.answers.measured import read
-from docs.answers.numbers import Change, Number, Score, Variety
+from docs.answers.numbers import Change, Number, Score, Shows, Variety
 from pipeline.errors import InputError
 from pipeline.finished_study import FinishedStudy
 
@@ -51,12 +51,25 @@ def test_numbers_of_the_comparison_are_its_own(study: FinishedStudy) -> None:
         Change(of="change", metric="clip_score", arm="cfg"),
         Variety(of="variety", arm="negative", space="pyramid"),
     ]
-    found = read(study, {number.key: number for number in wanted})
+    found = read({number.key: number for number in wanted}, study.comparison, None).numbers
     arms = {arm["arm"]: arm for arm in comparison()["arms"]}
     assert found["score recall cfg"].value == arms["cfg"]["scores"]["recall"]["value"]
     assert found["change clip_score cfg"].low == arms["cfg"]["against_baseline"]["clip_score"]["low"]
     own = arms["negative"]["against_baseline"]["spaces"]["pyramid"]["variety"]
     assert found["variety negative pyramid"].high == own["high"]
+
+
+def test_a_concept_that_no_classifier_reads_is_kept_with_the_reason(study: FinishedStudy) -> None:
+    number = Shows(of="shows", concept="watermark", arm="cfg")
+    found = read({number.key: number}, study.comparison, None)
+    assert not found.numbers
+    assert found.unread == {"shows watermark cfg": "no classifier tells images of watermark from others well enough"}
+
+
+def test_a_number_of_images_needs_them(study: FinishedStudy) -> None:
+    number = Pixels(of="pixels", arms=("cfg", "unguided"))
+    with pytest.raises(InputError, match="'pixels cfg unguided' needs the images of study 'small'"):
+        read({number.key: number}, study.comparison, None)
 
 
 def test_the_baseline_has_no_change(study: FinishedStudy) -> None:
