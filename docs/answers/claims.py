@@ -148,6 +148,9 @@ class Claims:
         if twice := sorted({one for one in ids if ids.count(one) > 1}):
             raise InputError(f"claims have the id {twice[0]} twice; ids are unique")
 
+    def __len__(self) -> int:
+        return sum(len(topic.claims) for topic in self.topics)
+
     def __iter__(self) -> Iterator[Claim]:
         return (claim for topic in self.topics for claim in topic.claims)
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from docs.answers.claims import SOURCES, Case, Claim, Claims, computed_number
-from docs.answers.measured import Measured
+from docs.answers.claims import SOURCES, Case, Claim, Claims, computed_number, load_claims
+from docs.answers.measured import Measured, load_measured
 from docs.answers.rule import Outcome
 from pipeline.errors import InputError
 from pipeline.layout import EMBEDDED
 from pipeline.results.interval import Interval
+from pipeline.storage.files import write_atomically
 
+PAGE = Path("docs/answers.md")
 _TEMPLATE = "answers.md.j2"
 # The answers, as they are counted at the head of the page.
 HOLDS, FAILS, ONLY, OPEN = "holds", "does not hold", "holds only when", "undecided"
@@ -60,14 +62,25 @@ def verdict(cases: tuple[Case, ...], outcomes: list[Outcome]) -> tuple[str, str]
         [case.when for case, outcome in zip(cases, outcomes, strict=True) if outcome is one]
         for one in (Outcome.HELD, Outcome.FAILED, Outcome.OPEN)
     )
-    undecided = f"; undecided when {listed(left)}" if left and (held or failed) else ""
+    undecided = f"; undecided when {listed(left)}" if left else ""
     if held and failed:
         return ONLY, f"**{ONLY}** {listed(held)}{undecided}"
-    if held:
-        return HOLDS, f"**{HOLDS}**{undecided}"
-    if failed:
-        return FAILS, f"**{FAILS}**{undecided}"
+    for decided, kind in ((held, HOLDS), (failed, FAILS)):
+        if decided:
+            return kind, f"**{kind} when** {listed(decided)}{undecided}" if left else f"**{kind}**"
     return OPEN, f"**{OPEN}**: the numbers allow both"
+
+
+def written() -> str:
+    """The page as it follows from the repository. Raises InputError."""
+    claims = load_claims()
+    return page(claims, {study: load_measured(study, numbers) for study, numbers in claims.wanted.items()})
+
+
+def write_page() -> None:
+    """Write docs/answers.md. Raises InputError."""
+    write_atomically(PAGE, written().encode())
+    print(f"{PAGE}: {len(load_claims())} claims")
 
 
 def page(claims: Claims, kept: Mapping[str, Measured | None]) -> str:

@@ -8,10 +8,10 @@ import argparse
 import sys
 from collections.abc import Iterable, Mapping
 
-from docs.answers.__main__ import main as write_page
 from docs.answers.claims import load_claims
 from docs.answers.measured import MEASURED, is_current, load_measured, measured
 from docs.answers.numbers import Number
+from docs.answers.page import write_page
 from docs.answers.studies import composed
 from pipeline.command.durations import in_words
 from pipeline.command.plan import Plan, plan_of

@@ -8,14 +8,14 @@ import pytest
 import yaml
 from repository_copy import ROOT
 
-from docs.answers.__main__ import PAGE, written
 from docs.answers.claims import Claim, Claims, load_claims
-from docs.answers.measured import MEASURED, Measured, load_measured
-from docs.answers.page import CANNOT, FAILS, PENDING, answer
+from docs.answers.measured import MEASURED, Measured, is_current, load_measured, settings_of
+from docs.answers.page import CANNOT, FAILS, PAGE, PENDING, answer, written
 from docs.answers.run import check_arms
 from docs.answers.studies import composed
 from eval.notation import quoted
 from pipeline.errors import InputError
+from pipeline.preflight import study_digests
 from pipeline.results.interval import Interval
 
 # The claims of the five documents by number, without those that no program can be held to (0.6, 2.4 and 2.6). Some
@@ -131,7 +131,7 @@ def test_what_no_classifier_reads_is_said_where_the_number_would_stand() -> None
     unread = {"shows text cfg_scale_one": "no classifier reads it"}
     measured = kept(shows__watermark__cfg_scale_one=fewer).model_copy(update={"unread": unread})
     both = answer(claim(cases=[shows("watermark"), shows("text")]), measured)
-    assert both.said == "**holds**; undecided when the tag is text"
+    assert both.said == "**holds when** the tag is watermark; undecided when the tag is text"
     assert both.numbers[1] == "images with text: not read, no classifier reads it"
     alone = answer(claim(cases=[shows("text")]), measured)
     assert (alone.kind, alone.said) == (CANNOT, f"**{CANNOT}**, because no classifier reads it.")
@@ -180,3 +180,19 @@ def test_a_damaged_file_of_kept_numbers_is_named(tmp_path: Path) -> None:
     (tmp_path / MEASURED / "weights.json").write_text(json.dumps({"study": "weights"}))
     with pytest.raises(InputError, match=r"weights\.json: .*; `make answers` writes it"):
         load_measured("weights", {}, tmp_path)
+
+
+def test_a_study_runs_again_when_it_its_networks_or_its_claims_have_changed(
+    claims: Claims, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    study, numbers = composed("plain_conditional"), claims.wanted["plain_conditional"]
+    found = kept(**{key.replace(" ", "__"): ZERO for key in numbers}).model_copy(
+        update={"networks": study_digests(study), "settings": settings_of(study)}
+    )
+    assert is_current(found, study, numbers)
+    assert not is_current(None, study, numbers)
+    assert not is_current(found.model_copy(update={"networks": {"main": "another"}}), study, numbers)
+    assert not is_current(found.model_copy(update={"numbers": {}}), study, numbers)
+    more = study.model_copy(update={"generate": study.generate.model_copy(update={"images": 256})})
+    assert not is_current(found, more, numbers)

@@ -78,8 +78,8 @@ def cases(*names: str) -> tuple[Case, ...]:
         ([FAILED, FAILED, FAILED], FAILS, "**does not hold**"),
         ([HELD, FAILED, HELD], ONLY, "**holds only when** a or c"),
         ([HELD, FAILED, LEFT_OPEN], ONLY, "**holds only when** a; undecided when c"),
-        ([HELD, HELD, LEFT_OPEN], HOLDS, "**holds**; undecided when c"),
-        ([FAILED, LEFT_OPEN, LEFT_OPEN], FAILS, "**does not hold**; undecided when b or c"),
+        ([HELD, HELD, LEFT_OPEN], HOLDS, "**holds when** a or b; undecided when c"),
+        ([FAILED, LEFT_OPEN, LEFT_OPEN], FAILS, "**does not hold when** a; undecided when b or c"),
         ([LEFT_OPEN, LEFT_OPEN, LEFT_OPEN], OPEN, "**undecided**: the numbers allow both"),
     ],
 )
