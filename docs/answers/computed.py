@@ -185,4 +185,4 @@ class Setting(ComputedNumber):
 
 @cache
 def _outside(reference: str) -> float:
-    return share_outside(draw(next(one.guidance for one in MECHANISMS if one.reference.name == reference)))
+    return share_outside(draw(next(one.guidance for one in MECHANISMS if one.reference.name == reference), points=1000))

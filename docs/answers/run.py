@@ -34,8 +34,9 @@ def pending(wanted: Mapping[str, Mapping[str, Number]]) -> tuple[list[str], list
             continue  # docs/results/default.json is kept by python -m docs.kept_results
         study = composed(name)
         check_arms(study, numbers.values())
+        kept = load_measured(name, numbers)
         try:
-            if not is_current(load_measured(name, numbers), study, numbers):
+            if not is_current(kept, study, numbers):
                 plan_of(study)
                 ready.append(name)
         except InputError:
