@@ -42,6 +42,11 @@ class Measured(Settings):
     numbers: dict[str, Interval]
     unread: dict[str, str] = Field(default_factory=dict)
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether they are of the repository's networks."""
+        return self.model == EMBEDDED.name
+
     def to_json(self) -> bytes:
         """The file's bytes, rounded as all kept results are."""
         return f"{json.dumps(rounded(self.model_dump(mode='json')), indent=1)}\n".encode()

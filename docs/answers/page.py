@@ -10,8 +10,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from docs.answers.claims import SOURCES, Case, Claim, Claims, computed_number, load_claims
 from docs.answers.measured import Measured, load_measured
 from docs.answers.rule import Outcome
+from docs.answers.studies import composed
 from pipeline.errors import InputError
-from pipeline.layout import EMBEDDED
+from pipeline.preflight import study_digests
 from pipeline.results.interval import Interval
 from pipeline.storage.files import write_atomically
 
@@ -73,14 +74,20 @@ def verdict(cases: tuple[Case, ...], outcomes: list[Outcome]) -> tuple[str, str]
 
 def written() -> str:
     """The page as it follows from the repository. Raises InputError."""
-    claims = load_claims()
-    return page(claims, {study: load_measured(study, numbers) for study, numbers in claims.wanted.items()})
+    claims, networks = load_claims(), study_digests(composed("default"))
+    kept = {study: load_measured(study, numbers) for study, numbers in claims.wanted.items()}
+    return page(claims, {study: of_networks(found, networks) for study, found in kept.items()})
 
 
 def write_page() -> None:
     """Write docs/answers.md. Raises InputError."""
     write_atomically(PAGE, written().encode())
     print(f"{PAGE}: {len(load_claims())} claims")
+
+
+def of_networks(kept: Measured | None, networks: Mapping[str, str | None]) -> Measured | None:
+    """What is kept, unless it is of embedded networks that others have replaced since: those are not measured yet."""
+    return None if kept is not None and kept.is_embedded and kept.networks != networks else kept
 
 
 def page(claims: Claims, kept: Mapping[str, Measured | None]) -> str:
@@ -133,7 +140,7 @@ def _shown(case: Case, values: list[Interval]) -> str:
 def _networks(measured: Measured | None) -> str:
     if measured is None:
         return "none needed"
-    return "embedded, 64×64" if measured.model == EMBEDDED.name else measured.model
+    return "embedded, 64×64" if measured.is_embedded else measured.model
 
 
 def listed(names: list[str]) -> str:

@@ -10,7 +10,7 @@ from repository_copy import ROOT
 
 from docs.answers.claims import Claim, Claims, load_claims
 from docs.answers.measured import MEASURED, Measured, is_current, load_measured, settings_of
-from docs.answers.page import CANNOT, FAILS, PAGE, PENDING, answer, written
+from docs.answers.page import CANNOT, FAILS, PAGE, PENDING, answer, of_networks, written
 from docs.answers.run import check_arms
 from docs.answers.studies import composed
 from eval.notation import quoted
@@ -114,6 +114,14 @@ def test_an_answer_appears_when_its_number_is_kept() -> None:
     found = answer(claim(), kept(pixels__cfg_scale_one__unguided=ZERO))
     assert (found.kind, found.networks) == (FAILS, "embedded, 64×64")
     assert found.numbers == (f"of 255: {quoted(Interval(0, 0, 0, 64))}",)
+
+
+def test_numbers_of_networks_that_were_replaced_are_not_shown() -> None:
+    found = kept(pixels__cfg_scale_one__unguided=ZERO)
+    assert of_networks(found, found.networks) == found
+    assert of_networks(found, {"main": "another", "guide": None}) is None
+    checkpoint = found.model_copy(update={"model": "sd_v1_5"})
+    assert of_networks(checkpoint, {"main": "another", "guide": None}) == checkpoint
 
 
 def test_a_kept_study_without_the_number_is_refused_by_name() -> None:
