@@ -24,7 +24,7 @@ SCALE = 2.0
 SIGMA = 0.7
 # A noised point between the class and the other one, where the three references disagree.
 POINT = (2.1, 1.5)
-_POINTS = 500
+_POINTS = 300
 # The part of the plane that is shown, the part around POINT, and how many arrows a side has.
 _WINDOW = ((-0.8, 3.2), (-0.9, 4.1))
 _AROUND = ((0.8, 2.4), (0.2, 2.2))
