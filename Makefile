@@ -26,7 +26,7 @@ ifneq ($(UNKNOWN),)
 $(error $(UNKNOWN) is not a variable of this Makefile, which has $(VARIABLES); $(if $(NEAREST),did you mean $(NEAREST)="$($(UNKNOWN))"?,a value of the study goes into OVERRIDES="$(UNKNOWN)=$($(UNKNOWN))"))
 endif
 
-.PHONY: help setup params repro compare-folders test test-slow chaos lint audit bench fuzz mlflow experiments label-studio label-demo publish train gpu worldcheck feature-spaces lock clean
+.PHONY: help setup params repro answers compare-folders test test-slow chaos lint audit bench fuzz mlflow experiments label-studio label-demo publish train gpu worldcheck feature-spaces lock clean
 
 help: ## list the commands
 	@awk '/^##@ / { print substr($$0, 5) } /^[a-z-]+:.*## / { name = $$0; sub(/:.*/, "", name); sub(/.*## /, ""); printf "  make %-14s %s\n", name, $$0 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ $(READY): requirements.lock pyproject.toml
 
 $(CONVERTED): | $(READY)
 	@$(BIN)/python -m eval.features.efficientnet $@
+
+answers: $(READY) $(CONVERTED) ## every claim's study that has not run yet, hours; then docs/answers.md
+	@$(BIN)/python -m docs.answers.run
 
 clean: ## delete what `make repro` made (not the environment, not mlflow.db)
 	rm -rf data metrics plots reports dvc.lock .dvc/cache .dvc/tmp

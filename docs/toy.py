@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.guidance.algebra import EMPTY, GUIDE, MAIN, Guidance, Prediction, Term, Walk
+from pipeline.guidance.algebra import EMPTY, GUIDE, MAIN, NEGATIVE, Guidance, Prediction, Term, Walk
 from pipeline.guidance.scale_schedules import Moment
 from pipeline.results.colours import BASELINE, push_colour
 
@@ -32,10 +32,12 @@ def denoised(x: torch.Tensor, sigma: float, means: torch.Tensor, spread: float) 
 
 
 def predictions(x: torch.Tensor, sigma: float) -> dict[Prediction, torch.Tensor]:
-    """The exact x0 predictions of main, of both classes together (the empty prompt), and of the smoothed guide."""
+    """The exact x0 predictions of main, of both classes together (the empty prompt), of the other class alone (a
+    negative prompt that names it), and of the smoothed guide."""
     return {
         MAIN: denoised(x, sigma, MODES, SPREAD),
         EMPTY: denoised(x, sigma, torch.cat([MODES, OTHER.repeat(3, 1)]), SPREAD),
+        NEGATIVE: denoised(x, sigma, OTHER, SPREAD),
         GUIDE: denoised(x, sigma, MODES, (SPREAD**2 + SMOOTHING**2) ** 0.5),
     }
 

@@ -38,8 +38,8 @@ class Outcome:
     shards: int
 
 
-def run(plan: Plan) -> Outcome:
-    """Run what is not finished of the study in params.yaml.
+def run(plan: Plan, last: str | None = None) -> Outcome:
+    """Run what is not finished of the study in params.yaml, up to the stage `last` or to the end.
 
     On a terminal there is one bar and DVC's words go to LOG; elsewhere they are passed on as they are.
     """
@@ -53,7 +53,7 @@ def run(plan: Plan) -> Outcome:
     spent: dict[str, float] = {}
     tail: deque[str] = deque(maxlen=_TAIL)
     process = subprocess.Popen(
-        [*_DVC, "repro"],
+        [*_DVC, "repro", *([last] if last else [])],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT if bar else None,
         text=True,

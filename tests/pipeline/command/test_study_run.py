@@ -29,20 +29,20 @@ def main():
     # EfficientNet's weights would be converted first.
     study = parse_study(composed("features=[clip,pyramid]", "generate.images=16"), "study")
     plan = Plan(study, (), {"generate": 1.0, "report": 5.0}, "", 0)
-    outcome = run(plan)
+    outcome = run(plan, *sys.argv[1:])
     print(last_words(plan, outcome) if not outcome.code else f"code {outcome.code}")
 
 run_stage(main)
 """
 
 
-def started(folder: Path, **stages: str) -> subprocess.Popen[str]:
+def started(folder: Path, *arguments: str, **stages: str) -> subprocess.Popen[str]:
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         subprocess.run(command, cwd=folder, check=True)
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {name: {"cmd": cmd} for name, cmd in stages.items()}}))
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "DVC_NO_ANALYTICS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", PROGRAM, *arguments],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -65,6 +65,12 @@ def test_a_run_passes_on_what_is_said_and_keeps_what_stages_took(tmp_path: Path)
     assert "16 images per arm are too few to conclude anything" in last
     assert list(json.loads((tmp_path / ".dvc/tmp/guidedrift/seconds.json").read_text())) == ["report"]
     assert "a word\n" in (tmp_path / ".dvc/tmp/guidedrift/run.log").read_text()
+
+
+def test_a_run_ends_with_the_stage_that_is_asked_for(tmp_path: Path) -> None:
+    out, _ = started(tmp_path, "report", report="echo a word", track="echo another word").communicate()
+    assert "\na word\n" in out
+    assert "another word" not in out.replace("echo another word", "")
 
 
 def test_a_stage_that_fails_ends_the_run_with_dvcs_code(tmp_path: Path) -> None:
