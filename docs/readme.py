@@ -65,7 +65,7 @@ def findings(comparison: Comparison, study: Study) -> str:
         "named": _named(comparison, study),
         "as_cfg": _as_cfg(comparison),
         "removed": _removed(comparison),
-        "mended": _mended(comparison),
+        "fixed": _fixed(comparison),
         "distance": _verdicts(comparison, "Distance"),
         "variety": _verdicts(comparison, "Variety"),
     }
@@ -157,7 +157,7 @@ def _removed(comparison: Comparison) -> str:
     )
 
 
-def _mended(comparison: Comparison) -> str:
+def _fixed(comparison: Comparison) -> str:
     """What each of ARMS does to the share of malformed people; empty where it is not measured."""
     unguided = comparison.by_name(comparison.baseline).scores.get("malformed")
     if unguided is None:

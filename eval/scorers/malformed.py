@@ -1,6 +1,6 @@
 """P(malformed): a small classifier that counts digits, arms and legs, and sees whether parts have moved.
 
-It answers "uncountable" where a hand or a limb is there and nobody can count it, and "none" where there is nothing to
+It answers "uncountable" where a hand or a limb is there and cannot be counted, and "none" where there is nothing to
 count. A person is sound if the head is in its place and everything that can be counted has the right number.
 """
 

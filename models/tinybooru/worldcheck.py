@@ -254,7 +254,7 @@ def wrong_hands(looked: Looked) -> Interval:
 
 
 def hand_figures(looked: dict[str, Looked]) -> list[dict[str, Any]]:
-    """What the hands of waving people are like; they must leave something to mend and to spoil."""
+    """What the hands of waving people are like; there must be something to fix and something to spoil."""
     plain = wrong_hands(looked["waving"])
     low, high = WRONG_HANDS
     more = rate(torch.tensor([digits in ("6", "7") for digits in looked["extra_digit"].digits]))

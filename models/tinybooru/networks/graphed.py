@@ -1,7 +1,7 @@
 """One training whose whole step (forward, backward, Muon and AdamW, average) is a CUDA graph where there is a GPU.
 
 The networks are small: launched one by one, their kernels would leave a large GPU idle. A graph is launched as one, and
-several trainings run side by side on streams of their own. On a CPU the same step runs as it is.
+several trainings run side by side, each on a stream. On a CPU the same step runs as it is.
 """
 
 from collections.abc import Callable, Mapping
@@ -168,7 +168,7 @@ class GraphedTraining:
             torch._foreach_sub_(targets, [u.view(t.shape) for u, t in zip(orthogonal.unbind(), targets, strict=True)])
 
     def take_loss(self, steps: int) -> float:
-        """Mean loss since the last call, of so many steps (waits for the GPU)."""
+        """Mean loss since the last call, over `steps` steps (waits for the GPU)."""
         mean = self.loss_sum.item() / max(1, steps)
         self.loss_sum.zero_()
         return mean

@@ -2,7 +2,7 @@
 
 For each training seed: a text encoder (learnt with a small UNet, then frozen), the main UNet, a smaller, less trained
 one, the main flow transformer and a smaller one. Every step's batch comes from (seed, step), its noise from (seed,
-step, network) alone. What is finished is written at once; a run that was stopped goes on from --state.
+step, network) alone. What is finished is written at once; a run that was stopped continues from --state.
 """
 
 import json

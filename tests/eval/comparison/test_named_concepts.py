@@ -137,7 +137,8 @@ def test_what_stays_of_a_shift_does_not_depend_on_who_asked_first() -> None:
 def test_the_world_draws_every_subject_with_and_without_each_concept() -> None:
     rows = list(concept_plans(0))
     subjects = {k for k, concept, _ in rows if not concept}
-    assert len(subjects) == 2 * SUBJECTS
+    # Those of qualities and flaws of the image, malformed people, and bad hands.
+    assert len(subjects) == 3 * SUBJECTS
     plain = {k: planned for k, concept, planned in rows if not concept}
     assert all(not planned.flaws and not planned.deformations for planned in plain.values())
     for concept in (*QUALITIES, *IMAGE_FLAWS):

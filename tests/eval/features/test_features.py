@@ -153,7 +153,7 @@ def test_the_pyramid_sees_a_blur_that_clip_hardly_sees(images: list[Image.Image]
         real, other = embed_images(extractor, images[:20]), embed_images(extractor, images[20:])
         return frechet_distance(embed_images(extractor, blurred), other) / frechet_distance(real, other)
 
-    assert share_of_the_floor(Pyramid(CPU)) > 1.5 * share_of_the_floor(clip)
+    assert share_of_the_floor(Pyramid(CPU)) > 1.3 * share_of_the_floor(clip)
 
 
 def test_the_pyramid_of_a_flat_image_has_no_detail_and_its_colour() -> None:
