@@ -32,7 +32,7 @@ from pipeline.study.study import parse_study
 
 CPU = torch.device("cpu")
 TEXTS = {"prompt": ["1person, blue hair"], "empty": [""]}
-MODELS = sorted(path.stem for path in (ROOT / "conf/model").glob("*.yaml") if path.stem != "tinybooru")
+MODELS = sorted(path.stem for path in (ROOT / "conf/model").glob("*.yaml") if not path.stem.startswith("tinybooru"))
 ARMS = {
     "cfg": {"method": "cfg", "scale": 4.0},
     "negative": {"method": "negative", "scale": 4.0, "negative_prompt": "lowres, (blurry:1.3)"},
