@@ -114,7 +114,7 @@ train: $(READY) ## train the embedded networks; resumes (models/tinybooru/README
 gpu: $(READY) ## train the embedded networks on a GPU, time-boxed and resumable (SECONDS_OF_TRAINING=420)
 	$(BIN)/python -m models.tinybooru.train networks --size gpu --seconds $(or $(SECONDS_OF_TRAINING),420)
 
-worldcheck: $(READY) ## let the judge measure the embedded networks; resumes; 74 minutes on two cores
+worldcheck: $(READY) ## let the judge measure the embedded networks; resumes; over an hour on two cores
 	$(BIN)/python -m models.tinybooru.worldcheck
 
 feature-spaces: $(READY) $(CONVERTED) ## what each feature space sees of known changes (docs/feature-spaces.md); two minutes

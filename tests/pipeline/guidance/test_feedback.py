@@ -90,8 +90,8 @@ def test_a_largest_scale_of_one_is_the_plain_conditional(parts, scheduler):
 
 
 def test_a_network_that_is_trusted_is_hardly_guided(parts):
-    # Without a temperature the posterior falls by the offset alone, the same for any image, and reaches 1 - trust at the
-    # end of the steps.
+    # Without a temperature the posterior falls by the offset alone, the same for any image, and reaches 1 - trust at
+    # the end of the steps.
     scales = []
     for trust in (0.5, 1 - 1e-9):
         _, trace = draw(parts, Guidance((Term(EMPTY, 5.0, feedback(trust=trust, temperature=0.0, start=0.0)),)))
