@@ -39,8 +39,10 @@ from pipeline.study.licences import check_licence
 CARD = "README.md"
 _LABELS = Path("labels")
 # What belongs to the embedded networks; the rest of their folder is code and the training's own checkpoints.
-_NETWORKS = ("main", "guide", "clip")
-_BESIDE_THEM = ("*.safetensors", "kinds.json", "measured.json", "worldcheck.json", "guides.json", "contact.png")
+_NETWORKS = ("main", "guide", "flow", "clip")
+_BESIDE_THEM = (
+    "*.safetensors", "kinds.json", "measured.json", "worldcheck.json", "hands_by_eye*.json", "contact.png",
+)  # fmt: skip
 # Files whose upload is one step of the progress bar and of the client's threads.
 _AT_ONCE = 8
 # The client's errors, and Python's own, which its uploader to the Hub's storage raises. Other OSErrors are of this

@@ -641,7 +641,8 @@ def _known_keys() -> list[str]:
     while kinds:
         kind = kinds.pop()
         kinds += kind.__subclasses__()
-        names |= set(kind.model_fields)
+        if kind.__module__.startswith("pipeline."):  # others have settings that no study has
+            names |= set(kind.model_fields)
     return sorted(names)
 
 

@@ -254,6 +254,7 @@ def test_every_key_of_free_text_is_known_to_this_test() -> None:
         *("Damage.layers", "NAG.layers", "VSF.layers", "NASA.layers"),
         *("Arm.prompt_column", "Prefix.text", "Suffix.text", "First.tag", "Drop.tag", "Weigh.tag", "Weigh.part"),
         *("Replace.tag", "Replace.text", "Contradict.tag", "Contradict.text"),
+        *("Reference.showing", "TinybooruPrompts.showing"),
     }
     places = {
         *(

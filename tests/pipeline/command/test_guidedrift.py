@@ -134,7 +134,7 @@ def test_a_plan_changes_nothing_and_says_what_a_run_takes() -> None:
     ("words", "found"),
     [
         ("guidedrift run --study sw", "sweep"),
-        ("guidedrift plan --model tin", "tinybooru"),
+        ("guidedrift plan --model tinybooru_", "tinybooru_flow"),
         ("guidedrift exp", "experiments"),
     ],
 )

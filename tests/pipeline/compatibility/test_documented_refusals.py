@@ -154,7 +154,7 @@ CASES: dict[str, Callable[[Networks], dict[str, Any]]] = {
     "length": long_text_encoder,
     "another text encoder": lambda n: folder(n, part="text_encoder/config.json", model_type="t5"),
     "tokens": lambda n: added_token(n, "sd", "tokenizer"),
-    "end mark": lambda n: added_token(n, "sdxl", "tokenizer_2", vocab_size=754, eos_token_id=2),
+    "end mark": lambda n: added_token(n, "sdxl", "tokenizer_2", vocab_size=795, eos_token_id=2),
     "another tokenizer": lambda n: folder(n, part="tokenizer/tokenizer_config.json", tokenizer_class="T5Tokenizer"),
     "quantized": lambda n: folder(n, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
     "means": lambda n: folder(n, part="vae/config.json", latents_mean=[0.0] * 3, latents_std=[1.0] * 3),

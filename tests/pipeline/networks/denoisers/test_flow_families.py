@@ -413,7 +413,7 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused(
             {"method": "mix", "scale": 2.0, "terms": [{"reference": "cut"}], "texts": {"cut": {"degraded": 0.5}}},
             "arms.arm.texts.cut degrades tokens to the empty text's at their places, and qwen_image (qwen_image) reads",
         ),
-        (("flux2", "flux"), {"method": "autoguidance", "scale": 2.0}, "the guide flux does not fit: channels of a"),
+        (("flux2", "flux"), {"method": "autoguidance", "scale": 2.0}, "the guide flux does not fit: width of the text"),
         (("flux2", "flux2_klein"), {"method": "autoguidance", "scale": 2.0}, "text encoders is Mistral Small 3 in the"),
         (("flux2",), {"canvas": {"width": 30, "height": 32}}, "must be multiples of 4"),
         (("flux2_klein",), {"embedded_guidance": 2.0}, "flux2_klein (flux2_klein) reads no guidance scale; leave it"),
