@@ -4,6 +4,7 @@ Scores and people's labels stand beside each image. Simulated labels are left ou
 tell them from people's.
 """
 
+import gc
 import hashlib
 import json
 import os
@@ -341,6 +342,9 @@ def make_dataset(study: Study, root: Path) -> Contents:
         contents = build(study, root, building)
         check(building, list(study.compared), root / SETS)
         check_pairs(building, list(study.compared), root / SETS)
+        # The streams of both are in cycles of references. Arrow's threads must end with them now: those that live on
+        # when the interpreter ends abort the process (https://github.com/huggingface/datasets/issues/7566).
+        gc.collect()
         if place.exists():
             place.rename(old)
         building.rename(place)
