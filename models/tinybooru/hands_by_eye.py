@@ -1,6 +1,7 @@
-"""200 generated hands as a person counted them, against the classifier and the count without training.
+"""200 generated hands as one reader counted them, against the classifier and the count without training.
 
-The person saw the hands enlarged and in random order, without the arm and without any verdict. `make worldcheck`
+The reader, the vision model that worked on this project, saw the hands enlarged and in random order, without the arm and
+without any verdict. `make worldcheck`
 generates the same hands (the first of its sets of waving people) and writes the tables for the card.
 """
 
@@ -20,7 +21,7 @@ EYE = Path(__file__).parent / "hands_by_eye.json"
 
 
 def counted_by_eye() -> dict[str, list[str]]:
-    """What a person counted: by set, an answer ("3" to "7" or "uncountable") for each of its first images."""
+    """What the reader counted: by set, an answer ("3" to "7" or "uncountable") for each of its first images."""
     counted: dict[str, list[str]] = json.loads(EYE.read_text("utf-8"))
     return counted
 
@@ -32,7 +33,7 @@ def by_fan(images: Sequence[Image.Image]) -> list[str]:
 
 
 def confusion(eye: Mapping[str, Sequence[str]], said: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:
-    """How many hands a person counted as the first key have the second from another count; sets are put together."""
+    """How many hands the reader counted as the first key have the second from another count; sets are put together."""
     pairs = [pair for name, counted in eye.items() for pair in zip(counted, said[name], strict=False)]
     answers = sorted({answer for pair in pairs for answer in pair})
     return {one: {other: pairs.count((one, other)) for other in answers} for one in answers}

@@ -1,4 +1,4 @@
-"""The record of hands that a person counted, and its tables."""
+"""The record of hands that were counted by eye, and its tables."""
 
 import numpy as np
 from PIL import Image
