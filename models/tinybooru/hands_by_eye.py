@@ -1,8 +1,8 @@
 """200 generated hands as one reader counted them, against the classifier and the count without training.
 
-The reader, the vision model that worked on this project, saw the hands enlarged and in random order, without the arm and
-without any verdict. `make worldcheck`
-generates the same hands (the first of its sets of waving people) and writes the tables for the card.
+The reader, the vision model that worked on this project, saw the hands enlarged and in random order, without the arm
+and without any verdict. `make worldcheck` generates the same hands (the first of its sets of waving people) and writes
+the tables for the card.
 """
 
 import json
