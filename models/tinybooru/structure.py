@@ -6,6 +6,7 @@ sharpness, contrast, halos and noise along edges, blotches, the grid of a networ
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -140,16 +141,22 @@ class MalformedTraining(ScorerTraining):
             and (rows := [k for k in figures if self.answers[k, column] == answer])
             and len(rows) < len(figures) / 10
         ]
-        self.redrawn = self.redraw_all(redrawing, redrawn_images) if redrawing else None
+        self.redrawing, self.redrawn_images = redrawing, redrawn_images
 
-    def redraw_all(self, redrawing: Redrawing, images: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images as batches have them, redrawn: uint8 [N, 3, H, W], and their answers [N, questions]."""
+    @cached_property
+    def redrawn(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Images as batches have them, redrawn: uint8 [N, 3, H, W], and their answers [N, questions].
+
+        Made when the first step asks for them; a finished run asks for none. None without `redrawing`.
+        """
+        if self.redrawing is None:
+            return None
         generator = torch.Generator().manual_seed(self.recipe.seed)
         captions, pixels, answers = self.corpus.captions(), [], []
-        for _ in tqdm(range(images // REDRAWN_AT_ONCE), desc="malformed: images redrawn", disable=None):
+        for _ in tqdm(range(self.redrawn_images // REDRAWN_AT_ONCE), desc="malformed: images redrawn", disable=None):
             chosen = torch.randint(len(captions), (REDRAWN_AT_ONCE,), generator=generator)
             rows, x, right = self.composed(chosen, generator)
-            x = redrawing(x, [captions[row] for row in rows.tolist()], generator)
+            x = self.redrawing(x, [captions[row] for row in rows.tolist()], generator)
             pixels.append(as_bytes(x))
             answers.append(right)
         return torch.cat(pixels), torch.cat(answers)

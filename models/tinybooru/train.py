@@ -46,11 +46,11 @@ def train_scorers(parts: Sequence[str], sizes: Sizes, device: torch.device) -> N
     The malformed classifier also learns from images that the networks of a run of `sizes` redraw, and is measured on
     them. Raises InputError where those are not trained yet.
     """
+    redrawing = Redrawing(STATE, sizes)  # first: without networks nothing is trained in vain
     world = load_world(STATE)
     corpus = corpus_of(world.train, world.train_plans)
     if "clip" in parts:
         train_clip(corpus, device)
-    redrawing = Redrawing(STATE, sizes)
     if "malformed" in parts:
         malformed = MalformedTraining(MALFORMED, corpus, CHECKPOINTS / "malformed.safetensors", device, redrawing)
         malformed.run(len(corpus))
