@@ -24,6 +24,7 @@ from pipeline.stage_arguments import stage_parser
 from pipeline.storage.digest_memory import remembered_sha256
 from pipeline.storage.file_names import check_names
 from pipeline.storage.files import write_atomically
+from pipeline.study.controls import check_headlines
 from pipeline.study.negative import check_negative
 from pipeline.study.scorers import PREFERENCES, SINGLE_FILES
 from pipeline.study.study import Study, load_study
@@ -75,6 +76,7 @@ def main() -> None:
     for folder in (IMAGES, Path(PROMPTS_FOLDER)):
         check_names(folder)
     check_negative(study.negative, study.arms)
+    check_headlines(study.headlines, study.arms)
     check_measurable(study)
     if study.generated:
         check_networks(study, study.generated)  # headers and configurations alone; digests read every byte

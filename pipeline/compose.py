@@ -33,7 +33,7 @@ from pipeline.layout import CONF, IMAGES, PARAMS
 from pipeline.overrides import from_environment, literal, readable
 from pipeline.settings import nearest
 from pipeline.storage.files import write_atomically
-from pipeline.study.controls import with_controls
+from pipeline.study.controls import with_controls, with_headlines
 from pipeline.study.negative import with_negative
 from pipeline.study.plain_yaml import YAML_ERRORS, check_aliases, check_names, way_to_quote
 from pipeline.study.reseeded import with_reseeded
@@ -69,7 +69,7 @@ def compose(
             f"study '{content.get('name')}' has no arm that takes the study's negative prompt: each has its own or "
             "reads none; take study=default, or set arms.<arm>.negative_prompt"
         )
-    return with_controls(with_scales(at_scales(content, scales)))
+    return with_headlines(with_controls(with_scales(at_scales(content, scales))))
 
 
 def _composed(conf: Path, overrides: list[str]) -> dict[str, Any]:

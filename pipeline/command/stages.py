@@ -20,7 +20,7 @@ def stages() -> dict[str, tuple[str, list[str]]]:
         made = [
             next(iter(out)) if isinstance(out, dict) else out for key in ("outs", "metrics") for out in own.get(key, [])
         ]
-        found[name] = own["desc"], [str(out).replace("${key}", "<arm>") for out in made]
+        found[name] = own["desc"], [str(out).replace("${item}", "<arm>") for out in made]
     return found
 
 

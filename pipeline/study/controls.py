@@ -6,8 +6,11 @@ composed, so that params.yaml shows every arm there is. Their scale is known onc
 generated and traced (pipeline/generation/control_scales.py).
 """
 
+from collections.abc import Collection
 from typing import Any, Literal
 
+from pipeline.errors import InputError
+from pipeline.layout import PARAMS
 from pipeline.settings import CONTROL, Name, Settings
 
 # What a control shares with the arm that it follows, besides prompts and seeds.
@@ -49,6 +52,37 @@ def with_controls(content: dict[str, Any]) -> dict[str, Any]:
             **{key: arm[key] for key in _SHARED if key in arm},
         }
     return {**content, "arms": found}
+
+
+def stage_of(arm: str) -> str:
+    """The key of an arm's stage `metrics` in dvc.yaml.
+
+    DVC reads "@" as the end of a stage's name, so a control's key has "-" instead, which no arm's name has.
+    """
+    return arm.replace("@", "-")
+
+
+def with_headlines(content: dict[str, Any]) -> dict[str, Any]:
+    """A composed study with the key of every arm's stage `metrics`, for dvc.yaml alone."""
+    arms = content.get("arms")
+    if not isinstance(arms, dict):
+        return content
+    return {**content, "headlines": {stage_of(str(name)): name for name in arms}}
+
+
+def check_headlines(headlines: dict[str, str], arms: Collection[str]) -> None:
+    """Raise InputError where `headlines`, which DVC reads, has another arm than the study.
+
+    That happens where an arm is added to params.yaml itself or taken out of it.
+    """
+    expected = {stage_of(arm): arm for arm in arms}
+    if headlines == expected:
+        return
+    wrong = sorted(set(headlines.items()) - set(expected.items()))
+    missing = sorted(set(expected.items()) - set(headlines.items()))
+    lines = [f"remove the line '{key}: {arm}'" for key, arm in wrong]
+    lines += [f"add the line '{key}: {arm}'" for key, arm in missing]
+    raise InputError(f"{PARAMS}: headlines must have every arm once; {', '.join(lines)}")
 
 
 def is_followed(arm: dict[str, Any]) -> bool:

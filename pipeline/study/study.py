@@ -263,6 +263,7 @@ class Study(Settings):
     `negative` is the negative prompt that arms share (pipeline/study/negative.py), None where each has its own.
     `scales` asks for more arms of other scales, which `arms` then has (pipeline/study/scales.py).
     `controls` asks for plain CFG at the effective scale of every guided arm beside it; `arms` then has these controls.
+    `headlines` are the stages of dvc.yaml that keep each arm's headline numbers; they are written when it is composed.
     A study of external arms alone has neither `model` nor `sampler`: both are null.
     """
 
@@ -278,6 +279,7 @@ class Study(Settings):
     scales: Scales = Field(default_factory=dict)
     controls: Controls = "none"
     arms: dict[ArmName, Arm]
+    headlines: dict[str, ArmName] = Field(default_factory=dict)
     features: Features
     metrics: Metrics
     labeling: Labeling

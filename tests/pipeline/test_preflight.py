@@ -48,6 +48,7 @@ def ready(networks_project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         source = ROOT / "models/tinybooru" / name
         shutil.copytree(source, place) if source.is_dir() else shutil.copy(source, place)
     change(lambda params: params.update(arms={name: params["arms"][name] for name in ("unguided", "cfg")}))
+    change(lambda params: params.update(headlines={name: name for name in params["arms"]}))
     change(lambda params: params["features"].update(primary="clip"))
     change(lambda params: params["features"]["extractors"].pop("efficientnet_lite0"))
     monkeypatch.setattr("sys.argv", ["preflight"])

@@ -179,6 +179,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     params: dict[str, Any] = json.loads(json.dumps(compose(ROOT / "conf", [])))
     params["arms"] = {arm: params["arms"][arm] for arm in ARMS}
+    params["headlines"] = {arm: arm for arm in ARMS}
     for key in ("probes", "negative_preset"):
         params["arms"]["unguided"].pop(key)
     params["features"]["primary"] = "clip"

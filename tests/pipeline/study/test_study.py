@@ -8,6 +8,7 @@ import pytest
 import yaml
 from compositions import composed
 from dvc.config import Config
+from dvc.repo import Repo
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from pipeline.generation.arm_guidance import guidance_of
 from pipeline.guidance.algebra import MAIN
 from pipeline.overrides import from_environment, quoted, readable
 from pipeline.study.arm import Arm
+from pipeline.study.controls import check_headlines
 from pipeline.study.negative import with_negative
 from pipeline.study.plain_yaml import check_names
 from pipeline.study.study import load_study, parse_study
@@ -445,3 +447,36 @@ def test_prompts_too_few_to_compare_are_told_before_anything_is_drawn(count):
 @pytest.mark.parametrize("count", [1, 5, 16])
 def test_one_prompt_for_all_or_at_least_five_can_be_compared(count):
     check_number_of_prompts([f"prompt {k % count}" for k in range(16)])
+
+
+def test_dvc_loads_a_stage_for_every_arm_with_controls_too(tmp_path):
+    """A control is called <arm>@cfg, and DVC takes "@" for the end of a stage's name."""
+    content = compose(ROOT / "conf", ["controls=constant"])
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    shutil.copyfile(ROOT / "dvc.yaml", tmp_path / "dvc.yaml")
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = True\n")
+    stages = Repo(str(tmp_path)).index.stages
+    copied = {stage.outs[0].def_path for stage in stages if stage.name.startswith("metrics@")}
+    assert copied == {f"metrics/{arm}.json" for arm in content["arms"]}
+    assert "metrics/negative@cfg.json" in copied
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda headlines: headlines.pop("cfg"), "add the line 'cfg: cfg'"),
+        (lambda headlines: headlines.update(mine="mine"), "remove the line 'mine: mine'"),
+        (
+            lambda headlines: headlines.update(cfg="unguided"),
+            "remove the line 'cfg: unguided', add the line 'cfg: cfg'",
+        ),
+        (lambda headlines: headlines.clear(), "add the line 'autoguidance: autoguidance'"),
+    ],
+)
+def test_an_arm_that_dvc_would_not_know_is_refused(edit, said):
+    content = composed()
+    edit(content["headlines"])
+    with pytest.raises(InputError, match="headlines must have every arm once") as refused:
+        check_headlines(content["headlines"], content["arms"])
+    assert said in str(refused.value)
