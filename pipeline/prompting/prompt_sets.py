@@ -115,7 +115,7 @@ class EmptyPrompts(Settings):
 class SuitePrompts(Settings):
     """A published suite of prompts (suites.py), from files that the user fetched.
 
-    `path` is where they lie, if not at the suite's usual place; `category` keeps the prompts of one category alone.
+    `path` is their place, if not the suite's usual one; `category` keeps the prompts of one category alone.
     """
 
     source: Literal["suite"]

@@ -30,7 +30,8 @@ COLUMNS = ("prompt", "category")
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite: its `licence` as its `source` states it, where its files lie, and the command that `fetch`es them there.
+    """A suite: its `licence` as its `source` states it, the `path` of its files, and the command that
+    `fetch`es them there.
 
     `read` makes the prompts of the files at a place. It raises ValueError for another layout.
     """
@@ -44,7 +45,7 @@ class Suite:
 
 
 def read_suite(name: str, path: str | None = None, category: str | None = None) -> list[SuitePrompt]:
-    """The prompts of a suite, of one `category` if given; `path` is where its files lie, if not at the usual place.
+    """The prompts of a suite, of one `category` if given; `path` is the place of its files, if not the usual one.
 
     Categories take turns, each in proportion to its size: suites stand sorted by category, and a study of fewer images
     than prompts would else ask for the first ones alone. Raises InputError, with the command that fetches the suite,
