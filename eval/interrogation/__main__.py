@@ -35,11 +35,9 @@ def said_of(written: Written, least: float) -> str:
     """What was done with captions, in one line."""
     parts = [f"{written.written} written" + (f" ({written.replaced} replaced)" if written.replaced else "")]
     if written.kept:
-        parts.append(
-            f"{written.kept} images kept the caption or the prompt in their metadata (--overwrite replaces it)"
-        )
+        parts.append(f"{written.kept} kept, as there was a caption or a prompt in the metadata (see --overwrite)")
     if written.empty:
-        parts.append(f"{written.empty} images have no tag of chance {least:g}")
+        parts.append(f"{written.empty} empty, as no tag has a chance of {least:g}")
     return f"captions: {'; '.join(parts)}"
 
 
@@ -49,7 +47,7 @@ def main() -> None:
     )
     parser.add_argument("images", help="an image, a folder of images, an arm of the study, or `reference`")
     parser.add_argument("--words", type=Path, action="append", default=[], help="a text file, one word per line")
-    parser.add_argument("--clip", help="a CLIP of conf/features (default: the study's)")
+    parser.add_argument("--features", help="an extractor of conf/features (default: the study's CLIP)")
     parser.add_argument(
         "--chance", type=float, default=0.5, help="the least chance of a tag in a caption (default: 0.5)"
     )
@@ -66,7 +64,7 @@ def main() -> None:
     from eval.interrogation.interrogate import interrogator
     from pipeline.execution.executor import local_devices
 
-    reads = interrogator(study, local_devices()[0], arguments.words, arguments.clip)
+    reads = interrogator(study, local_devices()[0], arguments.words, arguments.features)
     for said in reads.said:
         print(said, file=sys.stderr)
     found = reads(asked)

@@ -48,19 +48,19 @@ class Interrogator:
 
 
 def interrogator(
-    study: Study, device: torch.device, words: Sequence[Path] = (), clip: str | None = None
+    study: Study, device: torch.device, words: Sequence[Path] = (), features: str | None = None
 ) -> Interrogator:
     """What reads the tags of the reference set's captions; with files of `words`, what reads these.
 
-    The vectors are those of the study's CLIP, or of another of conf/features by its name `clip`. Raises InputError.
+    The vectors are those of the study's CLIP, or of the extractor of conf/features that is named. Raises InputError.
     """
     lists = {path: read_words(path) for path in words}
     _check_apart(lists)
-    name, settings = _extractor(study, clip)
+    name, settings = _extractor(study, features)
     if lists and not settings.kind.reads_prompts:
         raise InputError(
             f"{KEY} needs a CLIP, and extractor {name} reads no words; name one of conf/features, for instance "
-            "--clip clip_vit_l_14"
+            "--features clip_vit_l_14"
         )
     extractor = load_extractor(settings, device)
     if not lists:
@@ -76,15 +76,13 @@ def interrogator(
     return Interrogator(extractor, found, tuple(_said(path, one) for path, one in zip(lists, found, strict=True)))
 
 
-def _extractor(study: Study, clip: str | None) -> tuple[str, ExtractorSettings]:
-    features = study.features
-    if clip is None:
-        name = features.clip or features.spaces[0].extractor
-        return name, features.extractors[name]
-    if clip in features.extractors:
-        return clip, features.extractors[clip]
-    composed = compose(CONF, [f"features=[{clip}]"])["features"]["extractors"]
-    return clip, ExtractorSettings.model_validate(composed[clip])
+def _extractor(study: Study, name: str | None) -> tuple[str, ExtractorSettings]:
+    own = study.features
+    name = name or own.clip or own.spaces[0].extractor
+    if name in own.extractors:
+        return name, own.extractors[name]
+    composed = compose(CONF, [f"features=[{name}]"])["features"]["extractors"]
+    return name, ExtractorSettings.model_validate(composed[name])
 
 
 def _check_apart(lists: dict[Path, list[str]]) -> None:

@@ -221,8 +221,8 @@ def interrogate(
         list[str] | None,
         typer.Option(metavar="FILE", help="Read these words, one per line, instead of the reference captions' tags."),
     ] = None,
-    clip: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A CLIP of conf/features; default: the study's.")
+    features: Annotated[
+        str | None, typer.Option(metavar="NAME", help="An extractor of conf/features; default: the study's CLIP.")
     ] = None,
     chance: Annotated[float, typer.Option(min=0, max=1, help="The least chance of a tag in a caption.")] = 0.5,
     captions: Annotated[bool, typer.Option("--captions", help="Write captions beside the images, as .txt.")] = False,
@@ -232,7 +232,7 @@ def interrogate(
     from pipeline.command.project import found_by_caller
 
     options = [f"--words={found_by_caller(one)}" for one in words or ()]
-    options += [f"--clip={clip}"] if clip else []
+    options += [f"--features={features}"] if features else []
     options += [option for option, on in (("--captions", captions), ("--overwrite", overwrite)) if on]
     _become("eval.interrogation", *options, f"--chance={chance}", "--", found_by_caller(images))
 

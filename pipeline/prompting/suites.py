@@ -30,8 +30,8 @@ COLUMNS = ("prompt", "category")
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite: its `licence` as its `source` states it, the `path` of its files, and the command that
-    `fetch`es them there.
+    """A suite: its `licence` as its `source` states it, the `path` of its files, and the command that `fetch`es
+    them there.
 
     `read` makes the prompts of the files at a place. It raises ValueError for another layout.
     """

@@ -89,7 +89,7 @@ def test_what_is_written_is_the_prompt_of_an_external_arm_and_the_caption_of_a_r
 def test_an_image_without_any_likely_tag_gets_no_caption(folder: Path, study: Study) -> None:
     written = captioned(asked_images(str(folder / "bare.png"), study), "")
     assert written == Written(empty=1)
-    assert said_of(written, 0.5) == "captions: 0 written; 1 images have no tag of chance 0.5"
+    assert said_of(written, 0.5) == "captions: 0 written; 1 empty, as no tag has a chance of 0.5"
     assert not (folder / "bare.txt").exists()
 
 

@@ -15,7 +15,7 @@ from eval.features.extractor import embed_images
 from eval.interrogation.accuracy import accuracy, calibration_error, shown_tags
 from eval.interrogation.asked_images import asked_images
 from eval.interrogation.interrogate import Interrogator, interrogator
-from eval.interrogation.reference_images import reference_captions, reference_vectors
+from eval.interrogation.reference_images import reference_captions, reference_vectors, tag_reader
 from eval.interrogation.word_reader import FEWEST, calibrated, named_once, word_reader
 from pipeline.errors import InputError
 from pipeline.layout import REFERENCE_SET
@@ -150,6 +150,20 @@ def test_words_need_an_extractor_that_reads_them(study: Study, world: Path) -> N
         interrogator(study, CPU, [Path("two.txt")], "clip_vit_l_14")
     with pytest.raises(InputError, match="clip_vit_l_14"):
         interrogator(study, CPU, [], "clip_vit_l_15")
+
+
+def test_without_captions_that_list_tags_there_is_nothing_to_read(
+    clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"data/reference has no images to learn tags from; `guidedrift run` makes it"):
+        tag_reader("clip", clip, 0)
+    rows = [{**row(one, draw(one, CANVAS)), "prompt": "It is a drawing."} for one in islice(plans("train", 0), 3)]
+    write_shard(
+        REFERENCE_SET / "part-00000.parquet", {key: [own[key] for own in rows] for key in FEATURES}, FEATURES, "prose"
+    )
+    with pytest.raises(InputError, match=r"fewer than two of the 1 tags in the captions of data/reference can be read"):
+        tag_reader("clip", clip, 0)
 
 
 def test_the_calibration_error_is_how_far_chances_lie_from_shares() -> None:
