@@ -1,7 +1,7 @@
 """The image of the labelling page: `python -m docs.label_studio_image` writes docs/label-studio.png.
 
-The pairs of the finished study are sent to a server of their own in a temporary folder, and the first page that a
-labeller sees is photographed.
+The pairs of the finished study are sent to a separate server in a temporary folder, and the first page that a labeller
+sees is photographed.
 """
 
 import argparse

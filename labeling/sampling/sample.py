@@ -159,8 +159,8 @@ def draw_tasks(arms: Mapping[str, Sequence[Candidate]], labels: int, settings: L
 def judged_alike(study: Study) -> list[str]:
     """The arms that people can compare with the baseline: all that were told the prompt, if the baseline was.
 
-    The prompt stands above every pair. An arm that generates from the empty prompt would be judged by what nobody
-    asked of it, and lose.
+    The prompt stands above every pair. An arm that generates from the empty prompt would be judged by what it was
+    not asked for, and lose.
     """
     told = study.arm(study.baseline).prompt
     return [name for name, arm in study.compared.items() if arm.prompt == told]
