@@ -50,7 +50,7 @@ def over_seeds(values: Sequence[float]) -> str:
 def decided(difference: Interval) -> str:
     """What an interval of differences in wrong hands decides."""
     if difference.high < 0:
-        return "mends"
+        return "fixes"
     return "spoils" if difference.low > 0 else "undecided"
 
 
@@ -145,7 +145,7 @@ def sentences(kept: Sequence[KeptHands], one: KeptHands) -> list[Finding]:
     found = []
     for arm, said in (("negative_hands", "A negative prompt against wrong hands"), ("autoguidance", "Autoguidance")):
         difference = one.arms[arm].against["malformed"]
-        verb = {"mends": "mends hands", "spoils": "spoils hands", "undecided": "cannot be told to change hands"}
+        verb = {"fixes": "fixes hands", "spoils": "spoils hands", "undecided": "cannot be told to change hands"}
         words = f"{said} {verb[decided(difference)]}: {quoted_points(difference)} of wrong ones."
         found.append(Finding(words, over_seeds(seeds_at(kept, one, arm))))
     return found

@@ -1,6 +1,6 @@
 """Runs study=hands at every stage of training that this machine has the networks of: `python -m docs.hands.run`, hours.
 
-What is kept (docs/hands/measured/) is left out, so an interrupted run goes on; `--only unet-0` takes the stages whose
+What is kept (docs/hands/measured/) is left out, so an interrupted run continues; `--only unet-0` takes the stages whose
 names begin so. The study in params.yaml is put back at the end. `python -m docs.hands` writes the page.
 """
 
@@ -65,7 +65,7 @@ def main() -> None:
     chosen = [one for one in available() if not arguments.only or one.name.startswith(tuple(arguments.only))]
     if not chosen:
         names = ", ".join(stage.name for stage in available()) or "none; `make train` makes snapshots"
-        raise InputError(f"--only {' '.join(arguments.only or [])} is no stage; on this machine: {names}")
+        raise InputError(f"--only {' '.join(arguments.only or [])} matches no stage; on this machine: {names}")
     stages = pending(chosen, arguments.overrides)
     plans = {stage: plan_of(_study(stage, arguments.overrides)) for stage in stages}
     for stage, plan in plans.items():
