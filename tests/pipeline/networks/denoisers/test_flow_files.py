@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from flow_studies import FLOWS, WITH_FLUX2, Flows, far
+from original_transformers import original_flux2_transformer
 from safetensors.torch import load_file, save_file
-from single_file import original_flux2_transformer, save_sd3_single_file
+from single_file import save_sd3_single_file
 
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.families import FAMILIES
