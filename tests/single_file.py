@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from original_transformers import original_sd3_transformer
+from original_transformers import original_sd3, transformer_of
 from safetensors.torch import load_file, save_file
 
 Tensors = dict[str, torch.Tensor]
@@ -152,7 +152,7 @@ def _open_clip(folder: Path) -> Tensors:
 
 def save_sd3_single_file(folder: Path, path: Path) -> None:
     """Write the weights of the SD3 pipeline in `folder` to one safetensors file, as Stability AI has them."""
-    tensors = _prefixed("model.diffusion_model.", original_sd3_transformer(folder))
+    tensors = _prefixed("model.diffusion_model.", original_sd3(transformer_of(folder)))
     tensors |= _prefixed("first_stage_model.", original_vae(folder))
     for part, name in (("text_encoder", "clip_l"), ("text_encoder_2", "clip_g"), ("text_encoder_3", "t5xxl")):
         tensors |= _prefixed(f"text_encoders.{name}.transformer.", load_file(folder / part / "model.safetensors"))
