@@ -341,7 +341,7 @@ def layer_names(network: Any) -> dict[str, str]:
     found = {}
     for name in modules:
         found[name.replace(".", "_")] = name
-        # Older files leave out that the projection after attention is the first in a list, which FLUX.2's single blocks lack.
+        # Older files do not say that the projection after attention is the first in a list. FLUX.2 also has it alone.
         found[re.sub(r"\.to_out\.0$", ".to_out", name).replace(".", "_")] = name
         if isinstance(depth, int):
             found[original_name(name, depth, attended).replace(".", "_")] = name
