@@ -111,6 +111,7 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused(
         (("flux2", "flux"), {"method": "autoguidance", "scale": 2.0}, "the guide flux does not fit: width of the text"),
         (("flux2", "flux2_klein"), {"method": "autoguidance", "scale": 2.0}, "text encoders is Mistral Small 3 in the"),
         (("flux2",), {"canvas": {"width": 30, "height": 32}}, "must be multiples of 4"),
+        (("flux2",), {"method": "pag", "scale": 2.0}, "the network has no transformer block under 'mid_block'"),
         (("flux2_klein",), {"embedded_guidance": 2.0}, "flux2_klein (flux2_klein) reads no guidance scale; leave it"),
         (
             ("flux2_klein",),

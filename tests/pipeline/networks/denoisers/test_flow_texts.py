@@ -1,15 +1,19 @@
 """Texts of families along rectified flow: encoded once, kept, and read as each family reads them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from checked_networks import edit
-from flow_studies import CPU, FLOWS, LENGTH, WITH_FLUX2, Flows
+from flow_studies import CANVAS, CPU, FLOWS, LENGTH, SEEDS, WITH_FLUX2, Flows, far
 
-from pipeline.generation.arm_generator import ArmGenerator
-from pipeline.generation.shard_plan import arm_texts
+from pipeline.generation.arm_generator import ArmGenerator, GeneratedBatch
+from pipeline.generation.loaded_model import LoadedModel
+from pipeline.generation.shard_plan import arm_texts, batch_texts
 from pipeline.networks.checkpoints import locate
+from pipeline.networks.text.text_encoder import TextEncoder
+from pipeline.study.study import parse_study
 
 
 @pytest.mark.parametrize("name", WITH_FLUX2)
@@ -30,6 +34,40 @@ def test_texts_are_encoded_once_and_their_encoders_dropped(
     fresh = checkpoint.family.load_texts(checkpoint, CPU, study.text).encode(prompt)
     # Together, and not each alone: torch rounds otherwise.
     torch.testing.assert_close(dict(found), dict(fresh))
+
+
+@pytest.mark.parametrize("name", ["sd3", "lumina2"])
+def test_each_text_of_a_study_is_encoded_once_over_its_arms_and_runs(
+    flows: Flows, cache: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flows.study(name)
+    flows.params["generate"] |= {"images": 10, "shard": 10, "batch": 5}
+    negative = {"method": "negative", "scale": 3.0, "negative_prompt": "lowres", "canvas": CANVAS}
+    flows.params["arms"] |= {"negative": negative, "cfg": {"method": "cfg", "scale": 3.0, "canvas": CANVAS}}
+    study = parse_study(flows.params, "test")
+    assert study.generated == ["arm", "negative", "cfg"]
+    embed, calls = TextEncoder.embed, []
+
+    def counted(encoder: TextEncoder, texts: list[Any], number: int) -> Any:
+        calls.append(len(texts))
+        return embed(encoder, texts, number)
+
+    monkeypatch.setattr(TextEncoder, "embed", counted)
+    told = [arm_texts(study, arm) for arm in study.generated]
+
+    def generated() -> list[GeneratedBatch]:
+        model = LoadedModel(study, CPU)
+        return [
+            ArmGenerator(study, arm, CPU, model).draw(batch_texts(texts, range(2)), SEEDS)
+            for arm, texts in zip(study.generated, told, strict=True)
+        ]
+
+    distinct = {text for texts in told for group in texts.values() for text in group}
+    first = generated()
+    assert calls == [1] * len(distinct)
+    second = generated()
+    assert calls == [1] * len(distinct)
+    assert max(map(far, first, second)) == 0
 
 
 @pytest.mark.parametrize("name", FLOWS)
