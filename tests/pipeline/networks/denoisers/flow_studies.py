@@ -16,31 +16,15 @@ from pipeline.preflight import check_arms
 from pipeline.study.study import Study, parse_study
 
 CPU = torch.device("cpu")
-
-
 FLOWS = ("sd3", "flux", "flux2_klein", "chroma", "qwen_image", "lumina2", "z_image")
-
-
 # FLUX.2 has klein's networks and tells them embedded guidance; its text encoder is another.
 WITH_FLUX2 = (*FLOWS, "flux2")
-
-
 # Tokens of T5 that the study's longest prompt has room in.
 LENGTH = 96
-
-
 TEXTS = {"prompt": ["1person, blue hair", "pattern"], "empty": ["", ""], "negative": ["lowres, blurry"] * 2}
-
-
 ONE = {key: texts[:1] for key, texts in TEXTS.items()}
-
-
 SEEDS = [3, 4]
-
-
 CANVAS = {"width": 32, "height": 32}
-
-
 BLOCKS = {
     "sd3": ["transformer_blocks.0"],
     "flux": ["transformer_blocks.0", "single_transformer_blocks.1"],
