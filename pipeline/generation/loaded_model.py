@@ -113,7 +113,7 @@ class LoadedModel:
     def _encode_all(self) -> None:
         """Encode every text of the study as its batches will ask for them, and drop the text encoders."""
         size = self.study.generate.batch
-        for name in self.study.arms:
+        for name in self.study.generated:
             texts = arm_texts(self.study, name)
             for start in range(0, self.study.generate.images, size):
                 stop = min(start + size, self.study.generate.images)

@@ -538,6 +538,7 @@ def test_preflight_refuses_a_lora_that_does_not_fit(unet, lora_study):
 def test_the_stage_says_what_the_lora_changes(unet, lora_study, monkeypatch, capsys, tmp_path):
     save_file({**simple(unet("sd")), **with_texts()}, FILE)
     study = lora_study()
+    study = study.model_copy(update={"headlines": {arm: arm for arm in study.arms}})
     for name, value in {"load_study": lambda: study, "check_measurable": lambda _: None}.items():
         monkeypatch.setattr(preflight, name, value)
     monkeypatch.setattr(preflight, "needed_files", lambda _: [])
