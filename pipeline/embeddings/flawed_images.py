@@ -24,7 +24,7 @@ from pipeline.study.study import TINYBOORU
 
 # The loss of the path's velocity, SNR + 1, cut at 5 (arXiv 2303.09556): that of the embedded networks' training.
 _MOST_WEIGHT = 5.0
-_KEY = "--images"
+_KEY = "--images-from"
 
 
 @dataclass(frozen=True)

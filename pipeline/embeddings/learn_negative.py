@@ -43,8 +43,8 @@ from pipeline.study.study import TINYBOORU, Study, load_study
 
 # Not a .safetensors file: that would be an embedding that texts call.
 _CHECKPOINTS = EMBEDDINGS / ".training"
-# Prompts that trajectories start from, beside those of the study.
-_PROMPTS = 1024
+# Prompts that are read to walk trajectories for, at most; after the last the first comes again, with other seeds.
+_MOST_PROMPTS = 1024
 # Seeds of training begin above those that studies have.
 _FIRST_SEED = 2**30
 _BAD_IMAGES = 2048
@@ -138,6 +138,8 @@ class Run:
         main = self.model.main
         assert isinstance(main, DenoisingNetwork)
         self.main = main
+        if self.has_guide:
+            _ = self.model.guide  # loaded now, so that one that does not fit is refused before anything is learned
         self._prompts()
         self.bad = (
             BadImages(recipe.source, main, min(_BAD_IMAGES, recipe.rounds * recipe.images), recipe.held_out)
@@ -147,7 +149,8 @@ class Run:
 
     def _prompts(self) -> None:
         known = self.study.generate.images
-        prompts = prompts_without_loras(self.study, None, known + _PROMPTS)
+        wanted = min(_MOST_PROMPTS, 4 * self.recipe.rounds * self.recipe.images)  # prompt sets repeat themselves
+        prompts = prompts_without_loras(self.study, None, known + wanted)
         own = prompts[:known]
         self.held_out = own[: self.recipe.held_out]
         self.prompts = [prompt for prompt in dict.fromkeys(prompts[known:]) if prompt not in set(own)]

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from compositions import composed
 from PIL import Image
+from repository_copy import ROOT
 from safetensors import safe_open
 
 from pipeline.embeddings.flawed_images import BadImages, with_noise
@@ -28,7 +30,7 @@ from pipeline.study.study import Study, parse_study
 
 CPU = torch.device("cpu")
 WORDS = "worst quality, lowres"
-SMALL = Recipe(words=WORDS, tokens=3, rounds=3, images=2, batch=4, held_out=2)
+SMALL = Recipe(words=WORDS, tokens=3, rounds=2, images=2, batch=4, held_out=2)
 
 
 @pytest.fixture
@@ -133,7 +135,7 @@ def test_the_file_says_to_the_network_what_was_learned(made, capsys):
         assert tuple(file.get_tensor("emb_params").shape) == (3, 32)
     known = read_tensors(path)[1]
     measured = known["cosines"]
-    assert set(measured) == {"learned", "empty", "short"}
+    assert set(measured) == {"learned", "empty", "short", "general"}
     assert all(len(own["levels"]) == len(known["sigmas"]) == 3 for own in measured.values())
     assert f"{measured['learned']['mean']:.3f}" in Path("embeddings/learned_text.md").read_text()
 
@@ -192,23 +194,22 @@ def test_a_recipe_of_nothing_is_refused(key):
         replace(SMALL, **{key: 0})
 
 
-def test_networks_that_learn_no_negative_are_refused(params, pipelines_folder, networks_folder, flows_folder, tmp_path):
-    def refused(**model: Path) -> str:
-        study = of(params, **{key: str(path.relative_to(path.parents[1])) for key, path in model.items()})
+def test_networks_that_learn_no_negative_are_refused(params, pipelines_folder, networks_folder, monkeypatch):
+    monkeypatch.chdir(networks_folder.parent)
+    sd, small, nothing = f"{pipelines_folder.name}/sd", f"{networks_folder.name}/guide", "nowhere"
+
+    def refused(study: Study) -> str:
         with pytest.raises(InputError) as caught:
             learn(study, "new", SMALL, CPU)
+        assert not list(Path("embeddings").rglob("new.*"))
         return str(caught.value)
 
-    root = networks_folder.parent
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        main = pipelines_folder / "sd"
-        assert "is the main network itself, so no direction leads away from it" in refused(main=main, guide=main)
-        assert "does not fit: " in refused(main=main, guide=networks_folder / "guide")
-        assert "reads more of a text than CLIP's tokens" in refused(
-            main=flows_folder / "sd3", guide=flows_folder / "sd3"
-        )
-        assert "does not exist" in refused(main=main, guide=root / "networks" / "nothing")
+    assert "is the main network itself, so no direction leads away from it" in refused(of(params, main=sd, guide=sd))
+    assert f"the guide {small} does not fit: " in refused(of(params, main=sd, guide=small))
+    assert "model folder nowhere is missing" in refused(of(params, main=sd, guide=nothing))
+    monkeypatch.chdir(ROOT)
+    flow = parse_study(composed("model=tinybooru_flow", "sampler=euler"), "test")
+    assert "(pixel_flow) is no UNet" in refused(flow)
 
 
 def test_settings_that_keep_embeddings_from_being_read_or_learned_are_refused(made):
