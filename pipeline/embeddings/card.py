@@ -6,6 +6,8 @@ from typing import Any
 
 # Results of one text as pipeline/embeddings/held_out.py gives them.
 Results = dict[str, dict[str, Any]]
+# The texts in the order in which they are shown; JSON keeps none.
+_TEXTS = ("learned", "empty", "short", "general")
 # Rows of noise levels that a card shows at most.
 _SHOWN = 10
 
@@ -32,9 +34,9 @@ class Measured:
             ("error on bad images", self.errors),
         ):
             if results is not None:
-                learned, *others = results
-                beside = ", ".join(f"{name} {results[name]['mean']:.3f}" for name in others)
-                found.append(f"held-out {what} {results[learned]['mean']:.3f} ({beside})")
+                (_, learned), *others = _in_order(results)
+                beside = ", ".join(f"{name} {own['mean']:.3f}" for name, own in others)
+                found.append(f"held-out {what} {learned['mean']:.3f} ({beside})")
         return "; ".join(found)
 
 
@@ -45,8 +47,9 @@ def card(name: str, recipe: Mapping[str, Any], networks: Mapping[str, Any], meas
         "",
         f"A learned negative: {recipe['tokens']} vectors that a negative prompt calls as `{name}`. "
         + {
-            "guide": "Away from it is as near as a text comes to away from the guide, along unguided trajectories.",
-            "flaws": f"Under it alone the network generates the bad images of {recipe['source']}.",
+            "guide": "The direction away from it was brought as near as training could to the direction away from the "
+            "guide, along unguided trajectories.",
+            "flaws": f"Under it alone the network is to generate the bad images of {recipe['source']}.",
         }[str(recipe["objective"])],
         "",
         "    python -m pipeline.embeddings.learn_negative "
@@ -63,21 +66,28 @@ def card(name: str, recipe: Mapping[str, Any], networks: Mapping[str, Any], meas
         if results is not None:
             lines += ["", f"## {title}", "", f"On {measured.images} held-out images; {words}.", ""]
             lines += _table(measured.sigmas, results, highest)
+            if highest:
+                lines += ["", "The ceiling is for embeddings that are learned freely for each image and noise level."]
     return "\n".join(lines) + "\n"
 
 
 def _table(sigmas: tuple[float, ...], results: Results, highest: Mapping[int, float]) -> list[str]:
-    names = [*results, *(["ceiling"] if highest else [])]
+    texts = _in_order(results)
+    names = [*(name for name, _ in texts), *(["ceiling"] if highest else [])]
     rows = ["| sigma | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    means = [f"{own['mean']:.3f} ± {own['standard_error']:.3f}" for own in results.values()]
+    means = [f"{own['mean']:.3f} ± {own['standard_error']:.3f}" for _, own in texts]
     rows.append("| mean | " + " | ".join([*means, *([""] if highest else [])]) + " |")
     step = max(1, len(sigmas) // _SHOWN)
     shown = sorted({*range(0, len(sigmas), step), *highest})
     for level in shown:
-        values = [f"{own['levels'][level]:.3f}" for own in results.values()]
+        values = [f"{own['levels'][level]:.3f}" for _, own in texts]
         values += ([f"{highest[level]:.3f}"] if level in highest else [""]) if highest else []
         rows.append(f"| {sigmas[level]:.3g} | " + " | ".join(values) + " |")
     return rows
+
+
+def _in_order(results: Results) -> list[tuple[str, dict[str, Any]]]:
+    return [(name, results[name]) for name in _TEXTS if name in results]
 
 
 def _flag(key: str) -> str:
