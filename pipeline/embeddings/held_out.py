@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from pipeline.embeddings.noisy_images import NoisyImages
 from pipeline.networks.denoisers.unet import DenoisingNetwork
@@ -21,9 +22,8 @@ def on_held_out(
     `texts` give what a network is told of one text beside prompts of a number of chunks. Of each the result holds the
     `mean` over levels and images, its `standard_error` over images, and the mean of each of the `levels`.
     """
-    return {
-        name: _summed(images, _measured(network, images, told(images.chunks), batch)) for name, told in texts.items()
-    }
+    shown = tqdm(texts.items(), desc="measure", unit="text", disable=None)
+    return {name: _summed(images, _measured(network, images, told(images.chunks), batch)) for name, told in shown}
 
 
 def _measured(network: DenoisingNetwork, images: NoisyImages, told: Conditioning, batch: int) -> torch.Tensor:
@@ -56,7 +56,7 @@ def ceiling(
     more, as far as the search finds what is best.
     """
     found = {}
-    for level in levels:
+    for level in tqdm(levels, desc="ceiling", unit="level", disable=None):
         rows = (images.levels == level).nonzero().flatten()[:count]
         free = {name: own.detach().float().expand(len(rows), *own.shape[1:]).clone() for name, own in told.items()}
         learned = [free[name].requires_grad_() for name in ("tokens", "pooled") if name in free]
