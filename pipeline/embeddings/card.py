@@ -17,7 +17,7 @@ class Measured:
     """Results by text: the cosine with the direction away from the guide, and the error on bad images.
 
     `sigmas` are the noise levels b / a; `images` is how many are held out. `ceiling` is the cosine, by the number of a
-    level, where every image has a text of its own. Without a guide there are no cosines, without bad images no errors.
+    level, where every image has a separate text. Without a guide there are no cosines, without bad images no errors.
     """
 
     sigmas: tuple[float, ...]

@@ -46,7 +46,7 @@ class FlawedImages(NoisyImages):
 
 @torch.no_grad()
 def with_noise(network: DenoisingNetwork, samples: torch.Tensor, sampler: Sampler, seed: int) -> FlawedImages:
-    """Finished samples [B, C, H, W], each with noise of its own at every noise level of a sampler.
+    """Finished samples [B, C, H, W], each with separate noise at every noise level of a sampler.
 
     Noise comes from `seed`. N is B times the number of levels, level by level.
     """

@@ -15,7 +15,7 @@ from pipeline.sampling.steppers import build_stepper
 
 @dataclass(frozen=True)
 class GuideDirections(NoisyImages):
-    """Samples along unguided trajectories, with `main` and `away` [N, C, H, W], of their own prompts.
+    """Samples along unguided trajectories, with `main` and `away` [N, C, H, W] under their prompts.
 
     `main` is the main network's output, `away` is main - guide, the direction that autoguidance pushes along. What is
     measured of a text is the cosine between main - output and that direction.

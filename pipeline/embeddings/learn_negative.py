@@ -118,8 +118,8 @@ class Run:
         checkpoint = reading_checkpoint(study)
         if checkpoint.family.network != "unet":
             raise InputError(
-                f"{checkpoint.config} ({checkpoint.family.name}) is no UNet; negatives are learned for UNets that read "
-                "CLIP's tokens alone (SD 1.x, SD 2.x, SDXL, tinybooru)"
+                f"{checkpoint.config} ({checkpoint.family.name}) is not a UNet; negatives are learned for UNets that "
+                "read CLIP's tokens alone (SD 1.x, SD 2.x, SDXL, tinybooru)"
             )
         self.networks = _digests(study)
         self.has_guide = self.networks["main"] != self.networks["guide"]
@@ -129,7 +129,7 @@ class Run:
                 "a weaker one, or weaken it (model.weaken)"
             )
         torch.set_num_threads(study.generate.threads)
-        # Without arms: texts of theirs may call the embedding that is to be learned.
+        # Without arms: their texts may call the embedding that is to be learned.
         self.study = study.model_copy(update={"arms": {}})
         self.general = _general(study)
         self.model = LoadedModel(self.study, device)

@@ -35,7 +35,7 @@ SMALL = Recipe(words=WORDS, tokens=3, rounds=2, images=2, batch=4, held_out=2)
 
 @pytest.fixture
 def made(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
-    """The small study, and a folder of its own to write embeddings into."""
+    """The small study, and a separate folder to write embeddings into."""
     (tmp_path / "main").symlink_to(Path("main").resolve())
     (tmp_path / "guide").symlink_to(Path("guide").resolve())
     monkeypatch.chdir(tmp_path)
@@ -209,7 +209,7 @@ def test_networks_that_learn_no_negative_are_refused(params, pipelines_folder, n
     assert "model folder nowhere is missing" in refused(of(params, main=sd, guide=nothing))
     monkeypatch.chdir(ROOT)
     flow = parse_study(composed("model=tinybooru_flow", "sampler=euler"), "test")
-    assert "(pixel_flow) is no UNet" in refused(flow)
+    assert "(pixel_flow) is not a UNet" in refused(flow)
 
 
 def test_settings_that_keep_embeddings_from_being_read_or_learned_are_refused(made):
