@@ -313,6 +313,16 @@ def publish(
     _become("pipeline.publishing.publish", *settings, *(["--dry-run"] if dry_run else []))
 
 
+@app.command("learn-negative", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+def learn_negative(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME [OPTIONS]", help="`--help` lists them.")
+    ] = None,
+) -> None:
+    """Learn an embedding that is the best negative prompt for the networks of params.yaml."""
+    _become("pipeline.embeddings.learn_negative", *(arguments or ["--help"]))
+
+
 def _become(module: str, *arguments: str) -> None:
     """Go on as another module, which reads the keyboard and ends with its own exit code."""
     sys.stdout.flush()

@@ -6,24 +6,21 @@ that embeddings are read as they should be (study=embedding).
 """
 
 import argparse
-import re
 from pathlib import Path
 
 import torch
 
+from pipeline.embeddings.new_embedding import new_path, reading_checkpoint
 from pipeline.errors import InputError, run_stage
-from pipeline.generation.shard_plan import main_checkpoint, replaced_parts
+from pipeline.generation.shard_plan import replaced_parts
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.text.clip_tower import ClipTower
 from pipeline.networks.text.text_encoder import TextEncoder
 from pipeline.networks.weights.embedding_file import tensor_names
-from pipeline.prompting.embedding_names import EMBEDDINGS, known_embeddings
 from pipeline.prompting.text_settings import TextSettings
 from pipeline.storage.files import write_atomically
 from pipeline.storage.tensor_file import encode_tensors
 from pipeline.study.study import Study, load_study
-
-_NAME = re.compile(r"[\w-]([\w .-]*[\w-])?")
 
 
 def embedding_of(words: str, encoder: TextEncoder) -> dict[str, torch.Tensor]:
@@ -50,17 +47,10 @@ def write_embedding(study: Study, name: str, words: str) -> Path:
     Raises InputError where texts could not call it by its name, where there is a file of that name already, and for a
     family that takes no embeddings.
     """
-    if _NAME.fullmatch(name) is None:
-        raise InputError(f"'{name}' is not a name that a text can call; take letters, digits, - and _")
-    if (known := known_embeddings().get(name.lower())) is not None:
-        raise InputError(f"{known} is there already; take another name, or delete it")
-    main = main_checkpoint(study.model)
-    if not main.family.reads_clip_alone:
-        raise InputError(f"{main.config} ({main.family.name}) reads more of a text than CLIP's tokens; name SD or SDXL")
+    path, main = new_path(name), reading_checkpoint(study)
     swapped = replaced_parts(study.model).get("text_encoder")
     source = None if swapped is None else locate(swapped, study.model.config)
     encoder = main.family.load_texts(main, torch.device("cpu"), study.text, swapped=source)
-    path = EMBEDDINGS / f"{name}.safetensors"
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, encode_tensors(embedding_of(words, encoder), {}))
     return path

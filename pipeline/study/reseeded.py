@@ -41,10 +41,11 @@ def _is_to_be_filled(arm: Any) -> bool:
 
 
 def _without_probes(arm: dict[str, Any]) -> dict[str, Any]:
-    """An arm as composed without its probes, and without the negative prompt where only they read it."""
-    if arm.get("references") or arm.get("texts"):
+    """An arm as composed without its probes, and without the texts and references that only they read."""
+    named = arm.get("references") or arm.get("texts")
+    if named and (arm.get("terms") or arm.get("attention")):
         return arm  # of which some may be the probes' alone; they cost evaluations and change no image
-    plain = {key: value for key, value in arm.items() if key != "probes"}
+    plain = {key: value for key, value in arm.items() if key not in ("probes", "references", "texts")}
     return plain if reads_negative(plain) else {key: value for key, value in plain.items() if key not in NEGATIVE_KEYS}
 
 

@@ -35,6 +35,7 @@ COMMANDS = (
     "mlflow",
     "label",
     "publish",
+    "learn-negative",
 )
 # As pip writes the script of an entry point.
 SCRIPT = "import sys; from pipeline.command.app import main; sys.exit(main())"
