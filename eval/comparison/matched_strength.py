@@ -118,6 +118,7 @@ def family_paths(arms: Mapping[str, Arm], baseline: str) -> dict[str, list[str]]
     """
     base, sweep_of = arms[baseline], sweeps(arms)
     drawn = {"prompt", "prompt_edits", "prompt_column", "quality_preset", "canvas", "sampler", "image_to_image"}
+    drawn.add("inpaint")
     unguided = base.method == "unguided" and base.attention is None
     paths: dict[str, list[str]] = {}
     for name in sorted(arms, key=lambda name: arms[name].scale):

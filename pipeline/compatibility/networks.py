@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from pipeline.compatibility.declarations import check_declarations
+from pipeline.compatibility.inpainting import check_masks_are_read
 from pipeline.compatibility.layers import check_layers
 from pipeline.compatibility.parts import Part, check_autoencoder, check_inputs, check_samples, check_texts
 from pipeline.compatibility.texts import (
@@ -56,6 +57,7 @@ def check_networks(study: Study, arm_names: Iterable[str]) -> None:
         _check_network("model.guide", guide, "model.guide_config", with_parts=False)
         _check_samples("model.guide", guide, vae)
         check_layers("model.guide", guide, "model.guide_config")
+    check_masks_are_read(study, names, main)
     check_embedded_guidance(study, names, main)
     check_built_in_post(study, names, main)
     check_degraded_texts(study, names, main)

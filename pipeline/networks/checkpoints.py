@@ -138,6 +138,11 @@ class Checkpoint:
         return interface_of(self.family, self._network, None if vae is None else latent_space(vae))
 
     @property
+    def reads_masks(self) -> bool:
+        """Whether its network is a UNet that was trained to inpaint, and reads masks."""
+        return self.family.network == "unet" and reads_masks(self.settings("unet") or {})
+
+    @property
     def _network(self) -> dict[str, Any]:
         part = self.family.network
         settings = self.settings(part)
@@ -157,6 +162,12 @@ def pixel_patch(channels: int, where: Path) -> int:
             "and pixel patches have 3, 12, 48 ... channels"
         )
     return patch
+
+
+def reads_masks(unet: Mapping[str, Any]) -> bool:
+    """Whether the UNet of this configuration inpaints: it reads a sample, a mask, and another sample."""
+    predicts = int(unet.get("out_channels", 4))
+    return int(unet.get("in_channels", 4)) == 2 * predicts + 1
 
 
 def locate(source: str, config: str | None = None) -> Checkpoint:
