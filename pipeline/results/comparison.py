@@ -210,11 +210,11 @@ class ComparedArm(_Record):
     """One arm; `against_baseline` is None for the baseline itself.
 
     `family` names the arms that form one sweep of scales. `distinct` of its `n` images differ, and `copied` are equal
-    to an image of the reference set. `scores` are the set metrics against the reference set and the means of the
-    per-image scores, by name. `kinds` are the shares of the kinds of images. `push` is the root mean square of
-    guided - main in x0 at the step where it is largest; an arm that `does_nothing` has one of rounding alone, and is
-    meant to be guided. `effective` is None where the empty text was not evaluated. A control has the arm that it is
-    `control_of`, and that one's effective scale as its `scale`.
+    to an image of the reference set. `scores` are the set metrics against the reference set and the means of the per-
+    image scores, by name; `inpainted` are the numbers of an arm that inpaints. `kinds` are the shares of the kinds of
+    images. `push` is the root mean square of guided - main in x0 at the step where it is largest; an arm that
+    `does_nothing` has one of rounding alone, and is meant to be guided. `effective` is None where the empty text was
+    not evaluated. A control has the arm that it is `control_of`, and that one's effective scale as its `scale`.
     """
 
     arm: ArmName
@@ -230,6 +230,7 @@ class ComparedArm(_Record):
     cost: Cost | None
     kinds: dict[str, Finite]
     scores: dict[str, Interval]
+    inpainted: dict[str, Interval] = Field(default_factory=dict)
     against_reference: AgainstReference
     against_baseline: AgainstBaseline | None
     push: Finite | None = None
