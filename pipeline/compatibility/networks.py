@@ -36,6 +36,7 @@ def check_networks(study: Study, arm_names: Iterable[str]) -> None:
     _check_network("model.main", main, "model.config")
     check_autoencoder(own, vae)
     _check_samples("model.main", main, vae)
+    check_masks_are_read(study, names, main)
     encoders = {part: Part("model.main", main, part) for part in main.family.text_parts}
     if model.text_encoder is not None:
         swapped = locate(model.text_encoder, model.config)
@@ -57,7 +58,6 @@ def check_networks(study: Study, arm_names: Iterable[str]) -> None:
         _check_network("model.guide", guide, "model.guide_config", with_parts=False)
         _check_samples("model.guide", guide, vae)
         check_layers("model.guide", guide, "model.guide_config")
-    check_masks_are_read(study, names, main)
     check_embedded_guidance(study, names, main)
     check_built_in_post(study, names, main)
     check_degraded_texts(study, names, main)

@@ -30,7 +30,7 @@ from pipeline.networks.weights.identification import check_main
 from pipeline.networks.weights.weight_files import digest_of, lora_digest, network_digest
 from pipeline.storage.files import file_digest, fingerprint
 from pipeline.storage.shards import read_table, set_fingerprint, shard_paths
-from pipeline.study.arm import SAID_ELSEWHERE, Arm
+from pipeline.study.arm import SAID_ELSEWHERE
 from pipeline.study.model import Model
 from pipeline.study.sampler import Canvas, ImageToImage
 from pipeline.study.study import Study
@@ -195,7 +195,7 @@ def common_inputs(study: Study, arm_name: str, device: str, machine: str | None 
         from pipeline.sampling.starts import steps_taken  # with diffusers, which no other arm needs here
 
         steps_taken(study.sampler_of(arm).steps, arm.image_to_image.strength)
-    if (masks := masks_of(arm_name, arm, main)) is not None:
+    if (masks := masks_of(study, arm_name)) is not None:
         masks.check(1 if main.settings("vae") is None else main.factor, study.generate.images)
     guide = locate(model.guide, model.config_of_guide) if with_guide else None
     check_schedules(study.sampler_of(arm), main, guide)
@@ -232,11 +232,12 @@ def common_inputs(study: Study, arm_name: str, device: str, machine: str | None 
     return common
 
 
-def masks_of(arm_name: str, arm: Arm, main: Checkpoint) -> Masks | None:
+def masks_of(study: Study, arm_name: str) -> Masks | None:
     """The masks of an arm's images; None where it does not inpaint. Raises InputError."""
+    arm = study.arm(arm_name)
     if arm.inpaint is None or arm.image_to_image is None:
         return None
-    size = main.canvas if arm.canvas is None else arm.canvas.size
+    size = main_checkpoint(study.model).canvas if arm.canvas is None else arm.canvas.size
     return Masks(arm.inpaint, arm.image_to_image, size, f"arms.{arm_name}.inpaint")
 
 

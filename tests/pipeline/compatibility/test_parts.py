@@ -41,7 +41,6 @@ def without_weights(folder):
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"in_channels": 9}, "in_channels to 9, but latents have 4 channels: its UNet also reads a mask and an image"),
         ({"in_channels": 8}, "in_channels to 8, but latents have 4 channels: its UNet also reads an image (InstructP"),
         (
             {"in_channels": 5},
