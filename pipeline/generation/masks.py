@@ -75,7 +75,7 @@ class Masks:
             fields = {field.name: field.type for field in table.schema}
             if fields.get(column) != fields.get("image"):
                 raise InputError(
-                    f"{self.key}.column {column} is no column of images in {self.start.start}; its columns are "
+                    f"{self.key}.column {column} does not hold images in {self.start.start}; its columns are "
                     f"{', '.join(fields)}"
                 )
         return pa.concat_tables([table.select(["image", column]) for table in tables])

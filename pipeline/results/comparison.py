@@ -1,9 +1,17 @@
 """What `metrics/compare.json` holds: eval/comparison/compare.py writes it, the report and the tracking read it."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from pipeline.errors import InputError
 from pipeline.layout import METRICS
@@ -238,6 +246,12 @@ class ComparedArm(_Record):
     effective: EffectiveScale | None = None
     control_of: ArmName | None = None
     against_control: AgainstControl | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_a_mask(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Comparisons that were kept before arms inpainted read and write as they did.
+        content: dict[str, Any] = handler(self)
+        return {key: value for key, value in content.items() if key != "inpainted" or value}
 
 
 class FrontierPoint(_Record):

@@ -135,8 +135,8 @@ def test_columns_that_hold_no_masks_are_refused_by_image() -> None:
     )
     masks(column="mask").check(images=1)
     assert refused(masks(column="area"), images=1) == (
-        f"{key} area is no column of images in kept/starts; its columns are image_id, image, mask"
+        f"{key} area does not hold images in kept/starts; its columns are image_id, image, mask"
     )
-    assert "image_id is no column of images" in refused(masks(column="image_id"), images=1)
+    assert "image_id does not hold images" in refused(masks(column="image_id"), images=1)
     starts([half((64, 32)), PillowImage.new("L", (64, 32))])
     assert refused(masks(column="mask"), images=2).startswith(f"{key} mask of image 1 is empty")
