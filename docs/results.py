@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from playwright.sync_api import Browser
 
 from docs.browser import opened_chromium
+from docs.method_findings import against_controls, paid_for_colour
 from eval.features.plain_text import names_by_arm
 from eval.notation import percent, quoted
 from eval.report.details import matched_columns, matched_rows
@@ -115,10 +116,15 @@ def main() -> None:
         lstrip_blocks=True,
         autoescape=False,  # noqa: S701 (Markdown)
     )
+    methods = compared(arguments.methods)
+    retouched = [name for name, arm in load_study(arguments.methods / PARAMS).arms.items() if arm.retouch]
     content: dict[str, Any] = {
         "comparison": comparison,
         "aligned": compared(arguments.alignment),
-        "method_rows": method_rows(compared(arguments.methods)),
+        "methods": methods,
+        "method_rows": method_rows(methods),
+        "controlled": against_controls(methods.chosen),
+        "coloured": paid_for_colour(methods, retouched),
         "cosines": cosines,
         "figures": FIGURES,
         "quoted": quoted,

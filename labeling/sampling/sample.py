@@ -156,6 +156,16 @@ def draw_tasks(arms: Mapping[str, Sequence[Candidate]], labels: int, settings: L
     return tasks
 
 
+def judged_alike(study: Study) -> list[str]:
+    """The arms that people can compare with the baseline: all that were told the prompt, if the baseline was.
+
+    The prompt stands above every pair. An arm that generates from the empty prompt would be judged by what it was
+    not asked for, and lose.
+    """
+    told = study.arm(study.baseline).prompt
+    return [name for name, arm in study.compared.items() if arm.prompt == told]
+
+
 def matches(arms: Iterable[str], baseline: str, pairs_with: str) -> list[tuple[str, str]]:
     """The two arms of every comparison, in the order of their names."""
     if pairs_with == "baseline":
@@ -179,8 +189,7 @@ def draw_pairs(
         SampledPair(
             task_id=task,
             pair_id=pairs[task][0].pair_id,
-            # An arm with an empty prompt is judged by what the other one was asked for.
-            prompt=pairs[task][0].prompt or pairs[task][1].prompt,
+            prompt=pairs[task][0].prompt,
             left_arm=pairs[task][0].arm,
             right_arm=pairs[task][1].arm,
             left_image_id=pairs[task][0].image_id,
@@ -256,7 +265,7 @@ def told_by(size: Size, study: Study, scores: Sequence[float], most: int) -> str
 def size_lines(study: Study, candidates: Mapping[str, Sequence[Candidate]]) -> list[str]:
     """What the study's size and those on offer take and tell, a line each."""
     settings = study.labeling
-    played = matches(candidates, study.baseline, settings.pairs_with)
+    played = matches(judged_alike(study), study.baseline, settings.pairs_with)
     most = min(len(own) for own in candidates.values())
     known = [candidate.p_malformed for own in candidates.values() for candidate in own]
     scores = [score for score in known if score is not None]
@@ -289,7 +298,7 @@ def sample(study: Study, sets: Path, scores: Path) -> tuple[list[SampledTask], l
     """The tasks and pairs of a study, and lines on what their number tells. Raises InputError."""
     arms = {arm: candidates_of(arm, sets, scores) for arm in study.compared}
     settings = study.labeling
-    played = matches(arms, study.baseline, settings.pairs_with)
+    played = matches(judged_alike(study), study.baseline, settings.pairs_with)
     most = min(len(candidates) for candidates in arms.values())
     size = size_of(settings, settings.minutes, len(played), len(arms), most)
     prompts_of_pairs(arms)  # whoever is shown beside another shares its pairs

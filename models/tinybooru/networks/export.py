@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from models.tinybooru.cards import keep_history, keep_training
 from models.tinybooru.networks.families import FamilyRecipe, scheduler_of
@@ -29,6 +30,7 @@ def export_texts(state: Path, seed: int, folder: Path) -> None:
 
 def export_pair(state: Path, main: FamilyRecipe, guide: FamilyRecipe, seed: int, sizes: Sizes, folder: Path) -> None:
     """Write a main network with its texts, and its guide, into `folder`/main and `folder`/guide."""
+    disable_progress_bar()  # of a file that is written in a second
     # Both are loaded before the folders that are there are replaced.
     networks = [load_network(state, main, seed, sizes.steps), load_network(state, guide, seed, sizes.small_steps)]
     for recipe, network, part in zip((main, guide), networks, ("main", "guide"), strict=True):

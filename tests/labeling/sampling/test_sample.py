@@ -271,3 +271,17 @@ def test_scores_of_other_images_are_refused(tmp_path, params):
     (tmp_path / "fewer/scores/cfg.parquet").replace(tmp_path / "scores/cfg.parquet")
     with pytest.raises(InputError, match=r"cfg.parquet has no row for 'cfg-000012'"):
         sample(study, tmp_path / "sets", tmp_path / "scores")
+
+
+@pytest.mark.parametrize("pairs_with", ["baseline", "every"])
+def test_an_arm_that_was_not_told_the_prompt_is_not_judged_by_it(tmp_path, params, pairs_with):
+    params["labeling"] |= {"ask": "both", "pairs_with": pairs_with}
+    params["arms"]["blind"] = {"method": "negative", "scale": 2.0, "prompt": "empty", "negative_prompt": "blurry"}
+    study = parse_study(params, "test")
+    for arm in study.arms:
+        _write(tmp_path, arm, 16)
+    tasks, pairs, sizes = sample(study, tmp_path / "sets", tmp_path / "scores")
+    beside = {arm for pair in pairs for arm in (pair.left_arm, pair.right_arm)}
+    assert beside == {name for name, arm in study.arms.items() if arm.prompt != "empty"}
+    assert "blind" in {task.arm for task in tasks}
+    assert f" each of {len({frozenset((p.left_arm, p.right_arm)) for p in pairs})} comparisons" in sizes[0]
