@@ -203,7 +203,7 @@ def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScor
     }
     inpainted: dict[str, Interval] = {}
     if study.arm(arm).inpaint is not None:
-        own = scorers.inpainting(study.arm(arm), list(shown("inpainting")), clusters)
+        own = scorers.inpainting(study.arm(arm), lambda: shown("inpainting"), len(table), clusters)
         images, inpainted = images | own.images, own.numbers
     scored = [row for row in of_level("image") if row.column in images]
     steps: dict[str, Callable[[], dict[str, Interval]]] = {

@@ -4,15 +4,17 @@ The part outside is the start image's, so scores of whole images (CLIP score, P(
 same images differ by what is inside alone.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageFilter
+from PIL import Image
+from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 
 from eval.features.extraction import load_extractor
@@ -24,7 +26,7 @@ from pipeline.generation.masks import Masks
 from pipeline.layout import REFERENCE_SET, SETS
 from pipeline.results.interval import Interval
 from pipeline.results.metrics import metric
-from pipeline.storage.files import file_digest
+from pipeline.storage.files import file_digest, fingerprint
 from pipeline.storage.shards import decode_images, read_set, set_fingerprint
 from pipeline.study.arm import Arm
 from pipeline.study.study import Study
@@ -46,12 +48,12 @@ class InpaintingScores:
 
 
 def outside_change(image: Pixels, start: Pixels, mask: Pixels) -> float:
-    """The mean absolute change, in levels of 255, of the pixels [H, W, 3] where the mask [H, W] is 0.
+    """The mean absolute change, in levels of 255, of the pixels [H, W, 3] that the mask [H, W] in [0, 255] keeps.
 
-    It is not a number where there are none.
+    Those of a soft edge count by the share that is kept.
     """
-    outside = mask == 0
-    return float(np.abs(image - start)[outside].mean()) if outside.any() else float("nan")
+    kept = 1 - mask / 255
+    return float((np.abs(image - start).mean(2) * kept).sum() / kept.sum())
 
 
 def rim_step(image: Pixels, start: Pixels, mask: Pixels) -> float:
@@ -69,11 +71,11 @@ def _step(pixels: Pixels, inside: Region) -> float:
 
 
 def regions(mask: Image.Image) -> dict[str, Region]:
-    """The pixels [H, W] that are inside a mask, and those at its rim."""
-    width = max(1, round(_RIM * min(mask.size)))
-    hard = mask.point([0] * _GREY + [255] * (256 - _GREY))
-    grown, shrunk = (hard.filter(kind(2 * width + 1)) for kind in (ImageFilter.MaxFilter, ImageFilter.MinFilter))
-    return {"inside": np.asarray(hard) > 0, "rim": (np.asarray(grown) > 0) & (np.asarray(shrunk) == 0)}
+    """The pixels [H, W] that are inside a mask, and those at its rim, on both sides of its edge."""
+    inside = np.asarray(mask) >= _GREY
+    # To the nearest pixel of the other side, in moves of a chess king.
+    apart = np.where(inside, *(distance_transform_cdt(side, "chessboard") for side in (inside, ~inside)))
+    return {"inside": inside, "rim": apart <= max(1, round(_RIM * min(mask.size)))}
 
 
 def crop(image: Image.Image, region: Region) -> Image.Image:
@@ -91,45 +93,47 @@ class InpaintingScorer:
         self._load = cache(lambda: load_extractor(study.features.extractors[primary.settings.extractor], device))
         self._of_reference: dict[str, Tensor] = {}
 
-    def __call__(self, arm: Arm, images: list[Image.Image], clusters: Tensor | None) -> InpaintingScores:
-        """The scores of an arm's images. Raises InputError for start images or masks that cannot be read."""
-        size = images[0].size
-        masks = _masks(arm, size)(range(len(images)))
-        starts = [_fitted(start, size) for start in _starts(arm, len(images))]
-        triples = [
-            [np.asarray(one, dtype=np.float64) for one in triple]
-            for triple in zip((image.convert("RGB") for image in images), starts, masks, strict=True)
+    def __call__(
+        self, arm: Arm, images: Callable[[], Iterable[Image.Image]], count: int, clusters: Tensor | None
+    ) -> InpaintingScores:
+        """The scores of an arm's `count` images, each of which is read several times and none is held.
+
+        Raises InputError for start images or masks that cannot be read.
+        """
+        size = next(iter(images())).size
+        masks = _masks(arm, size)(range(count))
+        scores = (outside_change, rim_step)
+        rows = [
+            [score(*(np.asarray(one, dtype=np.float64) for one in triple)) for score in scores]
+            for triple in zip(images(), _starts(arm, count, size), masks, strict=True)
         ]
-        columns = {
-            score.__name__: torch.tensor([score(*triple) for triple in triples], dtype=torch.float64)
-            for score in (outside_change, rim_step)
-        }
-        found = {name: self._mean(values, clusters) for name, values in columns.items()}
+        columns = dict(
+            zip((score.__name__ for score in scores), torch.tensor(rows, dtype=torch.float64).T, strict=True)
+        )
+        settings = self.study.metrics
+        ask = (settings.resamples, settings.level, settings.seed, clusters)
+        found = {name: mean_interval(values, *ask) for name, values in columns.items()}
+        # One mask for all unless they come from a column.
+        own = [regions(mask) for mask in (masks if arm.inpaint and arm.inpaint.column else masks[:1])]
         for name in ("inside", "rim"):
-            real = self._reference(arm, name, masks)
-            own = self._embedded(zip(images, masks, strict=True), name)
+            places = [one[name] for one in own]
+            real = self._reference(arm, name, places, size)
             space = Space(self.primary.settings, real, self.primary.images)
-            row = metric(f"fd_{name}")
-            found |= set_metrics([row], space(own), space.reference, self.study.metrics, clusters)
+            vectors = space(self._embedded(images(), places))
+            found |= set_metrics([metric(f"fd_{name}")], vectors, space.reference, settings, clusters)
         return InpaintingScores(columns, found)
 
-    def _mean(self, values: Tensor, clusters: Tensor | None) -> Interval:
-        settings, known = self.study.metrics, ~values.isnan()
-        belongs = None if clusters is None else clusters[known]
-        return mean_interval(values[known], settings.resamples, settings.level, settings.seed, belongs)
-
-    def _reference(self, arm: Arm, region: str, masks: list[Image.Image]) -> Tensor:
-        """Vectors [M, D] of the reference set's images in the same masks, which are repeated where it has more."""
-        assert arm.inpaint is not None
-        key = f"{region} {arm.inpaint.model_dump_json()} {masks[0].size}"
-        if arm.inpaint.column is not None or key not in self._of_reference:
-            real = decode_images(read_set(REFERENCE_SET, ["image"]))
-            pairs = ((_fitted(image, masks[0].size), masks[k % len(masks)]) for k, image in enumerate(real))
-            self._of_reference[key] = self._embedded(pairs, region)
+    def _reference(self, arm: Arm, name: str, places: Sequence[Region], size: tuple[int, int]) -> Tensor:
+        """Vectors [M, D] of the reference set's images in the same places, kept for the arms with the same mask."""
+        key = fingerprint([name, size, inpainting_inputs(arm)])
+        if key not in self._of_reference:
+            real = (_fitted(image, size) for image in decode_images(read_set(REFERENCE_SET, ["image"])))
+            self._of_reference[key] = self._embedded(real, places)
         return self._of_reference[key]
 
-    def _embedded(self, pairs: Iterable[tuple[Image.Image, Image.Image]], region: str) -> Tensor:
-        return embed_images(self._load(), (crop(image, regions(mask)[region]) for image, mask in pairs))
+    def _embedded(self, images: Iterable[Image.Image], places: Sequence[Region]) -> Tensor:
+        """Vectors [N, D] of crops of images, each to its place; places are repeated where there are more images."""
+        return embed_images(self._load(), map(crop, images, cycle(places)))
 
 
 def inpainting_inputs(arm: Arm) -> Mapping[str, object]:
@@ -150,8 +154,9 @@ def _start_folder(arm: Arm) -> Path:
     return Path(start.start) if start.is_folder else SETS / start.start
 
 
-def _starts(arm: Arm, images: int) -> Iterable[Image.Image]:
-    return decode_images(read_set(_start_folder(arm), ["image"]).slice(0, images))
+def _starts(arm: Arm, count: int, size: tuple[int, int]) -> Iterable[Image.Image]:
+    images = decode_images(read_set(_start_folder(arm), ["image"]).slice(0, count))
+    return (_fitted(image, size) for image in images)
 
 
 def _masks(arm: Arm, size: tuple[int, int]) -> Masks:

@@ -133,7 +133,7 @@ def check_samples(key: str, checkpoint: Checkpoint, vae: Part) -> None:
             f"{vae} sets latent_channels to {latent}, but {key} {checkpoint.path} predicts {predicts} "
             "(out_channels); take an autoencoder that fits the UNet"
         )
-    if latent is not None and reads_masks(unet.settings):
+    if latent is not None and reads_masks(reads, predicts):
         return  # what it reads besides samples, an arm may give it (inpainting.py)
     more = reads - channels
     if more < 0:

@@ -140,7 +140,8 @@ class Checkpoint:
     @property
     def reads_masks(self) -> bool:
         """Whether its network is a UNet that was trained to inpaint, and reads masks."""
-        return self.family.network == "unet" and reads_masks(self.settings("unet") or {})
+        unet = self.settings("unet") or {}
+        return self.family.network == "unet" and reads_masks(unet.get("in_channels", 4), unet.get("out_channels", 4))
 
     @property
     def _network(self) -> dict[str, Any]:
@@ -164,10 +165,9 @@ def pixel_patch(channels: int, where: Path) -> int:
     return patch
 
 
-def reads_masks(unet: Mapping[str, Any]) -> bool:
-    """Whether the UNet of this configuration inpaints: it reads a sample, a mask, and another sample."""
-    predicts = int(unet.get("out_channels", 4))
-    return int(unet.get("in_channels", 4)) == 2 * predicts + 1
+def reads_masks(channels: int, predicted: int) -> bool:
+    """Whether a UNet of so many input and output channels inpaints: it reads a sample, a mask, and another sample."""
+    return channels == 2 * predicted + 1
 
 
 def locate(source: str, config: str | None = None) -> Checkpoint:

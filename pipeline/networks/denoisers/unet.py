@@ -117,7 +117,7 @@ class DenoisingNetwork:
     @property
     def reads_masks(self) -> bool:
         """Whether it was trained to inpaint, and reads the mask and the latents of the image around it."""
-        return reads_masks(self.unet.config)
+        return reads_masks(self.unet.config.in_channels, self.unet.config.out_channels)
 
     @property
     def module(self) -> UNet2DConditionModel:

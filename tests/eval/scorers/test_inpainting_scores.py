@@ -23,13 +23,12 @@ def test_a_change_inside_is_none_outside() -> None:
     assert outside_change(image, ramp(), MASK) == pytest.approx(32 * 32 / (32 * 32 - 16 * 16))
 
 
-def test_a_soft_edge_counts_neither_as_outside_nor_as_kept() -> None:
-    soft = MASK.copy()
-    soft[7] = 3
+def test_a_soft_edge_counts_by_what_it_keeps() -> None:
+    soft = np.full((32, 32), 255.0)
+    soft[:2] = [[0], [51]]
     image = ramp()
-    image[7] = 255
-    assert outside_change(image, ramp(), soft) == 0
-    assert np.isnan(outside_change(image, ramp(), np.full((32, 32), 1)))
+    image[:2] += [[[10]], [[20]]]
+    assert outside_change(image, ramp(), soft) == pytest.approx((10 + 0.8 * 20) / 1.8)
 
 
 def test_a_seam_raises_the_step_at_the_rim_and_a_continuation_does_not() -> None:
