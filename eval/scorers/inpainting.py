@@ -74,8 +74,9 @@ def regions(mask: Image.Image) -> dict[str, Region]:
     """The pixels [H, W] that are inside a mask, and those at its rim, on both sides of its edge."""
     inside = np.asarray(mask) >= _GREY
     # To the nearest pixel of the other side, in moves of a chess king.
-    apart = np.where(inside, *(distance_transform_cdt(side, "chessboard") for side in (inside, ~inside)))
-    return {"inside": inside, "rim": apart <= max(1, round(_RIM * min(mask.size)))}
+    from_inside, from_outside = (np.asarray(distance_transform_cdt(side, "chessboard")) for side in (inside, ~inside))
+    width = max(1, round(_RIM * min(mask.size)))
+    return {"inside": inside, "rim": np.where(inside, from_inside, from_outside) <= width}
 
 
 def crop(image: Image.Image, region: Region) -> Image.Image:
