@@ -28,8 +28,9 @@ class Masks:
 
     def __call__(self, batch: range) -> list[PillowImage.Image]:
         """The masks of a batch, in mode L. Raises InputError for one that cannot be read or has another size."""
-        hard = [self._column(k) for k in batch] if self.how.column is not None else [self._same] * len(batch)
-        return [feathered(mask, self.how.feather) for mask in hard]
+        if self.how.column is None:
+            return [self._same] * len(batch)
+        return [self._column(k) for k in batch]
 
     def check(self, unit: int = 1, images: int = 0) -> None:
         """Raise InputError where the first `images` masks cannot be read, or generate nothing or everything.
@@ -49,6 +50,10 @@ class Masks:
 
     @cached_property
     def _same(self) -> PillowImage.Image:
+        return feathered(self._shape, self.how.feather)
+
+    @property
+    def _shape(self) -> PillowImage.Image:
         if self.how.box is not None:
             return box_mask(self.how.box, self.size)
         if self.how.polygon is not None:
@@ -90,7 +95,8 @@ class Masks:
                 f"{where} has {_pixels(mask.size)} pixels and its image {_pixels(started.size)}; save it in that size"
             )
         # As its image, which is resized to the canvas, but without new greys.
-        return mask if mask.size == self.size else mask.resize(self.size, PillowImage.Resampling.NEAREST)
+        fitted = mask if mask.size == self.size else mask.resize(self.size, PillowImage.Resampling.NEAREST)
+        return feathered(fitted, self.how.feather)
 
 
 def box_mask(box: tuple[float, float, float, float], size: Size) -> PillowImage.Image:
@@ -124,7 +130,9 @@ def _check_inside(mask: PillowImage.Image, where: str, unit: int) -> None:
     inside = np.asarray(mask)[::unit, ::unit] >= _INSIDE
     size = f"{_pixels(mask.size)} pixels" + (f" in positions of {unit}x{unit}" if unit > 1 else "")
     if not inside.any():
-        raise InputError(f"{where} is empty: none of its {size} is white, so nothing would change; make it larger")
+        raise InputError(
+            f"{where} is empty: none of its {size} is white, so nothing would change; make it larger, or feather less"
+        )
     if inside.all():
         raise InputError(f"{where} is full: all of its {size} are white, so nothing would be kept; remove inpaint")
 

@@ -104,6 +104,12 @@ def test_a_box_that_no_latent_is_inside_of_is_empty() -> None:
     assert "arms.a.inpaint.box is empty: none of its 64x64 pixels in positions of 8x8" in refused(between, unit=8)
 
 
+def test_a_feather_that_leaves_nothing_inside_is_refused() -> None:
+    said = refused(masks((64, 64), box=(0.45, 0.45, 0.55, 0.55), feather=0.2))
+    assert said.startswith("arms.a.inpaint.box is empty")
+    assert said.endswith("make it larger, or feather less")
+
+
 def png(image: PillowImage.Image) -> dict[str, object]:
     buffer = io.BytesIO()
     image.save(buffer, "png")
