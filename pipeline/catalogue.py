@@ -10,6 +10,7 @@ import yaml
 from pipeline.errors import InputError
 from pipeline.layout import CONF
 from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
+from pipeline.prompting.suites import SUITES
 from pipeline.results.metrics import TABLE
 from pipeline.settings import nearest
 from pipeline.study.arm import METHODS
@@ -57,6 +58,11 @@ def quality_presets() -> dict[str, str]:
     return {name: f"[{tags.place}] {tags.text}" for name, tags in QUALITY_TAGS.items()}
 
 
+def suites() -> dict[str, str]:
+    """The published suites of prompts, with the licence and the source of each."""
+    return {name: f"{suite.title}, licence: {suite.licence}, {suite.source}" for name, suite in SUITES.items()}
+
+
 def methods() -> dict[str, str]:
     """An arm's methods, by the reference that each goes away from."""
     away = {name: f"away from the reference '{reference}'" for name, reference in METHODS.items()}
@@ -99,6 +105,7 @@ LISTS: dict[str, tuple[str, Callable[[], dict[str, str]]]] = {
     "qualities": ("quality_preset: <name> of an arm", quality_presets),
     "models": ("guidedrift run --model <name>", lambda: configurations("model")),
     "prompts": ("prompts=<name>", lambda: configurations("prompts")),
+    "suites": ("prompts=suite prompts.suite=<name>", suites),
     "texts": ("text=<name>", lambda: configurations("text")),
     "samplers": ("sampler.scheduler=<name>", samplers),
     "extractors": ("features=[<name>,...]", lambda: configurations("features")),

@@ -6,6 +6,7 @@ guidedrift run --negative "bad hands, blurry"    what does my negative prompt do
 guidedrift run --negative "bad hands" --scales 1.5,3 --model sd_v1_5
 guidedrift plan --study sweep                    what would it take?
 guidedrift compare-folders A B --reference R     images made elsewhere, without a network
+guidedrift interrogate photo.png                 which tags does it show?
 guidedrift report                                the answer
 """
 
@@ -209,6 +210,31 @@ def compare_folders(
         print("what was finished is kept; the same command continues", file=sys.stderr)
         raise typer.Exit(outcome.code)
     print(last_words(plan, outcome))
+
+
+@app.command()
+def interrogate(
+    images: Annotated[
+        str, typer.Argument(metavar="IMAGES", help="An image, a folder of images, an arm of the study, or `reference`.")
+    ],
+    words: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Read these words, one per line, instead of the reference captions' tags."),
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(metavar="NAME", help="An extractor of conf/features; default: the study's CLIP.")
+    ] = None,
+    chance: Annotated[float, typer.Option(min=0, max=1, help="The least chance of a tag in a caption.")] = 0.5,
+    captions: Annotated[bool, typer.Option("--captions", help="Write captions beside the images, as .txt.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write them where captions are already, too.")] = False,
+) -> None:
+    """Read prompts off images: the tags that each shows, with chances."""
+    from pipeline.command.project import found_by_caller
+
+    options = [f"--words={found_by_caller(one)}" for one in words or ()]
+    options += [f"--features={features}"] if features else []
+    options += [option for option, on in (("--captions", captions), ("--overwrite", overwrite)) if on]
+    _become("eval.interrogation", *options, f"--chance={chance}", "--", found_by_caller(images))
 
 
 @app.command("list")

@@ -50,3 +50,9 @@ def as_called(path: str) -> str:
         return str(full.relative_to(Path.cwd().resolve()))
     except ValueError:
         raise InputError(f"{path} lies outside the project; copy it into prompts/ and name it there") from None
+
+
+def found_by_caller(path: str) -> str:
+    """A path that the caller wrote as it is found from the project's folder; as written where nothing is there."""
+    full = Path(os.environ.get(_CALLED_FROM, "."), path)
+    return str(full.resolve()) if path and full.exists() else path

@@ -5,7 +5,7 @@ from pipeline.prompting.edits import edited
 from pipeline.prompting.emphasis import Syntax, parse, write
 from pipeline.prompting.extra_networks import PromptLora, loras_of, without_loras
 from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
-from pipeline.prompting.prompt_sets import DatasetPrompts, PromptSet, read_prompts
+from pipeline.prompting.prompt_sets import DatasetPrompts, PromptSet, SuitePrompts, read_prompts
 from pipeline.study.arm import Arm
 from pipeline.study.study import Study
 
@@ -52,7 +52,7 @@ def prompt_loras(study: Study) -> tuple[PromptLora, ...]:
 def prompt_set_of(study: Study, column: str | None) -> PromptSet:
     """The study's prompt set, with another `column` of its dataset if given."""
     asked = study.prompts
-    if column is not None and isinstance(asked, DatasetPrompts):
+    if column is not None and isinstance(asked, DatasetPrompts | SuitePrompts):
         return asked.model_copy(update={"column": column})
     return asked
 

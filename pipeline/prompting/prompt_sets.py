@@ -1,7 +1,7 @@
 """Prompt sets: where the prompts of a study come from.
 
 Files and datasets are in the folder prompts/, which DVC watches. What a person wrote for the study (files, grids) is
-checked strictly; captions of a dataset are taken as they are.
+checked strictly; captions of a dataset are taken as they are, and prompts of a published suite as plain text.
 """
 
 import random
@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from pipeline.errors import InputError
-from pipeline.prompting.emphasis import Syntax
+from pipeline.prompting.emphasis import Syntax, parse, write
 from pipeline.prompting.extra_networks import without_loras
 from pipeline.prompting.presets import LADDERS
 from pipeline.prompting.strict_check import check_prompt
-from pipeline.settings import Count, Seed, Settings, watched_path
+from pipeline.prompting.suites import COLUMNS, SUITES, read_suite
+from pipeline.settings import Count, Seed, Settings, nearest, watched_path
 from pipeline.storage.file_names import check_names, printable_name, said_missing
 from pipeline.tinybooru.words import known_tags
 
@@ -111,8 +112,35 @@ class EmptyPrompts(Settings):
     source: Literal["empty"]
 
 
+class SuitePrompts(Settings):
+    """A published suite of prompts (suites.py), from files that the user fetched.
+
+    `path` is their place, if not the suite's usual one; `category` keeps the prompts of one category alone.
+    """
+
+    source: Literal["suite"]
+    suite: str
+    path: str | None = None
+    category: str | None = None
+    column: str = COLUMNS[0]
+
+    @field_validator("suite")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in SUITES:
+            meant = f"did you mean {near}? " if (near := nearest(name, SUITES)) else ""
+            raise ValueError(f"'{name}' is unknown; {meant}known suites: {', '.join(SUITES)}")
+        return name
+
+    @field_validator("path")
+    @classmethod
+    def _is_watched(cls, path: str | None) -> str | None:
+        return None if path is None else _watched(path)
+
+
 PromptSet = Annotated[
-    TinybooruPrompts | FilePrompts | GridPrompts | DatasetPrompts | EmptyPrompts, Field(discriminator="source")
+    TinybooruPrompts | FilePrompts | GridPrompts | DatasetPrompts | EmptyPrompts | SuitePrompts,
+    Field(discriminator="source"),
 ]
 
 
@@ -133,6 +161,8 @@ def read_prompts(prompt_set: PromptSet, count: int, syntax: Syntax) -> list[str]
             prompts = _captions(Path(prompt_set.path), prompt_set.column)
         case EmptyPrompts():
             prompts = [""]
+        case SuitePrompts():
+            prompts = _suite_texts(prompt_set, syntax)
     return [prompts[k % len(prompts)] for k in range(count)]
 
 
@@ -217,6 +247,14 @@ def _column(path: Path, column: str) -> list[str]:
             _check_column(pq.read_schema(file), column, file)
             captions += pq.read_table(file, columns=[column]).column(column).to_pylist()
     return [caption or "" for caption in captions]
+
+
+def _suite_texts(asked: SuitePrompts, syntax: Syntax) -> list[str]:
+    if asked.column not in COLUMNS:
+        raise InputError(f"prompts.column '{asked.column}' is unknown in a suite; its columns: {', '.join(COLUMNS)}")
+    rows = read_suite(asked.suite, asked.path, asked.category)
+    # Brackets of a suite are words, which A1111's syntax would read as weights.
+    return [write(parse(getattr(row, asked.column), "plain"), syntax) for row in rows]
 
 
 def _check_column(schema: pa.Schema, column: str, path: Path) -> None:

@@ -372,7 +372,7 @@ class Study(Settings):
     @model_validator(mode="after")
     def _prompts_can_be_edited(self) -> "Study":
         for name, arm in self.arms.items():
-            if arm.prompt_column is not None and self.prompts.source != "dataset":
+            if arm.prompt_column is not None and self.prompts.source not in ("dataset", "suite"):
                 raise ValueError(
                     f"arms.{name}.prompt_column is '{arm.prompt_column}', and prompts.source {self.prompts.source} has "
                     "no columns; take prompts=dataset"

@@ -59,6 +59,7 @@ def test_no_key_of_the_model_leaves_the_project_or_the_hub_s_cache(params: dict[
     [
         lambda path: {"prompts": {"source": "file", "path": path}},
         lambda path: {"prompts": {"source": "dataset", "path": path, "column": "text"}},
+        lambda path: {"prompts": {"source": "suite", "suite": "drawbench", "path": path}},
         lambda path: {"reference": {"source": path}},
         lambda path: {"model": {"weaken": {"name": "lora", "file": f"{path}.safetensors"}}},
         lambda path: {"model": {"loras": [{"file": f"{path}.safetensors"}]}},
@@ -256,6 +257,7 @@ def test_every_key_of_free_text_is_known_to_this_test() -> None:
         *("Arm.prompt_column", "Prefix.text", "Suffix.text", "First.tag", "Drop.tag", "Weigh.tag", "Weigh.part"),
         *("Replace.tag", "Replace.text", "Contradict.tag", "Contradict.text"),
         *("Reference.showing", "TinybooruPrompts.showing"),
+        *("SuitePrompts.suite", "SuitePrompts.category", "SuitePrompts.column"),
     }
     places = {
         *(
@@ -272,6 +274,6 @@ def test_every_key_of_free_text_is_known_to_this_test() -> None:
         *("DatasetPrompts.path", "Extractor.weights", "Metrics.aesthetic_head", "Metrics.malformed_classifier"),
         *("Metrics.kind_prompts", "Metrics.scorers", "Metrics.lpips", "Reference.source"),
         *("ImageToImage.from", "Tracking.uri", "RayExecutor.address", "RayExecutor.storage"),
-        *("FromFolder.folder", "FromFolder.scores"),
+        *("FromFolder.folder", "FromFolder.scores", "SuitePrompts.path"),
     }
     assert strings_of(Study.model_json_schema(by_alias=True)) == texts | places

@@ -27,6 +27,7 @@ COMMANDS = (
     "report",
     "compare",
     "compare-folders",
+    "interrogate",
     "list",
     "stages",
     "experiments",
