@@ -355,19 +355,23 @@ def table() -> str:
         "an evaluation's tensors | decoding | most memory, texts dropped | text encoders alone | 56 evaluations |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, model in PUBLISHED.items():
-        network, vae = sizes(model)
-        texts = sum(parameters(built(build)) for build in model.texts)
-        weights = HALF * (network.parameters + vae.parameters)
-        most = weights + max(network.activations, vae.activations)
-        seconds = 2 * STEPS * network.flops / H100
-        canvas = model.factor * model.side
-        lines.append(
-            f"| {name}, {canvas}x{canvas} | {network.parameters:,} | {texts:,} | {network.flops / 1e12:.2f} TFLOP | "
-            f"{weights / 1e9:.1f} GB | {network.activations / 1e9:.2f} GB | {vae.activations / 1e9:.2f} GB | "
-            f"{most / 1e9:.1f} GB | {HALF * texts / 1e9:.1f} GB | {seconds:.1f} s |"
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *map(row, PUBLISHED)])
+
+
+def row(name: str) -> str:
+    """The table's row of a published model."""
+    model = PUBLISHED[name]
+    network, vae = sizes(model)
+    texts = sum(parameters(built(build)) for build in model.texts)
+    weights = HALF * (network.parameters + vae.parameters)
+    most = weights + max(network.activations, vae.activations)
+    seconds = 2 * STEPS * network.flops / H100
+    canvas = model.factor * model.side
+    return (
+        f"| {name}, {canvas}x{canvas} | {network.parameters:,} | {texts:,} | {network.flops / 1e12:.2f} TFLOP | "
+        f"{weights / 1e9:.1f} GB | {network.activations / 1e9:.2f} GB | {vae.activations / 1e9:.2f} GB | "
+        f"{most / 1e9:.1f} GB | {HALF * texts / 1e9:.1f} GB | {seconds:.1f} s |"
+    )
 
 
 if __name__ == "__main__":

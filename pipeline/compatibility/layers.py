@@ -10,11 +10,11 @@ from typing import Any
 from pipeline.compatibility.declarations import headers, way_out
 from pipeline.errors import InputError
 from pipeline.networks.checkpoints import Checkpoint
+from pipeline.networks.weights.transformer_file import in_diffusers_names
 from pipeline.networks.weights.weight_files import incomplete
 
 _SHOWN = 1
 _WORDS = {"unet": "UNet", "transformer": "transformer"}
-_PREFIX = "model.diffusion_model."
 
 
 def check_layers(key: str, checkpoint: Checkpoint, config_key: str) -> None:
@@ -42,7 +42,9 @@ def check_layers(key: str, checkpoint: Checkpoint, config_key: str) -> None:
         if checkpoint.is_file and part == "unet":
             held = convert_ldm_unet_checkpoint(shapes, settings)
         elif checkpoint.is_file:
-            held = _converted(shapes, network.state_dict(), family.model_name, settings)
+            held = _converted(place, shapes, network.state_dict(), family.model_name, settings)
+    except InputError:
+        raise
     except Exception as error:  # diffusers raises many kinds for a configuration that describes no network
         reason = " ".join(str(error).split())[:200]
         raise InputError(
@@ -66,22 +68,29 @@ def check_layers(key: str, checkpoint: Checkpoint, config_key: str) -> None:
 
 
 def _converted(
-    shapes: Mapping[str, tuple[int, ...]], described: Collection[str], kind: str, settings: Mapping[str, Any]
+    place: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    described: Collection[str],
+    kind: str,
+    settings: Mapping[str, Any],
 ) -> Mapping[str, tuple[int, ...]]:
-    """The shapes of a file's weights under diffusers' names, by diffusers' own conversion of tensors without values."""
-    import torch
-    from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
+    """The shapes of a file's weights under diffusers' names, by diffusers' own conversion of tensors without values.
 
-    if shapes.keys() == set(described):
-        return shapes
-    parts = any(name.startswith(_PREFIX) for name in shapes)  # of a file with more than the transformer
-    tensors = {
-        name: torch.empty(shape, device="meta")
-        for name, shape in shapes.items()
-        if not parts or name.startswith(_PREFIX)
-    }
-    convert = SINGLE_FILE_LOADABLE_CLASSES[kind]["checkpoint_mapping_fn"]
-    return {name: tuple(tensor.shape) for name, tensor in convert(checkpoint=tensors, config=dict(settings)).items()}
+    Raises InputError where it does not know their names or their shapes.
+    """
+    import torch
+
+    tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    try:
+        found = in_diffusers_names(tensors, described, kind, settings)
+    except Exception as error:  # diffusers raises many kinds for files that it was not written for
+        missing = isinstance(error, KeyError) and error.args
+        reason = f"it lacks {error.args[0]}" if missing else " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{place} holds names or shapes that diffusers does not convert to those of {kind} ({reason}); name a "
+            "file in diffusers' names, or a folder in diffusers' layout"
+        ) from None
+    return {name: tuple(tensor.shape) for name, tensor in found.items()}
 
 
 def _fault(described: Mapping[str, tuple[int, ...]], held: Mapping[str, tuple[int, ...]]) -> str:

@@ -88,11 +88,8 @@ class DamagedStream:
         queries = attn.to_q(hidden_states)
         if self.kind == "seg":
             queries = self.image.replaced(queries, blurred(self.image.of(queries), *self.image.extent, self.blur))
-        depth = queries.shape[-1] // attn.heads
-        split = (x.unflatten(-1, (-1, depth)) for x in (queries, attn.to_k(hidden_states), attn.to_v(hidden_states)))
-        query, key, value = normed(attn.norm_q, attn.norm_k, *split)  # [B, positions, heads, depth]
-        turns = freqs_cis if image_rotary_emb is None else image_rotary_emb
-        assert turns is not None, "every block of these networks turns its queries by their positions"
+        query, key, value = stream_heads(attn, queries, hidden_states)
+        turns = stream_turns(image_rotary_emb, freqs_cis)
         query, key, value = (x.transpose(1, 2) for x in (turned(query, turns), turned(key, turns), value))
         mask = None if attention_mask is None else attention_mask.bool()[:, None, None]
         if self.kind == "pag":
@@ -111,6 +108,23 @@ class DamagedStream:
             row[image, image] = False
             row.diagonal().fill_(True)
         return mask
+
+
+def stream_heads(attn: Any, queries: torch.Tensor, stream: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Queries, keys and values [B, positions, heads, depth] of a stream, with their norms, not turned.
+
+    `queries` [B, positions, width] are the projected ones. Lumina 2 has fewer heads of keys and values.
+    """
+    depth = queries.shape[-1] // attn.heads
+    split = (x.unflatten(-1, (-1, depth)) for x in (queries, attn.to_k(stream), attn.to_v(stream)))
+    return normed(attn.norm_q, attn.norm_k, *split)
+
+
+def stream_turns(image_rotary_emb: torch.Tensor | None, freqs_cis: torch.Tensor | None) -> torch.Tensor:
+    """The rotary embeddings that a block gives its attention, under Lumina 2's name for them or Z-Image's."""
+    turns = freqs_cis if image_rotary_emb is None else image_rotary_emb
+    assert turns is not None, "every block of these networks turns its queries by their positions"
+    return turns
 
 
 def turned(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:

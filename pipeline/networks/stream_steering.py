@@ -18,9 +18,9 @@ from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
 from pipeline.errors import InputError
 from pipeline.guidance.attention_space import NAG, NASA, VSF
 from pipeline.networks.attention_space import normalized, subtracted
-from pipeline.networks.joint_blocks import normed, projected
+from pipeline.networks.joint_blocks import projected
 from pipeline.networks.perturbation import processed_by, transformer_blocks
-from pipeline.networks.stream_blocks import ImageOfStream, attention_of, turned
+from pipeline.networks.stream_blocks import ImageOfStream, attention_of, stream_heads, stream_turns, turned
 from pipeline.networks.text.conditioning import Conditioning
 
 # Blocks with the image alone, which no text reaches.
@@ -91,12 +91,8 @@ class _SteeredStream:
         freqs_cis: torch.Tensor | None = None,
         **_: object,
     ) -> torch.Tensor:
-        turns = freqs_cis if image_rotary_emb is None else image_rotary_emb
-        assert turns is not None, "every block of these networks turns its queries by their positions"
-        queries = attn.to_q(hidden_states)
-        depth = queries.shape[-1] // attn.heads
-        split = (x.unflatten(-1, (-1, depth)) for x in (queries, attn.to_k(hidden_states), attn.to_v(hidden_states)))
-        query, key, value = normed(attn.norm_q, attn.norm_k, *split)  # [2 rows, positions, heads, depth]
+        turns = stream_turns(image_rotary_emb, freqs_cis)
+        query, key, value = stream_heads(attn, attn.to_q(hidden_states), hidden_states)  # [2 rows, ...]
         query = turned(query, turns)
         mask = None if attention_mask is None else attention_mask.bool()[:, None, None]
         attended = _attended(query, turned(key, turns), value, mask)

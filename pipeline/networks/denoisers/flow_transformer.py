@@ -5,7 +5,7 @@ timestep is 1000 t, where x = (1 - t) x0 + t e, and the prediction is the veloci
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +28,11 @@ from pipeline.networks.noise_path import NoisePath
 from pipeline.networks.perturbation import perturbed
 from pipeline.networks.stream_steering import streams_steered
 from pipeline.networks.text.conditioning import Conditioning
-from pipeline.networks.weaken import weaken
+from pipeline.networks.weaken import Change, weaken
 from pipeline.networks.weights.loaded_part import DTYPES, check_compiler, load_part, unloadable
 from pipeline.networks.weights.weight_files import check_files
 from pipeline.study.loading import Loading
 from pipeline.study.sampler import Canvas
-from pipeline.study.weaken import DropLayers, Dropout, LoraFile, LowBits, WeightNoise
 
 _TIMESTEPS = 1000
 
@@ -210,12 +209,13 @@ class FlowTransformer(ABC):
         loading: Loading | None = None,
         vae: Checkpoint | None = None,
         latents: Latents | None = None,
-        how: WeightNoise | Dropout | DropLayers | LowBits | LoraFile | None = None,
+        how: Change | Sequence[Change] | None = None,
         role: Network = "main",
     ) -> Self:
         """Load a transformer with its schedule, and its autoencoder where it has one (or that of `vae` instead).
 
-        A guide shares the main network's `latents`; `how` it is weakened. `role` is which of the two it is.
+        A guide shares the main network's `latents`; `how` it is weakened, or given LoRAs. `role` is which of the two
+        it is.
         Raises InputError for missing, pickled or damaged weights, for an autoencoder beside pixels, for a LoRA that
         does not fit, and for ways to save memory that support only UNets.
         """

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import InputError
 from pipeline.networks.families import Family, known_families, labelled_family, network_classes
+from pipeline.networks.weights.transformer_file import without_prefix
 
 _LORA = re.compile(r"(^|[._])(lora|lokr|hada|oft)_|[._]lora\.|\.dora_scale$")
 _CONTROL = re.compile(r"^control_model\.|controlnet_|input_hint_block|^image_proj\.|^ip_adapter\.")
@@ -87,7 +88,7 @@ def check_file(path: Path, family: Family | None) -> None:
             f"{path} is one of {int(piece[2])} pieces of a checkpoint; name the folder of the whole checkpoint, "
             "which holds the part's folder"
         )
-    names = {key.removeprefix(_ORIGINAL) for key in keys}
+    names = without_prefix(dict.fromkeys(keys)).keys()
     alone = next((own for start, own in _TRANSFORMERS_ALONE.items() if any(n.startswith(start) for n in names)), None)
     if alone is not None:
         title, fitting, repository = alone

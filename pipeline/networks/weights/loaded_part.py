@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 from diffusers.utils import logging as diffusers_logging
+from safetensors.torch import load_file
 
 from pipeline.errors import InputError
 from pipeline.networks.checkpoints import Checkpoint
+from pipeline.networks.weights.transformer_file import without_prefix
 from pipeline.networks.weights.weight_files import check_complete, weights_variant
 from pipeline.networks.weights.weight_places import fetching
 
@@ -26,9 +28,10 @@ def load_part(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype) 
     Raises InputError where its files lack some of its weights, and what the libraries raise for damaged ones.
     """
     if checkpoint.in_file(part):
+        alone = checkpoint.family.network_alone
         try:
             return kind.from_single_file(
-                str(checkpoint.path),
+                without_prefix(load_file(checkpoint.path)) if alone else str(checkpoint.path),
                 config=str(checkpoint.config),
                 subfolder=part,
                 torch_dtype=dtype,

@@ -2,7 +2,8 @@
 
 W becomes W + scale * alpha / rank * up @ down, layer by layer (arXiv 2106.09685, section 4.1). Kohya's trainers, PEFT
 and diffusers write one matrix pair under different names; all of them are read here, so that one formula holds for all.
-FLUX.1's original code has queries, keys and values in one layer; files with its names are converted by diffusers.
+The original code of FLUX.1 and FLUX.2 has queries, keys and values in one layer; files with its names are converted by
+diffusers.
 A file that is trained otherwise (LoHa, LoKr, DoRA ...) is refused by the name of its method.
 """
 
@@ -17,13 +18,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from diffusers import ChromaTransformer2DModel, FluxTransformer2DModel, UNet2DConditionModel
-from diffusers.loaders.lora_pipeline import FluxLoraLoaderMixin
+from diffusers import UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from pipeline.errors import InputError
+from pipeline.networks.weights.original_lora import in_diffusers_names, original_code
 from pipeline.networks.weights.original_names import original_name
 from pipeline.study.main_lora import AddedLora
 from pipeline.study.weaken import WEAKEN
@@ -59,8 +60,6 @@ _OLD_TEXT_NAMES = {"_to_q": "_q_proj", "_to_k": "_k_proj", "_to_v": "_v_proj", "
 # (https://github.com/AUTOMATIC1111/stable-diffusion-webui/pull/13568).
 _BUNDLED = "bundle_emb."
 _NETWORK = ("lora_unet_", "lycoris_", "unet.", "transformer.", "model.diffusion_model.", "diffusion_model.")
-# Layers of FLUX.1's original code.
-_ORIGINAL_FLUX = re.compile(r"(^|[._])(double|single)_blocks[._]")
 # What gives another method away, by its name.
 _METHODS = {
     r"\.dora_scale$|\.lora_magnitude_vector": "DoRA",
@@ -165,14 +164,13 @@ def read_main(lora: AddedLora, network: torch.nn.Module, texts: Sequence[torch.n
 
 @contextmanager
 def _opened(where: str, path: Path, network: torch.nn.Module | None = None) -> Iterator[Any]:
-    """A file of safetensors, with diffusers' names where it has those of FLUX.1's original code. Raises InputError."""
+    """A file of safetensors, with diffusers' names where it has those of FLUX's original code. Raises InputError."""
     try:
         with ExitStack() as opened:
             file: Any = opened.enter_context(safe_open(path, "pt"))
-            original = any(map(_ORIGINAL_FLUX.search, file.keys()))
-            if original and isinstance(network, FluxTransformer2DModel | ChromaTransformer2DModel):
+            if code := original_code(file.keys(), network):
                 converted = Path(opened.enter_context(TemporaryDirectory())) / "converted.safetensors"
-                save_file(_converted(where, file), converted)
+                save_file(_converted(where, file, code), converted)
                 file = opened.enter_context(safe_open(converted, "pt"))
             yield file
     except (SafetensorError, OSError) as error:
@@ -180,19 +178,21 @@ def _opened(where: str, path: Path, network: torch.nn.Module | None = None) -> I
         raise InputError(f"{where} cannot be loaded ({reason}); download it again") from None
 
 
-def _converted(where: str, file: Any) -> dict[str, torch.Tensor]:
-    """What diffusers makes of a file with the names of FLUX.1's original code, its alphas in the matrices.
+def _converted(where: str, file: Any, code: str) -> dict[str, torch.Tensor]:
+    """The tensors of a file with the names of an original `code` under diffusers' names.
 
-    Raises InputError where it does not know one of them.
+    Raises InputError where diffusers does not know one of them.
     """
     keys = sorted(file.keys())
     _check_method(where, keys)
+    for key in keys:
+        _check_alpha_is_in_file(where, key)
     try:
-        tensors = FluxLoraLoaderMixin.lora_state_dict({key: file.get_tensor(key) for key in keys})
+        tensors = in_diffusers_names({key: file.get_tensor(key) for key in keys}, code)
     except Exception as error:  # diffusers raises many kinds for names and shapes that it does not know
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
-            f"{where} cannot be converted from FLUX.1's original names ({reason}); name a file in diffusers' names"
+            f"{where} cannot be converted from {code}'s original names ({reason}); name a file in diffusers' names"
         ) from None
     # Layers that were one share a matrix, which safetensors does not write twice.
     return {key: tensor.contiguous().clone() for key, tensor in tensors.items()}
@@ -285,11 +285,7 @@ def _stems(where: str, file: Any) -> tuple[dict[str, dict[str, str]], set[str]]:
             if end is None:
                 raise InputError(f"{where} is not a LoRA: it holds {key}; name a file of lora_down and lora_up pairs")
             stem, role = key.removesuffix(end), _ROLES[end]
-        if stem.startswith(_PEFT_FILE):
-            raise InputError(
-                f"{where} was saved by PEFT ({key}), whose alpha stands in another file, adapter_config.json; "
-                "save it with diffusers' save_lora_weights and unet_lora_adapter_metadata"
-            )
+        _check_alpha_is_in_file(where, key)
         stems.setdefault(stem, {})[role] = key
     if len(adapters) > 1:
         raise InputError(
@@ -308,6 +304,14 @@ def _check_method(where: str, keys: list[str]) -> None:
             )
 
 
+def _check_alpha_is_in_file(where: str, key: str) -> None:
+    if key.startswith(_PEFT_FILE):
+        raise InputError(
+            f"{where} was saved by PEFT ({key}), whose alpha stands in another file, adapter_config.json; "
+            "save it with diffusers' save_lora_weights and unet_lora_adapter_metadata"
+        )
+
+
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (" ..." if len(names) > _SHOWN else "")
 
@@ -315,8 +319,7 @@ def _listed(names: list[str]) -> str:
 def _flat(stem: str) -> str:
     """A layer's name in a file as its words, joined alike in all layouts."""
     prefix = next((prefix for prefix in _NETWORK if stem.startswith(prefix)), "")
-    flat = stem.removeprefix(prefix).replace(".processor.", ".").replace(".", "_")
-    return f"{flat}_0" if flat.endswith("_to_out") else flat
+    return stem.removeprefix(prefix).replace(".processor.", ".").replace(".", "_")
 
 
 def _flat_text(stem: str, prefixes: tuple[str, ...]) -> str:
@@ -338,6 +341,8 @@ def layer_names(network: Any) -> dict[str, str]:
     found = {}
     for name in modules:
         found[name.replace(".", "_")] = name
+        # Older files do not say that the projection after attention is the first in a list. FLUX.2 also has it alone.
+        found[re.sub(r"\.to_out\.0$", ".to_out", name).replace(".", "_")] = name
         if isinstance(depth, int):
             found[original_name(name, depth, attended).replace(".", "_")] = name
     return found

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from pipeline.layout import EMBEDDED
 
-# What a stage reads of a repository; the pickles and the other frameworks' weights beside it stay where they are.
-PATTERNS = ("*.json", "*.txt", "*.safetensors")
+# What a stage reads of a repository, chat templates (*.jinja) with it; the pickles and the other frameworks' weights
+# beside it stay where they are.
+PATTERNS = ("*.json", "*.txt", "*.jinja", "*.safetensors")
 _PARTS = (
     *("unet", "transformer", "vae", "scheduler"),
     *("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3"),

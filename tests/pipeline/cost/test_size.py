@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from docs.full_sizes import PUBLISHED, built, parameters, qwen_vl
+from docs.full_sizes import DOCUMENT, PUBLISHED, built, parameters, qwen_vl, row
 from pipeline.cost.size import size_of
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.text.conditioning import Conditioning
@@ -85,3 +85,8 @@ def test_networks_of_flux_2_are_as_large_as_their_names_say(name: str, billions:
 
 def test_the_language_model_of_qwen_image_has_as_many_parameters_as_its_weights() -> None:
     assert 2 * parameters(built(qwen_vl)) == 16_584_333_312  # bytes of its files
+
+
+@pytest.mark.parametrize("name", ["SD 1.5", "FLUX.1 dev"])
+def test_the_documented_size_of_a_network_is_that_of_its_published_configuration(name: str) -> None:
+    assert row(name) in DOCUMENT.read_text("utf-8").splitlines()

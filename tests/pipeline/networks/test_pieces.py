@@ -29,7 +29,7 @@ KINDS = {
     "text_encoder": (CLIPTextModel, "50KB"),
     "text_encoder_2": (CLIPTextModelWithProjection, "50KB"),
 }
-HF = "download it: hf download <owner>/<name> --include '*.json' '*.txt' '*.safetensors' --local-dir sd"
+HF = "download it: hf download <owner>/<name> --include '*.json' '*.txt' '*.jinja' '*.safetensors' --local-dir sd"
 
 
 @pytest.fixture
@@ -194,7 +194,8 @@ def test_a_repository_in_the_cache_is_fetched_by_its_name_and_revision(folder, p
     piece = sorted((path / "unet").glob("*.safetensors"))[0]
     piece.unlink()
     assert refusal(params, "hub:owner/tiny-xl").endswith(
-        f"; download it: hf download owner/tiny-xl --revision {commit} --include '*.json' '*.txt' '*.safetensors'"
+        f"; download it: hf download owner/tiny-xl --revision {commit} --include "
+        "'*.json' '*.txt' '*.jinja' '*.safetensors'"
     )
 
 

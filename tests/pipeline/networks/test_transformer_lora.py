@@ -8,22 +8,26 @@ import pytest
 import torch
 from diffusers import (
     ChromaPipeline,
+    Flux2KleinPipeline,
     FluxPipeline,
     Lumina2Pipeline,
     QwenImagePipeline,
     StableDiffusion3Pipeline,
     ZImagePipeline,
 )
+from original_transformers import original_flux2, transformer_of
 from safetensors.torch import save_file
 
 from pipeline.errors import InputError
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.weights.lora import fuse, read_lora
+from pipeline.networks.weights.transformer_file import in_diffusers_names
 
 Tensors = dict[str, torch.Tensor]
 PIPELINES: dict[str, Any] = {
     "sd3": StableDiffusion3Pipeline,
     "flux": FluxPipeline,
+    "flux2_klein": Flux2KleinPipeline,
     "chroma": ChromaPipeline,
     "qwen_image": QwenImagePipeline,
     "lumina2": Lumina2Pipeline,
@@ -89,11 +93,23 @@ def as_xlabs_names_them(network: Any) -> Tensors:
     return file
 
 
+def as_flux2s_original_code_names_them(network: Any) -> Tensors:
+    file, width = {}, network.inner_dim
+    for seed, name in enumerate(("double_blocks.0.img_attn.qkv", "single_blocks.1.linear1")):
+        rows = (
+            3 * width if name.endswith("qkv") else len(network.single_transformer_blocks[1].attn.to_qkv_mlp_proj.weight)
+        )
+        down, up = pair(rows, width, seed)
+        file |= {f"diffusion_model.{name}.lora_A.weight": down, f"diffusion_model.{name}.lora_B.weight": up}
+    return file
+
+
 @pytest.mark.parametrize(
     ("name", "written"),
     [
         *((name, as_diffusers_names_them) for name in PIPELINES),
-        *((name, as_fluxs_original_code_names_them) for name in ("flux", "chroma")),
+        *((name, as_fluxs_original_code_names_them) for name in ("flux", "flux2_klein", "chroma")),
+        ("flux2_klein", as_flux2s_original_code_names_them),
         ("flux", as_xlabs_names_them),
     ],
 )
@@ -112,6 +128,41 @@ def test_a_fused_lora_is_that_of_the_pipeline(
     assert len(changed) == 4
     for key, weight in network.named_parameters():
         torch.testing.assert_close(weight, theirs[key], atol=1e-5, rtol=1e-5)
+
+
+def test_a_lora_of_flux_2s_original_layers_is_the_original_network_with_it(
+    transformer: Callable[[str], Any], flows_folder: Path
+) -> None:
+    """Every kind of layer that FLUX.2's code has, the last norm too, whose rows diffusers has in another order."""
+    network = transformer("flux2_klein")
+    original = original_flux2(transformer_of(flows_folder / "flux2_klein"))
+    layers = {key.removesuffix(".weight"): value for key, value in original.items() if key.endswith(".weight")}
+    file = {}
+    for seed, (name, weight) in enumerate(layers.items()):
+        down, up = pair(*weight.shape, seed)
+        file |= {f"diffusion_model.{name}.lora_A.weight": down, f"diffusion_model.{name}.lora_B.weight": up}
+        original[f"{name}.weight"] = weight + 0.7 * up @ down
+    save_file(file, FILE)
+    fuse(network, FILE, 0.7)
+    kind = "Flux2Transformer2DModel"
+    for key, weight in in_diffusers_names(original, (), kind, {}).items():
+        torch.testing.assert_close(network.get_parameter(key).data, weight)
+    # Kohya's names of some of them are unknown to diffusers, which would leave them out.
+    kohyas = {
+        key.replace("diffusion_model.", "lora_unet_").removesuffix(f".lora_{part}.weight").replace(".", "_")
+        + f".lora_{ours}.weight": tensor
+        for key, tensor in file.items()
+        for part, ours in (("A", "down"), ("B", "up"))
+        if key.endswith(f".lora_{part}.weight")
+    }
+    save_file(kohyas, FILE)
+    said = "cannot be converted from FLUX.2's original names .unknown: lora_unet_double_stream_modulation_img_lin.lora_"
+    with pytest.raises(InputError, match=said):
+        read_lora(FILE, network)
+    peft = {key.replace("diffusion_model.", "base_model.model."): tensor for key, tensor in file.items()}
+    save_file(peft, FILE)
+    with pytest.raises(InputError, match=r"was saved by PEFT .* whose alpha stands in another file"):
+        read_lora(FILE, network)
 
 
 def test_a_lora_of_another_transformer_is_refused(transformer: Callable[[str], Any]) -> None:

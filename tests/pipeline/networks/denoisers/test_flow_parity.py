@@ -3,174 +3,14 @@
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from diffusers import (
-    ChromaPipeline,
-    FlowMatchEulerDiscreteScheduler,
-    Flux2KleinPipeline,
-    Flux2Pipeline,
-    FluxImg2ImgPipeline,
-    FluxPipeline,
-    Lumina2Pipeline,
-    QwenImageImg2ImgPipeline,
-    QwenImagePipeline,
-    StableDiffusion3Img2ImgPipeline,
-    StableDiffusion3PAGPipeline,
-    StableDiffusion3Pipeline,
-    ZImageImg2ImgPipeline,
-    ZImagePipeline,
-)
+from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3PAGPipeline
 from flow_pipelines import T5_LENGTH
+from parity_pairs import NEGATIVE, PROMPTS, WIDE, WORSE, Pair, assert_equal
 
-from pipeline.generation.arm_guidance import guidance_of
-from pipeline.networks.checkpoints import locate
-from pipeline.prompting.text_settings import TextSettings
-from pipeline.sampling.sampler import sample
-from pipeline.sampling.starts import IMAGE_TO_IMAGE_SEED, FromImages, initial_noise
-from pipeline.sampling.steppers import build_stepper
-from pipeline.study.arm import Arm
-from pipeline.study.loading import Loading
-from pipeline.study.sampler import Canvas, Sampler
-
-CPU = torch.device("cpu")
-STEPS, SEEDS = 4, [3, 4]
-PROMPTS, WORSE = ["1person, blue hair, smile", "pattern"], "worst quality, lowres"
-KINDS: dict[str, Any] = {
-    "sd3": StableDiffusion3Pipeline,
-    "flux": FluxPipeline,
-    "flux2": Flux2Pipeline,
-    "flux2_klein": Flux2KleinPipeline,
-    "chroma": ChromaPipeline,
-    "qwen_image": QwenImagePipeline,
-    "lumina2": Lumina2Pipeline,
-    "z_image": ZImagePipeline,
-}
-WIDE = Canvas(width=48, height=24)
-
-PACKED = (FluxPipeline, ChromaPipeline, QwenImagePipeline)
-PATCHES = (Flux2Pipeline, Flux2KleinPipeline)
-
-
-def masking(pipeline: Any, told: dict[str, Any]) -> dict[str, Any]:
-    """What Chroma's pipeline is told of its texts to have their padding masked.
-
-    Its own mask is made of numbers, which attention adds to its scores instead: padding is read.
-    """
-    guided = told.get("guidance_scale", 5.0) > 1
-    tokens, _, mask, negative_tokens, _, negative_mask = pipeline.encode_prompt(
-        told["prompt"],
-        told.get("negative_prompt"),
-        do_classifier_free_guidance=guided,
-        max_sequence_length=T5_LENGTH,
-    )
-    given = {"prompt": None, "prompt_embeds": tokens, "prompt_attention_mask": mask.bool()}
-    if not guided:
-        return given
-    more = {"negative_prompt_embeds": negative_tokens, "negative_prompt_attention_mask": negative_mask.bool()}
-    return given | more | {"negative_prompt": None}
-
-
-class Pair:
-    """diffusers' pipeline and this project's parts, of the same folder."""
-
-    def __init__(self, folder: Path, dtype: str = "float32"):
-        checkpoint, loading = locate(str(folder)), Loading(dtype=dtype)
-        self.dtype = getattr(torch, dtype)
-        self.pipeline = KINDS[checkpoint.family.name].from_pretrained(
-            folder, use_safetensors=True, torch_dtype=self.dtype
-        )
-        self.pipeline.set_progress_bar_config(disable=True)
-        self.network = checkpoint.family.load(checkpoint, CPU, loading)
-        name = checkpoint.family.name
-        if name == "lumina2":  # which takes it for 8
-            self.pipeline.vae_scale_factor = self.network.factor
-        self.t5 = {"max_sequence_length": T5_LENGTH} if name in ("sd3", "flux") else {}
-        self.encoder = checkpoint.family.load_texts(checkpoint, CPU, TextSettings(t5_length=T5_LENGTH), self.dtype)
-
-    def ours(
-        self, canvas: Canvas | None = None, start: FromImages | None = None, **settings: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Finished samples and pixels in [0, 1], [B, C, H, W] each."""
-        arm = Arm(**{"method": "unguided", "scale": 1.0, **settings})
-        guidance = guidance_of(arm, self.network.family.post)
-        known = {"prompt": PROMPTS, "empty": ["", ""], "negative": [arm.negative] * 2}
-        needed = dict.fromkeys(text for prediction in guidance.predictions() for text in prediction.texts)
-        references = {*needed} - {"prompt"}
-        conditioning = self.encoder.encode_together({text: known[text] for text in needed}, references)
-        added = self.network.added_conditions(len(SEEDS), canvas)
-        if arm.embedded_guidance is not None:
-            added = added | {"embedded_guidance": torch.full((len(SEEDS),), arm.embedded_guidance)}
-        conditioning = {text: told.adding(added) for text, told in conditioning.items()}
-        shape = self.network.shape_of(canvas)
-        sampler, schedule = Sampler(scheduler="euler", steps=STEPS), self.network.schedule.config
-        stepper = build_stepper(sampler, schedule, self.network.path, self.network.steps_of(shape, STEPS))
-        samples, _ = sample({"main": self.network}, conditioning, guidance, stepper, STEPS, SEEDS, shape, start)
-        return samples, (self.network.to_pixels(samples) / 2 + 0.5).clamp(0, 1)
-
-    def theirs(self, canvas: Canvas | None = None, **settings: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        extent = {"height": 32, "width": 32} if canvas is None else {"height": canvas.height, "width": canvas.width}
-        noise, _ = initial_noise(SEEDS, self.network.shape_of(canvas))
-        common = {
-            "prompt": [*PROMPTS],
-            "num_inference_steps": STEPS,
-            **self.t5,
-            **extent,
-            # Lists are given away: Z-Image's pipeline writes into them.
-            **{key: [*value] if isinstance(value, list) else value for key, value in settings.items()},
-        }
-        if isinstance(self.pipeline, ChromaPipeline):
-            common |= masking(self.pipeline, common)
-        if isinstance(self.pipeline, Flux2KleinPipeline) and (negative := common.pop("negative_prompt", None)):
-            common["negative_prompt_embeds"] = self.pipeline.encode_prompt(negative)[0]
-        if self.dtype == torch.float32:
-            common["generator"] = [torch.Generator().manual_seed(seed) for seed in SEEDS]
-        else:  # torch draws other numbers in half precision
-            single = isinstance(self.pipeline, ZImagePipeline)  # between two calls of the network
-            # FLUX.2's packs them itself.
-            given = noise if isinstance(self.pipeline, PATCHES) else self.packed(noise)
-            common["latents"] = given.to(torch.float32 if single else self.dtype)
-        latents: list[torch.Tensor] = []
-
-        def keep(_pipeline: Any, _step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            latents.append(tensors["latents"])
-            return tensors
-
-        images = self.pipeline(**common, output_type="pt", callback_on_step_end=keep).images
-        return self.unpacked(latents[-1], noise.shape).float(), images.float()
-
-    def packed(self, samples: torch.Tensor) -> torch.Tensor:
-        if not isinstance(self.pipeline, PACKED):
-            return samples
-        return self.pipeline._pack_latents(samples, *samples.shape)
-
-    def unpacked(self, latents: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        if isinstance(self.pipeline, PATCHES):
-            return latents.transpose(1, 2).reshape(shape)
-        if not isinstance(self.pipeline, PACKED):
-            return latents
-        unpacked = self.pipeline._unpack_latents(latents, 2 * shape[2], 2 * shape[3], 2)
-        return unpacked.reshape(shape)  # without the frames of a video
-
-
-@pytest.fixture(scope="module")
-def pair_of(flows_folder: Path) -> Callable[..., Pair]:
-    """Loads a pair once, by the folder's name and the precision."""
-    return cache(lambda name, dtype="float32": Pair(flows_folder / name, dtype))
-
-
-def assert_equal(mine: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...], tolerance: float = 1e-4) -> None:
-    for a, b in zip(mine, other, strict=True):
-        assert a.shape == b.shape
-        assert float((a - b).abs().max()) < tolerance
-    assert mine[1].std() > 0.01  # an image, not one colour
-
-
-NEGATIVE = {"method": "negative", "scale": 5.0, "negative_prompt": WORSE}
+from pipeline.study.sampler import Canvas
 
 
 @pytest.mark.parametrize("canvas", [None, WIDE])
@@ -370,47 +210,12 @@ def test_images_of_z_image_are_those_of_the_pipeline(
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "guided"),
-    [
-        ("z_image", ZImageImg2ImgPipeline, {"guidance_scale": 4.0}),
-        ("sd3", StableDiffusion3Img2ImgPipeline, {"guidance_scale": 5.0}),
-        ("sd3_shifting", StableDiffusion3Img2ImgPipeline, {"guidance_scale": 5.0}),
-        ("flux", FluxImg2ImgPipeline, {"true_cfg_scale": 5.0, "guidance_scale": 3.5}),
-        ("qwen_image", QwenImageImg2ImgPipeline, {"true_cfg_scale": 5.0}),
-    ],
-)
-def test_image_to_image_is_that_of_the_pipeline(
-    pair_of: Callable[..., Pair], name: str, kind: Any, guided: dict[str, float]
-) -> None:
-    pair = pair_of(name)
-    images = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    latents = pair.network.to_samples(images)
-    mine = pair.ours(Canvas(width=32, height=32), FromImages(latents, 0.5), **NEGATIVE)
-    pipeline = kind(**{part: own for part, own in pair.pipeline.components.items() if own is not None})
-    pipeline.set_progress_bar_config(disable=True)
-    pixels = pipeline(
-        prompt=[*PROMPTS],
-        negative_prompt=[WORSE] * 2,
-        image=latents,  # with the channels of latents it is taken as such
-        strength=0.5,
-        height=32,
-        width=32,
-        num_inference_steps=STEPS,
-        **pair.t5,
-        # Here an image's start has random numbers of its own.
-        generator=[torch.Generator().manual_seed(seed + IMAGE_TO_IMAGE_SEED) for seed in SEEDS],
-        output_type="pt",
-        **guided,
-    ).images
-    assert float((mine[1] - pixels).abs().max()) < 1e-4
-
-
-@pytest.mark.parametrize(
     ("name", "guided"),
     [
         ("sd3", {"guidance_scale": 5.0}),
         ("flux", {"true_cfg_scale": 5.0}),
         ("chroma", {"guidance_scale": 5.0}),
+        ("flux2", {"guidance_scale": 4.0}),
         ("flux2_klein", {"guidance_scale": 5.0}),
         ("qwen_image", {"true_cfg_scale": 5.0}),
         ("lumina2", {"guidance_scale": 5.0}),
@@ -421,8 +226,10 @@ def test_images_in_bfloat16_are_those_of_the_pipeline_within_rounding(
     pair_of: Callable[..., Pair], name: str, guided: dict[str, float]
 ) -> None:
     pair = pair_of(name, "bfloat16")
-    mine, theirs = pair.ours(WIDE, **NEGATIVE), pair.theirs(WIDE, negative_prompt=[WORSE] * 2, **guided)
-    exact = pair_of(name).ours(WIDE, **NEGATIVE)
+    # FLUX.2's pipeline takes no negative prompt.
+    ours, negative = ({}, {}) if name == "flux2" else (NEGATIVE, {"negative_prompt": [WORSE] * 2})
+    mine, theirs = pair.ours(WIDE, **ours), pair.theirs(WIDE, **negative, **guided)
+    exact = pair_of(name).ours(WIDE, **ours)
     # Both round, theirs between steps as well: they lie about as far apart as each from single precision.
     error = float((theirs[1] - exact[1]).abs().mean())
     assert 0 < float((mine[1] - theirs[1]).abs().mean()) < 2 * error < 0.05

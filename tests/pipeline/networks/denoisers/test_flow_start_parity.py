@@ -1,0 +1,78 @@
+"""Images of flow-matching families that start from images are those of diffusers' own pipelines."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    FluxImg2ImgPipeline,
+    QwenImageImg2ImgPipeline,
+    StableDiffusion3Img2ImgPipeline,
+    ZImageImg2ImgPipeline,
+)
+from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+from parity_pairs import NEGATIVE, PROMPTS, SEEDS, STEPS, WORSE, Pair, assert_equal
+
+from pipeline.sampling.starts import IMAGE_TO_IMAGE_SEED, FromImages, initial_noise
+from pipeline.study.sampler import Canvas
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "guided"),
+    [
+        ("z_image", ZImageImg2ImgPipeline, {"guidance_scale": 4.0}),
+        ("sd3", StableDiffusion3Img2ImgPipeline, {"guidance_scale": 5.0}),
+        ("sd3_shifting", StableDiffusion3Img2ImgPipeline, {"guidance_scale": 5.0}),
+        ("flux", FluxImg2ImgPipeline, {"true_cfg_scale": 5.0, "guidance_scale": 3.5}),
+        ("qwen_image", QwenImageImg2ImgPipeline, {"true_cfg_scale": 5.0}),
+    ],
+)
+def test_image_to_image_is_that_of_the_pipeline(
+    pair_of: Callable[..., Pair], name: str, kind: Any, guided: dict[str, float]
+) -> None:
+    pair = pair_of(name)
+    images = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    latents = pair.network.to_samples(images)
+    mine = pair.ours(Canvas(width=32, height=32), FromImages(latents, 0.5), **NEGATIVE)
+    pipeline = kind(**{part: own for part, own in pair.pipeline.components.items() if own is not None})
+    pipeline.set_progress_bar_config(disable=True)
+    pixels = pipeline(
+        prompt=[*PROMPTS],
+        negative_prompt=[WORSE] * 2,
+        image=latents,  # with the channels of latents it is taken as such
+        strength=0.5,
+        height=32,
+        width=32,
+        num_inference_steps=STEPS,
+        **pair.t5,
+        # Here an image's start has random numbers of its own.
+        generator=[torch.Generator().manual_seed(seed + IMAGE_TO_IMAGE_SEED) for seed in SEEDS],
+        output_type="pt",
+        **guided,
+    ).images
+    assert float((mine[1] - pixels).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "theirs"),
+    [
+        ("flux2_klein", NEGATIVE, {"guidance_scale": 5.0, "negative_prompt": [WORSE] * 2}),
+        ("flux2", {"embedded_guidance": 9.0}, {"guidance_scale": 9.0}),
+    ],
+)
+def test_image_to_image_of_flux_2_is_the_pipeline_begun_in_its_middle(
+    pair_of: Callable[..., Pair], name: str, ours: dict[str, Any], theirs: dict[str, Any]
+) -> None:
+    """diffusers has no pipeline for it: those of FLUX.2 that take an image have the network read it as well."""
+    pair, canvas = pair_of(name), Canvas(width=32, height=32)
+    images = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    latents, levels = pair.network.to_samples(images), np.linspace(1, 1 / STEPS, STEPS)
+    scheduler = FlowMatchEulerDiscreteScheduler.from_config(pair.pipeline.scheduler.config)
+    scheduler.set_timesteps(sigmas=levels, mu=compute_empirical_mu(latents[0, 0].numel(), STEPS))
+    noise, _ = initial_noise([seed + IMAGE_TO_IMAGE_SEED for seed in SEEDS], latents.shape[1:])
+    start = scheduler.scale_noise(latents, scheduler.timesteps[STEPS // 2].repeat(2), noise)
+    mine = pair.ours(canvas, FromImages(latents, 0.5), **ours)
+    assert_equal(mine, pair.theirs(canvas, latents=start, sigmas=levels[STEPS // 2 :], **theirs))
