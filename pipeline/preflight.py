@@ -35,12 +35,18 @@ from pipeline.study.weaken import DropLayers, Lora
 
 
 def study_digests(study: Study) -> dict[str, str | None]:
-    """Digests of a study's networks, of what replaces their parts, and of the folders images start or come from.
+    """Digests of a study's networks, of what replaces their parts, of masks, and of the folders images start or come
+    from.
 
-    None for a guide, a LoRA or a folder that is not there: `check_arms` refuses the arms that need it.
+    None for a guide, a LoRA, a mask or a folder that is not there: `check_arms` refuses the arms that need it.
     Raises InputError for everything else that is missing, and for a folder that an arm of this study makes.
     """
     folders = {f"from {folder}": _start_digest(folder) for folder in _start_folders(study)}
+    folders |= {
+        f"mask {path}": file_digest(Path(path)) if Path(path).is_file() else None
+        for arm in study.arms.values()
+        if arm.inpaint is not None and (path := arm.inpaint.file) is not None
+    }
     folders |= {f"from {own.folder}": folder_digest(own) for arm in study.arms.values() if (own := arm.from_folder)}
     return (_network_digests(study) if study.generated else {}) | folders
 

@@ -248,6 +248,7 @@ def compare_arms(
                 if has_kinds(arms[name])
                 else {},
                 "scores": details[name]["scores"],
+                "inpainted": details[name].get("inpainted", {}),
                 "against_reference": against_reference(
                     arms[name], of_primary[name], primary.reference, prompts, settings
                 ),

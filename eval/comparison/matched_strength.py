@@ -117,7 +117,8 @@ def family_paths(arms: Mapping[str, Arm], baseline: str) -> dict[str, list[str]]
     An unguided baseline begins those that draw the same prompts the same way; another one has its place in its own.
     """
     base, sweep_of = arms[baseline], sweeps(arms)
-    drawn = {"prompt", "prompt_edits", "prompt_column", "quality_preset", "canvas", "sampler", "image_to_image"}
+    asked = {"prompt", "prompt_edits", "prompt_column", "quality_preset"}
+    drawn = asked | {"canvas", "sampler", "image_to_image", "inpaint"}
     unguided = base.method == "unguided" and base.attention is None
     paths: dict[str, list[str]] = {}
     for name in sorted(arms, key=lambda name: arms[name].scale):

@@ -59,13 +59,14 @@ from eval.report.labels import (
 from eval.report.matrix import matrix
 from eval.report.named_concepts import adherence_rows, concept_rows, concept_sentences, shown_rows
 from eval.report.provenance import commit, measured_alone, networks, parameters, scorer_digests, seeds
-from eval.report.tables import LEARNED_COLUMNS, further_columns, score_columns, shift_columns, table
+from eval.report.tables import INPAINTING_COLUMNS, LEARNED_COLUMNS, further_columns, score_columns, shift_columns, table
 from eval.report.trajectory import trajectories
 from labeling.records import SAMPLED_PAIRS, SAMPLED_TASKS, TASK_LABELS, read_labels, read_pairs, read_tasks
 from pipeline.layout import FEATURES, SCORES, SETS, TRACES, TRAJECTORIES
 from pipeline.results.answer import answer, told_arms
-from pipeline.results.comparison import COMPARISON, Comparison, load_comparison
+from pipeline.results.comparison import COMPARISON, ComparedArm, Comparison, load_comparison
 from pipeline.results.floor import floor_between, has_other_seeds
+from pipeline.results.interval import Interval
 from pipeline.results.rates import RATES, VERDICTS, Rates, load_rates
 from pipeline.study.study import Study
 
@@ -98,6 +99,7 @@ FOLDED = (
     Section("effective-scale", "Effective scale, and arms against plain CFG"),
     Section("frontiers", "Methods over their scales, and at equal strength"),
     Section("arms", "Scores of every arm"),
+    Section("inpainting", "Inside the mask, outside and at the rim"),
     Section("against-baseline", "Every arm against the baseline"),
     Section("plots", "Precision, recall, drift and spread change as plots"),
     Section("distribution-shift", "Shift in detail"),
@@ -204,6 +206,8 @@ def render(
         score_rows=table([(arm, arm.scores) for arm in comparison.arms], columns),
         further_columns=further,
         further_rows=table([(arm, arm.scores) for arm in comparison.arms], further),
+        inpainting_columns=INPAINTING_COLUMNS,
+        inpainting_rows=table(_inpainted(comparison), INPAINTING_COLUMNS),
         learned=[column.key for column in LEARNED_COLUMNS if column.key in scores],
         shift_columns=against,
         shift_rows=table([(arm, numbers.intervals) for arm, numbers in comparison.guided], against),
@@ -259,12 +263,17 @@ def _hidden(comparison: Comparison) -> set[str]:
         # Without probes or several terms no two references were evaluated side by side.
         *(("direction", "alignment") if not comparison.alignment else ()),
         *(("effective-scale",) if not effective_rows(comparison) else ()),
+        *(("inpainting",) if not _inpainted(comparison) else ()),
         *(("composition",) if not base.kinds and not tag_rows(comparison) else ()),
         *(("frontiers", "trade-off") if not comparison.frontiers else ()),
         *(("trajectory",) if len(comparison.external) == len(comparison.arms) else ()),
         *(("external-arms",) if not comparison.external else ()),
         *(("cost",) if not any(arm.cost for arm in comparison.arms) else ()),
     }
+
+
+def _inpainted(comparison: Comparison) -> list[tuple[ComparedArm, Mapping[str, Interval]]]:
+    return [(arm, arm.inpainted) for arm in comparison.arms if arm.inpainted]
 
 
 def _repeated_reference(comparison: Comparison) -> str:

@@ -45,6 +45,8 @@ SCORE_COLUMNS = [_column(row) for row in _FIRST if not row.optional]
 # Scores that a study has only where it asks for them (docs/metrics.md, "Learned scores by name").
 LEARNED_COLUMNS = [_column(row) for row in _FIRST if row.optional]
 FURTHER_COLUMNS = [_column(row) for row in shown_in("further")]
+# Without a good end: arms with other masks cannot be told better from worse by these.
+INPAINTING_COLUMNS = [Column(row.name, row.label) for row in of_level("mask")]
 SHIFT_COLUMNS = [
     *(Column(row.key, row.label) for row in shown_in("against")),
     *(_difference(row) for row in of_level("image") if row.question),

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from eval.features.extraction import REFERENCE, SetFeatures, load_features
 from eval.features.spaces import check_comparable, study_spaces
 from eval.scorers.aesthetic import load_aesthetic_head
 from eval.scorers.finish import finish
+from eval.scorers.inpainting import InpaintingScorer, inpainting_inputs
 from eval.scorers.kinds import KINDS, kind_probabilities, load_kind_prompts
 from eval.scorers.lpips import Distance, check_repeats, load_lpips, within_prompt_lpips
 from eval.scorers.malformed import load_classifier
@@ -59,13 +60,15 @@ class ArmScores:
     """What is measured on one arm.
 
     `images` holds the per-image columns [N] of data/scores/<arm>.parquet, `sets` the set metrics and means over
-    images with their intervals, `points` numbers of a peer without, `provenance` what they were measured with.
+    images with their intervals, `points` numbers of a peer without, `provenance` what they were measured with, and
+    `inpainted` the numbers of an arm that inpaints (eval/scorers/inpainting.py).
     """
 
     images: dict[str, torch.Tensor]
     sets: dict[str, Interval]
     points: dict[str, float]
     provenance: dict[str, object]
+    inpainted: dict[str, Interval] = field(default_factory=dict)
 
 
 class Scorers:
@@ -86,6 +89,7 @@ class Scorers:
             prompts = load_kind_prompts(Path(settings.kind_prompts))
             self.kinds = {kind: self.clip.embed_texts(texts) for kind, texts in prompts.items()}
         self.learned = LearnedScorers(settings, device)
+        self.inpainting = InpaintingScorer(study, self.spaces[0], device)
 
 
 class LearnedScorers:
@@ -197,6 +201,10 @@ def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScor
         "inside_reference": neighbour_metrics(*primary, k, settings.density_coverage_k).inside,
         **learned,
     }
+    inpainted: dict[str, Interval] = {}
+    if study.arm(arm).inpaint is not None:
+        own = scorers.inpainting(study.arm(arm), lambda: shown("inpainting"), len(table), clusters)
+        images, inpainted = images | own.images, own.numbers
     scored = [row for row in of_level("image") if row.column in images]
     steps: dict[str, Callable[[], dict[str, Interval]]] = {
         "kernels": lambda: (
@@ -244,7 +252,7 @@ def score_arm(study: Study, arm: str, scorers: Scorers | None = None) -> ArmScor
         **{key: file_digest(Path(path)) for key, path in files.items() if path},
         **scorers.learned.digests(),
     }
-    return ArmScores(images, sets, points, provenance)
+    return ArmScores(images, sets, points, provenance, inpainted)
 
 
 def _of_clip(study: Study, arm: str, clip: SetFeatures, scorers: Scorers) -> dict[str, torch.Tensor]:
@@ -292,6 +300,7 @@ def arm_inputs(study: Study, arm: str) -> str:
             "text": study.text.model_dump(),
             "files": {path: remembered_sha256(Path(path)) for path in files if path and Path(path).is_file()},
             "code": {unit: dict(unit_digests(unit)) for unit in MEASURING_UNITS},
+            **inpainting_inputs(study.arm(arm)),
             "measured": [row.measured for row in TABLE if row.compute],
         }
     )
@@ -310,7 +319,14 @@ def write_scores(arm: str, found: ArmScores, inputs: str) -> dict[str, float]:
     scores = {name: asdict(interval) for name, interval in found.sets.items()}
     short = _headline(scores)
     provenance = {**found.provenance, "inputs": inputs}
-    detail = {"arm": arm, "scores": scores, "points": found.points, "provenance": provenance}
+    inpainted = {name: asdict(interval) for name, interval in found.inpainted.items()}
+    detail = {
+        "arm": arm,
+        "scores": scores,
+        **({"inpainted": inpainted} if inpainted else {}),
+        "points": found.points,
+        "provenance": provenance,
+    }
     # Without a checksum: `dvc metrics show` prints every key.
     write_atomically(HEADLINES_OF_ARMS / f"{arm}.json", _as_json(short))
     write_atomically(METRICS / "detail" / f"{arm}.json", seal_json(json.dumps(detail, indent=2)))

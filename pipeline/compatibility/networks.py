@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from pipeline.compatibility.declarations import check_declarations
+from pipeline.compatibility.inpainting import check_masks_are_read
 from pipeline.compatibility.layers import check_layers
 from pipeline.compatibility.parts import Part, check_autoencoder, check_inputs, check_samples, check_texts
 from pipeline.compatibility.texts import (
@@ -35,6 +36,7 @@ def check_networks(study: Study, arm_names: Iterable[str]) -> None:
     _check_network("model.main", main, "model.config")
     check_autoencoder(own, vae)
     _check_samples("model.main", main, vae)
+    check_masks_are_read(study, names, main)
     encoders = {part: Part("model.main", main, part) for part in main.family.text_parts}
     if model.text_encoder is not None:
         swapped = locate(model.text_encoder, model.config)

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.compatibility.declarations import UNET_DEFAULTS
 from pipeline.errors import InputError
-from pipeline.networks.checkpoints import Checkpoint, latent_patch, latent_space, of_videos
+from pipeline.networks.checkpoints import Checkpoint, latent_patch, latent_space, of_videos, reads_masks
 from pipeline.networks.families import SD, patch_side
 
 # What a UNet reads besides a noisy sample, its noise level and texts, by the key of its configuration: the values that
@@ -133,6 +133,8 @@ def check_samples(key: str, checkpoint: Checkpoint, vae: Part) -> None:
             f"{vae} sets latent_channels to {latent}, but {key} {checkpoint.path} predicts {predicts} "
             "(out_channels); take an autoencoder that fits the UNet"
         )
+    if latent is not None and reads_masks(reads, predicts):
+        return  # what it reads besides samples, an arm may give it (inpainting.py)
     more = reads - channels
     if more < 0:
         raise InputError(
@@ -140,8 +142,8 @@ def check_samples(key: str, checkpoint: Checkpoint, vae: Part) -> None:
             "take a checkpoint whose UNet and autoencoder fit"
         )
     if more:
-        kinds = {channels + 1: "a mask and an image (inpainting)", channels: "an image (InstructPix2Pix)"}
-        what = kinds.get(more, f"{more} more channel{'s' if more > 1 else ''}")
+        image = "an image (InstructPix2Pix)"
+        what = image if more == channels else f"{more} more channel{'s' if more > 1 else ''}"
         raise InputError(
             f"{unet} sets in_channels to {reads}, but {samples} have {channels} channels: "
             f"its UNet also reads {what}, which {_NOT_GIVEN}"

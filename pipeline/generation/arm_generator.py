@@ -21,7 +21,7 @@ from pipeline.networks.denoiser import SampledNetwork
 from pipeline.networks.denoisers.latents import rounded
 from pipeline.networks.text.conditioning import Conditioning, told
 from pipeline.sampling.sampler import sample
-from pipeline.sampling.starts import FromImages
+from pipeline.sampling.starts import FromImages, Inpainting
 from pipeline.sampling.steppers import build_stepper
 from pipeline.study.arm import Arm, Retouch
 from pipeline.study.study import Study
@@ -68,10 +68,12 @@ class ArmGenerator:
         seeds: list[int],
         starts: Sequence[PillowImage.Image] | None = None,
         watched: int = 0,
+        masks: Sequence[PillowImage.Image] | None = None,
     ) -> GeneratedBatch:
         """One batch.
 
-        `starts` are the images that image-to-image starts from; of the first `watched` images the way is kept.
+        `starts` are the images that image-to-image starts from, `masks` of mode L and the canvas's size where they are
+        kept (black) and generated (white); of the first `watched` images the way is kept.
         Raises InputError where an image is not finite.
         """
         clock = UsageClock(self.device)
@@ -86,8 +88,9 @@ class ArmGenerator:
         added = main.added_conditions(len(seeds), canvas)
         if (scale := self.arm.embedded_guidance) is not None:
             added = {**added, "embedded_guidance": torch.full((len(seeds),), scale, device=main.device)}
-        conditioning = {text: own.adding(added) for text, own in conditioning.items()}
-        shape, start = main.shape_of(canvas), self._start(starts)
+        start, around = self._start(starts, masks)
+        conditioning = {text: own.adding({**added, **around}) for text, own in conditioning.items()}
+        shape = main.shape_of(canvas)
         stepper = build_stepper(sampler, main.schedule.config, main.path, main.steps_of(shape, sampler.steps))
         samples, trace = sample(
             self.networks, conditioning, self.guidance, stepper, sampler.steps, seeds, shape, start, watched
@@ -158,13 +161,22 @@ class ArmGenerator:
             self._flops[name] = prediction_flops(self.networks[prediction.network], prediction, samples[:1], text)
         return self._flops[name]
 
-    def _start(self, starts: Sequence[PillowImage.Image] | None) -> FromImages | None:
+    def _start(
+        self, starts: Sequence[PillowImage.Image] | None, masks: Sequence[PillowImage.Image] | None
+    ) -> tuple[FromImages | None, dict[str, torch.Tensor]]:
+        """What sampling starts from, and what a network that reads masks is told of it."""
         # Images of another size are resized to the canvas, as diffusers' image-to-image does (Lanczos).
         setting, main = self.arm.image_to_image, self.networks["main"]
         if setting is None or starts is None:
-            return None
+            return None, {}
         _, rows, columns = main.shape_of(self.arm.canvas)
         extent = (columns * main.factor, rows * main.factor)
         fitted = [p if p.size == extent else p.resize(extent, PillowImage.Resampling.LANCZOS) for p in starts]
         pixels = torch.stack([torch.from_numpy(np.array(p.convert("RGB"))).permute(2, 0, 1) for p in fitted])
-        return FromImages(main.to_samples(pixels), setting.strength, setting.noise)
+        samples = main.to_samples(pixels)
+        if masks is None:
+            return FromImages(samples, setting.strength, setting.noise), {}
+        mask = torch.stack([torch.from_numpy(np.array(m))[None] for m in masks]).float() / 255  # [B, 1, H, W]
+        if main.reads_masks:
+            return Inpainting(samples, setting.strength, setting.noise), {"around": main.around(pixels, mask)}
+        return Inpainting(samples, setting.strength, setting.noise, main.to_mask(mask)), {}

@@ -11,7 +11,7 @@ from pipeline.errors import InputError, is_out_of_memory
 from pipeline.generation.arm_generator import ArmGenerator, GeneratedBatch
 from pipeline.generation.loaded_model import LoadedModel
 from pipeline.generation.shard_files import SET_FEATURES, TRACE_FEATURES, GeneratedShard
-from pipeline.generation.shard_plan import ShardTask, batch_seeds
+from pipeline.generation.shard_plan import ShardTask, batch_seeds, masks_of
 from pipeline.generation.start_images import StartImages
 from pipeline.generation.trajectory import TRAJECTORY_FEATURES, trajectory_fingerprint, watched_of
 from pipeline.storage.places import Places
@@ -34,6 +34,7 @@ class ShardGenerator:
         with _fitting(self._too_large("its networks")):
             self._generator = ArmGenerator(study, arm_name, device, model)
         setting = study.arm(arm_name).image_to_image
+        self._masks = masks_of(study, arm_name)
         self._starts = None if setting is None else StartImages(study, setting, places.sets, device, model)
 
     def draw(self, task: ShardTask, progress: Callable[[int], object]) -> GeneratedShard:
@@ -96,7 +97,8 @@ class ShardGenerator:
                 starts = self._starts(task.shard.part, batch)
         with _fitting(self._batch_too_large(len(batch))):
             seeds = batch_seeds(self.study, self.arm_name, batch)
-            return self._generator.draw(task.texts_of(batch), seeds, starts, watched)
+            masks = None if self._masks is None else self._masks(batch)
+            return self._generator.draw(task.texts_of(batch), seeds, starts, watched, masks)
 
     def _too_large(self, what: str, way_out: str = "") -> str:
         return (

@@ -23,6 +23,7 @@ from pipeline.generation.arm_texts import (
     unrelated_prompts,
 )
 from pipeline.generation.called_files import added_loras, called_embeddings
+from pipeline.generation.masks import Masks
 from pipeline.guidance.algebra import Text
 from pipeline.networks.checkpoints import Checkpoint, check_fit, check_schedules, locate
 from pipeline.networks.weights.identification import check_main
@@ -167,6 +168,7 @@ def plan_arm(
         "prompts": {"loras": [lora.shown for lora in loras]} if (loras := prompt_loras(study)) else {},
         "generate.first_seed": [seeds[0], pairs[0]],
         "image_to_image": starts,
+        "inpaint": common.get("inpaint", {}),
     }
     return ArmPlan(shards, {key: fingerprint(value) for key, value in _flat(named)})
 
@@ -193,6 +195,8 @@ def common_inputs(study: Study, arm_name: str, device: str, machine: str | None 
         from pipeline.sampling.starts import steps_taken  # with diffusers, which no other arm needs here
 
         steps_taken(study.sampler_of(arm).steps, arm.image_to_image.strength)
+    if (masks := masks_of(study, arm_name)) is not None:
+        masks.check(1 if main.settings("vae") is None else main.factor, study.generate.images)
     guide = locate(model.guide, model.config_of_guide) if with_guide else None
     check_schedules(study.sampler_of(arm), main, guide)
     common: dict[str, Any] = {
@@ -211,6 +215,12 @@ def common_inputs(study: Study, arm_name: str, device: str, machine: str | None 
     loras = [[lora_digest(lora.key, lora.file), lora.weight, lora.text_weight] for lora in added_loras(study)]
     if loras:
         common["main_loras"] = loras
+    if arm.inpaint is not None:
+        file = arm.inpaint.file
+        common["inpaint"] = {
+            **arm.inpaint.model_dump(exclude={"file"}),
+            "file": None if file is None else file_digest(Path(file)),
+        }
     if guide is not None:
         check_fit(main, guide)
         how = model.weaken
@@ -220,6 +230,15 @@ def common_inputs(study: Study, arm_name: str, device: str, machine: str | None 
         if loras and model.loras_in_guide:
             common["guide_loras"] = loras
     return common
+
+
+def masks_of(study: Study, arm_name: str) -> Masks | None:
+    """The masks of an arm's images; None where it does not inpaint. Raises InputError."""
+    arm = study.arm(arm_name)
+    if arm.inpaint is None or arm.image_to_image is None:
+        return None
+    size = main_checkpoint(study.model).canvas if arm.canvas is None else arm.canvas.size
+    return Masks(arm.inpaint, arm.image_to_image, size, f"arms.{arm_name}.inpaint")
 
 
 def main_checkpoint(model: Model) -> Checkpoint:

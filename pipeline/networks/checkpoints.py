@@ -138,6 +138,12 @@ class Checkpoint:
         return interface_of(self.family, self._network, None if vae is None else latent_space(vae))
 
     @property
+    def reads_masks(self) -> bool:
+        """Whether its network is a UNet that was trained to inpaint, and reads masks."""
+        unet = self.settings("unet") or {}
+        return self.family.network == "unet" and reads_masks(unet.get("in_channels", 4), unet.get("out_channels", 4))
+
+    @property
     def _network(self) -> dict[str, Any]:
         part = self.family.network
         settings = self.settings(part)
@@ -157,6 +163,11 @@ def pixel_patch(channels: int, where: Path) -> int:
             "and pixel patches have 3, 12, 48 ... channels"
         )
     return patch
+
+
+def reads_masks(channels: int, predicted: int) -> bool:
+    """Whether a UNet of so many input and output channels inpaints: it reads a sample, a mask, and another sample."""
+    return channels == 2 * predicted + 1
 
 
 def locate(source: str, config: str | None = None) -> Checkpoint:

@@ -125,6 +125,19 @@ class SampledNetwork(Denoiser, Protocol):
         """Finished samples from uint8 images [B, 3, H, W]: the way back from `to_images`."""
         ...
 
+    @property
+    def reads_masks(self) -> bool:
+        """Whether it was trained to inpaint: with every text it is told what is `around` the mask."""
+        ...
+
+    def around(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """What a network that `reads_masks` is told of uint8 `images` [B, 3, H, W] outside the mask of pixels."""
+        ...
+
+    def to_mask(self, mask: torch.Tensor) -> torch.Tensor:
+        """The mask of samples [B, 1 or C, H, W] that a mask of pixels [B, 1, H, W] in [0, 1] means."""
+        ...
+
 
 def converted(output: torch.Tensor, x: torch.Tensor, sigma: float, of: Denoiser, to: Denoiser) -> torch.Tensor:
     """A prediction of the network `of`, for `x` on its path at `sigma`, as a prediction of `to`, all [B, C, H, W]."""

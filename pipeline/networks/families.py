@@ -270,7 +270,7 @@ def _rotary_grid(network: Mapping[str, Any]) -> int:
 
 SD = Family(
     name="sd",
-    pipelines=("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"),
+    pipelines=("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"),
     unlabelled=lambda network, has: not _has_sizes(network) and not _of_pixels(network, has),
     additions=(None, "text"),
     architectures=("stable-diffusion-v1", "stable-diffusion-v2"),
@@ -278,7 +278,7 @@ SD = Family(
 SDXL = Family(
     name="sdxl",
     # StableDiffusionXLImg2ImgPipeline is the refiner, which reads one text encoder and an aesthetic score.
-    pipelines=("StableDiffusionXLPipeline",),
+    pipelines=("StableDiffusionXLPipeline", "StableDiffusionXLInpaintPipeline"),
     unlabelled=lambda network, _: _has_sizes(network),
     texts=(TextPart("text_encoder"), TextPart("text_encoder_2", pooled="projection")),
     penultimate=True,

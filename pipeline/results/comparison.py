@@ -1,9 +1,17 @@
 """What `metrics/compare.json` holds: eval/comparison/compare.py writes it, the report and the tracking read it."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from pipeline.errors import InputError
 from pipeline.layout import METRICS
@@ -210,11 +218,11 @@ class ComparedArm(_Record):
     """One arm; `against_baseline` is None for the baseline itself.
 
     `family` names the arms that form one sweep of scales. `distinct` of its `n` images differ, and `copied` are equal
-    to an image of the reference set. `scores` are the set metrics against the reference set and the means of the
-    per-image scores, by name. `kinds` are the shares of the kinds of images. `push` is the root mean square of
-    guided - main in x0 at the step where it is largest; an arm that `does_nothing` has one of rounding alone, and is
-    meant to be guided. `effective` is None where the empty text was not evaluated. A control has the arm that it is
-    `control_of`, and that one's effective scale as its `scale`.
+    to an image of the reference set. `scores` are the set metrics against the reference set and the means of the per-
+    image scores, by name; `inpainted` are the numbers of an arm that inpaints. `kinds` are the shares of the kinds of
+    images. `push` is the root mean square of guided - main in x0 at the step where it is largest; an arm that
+    `does_nothing` has one of rounding alone, and is meant to be guided. `effective` is None where the empty text was
+    not evaluated. A control has the arm that it is `control_of`, and that one's effective scale as its `scale`.
     """
 
     arm: ArmName
@@ -230,6 +238,7 @@ class ComparedArm(_Record):
     cost: Cost | None
     kinds: dict[str, Finite]
     scores: dict[str, Interval]
+    inpainted: dict[str, Interval] = Field(default_factory=dict)
     against_reference: AgainstReference
     against_baseline: AgainstBaseline | None
     push: Finite | None = None
@@ -237,6 +246,12 @@ class ComparedArm(_Record):
     effective: EffectiveScale | None = None
     control_of: ArmName | None = None
     against_control: AgainstControl | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_a_mask(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Comparisons that were kept before arms inpainted read and write as they did.
+        content: dict[str, Any] = handler(self)
+        return {key: value for key, value in content.items() if key != "inpainted" or value}
 
 
 class FrontierPoint(_Record):

@@ -11,8 +11,9 @@ from typing import Literal
 
 from pipeline.results.rates import VERDICTS
 
-# A number of one image, of a set, of the pairs of two arms, or of how an arm's set lies to the baseline's.
-Level = Literal["image", "set", "pair", "shift"]
+# A number of one image, of a set, of the pairs of two arms, of how an arm's set lies to the baseline's, or of an arm
+# that inpaints, beside what it started from.
+Level = Literal["image", "set", "pair", "shift", "mask"]
 End = Literal["higher", "lower"]
 # docs/statistics.md: percentile bootstrap of a mean (Wilson's where all or none are hit), random subsets of four
 # fifths, delete-a-group jackknife.
@@ -385,6 +386,41 @@ TABLE = (
             names_directions=True,
         )
         for name, unit in (("saturation", "share"), ("contrast", "luma"), ("sharpness", "squared luma"))
+    ),
+    Metric(
+        "outside_change",
+        "Change outside",
+        "mask",
+        "bootstrap",
+        better="lower",
+        unit="levels of 255",
+        compute="eval.scorers.inpainting:outside_change",
+        words="change outside the mask",
+        least=0,
+    ),
+    Metric(
+        "rim_step",
+        "Step at the rim",
+        "mask",
+        "bootstrap",
+        better="lower",
+        unit="levels of 255",
+        compute="eval.scorers.inpainting:rim_step",
+        words="step across the mask's edge",
+    ),
+    *(
+        Metric(
+            f"fd_{region}",
+            f"FD {where}",
+            "mask",
+            "subsets",
+            better="lower",
+            unit="squared feature units",
+            compute="eval.distances.frechet:FrechetTo",
+            words=f"Fréchet distance to real images {where}",
+            least=0,
+        )
+        for region, where in (("inside", "inside the mask"), ("rim", "at the rim"))
     ),
     Metric(
         "shift_fd",

@@ -66,7 +66,7 @@ def sample(
             # The noise of two predictions of one sample differs by their x0 over sigma, with the sign turned.
             noise = (to_x0(guided, scaled, at.sigma) - to_x0(predicted[along], scaled, at.sigma)) / at.sigma
             stepped = stepped + share * at.next_sigma * stepper.signal_after(at) * noise
-        after = start.kept(stepped, at)
+        after = start.kept(stepped, at, stepper, beginning)
         if walk.follows_steps:
             x0 = {p: to_x0(output, scaled, at.sigma) for p, output in predicted.items()}
             before = scaled / main.path.signal_and_noise(at.sigma)[0]

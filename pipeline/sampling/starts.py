@@ -1,7 +1,7 @@
 """Starts: how a sample begins, and what a step may not have changed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -19,10 +19,11 @@ IMAGE_TO_IMAGE_SEED = 2**31
 
 @dataclass(frozen=True)
 class Beginning:
-    """Where sampling begins: noisy samples `x` [B, C, H, W] in the stepper's own scale, the number of evaluations left
-    out, and the random numbers."""
+    """Where sampling begins: noisy samples `x` [B, C, H, W] in the stepper's own scale, their unit `noise`, the number
+    of evaluations left out, and the random numbers."""
 
     x: torch.Tensor
+    noise: torch.Tensor
     skipped: int
     generators: list[torch.Generator]
 
@@ -36,7 +37,7 @@ class Start(Protocol):
         """Lay out the steps and draw what they start from, one sample of `shape` for each seed. Raises InputError."""
         ...
 
-    def kept(self, after: torch.Tensor, at: Moment) -> torch.Tensor:
+    def kept(self, after: torch.Tensor, at: Moment, stepper: Stepper, beginning: Beginning) -> torch.Tensor:
         """The samples after the step at `at` [B, C, H, W], with what that step may not have changed put back."""
         ...
 
@@ -50,9 +51,10 @@ class FromNoise:
         stepper.lay_out(steps, device)
         noise, generators = initial_noise(seeds, shape)
         stepper.begin_at(0)
-        return Beginning(stepper.from_noise(noise.to(device)), 0, generators)
+        noise = noise.to(device)
+        return Beginning(stepper.from_noise(noise), noise, 0, generators)
 
-    def kept(self, after: torch.Tensor, at: Moment) -> torch.Tensor:
+    def kept(self, after: torch.Tensor, at: Moment, stepper: Stepper, beginning: Beginning) -> torch.Tensor:
         return after
 
 
@@ -78,10 +80,35 @@ class FromImages:
         samples = self.samples
         if self.noise:
             samples = samples + self.noise * randn_tensor(shape=samples.shape, generator=generators, device=device)
-        return Beginning(stepper.noised(samples, noise.to(device)), skipped, generators)
+        noise = noise.to(device)
+        return Beginning(stepper.noised(samples, noise), noise, skipped, generators)
 
-    def kept(self, after: torch.Tensor, at: Moment) -> torch.Tensor:
+    def kept(self, after: torch.Tensor, at: Moment, stepper: Stepper, beginning: Beginning) -> torch.Tensor:
         return after
+
+
+@dataclass(frozen=True)
+class Inpainting(FromImages):
+    """Finished samples that are changed inside a mask alone, as diffusers' inpainting pipelines do it.
+
+    `mask` [B, 1 or C, H, W] in [0, 1] is 1 where steps may change everything; after each step the rest is put back with
+    the noise of the next level, always the same, and between 0 and 1 the two are mixed (RePaint without resampling,
+    arXiv 2201.09865). It is None where the network itself reads the mask. At strength 1 nothing of the start image is
+    in what sampling begins with.
+    """
+
+    mask: torch.Tensor | None = None
+
+    def begin(
+        self, stepper: Stepper, steps: int, seeds: Sequence[int], shape: tuple[int, int, int], device: torch.device
+    ) -> Beginning:
+        beginning = super().begin(stepper, steps, seeds, shape, device)
+        return beginning if self.strength < 1 else replace(beginning, x=stepper.from_noise(beginning.noise))
+
+    def kept(self, after: torch.Tensor, at: Moment, stepper: Stepper, beginning: Beginning) -> torch.Tensor:
+        if self.mask is None:
+            return after
+        return (1 - self.mask) * stepper.noised_after(self.samples, beginning.noise, at) + self.mask * after
 
 
 def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> tuple[torch.Tensor, list[torch.Generator]]:

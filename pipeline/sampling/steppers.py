@@ -4,6 +4,7 @@ The loop sees only a stepper: its moments, what the network reads of a sample, a
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from types import MappingProxyType
@@ -125,6 +126,15 @@ class Stepper:
         """Finished samples with the noise of the first evaluation, in the solver's own scale, all [B, C, H, W]."""
         timesteps = self.scheduler.timesteps[self._first : self._first + 1].repeat(len(x0))
         return cast(torch.Tensor, self.scheduler.add_noise(x0, noise, timesteps))
+
+    def noised_after(self, x0: torch.Tensor, noise: torch.Tensor, at: Moment) -> torch.Tensor:
+        """Finished samples with the noise that is left after the step at `at`, in the solver's own scale."""
+        if at.index + 1 == at.steps:
+            return x0
+        signal, share = self.path.signal_and_noise(at.next_sigma)
+        # What the solver's own scale is, its scheduler says of the number 1 at the next evaluation.
+        unit = self.scaled(torch.ones(1, device=x0.device), replace(at, index=at.index + 1))
+        return (signal * x0 + share * noise) / unit
 
     def scaled(self, x: torch.Tensor, at: Moment) -> torch.Tensor:
         """A sample of the solver's own scale as it lies on the noise path, [B, C, H, W]."""

@@ -1,5 +1,6 @@
 """An arm: one way to generate, as conf/arm describes it."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -24,11 +25,13 @@ from pipeline.guidance.postprocess.results import Renorm, Rescale
 from pipeline.guidance.references import SHORT_NAMES, STANDING_TEXTS, ConditionNoise, GuidanceReference, Perturb
 from pipeline.guidance.renoise import CFGPlusPlus
 from pipeline.guidance.scale_schedules import Constant, NoiseInterval, Ramp, Steps, Window
+from pipeline.layout import REFERENCE_SET
 from pipeline.prompting.edits import PromptEdit
 from pipeline.prompting.presets import NEGATIVE_PRESETS, QUALITY_TAGS
 from pipeline.settings import Name, Seed, Settings
 from pipeline.study.controls import Control
 from pipeline.study.from_folder import EXTERNAL, FromFolder
+from pipeline.study.inpaint import Inpaint
 from pipeline.study.named_texts import NEGATIVE_KEYS, NamedText, known_negative_preset
 from pipeline.study.sampler import Canvas, ImageToImage, Sampler
 
@@ -55,7 +58,7 @@ _OF_EXTERNAL = {"from_folder", "method", "scale", "description", "family"}
 # is made into (texts, the sampler, the images that it starts from).
 SAID_ELSEWHERE = {
     *("description", "family", "first_seed", "negative_preset", "negative_prompt", "prompt_edits", "prompt_column"),
-    *("image_to_image", "sampler"),
+    *("image_to_image", "inpaint", "sampler"),
 }
 # What main predictions are called in the trace.
 _MAINS = ("main", "noised", *ATTENTION_SPACE)
@@ -108,9 +111,9 @@ class Arm(Settings):
     prediction away from a second text. Where noise or attention makes the main prediction another one, the plain
     prediction of the prompt is the reference `main`. `embedded_guidance` is the scale that a guidance-distilled network
     is told beside every text (FLUX.1-dev; 3.5 unless given). `canvas` is the model's and `sampler` the study's unless
-    given; `image_to_image` starts from another set's images. A `control` (pipeline/study/controls.py) has its scale
-    from the arm that it follows, once that is generated; until then it is 1. A `first_seed` makes an arm the baseline
-    from other seeds (pipeline/study/reseeded.py).
+    given; `image_to_image` starts from another set's images, of which `inpaint` keeps what is outside a mask. A
+    `control` (pipeline/study/controls.py) has its scale from the arm that it follows, once that is generated; until
+    then it is 1. A `first_seed` makes an arm the baseline from other seeds (pipeline/study/reseeded.py).
 
     An arm with `from_folder` is external: its images exist already, whatever they were generated with, and it has
     no other settings.
@@ -146,6 +149,7 @@ class Arm(Settings):
     sampler: Sampler | None = None
     first_seed: Seed | None = None
     image_to_image: ImageToImage | None = None
+    inpaint: Inpaint | None = None
     from_folder: FromFolder | None = None
     description: str = ""
     family: Name
@@ -184,6 +188,24 @@ class Arm(Settings):
         steered = [str(attention["name"])] if isinstance(attention, dict) and "name" in attention else []
         own = [] if steered and content["method"] == "unguided" else [str(content["method"])]
         return {"family": "_".join(own + steered), **content}
+
+    @model_validator(mode="after")
+    def _inpaints_a_start_image(self) -> "Arm":
+        start = self.image_to_image
+        if self.inpaint is None:
+            return self
+        if start is None:
+            raise ValueError("inpaint needs image_to_image, the images that it keeps outside the mask")
+        if start.strength == 1 and start.noise:
+            raise ValueError(
+                "inpaint at image_to_image.strength 1 starts from noise alone; remove image_to_image.noise"
+            )
+        if self.inpaint.column is not None and (not start.is_folder or Path(start.start) == REFERENCE_SET):
+            raise ValueError(
+                f"inpaint.column needs image_to_image.from to be a folder of shards that has the column; {start.start} "
+                "has none: take box, polygon or file"
+            )
+        return self
 
     @field_validator("post", mode="before")
     @classmethod

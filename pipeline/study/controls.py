@@ -14,7 +14,16 @@ from pipeline.layout import PARAMS
 from pipeline.settings import CONTROL, Name, Settings
 
 # What a control shares with the arm that it follows, besides prompts and seeds.
-_SHARED = ("prompt", "prompt_edits", "prompt_column", "quality_preset", "canvas", "sampler", "image_to_image")
+_SHARED = (
+    "prompt",
+    "prompt_edits",
+    "prompt_column",
+    "quality_preset",
+    "canvas",
+    "sampler",
+    "image_to_image",
+    "inpaint",
+)
 # What makes an arm of method cfg more than plain CFG.
 _MORE = ("schedule", "post", "step", "noise", "attention", "retouch")
 

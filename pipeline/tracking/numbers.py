@@ -25,7 +25,7 @@ def arm_numbers(result: ComparedArm) -> Numbers:
     """An arm's numbers: `shift_...` are those against the baseline, and `<space>_shift_...` these in every feature
     space, `control_...` those against plain CFG at its effective scale."""
     against = result.against_baseline
-    numbers: Numbers = dict(result.scores)
+    numbers: Numbers = {**result.scores, **result.inpainted}
     if against:
         numbers |= {f"{SHIFT}{name}": interval for name, interval in against.intervals.items()}
         if against.mean_share is not None:

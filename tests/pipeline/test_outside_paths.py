@@ -70,6 +70,7 @@ def test_no_key_of_the_model_leaves_the_project_or_the_hub_s_cache(params: dict[
         lambda path: {"metrics": {"scorers": {"pickscore": path}}},
         lambda path: {"features": {"extractors": {"clip": {"model": "open_clip", "weights": path}}}},
         lambda path: {"arms": {"cfg": {"image_to_image": {"from": path, "strength": 0.5}}}},
+        lambda path: {"arms": {"cfg": {"inpaint": {"file": f"{path}.png"}}}},
         lambda path: {"tracking": {"uri": f"sqlite:///{path}"}},
     ],
 )

@@ -101,6 +101,10 @@ class FlowTransformer(ABC):
         return "flow_prediction"
 
     @property
+    def reads_masks(self) -> bool:
+        return False
+
+    @property
     def factor(self) -> int:
         return self.latents.factor if self.latents else 1
 
@@ -189,6 +193,13 @@ class FlowTransformer(ABC):
     def to_samples(self, images: torch.Tensor) -> torch.Tensor:
         pixels = images.to(self.device).float() / 127.5 - 1
         return self.latents.encode(pixels) if self.latents else pixels
+
+    def around(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError(f"{self.family.name} reads no masks")  # `reads_masks` says so
+
+    def to_mask(self, mask: torch.Tensor) -> torch.Tensor:
+        mask = mask.to(self.device)
+        return self.latents.mask(mask) if self.latents else mask
 
     @classmethod
     def load(

@@ -53,6 +53,13 @@ class Latents:
         mean, scale = self._mean_and_scale(latents)
         return (latents - mean) * scale
 
+    def mask(self, mask: torch.Tensor) -> torch.Tensor:
+        """A mask of latents [B, 1, H / factor, W / factor] from one of pixels: of each patch, its first pixel's value.
+
+        So diffusers' pipelines read masks (nearest).
+        """
+        return mask[..., :: self.factor, :: self.factor]
+
     @contextmanager
     def _at_hand(self) -> Iterator[None]:
         """The autoencoder is where it computes inside the `with`, and where it stays after it."""

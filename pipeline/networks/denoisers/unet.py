@@ -20,7 +20,7 @@ from pipeline.guidance.algebra import Network, Perturbation
 from pipeline.guidance.attention_space import NAG, NASA, VSF
 from pipeline.guidance.chance import Chance
 from pipeline.networks.attention_space import steered
-from pipeline.networks.checkpoints import Checkpoint, interface_of, latent_space, pixel_patch
+from pipeline.networks.checkpoints import Checkpoint, interface_of, latent_space, pixel_patch, reads_masks
 from pipeline.networks.denoiser import Denoiser
 from pipeline.networks.denoisers.latents import Latents, load_latents, rounded
 from pipeline.networks.denoisers.text_free import TextFreeLayers
@@ -91,13 +91,13 @@ class DenoisingNetwork:
         config = self.unet.config
         side = config.sample_size
         height, width = (side, side) if isinstance(side, int) else side
-        return (config.in_channels, height, width)
+        return (config.out_channels, height, width)
 
     def shape_of(self, canvas: Canvas | None) -> tuple[int, int, int]:
         """(channels, height, width) of a sample whose image fills `canvas`."""
         if canvas is None:
             return self.sample_shape
-        return (self.unet.config.in_channels, canvas.height // self.factor, canvas.width // self.factor)
+        return (self.unet.config.out_channels, canvas.height // self.factor, canvas.width // self.factor)
 
     def steps_of(self, shape: tuple[int, int, int], steps: int) -> Mapping[str, Any]:
         return {}
@@ -113,6 +113,11 @@ class DenoisingNetwork:
         height, width = rows * self.factor, columns * self.factor
         row = torch.tensor([self.family.sizes(height, width)], dtype=torch.float32, device=self.device)
         return {"time_ids": row.repeat(images, 1)}
+
+    @property
+    def reads_masks(self) -> bool:
+        """Whether it was trained to inpaint, and reads the mask and the latents of the image around it."""
+        return reads_masks(self.unet.config.in_channels, self.unet.config.out_channels)
 
     @property
     def module(self) -> UNet2DConditionModel:
@@ -154,6 +159,8 @@ class DenoisingNetwork:
         if self.family.added:
             more["added_cond_kwargs"] = {own: conditioning[name].to(x) for name, own in self.family.added.items()}
         tokens = conditioning["tokens"].to(x)
+        if self.reads_masks:
+            x = torch.cat([x, conditioning["around"].to(x)], 1)
         with self._text_free.shared(texts):
             output: torch.Tensor = self.unet(x, timestep, encoder_hidden_states=tokens, **more).sample
         return output.float()
@@ -192,6 +199,25 @@ class DenoisingNetwork:
         if self.latents:
             return self.latents.encode(pixels)
         return F.pixel_unshuffle(pixels, self.patch) if self.patch > 1 else pixels
+
+    def to_mask(self, mask: torch.Tensor) -> torch.Tensor:
+        """The mask of samples that a mask of pixels [B, 1, H, W] means (pipeline/networks/denoiser.py)."""
+        mask = mask.to(self.device)
+        if self.latents:
+            return self.latents.mask(mask)
+        return F.pixel_unshuffle(mask.expand(-1, 3, -1, -1), self.patch) if self.patch > 1 else mask
+
+    @torch.inference_mode()
+    def around(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """What a UNet that `reads_masks` reads besides a noisy sample: [B, 1 + C, H, W].
+
+        That is the mask, 1 where it is at least a half, and the latents of uint8 `images` [B, 3, H, W] with grey inside
+        the `mask` [B, 1, H, W].
+        """
+        assert self.latents is not None  # preflight refuses it
+        inside = (mask.to(self.device) >= 0.5).float()
+        pixels = (images.to(self.device).float() / 127.5 - 1) * (1 - inside)
+        return torch.cat([self.latents.mask(inside), self.latents.encode(pixels)], 1)
 
 
 def memory_format(device: torch.device) -> torch.memory_format:

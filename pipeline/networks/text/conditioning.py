@@ -15,7 +15,8 @@ class Conditioning(Mapping[str, torch.Tensor]):
     `tokens` [B, L, W] are for cross-attention; where they come with `read` [B, L], the network reads those of them for
     which it is true, at the beginning. What else there is, its family says: SDXL also reads `pooled` [B, P] and
     `time_ids` [B, 6], original height and width, top and left of the crop, target height and width, in pixels
-    (arXiv 2307.01952). For an evaluation that is steered away from a second text there are also its `negative_tokens`
+    (arXiv 2307.01952), and a UNet that inpaints `around` [B, 1 + C, H, W], the mask and the latents outside it. For an
+    evaluation that is steered away from a second text there are also its `negative_tokens`
     [B, L, W], maybe its `negative_pooled` [B, P] and `negative_read` [B, L] and, where that is known,
     `negative_unpadded` [B, L], which says of each token whether it is of the text and no padding. Raises ValueError
     where the numbers of rows differ.
@@ -58,7 +59,7 @@ def joined(parts: Sequence[Conditioning]) -> Conditioning:
     names = list(parts[0])
     if any(set(part) != set(names) for part in parts):
         raise ValueError(f"texts of one call need the same conditions, found {sorted({tuple(part) for part in parts})}")
-    lengths = sorted({part[name].shape[1] for part in parts for name in names if part[name].ndim > 2})
+    lengths = sorted({part[name].shape[1] for part in parts for name in names if part[name].ndim == 3})
     if len(lengths) > 1:
         raise ValueError(f"texts of one call need one number of tokens, found {lengths}")
     return Conditioning({name: torch.cat([part[name] for part in parts]) for name in names})

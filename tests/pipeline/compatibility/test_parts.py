@@ -41,7 +41,6 @@ def without_weights(folder):
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"in_channels": 9}, "in_channels to 9, but latents have 4 channels: its UNet also reads a mask and an image"),
         ({"in_channels": 8}, "in_channels to 8, but latents have 4 channels: its UNet also reads an image (InstructP"),
         (
             {"in_channels": 5},
@@ -91,16 +90,25 @@ def test_a_unet_that_says_sdxl_and_reads_no_sizes_is_named(networks):
     assert "sets addition_embed_type to null, but UNets of family sdxl have text_time" in networks.refused("sdxl")
 
 
-def test_an_inpainting_network_is_refused_with_its_way_out(networks):
+def test_an_inpainting_network_is_refused_for_an_arm_without_a_mask(networks):
     weights = networks.copy("sd") / "unet/diffusion_pytorch_model.safetensors"
     tensors = load_file(weights)
     tensors["conv_in.weight"] = torch.cat([tensors["conv_in.weight"]] * 3, 1)[:, :9].contiguous()
     save_file(tensors, weights, {"format": "pt"})
     unet("sd", in_channels=9)
     assert networks.refused("sd") == (
-        f"model.main: {UNET} sets in_channels to 9, but latents have 4 channels: its UNet also reads a mask and an "
-        f"image (inpainting), {NOT_GIVEN}"
+        "arms.cfg has no inpaint, and the UNet of sd reads a mask and an image (in_channels 9); set inpaint and "
+        "image_to_image.from a folder of shards, or take a plain text-to-image checkpoint"
     )
+
+
+def test_an_inpainting_network_is_given_masks_without_grey(networks):
+    without_weights(networks.copy("sd"))
+    unet("sd", in_channels=9)
+    arm = {**CFG["cfg"], "image_to_image": {"from": "kept/cfg", "strength": 1.0}}
+    networks.check("sd", arms={"cfg": {**arm, "inpaint": {"box": [0, 0, 0.5, 1]}}})
+    with pytest.raises(InputError, match=r"^arms\.cfg\.inpaint\.feather is 0\.1, but the UNet of sd reads a mask"):
+        networks.check("sd", arms={"cfg": {**arm, "inpaint": {"box": [0, 0, 0.5, 1], "feather": 0.1}}})
 
 
 def test_a_learned_variance_is_named(networks):

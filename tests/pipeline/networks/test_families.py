@@ -78,7 +78,9 @@ def test_a_pipeline_of_no_family_is_named_with_those_known(params, tmp_path, mon
 def test_known_families_are_listed_with_their_pipelines():
     listed = known_families()
     assert listed.startswith("sd3 (StableDiffusion3Pipeline, StableDiffusion3Img2ImgPipeline), flux (FluxPipeline, ")
-    assert listed.endswith("sdxl (StableDiffusionXLPipeline), pixel (no model_index.json)")
+    assert listed.endswith(
+        "sdxl (StableDiffusionXLPipeline, StableDiffusionXLInpaintPipeline), pixel (no model_index.json)"
+    )
     assert listed.count("(") == len(FAMILIES)
 
 

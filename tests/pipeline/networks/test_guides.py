@@ -106,7 +106,7 @@ class _Exact(torch.nn.Module):
     def __init__(self, image, schedule):
         super().__init__()
         self.image, self.schedule = image, schedule
-        shape = {"in_channels": 3, "sample_size": 8, "cross_attention_dim": 4}
+        shape = {"in_channels": 3, "out_channels": 3, "sample_size": 8, "cross_attention_dim": 4}
         self.config = type("Config", (), {**shape, "addition_embed_type": "text"})  # no layer is free of the text
         self.device = CPU
         alphas = schedule.alphas_cumprod.double()

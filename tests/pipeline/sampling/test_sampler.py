@@ -16,7 +16,8 @@ from pipeline.study.sampler import Sampler
 
 
 class _Config:
-    in_channels, sample_size, cross_attention_dim = 3, 8, 4
+    in_channels = out_channels = 3
+    sample_size, cross_attention_dim = 8, 4
     addition_embed_type = "text"  # no layer is free of the text
 
 
