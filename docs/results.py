@@ -1,8 +1,9 @@
-"""Keeps results as a page with images: `python -m docs.results <sweep> <alignment> <methods>` writes docs/results.md.
+"""Keeps results as a page with images: `python -m docs.results <sweep> <alignment> <methods> <learned>` writes
+docs/results.md.
 
 The arguments are copies of the project, one where `make repro OVERRIDES="study=sweep"` has run, one with
-`study=alignment` and one with `study=methods`. The figures are the report's own, as Chromium shows them; the numbers
-are those of metrics/compare.json.
+`study=alignment`, one with `study=methods` and one with `study=learned_negative`. The figures are the report's own, as
+Chromium shows them; the numbers are those of metrics/compare.json.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from playwright.sync_api import Browser
 
 from docs.browser import opened_chromium
+from docs.learned_rows import cosines_with_guide, learned_rows
 from docs.method_findings import against_controls, paid_for_colour
 from eval.features.plain_text import names_by_arm
 from eval.notation import percent, quoted
@@ -104,6 +106,7 @@ def main() -> None:
     parser.add_argument("sweep", type=Path, help="a copy of the project with a run of study=sweep")
     parser.add_argument("alignment", type=Path, help="a copy of the project with a run of study=alignment")
     parser.add_argument("methods", type=Path, help="a copy of the project with a run of study=methods")
+    parser.add_argument("learned", type=Path, help="a copy of the project with a run of study=learned_negative")
     arguments = parser.parse_args()
     folder: Path = arguments.sweep
     comparison = compared(folder)
@@ -116,7 +119,7 @@ def main() -> None:
         lstrip_blocks=True,
         autoescape=False,  # noqa: S701 (Markdown)
     )
-    methods = compared(arguments.methods)
+    methods, learned = compared(arguments.methods), compared(arguments.learned)
     retouched = [name for name, arm in load_study(arguments.methods / PARAMS).arms.items() if arm.retouch]
     content: dict[str, Any] = {
         "comparison": comparison,
@@ -125,6 +128,9 @@ def main() -> None:
         "method_rows": method_rows(methods),
         "controlled": against_controls(methods.chosen),
         "coloured": paid_for_colour(methods, retouched),
+        "learned": learned,
+        "learned_rows": learned_rows(learned),
+        "cosines_with_guide": cosines_with_guide(learned),
         "cosines": cosines,
         "figures": FIGURES,
         "quoted": quoted,
