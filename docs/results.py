@@ -1,9 +1,9 @@
-"""Keeps results as a page with images: `python -m docs.results <sweep> <alignment> <methods> <learned>` writes
+"""Keeps results as a page with images: `python -m docs.results <sweep> <alignment> <methods> [<learned>]` writes
 docs/results.md.
 
 The arguments are copies of the project, one where `make repro OVERRIDES="study=sweep"` has run, one with
-`study=alignment`, one with `study=methods` and one with `study=learned_negative`. The figures are the report's own, as
-Chromium shows them; the numbers are those of metrics/compare.json.
+`study=alignment`, one with `study=methods` and, for its section, one with `study=learned_negative`. The figures are the
+report's own, as Chromium shows them; the numbers are those of metrics/compare.json.
 """
 
 import argparse
@@ -106,7 +106,9 @@ def main() -> None:
     parser.add_argument("sweep", type=Path, help="a copy of the project with a run of study=sweep")
     parser.add_argument("alignment", type=Path, help="a copy of the project with a run of study=alignment")
     parser.add_argument("methods", type=Path, help="a copy of the project with a run of study=methods")
-    parser.add_argument("learned", type=Path, help="a copy of the project with a run of study=learned_negative")
+    parser.add_argument(
+        "learned", type=Path, nargs="?", help="a copy of the project with a run of study=learned_negative"
+    )
     arguments = parser.parse_args()
     folder: Path = arguments.sweep
     comparison = compared(folder)
@@ -119,7 +121,8 @@ def main() -> None:
         lstrip_blocks=True,
         autoescape=False,  # noqa: S701 (Markdown)
     )
-    methods, learned = compared(arguments.methods), compared(arguments.learned)
+    methods = compared(arguments.methods)
+    learned = compared(arguments.learned) if arguments.learned else None
     retouched = [name for name, arm in load_study(arguments.methods / PARAMS).arms.items() if arm.retouch]
     content: dict[str, Any] = {
         "comparison": comparison,
@@ -129,8 +132,8 @@ def main() -> None:
         "controlled": against_controls(methods.chosen),
         "coloured": paid_for_colour(methods, retouched),
         "learned": learned,
-        "learned_rows": learned_rows(learned),
-        "cosines_with_guide": cosines_with_guide(learned),
+        "learned_rows": learned_rows(learned) if learned else [],
+        "cosines_with_guide": cosines_with_guide(learned) if learned else [],
         "cosines": cosines,
         "figures": FIGURES,
         "quoted": quoted,
