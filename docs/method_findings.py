@@ -1,10 +1,12 @@
 """Sentences of docs/results.md on `study=methods`: which methods are more than CFG at their own effective scale."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from eval.notation import quoted_percent
 from pipeline.results.comparison import ChosenScale, Comparison
 from pipeline.results.interval import Interval
+from pipeline.results.metrics import metric
+from pipeline.study.study import Study
 
 # What is compared, whether more of it is better, and the words of the sentence.
 _MEASURES = (("fd", False, "Fréchet distance"), ("recall", True, "recall"), ("vendi", True, "Vendi score"))
@@ -20,9 +22,9 @@ def _names(arms: Iterable[str]) -> str:
     return ", ".join(found) if found else "none"
 
 
-def against_controls(chosen: Iterable[ChosenScale]) -> list[str]:
-    """For each measure, which methods differ from their controls, whose number of images is each interval's `n`."""
-    paired = [one for one in chosen if one.against_control is not None]
+def against_controls(chosen: Iterable[ChosenScale], retouched: Collection[str] = ()) -> list[str]:
+    """For each measure, which methods differ from their controls. Arms that are `retouched` are no methods."""
+    paired = [one for one in chosen if one.against_control is not None and one.arm not in retouched]
     found = []
     for key, more_is_better, words in _MEASURES:
         signs = {one.arm: _sign(one.against_control[key]) for one in paired if one.against_control}
@@ -32,6 +34,31 @@ def against_controls(chosen: Iterable[ChosenScale]) -> list[str]:
         found.append(
             f"**{words[0].upper()}{words[1:]}**: {alike} of {len(signs)} methods cannot be told apart from CFG at "
             f"their own effective scale. Better than it: {_names(better)}. Worse: {_names(worse)}."
+        )
+    return found
+
+
+def unlike_their_controls(study: Study, comparison: Comparison) -> list[str]:
+    """Which methods differ from their controls in more than guidance: in steps, or in what a step does."""
+    chosen = {one.arm for one in comparison.chosen}
+    steps = comparison.by_name(comparison.baseline).cost
+    costs = {arm.arm: arm.cost for arm in comparison.arms if arm.arm in chosen and arm.control_of is None}
+    once = [
+        name
+        for name, cost in costs.items()
+        if cost and steps and name != comparison.baseline and cost.nfe_per_image <= steps.nfe_per_image
+    ]
+    stepped = [name for name in costs if study.arm(name).step is not None]
+    found = []
+    if once:
+        found.append(
+            f"{_names(once)}: the network is evaluated once a step, so CFG for as many evaluations has half as many "
+            "steps. That alone makes a control worse."
+        )
+    if stepped:
+        found.append(
+            f"{_names(stepped)}: guidance acts in what a step does, so the effective scale is not the strength, and "
+            "the control is weaker."
         )
     return found
 
@@ -50,7 +77,7 @@ def paid_for_colour(comparison: Comparison, retouched: Iterable[str]) -> list[st
         if against is None:
             continue
         for score, wins in against.wins.items():
-            said = f"`{name}` beats its control in {quoted_percent(wins)} of pairs by {score.replace('_', ' ')}"
+            said = f"`{name}` beats its control in {quoted_percent(wins)} of pairs by {metric(score).label}"
             if score in against.adjusted:
                 said += f", adjusted for colour in {quoted_percent(against.adjusted[score])}"
             found.append(f"{said}: {_verdict(wins)}.")

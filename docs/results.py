@@ -15,7 +15,7 @@ from playwright.sync_api import Browser
 
 from docs.browser import opened_chromium
 from docs.learned_rows import cosines_with_guide, learned_rows
-from docs.method_findings import against_controls, paid_for_colour
+from docs.method_findings import against_controls, paid_for_colour, unlike_their_controls
 from eval.features.plain_text import names_by_arm
 from eval.notation import percent, quoted
 from eval.report.details import matched_columns, matched_rows
@@ -129,7 +129,10 @@ def main() -> None:
         "aligned": compared(arguments.alignment),
         "methods": methods,
         "method_rows": method_rows(methods),
-        "controlled": against_controls(methods.chosen),
+        "controlled": [
+            *against_controls(methods.chosen, retouched),
+            *unlike_their_controls(load_study(arguments.methods / PARAMS), methods),
+        ],
         "coloured": paid_for_colour(methods, retouched),
         "learned": learned,
         "learned_rows": learned_rows(learned) if learned else [],

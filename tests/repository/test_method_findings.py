@@ -1,8 +1,13 @@
 """What docs/results.md says of methods against their controls follows the intervals."""
 
-from docs.method_findings import against_controls
+from compositions import composed
+from repository_copy import ROOT
+
+from docs.kept_results import load_kept
+from docs.method_findings import against_controls, unlike_their_controls
 from pipeline.results.comparison import ChosenScale
 from pipeline.results.interval import Interval
+from pipeline.study.study import parse_study
 
 BELOW, ACROSS, ABOVE = (Interval(value, value - 0.1, value + 0.1, 64) for value in (-0.2, 0.05, 0.3))
 
@@ -37,3 +42,22 @@ def test_a_lower_distance_and_more_variety_are_better_than_the_control() -> None
     assert recall.endswith("Better than it: `cads`. Worse: `sld`.")
     assert vendi.startswith("**Vendi score**: 2 of 3 methods")
     assert vendi.endswith("Better than it: `cads`. Worse: none.")
+
+
+def test_a_retouched_arm_is_no_method() -> None:
+    fd, _, _ = against_controls([chosen("cads", BELOW, ABOVE, ABOVE), chosen("fake", BELOW, BELOW, BELOW)], ["fake"])
+    assert fd.startswith("**Fréchet distance**: 0 of 1 methods")
+
+
+def test_controls_that_differ_in_more_than_guidance_are_named() -> None:
+    content = composed()
+    content["arms"]["cfg"] |= {"step": {"name": "cfg_plus_plus"}, "scale": 0.8}
+    study, kept = parse_study(content, "test"), load_kept(parse_study(composed(), "test"), ROOT)
+    arms = []
+    for arm in kept.arms:
+        cheap = arm.cost and arm.arm == "autoguidance"
+        arms.append(arm.model_copy(update={"cost": kept.by_name("unguided").cost}) if cheap else arm)
+    picked = [chosen(name, BELOW, ABOVE, ABOVE) for name in ("unguided", "cfg", "negative", "autoguidance")]
+    once, stepped = unlike_their_controls(study, kept.model_copy(update={"arms": arms, "chosen": picked}))
+    assert once.startswith("`autoguidance`: the network is evaluated once a step")
+    assert stepped.startswith("`cfg`: guidance acts in what a step does")
