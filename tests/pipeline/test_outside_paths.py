@@ -257,7 +257,7 @@ def test_every_key_of_free_text_is_known_to_this_test() -> None:
         *("Arm.prompt_column", "Prefix.text", "Suffix.text", "First.tag", "Drop.tag", "Weigh.tag", "Weigh.part"),
         *("Replace.tag", "Replace.text", "Contradict.tag", "Contradict.text"),
         *("Reference.showing", "TinybooruPrompts.showing"),
-        *("SuitePrompts.suite", "SuitePrompts.category", "SuitePrompts.column"),
+        *("SuitePrompts.suite", "SuitePrompts.category", "SuitePrompts.column", "Inpaint.column"),
     }
     places = {
         *(
@@ -274,6 +274,6 @@ def test_every_key_of_free_text_is_known_to_this_test() -> None:
         *("DatasetPrompts.path", "Extractor.weights", "Metrics.aesthetic_head", "Metrics.malformed_classifier"),
         *("Metrics.kind_prompts", "Metrics.scorers", "Metrics.lpips", "Reference.source"),
         *("ImageToImage.from", "Tracking.uri", "RayExecutor.address", "RayExecutor.storage"),
-        *("FromFolder.folder", "FromFolder.scores", "SuitePrompts.path"),
+        *("FromFolder.folder", "FromFolder.scores", "SuitePrompts.path", "Inpaint.file"),
     }
     assert strings_of(Study.model_json_schema(by_alias=True)) == texts | places

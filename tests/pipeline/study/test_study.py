@@ -169,7 +169,7 @@ def test_an_arm_name_that_is_no_folder_name_is_refused(params):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["study=nope"], r"conf/ has no study 'nope'; known choices: alignment, bad_versions, canvas"),
+        (["study=nope"], r"conf/ has no study 'nope'; known choices: alignment, bad_versions, bad_versions_flow"),
         (["arms.nope.scale=2"], r"Could not override 'arms.nope.scale'"),
         (["arms.cfg.scale=["], r"arms.cfg.scale=\[ is not one value for Hydra"),
         (["nonsense"], r"^nonsense is not an override; write key=value, for instance study=sweep"),
