@@ -32,3 +32,19 @@ def learned_rows(comparison: Comparison) -> list[list[str]]:
         ]
         for arm in comparison.arms
     ]
+
+
+def nearest_to_real(comparison: Comparison) -> list[str]:
+    """For each feature space, the arm whose images lie nearest to real ones, and the guide's arm that lies nearest."""
+    found = []
+    for space in comparison.spaces:
+        key = f"{space.name}_fd"
+        best = min(comparison.arms, key=lambda arm: arm.scores[key].value)
+        guided = min(
+            (arm for arm in comparison.arms if arm.method == "autoguidance"), key=lambda arm: arm.scores[key].value
+        )
+        found.append(
+            f"`{space.name}`: `{best.arm}` lies nearest to real images, at {quoted(best.scores[key])}; the guide's "
+            f"nearest, `{guided.arm}`, at {quoted(guided.scores[key])}."
+        )
+    return found

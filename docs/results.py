@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from playwright.sync_api import Browser
 
 from docs.browser import opened_chromium
-from docs.learned_rows import cosines_with_guide, learned_rows
+from docs.learned_rows import cosines_with_guide, learned_rows, nearest_to_real
 from docs.method_findings import against_controls, paid_for_colour, unlike_their_controls
 from eval.features.plain_text import names_by_arm
 from eval.notation import percent, quoted
@@ -135,6 +135,7 @@ def main() -> None:
         ],
         "coloured": paid_for_colour(methods, retouched),
         "learned": learned,
+        "nearest_to_real": nearest_to_real(learned) if learned else [],
         "learned_rows": learned_rows(learned) if learned else [],
         "cosines_with_guide": cosines_with_guide(learned) if learned else [],
         "cosines": cosines,
