@@ -23,7 +23,7 @@ def _names(arms: Iterable[str]) -> str:
 
 
 def against_controls(chosen: Iterable[ChosenScale], retouched: Collection[str] = ()) -> list[str]:
-    """For each measure, which methods differ from their controls. Arms that are `retouched` are no methods."""
+    """For each measure, which methods differ from their controls. Arms that are `retouched` are left out."""
     paired = [one for one in chosen if one.against_control is not None and one.arm not in retouched]
     found = []
     for key, more_is_better, words in _MEASURES:
@@ -52,7 +52,7 @@ def unlike_their_controls(study: Study, comparison: Comparison) -> list[str]:
     found = []
     if once:
         found.append(
-            f"{_names(once)}: the network is evaluated once a step, so CFG for as many evaluations has half as many "
+            f"{_names(once)}: the network is evaluated once a step, so CFG at the same number of evaluations has half as many "
             "steps. That alone makes a control worse."
         )
     if stepped:

@@ -44,7 +44,7 @@ def test_a_lower_distance_and_more_variety_are_better_than_the_control() -> None
     assert vendi.endswith("Better than it: `cads`. Worse: none.")
 
 
-def test_a_retouched_arm_is_no_method() -> None:
+def test_a_retouched_arm_is_left_out() -> None:
     fd, _, _ = against_controls([chosen("cads", BELOW, ABOVE, ABOVE), chosen("fake", BELOW, BELOW, BELOW)], ["fake"])
     assert fd.startswith("**Fréchet distance**: 0 of 1 methods")
 
