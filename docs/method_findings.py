@@ -52,8 +52,8 @@ def unlike_their_controls(study: Study, comparison: Comparison) -> list[str]:
     found = []
     if once:
         found.append(
-            f"{_names(once)}: the network is evaluated once a step, so CFG at the same number of evaluations has half as many "
-            "steps. That alone makes a control worse."
+            f"{_names(once)}: the network is evaluated once a step, so CFG at the same number of evaluations has half "
+            "as many steps. That alone makes a control worse."
         )
     if stepped:
         found.append(
