@@ -6,9 +6,8 @@ They stand between two comments in README.md and follow from docs/results/defaul
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from docs.kept_results import load_kept
+from docs.markdown import markdown_templates
 from docs.written_block import replaced
 from eval.features.plain_text import names_by_arm
 from eval.notation import count, in_percent, number, quoted
@@ -32,13 +31,7 @@ def findings(comparison: Comparison, study: Study) -> str:
     """The block of the README, as Markdown. Raises InputError for a study without the default study's arms."""
     if missing := sorted(ARMS.keys() - {arm.arm for arm in comparison.arms}):
         raise InputError(f"study '{study.name}' has no arm {', '.join(missing)}; the README is about study=default")
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 (Markdown)
-    )
+    environment = markdown_templates(TEMPLATE.parent)
     environment.filters["sentence"] = lambda text: f"{text[0].upper()}{text[1:]}"
     environment.filters["count"] = count
     names = [space.name for space in comparison.spaces]

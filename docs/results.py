@@ -10,11 +10,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from playwright.sync_api import Browser
 
 from docs.browser import opened_chromium
 from docs.learned_rows import cosines_with_guide, learned_rows, nearest_to_real
+from docs.markdown import markdown_templates
 from docs.method_findings import against_controls, paid_for_colour, unlike_their_controls
 from eval.features.plain_text import names_by_arm
 from eval.notation import percent, quoted
@@ -114,13 +114,7 @@ def main() -> None:
     comparison = compared(folder)
     with opened_chromium() as browser:
         photograph(browser, folder / REPORT, IMAGES)
-    environment = Environment(
-        loader=FileSystemLoader(DOCS),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 (Markdown)
-    )
+    environment = markdown_templates(DOCS)
     methods = compared(arguments.methods)
     learned = compared(arguments.learned) if arguments.learned else None
     retouched = [name for name, arm in load_study(arguments.methods / PARAMS).arms.items() if arm.retouch]

@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from docs.answers.claims import SOURCES, Case, Claim, Claims, computed_number, load_claims
 from docs.answers.measured import Measured, load_measured
 from docs.answers.rule import Outcome
 from docs.answers.studies import composed
+from docs.markdown import markdown_templates
 from pipeline.errors import InputError
 from pipeline.preflight import study_digests
 from pipeline.results.interval import Interval
@@ -96,13 +95,7 @@ def page(claims: Claims, kept: Mapping[str, Measured | None]) -> str:
         (topic.title, [answer(one, kept.get(one.study or "")) for one in topic.claims]) for topic in claims.topics
     ]
     kinds = Counter(one.kind for _, answers in topics for one in answers)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 (Markdown)
-    )
+    environment = markdown_templates(Path(__file__).parent)
     environment.filters["cell"] = _cell
     environment.filters["heading"] = _anchor
     return environment.get_template(_TEMPLATE).render(

@@ -6,10 +6,10 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from scipy.stats import t as student
 
 from docs.hands.kept import KeptArm, KeptHands
+from docs.markdown import markdown_templates
 from eval.notation import quoted, quoted_percent, quoted_points
 from pipeline.errors import InputError
 from pipeline.results.colours import BASELINE, push_colour
@@ -156,13 +156,7 @@ def write_page(kept: Sequence[KeptHands], root: Path = Path()) -> None:
     if not kept:
         raise InputError("no stage is measured yet; `python -m docs.hands.run` measures them")
     plot(kept, root / FIGURE)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 (Markdown)
-    )
+    environment = markdown_templates(Path(__file__).parent)
     content = environment.get_template("hands.md.j2").render(
         kept=kept,
         families=FAMILIES,
