@@ -18,7 +18,7 @@ from pipeline.storage.files import write_atomically
 
 PAGE, FIGURE = Path("docs/hands.md"), Path("docs/hands.svg")
 FAMILIES = {"unet": "UNet", "flow": "flow transformer"}
-# The arms of the figure: what stands beside the line, and the reference that they move away from.
+# The arms of the figure: the label of each line, and the reference that the arm moves away from.
 LINES = {
     "unguided": ("unguided", ""),
     "cfg": ("CFG", "empty"),
