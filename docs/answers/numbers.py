@@ -4,6 +4,7 @@ Each kind has a name (`of`) and says which arms it is about. image_numbers.py ha
 their scores or their trace.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import ClassVar, Literal, TypeVar
@@ -16,6 +17,8 @@ from pipeline.results.interval import Interval
 from pipeline.settings import ArmName, Settings
 
 Found = TypeVar("Found")
+
+_COMPONENTS = re.compile(r"_pc\d+(?=_|$)")
 
 
 class Unread(InputError):
@@ -276,9 +279,13 @@ def _aligned(comparison: Comparison, arm: str) -> Alignment:
 
 
 def _known(found: dict[str, Found], name: str, what: str) -> Found:
-    if name not in found:
-        raise InputError(f"'{name}' is not {what}; known: {_listed(found)}")
-    return found[name]
+    if name in found:
+        return found[name]
+    # How many principal components a space has follows the number of images; a claim names the space alone.
+    for own, value in found.items():
+        if _COMPONENTS.sub("", own) == name:
+            return value
+    raise InputError(f"'{name}' is not {what}; known: {_listed(found)}")
 
 
 def _listed(names: Iterable[str]) -> str:

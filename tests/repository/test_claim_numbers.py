@@ -4,14 +4,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from compositions import composed
+from repository_copy import ROOT
 from small_study import ARMS, IMAGES, comparison, image, write_study
 
 from docs.answers.computed import Preset, Price, PriceUnknown, Refused, Setting, Weight
 from docs.answers.image_numbers import FinishedImages, Pixels, Relation, ScoreDifference, correlation, seed_share
 from docs.answers.measured import read
 from docs.answers.numbers import Change, Number, Score, Shows, Variety
+from docs.kept_results import load_kept
 from pipeline.errors import InputError
 from pipeline.finished_study import FinishedStudy
+from pipeline.study.study import parse_study
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +114,16 @@ def test_what_the_code_computes_is_called_and_not_quoted(monkeypatch: pytest.Mon
 def test_a_weight_of_words_that_are_not_there_is_refused() -> None:
     with pytest.raises(InputError, match="'cat' in syntax plain has no part 'dog'"):
         Weight(of="weight", text="cat", part="dog", syntax="plain").value()
+
+
+def test_a_claim_names_a_space_without_its_principal_components() -> None:
+    """Their number follows the number of images, so studies of different sizes have different names for a space."""
+    kept = load_kept(parse_study(composed(), "test"), ROOT)
+    arm = kept.by_name("cfg")
+    named = Score(of="score", metric="efficientnet_lite0_fd", arm="cfg").read(kept)
+    assert named == arm.scores["efficientnet_lite0_pc48_fd"]
+    assert arm.against_baseline is not None
+    variety = Variety(of="variety", arm="cfg", space="efficientnet_lite0").read(kept)
+    assert variety == arm.against_baseline.spaces["efficientnet_lite0_pc48"].variety
+    with pytest.raises(InputError, match="'efficientnet_fd' is not a score; known: "):
+        Score(of="score", metric="efficientnet_fd", arm="cfg").read(kept)
