@@ -45,7 +45,7 @@ class LearnedVectors(torch.nn.Module):
     def told(self, chunks: int = 1) -> Conditioning:
         """What a network is told of the text, with its gradients: tokens [1, L, W], and what the family reads besides.
 
-        It is filled up to `chunks`, the number of the prompts that it stands beside.
+        It is padded to `chunks`, the number of chunks that the prompts in its batch have.
         """
         return self._unweighted.embed([self._cut], max(chunks, self.encoder.number([self._cut])))
 

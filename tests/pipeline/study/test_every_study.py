@@ -65,7 +65,7 @@ def own_arms(name):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_draws_the_arms_and_probes_that_its_file_names(name):
-    """Hydra merges: `override /arm: []` leaves the arms that a study adds under names of its own, and its changes."""
+    """Hydra merges: `override /arm: []` leaves the arms that a study adds under other names, and its changes."""
     study = parse_study(composed(f"study={name}"), name)
     own = own_arms(name)
     scaled = {f"{arm}_{scale:g}".replace(".", "_") for arm, scales in study.scales.items() for scale in scales}

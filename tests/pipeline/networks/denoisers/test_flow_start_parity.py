@@ -48,7 +48,7 @@ def test_image_to_image_is_that_of_the_pipeline(
         width=32,
         num_inference_steps=STEPS,
         **pair.t5,
-        # Here an image's start has random numbers of its own.
+        # Here the noise of an image's start is drawn separately.
         generator=[torch.Generator().manual_seed(seed + IMAGE_TO_IMAGE_SEED) for seed in SEEDS],
         output_type="pt",
         **guided,
