@@ -60,7 +60,10 @@ _OLD_TEXT_NAMES = {"_to_q": "_q_proj", "_to_k": "_k_proj", "_to_v": "_v_proj", "
 # Embeddings that were trained with the LoRA and belong to the texts, too
 # (https://github.com/AUTOMATIC1111/stable-diffusion-webui/pull/13568).
 _BUNDLED = "bundle_emb."
-_NETWORK = ("lora_unet_", "lycoris_", "unet.", "transformer.", "model.diffusion_model.", "diffusion_model.")
+_NETWORK = (
+    *("lora_unet_", "lycoris_", "unet.", "transformer.", "model.diffusion_model.", "diffusion_model."),
+    "lora_transformer_",  # OneTrainer's
+)
 # What gives another method away, by its name.
 _METHODS = {
     r"\.dora_scale$|\.lora_magnitude_vector": "DoRA",

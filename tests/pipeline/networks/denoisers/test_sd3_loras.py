@@ -16,6 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.compatibility.loras import lora_changes
 from pipeline.networks.checkpoints import locate
+from pipeline.networks.families import SD3
+from pipeline.networks.weights.loaded_part import load_part
+from pipeline.networks.weights.lora import fuse
 from pipeline.prompting.text_settings import TextSettings
 from pipeline.study.main_lora import AddedLora
 
@@ -83,6 +86,27 @@ def test_images_of_sd3_with_a_lora_are_those_of_load_lora_weights(
     pair.encoder = without
     with pytest.raises(AssertionError):
         assert_equal(pair.ours(**NEGATIVE), theirs)
+
+
+def test_a_lora_in_onetrainers_names_is_that_in_diffusers(flows: Flows) -> None:
+    """Which diffusers' pipeline leaves out with a warning."""
+    saved(flows.copy("sd3"), "diffusers")
+
+    def fused() -> dict[str, torch.Tensor]:
+        network = load_part(SD3.model_class, locate("sd3"), "transformer", torch.float32)
+        fuse(network, FILE, 0.7)
+        weights: dict[str, torch.Tensor] = network.state_dict()
+        return weights
+
+    expected = fused()
+    renamed = {}
+    for key, tensor in load_file(FILE).items():
+        layer, _, role = key.removesuffix(".weight").rpartition(".")
+        layer = layer.replace("transformer.", "lora_transformer_", 1).replace(".", "_")
+        renamed[f"{layer}.{ {'lora_A': 'lora_down', 'lora_B': 'lora_up'}[role] }.weight"] = tensor
+    save_file({key: tensor for key, tensor in renamed.items() if key.startswith("lora_transformer_")}, FILE)
+    for key, weight in fused().items():
+        assert torch.equal(weight, expected[key])
 
 
 def test_embeddings_that_are_kept_are_those_of_the_loras_and_their_weights(flows: Flows, cache: Path) -> None:
