@@ -149,6 +149,11 @@ def test_a_file_of_sd3_that_lacks_parts_needs_them_in_the_folder_of_its_configur
     )
     said = flows.refused("sd3", model=model | {"config": str(flows.copy("sd3_guide"))})
     assert said.startswith("model.main one.safetensors contradicts sd3_guide: it holds ")
+    said = flows.refused("sd3", model={"vae": "one.safetensors", "text_encoder": "one.safetensors", "config": "sd3"})
+    assert said == (
+        "model.text_encoder one.safetensors holds no text_encoder; name a file that does, or leave model.text_encoder "
+        "out"
+    )
     written(load_file(sd3 / "vae/diffusion_pytorch_model.safetensors"))
     said = flows.refused("sd3", model=model | {"config": "sd3"})
     assert said == "model.main one.safetensors holds an autoencoder alone; name a whole checkpoint"
