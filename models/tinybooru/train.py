@@ -5,6 +5,7 @@ a training seed takes about three hours, the scorers one.
 """
 
 import argparse
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -75,6 +76,28 @@ def train_clip(corpus: Corpus, device: torch.device) -> None:
     train_aesthetic_head(embeddings, corpus).save(HERE / "aesthetic.safetensors")
 
 
+def run_of(sizes: Sizes, state: Path, device: torch.device, arguments: argparse.Namespace) -> Run:
+    """A run that continues from `state`, of the world that is kept in STATE."""
+    deadline = time.monotonic() + arguments.seconds
+    compiled = device.type == "cpu" and not arguments.no_compile
+    run = Run(sizes, load_world(STATE, sizes.images, sizes.held_out), device, state, deadline, compiled)
+    run.say(images=len(run.world.train), device=str(device))
+    return run
+
+
+def train_with_texts(steps: int, sizes: Sizes, device: torch.device, arguments: argparse.Namespace) -> None:
+    """Train networks that read text encoders of `steps` steps, apart from the others, and write what is to be shipped.
+
+    All else is as in the usual run: seeds, initial weights, batches, noise, tokenizer.
+    """
+    state = STATE.with_name(f"{STATE.name}-text-{steps}")
+    usual = run_of(sizes, STATE, device, arguments)  # whose tokenizer there is one by now
+    shutil.copytree(STATE / "tokenizer", state / "tokenizer", dirs_exist_ok=True)
+    run = Run(replace(sizes, text_steps=steps), usual.world, device, state, usual.deadline, usual.compiled)
+    run.train(arguments.until, arguments.seeds, arguments.only)
+    print(f"trained networks into {state}; next: python -m models.tinybooru.text_encoders")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.tinybooru.train", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"which of {', '.join(PARTS)} (default: all)")
@@ -85,6 +108,10 @@ def main() -> None:
     networks.add_argument("--seeds", type=int, nargs="*", help="training seeds (default: all)")
     networks.add_argument("--only", default="", help="networks whose names begin so, as unet-main")
     networks.add_argument("--steps", type=int, help="steps of the main networks")
+    networks.add_argument("--until", type=int, help="stop all networks at this step of theirs")
+    networks.add_argument(
+        "--text-steps", type=int, help="steps of the text encoders; other than the usual ones are a run by themselves"
+    )
     networks.add_argument("--no-compile", action="store_true", help="leave out torch.compile (slower steps, no wait)")
     arguments = parser.parse_args()
     if arguments.threads:
@@ -93,12 +120,12 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sizes = SIZES[arguments.size or ("gpu" if device.type == "cuda" else "cpu")]
     sizes = replace(sizes, steps=arguments.steps or sizes.steps)
+    if "networks" in parts and arguments.text_steps not in (None, sizes.text_steps):
+        train_with_texts(arguments.text_steps, sizes, device, arguments)
+        return
     if "networks" in parts:
-        deadline = time.monotonic() + arguments.seconds
-        compiled = device.type == "cpu" and not arguments.no_compile
-        run = Run(sizes, load_world(STATE, sizes.images, sizes.held_out), device, STATE, deadline, compiled)
-        run.say(images=len(run.world.train), device=str(device))
-        run.train(chosen=arguments.seeds, only=arguments.only)
+        run = run_of(sizes, STATE, device, arguments)
+        run.train(arguments.until, arguments.seeds, arguments.only)
         try:
             export_seed(STATE, 0, sizes, HERE, device)
         except InputError as error:
