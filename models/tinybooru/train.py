@@ -20,8 +20,8 @@ from models.tinybooru.cards import keep_training, write_cards
 from models.tinybooru.corpus import Corpus, corpus_of
 from models.tinybooru.judge import JudgeTraining
 from models.tinybooru.measure import measure_scorers
-from models.tinybooru.networks.export import export_seed
-from models.tinybooru.networks.run import SIZES, Run, Sizes
+from models.tinybooru.networks.export import export_reader, export_seed
+from models.tinybooru.networks.run import SIZES, UNET, Run, Sizes
 from models.tinybooru.redrawn import Redrawing
 from models.tinybooru.scorers import ClipTraining, ScorerRecipe, export_clip, train_aesthetic_head
 from models.tinybooru.structure import MalformedTraining
@@ -36,6 +36,9 @@ STATE = CHECKPOINTS / "networks"
 CLIP = ScorerRecipe("clip", steps=900, batch=256, learning_rate=1e-3)
 MALFORMED = ScorerRecipe("malformed", steps=3000, batch=160, learning_rate=3e-3)
 JUDGE = ScorerRecipe("judge", steps=4000, batch=128, learning_rate=2e-3, seed=2)
+
+# Where the networks with a better and a worse text encoder are compared: heads are right by then, hands are not.
+READER_STEP = 1000
 
 SCORERS = ("clip", "malformed", "judge")
 PARTS = ("networks", *SCORERS)
@@ -85,17 +88,19 @@ def run_of(sizes: Sizes, state: Path, device: torch.device, arguments: argparse.
     return run
 
 
-def train_with_texts(steps: int, sizes: Sizes, device: torch.device, arguments: argparse.Namespace) -> None:
-    """Train networks that read text encoders of `steps` steps, apart from the others, and write what is to be shipped.
+def train_poor_reader(sizes: Sizes, device: torch.device, arguments: argparse.Namespace) -> None:
+    """Train the main UNet to READER_STEP with a text encoder of `--text-steps`, and write it beside the usual one.
 
-    All else is as in the usual run: seeds, initial weights, batches, noise, tokenizer.
+    All else is as in the usual run: seed, initial weights, batches, noise, tokenizer. Raises InputError where that has
+    not come to READER_STEP.
     """
-    state = STATE.with_name(f"{STATE.name}-text-{steps}")
-    usual = run_of(sizes, STATE, device, arguments)  # whose tokenizer there is one by now
+    state = STATE.with_name(f"{STATE.name}-text-{arguments.text_steps}")
+    export_reader(STATE, UNET, 0, READER_STEP, HERE / "text_encoders/better")
     shutil.copytree(STATE / "tokenizer", state / "tokenizer", dirs_exist_ok=True)
-    run = Run(replace(sizes, text_steps=steps), usual.world, device, state, usual.deadline, usual.compiled)
-    run.train(arguments.until, arguments.seeds, arguments.only)
-    print(f"trained networks into {state}; next: python -m models.tinybooru.text_encoders")
+    run = run_of(replace(sizes, text_steps=arguments.text_steps), state, device, arguments)
+    run.train(READER_STEP, [0], "unet-main")
+    export_reader(state, UNET, 0, READER_STEP, HERE / "text_encoders/worse")
+    print(f"trained a network that reads a worse text encoder into {HERE / 'text_encoders'}")
 
 
 def main() -> None:
@@ -108,9 +113,10 @@ def main() -> None:
     networks.add_argument("--seeds", type=int, nargs="*", help="training seeds (default: all)")
     networks.add_argument("--only", default="", help="networks whose names begin so, as unet-main")
     networks.add_argument("--steps", type=int, help="steps of the main networks")
-    networks.add_argument("--until", type=int, help="stop all networks at this step of theirs")
     networks.add_argument(
-        "--text-steps", type=int, help="steps of the text encoders; other than the usual ones are a run by themselves"
+        "--text-steps",
+        type=int,
+        help="train nothing but a main UNet whose text encoder has so many steps (text_encoders/)",
     )
     networks.add_argument("--no-compile", action="store_true", help="leave out torch.compile (slower steps, no wait)")
     arguments = parser.parse_args()
@@ -120,12 +126,12 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sizes = SIZES[arguments.size or ("gpu" if device.type == "cuda" else "cpu")]
     sizes = replace(sizes, steps=arguments.steps or sizes.steps)
-    if "networks" in parts and arguments.text_steps not in (None, sizes.text_steps):
-        train_with_texts(arguments.text_steps, sizes, device, arguments)
+    if arguments.text_steps:
+        train_poor_reader(sizes, device, arguments)
         return
     if "networks" in parts:
         run = run_of(sizes, STATE, device, arguments)
-        run.train(arguments.until, arguments.seeds, arguments.only)
+        run.train(chosen=arguments.seeds, only=arguments.only)
         try:
             export_seed(STATE, 0, sizes, HERE, device)
         except InputError as error:

@@ -142,13 +142,13 @@ def test_a_number_may_be_held_against_that_of_another_study_of_other_networks() 
         "plain_conditional": ["score clip_score unguided"],
         "variety": ["score clip_score unguided"],
     }
-    high = kept(**{"score__clip_score__unguided": {"value": 80.0, "low": 79.0, "high": 81.0, "n": 64}})
-    low = kept(**{"score__clip_score__unguided": {"value": 70.0, "low": 69.0, "high": 71.0, "n": 64}})
+    high = kept(score__clip_score__unguided={"value": 80.0, "low": 79.0, "high": 81.0, "n": 64})
+    low = kept(score__clip_score__unguided={"value": 70.0, "low": 69.0, "high": 71.0, "n": 64})
     other = low.model_copy(update={"study": "variety", "model": "tinybooru_weak_text"})
     assert answer(mine, of_study(high)).said == f"**{PENDING}**: `guidedrift run --study variety`"
     found = answer(mine, of_study(high) | of_study(other))
     assert (found.kind, found.networks) == (HOLDS, "embedded, 64×64, tinybooru_weak_text")
-    assert found.numbers == ("CLIP score: 80.0 (79.0–81.0) against 70.0 (69.0–71.0)",)
+    assert found.numbers == ("CLIP score: 80.0 (79.0\u201381.0) against 70.0 (69.0\u201371.0)",)
 
 
 def test_a_kept_study_without_the_number_is_refused_by_name() -> None:
