@@ -116,7 +116,7 @@ def main() -> None:
     networks.add_argument(
         "--text-steps",
         type=int,
-        help="train nothing but a main UNet whose text encoder has so many steps (text_encoders/)",
+        help="train only a main UNet whose text encoder was trained for this number of steps (text_encoders/)",
     )
     networks.add_argument("--no-compile", action="store_true", help="leave out torch.compile (slower steps, no wait)")
     arguments = parser.parse_args()
