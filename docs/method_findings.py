@@ -40,14 +40,10 @@ def against_controls(chosen: Iterable[ChosenScale], retouched: Collection[str] =
 
 def unlike_their_controls(study: Study, comparison: Comparison) -> list[str]:
     """Which methods differ from their controls in more than guidance: in steps, or in what a step does."""
-    chosen = {one.arm for one in comparison.chosen}
+    chosen = {one.arm for one in comparison.chosen if one.control is not None}
     steps = comparison.by_name(comparison.baseline).cost
     costs = {arm.arm: arm.cost for arm in comparison.arms if arm.arm in chosen and arm.control_of is None}
-    once = [
-        name
-        for name, cost in costs.items()
-        if cost and steps and name != comparison.baseline and cost.nfe_per_image <= steps.nfe_per_image
-    ]
+    once = [name for name, cost in costs.items() if cost and steps and cost.nfe_per_image <= steps.nfe_per_image]
     stepped = [name for name in costs if study.arm(name).step is not None]
     found = []
     if once:

@@ -117,6 +117,7 @@ def of_methods(comparison: Comparison, study: Study) -> dict[str, Any]:
     retouched = [name for name, arm in study.arms.items() if arm.retouch]
     return {
         "methods": comparison,
+        "held": len([one for one in comparison.chosen if one.control is not None and one.arm not in retouched]),
         "method_rows": method_rows(comparison),
         "controlled": [
             *against_controls(comparison.chosen, retouched),
