@@ -19,6 +19,7 @@ from models.tinybooru.cards import keep_training, write_cards
 from models.tinybooru.corpus import Corpus, corpus_of
 from models.tinybooru.judge import JudgeTraining
 from models.tinybooru.measure import measure_scorers
+from models.tinybooru.networks.adapter import AdapterTraining, export_adapter
 from models.tinybooru.networks.export import export_seed
 from models.tinybooru.networks.run import SIZES, Run, Sizes
 from models.tinybooru.redrawn import Redrawing
@@ -36,8 +37,10 @@ CLIP = ScorerRecipe("clip", steps=900, batch=256, learning_rate=1e-3)
 MALFORMED = ScorerRecipe("malformed", steps=3000, batch=160, learning_rate=3e-3)
 JUDGE = ScorerRecipe("judge", steps=4000, batch=128, learning_rate=2e-3, seed=2)
 
+ADAPTER = ScorerRecipe("adapter", steps=1800, batch=32, learning_rate=1e-3)
+
 SCORERS = ("clip", "malformed", "judge")
-PARTS = ("networks", *SCORERS)
+PARTS = ("networks", "adapter", *SCORERS)
 
 
 def train_scorers(parts: Sequence[str], sizes: Sizes, device: torch.device) -> None:
@@ -75,6 +78,16 @@ def train_clip(corpus: Corpus, device: torch.device) -> None:
     train_aesthetic_head(embeddings, corpus).save(HERE / "aesthetic.safetensors")
 
 
+def train_adapter(device: torch.device) -> None:
+    """Train the IP-Adapter of the main UNet that is shipped, and write it beside it."""
+    world = load_world(STATE)
+    corpus = corpus_of(world.train, world.train_plans)
+    training = AdapterTraining(ADAPTER, HERE / "main", corpus, CHECKPOINTS / "adapter.safetensors", device)
+    training.run(len(corpus))
+    export_adapter(training.network, HERE / "ip_adapter")
+    keep_training(HERE, "adapter", asdict(ADAPTER), device)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.tinybooru.train", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"which of {', '.join(PARTS)} (default: all)")
@@ -103,6 +116,8 @@ def main() -> None:
             export_seed(STATE, 0, sizes, HERE, device)
         except InputError as error:
             print(f"not exported yet: {error}")
+    if "adapter" in parts:
+        train_adapter(device)
     if set(SCORERS) & set(parts):
         train_scorers(parts, sizes, device)
     write_cards(HERE)
