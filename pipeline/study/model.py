@@ -1,8 +1,9 @@
 """The networks of a study, as conf/model describes them, and what may name their weights."""
 
 import re
+from typing import Any
 
-from pydantic import field_validator, model_validator
+from pydantic import SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from pipeline.settings import Name, Settings, inside_project
 from pipeline.study.licences import check_licence
@@ -63,6 +64,12 @@ class Model(Settings):
     licence_link: str = ""
 
     _sources = field_validator("main", "guide", "config", "guide_config", "vae", "text_encoder")(_known_source)
+
+    @model_serializer(mode="wrap")
+    def _without_an_adapter(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Numbers that were kept of studies before there were adapters stay theirs.
+        content: dict[str, Any] = handler(self)
+        return {key: value for key, value in content.items() if key != "ip_adapter" or value is not None}
 
     @property
     def config_of_guide(self) -> str | None:

@@ -1,4 +1,4 @@
-"""An IP-Adapter of the main UNet (arXiv 2308.06721): an image encoder, its tokens, and keys and values that read them.
+"""An IP-Adapter of the main UNet (arXiv 2308.06721): an image encoder, its tokens, and attention that reads them.
 
 The shipped UNet and its text encoder are frozen. The image encoder is learnt with the adapter, since adapters load
 theirs as transformers' CLIPVisionModelWithProjection and the embedded CLIP is one of open_clip's.
@@ -26,6 +26,7 @@ from models.tinybooru.networks.families import CANVAS, TEXT_WIDTH, TRAIN_TIMESTE
 from models.tinybooru.networks.run import UNET
 from models.tinybooru.networks.text_encoder import encode_text, text_encoder_digest
 from models.tinybooru.scorers import ScorerRecipe, ScorerTraining, shifted
+from pipeline.networks.weights.adapter_file import cross_attention
 from pipeline.storage.files import fingerprint
 
 WEIGHTS, ENCODER = "ip_adapter.safetensors", "image_encoder"
@@ -51,10 +52,14 @@ class PassedOn(nn.Module):
 
 
 class Adapter(nn.Module):
-    """All that is learnt: encoder, projection to tokens, and the attention that reads them in every block."""
+    """Encoder and projection to tokens, which are learnt, and the attention that reads them in every block.
+
+    Its keys and values stay those of the texts. Tokens learn to be read by them, within the steps that two cores can
+    afford.
+    """
 
     def __init__(self, unet: UNet2DConditionModel):
-        """Keys and values begin as those of the texts. The UNet attends to image tokens from here on."""
+        """The UNet attends to image tokens from here on."""
         super().__init__()
         self.encoder = CLIPVisionModelWithProjection(
             CLIPVisionConfig(
@@ -69,19 +74,18 @@ class Adapter(nn.Module):
         )
         self.projection = ImageProjection(TEXT_WIDTH, TEXT_WIDTH, TOKENS)
         processors = dict(unet.attn_processors)
-        for name in processors:
-            if not name.endswith("attn2.processor"):
-                continue
+        for name in cross_attention(unet):
             layer = unet.get_submodule(name.removesuffix(".processor"))
             made = IPAdapterAttnProcessor2_0(layer.to_v.out_features, layer.to_v.in_features, num_tokens=[TOKENS])
             with torch.no_grad():
                 made.to_k_ip[0].weight.copy_(layer.to_k.weight)
                 made.to_v_ip[0].weight.copy_(layer.to_v.weight)
             processors[name] = made
-        unet.set_attn_processor(processors)
+        # No part of the module: its parameters are those that are learnt.
+        self.attention = tuple(processors[name].requires_grad_(False) for name in cross_attention(unet))
+        unet.set_attn_processor(processors)  # which empties the mapping
         unet.encoder_hid_proj = PassedOn()
         unet.config.encoder_hid_dim_type = "ip_image_proj"
-        self.attention = nn.ModuleList(p for p in processors.values() if isinstance(p, IPAdapterAttnProcessor2_0))
 
     def forward(self, images: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
         """Tokens [B, TOKENS, D] of images [B, 3, H, W] in [-1, 1]; those not `shown` [B] are the empty image."""
