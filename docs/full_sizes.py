@@ -363,7 +363,7 @@ def row(name: str) -> str:
     model = PUBLISHED[name]
     network, vae = sizes(model)
     texts = sum(parameters(built(build)) for build in model.texts)
-    weights = HALF * (network.parameters + vae.parameters)
+    weights = HALF * (network.values + vae.values)
     most = weights + max(network.activations, vae.activations)
     seconds = 2 * STEPS * network.flops / H100
     canvas = model.factor * model.side

@@ -1,12 +1,11 @@
-"""Keeps results as a page with images: `python -m docs.results <sweep> <alignment> <methods> [<learned>]` writes
-docs/results.md.
+"""Keeps results as a page with images: `python -m docs.results <study> [<folder>]` writes one part of docs/results.md.
 
-The arguments are copies of the project, one where `make repro OVERRIDES="study=sweep"` has run, one with
-`study=alignment`, one with `study=methods` and, for its section, one with `study=learned_negative`. The figures are the
-report's own, as Chromium shows them; the numbers are those of metrics/compare.json.
+The study is one of PARTS, and the folder a copy of the project where it has run (default: this one). The figures are
+the report's own, as Chromium shows them; the numbers are those of metrics/compare.json.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from docs.browser import opened_chromium
 from docs.learned_rows import cosines_with_guide, learned_rows, nearest_to_real
 from docs.markdown import markdown_templates
 from docs.method_findings import against_controls, paid_for_colour, unlike_their_controls
+from docs.written_block import replaced
 from eval.features.plain_text import names_by_arm
 from eval.notation import percent, quoted
 from eval.report.details import matched_columns, matched_rows
@@ -25,10 +25,11 @@ from pipeline.errors import InputError, run_stage
 from pipeline.layout import PARAMS, REPORT
 from pipeline.results.comparison import COMPARISON, Alignment, Comparison, load_comparison
 from pipeline.results.floor import floor_between
-from pipeline.study.study import load_study
+from pipeline.storage.files import write_atomically
+from pipeline.study.study import Study, load_study
 
-DOCS = Path("docs")
-IMAGES = DOCS / "results"
+PAGE = Path("docs/results.md")
+IMAGES = Path("docs/results")
 # What the page shows of the report, by the id of the element, and what a reader sees there.
 FIGURES = {
     "alignment": "Cosine between the directions away from every two references, along unguided trajectories",
@@ -64,11 +65,6 @@ def photograph(browser: Browser, report: Path, images: Path) -> None:
     page.close()
 
 
-def compared(folder: Path) -> Comparison:
-    """The results of a copy of the project. Raises InputError."""
-    return load_comparison(folder / COMPARISON, load_study(folder / PARAMS))
-
-
 def method_rows(comparison: Comparison) -> list[list[str]]:
     """A row for every method at its chosen scale: what it costs, what it is in terms of CFG, and what it does.
 
@@ -101,49 +97,81 @@ def method_rows(comparison: Comparison) -> list[list[str]]:
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m docs.results", description=__doc__)
-    parser.add_argument("sweep", type=Path, help="a copy of the project with a run of study=sweep")
-    parser.add_argument("alignment", type=Path, help="a copy of the project with a run of study=alignment")
-    parser.add_argument("methods", type=Path, help="a copy of the project with a run of study=methods")
-    parser.add_argument(
-        "learned", type=Path, nargs="?", help="a copy of the project with a run of study=learned_negative"
-    )
-    arguments = parser.parse_args()
-    folder: Path = arguments.sweep
-    comparison = compared(folder)
-    with opened_chromium() as browser:
-        photograph(browser, folder / REPORT, IMAGES)
-    environment = markdown_templates(DOCS)
-    methods = compared(arguments.methods)
-    learned = compared(arguments.learned) if arguments.learned else None
-    retouched = [name for name, arm in load_study(arguments.methods / PARAMS).arms.items() if arm.retouch]
-    content: dict[str, Any] = {
+def of_sweep(comparison: Comparison, study: Study) -> dict[str, Any]:
+    return {
         "comparison": comparison,
-        "aligned": compared(arguments.alignment),
-        "methods": methods,
-        "method_rows": method_rows(methods),
-        "controlled": [
-            *against_controls(methods.chosen, retouched),
-            *unlike_their_controls(load_study(arguments.methods / PARAMS), methods),
-        ],
-        "coloured": paid_for_colour(methods, retouched),
-        "learned": learned,
-        "nearest_to_real": nearest_to_real(learned) if learned else [],
-        "learned_rows": learned_rows(learned) if learned else [],
-        "cosines_with_guide": cosines_with_guide(learned) if learned else [],
-        "cosines": cosines,
         "figures": FIGURES,
-        "quoted": quoted,
         "floor_between": floor_between(comparison),
         "tables": space_tables(comparison),
-        "sentences": concept_sentences(comparison, names_by_arm(load_study(folder / PARAMS))),
+        "sentences": concept_sentences(comparison, names_by_arm(study)),
         "matched_columns": matched_columns(comparison),
         "matched_rows": matched_rows(comparison),
     }
-    page = DOCS / "results.md"
-    page.write_text(environment.get_template("results.md.j2").render(content), "utf-8")
-    print(f"{page}: {len(comparison.arms)} arms of study '{comparison.study}', {len(FIGURES)} figures in {IMAGES}")
+
+
+def of_alignment(comparison: Comparison, study: Study) -> dict[str, Any]:
+    return {"aligned": comparison, "cosines": cosines}
+
+
+def of_methods(comparison: Comparison, study: Study) -> dict[str, Any]:
+    retouched = [name for name, arm in study.arms.items() if arm.retouch]
+    return {
+        "methods": comparison,
+        "method_rows": method_rows(comparison),
+        "controlled": [
+            *against_controls(comparison.chosen, retouched),
+            *unlike_their_controls(study, comparison),
+        ],
+        "coloured": paid_for_colour(comparison, retouched),
+    }
+
+
+def of_learned_negative(comparison: Comparison, study: Study) -> dict[str, Any]:
+    return {
+        "learned": comparison,
+        "nearest_to_real": nearest_to_real(comparison),
+        "learned_rows": learned_rows(comparison),
+        "cosines_with_guide": cosines_with_guide(comparison),
+    }
+
+
+# The parts of the page, by study: what a part's template (docs/results/<study>.md.j2) is told.
+PARTS: dict[str, Callable[[Comparison, Study], dict[str, Any]]] = {
+    "sweep": of_sweep,
+    "alignment": of_alignment,
+    "methods": of_methods,
+    "learned_negative": of_learned_negative,
+}
+
+
+def command_of(part: str) -> str:
+    """The command that writes a part of the page."""
+    return f"python -m docs.results {part}"
+
+
+def written(part: str, comparison: Comparison, study: Study) -> str:
+    """A part of the page. Raises InputError for the results of another study."""
+    if study.name != part:
+        raise InputError(f"{PARAMS} holds study '{study.name}', not '{part}'; name the folder where that one has run")
+    template = markdown_templates(IMAGES).get_template(f"{part}.md.j2")
+    return template.render(PARTS[part](comparison, study), quoted=quoted).rstrip("\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m docs.results", description=__doc__)
+    parser.add_argument("study", choices=PARTS, help="the part of the page")
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(), help="a copy of the project where it has run")
+    arguments = parser.parse_args()
+    part, folder = arguments.study, arguments.folder
+    study = load_study(folder / PARAMS)
+    comparison = load_comparison(folder / COMPARISON, study)
+    block = written(part, comparison, study)
+    page = replaced(PAGE.read_text("utf-8"), PAGE, command_of(part), block)
+    if part == "sweep":
+        with opened_chromium() as browser:
+            photograph(browser, folder / REPORT, IMAGES)
+    write_atomically(PAGE, page.encode())
+    print(f"{PAGE}: {len(comparison.arms)} arms of study '{comparison.study}'")
 
 
 if __name__ == "__main__":

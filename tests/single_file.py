@@ -6,7 +6,7 @@ from there (diffusers/loaders/single_file_utils.py), this is the way back.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -150,10 +150,21 @@ def _open_clip(folder: Path) -> Tensors:
     return found
 
 
-def save_sd3_single_file(folder: Path, path: Path) -> None:
-    """Write the weights of the SD3 pipeline in `folder` to one safetensors file, as Stability AI has them."""
+SD3_TEXTS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g", "text_encoder_3": "t5xxl"}
+
+
+def save_sd3_single_file(
+    folder: Path, path: Path, texts: Iterable[str] = SD3_TEXTS, t5: torch.dtype = torch.float32
+) -> None:
+    """Write the SD3 pipeline in `folder` with some of its text encoders to one safetensors file, as Stability AI has
+    them: sd3.5_medium with none, sd3_medium_incl_clips with two, sd3_medium_incl_clips_t5xxlfp8 with three, the last
+    in 8 bits.
+    """
     tensors = _prefixed("model.diffusion_model.", original_sd3(transformer_of(folder)))
     tensors |= _prefixed("first_stage_model.", original_vae(folder))
-    for part, name in (("text_encoder", "clip_l"), ("text_encoder_2", "clip_g"), ("text_encoder_3", "t5xxl")):
-        tensors |= _prefixed(f"text_encoders.{name}.transformer.", load_file(folder / part / "model.safetensors"))
+    for part in texts:
+        own = load_file(folder / part / "model.safetensors")
+        dtype = t5 if part == "text_encoder_3" else torch.float32
+        own = {name: tensor.to(dtype) for name, tensor in own.items()}
+        tensors |= _prefixed(f"text_encoders.{SD3_TEXTS[part]}.transformer.", own)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"})

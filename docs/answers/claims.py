@@ -15,7 +15,6 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from docs.answers import computed, image_numbers, numbers
 from docs.answers.rule import Holds
 from pipeline.errors import InputError
-from pipeline.results.interval import Interval
 from pipeline.settings import Name, Settings
 
 CLAIMS = Path("docs/answers/claims")
@@ -72,7 +71,8 @@ class Case(Settings):
     """One number of a claim, and what it has to be for the claim to hold.
 
     `shows` says in words what the number is. `when` names the case among several, to stand behind "holds only when".
-    `than` is the other number of a rule without a bound.
+    `than` is the other number of a rule without a bound, and `than_study` the study that it is of, where that is not
+    the claim's: of other networks.
     """
 
     shows: Sentence
@@ -80,11 +80,14 @@ class Case(Settings):
     holds: Holds
     when: str = ""
     than: AnyNumber | None = None
+    than_study: Name | None = None
 
     @model_validator(mode="after")
     def _against_what(self) -> "Case":
         if bool(self.holds.against) != (self.than is not None):
             raise ValueError("a rule without a bound goes with `than`, the number it is against, and no other does")
+        if self.than_study is not None and (self.than is None or isinstance(self.than, computed.ComputedNumber)):
+            raise ValueError("`than_study` goes with `than`, a number that a study measures")
         return self
 
     @property
@@ -111,7 +114,9 @@ class Claim(Settings):
     def _decided_one_way(self) -> "Claim":
         if bool(self.cases) == bool(self.cannot):
             raise ValueError("a claim has either cases or the reason why it cannot be asked")
-        if self.study is None and self.measured:
+        if self.study is None and any(
+            not isinstance(number, computed.ComputedNumber) for case in self.cases for number in case.numbers
+        ):
             raise ValueError("numbers that are measured need a study")
         if self.study is not None and not self.measured:
             raise ValueError(f"nothing is read of study '{self.study}'")
@@ -126,11 +131,17 @@ class Claim(Settings):
         """The title of what it is from."""
         return SOURCES[self.id.split(".")[0]]
 
+    def study_of(self, case: Case, number: numbers.Number) -> str | None:
+        """The study that measures a number of one of its cases; None for a number that is computed."""
+        if isinstance(number, computed.ComputedNumber):
+            return None
+        return case.than_study or self.study if number is case.than else self.study
+
     @property
-    def measured(self) -> tuple[numbers.Number, ...]:
-        """The numbers that its study measures."""
-        found = (number for case in self.cases for number in case.numbers)
-        return tuple(number for number in found if not isinstance(number, computed.ComputedNumber))
+    def measured(self) -> tuple[tuple[str, numbers.Number], ...]:
+        """The numbers that studies measure, each with the name of its study."""
+        found = ((self.study_of(case, number), number) for case in self.cases for number in case.numbers)
+        return tuple((study, number) for study, number in found if study is not None)
 
 
 class Topic(Settings):
@@ -160,8 +171,8 @@ class Claims:
         """By study, the numbers that its claims read, by their keys."""
         found: dict[str, dict[str, numbers.Number]] = {}
         for claim in self:
-            for number in claim.measured:
-                found.setdefault(str(claim.study), {})[number.key] = number
+            for study, number in claim.measured:
+                found.setdefault(study, {})[number.key] = number
         return found
 
 
@@ -176,8 +187,3 @@ def load_claims(folder: Path = CLAIMS) -> Claims:
     if not topics:
         raise InputError(f"{folder} has no claims; it needs at least one .yaml file")
     return Claims(topics)
-
-
-def computed_number(number: numbers.Number) -> Interval | None:
-    """The number where it needs no study; None elsewhere."""
-    return number.compute() if isinstance(number, computed.ComputedNumber) else None

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from docs.answers.claims import SOURCES, Case, Claim, Claims, computed_number, load_claims
+from docs.answers.claims import SOURCES, Case, Claim, Claims, load_claims
+from docs.answers.computed import ComputedNumber
 from docs.answers.measured import Measured, load_measured
+from docs.answers.numbers import Number
 from docs.answers.rule import Outcome
 from docs.answers.studies import composed
 from docs.markdown import markdown_templates
@@ -35,25 +37,25 @@ class Answer:
     networks: str = ""
 
 
-def answer(claim: Claim, measured: Measured | None) -> Answer:
-    """The answer to a claim, by what is kept of its study.
+def answer(claim: Claim, kept: Mapping[str, Measured | None]) -> Answer:
+    """The answer to a claim, by what is kept of its studies.
 
     Raises InputError where something is kept and lacks a number of the claim.
     """
     if claim.cannot:
         return Answer(claim, CANNOT, f"**{CANNOT}**, because {claim.cannot}")
-    if claim.measured and measured is None:
-        return Answer(claim, PENDING, f"**{PENDING}**: `guidedrift run --study {claim.study}`")
-    unread = [_unread(case, measured) for case in claim.cases]
+    if missing := [study for study, _ in claim.measured if kept.get(study) is None]:
+        return Answer(claim, PENDING, f"**{PENDING}**: `guidedrift run --study {missing[0]}`")
+    unread = [_unread(claim, case, kept) for case in claim.cases]
     if all(unread):
         return Answer(claim, CANNOT, f"**{CANNOT}**, because {' and '.join(dict.fromkeys(unread))}.")
     outcomes, shown = [], []
     for case, reason in zip(claim.cases, unread, strict=True):
-        values = [] if reason else [_found(number, measured, claim) for number in case.numbers]
+        values = [] if reason else [_found(claim, case, number, kept) for number in case.numbers]
         outcomes.append(Outcome.OPEN if reason else case.holds(*values))
         shown.append(f"{case.shows}: not read, {reason}" if reason else _shown(case, values))
     kind, said = verdict(claim.cases, outcomes)
-    return Answer(claim, kind, said, tuple(shown), _networks(measured if claim.measured else None))
+    return Answer(claim, kind, said, tuple(shown), _networks(claim, kept))
 
 
 def verdict(cases: tuple[Case, ...], outcomes: list[Outcome]) -> tuple[str, str]:
@@ -73,9 +75,9 @@ def verdict(cases: tuple[Case, ...], outcomes: list[Outcome]) -> tuple[str, str]
 
 def written() -> str:
     """The page as it follows from the repository. Raises InputError."""
-    claims, networks = load_claims(), study_digests(composed("default"))
+    claims = load_claims()
     kept = {study: load_measured(study, numbers) for study, numbers in claims.wanted.items()}
-    return page(claims, {study: of_networks(found, networks) for study, found in kept.items()})
+    return page(claims, {study: current(found) for study, found in kept.items()})
 
 
 def write_page() -> None:
@@ -84,16 +86,28 @@ def write_page() -> None:
     print(f"{PAGE}: {len(load_claims())} claims")
 
 
-def of_networks(kept: Measured | None, networks: Mapping[str, str | None]) -> Measured | None:
-    """What is kept, unless it is of embedded networks that others have replaced since: those are not measured yet."""
-    return None if kept is not None and kept.is_embedded and kept.networks != networks else kept
+def current(kept: Measured | None) -> Measured | None:
+    """What is kept, unless others have replaced its networks since: those are not measured yet.
+
+    Of networks whose weights are not there nothing can have been replaced.
+    """
+    if kept is None:
+        return None
+    try:
+        networks = study_digests(composed(kept.study))
+    except InputError:
+        return kept
+    return of_networks(kept, networks)
+
+
+def of_networks(kept: Measured, networks: Mapping[str, str | None]) -> Measured | None:
+    """What is kept where it is of `networks`, else None."""
+    return kept if kept.networks == networks else None
 
 
 def page(claims: Claims, kept: Mapping[str, Measured | None]) -> str:
     """The page, by what is kept of every study that a claim names. Raises InputError."""
-    topics = [
-        (topic.title, [answer(one, kept.get(one.study or "")) for one in topic.claims]) for topic in claims.topics
-    ]
+    topics = [(topic.title, [answer(one, kept) for one in topic.claims]) for topic in claims.topics]
     kinds = Counter(one.kind for _, answers in topics for one in answers)
     environment = markdown_templates(Path(__file__).parent)
     environment.filters["cell"] = _cell
@@ -107,20 +121,23 @@ def page(claims: Claims, kept: Mapping[str, Measured | None]) -> str:
     )
 
 
-def _found(number: object, measured: Measured | None, claim: Claim) -> Interval:
-    found = computed_number(number)  # type: ignore[arg-type]
-    if found is not None:
-        return found
-    key = number.key  # type: ignore[attr-defined]
-    if measured is None or key not in measured.numbers:
-        raise InputError(f"claim {claim.id} reads '{key}', which the kept results of study '{claim.study}' lack")
-    return measured.numbers[key]
+def _found(claim: Claim, case: Case, number: Number, kept: Mapping[str, Measured | None]) -> Interval:
+    if isinstance(number, ComputedNumber):
+        return number.compute()
+    study = claim.study_of(case, number)
+    measured = kept.get(study or "")
+    if measured is None or number.key not in measured.numbers:
+        raise InputError(f"claim {claim.id} reads '{number.key}', which the kept results of study '{study}' lack")
+    return measured.numbers[number.key]
 
 
-def _unread(case: Case, measured: Measured | None) -> str:
+def _unread(claim: Claim, case: Case, kept: Mapping[str, Measured | None]) -> str:
     """Why one of a case's numbers could not be read; empty where all were."""
-    reasons = [] if measured is None else [measured.unread.get(number.key, "") for number in case.numbers]
-    return next((reason for reason in reasons if reason), "")
+    for number in case.numbers:
+        measured = kept.get(claim.study_of(case, number) or "")
+        if measured is not None and number.key in measured.unread:
+            return measured.unread[number.key]
+    return ""
 
 
 def _shown(case: Case, values: list[Interval]) -> str:
@@ -130,10 +147,10 @@ def _shown(case: Case, values: list[Interval]) -> str:
     return f"{case.shows}: {own}"
 
 
-def _networks(measured: Measured | None) -> str:
-    if measured is None:
-        return "none needed"
-    return "embedded, 64×64" if measured.is_embedded else measured.model
+def _networks(claim: Claim, kept: Mapping[str, Measured | None]) -> str:
+    studies = dict.fromkeys(study for study, _ in claim.measured)
+    names = {"embedded, 64×64" if one.is_embedded else one.model for study in studies if (one := kept.get(study))}
+    return ", ".join(sorted(names)) or "none needed"
 
 
 def listed(names: list[str]) -> str:

@@ -5,6 +5,7 @@ a training seed takes about three hours, the scorers one.
 """
 
 import argparse
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -20,8 +21,8 @@ from models.tinybooru.corpus import Corpus, corpus_of
 from models.tinybooru.judge import JudgeTraining
 from models.tinybooru.measure import measure_scorers
 from models.tinybooru.networks.adapter import AdapterTraining, export_adapter
-from models.tinybooru.networks.export import export_seed
-from models.tinybooru.networks.run import SIZES, Run, Sizes
+from models.tinybooru.networks.export import export_reader, export_seed
+from models.tinybooru.networks.run import SIZES, UNET, Run, Sizes
 from models.tinybooru.redrawn import Redrawing
 from models.tinybooru.scorers import ClipTraining, ScorerRecipe, export_clip, train_aesthetic_head
 from models.tinybooru.structure import MalformedTraining
@@ -40,6 +41,8 @@ JUDGE = ScorerRecipe("judge", steps=4000, batch=128, learning_rate=2e-3, seed=2)
 
 # Stopped early: by then images resemble their references, and steps with the UNet take ten times the others'.
 ADAPTER, ADAPTER_STEPS = ScorerRecipe("adapter", steps=1800, batch=32, learning_rate=1e-3), 1000
+# Where the networks with a better and a worse text encoder are compared: heads are right by then, hands are not.
+READER_STEP = 1000
 
 SCORERS = ("clip", "malformed", "judge")
 PARTS = ("networks", "adapter", *SCORERS)
@@ -91,6 +94,30 @@ def train_adapter(device: torch.device) -> None:
     draw_references(HERE / "vibe")
 
 
+def run_of(sizes: Sizes, state: Path, device: torch.device, arguments: argparse.Namespace) -> Run:
+    """A run that continues from `state`, of the world that is kept in STATE."""
+    deadline = time.monotonic() + arguments.seconds
+    compiled = device.type == "cpu" and not arguments.no_compile
+    run = Run(sizes, load_world(STATE, sizes.images, sizes.held_out), device, state, deadline, compiled)
+    run.say(images=len(run.world.train), device=str(device))
+    return run
+
+
+def train_poor_reader(sizes: Sizes, device: torch.device, arguments: argparse.Namespace) -> None:
+    """Train the main UNet to READER_STEP with a text encoder of `--text-steps`, and write it beside the usual one.
+
+    All else is as in the usual run: seed, initial weights, batches, noise, tokenizer. Raises InputError where that has
+    not come to READER_STEP.
+    """
+    state = STATE.with_name(f"{STATE.name}-text-{arguments.text_steps}")
+    export_reader(STATE, UNET, 0, READER_STEP, HERE / "text_encoders/better")
+    shutil.copytree(STATE / "tokenizer", state / "tokenizer", dirs_exist_ok=True)
+    run = run_of(replace(sizes, text_steps=arguments.text_steps), state, device, arguments)
+    run.train(READER_STEP, [0], "unet-main")
+    export_reader(state, UNET, 0, READER_STEP, HERE / "text_encoders/worse")
+    print(f"trained a network that reads a worse text encoder into {HERE / 'text_encoders'}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.tinybooru.train", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"which of {', '.join(PARTS)} (default: all)")
@@ -101,6 +128,11 @@ def main() -> None:
     networks.add_argument("--seeds", type=int, nargs="*", help="training seeds (default: all)")
     networks.add_argument("--only", default="", help="networks whose names begin so, as unet-main")
     networks.add_argument("--steps", type=int, help="steps of the main networks")
+    networks.add_argument(
+        "--text-steps",
+        type=int,
+        help="train only a main UNet whose text encoder was trained for this number of steps (text_encoders/)",
+    )
     networks.add_argument("--no-compile", action="store_true", help="leave out torch.compile (slower steps, no wait)")
     arguments = parser.parse_args()
     if arguments.threads:
@@ -109,11 +141,11 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sizes = SIZES[arguments.size or ("gpu" if device.type == "cuda" else "cpu")]
     sizes = replace(sizes, steps=arguments.steps or sizes.steps)
+    if arguments.text_steps:
+        train_poor_reader(sizes, device, arguments)
+        return
     if "networks" in parts:
-        deadline = time.monotonic() + arguments.seconds
-        compiled = device.type == "cpu" and not arguments.no_compile
-        run = Run(sizes, load_world(STATE, sizes.images, sizes.held_out), device, STATE, deadline, compiled)
-        run.say(images=len(run.world.train), device=str(device))
+        run = run_of(sizes, STATE, device, arguments)
         run.train(chosen=arguments.seeds, only=arguments.only)
         try:
             export_seed(STATE, 0, sizes, HERE, device)

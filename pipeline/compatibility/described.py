@@ -23,8 +23,8 @@ def described_network(checkpoint: Checkpoint) -> Any:
 
 
 def described_texts(study: Study, main: Checkpoint) -> list[Any]:
-    """The text encoders that LoRAs change, without storage for their weights; none where those of a family stay."""
-    if not main.family.reads_clip_alone:
+    """The text encoders of a family whose CLIPs LoRAs change, without storage for their weights; none of another."""
+    if not main.family.reads_clip:
         return []
     import torch  # slow, and studies without LoRAs have no use for it
 

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.compatibility.declarations import headers, way_out
 from pipeline.errors import InputError
 from pipeline.networks.checkpoints import Checkpoint
+from pipeline.networks.weights.identification import held_parts
 from pipeline.networks.weights.transformer_file import in_diffusers_names
 from pipeline.networks.weights.weight_files import incomplete
 
@@ -18,18 +19,16 @@ _WORDS = {"unet": "UNet", "transformer": "transformer"}
 
 
 def check_layers(key: str, checkpoint: Checkpoint, config_key: str) -> None:
-    """Raise InputError where the network of `checkpoint`, named in `key`, has other layers than its configuration.
-
-    Of SD3 in a single file diffusers says so itself when it converts the file.
-    """
+    """Raise InputError where the network of `checkpoint`, named in `key`, has other layers than its configuration."""
     family = checkpoint.family
     part = family.network
-    of_all = checkpoint.is_file and part != "unet" and not family.network_alone
-    settings = None if of_all else checkpoint.settings(part)
+    settings = checkpoint.settings(part)
     # Tensors without elements are marks (declarations.py).
     shapes = {name: shape for one in headers(checkpoint) for name, shape in one.shapes.items() if 0 not in shape}
     if settings is None or not shapes:
         return
+    if checkpoint.is_file and part == "transformer" and not family.network_alone and part not in held_parts(shapes):
+        return  # named where its parts are looked for (identification.py)
     # Imported where there are weights to compare: it takes seconds.
     from accelerate import init_empty_weights
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
@@ -52,7 +51,7 @@ def check_layers(key: str, checkpoint: Checkpoint, config_key: str) -> None:
             f"({reason}); {way_out(checkpoint, config_key)}"
         ) from None
     if not held:
-        return  # a file without a UNet is named where its parts are looked for (identification.py)
+        return  # so is a file without a UNet
     described = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     lacking = sorted(described.keys() - held.keys())
     if lacking and held.keys() <= described.keys():

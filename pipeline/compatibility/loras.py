@@ -30,7 +30,9 @@ def lora_changes(study: Study) -> list[str]:
             content = read_main(lora, network, texts)
             counts = " and ".join(str(len(own)) for own in content.texts)
             of_texts = f", of its text encoders: {counts}" if any(content.texts) else ""
-            why = "bundled embeddings" if content.texts else "the main network's texts are its checkpoint's"
+            why = (
+                "embeddings in the file, and T5's" if content.texts else "the main network's texts are its checkpoint's"
+            )
             said.append(
                 _said(lora.where, "the main network's", main, len(content.layers), of_texts, content.left_out, why)
             )

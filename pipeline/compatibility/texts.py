@@ -24,7 +24,7 @@ def check_texts_are_read(study: Study, arm_names: Iterable[str], main: Checkpoin
         raise InputError(f"text.t5_length is for families that read T5, and {main.config} is {family.name}")
     if whole is None:
         return
-    if not family.weighs_words:
+    if not family.reads_clip:
         for key, value, none in (("chunks", settings.chunks, 1), ("clip_skip", settings.clip_skip, 0)):
             if value != none:
                 raise InputError(
@@ -39,7 +39,7 @@ def check_texts_are_read(study: Study, arm_names: Iterable[str], main: Checkpoin
                 if text in known:
                     continue
                 known.add(text)
-                if not family.weighs_words:
+                if not family.reads_clip:
                     _check_no_weights(f"arms.{name}", kind, text, study, whole, main)
                 try:
                     check_length(text)

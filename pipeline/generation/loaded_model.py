@@ -25,7 +25,7 @@ from pipeline.networks.text.embedding_cache import EmbeddingCache
 from pipeline.networks.text.encoded_texts import MOST_BYTES, EncodedTexts
 from pipeline.networks.text.text_encoder import TextEncoder
 from pipeline.networks.weights.loaded_part import DTYPES
-from pipeline.networks.weights.weight_files import digest_of
+from pipeline.networks.weights.weight_files import digest_of, lora_digest
 from pipeline.storage.files import fingerprint
 from pipeline.study.main_lora import AddedLora
 from pipeline.study.study import Study
@@ -162,10 +162,12 @@ class LoadedModel:
         if not family.encodes_first:
             return EncodedTexts(self.text_encoder)
         first = self._replaced.get("text_encoder")
+        loras = self._loras if family.reads_clip else ()
         key = fingerprint(
             {
                 "encoders": digest_of(self._checkpoint, family.text_parts),
                 "replaced": None if first is None else digest_of(first, ("text_encoder",)),
+                "loras": [[lora_digest(one.key, one.file), one.text_weight] for one in loras],
                 "settings": self.study.text.model_dump(),
                 "dtype": self.study.model.loading.dtype,
                 "code": {unit: dict(unit_digests(unit)) for unit in ("pipeline/networks", "pipeline/prompting")},

@@ -246,7 +246,10 @@ def masks_of(study: Study, arm_name: str) -> Masks | None:
 
 
 def main_checkpoint(model: Model) -> Checkpoint:
-    """Where the main network is. Raises InputError where it is missing, or a file that lacks a part of it."""
+    """Where the main network is. Raises InputError where it is missing, or a file that lacks a part of it.
+
+    That a file which replaces one of its parts holds this part is checked as well.
+    """
     path = Path(model.main)
     if path.suffix == ".safetensors" and path.is_file():
         needed: tuple[str, ...] = ("unet", "text_encoder", "vae")
@@ -255,6 +258,10 @@ def main_checkpoint(model: Model) -> Checkpoint:
             latents = ("vae",) if config.settings("vae") is not None else ()
             needed = (config.family.network, *config.family.text_parts, *latents)
         check_main(path, None if config is None else config.family, needed, replaced_parts(model))
+    for part, source in replaced_parts(model).items():
+        replacement = locate(source, model.config)
+        if replacement.is_file and not replacement.in_file(part):
+            raise InputError(f"model.{part} {source} holds no {part}; name a file that does, or leave model.{part} out")
     return locate(model.main, model.config)
 
 

@@ -6,7 +6,7 @@ from functools import cache
 
 import torch
 
-from pipeline.cost.size import H100, Size, decoding_of, described, evaluation_of, parameters_of, size_of
+from pipeline.cost.size import H100, Size, decoding_of, described, evaluation_of, size_of, values_of
 from pipeline.generation.arm_guidance import guidance_of
 from pipeline.generation.shard_plan import arm_texts, main_checkpoint
 from pipeline.guidance.algebra import Network
@@ -72,11 +72,11 @@ def estimated(study: Study) -> Estimate:
         width, height = (arm.canvas.width, arm.canvas.height) if arm.canvas is not None else main.canvas
         extent = (height // main.factor, width // main.factor)
         decoder = decoder_size(*extent)
-        weights["vae"] = decoder.parameters
+        weights["vae"] = decoder.values
         decoded = max(decoded, decoder.activations)
         for name, count in counted.items():
             size = network_size(name, *extent)
-            weights[name] = size.largest_layer if name in model.loading.offload else size.parameters
+            weights[name] = size.largest_layer if name in model.loading.offload else size.values
             flops += size.flops * count * study.sampler_of(arm).steps * study.generate.images
             # The predictions of one network are one call.
             evaluated = max(evaluated, size.activations * count)
@@ -89,9 +89,9 @@ def estimated(study: Study) -> Estimate:
 
 
 def _text_weights(study: Study, main: Checkpoint) -> int:
-    """The parameters of the text encoders that are on the accelerator at a time."""
+    """The values of the text encoders that are on the accelerator at a time."""
     encoder = main.family.load_texts(main, torch.device("cpu"), study.text, weights=False)
-    sizes = [parameters_of(tower.model) for tower in encoder.towers]
+    sizes = [values_of(tower.model) for tower in encoder.towers]
     if "text_encoders" in study.model.loading.offload:
         return max(largest for _, largest in sizes)
     return sum(whole for whole, _ in sizes)

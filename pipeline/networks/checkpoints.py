@@ -17,7 +17,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from pipeline.errors import InputError
 from pipeline.networks.families import Family, labelled_family, patch_side, unlabelled_family
 from pipeline.networks.noise_path import VARIANCE_PRESERVING
-from pipeline.networks.weights.identification import check_base, check_file, check_folder
+from pipeline.networks.weights.identification import check_base, check_file, check_folder, read_from_file
 from pipeline.networks.weights.weight_places import PATTERNS, fetching, quoted
 from pipeline.study.model import HUB, HUB_SOURCE
 from pipeline.study.sampler import Sampler
@@ -28,8 +28,8 @@ from pipeline.study.solvers import SOLVERS
 class Checkpoint:
     """A source found on this machine: a folder in diffusers' layout, or a single file and its configurations' folder.
 
-    `config` is where configurations, schedules and tokenizers are read; for a folder the folder itself. Files of some
-    families hold the network alone, and `config` the weights of the other parts.
+    `config` is where configurations, schedules and tokenizers are read; for a folder the folder itself. A transformer's
+    file may lack other parts, whose weights are then read there, too.
     """
 
     path: Path
@@ -41,8 +41,8 @@ class Checkpoint:
         return self.path.is_file()
 
     def in_file(self, part: str) -> bool:
-        """Whether the weights of a part (unet, vae ...) are in one file."""
-        return self.is_file and (part == self.family.network or not self.family.network_alone)
+        """Whether the weights of a part (unet, vae ...) are read from one file."""
+        return self.is_file and read_from_file(self.path, self.family, part)
 
     @property
     def folder(self) -> Path:

@@ -189,8 +189,11 @@ class Family:
         return solvers_along(self.path.name)
 
     @property
-    def weighs_words(self) -> bool:
-        """Whether weights of words and chunks mean something to it: they do where it reads tokens of a CLIP."""
+    def reads_clip(self) -> bool:
+        """Whether it reads tokens of a CLIP.
+
+        Weights of words and chunks mean something to it then, and layers of CLIPs in a LoRA are added to its own.
+        """
         return any(text.kind == "clip" and text.tokens for text in self.texts)
 
     @property
@@ -200,10 +203,7 @@ class Family:
 
     @property
     def reads_clip_alone(self) -> bool:
-        """Whether all that it reads of a text are tokens of CLIPs: embeddings can then stand in it.
-
-        The layers of text encoders in a LoRA are added to such a family's.
-        """
+        """Whether all that it reads of a text are tokens of CLIPs: embeddings can then stand in it."""
         return all(text.kind == "clip" and text.tokens for text in self.texts)
 
     @property

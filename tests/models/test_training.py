@@ -8,17 +8,17 @@ import torch
 from diffusers import UNet2DConditionModel
 from repository_copy import ROOT
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from eval.scorers.malformed import ANSWERS
 from models.tinybooru.checkpoint import load_checkpoint, save_checkpoint
 from models.tinybooru.corpus import corpus_of, load_corpus
 from models.tinybooru.networks.adapter import READING_STEPS, AdapterTraining, export_adapter
-from models.tinybooru.networks.export import export_pair
+from models.tinybooru.networks.export import export_pair, export_reader
 from models.tinybooru.networks.families import Side, alphas_on, network_loss, noise_levels
 from models.tinybooru.networks.muon import orthogonalise
 from models.tinybooru.networks.run import FLOW, FLOW_SMALL, FOCUS, LATE_FOCUS, TINY, UNET, UNET_SMALL, Run, SeedInputs
-from models.tinybooru.networks.snapshots import load_network
+from models.tinybooru.networks.snapshots import load_network, load_texts
 from models.tinybooru.networks.text_encoder import encode_text
 from models.tinybooru.redrawn import Redrawing
 from models.tinybooru.scorers import ClipTraining, ScorerRecipe, export_clip
@@ -171,6 +171,19 @@ def test_studies_see_the_networks_that_were_trained(main, guide, trained, tmp_pa
             side = recipe.patch if recipe.family == "unet" else 1
             found = network(pixel_unshuffle(x, side), sigma, told)
             torch.testing.assert_close(pixel_shuffle(found, side), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_network_is_written_as_it_was_at_a_step_with_the_texts_it_reads(trained, tmp_path):
+    export_reader(trained.state, UNET, 0, 2, tmp_path)
+    written = UNet2DConditionModel.from_pretrained(tmp_path / "unet", torch_dtype=torch.float32).state_dict()
+    for step, same in ((2, True), (4, False)):
+        kept = load_network(trained.state, UNET, 0, step).state_dict()
+        assert all(torch.equal(kept[name].half().float(), written[name]) for name in kept) is same
+    encoder = CLIPTextModel.from_pretrained(tmp_path / "text_encoder", torch_dtype=torch.float32).state_dict()
+    _, read = load_texts(trained.state, 0)
+    assert all(torch.equal(value, encoder[name]) for name, value in read.state_dict().items())
+    tokenizer = CLIPTokenizer.from_pretrained(tmp_path / "tokenizer")
+    assert tokenizer.get_vocab() == trained.tokenizer.get_vocab()
 
 
 def test_a_network_that_is_not_trained_yet_is_named(trained, tmp_path):

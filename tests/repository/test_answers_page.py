@@ -8,9 +8,9 @@ import pytest
 import yaml
 from repository_copy import ROOT
 
-from docs.answers.claims import Claim, Claims, load_claims
+from docs.answers.claims import Claim, Claims, Topic, load_claims
 from docs.answers.measured import MEASURED, Measured, is_current, load_measured, settings_of
-from docs.answers.page import CANNOT, FAILS, PAGE, PENDING, answer, of_networks, written
+from docs.answers.page import CANNOT, FAILS, HOLDS, PAGE, PENDING, answer, current, of_networks, written
 from docs.answers.run import check_arms
 from docs.answers.studies import composed
 from eval.notation import quoted
@@ -88,6 +88,10 @@ def claim(**content: Any) -> Claim:
     )
 
 
+def topic(*claims: Claim) -> Topic:
+    return Topic(title="Texts", claims=claims)
+
+
 def kept(**numbers: dict[str, float]) -> Measured:
     return Measured.model_validate(
         {
@@ -102,16 +106,20 @@ def kept(**numbers: dict[str, float]) -> Measured:
     )
 
 
+def of_study(measured: Measured) -> dict[str, Measured | None]:
+    return {measured.study: measured}
+
+
 ZERO = {"value": 0.0, "low": 0.0, "high": 0.0, "n": 64}
 
 
 def test_a_claim_whose_study_has_not_run_names_the_command() -> None:
-    found = answer(claim(), None)
+    found = answer(claim(), {})
     assert (found.kind, found.said) == (PENDING, f"**{PENDING}**: `guidedrift run --study plain_conditional`")
 
 
 def test_an_answer_appears_when_its_number_is_kept() -> None:
-    found = answer(claim(), kept(pixels__cfg_scale_one__unguided=ZERO))
+    found = answer(claim(), of_study(kept(pixels__cfg_scale_one__unguided=ZERO)))
     assert (found.kind, found.networks) == (FAILS, "embedded, 64×64")
     assert found.numbers == (f"of 255: {quoted(Interval(0, 0, 0, 64))}",)
 
@@ -120,13 +128,32 @@ def test_numbers_of_networks_that_were_replaced_are_not_shown() -> None:
     found = kept(pixels__cfg_scale_one__unguided=ZERO)
     assert of_networks(found, found.networks) == found
     assert of_networks(found, {"main": "another", "guide": None}) is None
-    checkpoint = found.model_copy(update={"model": "sd_v1_5"})
-    assert of_networks(checkpoint, {"main": "another", "guide": None}) == checkpoint
+    assert current(found) is None  # the embedded networks are others
+    checkpoint = found.model_copy(update={"study": "presets_animagine", "model": "animagine_xl_4"})
+    assert current(checkpoint) == checkpoint  # no weights are there that could be others
+    assert current(None) is None
+
+
+def test_a_number_may_be_held_against_that_of_another_study_of_other_networks() -> None:
+    score = {"of": "score", "metric": "clip_score", "arm": "unguided"}
+    case = {"shows": "CLIP score", "number": score, "holds": "above", "than": score, "than_study": "variety"}
+    mine = claim(cases=[case])
+    assert {study: list(found) for study, found in Claims([topic(mine)]).wanted.items()} == {
+        "plain_conditional": ["score clip_score unguided"],
+        "variety": ["score clip_score unguided"],
+    }
+    high = kept(score__clip_score__unguided={"value": 80.0, "low": 79.0, "high": 81.0, "n": 64})
+    low = kept(score__clip_score__unguided={"value": 70.0, "low": 69.0, "high": 71.0, "n": 64})
+    other = low.model_copy(update={"study": "variety", "model": "tinybooru_weak_text"})
+    assert answer(mine, of_study(high)).said == f"**{PENDING}**: `guidedrift run --study variety`"
+    found = answer(mine, of_study(high) | of_study(other))
+    assert (found.kind, found.networks) == (HOLDS, "embedded, 64×64, tinybooru_weak_text")
+    assert found.numbers == ("CLIP score: 80.0 (79.0\u201381.0) against 70.0 (69.0\u201371.0)",)
 
 
 def test_a_kept_study_without_the_number_is_refused_by_name() -> None:
     with pytest.raises(InputError, match=r"claim 4\.24 reads 'pixels cfg_scale_one unguided', which the kept results"):
-        answer(claim(), kept(pixels__other__unguided=ZERO))
+        answer(claim(), of_study(kept(pixels__other__unguided=ZERO)))
 
 
 def shows(concept: str) -> dict[str, Any]:
@@ -138,15 +165,15 @@ def test_what_no_classifier_reads_is_said_where_the_number_would_stand() -> None
     fewer = {"value": -0.2, "low": -0.3, "high": -0.1, "n": 64}
     unread = {"shows text cfg_scale_one": "no classifier reads it"}
     measured = kept(shows__watermark__cfg_scale_one=fewer).model_copy(update={"unread": unread})
-    both = answer(claim(cases=[shows("watermark"), shows("text")]), measured)
+    both = answer(claim(cases=[shows("watermark"), shows("text")]), of_study(measured))
     assert both.said == "**holds when** the tag is watermark; undecided when the tag is text"
     assert both.numbers[1] == "images with text: not read, no classifier reads it"
-    alone = answer(claim(cases=[shows("text")]), measured)
+    alone = answer(claim(cases=[shows("text")]), of_study(measured))
     assert (alone.kind, alone.said) == (CANNOT, f"**{CANNOT}**, because no classifier reads it.")
 
 
 def test_a_claim_that_cannot_be_asked_gives_the_reason() -> None:
-    found = answer(claim(study=None, cases=(), cannot="nobody has labelled images."), None)
+    found = answer(claim(study=None, cases=(), cannot="nobody has labelled images."), {})
     assert (found.kind, found.said) == (CANNOT, f"**{CANNOT}**, because nobody has labelled images.")
 
 
@@ -166,7 +193,7 @@ def test_a_claim_is_decided_one_way(content: dict[str, Any], message: str) -> No
 
 def test_an_arm_that_a_study_lacks_is_named_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    number = claim().measured[0].model_copy(update={"arms": ("cgf", "unguided")})
+    number = claim().measured[0][1].model_copy(update={"arms": ("cgf", "unguided")})
     with pytest.raises(
         InputError, match="'pixels cgf unguided' reads arm 'cgf' of study 'plain_conditional', whose arms"
     ):

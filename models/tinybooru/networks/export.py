@@ -1,7 +1,8 @@
 """Write trained networks as the folders that are shipped.
 
 The run's snapshots (run.py) become folders in diffusers' layout: `main` and `guide` of the UNets, `flow/main` and
-`flow/guide` of the transformers. Weights are stored in half precision.
+`flow/guide` of the transformers; `text_encoders` has the UNet early in training, read with two text encoders. Weights
+are stored in half precision.
 """
 
 import json
@@ -38,6 +39,19 @@ def export_pair(state: Path, main: FamilyRecipe, guide: FamilyRecipe, seed: int,
         network.half().save_pretrained(folder / part / PARTS[recipe.family])
         scheduler_of(recipe).save_pretrained(folder / part / "scheduler")
     export_texts(state, seed, folder / "main")
+
+
+def export_reader(state: Path, recipe: FamilyRecipe, seed: int, step: int, folder: Path) -> None:
+    """Write a network as it was at a step, with the text encoder that it reads, into `folder`.
+
+    Raises InputError where the run has no such snapshot.
+    """
+    disable_progress_bar()
+    network = load_network(state, recipe, seed, step)
+    shutil.rmtree(folder, ignore_errors=True)
+    network.half().save_pretrained(folder / PARTS[recipe.family])
+    scheduler_of(recipe).save_pretrained(folder / "scheduler")
+    export_texts(state, seed, folder)
 
 
 def export_seed(state: Path, seed: int, sizes: Sizes, models: Path, device: torch.device) -> None:

@@ -238,9 +238,9 @@ def load_text_encoder(
     """Load the text encoders of a checkpoint, those of its family, and their tokenizers.
 
     `swapped` is another checkpoint whose first text encoder replaces this one's (an improved CLIP-L). Without
-    `weights` it cuts texts and cannot encode them. A family that reads CLIP alone has the layers of its text encoders
-    in `loras` added to them, and knows `embeddings`, files by the names that texts call them by. With `offload` each
-    layer is on the CPU until it is needed.
+    `weights` it cuts texts and cannot encode them. A family that reads CLIP has the layers of its CLIPs in `loras`
+    added to them, and where it reads nothing else it knows `embeddings`, files by the names that texts call them by.
+    With `offload` each layer is on the CPU until it is needed.
     Raises InputError for missing, pickled or damaged files, where the swapped encoder has another width, and for LoRAs
     and embeddings that do not fit.
     """
@@ -272,9 +272,9 @@ def load_text_encoder(
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{checkpoint.path} cannot be loaded ({reason}); {fetching(checkpoint.path)}") from None
     clips = [tower for tower in towers if isinstance(tower, ClipTower)]
-    if family.reads_clip_alone and weights:
+    if family.reads_clip and weights:
         for lora in loras:
-            fuse_texts([tower.model for tower in clips], lora)
+            fuse_texts([tower.model for tower in towers], lora)
     if embeddings:
         towers = _learning(clips, embeddings, checkpoint)
     if offload and weights:  # last: weights that are moved away take no LoRA and no embedding

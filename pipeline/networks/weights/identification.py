@@ -27,12 +27,11 @@ _OTHERS = {
     "adaln_single.": "PixArt",
     "transformer_blocks.": "a diffusion transformer",
 }
-# Of a family whose single files are read: a block's weights in diffusers' layout.
-_JOINT = "transformer_blocks.0.attn.add_k_proj."
-# Tensors of transformers in a file of their own, by the beginnings of names in either layout: what they are, the
-# families, and a repository with the other parts. The first that fits counts: Chroma and FLUX.2 have all that FLUX.1
-# has, and Z-Image all that Lumina 2 has.
-_TRANSFORMERS_ALONE = {
+_SD3 = ("SD3", ("sd3", "pixel_flow"), "stabilityai/stable-diffusion-3.5-medium")
+# Tensors of transformers in one file, by the beginnings of names in either layout: what they are, the families, and a
+# repository with the other parts. The first that fits counts: Chroma and FLUX.2 have all that FLUX.1 has, Z-Image all
+# that Lumina 2 has, and several have SD3's attention.
+_TRANSFORMERS = {
     "distilled_guidance_layer.": ("Chroma", ("chroma",), "lodestones/Chroma1-HD"),
     "single_stream_modulation.": ("FLUX.2", ("flux2", "flux2_klein"), "black-forest-labs/FLUX.2-dev"),
     "double_blocks.": ("FLUX", ("flux",), "black-forest-labs/FLUX.1-dev"),
@@ -41,12 +40,14 @@ _TRANSFORMERS_ALONE = {
     "x_pad_token": ("Z-Image", ("z_image",), "Tongyi-MAI/Z-Image"),
     "cap_embedder.": ("Lumina 2", ("lumina2",), "Alpha-VLLM/Lumina-Image-2.0"),
     "time_caption_embed.": ("Lumina 2", ("lumina2",), "Alpha-VLLM/Lumina-Image-2.0"),
+    "joint_blocks.": _SD3,
+    "transformer_blocks.0.attn.add_k_proj.": _SD3,
 }
-_ORIGINAL = "model.diffusion_model."
-# The parts of a checkpoint in one file by the beginnings of their tensors' names; alone they have none in common.
+# The parts of a checkpoint in one file by the beginnings of their tensors' names, a network's after its prefix; alone
+# they have none in common.
 _PARTS = {
-    "unet": (f"{_ORIGINAL}input_blocks.", "input_blocks.", "down_blocks."),
-    "transformer": (f"{_ORIGINAL}joint_blocks.", "joint_blocks.", "transformer_blocks."),
+    "unet": ("input_blocks.", "down_blocks."),
+    "transformer": ("joint_blocks.", "transformer_blocks."),
     "text_encoder": ("cond_stage_model.", "conditioner.embedders.", "text_model.", "text_encoders.clip_l."),
     "text_encoder_2": ("conditioner.embedders.1.", "text_encoders.clip_g."),
     "text_encoder_3": ("text_encoders.t5xxl.",),
@@ -89,23 +90,22 @@ def check_file(path: Path, family: Family | None) -> None:
             "which holds the part's folder"
         )
     names = without_prefix(dict.fromkeys(keys)).keys()
-    alone = next((own for start, own in _TRANSFORMERS_ALONE.items() if any(n.startswith(start) for n in names)), None)
-    if alone is not None:
-        title, fitting, repository = alone
+    known = next((own for start, own in _TRANSFORMERS.items() if any(n.startswith(start) for n in names)), None)
+    if known is not None:
+        title, fitting, repository = known
         if family is not None and family.name in fitting:
             return
+        alone = ", which holds a transformer alone" if set(held_parts(keys)) <= {"transformer"} else ""
         configured = "" if family is None else f", and model.config is of family {family.name}"
         raise InputError(
-            f"{path} is {title} in one file, which holds a transformer alone{configured}; set model.config to a folder "
-            f"or repository of {title} in diffusers' layout, whose other parts are then read, such as hub:{repository}"
+            f"{path} is {title} in one file{alone}{configured}; set model.config to a folder or repository of {title} "
+            f"in diffusers' layout, whose other parts are then read, such as hub:{repository}"
         )
     if family is not None and family.network_alone:
         raise InputError(
             f"{path} holds no transformer of family {family.name}, which model.config is of; set model.config to a "
             "folder with its own configuration"
         )
-    if any(name.startswith(_JOINT) for name in names):
-        return
     for beginning, other in _OTHERS.items():
         if any(name.startswith(beginning) for name in names):
             raise InputError(f"{path} is {other}, which is not supported; supported families: {known_families()}")
@@ -122,15 +122,35 @@ def check_main(path: Path, family: Family | None, needed: Iterable[str], replace
     check_file(path, family)
     if family is not None and family.network_alone:
         return
-    keys = _keys(path)
-    held = [part for part, starts in _PARTS.items() if any(key.startswith(starts) for key in keys)]
-    lacking = [part for part in needed if part not in held and part not in replaced]
+    held = held_parts(_keys(path))
+    expected = [part for part in needed if family is None or read_from_file(path, family, part)]
+    lacking = [part for part in expected if part not in held and part not in replaced]
     if not held or not lacking:
         return
     what = f"{_WORDS[held[0]]} alone" if len(held) == 1 else f"no {_WORDS[lacking[0]].split(maxsplit=1)[1]}"
     settings = [f"model.{part}" for part in lacking if part in _REPLACEABLE]
     also = f", or add {' and '.join(settings)}" if len(settings) == len(lacking) else ""
     raise InputError(f"model.main {path} holds {what}; name a whole checkpoint{also}")
+
+
+def held_parts(names: Collection[str]) -> list[str]:
+    """The parts of a checkpoint that a file with tensors of these names holds, of families whose files hold several."""
+    known = {*names, *without_prefix(dict.fromkeys(names))}
+    return [part for part, starts in _PARTS.items() if any(name.startswith(starts) for name in known)]
+
+
+def read_from_file(path: Path, family: Family, part: str) -> bool:
+    """Whether the weights of a part are read from a file of a family; else they are beside its configurations.
+
+    A UNet's file has to hold all parts. Of SD3's, published with all text encoders, with the CLIPs and with none, what
+    they hold is read; one without a transformer is the part that it was named for.
+    """
+    if family.network == "unet":
+        return True
+    if family.network_alone:
+        return part == family.network
+    held = held_parts(_keys(path))
+    return part in held or family.network not in held
 
 
 def check_folder(folder: Path) -> None:

@@ -28,10 +28,9 @@ def load_part(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype) 
     Raises InputError where its files lack some of its weights, and what the libraries raise for damaged ones.
     """
     if checkpoint.in_file(part):
-        alone = checkpoint.family.network_alone
         try:
             return kind.from_single_file(
-                without_prefix(load_file(checkpoint.path)) if alone else str(checkpoint.path),
+                without_prefix(load_file(checkpoint.path)) if part == "transformer" else str(checkpoint.path),
                 config=str(checkpoint.config),
                 subfolder=part,
                 torch_dtype=dtype,

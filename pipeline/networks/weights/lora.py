@@ -48,10 +48,11 @@ _TEXTS = (
     *("lora_te_", "lora_te1_", "lora_te2_", "lora_te3_", "text_encoder.", "text_encoder_2.", "text_encoder_3."),
     *("text_encoders.", "clip_l.", "clip_g.", "t5xxl."),  # ComfyUI's
 )
-# The beginnings of the names of the first text encoder's layers, and of the second's: diffusers', Kohya's, ComfyUI's.
+# The beginnings of the names of layers of the first, second and third text encoder: diffusers', Kohya's, ComfyUI's.
 _TOWERS = (
     ("text_encoder.", "lora_te_", "lora_te1_", "text_encoders.clip_l.transformer.", "clip_l.transformer.", "clip_l."),
     ("text_encoder_2.", "lora_te2_", "text_encoders.clip_g.transformer.", "clip_g.transformer.", "clip_g."),
+    ("text_encoder_3.", "lora_te3_", "text_encoders.t5xxl.", "t5xxl."),
 )
 _TEXT_MODEL = "text_model_"
 # diffusers' before it left LoRAs to PEFT.
@@ -59,7 +60,10 @@ _OLD_TEXT_NAMES = {"_to_q": "_q_proj", "_to_k": "_k_proj", "_to_v": "_v_proj", "
 # Embeddings that were trained with the LoRA and belong to the texts, too
 # (https://github.com/AUTOMATIC1111/stable-diffusion-webui/pull/13568).
 _BUNDLED = "bundle_emb."
-_NETWORK = ("lora_unet_", "lycoris_", "unet.", "transformer.", "model.diffusion_model.", "diffusion_model.")
+_NETWORK = (
+    *("lora_unet_", "lycoris_", "unet.", "transformer.", "model.diffusion_model.", "diffusion_model."),
+    "lora_transformer_",  # OneTrainer's
+)
 # What gives another method away, by its name.
 _METHODS = {
     r"\.dora_scale$|\.lora_magnitude_vector": "DoRA",
@@ -96,7 +100,7 @@ class LoraLayer:
 class LoraContent:
     """What a file changes, in the order of its names: `layers` of the network, `texts` of each CLIP that reads texts.
 
-    `left_out` counts layers of text encoders that are not changed, bundled embeddings with them.
+    `left_out` counts layers of text encoders that are not changed, T5's and bundled embeddings with them.
     """
 
     layers: tuple[LoraLayer, ...]
@@ -119,9 +123,9 @@ def fuse_main(network: torch.nn.Module, lora: AddedLora) -> None:
 
 
 def fuse_texts(texts: Sequence[torch.nn.Module], lora: AddedLora) -> None:
-    """Add the layers of text encoders in a LoRA to their weights in place. Raises InputError where they do not fit."""
+    """Add the layers of CLIPs in a LoRA to their weights in place. Raises InputError where they do not fit."""
     with _opened(lora.where, lora.file) as file:
-        for text, layers in zip(texts, _text_layers(lora.where, file, texts), strict=True):
+        for text, layers in zip(filter(_is_clip, texts), _text_layers(lora.where, file, texts), strict=True):
             if layers:
                 _fuse_layers(lora.where, file, text, layers, lora.text_weight)
 
@@ -198,8 +202,12 @@ def _converted(where: str, file: Any, code: str) -> dict[str, torch.Tensor]:
     return {key: tensor.contiguous().clone() for key, tensor in tensors.items()}
 
 
+def _is_clip(network: torch.nn.Module) -> bool:
+    return isinstance(network, CLIPTextModel | CLIPTextModelWithProjection)
+
+
 def _kind(network: torch.nn.Module) -> str:
-    if isinstance(network, CLIPTextModel | CLIPTextModelWithProjection):
+    if _is_clip(network):
         return "text encoder"
     return "UNet" if isinstance(network, UNet2DConditionModel) else "transformer"
 
@@ -214,8 +222,8 @@ def _content(where: str, file: Any, network: torch.nn.Module, texts: Sequence[to
         what = f"changes text encoders alone ({found} layers)" if found else "is empty"
         whose = "a guide reads the main network's texts" if where.startswith(WEAKEN) else "those of this model stay"
         raise InputError(f"{where} {what}, and {whose}; name a LoRA that changes a {_kind(network)}")
-    left_out = len(bundled) + (0 if texts else len(of_texts))
-    return LoraContent(layers, left_out, _text_layers(where, file, texts) if texts else ())
+    read = _text_layers(where, file, texts) if texts else ()
+    return LoraContent(layers, len(bundled) + len(of_texts) - sum(map(len, read)), read)
 
 
 def _network_layers(where: str, file: Any, network: torch.nn.Module) -> tuple[LoraLayer, ...]:
@@ -224,12 +232,15 @@ def _network_layers(where: str, file: Any, network: torch.nn.Module) -> tuple[Lo
 
 
 def _text_layers(where: str, file: Any, texts: Sequence[torch.nn.Module]) -> tuple[tuple[LoraLayer, ...], ...]:
-    """The layers of each text encoder, in their order; of one that a file leaves alone there are none."""
+    """The layers of each CLIP, in their order; of one that a file leaves alone there are none."""
     stems = {stem: found for stem, found in _stems(where, file)[0].items() if stem.startswith(_TEXTS)}
     found = []
     for text, prefixes in zip(texts, _TOWERS, strict=False):
         own = {stem: stems.pop(stem) for stem in list(stems) if stem.startswith(prefixes)}
-        found.append(_layers(where, file, text, own, {stem: _flat_text(stem, prefixes) for stem in own}, prefixes[:1]))
+        if _is_clip(text):
+            found.append(
+                _layers(where, file, text, own, {stem: _flat_text(stem, prefixes) for stem in own}, prefixes[:1])
+            )
     if stems:
         raise InputError(
             f"{where} changes layers of a text encoder that this model does not have ({_listed(list(stems))}); name a "

@@ -1,4 +1,4 @@
-"""LoRAs in the names of the original code of FLUX.1, Chroma and FLUX.2, which diffusers converts.
+"""LoRAs in the names of the original code of FLUX.1, Chroma and FLUX.2, which diffusers converts, and of SD3.
 
 That code has queries, keys and values in one layer. Kohya's trainers, XLabs and ai-toolkit write its names.
 """
@@ -7,17 +7,20 @@ import re
 from collections.abc import Iterable
 
 import torch
-from diffusers import ChromaTransformer2DModel, Flux2Transformer2DModel, FluxTransformer2DModel
+from diffusers import ChromaTransformer2DModel, Flux2Transformer2DModel, FluxTransformer2DModel, SD3Transformer2DModel
 from diffusers.loaders.lora_pipeline import Flux2LoraLoaderMixin, FluxLoraLoaderMixin
 
-_LAYERS = re.compile(r"(^|[._])(double|single)_blocks[._]")
+_FLUX = re.compile(r"(^|[._])(double|single)_blocks[._]")
+_SD3 = re.compile(r"(^|[._])joint_blocks[._]")
 # The last norm's rows are shift and scale in the original code, scale and shift in diffusers.
 _LAST_NORM = "transformer.norm_out.linear.lora_B.weight"
 
 
 def original_code(keys: Iterable[str], network: torch.nn.Module | None) -> str | None:
-    """Whose original code has the names `keys`, if a LoRA of `network` is converted from them; else None."""
-    if not any(map(_LAYERS.search, keys)):
+    """Whose original code has the names `keys`, if `network` is of its kind; else None."""
+    if isinstance(network, SD3Transformer2DModel):
+        return "SD3" if any(map(_SD3.search, keys)) else None
+    if not any(map(_FLUX.search, keys)):
         return None
     if isinstance(network, Flux2Transformer2DModel):
         return "FLUX.2"
@@ -29,6 +32,8 @@ def in_diffusers_names(content: dict[str, torch.Tensor], code: str) -> dict[str,
 
     Raises ValueError for names that it leaves out with a warning, and what diffusers raises for others.
     """
+    if code == "SD3":
+        raise ValueError("diffusers has no conversion for them")
     if code == "FLUX.1":
         converted: dict[str, torch.Tensor] = FluxLoraLoaderMixin.lora_state_dict(content)
         return converted

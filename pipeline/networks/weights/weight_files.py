@@ -170,6 +170,15 @@ def _weights(folder: Path, part: str) -> list[Path]:
     return [index, *(place / name for name in pieces)]
 
 
+def _weights_in_folder(checkpoint: Checkpoint, part: str) -> list[Path]:
+    try:
+        return _weights(checkpoint.folder, part)
+    except InputError as error:
+        if not checkpoint.is_file:
+            raise
+        raise InputError(f"{part} is not read from {checkpoint.path}, and {error}") from None
+
+
 def check_files(checkpoint: Checkpoint, parts: tuple[str, ...]) -> list[Path]:
     """The files that determine what these parts of a checkpoint compute, after a check that they are there and whole.
 
@@ -180,7 +189,7 @@ def check_files(checkpoint: Checkpoint, parts: tuple[str, ...]) -> list[Path]:
     paths = []
     for part in parts:
         if not checkpoint.in_file(part):
-            paths += _weights(checkpoint.folder, part)
+            paths += _weights_in_folder(checkpoint, part)
         elif checkpoint.path not in paths:
             _tensors(checkpoint.path)
             paths.append(checkpoint.path)

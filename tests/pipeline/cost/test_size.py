@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.profiler import ProfilerActivity, profile
 
 from docs.full_sizes import DOCUMENT, PUBLISHED, built, parameters, qwen_vl, row
-from pipeline.cost.size import size_of
+from pipeline.cost.size import size_of, values_of
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.text.conditioning import Conditioning
 
@@ -49,12 +50,11 @@ def test_the_memory_of_an_evaluation_is_what_torch_allocates(
         return lambda: network(x, 1.0, Conditioning(told))
 
     measured = measured_peak(evaluate("cpu"))
-    weights = sum(weight.numel() for weight in network.module.parameters())
+    file = load_file(checkpoint.path / "transformer/diffusion_pytorch_model.safetensors")
     network.module.to("meta")
     size = size_of(network.module, evaluate("meta"))
     assert size.activations == pytest.approx(measured, rel=0.05)
-    assert size.parameters == weights
-    assert size.memory(4) == 4 * weights + size.activations
+    assert size.memory(4) == sum(weight.nbytes for weight in file.values()) + size.activations
     assert size.flops > 0
 
 
@@ -83,10 +83,17 @@ def test_networks_of_flux_2_are_as_large_as_their_names_say(name: str, billions:
     assert round(parameters(built(PUBLISHED[name].network)) / 1e9) == billions
 
 
+def test_the_file_of_sd3_5_medium_is_as_large_as_its_published_one() -> None:
+    """With its table of positions, a tenth of it. The Hub lists 4.94 GB."""
+    whole, largest = values_of(built(PUBLISHED["SD3.5 medium"].network))
+    assert round(2 * whole / 1e9, 2) == 4.94
+    assert largest == 384**2 * 1536
+
+
 def test_the_language_model_of_qwen_image_has_as_many_parameters_as_its_weights() -> None:
     assert 2 * parameters(built(qwen_vl)) == 16_584_333_312  # bytes of its files
 
 
-@pytest.mark.parametrize("name", ["SD 1.5", "FLUX.1 dev"])
+@pytest.mark.parametrize("name", ["SD 1.5", "SD3.5 medium", "FLUX.1 dev"])
 def test_the_documented_size_of_a_network_is_that_of_its_published_configuration(name: str) -> None:
     assert row(name) in DOCUMENT.read_text("utf-8").splitlines()

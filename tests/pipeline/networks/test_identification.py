@@ -104,8 +104,8 @@ def test_a_lora_as_guide_or_in_a_folder_is_named(folder, params):
         ("x.safetensors", ["text_model.final_layer_norm.bias"], "holds a text encoder alone; name a whole checkpoint"),
         ("x-00001-of-00003.safetensors", ["conv_in.weight"], "is one of 3 pieces of a checkpoint; name the folder"),
         ("x.safetensors", ["conditioner.embedders.0.model.ln_final.weight"], REFINER),
-        ("x.safetensors", ["model.diffusion_model.joint_blocks.0.x"], "holds a transformer alone; name a whole"),
-        ("x.safetensors", ["model.diffusion_model.double_blocks.0.x", "vae.x"], "is FLUX in one file, which"),
+        ("x.safetensors", ["model.diffusion_model.joint_blocks.0.x"], "is SD3 in one file, which holds a"),
+        ("x.safetensors", ["model.diffusion_model.double_blocks.0.x", "vae.x"], "is FLUX in one file, and model.co"),
         (
             "x.safetensors",
             ["double_blocks.0.x"],
@@ -122,7 +122,7 @@ def test_a_lora_as_guide_or_in_a_folder_is_named(folder, params):
         ("x.safetensors", ["cap_embedder.0.weight", "x_pad_token"], "is Z-Image in one file, which"),
         ("x.safetensors", ["model.diffusion_model.cap_embedder.0.weight"], "is Lumina 2 in one file, which"),
         ("x.safetensors", ["double_layers.0.x"], "is AuraFlow, which is not {}"),
-        ("x.safetensors", ["transformer_blocks.0.attn.add_k_proj.weight"], "holds a transformer alone"),
+        ("x.safetensors", ["transformer_blocks.0.attn.add_k_proj.weight"], "is SD3 in one file, which holds"),
         ("x.safetensors", ["transformer_blocks.0.other"], "is a diffusion transformer, which is not {}"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from flow_studies import FLOWS, WITH_FLUX2, Flows, far
 from transformers import CLIPTextModel
 
-from pipeline.cost.size import H100, parameters_of
+from pipeline.cost.size import H100, values_of
 from pipeline.generation.study_estimate import estimated, study_estimate
 from pipeline.networks.families import FAMILIES
 from pipeline.study.study import parse_study
@@ -51,7 +51,7 @@ def test_each_part_that_is_offloaded_takes_less_of_the_estimated_memory(flows: F
 
     whole, networks = memory(), {"flux": "main", "flux_guide": "guide"}
     for folder, part in networks.items():
-        every, largest = parameters_of(FAMILIES["flux"].model_class.from_pretrained(f"{folder}/transformer"))
+        every, largest = values_of(FAMILIES["flux"].model_class.from_pretrained(f"{folder}/transformer"))
         assert whole - memory(part) == 4 * (every - largest)
     assert memory(*ALL_PARTS) <= memory("main", "guide") < whole
 
@@ -67,7 +67,7 @@ def test_text_encoders_that_are_kept_count_beside_the_network(
         params["model"] = {"name": "small", "main": "sd", "guide": "sd", "loading": {"offload": offload}}
         return estimated(parse_study(params, "test")).memory
 
-    every, largest = parameters_of(CLIPTextModel.from_pretrained("sd/text_encoder"))
+    every, largest = values_of(CLIPTextModel.from_pretrained("sd/text_encoder"))
     assert memory() - memory("text_encoders") == 4 * (every - largest) > 0
 
 

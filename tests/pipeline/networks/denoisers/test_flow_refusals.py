@@ -132,6 +132,9 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused(
         (("sd3",), {"canvas": {"width": 34, "height": 32}}, "must be multiples of 4"),
         (("sd3",), {"canvas": {"width": 80, "height": 32}}, "positions for sides of up to 64 pixels"),
         (("flux",), {"canvas": {"width": 30, "height": 32}}, "must be multiples of 4"),
+        (("flux2_klein",), {"canvas": {"width": 30, "height": 32}}, "must be multiples of 4"),
+        (("z_image",), {"canvas": {"width": 32, "height": 34}}, "must be multiples of 4"),
+        (("flux",), {"text": {"t5_length": 8}}, "tokens of T5, end mark included, and text.t5_length is 8"),
         (("sd3",), {"method": "pag", "scale": 2.0}, "the network has no transformer block under 'mid_block'"),
         (
             ("flux",),
@@ -183,6 +186,16 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused(
             ("lumina2",),
             {"method": "negative", "scale": 2.0, "negative_prompt": "worst quality, " * 200},
             "text negative 'worst quality, worst quality, worst quality, worst quality, ...' has ",
+        ),
+        (
+            ("z_image",),
+            {"method": "negative", "scale": 2.0, "negative_prompt": "hat " * 600},
+            "tokens of Qwen3, chat template included, and 512 are read; shorten it",
+        ),
+        (
+            ("flux2",),
+            {"method": "negative", "scale": 2.0, "negative_prompt": "hat " * 600},
+            "tokens of Mistral Small 3, chat template included, and 512 are read; shorten it",
         ),
     ],
 )  # fmt: skip

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    ChromaImg2ImgPipeline,
+    ChromaPipeline,
     FlowMatchEulerDiscreteScheduler,
     FluxImg2ImgPipeline,
     FluxInpaintPipeline,
@@ -16,10 +18,16 @@ from diffusers import (
     ZImageImg2ImgPipeline,
 )
 from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
-from parity_pairs import NEGATIVE, PROMPTS, SEEDS, STEPS, WORSE, Pair, assert_equal
+from parity_pairs import NEGATIVE, PROMPTS, SEEDS, STEPS, WORSE, Pair, assert_equal, masking
 
 from pipeline.sampling.starts import IMAGE_TO_IMAGE_SEED, FromImages, Inpainting, initial_noise
 from pipeline.study.sampler import Canvas
+
+
+class MaskedChroma(ChromaImg2ImgPipeline):
+    """Its pipeline with the mask of the one for texts alone: it makes numbers of a boolean one, and reads padding."""
+
+    _prepare_attention_mask = ChromaPipeline._prepare_attention_mask
 
 
 @pytest.mark.parametrize(
@@ -30,6 +38,7 @@ from pipeline.study.sampler import Canvas
         ("sd3_shifting", StableDiffusion3Img2ImgPipeline, {"guidance_scale": 5.0}),
         ("flux", FluxImg2ImgPipeline, {"true_cfg_scale": 5.0, "guidance_scale": 3.5}),
         ("qwen_image", QwenImageImg2ImgPipeline, {"true_cfg_scale": 5.0}),
+        ("chroma", MaskedChroma, {"guidance_scale": 5.0}),
     ],
 )
 def test_image_to_image_is_that_of_the_pipeline(
@@ -41,10 +50,12 @@ def test_image_to_image_is_that_of_the_pipeline(
     mine = pair.ours(Canvas(width=32, height=32), FromImages(latents, 0.5), **NEGATIVE)
     pipeline = kind(**{part: own for part, own in pair.pipeline.components.items() if own is not None})
     pipeline.set_progress_bar_config(disable=True)
+    # With as many channels as latents an image is taken as such, for which Chroma's pipeline does not know the number.
+    pipeline.image_processor.register_to_config(vae_latent_channels=latents.shape[1])
+    texts = {"prompt": [*PROMPTS], "negative_prompt": [WORSE] * 2}
     pixels = pipeline(
-        prompt=[*PROMPTS],
-        negative_prompt=[WORSE] * 2,
-        image=latents,  # with the channels of latents it is taken as such
+        **(masking(pipeline, texts) if name == "chroma" else texts),
+        image=latents,
         strength=0.5,
         height=32,
         width=32,
@@ -103,17 +114,19 @@ def test_latents_kept_outside_a_mask_are_those_of_the_pipeline(
     [
         ("flux2_klein", NEGATIVE, {"guidance_scale": 5.0, "negative_prompt": [WORSE] * 2}),
         ("flux2", {"embedded_guidance": 9.0}, {"guidance_scale": 9.0}),
+        ("lumina2", NEGATIVE, {"guidance_scale": 5.0, "negative_prompt": [WORSE] * 2}),
     ],
 )
-def test_image_to_image_of_flux_2_is_the_pipeline_begun_in_its_middle(
+def test_image_to_image_of_flux_2_and_lumina_2_is_the_pipeline_begun_in_its_middle(
     pair_of: Callable[..., Pair], name: str, ours: dict[str, Any], theirs: dict[str, Any]
 ) -> None:
-    """diffusers has no pipeline for it: those of FLUX.2 that take an image have the network read it as well."""
+    """diffusers has no pipeline for it: Lumina 2's takes no image, and FLUX.2's have the network read it as well."""
     pair, canvas = pair_of(name), Canvas(width=32, height=32)
     images = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     latents, levels = pair.network.to_samples(images), np.linspace(1, 1 / STEPS, STEPS)
     scheduler = FlowMatchEulerDiscreteScheduler.from_config(pair.pipeline.scheduler.config)
-    scheduler.set_timesteps(sigmas=levels, mu=compute_empirical_mu(latents[0, 0].numel(), STEPS))
+    shifts = scheduler.config.use_dynamic_shifting
+    scheduler.set_timesteps(sigmas=levels, mu=compute_empirical_mu(latents[0, 0].numel(), STEPS) if shifts else None)
     noise, _ = initial_noise([seed + IMAGE_TO_IMAGE_SEED for seed in SEEDS], latents.shape[1:])
     start = scheduler.scale_noise(latents, scheduler.timesteps[STEPS // 2].repeat(2), noise)
     mine = pair.ours(canvas, FromImages(latents, 0.5), **ours)

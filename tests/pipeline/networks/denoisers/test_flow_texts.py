@@ -7,6 +7,7 @@ import pytest
 import torch
 from checked_networks import edit
 from flow_studies import CANVAS, CPU, FLOWS, LENGTH, SEEDS, WITH_FLUX2, Flows, far
+from safetensors.torch import load_file, save_file
 
 from pipeline.generation.arm_generator import ArmGenerator, GeneratedBatch
 from pipeline.generation.loaded_model import LoadedModel
@@ -78,6 +79,20 @@ def test_a_damaged_embedding_is_made_again(flows: Flows, cache: Path, name: str)
         path.write_bytes(path.read_bytes()[:-3] + b"\0\1\2")
     second = ArmGenerator(study, "arm", CPU).model.encode({"prompt": ["pattern"]})["prompt"]["tokens"]
     assert torch.equal(first, second)
+
+
+def test_embeddings_that_are_kept_are_those_of_the_encoders_weights(flows: Flows, cache: Path) -> None:
+    study = flows.study("sd3")
+    file = Path("sd3/text_encoder_3/model.safetensors")
+    first = ArmGenerator(study, "arm", CPU).model.encode({"prompt": ["pattern"]})["prompt"]["tokens"]
+    before, after = load_file(file), {name: 2 * tensor for name, tensor in load_file(file).items()}
+    save_file(after, file, {"format": "pt"})
+    other = ArmGenerator(study, "arm", CPU).model.encode({"prompt": ["pattern"]})["prompt"]["tokens"]
+    assert not torch.equal(first, other)
+    save_file(before, file, {"format": "pt"})
+    again = ArmGenerator(study, "arm", CPU).model.encode({"prompt": ["pattern"]})["prompt"]["tokens"]
+    assert torch.equal(first, again)
+    assert len(list((cache / "guidedrift/embeddings").iterdir())) == 2
 
 
 def test_weights_of_words_act_on_the_clips_of_sd3_alone(flows: Flows) -> None:

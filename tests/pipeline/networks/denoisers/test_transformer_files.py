@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from flow_studies import Flows, checked, far
+from flow_studies import CPU, LENGTH, Flows, checked, far
 from original_transformers import (
     original_flux,
     original_flux2,
     original_lumina2,
+    original_sd3,
     original_z_image,
     transformer_of,
 )
@@ -19,8 +20,11 @@ from single_file import save_sd3_single_file
 
 from pipeline.networks.checkpoints import locate
 from pipeline.networks.families import FAMILIES
+from pipeline.networks.text.text_encoder import load_text_encoder
 from pipeline.networks.weights.loaded_part import load_part
 from pipeline.networks.weights.transformer_file import in_diffusers_names
+from pipeline.networks.weights.weight_files import network_digest
+from pipeline.prompting.text_settings import TextSettings
 
 Tensors = dict[str, torch.Tensor]
 PREFIXES = ("", "model.diffusion_model.", "diffusion_model.")
@@ -48,23 +52,116 @@ def assert_same(found: Tensors, tensors: Tensors) -> None:
     assert [key for key, tensor in tensors.items() if not torch.equal(found[key], tensor)] == []
 
 
-def test_sd3_in_one_file_is_the_same_checkpoint(flows: Flows) -> None:
+@pytest.fixture
+def sd3(flows: Flows) -> Path:
+    """A folder whose first CLIP has what published files leave out of it: a projection that is none."""
     folder = flows.copy("sd3")
-    # What such files leave out of the first CLIP: a projection that is none.
     first = load_file(folder / "text_encoder/model.safetensors")
     first["text_projection.weight"] = torch.eye(len(first["text_projection.weight"]))
     save_file(first, folder / "text_encoder/model.safetensors", {"format": "pt"})
+    return folder
+
+
+def configurations(folder: Path, *lacking: str) -> Path:
+    """A copy of a folder without the weights of some parts, so that these cannot come from there."""
+    files = [file for part in lacking for file in (folder / part).glob("*.safetensors")]
+    copied = Path(shutil.copytree(folder, "config"))
+    for file in files:
+        (copied / file.relative_to(folder)).unlink()
+    return copied
+
+
+PUBLISHED_SD3 = {
+    "sd3.5_medium": (),
+    "sd3_medium_incl_clips": ("text_encoder", "text_encoder_2"),
+    "sd3_medium_incl_clips_t5xxl": ("text_encoder", "text_encoder_2", "text_encoder_3"),
+}
+
+
+@pytest.mark.parametrize("texts", PUBLISHED_SD3.values(), ids=PUBLISHED_SD3.keys())
+def test_sd3_in_one_file_is_the_same_checkpoint_with_as_many_text_encoders_as_it_holds(
+    flows: Flows, sd3: Path, texts: tuple[str, ...]
+) -> None:
     whole = flows.draw("sd3", method="cfg", scale=3.0)
-    save_sd3_single_file(folder, Path("one.safetensors"))
-    config = Path(shutil.copytree(folder, "config", ignore=shutil.ignore_patterns("*.safetensors")))
-    model = {"main": "one.safetensors", "guide": "one.safetensors", "config": str(config)}
-    assert far(whole, flows.draw("sd3", model=model, method="cfg", scale=3.0)) <= 1
-    Path("part.safetensors").write_bytes(Path("sd3/transformer/diffusion_pytorch_model.safetensors").read_bytes())
-    said = flows.refused("sd3", model=model | {"main": "part.safetensors"})
-    assert said.startswith("model.main part.safetensors holds a transformer alone; name a whole checkpoint")
+    save_sd3_single_file(sd3, Path("one.safetensors"), texts)
+    config = str(configurations(sd3, "transformer", "vae", *texts))
+    model = {"main": "one.safetensors", "guide": "one.safetensors", "config": config}
+    assert far(whole, flows.draw("sd3", model=model, method="cfg", scale=3.0)) == 0
 
 
-@pytest.mark.parametrize("name", ["flux", "flux2_klein", "qwen_image"])
+def test_a_guide_in_a_file_of_sd3_is_that_of_its_folder(flows: Flows) -> None:
+    save_sd3_single_file(flows.copy("sd3_guide"), Path("guide.safetensors"), ())
+    arm = {"method": "autoguidance", "scale": 2.0}
+    guided = flows.draw("sd3", "sd3_guide", **arm)
+    in_a_file = {"guide": "guide.safetensors", "config": "sd3", "guide_config": "sd3_guide"}
+    assert far(guided, flows.draw("sd3", model=in_a_file, **arm)) == 0
+    assert far(guided, flows.draw("sd3", **arm)) > 0
+
+
+def test_t5_in_8_bits_in_a_file_of_sd3_is_t5_rounded_to_them(sd3: Path) -> None:
+    save_sd3_single_file(sd3, Path("one.safetensors"), t5=torch.float8_e4m3fn)
+    config = configurations(sd3, "text_encoder_3")
+    rounded = {
+        name: tensor.to(torch.float8_e4m3fn).float()
+        for name, tensor in load_file(sd3 / "text_encoder_3/model.safetensors").items()
+    }
+    save_file(rounded, sd3 / "text_encoder_3/model.safetensors", {"format": "pt"})
+    texts, settings = ["1person, blue hair", ""], TextSettings(t5_length=LENGTH)
+    mine, theirs = (
+        load_text_encoder(checkpoint, CPU, settings).encode(texts)
+        for checkpoint in (locate("one.safetensors", str(config)), locate(str(sd3)))
+    )
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        torch.testing.assert_close(mine[name], theirs[name])
+
+
+def test_images_depend_on_the_text_encoders_beside_a_file_and_not_on_those_that_it_holds(sd3: Path) -> None:
+    save_sd3_single_file(sd3, Path("one.safetensors"), PUBLISHED_SD3["sd3_medium_incl_clips"])
+    checkpoint = locate("one.safetensors", str(sd3))
+
+    def digest_without(part: str) -> str:
+        file = sd3 / part / "model.safetensors"
+        content = file.read_bytes()
+        save_file({name: tensor + 1 for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+        digest = network_digest(checkpoint, with_text_encoder=True)
+        file.write_bytes(content)
+        return digest
+
+    digest = network_digest(checkpoint, with_text_encoder=True)
+    assert digest_without("text_encoder_2") == digest != digest_without("text_encoder_3")
+
+
+def test_a_file_of_sd3_that_lacks_parts_needs_them_in_the_folder_of_its_configurations(flows: Flows, sd3: Path) -> None:
+    save_sd3_single_file(sd3, Path("one.safetensors"), ())
+    model = {"main": "one.safetensors", "guide": "one.safetensors"}
+    fix = (
+        "set model.config to a folder or repository of SD3 in diffusers' layout, whose other parts are then read, such "
+        "as hub:stabilityai/stable-diffusion-3.5-medium"
+    )
+    assert flows.refused("sd3", model=model) == f"one.safetensors is SD3 in one file; {fix}"
+    flows.copy("flux")
+    other = flows.refused("sd3", model=model | {"config": "flux"})
+    assert other == f"one.safetensors is SD3 in one file, and model.config is of family flux; {fix}"
+    config = configurations(sd3, "transformer", "vae", "text_encoder_3")
+    assert flows.refused("sd3", model=model | {"config": str(config)}) == (
+        "text_encoder_3 is not read from one.safetensors, and weights config/text_encoder_3/model.safetensors are "
+        "missing; download it: hf download <owner>/<name> --include '*.json' '*.txt' '*.jinja' '*.safetensors' "
+        "--local-dir config (docs/checkpoints.md names repositories)"
+    )
+    said = flows.refused("sd3", model=model | {"config": str(flows.copy("sd3_guide"))})
+    assert said.startswith("model.main one.safetensors contradicts sd3_guide: it holds ")
+    said = flows.refused("sd3", model={"vae": "one.safetensors", "text_encoder": "one.safetensors", "config": "sd3"})
+    assert said == (
+        "model.text_encoder one.safetensors holds no text_encoder; name a file that does, or leave model.text_encoder "
+        "out"
+    )
+    written(load_file(sd3 / "vae/diffusion_pytorch_model.safetensors"))
+    said = flows.refused("sd3", model=model | {"config": "sd3"})
+    assert said == "model.main one.safetensors holds an autoencoder alone; name a whole checkpoint"
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux", "flux2_klein", "qwen_image"])
 def test_a_transformer_in_one_file_is_read_with_the_other_parts_of_its_folder(flows: Flows, name: str) -> None:
     whole = flows.draw(name)
     written(transformer_of(Path(name)))
@@ -75,7 +172,8 @@ def test_a_transformer_in_one_file_is_read_with_the_other_parts_of_its_folder(fl
 @pytest.mark.parametrize(
     ("name", "original"),
     [
-        *((name, dict) for name in ("flux", "chroma", "qwen_image", "lumina2")),
+        *((name, dict) for name in ("sd3", "flux", "chroma", "qwen_image", "lumina2")),
+        ("sd3", original_sd3),
         ("flux2", original_flux2),
         ("flux2_klein", original_flux2),
         ("z_image", original_z_image),
