@@ -1,4 +1,4 @@
-"""The reference images of an arm: found, decoded, and what of them determines its images."""
+"""The reference images of an arm: found, decoded, and the digests of all that they change in it."""
 
 from collections.abc import Mapping
 from pathlib import Path

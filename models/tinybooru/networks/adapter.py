@@ -44,7 +44,7 @@ READING_STEPS = 800
 
 
 class PassedOn(nn.Module):
-    """What a UNet has in the place of its projections of images: tokens that are made already."""
+    """What a UNet has instead of its projections of images: tokens that are made already."""
 
     def forward(self, tokens: list[torch.Tensor]) -> list[torch.Tensor]:
         """`tokens`, [B, images, T, D] for each adapter, as they are."""

@@ -37,7 +37,7 @@ class AdapterLayout:
 
 
 def read_layout(path: Path) -> AdapterLayout:
-    """The layout of a file, by its header alone. Raises InputError where it is no IP-Adapter that is supported."""
+    """The layout of a file, by its header alone. Raises InputError where it is not a supported IP-Adapter."""
     try:
         with safe_open(path, "pt") as file:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
