@@ -14,6 +14,7 @@ from pipeline.errors import InputError
 from pipeline.external.folder_images import check_external, folder_digest
 from pipeline.generation.arm_guidance import guidance_of
 from pipeline.generation.called_files import added_loras, called_embeddings
+from pipeline.generation.reference_images import encoder_digests, reference_files
 from pipeline.generation.shard_plan import (
     DEVICES,
     arm_texts,
@@ -35,8 +36,8 @@ from pipeline.study.weaken import DropLayers, Lora
 
 
 def study_digests(study: Study) -> dict[str, str | None]:
-    """Digests of a study's networks, of what replaces their parts, of masks, and of the folders images start or come
-    from.
+    """Digests of a study's networks, of what replaces their parts, of masks and reference images, and of the folders
+    images start or come from.
 
     None for a guide, a LoRA, a mask or a folder that is not there: `check_arms` refuses the arms that need it.
     Raises InputError for everything else that is missing, and for a folder that an arm of this study makes.
@@ -47,6 +48,9 @@ def study_digests(study: Study) -> dict[str, str | None]:
         for arm in study.arms.values()
         if arm.inpaint is not None and (path := arm.inpaint.file) is not None
     }
+    for name, arm in study.arms.items():
+        if arm.reference_images is not None:
+            folders |= {f"image {path}": file_digest(path) for path in reference_files(name, arm)}
     folders |= {f"from {own.folder}": folder_digest(own) for arm in study.arms.values() if (own := arm.from_folder)}
     return (_network_digests(study) if study.generated else {}) | folders
 
@@ -64,6 +68,8 @@ def _network_digests(study: Study) -> dict[str, str | None]:
     if isinstance(model.weaken, Lora):
         file = Path(model.weaken.file)
         digests["lora"] = file_digest(file) if file.is_file() else None
+    if model.ip_adapter is not None and any(arm.reference_images for arm in study.arms.values()):
+        digests |= {f"ip_adapter {name}": digest for name, digest in encoder_digests(model.ip_adapter).items()}
     digests |= {f"lora {lora.file}": lora_digest(lora.key, lora.file) for lora in added_loras(study)}
     for name in study.generated:
         called = called_embeddings(study, arm_texts(study, name))

@@ -45,6 +45,7 @@ Measured = (
     | image_numbers.Pixels
     | image_numbers.ScoreDifference
     | image_numbers.Farther
+    | image_numbers.Resemblance
     | image_numbers.PromptVariety
     | image_numbers.SeedShare
     | image_numbers.Relation

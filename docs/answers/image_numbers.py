@@ -15,10 +15,12 @@ from torch import Tensor
 
 from docs.answers.numbers import Number
 from eval.distances.vendi import vendi_score
-from eval.features.extraction import load_features
+from eval.features.extraction import load_extractor, load_features
+from eval.features.extractor import embed_images
 from eval.statistics.bootstrap import mean_interval, statistic_interval
 from pipeline.errors import InputError
 from pipeline.finished_study import FinishedStudy
+from pipeline.generation.reference_images import read_reference_images
 from pipeline.layout import FEATURES, SETS, TRACES
 from pipeline.results.interval import Interval
 from pipeline.settings import ArmName
@@ -46,6 +48,15 @@ class FinishedImages:
     def features(self, arm: str) -> Tensor:
         """Unit vectors [N, D] of what images show."""
         vectors = load_features(self.study.root / FEATURES / arm / f"{_EXTRACTOR}.safetensors").images
+        return torch.nn.functional.normalize(vectors.double(), dim=1)
+
+    def references(self, arm: str) -> Tensor:
+        """Unit vectors [R, D] of what the reference images of an arm show. Raises InputError where it has none."""
+        own = self.study.settings.arm(arm)
+        if own.reference_images is None:
+            raise InputError(f"arm '{arm}' of study '{self.study.settings.name}' has no reference_images")
+        extractor = load_extractor(self.study.settings.features.extractors[_EXTRACTOR], torch.device("cpu"))
+        vectors = embed_images(extractor, read_reference_images(arm, own))
         return torch.nn.functional.normalize(vectors.double(), dim=1)
 
     def scores(self, arm: str, name: str) -> Tensor:
@@ -143,6 +154,20 @@ class Farther(ImageNumber):
     def measure(self, images: FinishedImages) -> Interval:
         start = images.images(self.than)
         one, other = ((images.images(arm) - start).abs().flatten(1).mean(1).double() for arm in self.arms)
+        return images.mean(one - other)
+
+
+class Resemblance(ImageNumber):
+    """How much more an arm's images resemble its reference images than another arm's of the same seeds do: the cosine
+    of what they show, the mean over the references, the first arm minus the second."""
+
+    signed: ClassVar[bool] = True
+    of: Literal["resemblance"]
+    arms: tuple[ArmName, ArmName]
+
+    def measure(self, images: FinishedImages) -> Interval:
+        references = images.references(self.arms[0])  # [R, D]
+        one, other = ((images.features(arm) @ references.T).mean(1) for arm in self.arms)
         return images.mean(one - other)
 
 

@@ -118,7 +118,7 @@ def family_paths(arms: Mapping[str, Arm], baseline: str) -> dict[str, list[str]]
     """
     base, sweep_of = arms[baseline], sweeps(arms)
     asked = {"prompt", "prompt_edits", "prompt_column", "quality_preset"}
-    drawn = asked | {"canvas", "sampler", "image_to_image", "inpaint"}
+    drawn = asked | {"canvas", "sampler", "image_to_image", "inpaint", "reference_images"}
     unguided = base.method == "unguided" and base.attention is None
     paths: dict[str, list[str]] = {}
     for name in sorted(arms, key=lambda name: arms[name].scale):

@@ -20,12 +20,14 @@ from models.tinybooru.cards import keep_training, write_cards
 from models.tinybooru.corpus import Corpus, corpus_of
 from models.tinybooru.judge import JudgeTraining
 from models.tinybooru.measure import measure_scorers
+from models.tinybooru.networks.adapter import AdapterTraining, export_adapter
 from models.tinybooru.networks.export import export_reader, export_seed
 from models.tinybooru.networks.run import SIZES, UNET, Run, Sizes
 from models.tinybooru.redrawn import Redrawing
 from models.tinybooru.scorers import ClipTraining, ScorerRecipe, export_clip, train_aesthetic_head
 from models.tinybooru.structure import MalformedTraining
 from models.tinybooru.tokenizer import world_tokenizer
+from models.tinybooru.vibe import draw_references
 from models.tinybooru.world import load_world
 from pipeline.errors import InputError, run_stage
 
@@ -37,11 +39,13 @@ CLIP = ScorerRecipe("clip", steps=900, batch=256, learning_rate=1e-3)
 MALFORMED = ScorerRecipe("malformed", steps=3000, batch=160, learning_rate=3e-3)
 JUDGE = ScorerRecipe("judge", steps=4000, batch=128, learning_rate=2e-3, seed=2)
 
+# Stopped early: by then images resemble their references, and steps with the UNet take ten times the others'.
+ADAPTER, ADAPTER_STEPS = ScorerRecipe("adapter", steps=1800, batch=32, learning_rate=1e-3), 1000
 # Where the networks with a better and a worse text encoder are compared: heads are right by then, hands are not.
 READER_STEP = 1000
 
 SCORERS = ("clip", "malformed", "judge")
-PARTS = ("networks", *SCORERS)
+PARTS = ("networks", "adapter", *SCORERS)
 
 
 def train_scorers(parts: Sequence[str], sizes: Sizes, device: torch.device) -> None:
@@ -77,6 +81,17 @@ def train_clip(corpus: Corpus, device: torch.device) -> None:
     keep_training(HERE, "clip", asdict(CLIP), device)
     embeddings = embed_images(load_clip(HERE / "clip", device), corpus.images())
     train_aesthetic_head(embeddings, corpus).save(HERE / "aesthetic.safetensors")
+
+
+def train_adapter(device: torch.device) -> None:
+    """Train the IP-Adapter of the main UNet that is shipped, and write it beside it."""
+    world = load_world(STATE)
+    corpus = corpus_of(world.train, world.train_plans)
+    training = AdapterTraining(ADAPTER, HERE / "main", corpus, CHECKPOINTS / "adapter.safetensors", device)
+    training.run(len(corpus), until=ADAPTER_STEPS)
+    export_adapter(training.network, HERE / "ip_adapter")
+    keep_training(HERE, "adapter", {**asdict(ADAPTER), "stopped": ADAPTER_STEPS}, device)
+    draw_references(HERE / "vibe")
 
 
 def run_of(sizes: Sizes, state: Path, device: torch.device, arguments: argparse.Namespace) -> Run:
@@ -136,6 +151,8 @@ def main() -> None:
             export_seed(STATE, 0, sizes, HERE, device)
         except InputError as error:
             print(f"not exported yet: {error}")
+    if "adapter" in parts:
+        train_adapter(device)
     if set(SCORERS) & set(parts):
         train_scorers(parts, sizes, device)
     write_cards(HERE)

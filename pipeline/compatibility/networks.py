@@ -6,6 +6,7 @@ from pipeline.compatibility.declarations import check_declarations
 from pipeline.compatibility.inpainting import check_masks_are_read
 from pipeline.compatibility.layers import check_layers
 from pipeline.compatibility.parts import Part, check_autoencoder, check_inputs, check_samples, check_texts
+from pipeline.compatibility.reference_images import check_reference_images
 from pipeline.compatibility.texts import (
     check_built_in_post,
     check_degraded_texts,
@@ -37,6 +38,7 @@ def check_networks(study: Study, arm_names: Iterable[str]) -> None:
     check_autoencoder(own, vae)
     _check_samples("model.main", main, vae)
     check_masks_are_read(study, names, main)
+    check_reference_images(study, names, main)
     encoders = {part: Part("model.main", main, part) for part in main.family.text_parts}
     if model.text_encoder is not None:
         swapped = locate(model.text_encoder, model.config)

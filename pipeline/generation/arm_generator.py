@@ -17,7 +17,6 @@ from pipeline.generation.loaded_model import LoadedModel
 from pipeline.generation.trajectory import Frame, shown_steps
 from pipeline.guidance.algebra import Guidance, Network, Text
 from pipeline.guidance.trace import TraceStep, trace_rows
-from pipeline.networks.denoiser import SampledNetwork
 from pipeline.networks.denoisers.latents import rounded
 from pipeline.networks.text.conditioning import Conditioning, told
 from pipeline.sampling.sampler import sample
@@ -57,9 +56,9 @@ class ArmGenerator:
         self.model = model or LoadedModel(study, device)
         self.guidance: Guidance = guidance_of(self.arm, self.model.family.post)
         self.text_encoder = self.model.text_encoder
-        self.networks: dict[Network, SampledNetwork] = {"main": self.model.main}
-        if any(prediction.network == "guide" for prediction in self.guidance.predictions()):
-            self.networks["guide"] = self.model.guide
+        needed: set[Network] = {"main", *(prediction.network for prediction in self.guidance.predictions())}
+        self.networks = {name: self.model.reading_images(name, arm_name) for name in sorted(needed, reverse=True)}
+        self._image_tokens = self.model.image_tokens(arm_name)
         self._flops: dict[str, int] = {}
 
     def draw(
@@ -89,7 +88,10 @@ class ArmGenerator:
         if (scale := self.arm.embedded_guidance) is not None:
             added = {**added, "embedded_guidance": torch.full((len(seeds),), scale, device=main.device)}
         start, around = self._start(starts, masks)
-        conditioning = {text: own.adding({**added, **around}) for text, own in conditioning.items()}
+        conditioning = {
+            text: own.adding({**added, **around, **self._images_beside(text, len(seeds))})
+            for text, own in conditioning.items()
+        }
         shape = main.shape_of(canvas)
         stepper = build_stepper(sampler, main.schedule.config, main.path, main.steps_of(shape, sampler.steps))
         samples, trace = sample(
@@ -104,6 +106,13 @@ class ArmGenerator:
         )
         trajectories = [[Frame(step.step, step.sigma, drawn[k]) for step, drawn in frames] for k in range(watched)]
         return GeneratedBatch(images, [trace_rows(trace, k) for k in range(len(seeds))], cost, trajectories)
+
+    def _images_beside(self, text: Text, rows: int) -> dict[str, torch.Tensor]:
+        """The arm's reference images, of which only the prompt is told; other texts are told of empty ones."""
+        if self._image_tokens is None:
+            return {}
+        shown, empty = self._image_tokens
+        return {"image_tokens": (shown if text == "prompt" else empty).expand(rows, -1, -1, -1)}
 
     def _images(self, samples: torch.Tensor, seeds: list[int]) -> list[PillowImage.Image]:
         pixels = self.networks["main"].to_pixels(samples)

@@ -4,17 +4,22 @@ import platform
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pipeline.code_units import unit_digests
+from pipeline.errors import InputError
 from pipeline.generation.called_files import added_loras, called_embeddings
+from pipeline.generation.reference_images import read_reference_images
 from pipeline.generation.shard_plan import arm_texts, batch_texts, library_versions, replaced_parts
-from pipeline.guidance.algebra import Text
+from pipeline.guidance.algebra import Network, Text
 from pipeline.guidance.chance import Chance
 from pipeline.networks.checkpoints import Checkpoint, check_fit, locate
 from pipeline.networks.denoiser import SampledNetwork
+from pipeline.networks.denoisers.unet import DenoisingNetwork
 from pipeline.networks.families import Family
+from pipeline.networks.image_prompt import ImagePrompt, ImageReader, load_attention
 from pipeline.networks.text.conditioning import Conditioning, degraded
 from pipeline.networks.text.embedding_cache import EmbeddingCache
 from pipeline.networks.text.encoded_texts import MOST_BYTES, EncodedTexts
@@ -84,6 +89,36 @@ class LoadedModel:
         guide: SampledNetwork = load(source, self.device, model.loading, latents=latents, how=how, role="guide")
         check_fit(self.main, guide)
         return guide
+
+    def reading_images(self, name: Network, arm_name: str) -> SampledNetwork:
+        """Main network or guide as it generates an arm: reading its reference images, where it does."""
+        network = self.main if name == "main" else self.guide
+        how, adapter = self.study.arm(arm_name).reference_images, self.study.model.ip_adapter
+        if how is None or adapter is None or (name == "guide" and not adapter.in_guide):
+            return network
+        assert isinstance(network, DenoisingNetwork), network  # preflight refuses others
+        if name not in self._image_attention:
+            self._image_attention[name] = load_attention(network.unet, Path(adapter.file), network.device)
+        try:
+            return network.reading(ImagePrompt.of(network.unet, self._image_attention[name], how.strength, how.layers))
+        except InputError as error:
+            raise InputError(f"arms.{arm_name}.reference_images.layers: {error}") from None
+
+    @cached_property
+    def _image_attention(self) -> dict[Network, dict[str, Any]]:
+        return {}
+
+    def image_tokens(self, arm_name: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Tokens [1, N, T, W] of an arm's reference images and of as many empty ones; None where it has none."""
+        arm = self.study.arm(arm_name)
+        return None if arm.reference_images is None else self._image_reader.tokens(read_reference_images(arm_name, arm))
+
+    @cached_property
+    def _image_reader(self) -> ImageReader:
+        adapter, main = self.study.model.ip_adapter, self.main
+        assert adapter is not None  # a study refuses arms with images and without it
+        assert isinstance(main, DenoisingNetwork), main  # preflight refuses others
+        return ImageReader(Path(adapter.file), Path(adapter.image_encoder), main.unet, main.device)
 
     def encode(self, texts: Mapping[Text, Sequence[str]]) -> dict[Text, Conditioning]:
         """The texts of a batch, [B] each, for one call of a network."""

@@ -24,6 +24,7 @@ from pipeline.generation.arm_texts import (
 )
 from pipeline.generation.called_files import added_loras, called_embeddings
 from pipeline.generation.masks import Masks
+from pipeline.generation.reference_images import reference_inputs
 from pipeline.guidance.algebra import Text
 from pipeline.networks.checkpoints import Checkpoint, check_fit, check_schedules, locate
 from pipeline.networks.weights.identification import check_main
@@ -169,6 +170,7 @@ def plan_arm(
         "generate.first_seed": [seeds[0], pairs[0]],
         "image_to_image": starts,
         "inpaint": common.get("inpaint", {}),
+        "reference_images": common.get("reference_images", {}),
     }
     return ArmPlan(shards, {key: fingerprint(value) for key, value in _flat(named)})
 
@@ -221,6 +223,8 @@ def common_inputs(study: Study, arm_name: str, device: str, machine: str | None 
             **arm.inpaint.model_dump(exclude={"file"}),
             "file": None if file is None else file_digest(Path(file)),
         }
+    if images := reference_inputs(study, arm_name):
+        common["reference_images"] = images
     if guide is not None:
         check_fit(main, guide)
         how = model.weaken

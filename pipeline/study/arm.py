@@ -33,6 +33,7 @@ from pipeline.study.controls import Control
 from pipeline.study.from_folder import EXTERNAL, FromFolder
 from pipeline.study.inpaint import Inpaint
 from pipeline.study.named_texts import NEGATIVE_KEYS, NamedText, known_negative_preset
+from pipeline.study.reference_images import ReferenceImages
 from pipeline.study.sampler import Canvas, ImageToImage, Sampler
 
 Schedule = Annotated[Constant | NoiseInterval | Window | Ramp | Steps | Dynamic | Feedback, Field(discriminator="name")]
@@ -58,7 +59,7 @@ _OF_EXTERNAL = {"from_folder", "method", "scale", "description", "family"}
 # is made into (texts, the sampler, the images that it starts from).
 SAID_ELSEWHERE = {
     *("description", "family", "first_seed", "negative_preset", "negative_prompt", "prompt_edits", "prompt_column"),
-    *("image_to_image", "inpaint", "sampler"),
+    *("image_to_image", "inpaint", "reference_images", "sampler"),
 }
 # What main predictions are called in the trace.
 _MAINS = ("main", "noised", *ATTENTION_SPACE)
@@ -111,7 +112,9 @@ class Arm(Settings):
     prediction away from a second text. Where noise or attention makes the main prediction another one, the plain
     prediction of the prompt is the reference `main`. `embedded_guidance` is the scale that a guidance-distilled network
     is told beside every text (FLUX.1-dev; 3.5 unless given). `canvas` is the model's and `sampler` the study's unless
-    given; `image_to_image` starts from another set's images, of which `inpaint` keeps what is outside a mask. A
+    given; `image_to_image` starts from another set's images, of which `inpaint` keeps what is outside a mask.
+    `reference_images` are read by the main network beside the prompt, damaged or not, and empty images beside every
+    other text, as in diffusers. A
     `control` (pipeline/study/controls.py) has its scale from the arm that it follows, once that is generated; until
     then it is 1. A `first_seed` makes an arm the baseline from other seeds (pipeline/study/reseeded.py).
 
@@ -150,6 +153,7 @@ class Arm(Settings):
     first_seed: Seed | None = None
     image_to_image: ImageToImage | None = None
     inpaint: Inpaint | None = None
+    reference_images: ReferenceImages | None = None
     from_folder: FromFolder | None = None
     description: str = ""
     family: Name
@@ -174,9 +178,10 @@ class Arm(Settings):
     @model_serializer(mode="wrap")
     def _without_a_folder(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # What an arm is made of enters the fingerprints of its images, and those generated before there were external
-        # arms stay.
+        # arms or reference images stay.
         content: dict[str, Any] = handler(self)
-        return {key: value for key, value in content.items() if key != "from_folder" or value is not None}
+        added = ("from_folder", "reference_images")
+        return {key: value for key, value in content.items() if key not in added or value is not None}
 
     @model_validator(mode="before")
     @classmethod
@@ -204,6 +209,14 @@ class Arm(Settings):
             raise ValueError(
                 f"inpaint.column needs image_to_image.from to be a folder of shards that has the column; {start.start} "
                 "has none: take box, polygon or file"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _attention_reads_one_thing(self) -> "Arm":
+        if self.reference_images is not None and self.attention is not None:
+            raise ValueError(
+                f"attention {self.attention.name} and reference_images both change what cross-attention reads; keep one"
             )
         return self
 

@@ -23,6 +23,7 @@ _SHARED = (
     "sampler",
     "image_to_image",
     "inpaint",
+    "reference_images",
 )
 # What makes an arm of method cfg more than plain CFG.
 _MORE = ("schedule", "post", "step", "noise", "attention", "retouch")

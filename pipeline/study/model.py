@@ -1,13 +1,15 @@
 """The networks of a study, as conf/model describes them, and what may name their weights."""
 
 import re
+from typing import Any
 
-from pydantic import field_validator, model_validator
+from pydantic import SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from pipeline.settings import Name, Settings, inside_project
 from pipeline.study.licences import check_licence
 from pipeline.study.loading import Loading
 from pipeline.study.main_lora import MainLora
+from pipeline.study.reference_images import IPAdapter
 from pipeline.study.weaken import Weaken
 
 HUB = "hub:"
@@ -40,7 +42,8 @@ class Model(Settings):
     where it is of another kind. `vae` and `text_encoder` name checkpoints whose autoencoder and first text encoder
     replace the main one's. `weaken` makes the guide from the network at `guide`: a weakened copy, or with a LoRA
     (weaken.py). `loras` are added to the main network and its text encoders, and to a guide before it is weakened only
-    with `loras_in_guide`: without, a guide from the same place as main is their base.
+    with `loras_in_guide`: without, a guide from the same place as main is their base. `ip_adapter` is what the main
+    network reads images with, in the arms that have `reference_images`.
     `licence` is that of the images, as the Hub names it; one that the Hub does not know needs `licence_link`. The
     embedded networks' is known.
     """
@@ -51,6 +54,7 @@ class Model(Settings):
     weaken: Weaken | None = None
     loras: tuple[MainLora, ...] = ()
     loras_in_guide: bool = False
+    ip_adapter: IPAdapter | None = None
     config: str | None = None
     guide_config: str | None = None
     vae: str | None = None
@@ -60,6 +64,12 @@ class Model(Settings):
     licence_link: str = ""
 
     _sources = field_validator("main", "guide", "config", "guide_config", "vae", "text_encoder")(_known_source)
+
+    @model_serializer(mode="wrap")
+    def _without_an_adapter(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Numbers that were kept of studies before there were adapters stay theirs.
+        content: dict[str, Any] = handler(self)
+        return {key: value for key, value in content.items() if key != "ip_adapter" or value is not None}
 
     @property
     def config_of_guide(self) -> str | None:

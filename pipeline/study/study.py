@@ -451,6 +451,16 @@ class Study(Settings):
         return self
 
     @model_validator(mode="after")
+    def _images_have_an_adapter(self) -> "Study":
+        for name, arm in self.arms.items():
+            if arm.reference_images is not None and self.model.ip_adapter is None:
+                raise ValueError(
+                    f"arms.{name}.reference_images needs model.ip_adapter, the file of an adapter and the folder of "
+                    "its image encoder (docs/reference-images.md)"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _other_seeds_are_of_the_baseline(self) -> "Study":
         if fault := reseeded_fault(self.arms, self.baseline, self.generate.first_seed, self.generate.images):
             raise ValueError(fault)
@@ -497,6 +507,8 @@ class Study(Settings):
     def _has_embedded_networks(self) -> bool:
         model = self.model
         sources = [model.main, model.guide, model.vae, model.text_encoder]
+        if self.model.ip_adapter is not None:
+            sources += [self.model.ip_adapter.file, self.model.ip_adapter.image_encoder]
         sources += [lora.file for lora in (model.weaken, *model.loras) if isinstance(lora, Lora | MainLora)]
         return all(Path(source).is_relative_to(EMBEDDED) for source in sources if source is not None)
 

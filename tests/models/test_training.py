@@ -6,12 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from repository_copy import ROOT
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from eval.scorers.malformed import ANSWERS
 from models.tinybooru.checkpoint import load_checkpoint, save_checkpoint
 from models.tinybooru.corpus import corpus_of, load_corpus
+from models.tinybooru.networks.adapter import READING_STEPS, AdapterTraining, export_adapter
 from models.tinybooru.networks.export import export_pair, export_reader
 from models.tinybooru.networks.families import Side, alphas_on, network_loss, noise_levels
 from models.tinybooru.networks.muon import orthogonalise
@@ -25,6 +27,7 @@ from models.tinybooru.tokenizer import CONTEXT_LENGTH, train_tokenizer
 from models.tinybooru.world import draw_world, load_world
 from pipeline.errors import InputError
 from pipeline.generation.loaded_model import LoadedModel
+from pipeline.networks.image_prompt import ImageReader
 from pipeline.study.study import parse_study
 from pipeline.tinybooru.build import build
 
@@ -307,3 +310,29 @@ def test_the_exported_clip_loads_in_open_clip_and_embeds_alike(corpus, tokenizer
     loaded = load_clip(tmp_path / "clip", CPU)
     ours = clip.network.eval().encode_text(clip.tokens[:3])
     torch.testing.assert_close(loaded.embed_texts(corpus.captions()[:3]), ours.detach(), atol=2e-2, rtol=2e-2)
+
+
+def test_an_adapter_resumes_to_the_last_bit_and_is_exported_as_it_was_trained(corpus, tmp_path, monkeypatch):
+    def training(name, until=None):
+        monkeypatch.setattr("models.tinybooru.networks.adapter.READING_STEPS", 2)
+        recipe = ScorerRecipe("adapter", steps=4, batch=2, learning_rate=1e-3, warmup=2)
+        made = AdapterTraining(recipe, ROOT / "models/tinybooru/main", corpus, tmp_path / name, CPU)
+        made.run(len(corpus), until)
+        return made.network
+
+    assert READING_STEPS > 2
+    whole = training("whole.safetensors").state_dict()
+    training("parts.safetensors", until=3)
+    resumed = training("parts.safetensors")
+    for name, tensor in resumed.state_dict().items():
+        assert torch.equal(tensor, whole[name]), name
+    unet = UNet2DConditionModel.from_pretrained(ROOT / "models/tinybooru/main/unet")
+    images = list(corpus.images())[:2]
+    expected = resumed(corpus.pixels[:2].float() / 127.5 - 1, torch.ones(2))
+    empty = resumed(corpus.pixels[:2].float() / 127.5 - 1, torch.zeros(2))
+    export_adapter(resumed, tmp_path / "ip_adapter")
+    reader = ImageReader(
+        tmp_path / "ip_adapter/ip_adapter.safetensors", tmp_path / "ip_adapter/image_encoder", unet, CPU
+    )
+    for read, learnt in zip(reader.tokens(images), (expected, empty), strict=True):
+        assert float((read[0] - learnt.detach()).abs().max()) < 0.05, "but for half precision"

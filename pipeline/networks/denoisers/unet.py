@@ -4,6 +4,7 @@ A checkpoint holds `unet/` and `scheduler/`, for latents `vae/`, and for a main 
 the main network's text embeddings. Weights load from safetensors only, and no code of a repository is ever run.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from pipeline.networks.denoiser import Denoiser
 from pipeline.networks.denoisers.latents import Latents, load_latents, rounded
 from pipeline.networks.denoisers.text_free import TextFreeLayers
 from pipeline.networks.families import SD, Family
+from pipeline.networks.image_prompt import ImagePrompt
 from pipeline.networks.noise_path import NoisePath
 from pipeline.networks.noise_schedule import timestep_at
 from pipeline.networks.perturbation import perturbed
@@ -43,7 +45,7 @@ class DenoisingNetwork:
     `patch` is the side of the patches that are a pixel network's channels (`pixel_unshuffle`), 1 for none. Weights of
     half precision read and predict in half precision; everything between two calls is single precision.
     `execution` is the device of a network whose weights stay on the CPU until they are needed. `place` is where they
-    lie.
+    lie. With an `image_prompt` it also reads the `image_tokens` that it is told.
     """
 
     unet: UNet2DConditionModel
@@ -54,9 +56,16 @@ class DenoisingNetwork:
     execution: torch.device | None = None
     place: str = ""
     family: Family = SD
+    image_prompt: ImagePrompt | None = None
 
     def __post_init__(self) -> None:
         self._text_free = TextFreeLayers(self.unet)
+
+    def reading(self, image_prompt: ImagePrompt) -> "DenoisingNetwork":
+        """The same network, of the same weights, reading images besides."""
+        other = copy.copy(self)  # `replace` would put hooks into the UNet once more
+        other.image_prompt = image_prompt
+        return other
 
     @property
     def device(self) -> torch.device:
@@ -147,6 +156,8 @@ class DenoisingNetwork:
                 changes.enter_context(perturbed(self.unet, damage, x.shape[-2:], chance))
             if attention is not None:
                 changes.enter_context(steered(self.unet, attention, conditioning, x.device))
+            if self.image_prompt is not None:
+                changes.enter_context(self.image_prompt.read(self.unet))
             return self.at_timestep(x, step, conditioning, texts)
 
     @torch.inference_mode()
@@ -155,9 +166,10 @@ class DenoisingNetwork:
     ) -> torch.Tensor:
         """The network's output as `__call__` gives it, at a timestep of its training, undamaged and unsteered."""
         x = x.to(self.dtype).repeat(texts, 1, 1, 1).contiguous(memory_format=memory_format(self.device))
-        more: dict[str, Any] = {}
-        if self.family.added:
-            more["added_cond_kwargs"] = {own: conditioning[name].to(x) for name, own in self.family.added.items()}
+        added: dict[str, Any] = {own: conditioning[name].to(x) for name, own in self.family.added.items()}
+        if self.image_prompt is not None:
+            added["image_embeds"] = [conditioning["image_tokens"].to(x)]
+        more = {"added_cond_kwargs": added} if added else {}
         tokens = conditioning["tokens"].to(x)
         if self.reads_masks:
             x = torch.cat([x, conditioning["around"].to(x)], 1)

@@ -15,10 +15,11 @@ class Conditioning(Mapping[str, torch.Tensor]):
     `tokens` [B, L, W] are for cross-attention; where they come with `read` [B, L], the network reads those of them for
     which it is true, at the beginning. What else there is, its family says: SDXL also reads `pooled` [B, P] and
     `time_ids` [B, 6], original height and width, top and left of the crop, target height and width, in pixels
-    (arXiv 2307.01952), and a UNet that inpaints `around` [B, 1 + C, H, W], the mask and the latents outside it. For an
-    evaluation that is steered away from a second text there are also its `negative_tokens`
-    [B, L, W], maybe its `negative_pooled` [B, P] and `negative_read` [B, L] and, where that is known,
-    `negative_unpadded` [B, L], which says of each token whether it is of the text and no padding. Raises ValueError
+    (arXiv 2307.01952), a UNet that inpaints `around` [B, 1 + C, H, W], the mask and the latents outside it, and one
+    that reads images `image_tokens` [B, N, T, W], T of each of N images. For an evaluation that is steered away from a
+    second text there are also its `negative_tokens` [B, L, W], maybe its `negative_pooled` [B, P] and `negative_read`
+    [B, L] and, where that is known, `negative_unpadded` [B, L], which says of each token whether it is of the text and
+    no padding. Raises ValueError
     where the numbers of rows differ.
     """
 

@@ -21,6 +21,8 @@ STUDIES = sorted(path.stem for path in (ROOT / "conf/study").glob("*.yaml"))
 INSTEAD: dict[str, tuple[str, tuple[str, ...]]] = {
     "bad_versions": ("the network has no transformer block under 'mid_block'", ("study=bad_versions_flow",)),
     "methods": ("the network has no transformer block under 'down_blocks'", ("study=methods_flow",)),
+    # No adapter reads images into a transformer here, so the UNet stays.
+    "vibe": ("reference_images needs a UNet (sd, sdxl, pixel), and", ("study=vibe",)),
     "canvas": ("arms.large.canvas is 96x96; this model has positions for sides of up to 64", ("study=canvas_flow",)),
     "samplers": (
         "sampler.levels karras are those of the variance preserving path",
