@@ -113,9 +113,13 @@ class AdapterTraining(ScorerTraining):
     def __init__(self, recipe: ScorerRecipe, main: Path, corpus: Corpus, checkpoint: Path, device: torch.device):
         """`main`: the folder of the shipped main network."""
         self.corpus = corpus
-        self.unet = UNet2DConditionModel.from_pretrained(main / "unet").to(device, memory_format=torch.channels_last)
+        self.unet = UNet2DConditionModel.from_pretrained(main / "unet", use_safetensors=True).to(
+            device, memory_format=torch.channels_last
+        )
         self.unet.requires_grad_(False)
-        self.texts = CLIPTextModel.from_pretrained(main / "text_encoder").float().to(device).eval()
+        self.texts = (
+            CLIPTextModel.from_pretrained(main / "text_encoder", use_safetensors=True).float().to(device).eval()
+        )
         tokenizer = CLIPTokenizer.from_pretrained(main / "tokenizer")
         self.table = CaptionTable(corpus.tags, tokenizer)
         self.alphas = alphas_on(device)

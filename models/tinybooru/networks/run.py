@@ -300,7 +300,7 @@ class Run:
         first = min(t.step for *_, t in trainings)
         since = first
         saved = time.monotonic()
-        for step in range(first, self.sizes.steps):
+        for step in range(first, self.sizes.steps if until is None else min(until, self.sizes.steps)):
             for inputs, encoder in zip(seeds, encoders, strict=True):
                 mine = [entry for entry in trainings if entry[0] is inputs]
                 active = [entry for entry in mine if entry[3].step == step and step < self.end_of(entry[2])]
