@@ -259,8 +259,7 @@ def main_checkpoint(model: Model) -> Checkpoint:
             needed = (config.family.network, *config.family.text_parts, *latents)
         check_main(path, None if config is None else config.family, needed, replaced_parts(model))
     for part, source in replaced_parts(model).items():
-        replacement = locate(source, model.config)
-        if replacement.is_file and not replacement.in_file(part):
+        if Path(source).suffix == ".safetensors" and not locate(source, model.config).in_file(part):
             raise InputError(f"model.{part} {source} holds no {part}; name a file that does, or leave model.{part} out")
     return locate(model.main, model.config)
 

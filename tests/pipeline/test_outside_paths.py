@@ -71,6 +71,9 @@ def test_no_key_of_the_model_leaves_the_project_or_the_hub_s_cache(params: dict[
         lambda path: {"features": {"extractors": {"clip": {"model": "open_clip", "weights": path}}}},
         lambda path: {"arms": {"cfg": {"image_to_image": {"from": path, "strength": 0.5}}}},
         lambda path: {"arms": {"cfg": {"inpaint": {"file": f"{path}.png"}}}},
+        lambda path: {"arms": {"cfg": {"reference_images": {"files": [path]}}}},
+        lambda path: {"model": {"ip_adapter": {"file": f"{path}.safetensors", "image_encoder": "models/x"}}},
+        lambda path: {"model": {"ip_adapter": {"file": "models/x.safetensors", "image_encoder": path}}},
         lambda path: {"tracking": {"uri": f"sqlite:///{path}"}},
     ],
 )
@@ -253,7 +256,7 @@ def test_every_key_of_free_text_is_known_to_this_test() -> None:
         ),
         *("GridPrompts.axes", "Perturb.layers", "DropLayers.layers", "ImageToImage.source"),
         *("Guider.arguments", "NamedText.text", "NamedText.preset", "Negative.text", "Negative.preset"),
-        *("Damage.layers", "NAG.layers", "VSF.layers", "NASA.layers"),
+        *("Damage.layers", "ReferenceImages.layers", "NAG.layers", "VSF.layers", "NASA.layers"),
         *("Arm.prompt_column", "Prefix.text", "Suffix.text", "First.tag", "Drop.tag", "Weigh.tag", "Weigh.part"),
         *("Replace.tag", "Replace.text", "Contradict.tag", "Contradict.text"),
         *("Reference.showing", "TinybooruPrompts.showing"),
@@ -275,5 +278,6 @@ def test_every_key_of_free_text_is_known_to_this_test() -> None:
         *("Metrics.kind_prompts", "Metrics.scorers", "Metrics.lpips", "Reference.source"),
         *("ImageToImage.from", "Tracking.uri", "RayExecutor.address", "RayExecutor.storage"),
         *("FromFolder.folder", "FromFolder.scores", "SuitePrompts.path", "Inpaint.file"),
+        *("ReferenceImages.files", "IPAdapter.file", "IPAdapter.image_encoder"),
     }
     assert strings_of(Study.model_json_schema(by_alias=True)) == texts | places

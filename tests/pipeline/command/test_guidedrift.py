@@ -136,7 +136,7 @@ def test_a_plan_changes_nothing_and_says_what_a_run_takes() -> None:
     ("words", "found"),
     [
         ("guidedrift run --study sw", "sweep"),
-        ("guidedrift plan --model tinybooru_", "tinybooru_flow"),
+        ("guidedrift plan --model tinybooru_f", "tinybooru_flow"),
         ("guidedrift exp", "experiments"),
     ],
 )

@@ -30,6 +30,7 @@ LEFT_OUT = {
     },
     "they write, read and name files, whose contents have checksums of their own": {"pipeline/storage"},
     "they measure what generation takes": {"pipeline/cost"},
+    "it decodes reference images, whose digests are in the fingerprint": {"pipeline/reference"},
 }
 
 
