@@ -1,5 +1,6 @@
 """The reference images of an arm: found, decoded, and the digests of all that they change in it."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from pipeline.errors import InputError
 from pipeline.networks.weights.adapter_file import KEY
 from pipeline.reference.source_folder import SUFFIXES, decoded, image_files, read_files
 from pipeline.storage.file_names import printable_name, said_missing
-from pipeline.storage.files import file_digest
+from pipeline.storage.files import file_digest, fingerprint
 from pipeline.study.arm import Arm
 from pipeline.study.reference_images import IPAdapter
 from pipeline.study.study import Study
@@ -75,7 +76,8 @@ def encoder_digests(adapter: IPAdapter) -> dict[str, str]:
 def reference_inputs(study: Study, arm_name: str) -> Mapping[str, Any]:
     """What determines an arm's images besides its networks and texts, where it has reference images; else nothing.
 
-    Digests of the adapter, the image encoder and the images, which may be renamed and moved. Raises InputError.
+    Digests of the adapter, the image encoder and the decoded images, whose files may be renamed and moved. Raises
+    InputError.
     """
     arm, adapter = study.arm(arm_name), study.model.ip_adapter
     if arm.reference_images is None or adapter is None:
@@ -84,8 +86,12 @@ def reference_inputs(study: Study, arm_name: str) -> Mapping[str, Any]:
         **arm.reference_images.model_dump(exclude={"files"}),
         "in_guide": adapter.in_guide,
         "adapter": encoder_digests(adapter),
-        "images": [file_digest(path) for path in reference_files(arm_name, arm)],
+        "images": [_digest(image) for image in read_reference_images(arm_name, arm)],
     }
+
+
+def _digest(image: PillowImage.Image) -> str:
+    return fingerprint([image.size, hashlib.sha256(image.tobytes()).hexdigest()])
 
 
 def _key(arm_name: str) -> str:

@@ -23,14 +23,14 @@ CPU = torch.device("cpu")
 
 # Units that are imported behind an image and are not in its fingerprint, and why.
 LEFT_OUT = {
-    "what they compute is in the fingerprint itself: settings, texts, digests of files": {
+    "what they compute is in the fingerprint itself: settings, texts, digests of files and of decoded images": {
         "pipeline",
+        "pipeline/reference",
         "pipeline/study",
         "pipeline/tinybooru",
     },
     "they write, read and name files, whose contents have checksums of their own": {"pipeline/storage"},
     "they measure what generation takes": {"pipeline/cost"},
-    "it decodes reference images, whose digests are in the fingerprint": {"pipeline/reference"},
 }
 
 

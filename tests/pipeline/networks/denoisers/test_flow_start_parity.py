@@ -30,6 +30,21 @@ class MaskedChroma(ChromaImg2ImgPipeline):
     _prepare_attention_mask = ChromaPipeline._prepare_attention_mask
 
 
+def pipeline_of(kind: Any, pair: Pair) -> Any:
+    """Another pipeline of the same parts."""
+    pipeline = kind(**{part: own for part, own in pair.pipeline.components.items() if own is not None})
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def asked(pair: Pair) -> dict[str, Any]:
+    """What a pipeline that starts from images is told besides them."""
+    # Here the noise of an image's start is drawn separately.
+    generators = [torch.Generator().manual_seed(seed + IMAGE_TO_IMAGE_SEED) for seed in SEEDS]
+    sizes = {"height": 32, "width": 32, "num_inference_steps": STEPS}
+    return {**sizes, **pair.t5, "generator": generators, "output_type": "pt"}
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "guided"),
     [
@@ -48,8 +63,7 @@ def test_image_to_image_is_that_of_the_pipeline(
     images = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     latents = pair.network.to_samples(images)
     mine = pair.ours(Canvas(width=32, height=32), FromImages(latents, 0.5), **NEGATIVE)
-    pipeline = kind(**{part: own for part, own in pair.pipeline.components.items() if own is not None})
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = pipeline_of(kind, pair)
     # With as many channels as latents an image is taken as such, for which Chroma's pipeline does not know the number.
     pipeline.image_processor.register_to_config(vae_latent_channels=latents.shape[1])
     texts = {"prompt": [*PROMPTS], "negative_prompt": [WORSE] * 2}
@@ -57,13 +71,7 @@ def test_image_to_image_is_that_of_the_pipeline(
         **(masking(pipeline, texts) if name == "chroma" else texts),
         image=latents,
         strength=0.5,
-        height=32,
-        width=32,
-        num_inference_steps=STEPS,
-        **pair.t5,
-        # Here the noise of an image's start is drawn separately.
-        generator=[torch.Generator().manual_seed(seed + IMAGE_TO_IMAGE_SEED) for seed in SEEDS],
-        output_type="pt",
+        **asked(pair),
         **guided,
     ).images
     assert float((mine[1] - pixels).abs().max()) < 1e-4
@@ -89,8 +97,7 @@ def test_latents_kept_outside_a_mask_are_those_of_the_pipeline(
     latents = pair.network.to_samples(images)
     start = Inpainting(latents, strength, mask=pair.network.to_mask(mask))
     mine = pair.ours(Canvas(width=32, height=32), start, **NEGATIVE)
-    pipeline = kind(**{part: own for part, own in pair.pipeline.components.items() if own is not None})
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = pipeline_of(kind, pair)
     pixels = pipeline(
         prompt=[*PROMPTS],
         negative_prompt=[WORSE] * 2,
@@ -98,12 +105,7 @@ def test_latents_kept_outside_a_mask_are_those_of_the_pipeline(
         mask_image=mask,
         masked_image_latents=latents,
         strength=strength,
-        height=32,
-        width=32,
-        num_inference_steps=STEPS,
-        **pair.t5,
-        generator=[torch.Generator().manual_seed(seed + IMAGE_TO_IMAGE_SEED) for seed in SEEDS],
-        output_type="pt",
+        **asked(pair),
         **guided,
     ).images
     assert float((mine[1] - pixels).abs().max()) < 1e-4
