@@ -49,7 +49,8 @@ const fitPaper = (place) => {
   const width = place.closest(".plots") ? PAPER.half : PAPER.whole;
   const height = heightAt(figureOf(place), width);
   place.style.height = `${height}px`;
-  Plotly.relayout(place, {autosize: false, width, height});
+  // Printed within the first moments, before plotly.js is unpacked, a plot is a gap.
+  if (isDrawn(place)) Plotly.relayout(place, {autosize: false, width, height});
 };
 
 const whenIdle = window.requestIdleCallback ?? ((task) => setTimeout(task, 50));

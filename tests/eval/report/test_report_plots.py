@@ -159,10 +159,27 @@ def test_plots_are_drawn_when_they_come_near_and_all_of_them_for_paper(visit: Vi
     page = visit.page
     drawn = ".plot.js-plotly-plot"
     assert page.locator("#plot-calibration.js-plotly-plot").count() == 0
+    page.evaluate("ready")
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator(drawn).count() == page.locator(".plot").count() > 8
     assert page.locator("#plot-shift .main-svg").first.get_attribute("width") == "470", "two beside each other"
+
+
+def test_a_page_printed_before_plotly_is_unpacked_has_gaps_and_its_plots_are_drawn_later(
+    browser: Browser, page_file: Path
+) -> None:
+    page = browser.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.add_init_script(
+        "addEventListener('DOMContentLoaded', () => {"
+        " dispatchEvent(new Event('beforeprint')); dispatchEvent(new Event('afterprint')); })"
+    )
+    page.goto(page_file.as_uri())
+    show_plot(page, "shift")
+    page.close()
+    assert errors == []
 
 
 def test_a_long_legend_makes_a_plot_higher_and_leaves_the_plot_its_height(visit: Visit) -> None:
