@@ -61,6 +61,7 @@ Computed = (
     | computed.Underscores
     | computed.Outside
     | computed.Setting
+    | computed.Interrogated
 )
 AnyNumber = Annotated[Measured | Computed, Field(discriminator="of")]
 Sentence = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]

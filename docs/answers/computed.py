@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 from docs.answers.numbers import Number
 from docs.answers.studies import composed
+from docs.interrogator_figures import load_kept
 from docs.mechanisms import MECHANISMS, share_outside
 from docs.toy import draw
-from eval.notation import percent
+from eval.notation import percent, quoted_percent
 from pipeline.cost.anlas import anlas
 from pipeline.errors import InputError
 from pipeline.prompting.emphasis import Syntax, parse
@@ -181,6 +182,26 @@ class Setting(ComputedNumber):
         for key in self.path.split("."):
             found = getattr(found, key) if isinstance(found, Settings) else found[key]
         return float(found)
+
+
+class Interrogated(ComputedNumber):
+    """How right tags are that are read off held-out images (docs/interrogator_figures.py): the share of tags read that
+    are right, `precision`, or of tags shown that are found, `recall`."""
+
+    of: Literal["interrogated"]
+    share: Literal["precision", "recall"]
+    images: Literal["good", "every"]
+
+    def compute(self) -> Interval:
+        measured = load_kept()
+        found = measured.good if self.images == "good" else measured.every
+        return found.precision if self.share == "precision" else found.recall
+
+    def value(self) -> float:
+        return self.compute().value
+
+    def shown(self, interval: Interval) -> str:
+        return quoted_percent(interval)
 
 
 @cache

@@ -8,13 +8,15 @@ from compositions import composed
 from repository_copy import ROOT
 from small_study import ARMS, IMAGES, comparison, image, write_study
 
-from docs.answers.computed import Preset, Price, PriceUnknown, Refused, Setting, Weight
+from docs.answers.computed import Interrogated, Preset, Price, PriceUnknown, Refused, Setting, Weight
 from docs.answers.image_numbers import FinishedImages, Pixels, Relation, ScoreDifference, correlation, seed_share
 from docs.answers.measured import read
 from docs.answers.numbers import Change, Number, Score, Shows, Variety
+from docs.interrogator_figures import load_kept as load_interrogated
 from docs.kept_results import load_kept
 from pipeline.errors import InputError
 from pipeline.finished_study import FinishedStudy
+from pipeline.results.interval import Interval
 from pipeline.study.study import parse_study
 
 
@@ -109,6 +111,9 @@ def test_what_the_code_computes_is_called_and_not_quoted(monkeypatch: pytest.Mon
     assert Preset(of="preset", name="novelai-light", text="nsfw").value() == 0
     monkeypatch.chdir(Path(__file__).parents[2])
     assert Setting(of="setting", study="default", path="arms.cfg.scale").value() == 3
+    found = Interrogated(of="interrogated", share="recall", images="every")
+    assert found.compute() == load_interrogated().every.recall
+    assert found.shown(Interval(0.25, 0.2, 0.3, 4)) == "25 % (20–30)"  # noqa: RUF001 (a dash between numbers)
 
 
 def test_a_weight_of_words_that_are_not_there_is_refused() -> None:

@@ -4,6 +4,11 @@ import json
 
 from repository_copy import ROOT
 
+from docs.interrogator_figures import COMMAND, PAGE, block, load_kept
+from docs.written_block import replaced
+from eval.features.extractor import weights_digest
+from pipeline.study.extractors import EXTRACTORS
+
 TINYBOORU = ROOT / "models/tinybooru"
 
 
@@ -22,3 +27,9 @@ def test_the_decision_on_the_primary_space_says_what_the_spaces_answer() -> None
         answers = [next(one["fd"] for one in space["responses"] if one["change"] == change) for space in spaces]
         cells = " | ".join(f"{answer:.0f}" if answer >= 9.95 else f"{answer:.1f}" for answer in answers)
         assert f"| {said} | {cells} |" in page
+
+
+def test_the_interrogator_s_table_is_that_of_the_kept_figures_of_this_clip() -> None:
+    kept, page = load_kept(ROOT), (ROOT / PAGE).read_text("utf-8")
+    assert page == replaced(page, PAGE, COMMAND, block(kept))
+    assert kept.clip == weights_digest(EXTRACTORS["open_clip"].paths(TINYBOORU / "clip"), "make train")

@@ -81,10 +81,23 @@ def test_tags_of_held_out_images_are_read_and_a_chance_is_how_often_its_tag_is_s
     assert len(tags) > 12
     chances = torch.tensor([[own[tag] for tag in tags] for _, own in found])
     measured = accuracy(chances, shown_tags(tags, [planned.tags for planned in held_out]))
-    assert measured.precision > 0.85
-    assert measured.recall > 0.75
+    assert measured.precision.value > 0.85
+    assert measured.recall.value > 0.75
     assert measured.calibration_error < 0.03
     assert reads.said[0].startswith(f"{len(tags)} of the ")
+
+
+def test_shares_of_tags_have_intervals_over_images() -> None:
+    shown = torch.tensor([[True, False], [True, True], [False, True], [True, True]])
+    chances = torch.tensor([[0.9, 0.6], [0.8, 0.2], [0.1, 0.7], [0.9, 0.9]])
+    measured = accuracy(chances, shown)
+    assert measured.precision.value == pytest.approx(5 / 6)
+    assert measured.recall.value == pytest.approx(5 / 6)
+    assert 0 < measured.precision.low < 5 / 6 < measured.precision.high == 1
+    certain = accuracy(shown.double(), shown)
+    assert (certain.precision.low, certain.precision.value, certain.precision.high) == (1, 1, 1)
+    with pytest.raises(InputError, match="a share of no tags has no value"):
+        accuracy(torch.zeros(4, 2), shown)
 
 
 @pytest.fixture(scope="module")
