@@ -1,5 +1,6 @@
 """Runs study=hands at every stage of training that this machine has the networks of: `python -m docs.hands.run`, hours.
 
+The shipped networks are the last stage of their training; `make train` leaves the others, which are not in git.
 What is kept (docs/hands/measured/) is left out, so an interrupted run continues; `--only unet-0` takes the stages whose
 names begin so. The study in params.yaml is put back at the end. `python -m docs.hands` writes the page.
 """
@@ -64,8 +65,10 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen = [one for one in available() if not arguments.only or one.name.startswith(tuple(arguments.only))]
     if not chosen:
-        names = ", ".join(stage.name for stage in available()) or "none; `make train` makes snapshots"
-        raise InputError(f"--only {' '.join(arguments.only or [])} matches no stage; on this machine: {names}")
+        names = ", ".join(stage.name for stage in available())
+        raise InputError(
+            f"--only {' '.join(arguments.only)} matches no stage; on this machine: {names}; `make train` makes others"
+        )
     stages = pending(chosen, arguments.overrides)
     plans = {stage: plan_of(_study(stage, arguments.overrides)) for stage in stages}
     for stage, plan in plans.items():

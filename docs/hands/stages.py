@@ -1,9 +1,11 @@
 """The stages of training at which hands are compared, and the networks of each as folders that a study reads."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from models.tinybooru.networks.export import export_pair
@@ -20,16 +22,18 @@ _SNAPSHOT = re.compile(r"(?P<family>unet|flow)-(?P<size>main|small)-(?P<seed>\d+
 
 @dataclass(frozen=True)
 class Family:
-    """A family of the embedded networks: the recipes of its main network and guide, and what a study needs for it."""
+    """A family of the embedded networks: the recipes of its main network and guide, the folder of the shipped ones, and
+    what a study needs for it."""
 
     main: FamilyRecipe
     guide: FamilyRecipe
+    shipped: Path
     overrides: tuple[str, ...] = ()
 
 
 FAMILIES = {
-    "unet": Family(UNET, UNET_SMALL),
-    "flow": Family(FLOW, FLOW_SMALL, ("model=tinybooru_flow", "sampler=euler")),
+    "unet": Family(UNET, UNET_SMALL, TINYBOORU),
+    "flow": Family(FLOW, FLOW_SMALL, TINYBOORU / "flow", ("model=tinybooru_flow", "sampler=euler")),
 }
 
 
@@ -61,7 +65,7 @@ class Stage:
     @property
     def overrides(self) -> tuple[str, ...]:
         """What a study is composed with to read its networks."""
-        folder = FOLDERS / self.name
+        folder = FAMILIES[self.family].shipped if self in shipped() else FOLDERS / self.name
         return *FAMILIES[self.family].overrides, f"model.main={folder}/main", f"model.guide={folder}/guide"
 
 
@@ -88,15 +92,28 @@ def stages_of(snapshots: Iterable[str]) -> list[Stage]:
     return stages
 
 
+@cache
+def shipped() -> list[Stage]:
+    """The stages of the networks in the repository, one per family. Raises InputError where their record is missing."""
+    path = TINYBOORU / "training.json"
+    try:
+        trained = json.loads(path.read_bytes())
+        recipes = {family: [trained[f"{family}-{size}"]["recipe"] for size in ("main", "small")] for family in FAMILIES}
+        return [Stage(family, main["seed"], main["steps"], guide["steps"]) for family, (main, guide) in recipes.items()]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} does not say how the networks were trained ({error!r}); `make train` does") from None
+
+
 def available() -> list[Stage]:
-    """The stages whose networks are on this machine."""
-    return stages_of({path.name for state in STATES for path in (state / "snapshots").glob("*.safetensors")})
+    """The stages whose networks are on this machine: the shipped ones, and those of snapshots."""
+    names = {path.name for state in STATES for path in (state / "snapshots").glob("*.safetensors")}
+    return sorted({*shipped(), *stages_of(names)})
 
 
 def prepare(stage: Stage) -> None:
     """Write a stage's networks as the folders that its `overrides` name. Raises InputError where one is missing."""
     folder = FOLDERS / stage.name
-    if (folder / "guide").is_dir():
+    if stage in shipped() or (folder / "guide").is_dir():
         return
     family = FAMILIES[stage.family]
     guide = family.main if stage.same_size else family.guide

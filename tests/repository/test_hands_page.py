@@ -6,7 +6,7 @@ import pytest
 
 from docs.hands.kept import KeptArm, KeptHands, load_all, path_of
 from docs.hands.page import decided, over_seeds, ratios, sentences, write_page
-from docs.hands.stages import Stage, stages_of
+from docs.hands.stages import FAMILIES, FOLDERS, Stage, available, prepare, shipped, stages_of
 from pipeline.errors import InputError
 from pipeline.results.interval import Interval
 
@@ -63,6 +63,21 @@ def test_stages_are_the_main_networks_and_the_guides_of_the_finished_one() -> No
     ], "a main network without a guide is no stage"
     assert found[-1].parts == ("unet-main-0-5000", "unet-main-0-2000", "text-0")
     assert Stage("flow", 1, 500, 500).overrides[:2] == ("model=tinybooru_flow", "sampler=euler")
+
+
+def test_the_shipped_networks_are_stages_that_need_no_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {stage.family: stage for stage in shipped()}
+    assert set(found) == set(FAMILIES)
+    assert set(found.values()) <= set(available())
+    main, guide = found["flow"].overrides[2:]
+    assert (main, guide) == ("model.main=models/tinybooru/flow/main", "model.guide=models/tinybooru/flow/guide")
+    prepare(found["unet"])
+    assert not (FOLDERS / found["unet"].name).exists()
+
+    monkeypatch.chdir(tmp_path)
+    shipped.cache_clear()
+    with pytest.raises(InputError, match=r"models/tinybooru/training\.json does not say how .*; `make train` does"):
+        shipped()
 
 
 def test_the_page_says_what_the_intervals_decide(tmp_path: Path) -> None:
