@@ -9,7 +9,7 @@ from docs.hands.stages import Stage
 from docs.kept_results import rounded
 from pipeline.errors import InputError
 from pipeline.preflight import study_digests
-from pipeline.results.comparison import Comparison
+from pipeline.results.comparison import AgainstBaseline, Comparison
 from pipeline.results.interval import Interval
 from pipeline.settings import Settings
 from pipeline.study.study import Study
@@ -77,7 +77,7 @@ def kept(stage: Stage, study: Study, comparison: Comparison) -> KeptHands:
             description=arm.description,
             scores={name: arm.scores[name] for name in _SCORES},
             fd={space: arm.scores[f"{space}_fd"] for space in spaces},
-            against={} if against is None else _differences(against.malformed, against.clip_score, against.recall),
+            against={} if against is None else _differences(against, spaces[0]),
             shift={} if against is None else {space: against.spaces[space].shift for space in spaces},
         )
     return KeptHands(
@@ -94,8 +94,12 @@ def kept(stage: Stage, study: Study, comparison: Comparison) -> KeptHands:
     )
 
 
-def _differences(malformed: Interval | None, clip: Interval | None, recall: Interval) -> dict[str, Interval]:
-    found = {"malformed": malformed, "clip_score": clip, "recall": recall}
+def _differences(against: AgainstBaseline, primary: str) -> dict[str, Interval]:
+    found = {
+        "malformed": against.malformed,
+        "clip_score": against.clip_score,
+        "recall": against.spaces[primary].variety,
+    }
     return {name: value for name, value in found.items() if value is not None}
 
 

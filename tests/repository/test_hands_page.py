@@ -3,12 +3,16 @@
 from pathlib import Path
 
 import pytest
+from repository_copy import ROOT
 
-from docs.hands.kept import KeptArm, KeptHands, load_all, path_of
+from docs.hands.kept import KeptArm, KeptHands, kept, load_all, path_of
 from docs.hands.page import decided, over_seeds, ratios, sentences, write_page
 from docs.hands.stages import FAMILIES, FOLDERS, Stage, available, prepare, shipped, stages_of
+from docs.kept_results import KEPT as DEFAULT
 from pipeline.errors import InputError
+from pipeline.results.comparison import load_comparison
 from pipeline.results.interval import Interval
+from pipeline.study.study import load_study
 
 
 def around(value: float, reach: float = 0.05) -> Interval:
@@ -103,6 +107,23 @@ def test_the_page_says_what_the_intervals_decide(tmp_path: Path) -> None:
     assert "| UNet | 0 | 500 steps | smaller, 1500 steps | autoguidance | 0.50 | 0.50 |" in page
     assert "flow transformer" in figure
     assert "negative prompt: wrong hands" in figure
+
+
+def test_numbers_of_a_run_are_kept_by_arm_and_space() -> None:
+    study, compared = (
+        load_study(ROOT / "params.yaml"),
+        load_comparison(ROOT / DEFAULT, load_study(ROOT / "params.yaml")),
+    )
+    found = kept(Stage("unet", 0, 500, 1500), study, compared)
+    unguided, cfg = found.arms["unguided"], found.arms["cfg"]
+    against = next(arm.against_baseline for arm in compared.arms if arm.arm == "cfg")
+    assert against is not None
+    assert unguided.against == unguided.shift == {}
+    assert cfg.against["recall"] == against.spaces[found.primary].variety
+    assert cfg.against["malformed"] == against.malformed
+    assert cfg.shift[found.primary] == against.fd
+    assert list(cfg.fd) == list(found.floor) == [space.name for space in compared.spaces]
+    assert KeptHands.model_validate_json(found.to_json()).networks == found.networks
 
 
 def test_several_seeds_have_an_interval_over_them() -> None:
