@@ -243,9 +243,10 @@ def main() -> None:
     new = not CREDENTIALS.exists()
     with running_server(SERVER_FOLDER, ENVIRONMENT, arguments.port, os.environ.get("DATABASE_URL")) as started:
         credentials, process = started
-        print(f"Label Studio: {credentials.url}   login: {_login(credentials, new)}   (Ctrl-C ends the server)")
-        print(f"next: {GO_ON} in another terminal sends the images and says where to label them", flush=True)
         try:
+            # Within the try: who reads the second line may end the server before the next one runs.
+            print(f"Label Studio: {credentials.url}   login: {_login(credentials, new)}   (Ctrl-C ends the server)")
+            print(f"next: {GO_ON} in another terminal sends the images and says where to label them", flush=True)
             # Negative where a signal ended it, such as the kernel's for lack of memory.
             code = process.wait()
         except KeyboardInterrupt:
