@@ -28,6 +28,8 @@ LINES = {
 # What the issue set out to reach or to refute: FD over the best FD of CFG.
 TARGETS = {"autoguidance": 0.70, "composed": 0.60}
 LEVEL = 0.95
+# How far apart the markers of the figure's methods stand, as a share of its longest training: intervals do not overlap.
+_BESIDE = 0.01
 
 
 @dataclass(frozen=True)
@@ -103,16 +105,18 @@ def plot(kept: Sequence[KeptHands], path: Path) -> None:
     figure, axes = plt.subplots(1, len(families), figsize=(5.2 * len(families), 4.2), sharey=True, squeeze=False)
     for ax, family in zip(axes[0], families, strict=True):
         finished = max(one.guide_step for one in own if one.family == family)
+        longest = max(one.step for one in own if one.family == family)
         for seed in sorted({one.seed for one in own if one.family == family}):
             line = [one for one in own if (one.family, one.seed, one.guide_step) == (family, seed, finished)]
-            for arm, (said, reference) in LINES.items():
+            for place, (arm, (said, reference)) in enumerate(LINES.items()):
+                beside = (place - len(LINES) / 2) * _BESIDE * longest
                 right = [1 - one.arms[arm].scores["malformed"].value for one in line]
                 ends = [one.arms[arm].scores["malformed"] for one in line]
                 low, high = [1 - end.high for end in ends], [1 - end.low for end in ends]
                 colour = push_colour([reference]) if reference else BASELINE
                 bars = [np.subtract(right, low), np.subtract(high, right)]
                 ax.errorbar(
-                    [one.step for one in line],
+                    [one.step + beside for one in line],
                     right,
                     bars,
                     color=colour,
@@ -122,7 +126,9 @@ def plot(kept: Sequence[KeptHands], path: Path) -> None:
                     linewidth=1.5,
                     label=said if seed == 0 else None,
                 )
-        ax.set(title=FAMILIES[family], xlabel="training steps of the main network", ylim=(0, 1))
+        ax.set(
+            title=FAMILIES[family], xlabel="training steps of the main network", xlim=(0, 1.05 * longest), ylim=(0, 1)
+        )
     axes[0, 0].set_ylabel("waving people with a five-digit hand")
     axes[0, 0].legend(loc="lower right", fontsize=8)
     figure.tight_layout()
