@@ -43,9 +43,12 @@ class Measured(Settings):
     unread: dict[str, str] = Field(default_factory=dict)
 
     @property
-    def is_embedded(self) -> bool:
-        """Whether they are of the repository's networks."""
-        return self.model == EMBEDDED.name
+    def about(self) -> str:
+        """What networks they are of, in words: those of the repository are the embedded ones."""
+        world, _, kind = self.model.partition("_")
+        if world != EMBEDDED.name:
+            return self.model
+        return f"embedded ({kind.replace('_', ' ')}), 64×64" if kind else "embedded, 64×64"
 
     def to_json(self) -> bytes:
         """The file's bytes, rounded as all kept results are."""

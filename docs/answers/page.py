@@ -149,7 +149,7 @@ def _shown(case: Case, values: list[Interval]) -> str:
 
 def _networks(claim: Claim, kept: Mapping[str, Measured | None]) -> str:
     studies = dict.fromkeys(study for study, _ in claim.measured)
-    names = {"embedded, 64×64" if one.is_embedded else one.model for study in studies if (one := kept.get(study))}
+    names = {one.about for study in studies if (one := kept.get(study))}
     return ", ".join(sorted(names)) or "none needed"
 
 

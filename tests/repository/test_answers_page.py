@@ -147,7 +147,7 @@ def test_a_number_may_be_held_against_that_of_another_study_of_other_networks() 
     other = low.model_copy(update={"study": "variety", "model": "tinybooru_weak_text"})
     assert answer(mine, of_study(high)).said == f"**{PENDING}**: `guidedrift run --study variety`"
     found = answer(mine, of_study(high) | of_study(other))
-    assert (found.kind, found.networks) == (HOLDS, "embedded, 64×64, tinybooru_weak_text")
+    assert (found.kind, found.networks) == (HOLDS, "embedded (weak text), 64×64, embedded, 64×64")
     assert found.numbers == ("CLIP score: 80.0 (79.0\u201381.0) against 70.0 (69.0\u201371.0)",)
 
 
